@@ -1,0 +1,142 @@
+"""Config of supervised training of a small Qwen2.5-VL policy from scratch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from wise_edge.prompts import VARIANTS
+
+LIST = "list"
+"""Mixture key of the "list all objects" task; the other keys are prompt variants."""
+
+
+@dataclass(frozen=True)
+class PolicyModelConfig:
+    """Widths of the policy. The defaults are the embedded policy's."""
+
+    image_size: int = 112
+    """Side of the square picture, pixels; must equal the vision window, so that every picture is one window."""
+    hidden_size: int = 192
+    """Text width."""
+    num_layers: int = 5
+    """Text layers."""
+    num_heads: int = 6
+    """Text attention heads, 32 wide each."""
+    num_kv_heads: int = 2
+    """Text key/value heads."""
+    intermediate_size: int = 384
+    """Text feed-forward width."""
+    rope_theta: float = 30.0
+    """Base of the rotary frequencies. Qwen's 1e6 leaves no frequency that tells cells of a 4 x 4 grid apart."""
+    mrope_section: tuple[int, int, int] = (2, 4, 10)
+    """Rotary frequencies given to time, height and width; half a head in sum."""
+    init_std: float = 0.04
+    """Standard deviation of the text weights at the start."""
+    vision_hidden_size: int = 128
+    """Vision width."""
+    vision_depth: int = 4
+    """Vision layers."""
+    vision_heads: int = 4
+    """Vision attention heads."""
+    vision_intermediate_size: int = 256
+    """Vision feed-forward width."""
+    vision_fullatt: tuple[int, ...] = (1, 3)
+    """Vision layers of full attention; periodic, as llama.cpp demands."""
+    vision_init_std: float = 0.05
+    """Standard deviation of the vision weights at the start."""
+    max_positions: int = 1024
+    """Longest prompt plus response, tokens."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Muon for hidden matrices, AdamW for embeddings, norms, biases and throw-away heads."""
+
+    muon_lr: float = 2e-3
+    """Peak learning rate of the matrices (update of root mean square `lr x 0.2 x sqrt(max side)`)."""
+    adamw_lr: float = 2e-3
+    """Peak learning rate of everything else."""
+    momentum: float = 0.95
+    """Muon's Nesterov momentum."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates."""
+    weight_decay: float = 0.01
+    """Decoupled decay of the matrices."""
+    clip_norm: float = 1.0
+    """Largest norm of the whole gradient."""
+    warmup_steps: int = 100
+    """Steps of linear warm-up at the very start."""
+    final_lr_share: float = 0.02
+    """Share of the peak that the cosine ends at."""
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """One phase of training: its length and what it is fed."""
+
+    name: str
+    """Shown in logs."""
+    steps: int
+    """Optimizer steps."""
+    mixture: dict[str, float] = field(default_factory=dict)
+    """Weight of each text task: "list" and the prompt variants. Empty: dense heads only, no text is decoded."""
+    dense_weight: float = 0.0
+    """Weight of the throw-away dense heads' loss at the end of the phase, reached linearly from the last phase's."""
+    blend_steps: int = 0
+    """Steps over which the last phase's mixture gives way to this one's, linearly."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError("steps: must be at least 1")
+        for key, weight in self.mixture.items():
+            if key not in (LIST, *VARIANTS) or weight < 0:
+                raise ValueError(f"mixture.{key}: keys are {LIST}, {', '.join(VARIANTS)}; weights are not negative")
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """Supervised training of the policy on synthetic scenes."""
+
+    phases: tuple[PhaseConfig, ...]
+    """What is trained, in order."""
+    stage: str = "sft"
+    """Chooses this config in a recipe."""
+    model: PolicyModelConfig = PolicyModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    seed: int = 0
+    """Seed of weights, mixtures and completions."""
+    batch_size: int = 32
+    """Scenes a step."""
+    pool_batches: int = 8
+    """Batches drawn together and sorted by length, so that little is padded."""
+    digit_weight: float = 2.0
+    """Weight of a digit's loss against other tokens'."""
+    vocab_size: int = 650
+    """Upper bound of the tokenizer's size, special tokens included."""
+    tokenizer_samples: int = 20000
+    """Texts that the tokenizer is trained on."""
+    threads: int = 2
+    """Torch threads."""
+    ema_decay: float = 0.998
+    """Decay of the averaged weights that are validated and saved."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    validate_every: int = 1000
+    """Steps between validations."""
+    validate_samples: int = 64
+    """Validation scenes each time."""
+    final_samples: int = 200
+    """Validation scenes at the end."""
+    validate_variants: tuple[str, ...] = ("verbose", "answer")
+    """Variants decoded in validation."""
+    max_new_tokens: int = 320
+    """Longest decoded response in validation, tokens."""
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise ValueError("phases: at least one is needed")
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
