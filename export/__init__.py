@@ -1,0 +1,1 @@
+"""Turns checkpoints into the graphs of a verified bundle."""

@@ -1,0 +1,88 @@
+"""The `wise-edge` command: the Typer application and the entry point that turns errors into exit codes.
+
+stdout is for results only; errors go to stderr as one plain line. Rich would read the `[onnx]` of
+"pip install 'wise-edge[onnx]'" as markup, so errors are written without it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated, NoReturn
+
+import typer
+
+from wise_edge import __version__
+from wise_edge.errors import WiseEdgeError
+
+ISSUES_URL = "https://github.com/wise-edge/wise-edge/issues"
+
+app = typer.Typer(
+    name="wise-edge",
+    help="Picture and sentence in, mask out: concise reasoning segmentation on edge devices.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"wise-edge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line and turn whatever happens into an exit code.
+
+    Args:
+        argv: the arguments without the program's name; None takes those of the process.
+
+    Returns:
+        0 for success, 1 to 5 as in `wise_edge.errors` (2 also for arguments that do not parse), 130 when interrupted.
+    """
+    try:
+        app(args=argv, prog_name="wise-edge")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except WiseEdgeError as error:
+        _print_error(f"error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        _report_bug(error)
+        return 1
+    return 0
+
+
+def run_main() -> NoReturn:
+    """Run the arguments of the process and exit: the console script."""
+    code = main()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` for example, has gone: leave nothing to flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _report_bug(error: Exception) -> None:
+    if os.environ.get("WISE_EDGE_DEBUG") == "1":
+        traceback.print_exception(error)
+        return
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    _print_error(f"internal error: {what} (set WISE_EDGE_DEBUG=1 for the traceback; report at {ISSUES_URL})")
+
+
+def _print_error(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,31 @@
+"""Optional packages: imported where they are needed, with the exact pip line when they are missing."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from wise_edge.errors import MissingExtraError
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional module.
+
+    Args:
+        module: import name, which may be dotted ("onnxruntime", "google.protobuf").
+        extra: the extra of wise-edge that installs it.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        MissingExtraError: the module, or a parent package of it, is not installed. A module that is installed but
+            fails to import one of its own dependencies raises its own ImportError, which names the real cause.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if module == missing or module.startswith(f"{missing}."):
+            raise MissingExtraError(module, extra) from error
+        raise

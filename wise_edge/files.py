@@ -1,0 +1,53 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from wise_edge.errors import UsageError
+
+
+def atomic_write(path: str | Path, data: bytes, *, force: bool = False) -> None:
+    """Write a file at once: into a temporary neighbour, to disk, then renamed into place.
+
+    Args:
+        path: the file to write; its folder must exist.
+        data: the whole content.
+        force: replace a file that exists.
+
+    Raises:
+        UsageError: the file exists and `force` is off, or the folder is missing or cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; name a file")
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists; use --force to replace it")
+    if not target.parent.is_dir():
+        raise UsageError(f"the folder {target.parent} does not exist; create it first")
+    try:
+        _write_and_rename(target, data)
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror}") from error
+
+
+def _write_and_rename(target: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp gives 0600, an ordinary file follows the umask
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
