@@ -1,0 +1,1 @@
+"""Deterministic synthetic scenes with exact masks and queries of five kinds."""
