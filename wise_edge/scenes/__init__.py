@@ -1,1 +1,25 @@
-"""Deterministic synthetic scenes with exact masks and queries of five kinds."""
+"""Synthetic pictures with exact masks, queries and rationales: the data everything is trained and tested on."""
+
+from wise_edge.scenes.completions import completion, target_answer
+from wise_edge.scenes.family import SHAPES, Family, Kind
+from wise_edge.scenes.queries import KINDS, Query
+from wise_edge.scenes.rationales import LEVELS
+from wise_edge.scenes.sampling import SIDE_PX, SPLITS, Sample, Scene, SceneObject, generate, sample
+
+__all__ = [
+    "KINDS",
+    "LEVELS",
+    "SHAPES",
+    "SIDE_PX",
+    "SPLITS",
+    "Family",
+    "Kind",
+    "Query",
+    "Sample",
+    "Scene",
+    "SceneObject",
+    "completion",
+    "generate",
+    "sample",
+    "target_answer",
+]

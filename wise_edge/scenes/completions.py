@@ -1,0 +1,45 @@
+"""What the embedded policy learns to write for a sample, by prompt variant.
+
+The warm start does not teach compression: rationales under `verbose` are detailed, under `wise` and `wise-infer`
+of all lengths and mostly long, under `wise-s` a little shorter, as an untrained large model's would be.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from wise_edge.answer import Answer, format_answer
+from wise_edge.geometry import scale_box, scale_point
+from wise_edge.scenes.rationales import LEVELS
+from wise_edge.scenes.sampling import Sample
+
+_LEVEL_WEIGHTS = {
+    "verbose": (0, 0, 0, 1),
+    "wise": (15, 35, 50, 0),
+    "wise-infer": (15, 35, 50, 0),
+    "wise-s": (22, 43, 35, 0),
+}
+
+
+def completion(sample: Sample, variant: str, rng: Random, size: int) -> str:
+    """Return the assistant's text for a sample.
+
+    Args:
+        sample: a labelled scene.
+        variant: one of `wise_edge.prompts.VARIANTS`.
+        rng: chooses the rationale's length.
+        size: side of the resized square that coordinates refer to, px.
+    """
+    answer = f"<answer>{format_answer(target_answer(sample, size))}</answer>"
+    if variant == "answer":
+        return answer
+    level = rng.choices(LEVELS, _LEVEL_WEIGHTS[variant])[0]
+    text = f"<think>{sample.rationale(level)}</think>{answer}"
+    return f"{text}<d_think>{sample.rationale('detailed')}</d_think>" if variant == "wise" else text
+
+
+def target_answer(sample: Sample, size: int) -> Answer:
+    """Return the true box and points in pixels of the `size` x `size` square."""
+    source, target = (sample.scene.side, sample.scene.side), (size, size)
+    first, second = (scale_point(point, source, target) for point in sample.points)
+    return Answer(scale_box(sample.box, source, target), (first, second))

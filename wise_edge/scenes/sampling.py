@@ -1,0 +1,143 @@
+"""From a seed to a scene, from a split and an index to a labelled sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wise_edge.geometry import Box, Point, interior_points, mask_box
+from wise_edge.scenes.family import SHAPES, Family
+from wise_edge.scenes.layout import ObjectSpec, lay_out
+from wise_edge.scenes.queries import KINDS, Query, find_queries
+from wise_edge.scenes.rationales import write_rationale
+from wise_edge.scenes.render import render
+
+SIDE_PX = 224
+SPLITS = {
+    "test": range(0, 1_000_000),
+    "validation": range(1_000_000, 2_000_000),
+    "train": range(2_000_000, 2_000_000_000),
+}
+"""Seeds of each split; a sample's index counts from the start of its range."""
+
+_MIN_VISIBLE = 0.75  # of an object's own area
+_REQUESTS = ("find {}", "segment {}", "where is {}?", "show me {}")
+
+
+@dataclass(frozen=True)
+class SceneObject(ObjectSpec):
+    """A drawn object.
+
+    Attributes:
+        box: tight box of the visible pixels, half-open XYXY, px of the picture.
+        area_px: number of visible pixels.
+    """
+
+    box: Box
+    area_px: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and what is in it.
+
+    Attributes:
+        seed: what it was made from.
+        side: height and width, px.
+        image: HWC uint8, sRGB.
+        masks: bool, N x H x W, visible pixels of each object, disjoint.
+        objects: N objects, rearmost first.
+        queries: queries of the requested kind, or of all kinds, that hold for exactly one object.
+    """
+
+    seed: int
+    side: int
+    image: NDArray[np.uint8]
+    masks: NDArray[np.bool_]
+    objects: tuple[SceneObject, ...]
+    queries: tuple[Query, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A scene with one query and its truth, all in pixels of the scene's picture."""
+
+    scene: Scene
+    query: Query
+    request: str
+
+    @property
+    def target(self) -> SceneObject:
+        """The object asked for."""
+        return self.scene.objects[self.query.target]
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Visible pixels of the target, bool, H x W."""
+        mask: NDArray[np.bool_] = self.scene.masks[self.query.target]
+        return mask
+
+    @property
+    def box(self) -> Box:
+        """Box of the target, half-open XYXY."""
+        return self.target.box
+
+    @cached_property
+    def points(self) -> tuple[Point, Point]:
+        """Centers of the two largest circles inscribed in the mask, as (x, y)."""
+        return interior_points(self.mask)
+
+    def rationale(self, level: str) -> str:
+        """Return the reasoning at one of `LEVELS`."""
+        return write_rationale(self.scene.objects, self.query, level)
+
+
+def generate(seed: int, side: int = SIDE_PX, family: Family = SHAPES, kind: str | None = None) -> Scene:
+    """Make the scene of a seed.
+
+    Args:
+        seed: any integer; the same seed gives the same scene on every machine.
+        side: height and width of the picture, px.
+        family: what can stand in it.
+        kind: one of `KINDS`: only scenes with a query of this kind; None: with a query of any kind.
+    """
+    attempt = 0
+    while True:
+        rng = Random(f"{seed}/{kind or 'any'}/{attempt}")
+        attempt += 1
+        specs = lay_out(rng, family)
+        if specs is None:
+            continue
+        queries = [query for name in ((kind,) if kind else KINDS) for query in find_queries(specs, name)]
+        if not queries:
+            continue
+        drawn = render(specs, side, rng)
+        if min(drawn.visible) >= _MIN_VISIBLE:
+            objects = tuple(
+                SceneObject(**vars(spec), box=mask_box(mask), area_px=int(mask.sum()))
+                for spec, mask in zip(specs, drawn.masks, strict=True)
+            )
+            return Scene(seed, side, drawn.image, drawn.masks, objects, tuple(queries))
+
+
+def sample(split: str, index: int, side: int = SIDE_PX, family: Family = SHAPES) -> Sample:
+    """Return one labelled sample; kinds of queries take turns by index.
+
+    Args:
+        split: a key of `SPLITS`.
+        index: position in the split, 0 or more.
+        side: height and width of the picture, px.
+        family: what can stand in it.
+    """
+    seed = SPLITS[split][index]
+    kind = KINDS[seed % len(KINDS)]
+    scene = generate(seed, side, family, kind)
+    rng = Random(f"{seed}/query")
+    target = rng.choice(sorted({query.target for query in scene.queries}))
+    query = rng.choice([query for query in scene.queries if query.target == target])
+    request = rng.choice(_REQUESTS) if rng.random() < 0.3 else "{}"
+    return Sample(scene, query, request.format(query.text))
