@@ -4,7 +4,15 @@ from wise_edge.scenes.completions import completion, target_answer
 from wise_edge.scenes.family import SHAPES, Family, Kind
 from wise_edge.scenes.queries import KINDS, Query
 from wise_edge.scenes.rationales import LEVELS
-from wise_edge.scenes.sampling import SIDE_PX, SPLITS, Sample, Scene, SceneObject, generate, sample
+from wise_edge.scenes.sampling import (
+    SIDE_PX,
+    SPLITS,
+    Sample,
+    Scene,
+    SceneObject,
+    generate,
+    sample,
+)
 
 __all__ = [
     "KINDS",

@@ -24,9 +24,7 @@ def write_rationale(specs: Sequence[ObjectSpec], query: Query, level: str) -> st
         return conclusion
     if level == "medium":
         return f"{_mention_candidates(specs, query)} {conclusion}"
-    listing = (
-        f"There are {_COUNTS[len(specs)]} objects: {_join(f'a {_name(specs[i])}' for i in _reading_order(specs))}."
-    )
+    listing = f"There are {_COUNTS[len(specs)]} objects: {_join(f'a {_name(specs[i])}' for i in _reading_order(specs))}."
     if level == "long":
         return f"{listing} {conclusion}"
     if level == "detailed":
@@ -34,16 +32,28 @@ def write_rationale(specs: Sequence[ObjectSpec], query: Query, level: str) -> st
     raise ValueError(f"unknown level '{level}'; choose one of {', '.join(LEVELS)}")
 
 
-def _detailed(specs: Sequence[ObjectSpec], query: Query, listing: str, conclusion: str) -> str:
+def _detailed(
+    specs: Sequence[ObjectSpec], query: Query, listing: str, conclusion: str
+) -> str:
     """Add comparisons, the telling ones first, until the text is long enough and while it is not too long."""
-    start, anchor = f"{listing} The query asks for {query.text}.", _mention_anchor(specs, query)
+    start, anchor = (
+        f"{listing} The query asks for {query.text}.",
+        _mention_anchor(specs, query),
+    )
     close = f"So the {_name(specs[query.target])} is the one."
     reasons: list[str] = []
     rivals = [i for i in query.candidates if i not in (query.target, query.anchor)]
-    rest = [i for i in _reading_order(specs) if i not in (query.target, query.anchor, *rivals)]
+    rest = [
+        i
+        for i in _reading_order(specs)
+        if i not in (query.target, query.anchor, *rivals)
+    ]
     for index in [query.target, *rivals, *rest]:
         reason = f"The {_name(specs[index])} {query.verdicts[index]}."
-        if _words(" ".join((start, *anchor, *reasons, reason, conclusion))) > _MAX_WORDS:
+        if (
+            _words(" ".join((start, *anchor, *reasons, reason, conclusion)))
+            > _MAX_WORDS
+        ):
             break
         reasons.append(reason)
     text = " ".join((start, *anchor, *reasons, conclusion))
@@ -54,16 +64,25 @@ def _mention_candidates(specs: Sequence[ObjectSpec], query: Query) -> str:
     shown = [i for i in _reading_order(specs) if i in query.candidates][:4]
     names = _join(f"the {_name(specs[i])}" for i in shown)
     anchor = _mention_anchor(specs, query)
-    return " ".join((*anchor, f"In question {'are' if len(shown) > 1 else 'is'} {names}."))
+    return " ".join(
+        (*anchor, f"In question {'are' if len(shown) > 1 else 'is'} {names}.")
+    )
 
 
 def _mention_anchor(specs: Sequence[ObjectSpec], query: Query) -> tuple[str, ...]:
-    return () if query.anchor is None else (f"Compare with the {_name(specs[query.anchor])}.",)
+    return (
+        ()
+        if query.anchor is None
+        else (f"Compare with the {_name(specs[query.anchor])}.",)
+    )
 
 
 def _reading_order(specs: Sequence[ObjectSpec]) -> list[int]:
     """Return indices by place, row by row, and from left to right within a place."""
-    return sorted(range(len(specs)), key=lambda i: (int(3 * specs[i].center[1]), specs[i].center[0]))
+    return sorted(
+        range(len(specs)),
+        key=lambda i: (int(3 * specs[i].center[1]), specs[i].center[0]),
+    )
 
 
 def _name(spec: ObjectSpec) -> str:
@@ -80,4 +99,6 @@ def _capital(text: str) -> str:
 
 
 def _words(text: str) -> int:
-    return sum(len(word.rstrip(".,:")) != len(word) for word in text.split()) + len(text.split())
+    return sum(len(word.rstrip(".,:")) != len(word) for word in text.split()) + len(
+        text.split()
+    )

@@ -47,7 +47,10 @@ def render(specs: tuple[ObjectSpec, ...], side: int, rng: Random) -> Rendering:
     whole = []
     for index, spec in enumerate(specs):
         (top, left), coverage = _coverage(spec, side)
-        rows, columns = (slice(top, top + coverage.shape[0]), slice(left, left + coverage.shape[1]))
+        rows, columns = (
+            slice(top, top + coverage.shape[0]),
+            slice(left, left + coverage.shape[1]),
+        )
         paint = _paint(rng, spec, coverage.shape, side)
         alpha = coverage[..., None].astype(np.int16)
         patch = canvas[rows, columns]
@@ -56,7 +59,9 @@ def render(specs: tuple[ObjectSpec, ...], side: int, rng: Random) -> Rendering:
         masks[:index, rows, columns] &= ~inside
         masks[index, rows, columns] = inside
         whole.append(int(inside.sum()))
-    visible = tuple(int(mask.sum()) / area for mask, area in zip(masks, whole, strict=True))
+    visible = tuple(
+        int(mask.sum()) / area for mask, area in zip(masks, whole, strict=True)
+    )
     return Rendering(_add_noise(rng, canvas), masks, visible)
 
 
@@ -66,7 +71,10 @@ def _coverage(spec: ObjectSpec, side: int) -> tuple[tuple[int, int], NDArray[np.
     left, top = max(0, math.floor(x - radius) - 1), max(0, math.floor(y - radius) - 1)
     width = min(side, math.ceil(x + radius) + 1) - left
     height = min(side, math.ceil(y + radius) + 1) - top
-    cosine, sine = math.cos(math.radians(spec.angle_deg)), math.sin(math.radians(spec.angle_deg))
+    cosine, sine = (
+        math.cos(math.radians(spec.angle_deg)),
+        math.sin(math.radians(spec.angle_deg)),
+    )
     fine = Image.new("L", (width * _FINE, height * _FINE))
     draw = ImageDraw.Draw(fine)
     for number, outline in enumerate(spec.kind.outlines):
@@ -82,7 +90,9 @@ def _coverage(spec: ObjectSpec, side: int) -> tuple[tuple[int, int], NDArray[np.
     return (top, left), cells.sum(axis=(1, 3), dtype=np.uint8)
 
 
-def _paint(rng: Random, spec: ObjectSpec, shape: tuple[int, ...], side: int) -> NDArray[np.int16]:
+def _paint(
+    rng: Random, spec: ObjectSpec, shape: tuple[int, ...], side: int
+) -> NDArray[np.int16]:
     """Return the object's own color per pixel, int16, h x w x 3."""
     paint = np.empty((*shape, 3), dtype=np.int16)
     paint[:] = spec.rgb
@@ -90,7 +100,11 @@ def _paint(rng: Random, spec: ObjectSpec, shape: tuple[int, ...], side: int) -> 
         return paint
     period = max(4, round(0.42 * spec.radius * side))
     angle = math.radians(rng.randint(0, 179))
-    cosine, sine, phase = round(1024 * math.cos(angle)), round(1024 * math.sin(angle)), rng.randrange(period)
+    cosine, sine, phase = (
+        round(1024 * math.cos(angle)),
+        round(1024 * math.sin(angle)),
+        rng.randrange(period),
+    )
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     along = (columns * cosine + rows * sine) // 1024 + phase
     across = (rows * cosine - columns * sine) // 1024 + phase
@@ -111,14 +125,19 @@ def _background(rng: Random, side: int) -> NDArray[np.int16]:
         gray = base + rng.randint(-contrast, contrast)
         values += [min(235, max(20, gray + rng.randint(-tint, tint))) for _ in range(3)]
     small = Image.frombytes("RGB", (cells, cells), bytes(values))
-    return np.asarray(small.resize((side, side), Image.Resampling.BICUBIC)).astype(np.int16)
+    return np.asarray(small.resize((side, side), Image.Resampling.BICUBIC)).astype(
+        np.int16
+    )
 
 
 def _add_noise(rng: Random, canvas: NDArray[np.int16]) -> NDArray[np.uint8]:
     """Add sensor-like noise, the same to all three channels, of random strength."""
     strength = rng.randint(0, 14)
     height, width, _ = canvas.shape
-    noise = np.frombuffer(rng.randbytes(2 * height * width), dtype=np.uint8).reshape(2, height, width)
+    noise = np.frombuffer(rng.randbytes(2 * height * width), dtype=np.uint8).reshape(
+        2, height, width
+    )
     triangular = noise[0].astype(np.int16) - noise[1]
     noisy = canvas + (triangular * strength // 256)[..., None]
-    return np.clip(noisy, 0, 255).astype(np.uint8)
+    clipped: NDArray[np.uint8] = np.clip(noisy, 0, 255).astype(np.uint8)
+    return clipped

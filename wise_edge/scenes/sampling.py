@@ -18,7 +18,7 @@ from wise_edge.scenes.render import render
 
 SIDE_PX = 224
 SPLITS = {
-    "test": range(0, 1_000_000),
+    "test": range(1_000_000),
     "validation": range(1_000_000, 2_000_000),
     "train": range(2_000_000, 2_000_000_000),
 }
@@ -96,7 +96,9 @@ class Sample:
         return write_rationale(self.scene.objects, self.query, level)
 
 
-def generate(seed: int, side: int = SIDE_PX, family: Family = SHAPES, kind: str | None = None) -> Scene:
+def generate(
+    seed: int, side: int = SIDE_PX, family: Family = SHAPES, kind: str | None = None
+) -> Scene:
     """Make the scene of a seed.
 
     Args:
@@ -112,7 +114,11 @@ def generate(seed: int, side: int = SIDE_PX, family: Family = SHAPES, kind: str 
         specs = lay_out(rng, family)
         if specs is None:
             continue
-        queries = [query for name in ((kind,) if kind else KINDS) for query in find_queries(specs, name)]
+        queries = [
+            query
+            for name in ((kind,) if kind else KINDS)
+            for query in find_queries(specs, name)
+        ]
         if not queries:
             continue
         drawn = render(specs, side, rng)
@@ -124,7 +130,9 @@ def generate(seed: int, side: int = SIDE_PX, family: Family = SHAPES, kind: str 
             return Scene(seed, side, drawn.image, drawn.masks, objects, tuple(queries))
 
 
-def sample(split: str, index: int, side: int = SIDE_PX, family: Family = SHAPES) -> Sample:
+def sample(
+    split: str, index: int, side: int = SIDE_PX, family: Family = SHAPES
+) -> Sample:
     """Return one labelled sample; kinds of queries take turns by index.
 
     Args:
