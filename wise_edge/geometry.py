@@ -193,7 +193,7 @@ def _squared_distances(mask: NDArray[np.bool_]) -> NDArray[np.unsignedinteger]:
     along_rows = np.minimum(columns - left, right - columns)
     dtype = np.uint16 if along_rows.max() <= _LARGEST_UINT16_RADIUS else np.uint64
     parabolas = along_rows.astype(dtype) ** 2
-    squared = parabolas.copy()
+    squared: NDArray[np.unsignedinteger] = parabolas.copy()
     step = 1
     while step < height + 2 and step * step < squared.max():
         shifted = parabolas + dtype(step * step)
