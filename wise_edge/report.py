@@ -1,0 +1,175 @@
+"""Pictures for people: one result as an overlay card, several results side by side as a contact sheet."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from wise_edge.geometry import Box, Point
+from wise_edge.overlay import draw_overlay
+from wise_edge.panel import (
+    ACCENT,
+    BACKGROUND,
+    BRIGHT,
+    PLAIN,
+    QUIET,
+    RAISED,
+    Caption,
+    bar_block,
+    chip_block,
+    legend_block,
+    milliseconds,
+    outcome_block,
+    stack,
+    text_block,
+)
+from wise_edge.typography import font_for
+
+MARGIN = 24
+CARD_WIDTH = 640
+SHEET_PICTURE_PX = 340
+SHEET_TEXT_PX = 420
+SHEET_GAP = 28
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn, in pixels of ``image``.
+
+    Attributes:
+        image: HWC uint8 RGB.
+        mask: HxW bool, or ``None``.
+        box: XYXY half-open, or ``None``.
+        points: XY.
+    """
+
+    image: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.bool_] | None = None
+    box: Box | None = None
+    points: tuple[Point, ...] = ()
+
+    def draw(self, longest: int | None = None) -> Image.Image:
+        """Draw the overlay; see :func:`wise_edge.overlay.draw_overlay`."""
+        return draw_overlay(self.image, self.mask, self.box, self.points, longest)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture of a contact sheet with its words."""
+
+    picture: Picture
+    caption: Caption
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """Encode a picture as PNG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=False)
+    return buffer.getvalue()
+
+
+def overlay_card(picture: Picture, caption: Caption) -> Image.Image:
+    """Draw one result: the overlay, and beneath it query, rationale, tokens and latency by phase.
+
+    Returns:
+        An RGB picture at least ``CARD_WIDTH`` pixels wide.
+    """
+    drawn = picture.draw()
+    width = max(CARD_WIDTH, drawn.width)
+    panel = _card_panel(caption, width - 2 * MARGIN)
+    card = Image.new("RGB", (width, drawn.height + panel.height + 2 * MARGIN), BACKGROUND)
+    card.paste(drawn, ((width - drawn.width) // 2, 0))
+    card.paste(panel, (MARGIN, drawn.height + MARGIN))
+    return card
+
+
+def _card_panel(caption: Caption, width: int) -> Image.Image:
+    total = caption.latency_ms.get("total", 0.0)
+    counts = (
+        f"{caption.rationale_tokens} rationale tokens + {caption.answer_tokens} answer tokens in {milliseconds(total)}"
+    )
+    notes = [(text_block(note, 15, QUIET, width), 6) for note in caption.notes]
+    blocks = [
+        (text_block(caption.query, 24, BRIGHT, width), 0),
+        (chip_block(caption.variant, counts, 16, width), 14),
+        (outcome_block(caption, 17, width), 16),
+        (bar_block(caption.latency_ms, sum(caption.latency_ms.values()) - total, width), 20),
+        (legend_block(caption.latency_ms, 15, width), 10),
+    ]
+    return stack([*blocks, *notes], width)
+
+
+def contact_sheet(title: str, subtitle: str, rows: Sequence[Sequence[Cell]]) -> Image.Image:
+    """Lay results out as a grid: a row is a scene with its query, a column a variant.
+
+    Bars of all cells share one scale, so their lengths can be compared.
+
+    Args:
+        title: First line.
+        subtitle: Line below it.
+        rows: Rows of the same number of cells; at least one.
+    """
+    cell_width = SHEET_PICTURE_PX + 18 + SHEET_TEXT_PX
+    width = len(rows[0]) * (cell_width + SHEET_GAP) - SHEET_GAP
+    longest = max(cell.caption.latency_ms.get("total", 0.0) for row in rows for cell in row)
+    blocks = [
+        (text_block(title, 34, BRIGHT, width), 0),
+        (text_block(subtitle, 18, QUIET, width), 8),
+        (legend_block(rows[0][0].caption.latency_ms, 16, width, values=False), 14),
+    ]
+    blocks += [(_sheet_row(row, width, cell_width, longest), 26) for row in rows]
+    body = stack(blocks, width)
+    sheet = Image.new("RGB", (width + 2 * SHEET_GAP, body.height + 2 * SHEET_GAP), BACKGROUND)
+    sheet.paste(body, (SHEET_GAP, SHEET_GAP))
+    return sheet
+
+
+def _sheet_row(row: Sequence[Cell], width: int, cell_width: int, longest_ms: float) -> Image.Image:
+    cells = [_sheet_cell(cell, cell_width, longest_ms) for cell in row]
+    heading = stack([(_rule(width), 0), (text_block(row[0].caption.query, 24, BRIGHT, width), 16)], width)
+    block = Image.new("RGB", (width, heading.height + 14 + max(cell.height for cell in cells)), BACKGROUND)
+    block.paste(heading, (0, 0))
+    for column, cell in enumerate(cells):
+        block.paste(cell, (column * (cell_width + SHEET_GAP), heading.height + 14))
+    return block
+
+
+def _rule(width: int) -> Image.Image:
+    return Image.new("RGB", (width, 2), RAISED)
+
+
+def _sheet_cell(cell: Cell, width: int, longest_ms: float) -> Image.Image:
+    drawn = cell.picture.draw(SHEET_PICTURE_PX)
+    caption = cell.caption
+    blocks = [
+        (_headline(caption, SHEET_TEXT_PX), 0),
+        (bar_block(caption.latency_ms, longest_ms, SHEET_TEXT_PX), 12),
+        (outcome_block(caption, 15, SHEET_TEXT_PX), 16),
+    ]
+    blocks += [(text_block(note, 14, QUIET, SHEET_TEXT_PX), 10) for note in caption.notes]
+    words = stack(blocks, SHEET_TEXT_PX)
+    block = Image.new("RGB", (width, max(drawn.height, words.height)), BACKGROUND)
+    block.paste(drawn, ((SHEET_PICTURE_PX - drawn.width) // 2, 0))
+    block.paste(words, (SHEET_PICTURE_PX + 18, 0))
+    return block
+
+
+def _headline(caption: Caption, width: int) -> Image.Image:
+    """Set the variant on the left, and the rationale's tokens and the latency as large figures on the right."""
+    block = Image.new("RGB", (width, 48), BACKGROUND)
+    draw = ImageDraw.Draw(block)
+    draw.text((0, 30), caption.variant, font=font_for(caption.variant, 24), fill=ACCENT, anchor="ls")
+    x = float(width)
+    total = milliseconds(caption.latency_ms.get("total", 0.0))
+    for figure, unit in ((total, ""), (str(caption.rationale_tokens), "rationale tokens")):
+        if unit:
+            draw.text((x, 30), unit, font=font_for(unit, 15), fill=PLAIN, anchor="rs")
+            x -= font_for(unit, 15).getlength(unit) + 8
+        draw.text((x, 30), figure, font=font_for(figure, 30), fill=BRIGHT, anchor="rs")
+        x -= font_for(figure, 30).getlength(figure) + 26
+    return block
