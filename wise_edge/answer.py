@@ -1,0 +1,284 @@
+"""The answer of a policy: written, cut out of a completion, and read back strictly or tolerantly.
+
+A completion is ``<think>…</think> <answer>{…}</answer> <d_think>…</d_think>``, of which a prompt variant asks for some
+parts. The answer is one JSON object of integers in pixels of the resized square picture:
+``{"bbox": [x1, y1, x2, y2], "points_1": [x, y], "points_2": [x, y]}``, the box XYXY and half-open.
+
+Scoring reads strictly (`parse_answer_strict`), serving tolerantly (`parse_answer`): the tolerant reader says what it
+mended, never guesses another key and never raises. Only the first answer of a completion counts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from wise_edge.geometry import Box, Point, clip_box, clip_point
+
+MAX_COMPLETION_CHARACTERS = 65_536
+MAX_ANSWER_CHARACTERS = 1_000
+
+_NUMBERS = {"bbox": 4, "points_1": 2, "points_2": 2}
+_TAG = re.compile(r"<(/?)(think|answer|d_think)>")
+_TRAILING_COMMA = re.compile(r",(?=\s*[\]}])")
+_NUMBER_TEXT = re.compile(r"\s*[+-]?[0-9]{1,20}(\.[0-9]{1,20})?\s*")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a policy pointed at, in pixels of the resized square picture.
+
+    Attributes:
+        box: XYXY, half-open.
+        points: two pixels, column and row.
+    """
+
+    box: Box
+    points: tuple[Point, Point]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The parts of a completion, without their tags and the white space round them; `None` where a part is absent.
+
+    Attributes:
+        rationale: text of ``<think>``.
+        answer_text: text of the first ``<answer>``.
+        detailed: text of ``<d_think>``.
+    """
+
+    rationale: str | None
+    answer_text: str | None
+    detailed: str | None
+
+
+@dataclass(frozen=True)
+class ParsedAnswer:
+    """What the tolerant reader made of a text: an answer, or the reason why there is none.
+
+    Attributes:
+        answer: inside of the picture, or `None`.
+        mended: short phrases, one for each kind of repair, in the order in which they were made.
+        reason: one line where `answer` is `None`, else `None`.
+    """
+
+    answer: Answer | None
+    mended: tuple[str, ...]
+    reason: str | None
+
+
+def format_answer(answer: Answer) -> str:
+    """Write an answer as the JSON that stands between the answer tags."""
+    first, second = answer.points
+    return json.dumps({"bbox": list(answer.box), "points_1": list(first), "points_2": list(second)})
+
+
+def split_completion(text: str) -> Completion:
+    """Cut a completion into its parts.
+
+    A part ends at its closing tag; where that is missing, at the tag of the next part or the end of the text. The
+    first of several equal parts counts. Text beyond `MAX_COMPLETION_CHARACTERS` is not read.
+    """
+    parts = _parts(text[:MAX_COMPLETION_CHARACTERS])
+    return Completion(parts.get("think"), parts.get("answer"), parts.get("d_think"))
+
+
+def parse_answer_strict(text: str, size: int) -> Answer:
+    """Read an answer where it is scored: nothing is mended.
+
+    Args:
+        text: a completion, or the text of its answer. The first ``{…}`` of it is read.
+        size: width and height of the resized square picture in pixels.
+
+    Raises:
+        ValueError: it is not JSON with exactly the three keys, whole numbers, ``0 <= x1 < x2 <= size`` (so for y) and
+            both points inside of the picture.
+    """
+    source, _ = _source(text)
+    start = source.find("{")
+    end = source.find("}", start)
+    if start < 0 or end < 0:
+        raise ValueError("there is no {…} in the answer")
+    pairs = _load(source[start : end + 1])
+    fields = dict(pairs)
+    if fields.keys() != _NUMBERS.keys() or len(pairs) != len(fields):
+        raise ValueError(f"the keys of the answer are not exactly {', '.join(_NUMBERS)}")
+    (x1, y1, x2, y2), first, second = (_integers(key, fields[key]) for key in _NUMBERS)
+    if not (0 <= x1 < x2 <= size and 0 <= y1 < y2 <= size):
+        raise ValueError("bbox is empty, reversed or outside of the picture")
+    if not all(0 <= value < size for value in (*first, *second)):
+        raise ValueError("a point is outside of the picture")
+    return Answer((x1, y1, x2, y2), ((first[0], first[1]), (second[0], second[1])))
+
+
+def parse_answer(text: str, size: int) -> ParsedAnswer:
+    """Read an answer where it is served: mend what has one sensible meaning, and never raise.
+
+    Args:
+        text: a completion, or the text of its answer.
+        size: width and height of the resized square picture in pixels.
+
+    Returns:
+        An answer inside of the picture with a list of what was mended, or the reason why there is none.
+    """
+    mended: list[str] = []
+    try:
+        answer = _read(text, size, mended)
+    except ValueError as error:
+        return ParsedAnswer(None, tuple(dict.fromkeys(mended)), str(error))
+    return ParsedAnswer(answer, tuple(dict.fromkeys(mended)), None)
+
+
+def _parts(text: str) -> dict[str, str]:
+    tags = [(match.group(2), bool(match.group(1)), match) for match in _TAG.finditer(text)]
+    next_closed = [""] * (len(tags) + 1)
+    for index in range(len(tags) - 1, -1, -1):
+        name, closes, _ = tags[index]
+        next_closed[index] = name if closes else next_closed[index + 1]
+    parts: dict[str, str] = {}
+    current, start = "", 0
+    for index, (name, closes, match) in enumerate(tags):
+        # Inside of a part that its own closing tag still ends, another opening tag is only words.
+        if (closes and name != current) or (not closes and current and next_closed[index] == current):
+            continue
+        if current:
+            parts.setdefault(current, text[start : match.start()].strip())
+        current, start = "" if closes else name, match.end()
+    if current:
+        parts.setdefault(current, text[start:].strip())
+    return parts
+
+
+def _source(text: str) -> tuple[str, bool]:
+    """Return the text that should hold the answer, and whether tags stand round other parts but not round it."""
+    text = text[:MAX_COMPLETION_CHARACTERS]
+    parts = _parts(text)
+    return parts.get("answer", text), bool(parts) and "answer" not in parts
+
+
+def _read(text: str, size: int, mended: list[str]) -> Answer:
+    source, untagged = _source(text)
+    fields = _load_tolerant(_cut(source, mended), mended)
+    if untagged:
+        mended.append("missing answer tags")
+    if fields.keys() - _NUMBERS.keys():
+        mended.append("unknown keys ignored")
+    if "bbox" not in fields:
+        raise ValueError("the answer has no bbox")
+    box = _mend_box(_whole_numbers("bbox", fields["bbox"], mended), size, mended)
+    first, second = (_mend_point(key, fields, size, mended) for key in ("points_1", "points_2"))
+    centre = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
+    return Answer(box, (first or second or centre, second or first or centre))
+
+
+def _cut(source: str, mended: list[str]) -> str:
+    """Return the first ``{…}``; where its end is missing, what is complete of it."""
+    start = source.find("{")
+    if start < 0:
+        raise ValueError("there is no {…} in the answer")
+    if "```" in source[:start]:
+        mended.append("code fence")
+    end = source.find("}", start)
+    if end < 0:
+        mended.append("unfinished JSON")
+        end = source.rfind("]", start) + 1
+        source = source[:end] + "}"
+    if end - start >= MAX_ANSWER_CHARACTERS:
+        raise ValueError(f"the answer is longer than {MAX_ANSWER_CHARACTERS} characters")
+    return source[start : end + 1]
+
+
+def _load_tolerant(text: str, mended: list[str]) -> dict[str, Any]:
+    if not _is_json(text) and "'" in text:
+        text = text.replace("'", '"')
+        mended.append("single quotes")
+    if not _is_json(text) and _TRAILING_COMMA.search(text):
+        text = _TRAILING_COMMA.sub("", text)
+        mended.append("trailing comma")
+    pairs = _load(text)
+    fields = dict(reversed(pairs))
+    if len(fields) < len(pairs):
+        mended.append("repeated keys ignored")
+    return fields
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _load(text: str) -> list[tuple[str, Any]]:
+    """Return the keys and values of one JSON object in the order in which they are written."""
+    try:
+        return list(json.loads(text, object_pairs_hook=list, parse_constant=_refuse, parse_float=_finite))
+    except json.JSONDecodeError:
+        raise ValueError("the answer is not JSON") from None
+    except RecursionError:
+        raise ValueError("the answer is nested too deep") from None
+
+
+def _refuse(number: str) -> NoReturn:
+    raise ValueError(f"{number} is not a coordinate")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    return value if math.isfinite(value) else _refuse(number[:20])
+
+
+def _integers(key: str, value: Any) -> list[int]:
+    if not isinstance(value, list) or len(value) != _NUMBERS[key] or any(type(item) is not int for item in value):
+        raise ValueError(f"{key} is not a list of {_NUMBERS[key]} whole numbers")
+    return value
+
+
+def _whole_numbers(key: str, value: Any, mended: list[str]) -> list[int]:
+    if not isinstance(value, list) or len(value) != _NUMBERS[key]:
+        raise ValueError(f"{key} is not a list of {_NUMBERS[key]} numbers")
+    return [_whole_number(key, item, mended) for item in value]
+
+
+def _whole_number(key: str, value: Any, mended: list[str]) -> int:
+    if isinstance(value, str) and _NUMBER_TEXT.fullmatch(value):
+        mended.append("numbers written as text")
+        value = float(value) if "." in value else int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{key} holds something that is not a number")
+    if isinstance(value, float):
+        mended.append("fractions rounded")
+        return math.floor(value + 0.5)
+    return value
+
+
+def _mend_box(numbers: list[int], size: int, mended: list[str]) -> Box:
+    left, top, right, bottom = numbers
+    if left > right or top > bottom:
+        mended.append("reversed corners")
+    ordered = (min(left, right), min(top, bottom), max(left, right), max(top, bottom))
+    box = clip_box(ordered, (size, size))
+    if ordered[0] == ordered[2] or ordered[1] == ordered[3]:
+        mended.append("empty box widened")
+    if min(ordered) < 0 or max(ordered) > size:
+        mended.append("box clipped to the picture")
+    return box
+
+
+def _mend_point(key: str, fields: dict[str, Any], size: int, mended: list[str]) -> Point | None:
+    if key not in fields:
+        mended.append(f"{key} missing")
+        return None
+    try:
+        x, y = _whole_numbers(key, fields[key], mended)
+    except ValueError:
+        mended.append(f"{key} unreadable")
+        return None
+    point = clip_point((x, y), (size, size))
+    if point != (x, y):
+        mended.append(f"{key} clipped to the picture")
+    return point
