@@ -20,6 +20,26 @@ def atomic_write(path: str | Path, data: bytes, *, force: bool = False) -> None:
     Raises:
         UsageError: the file exists and `force` is off, or the folder is missing or cannot be written.
     """
+    target = check_target(path, force=force)
+    try:
+        _write_and_rename(target, data)
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror}") from error
+
+
+def check_target(path: str | Path, *, force: bool = False) -> Path:
+    """Refuse a file that `atomic_write` would refuse, before the work whose result it is to hold.
+
+    Args:
+        path: the file to write.
+        force: allow a file that exists.
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: the file exists and `force` is off, or the folder is missing or cannot be written.
+    """
     target = Path(path)
     if target.is_dir():
         raise UsageError(f"{target} is a folder; name a file")
@@ -27,10 +47,9 @@ def atomic_write(path: str | Path, data: bytes, *, force: bool = False) -> None:
         raise UsageError(f"{target} exists; use --force to replace it")
     if not target.parent.is_dir():
         raise UsageError(f"the folder {target.parent} does not exist; create it first")
-    try:
-        _write_and_rename(target, data)
-    except OSError as error:
-        raise UsageError(f"cannot write {target}: {error.strerror}") from error
+    if not os.access(target.parent, os.W_OK):
+        raise UsageError(f"cannot write into the folder {target.parent}; choose another")
+    return target
 
 
 def _write_and_rename(target: Path, data: bytes) -> None:
