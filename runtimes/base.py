@@ -1,0 +1,258 @@
+"""What every backend offers, and the results that a session hands out.
+
+A `Graph` runs named arrays. A `PolicyBackend` turns a picture and a query into text, a `MaskBackend` a picture and a
+prompt into a mask. Both split the work that belongs to the picture (`encode`, done once a frame) from the work that
+belongs to the query, and both hand back their own clock readings: phases are measured where they happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.geometry import Box, Point
+
+Finish = Literal["answer", "end", "length"]
+"""Why a policy stopped: `</answer>` was written, an end token came, or the token limit was reached."""
+
+ENERGY_REASON = "no power sensor is read yet; only time is measured"
+
+
+class Graph(Protocol):
+    """A compiled network that maps named arrays to named arrays."""
+
+    def run(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Run the network once; names, shapes and dtypes are those of the bundle's contract."""
+        ...
+
+
+class PolicyFrame(Protocol):
+    """A picture as a policy keeps it between queries, with what preparing it cost.
+
+    Attributes:
+        preprocess_ms: resizing and cutting into patches.
+        vision_encode_ms: the vision tower.
+        prefill_ms: the language model over the system message and the picture.
+    """
+
+    @property
+    def preprocess_ms(self) -> float: ...
+    @property
+    def vision_encode_ms(self) -> float: ...
+    @property
+    def prefill_ms(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Where the policy's tokens went.
+
+    Attributes:
+        prompt: tokens of the whole prompt, those of the picture included.
+        image: tokens of the picture.
+        rationale: tokens of the text inside `<think>`, without the tags.
+        answer: tokens of the text inside `<answer>`, without the tags.
+        forced: tokens that the answer's template gave without being decoded one by one.
+        decode_steps: runs of the language model for a single token, after the prefill.
+    """
+
+    prompt: int
+    image: int
+    rationale: int
+    answer: int
+    forced: int
+    decode_steps: int
+
+
+@dataclass(frozen=True)
+class PolicyOutput:
+    """What a policy wrote for one query.
+
+    Attributes:
+        text: the whole completion, tags included.
+        finish: why it stopped.
+        tokens: token counts.
+        prefill_ms: the language model over the query.
+        decode_ms: writing the completion.
+    """
+
+    text: str
+    finish: Finish
+    tokens: TokenCounts
+    prefill_ms: float
+    decode_ms: float
+
+
+class MaskFrame(Protocol):
+    """A picture as a mask backend keeps it between prompts, with what preparing it cost.
+
+    Attributes:
+        preprocess_ms: resizing, normalising and padding.
+        encode_ms: the image encoder.
+    """
+
+    @property
+    def preprocess_ms(self) -> float: ...
+    @property
+    def encode_ms(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class MaskOutput:
+    """The mask for one prompt.
+
+    Attributes:
+        mask: bool [H, W] of the original picture.
+        score: the decoder's own estimate of the mask's IoU.
+        decode_ms: the mask decoder and the upsampling to the original picture.
+    """
+
+    mask: npt.NDArray[np.bool_]
+    score: float
+    decode_ms: float
+
+
+PolicyFrameT = TypeVar("PolicyFrameT", bound=PolicyFrame)
+MaskFrameT = TypeVar("MaskFrameT", bound=MaskFrame)
+
+
+class PolicyBackend(Protocol[PolicyFrameT]):
+    """A policy on some runtime.
+
+    Attributes:
+        name: backend name, for example "onnx".
+        input_size: side in pixels of the resized square, the frame of the answers.
+        default_variant: the prompt variant used when none is asked for.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def input_size(self) -> int: ...
+    @property
+    def default_variant(self) -> str: ...
+
+    def encode(self, image: npt.NDArray[np.uint8]) -> PolicyFrameT:
+        """Prepare a picture (HWC uint8 RGB, any size) for queries."""
+        ...
+
+    def generate(self, frame: PolicyFrameT, query: str, variant: str) -> PolicyOutput:
+        """Write greedily until `</answer>`, an end token or the token limit."""
+        ...
+
+
+class MaskBackend(Protocol[MaskFrameT]):
+    """A promptable segmenter on some runtime.
+
+    Attributes:
+        name: backend name, for example "onnx".
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def encode(self, image: npt.NDArray[np.uint8]) -> MaskFrameT:
+        """Prepare a picture (HWC uint8 RGB, any size) for prompts."""
+        ...
+
+    def decode(self, frame: MaskFrameT, box: Box, points: tuple[Point, ...]) -> MaskOutput:
+        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original picture."""
+        ...
+
+
+@dataclass(frozen=True)
+class BackendChoice:
+    """Which backend runs a part, and why it was chosen."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Clock readings of one query in ms; a phase that an earlier query on the same picture paid for is 0.
+
+    Attributes:
+        preprocess: resizing, patches, normalising, for policy and mask backend together.
+        vision_encode: the policy's vision tower.
+        prefill: the language model over the prompt.
+        decode: writing the completion.
+        mask_encode: the segmenter's image encoder.
+        mask_decode: the segmenter's decoder and the upsampling.
+        total: from the picture to the mask, everything between the phases included.
+    """
+
+    preprocess: float
+    vision_encode: float
+    prefill: float
+    decode: float
+    mask_encode: float
+    mask_decode: float
+    total: float
+
+
+@dataclass(frozen=True)
+class SegmentationResult:
+    """Everything about one query on one picture.
+
+    Attributes:
+        query: the query as the policy saw it.
+        variant: the prompt variant.
+        text: the policy's whole completion.
+        rationale: the text inside `<think>`, None where there is none.
+        answer_valid: whether an answer could be read; without one, box, points, mask and score are None.
+        reason: why there is no answer, None where there is one.
+        mended: what the tolerant parser mended, empty for a clean answer.
+        image_size: (width, height) of the original picture in pixels.
+        box: XYXY, half-open pixels of the original picture.
+        points: two XY points in pixels of the original picture.
+        mask: bool [H, W] of the original picture.
+        score: the segmenter's own estimate of the mask's IoU.
+        tokens: token counts.
+        latency_ms: clock readings of the phases.
+        energy_j: energy of the phases in J; None where it was not measured.
+        energy_reason: why `energy_j` is None.
+        backends: for "policy" and "mask", the backend and why it was chosen.
+        frame_reused: whether the picture was the previous query's, so that its embeddings were reused.
+    """
+
+    query: str
+    variant: str
+    text: str
+    rationale: str | None
+    answer_valid: bool
+    reason: str | None
+    mended: tuple[str, ...]
+    image_size: tuple[int, int]
+    box: Box | None
+    points: tuple[Point, Point] | None
+    mask: npt.NDArray[np.bool_] | None
+    score: float | None
+    tokens: TokenCounts
+    latency_ms: Latencies
+    energy_j: dict[str, float] | None
+    energy_reason: str | None
+    backends: Mapping[str, BackendChoice]
+    frame_reused: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready data; the mask as COCO's uncompressed run lengths (column-major, background first)."""
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return data | {
+            "mask": None if self.mask is None else _run_lengths(self.mask),
+            "tokens": asdict(self.tokens),
+            "latency_ms": asdict(self.latency_ms),
+            "backends": {part: asdict(choice) for part, choice in self.backends.items()},
+        }
+
+
+def _run_lengths(mask: npt.NDArray[np.bool_]) -> dict[str, list[int]]:
+    # https://github.com/cocodataset/cocoapi/blob/master/PythonAPI/pycocotools/mask.py
+    flat = np.concatenate([[False], mask.ravel(order="F")])
+    starts = np.flatnonzero(flat[1:] != flat[:-1])
+    counts = np.diff(np.concatenate([[0], starts, [mask.size]]))
+    return {"size": list(mask.shape), "counts": counts.tolist()}

@@ -1,0 +1,188 @@
+"""The bundle: a directory with `bundle.json` and the artefacts that it names, made by export, run by runtimes.
+
+Loading checks that every artefact is there, lies inside the directory (symbolic links followed) and has the recorded
+size; hashes are compared on request. A bundle is written into a temporary neighbour and renamed, so that a reader
+never sees half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from wise_edge.errors import BundleError, UsageError
+from wise_edge.manifest import Artefact, Manifest
+
+MANIFEST_NAME = "bundle.json"
+
+
+def embedded_bundle() -> Path:
+    """Return the directory of the bundle that ships with the package."""
+    return Path(__file__).parent / "assets" / "embedded"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose files are there and have the recorded sizes.
+
+    Attributes:
+        directory: where it lies.
+        manifest: what it holds.
+    """
+
+    directory: Path
+    manifest: Manifest
+
+    def artefact(self, role: str) -> Artefact:
+        """Return the artefact of a role; raises `BundleError` where the bundle has none."""
+        for artefact in self.manifest.artefacts:
+            if artefact.role == role:
+                return artefact
+        raise BundleError(f"{self.directory} has no artefact '{role}'; export the bundle again")
+
+    def file(self, role: str) -> Path:
+        """Return the path of a role's file; raises `BundleError` where the bundle has none."""
+        return self.directory / self.artefact(role).path
+
+    def verify_hashes(self) -> None:
+        """Compare every artefact with its recorded hash; raises `BundleError` that names the first altered file."""
+        for artefact in self.manifest.artefacts:
+            file = self.directory / artefact.path
+            if hash_file(file) != artefact.sha256:
+                raise BundleError(f"{file} was altered: its sha256 is not the recorded one; export the bundle again")
+
+
+def load(directory: str | Path, *, verify_hashes: bool = False) -> Bundle:
+    """Open a bundle.
+
+    Args:
+        directory: the bundle's directory.
+        verify_hashes: also read every file and compare its sha256; sizes are always compared.
+
+    Raises:
+        UsageError: the directory does not exist.
+        BundleError: `bundle.json` is missing, malformed or of a newer schema, or a file is missing, lies outside of
+            the directory, or has another size or hash than recorded.
+    """
+    root = Path(directory)
+    if not root.is_dir():
+        raise UsageError(f"{root} is not a folder; name a bundle, or make one with 'wise-edge export'")
+    bundle = Bundle(root, _read_manifest(root / MANIFEST_NAME))
+    for artefact in bundle.manifest.artefacts:
+        _check_file(root, artefact)
+    if verify_hashes:
+        bundle.verify_hashes()
+    return bundle
+
+
+def _read_manifest(file: Path) -> Manifest:
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(f"{file.parent} is no bundle: it has no {MANIFEST_NAME}") from error
+    except (OSError, ValueError) as error:  # ValueError: neither UTF-8 nor JSON
+        raise BundleError(f"{file} cannot be read ({error}); export the bundle again") from error
+    try:
+        return Manifest.from_dict(data)
+    except BundleError as error:
+        raise BundleError(f"{file}: {error}") from error
+
+
+def _check_file(root: Path, artefact: Artefact) -> None:
+    relative = PurePosixPath(artefact.path)
+    file = root / relative
+    outside = f"{root / MANIFEST_NAME} names {artefact.path!r}, which lies outside of the bundle; do not use it"
+    if relative.is_absolute() or ".." in relative.parts or "\\" in artefact.path:
+        raise BundleError(outside)
+    if not file.is_file():
+        raise BundleError(f"{file} is missing; export the bundle again")
+    if not file.resolve().is_relative_to(root.resolve()):
+        raise BundleError(outside)
+    if (size := file.stat().st_size) != artefact.bytes:
+        raise BundleError(f"{file} has {size} bytes, recorded are {artefact.bytes}; export the bundle again")
+
+
+def hash_file(file: Path) -> str:
+    """Return the sha256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def describe_file(directory: Path, path: str, role: str, file_format: str, precision: str = "") -> Artefact:
+    """Return the manifest's entry for a file that lies in a bundle's directory."""
+    file = directory / path
+    return Artefact(role, file_format, precision, path, file.stat().st_size, hash_file(file))
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `bundle.json` into a directory that `staging` gave."""
+    text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False)
+    (directory / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def check_target(target: Path, force: bool) -> None:
+    """Refuse a target that a bundle may not be written to, before any work is done.
+
+    Raises:
+        UsageError: the target exists and `force` is off, it is something else than a bundle or an empty folder, or
+            the folder it should lie in does not exist.
+    """
+    if not target.parent.is_dir():
+        raise UsageError(f"the folder {target.parent} does not exist; create it first")
+    if not target.exists():
+        return
+    if not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST_NAME).is_file()):
+        raise UsageError(f"{target} exists and is no bundle; name another folder")
+    if not force:
+        raise UsageError(f"{target} exists; use --force to replace it")
+
+
+@contextmanager
+def staging(target: str | Path, *, force: bool = False) -> Iterator[Path]:
+    """Give an empty directory to write a bundle into, and rename it to `target` when the block ends well.
+
+    When the block raises, nothing of it is kept and an existing target stays as it was. With `force` the existing
+    bundle is moved aside, and moved back if the new one cannot take its place.
+
+    Raises:
+        UsageError: as `check_target`.
+    """
+    place = Path(target).resolve()
+    check_target(place, force)
+    scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+    try:
+        fresh = scratch / "new"
+        fresh.mkdir()  # mkdtemp gives 0700, an ordinary folder follows the umask
+        yield fresh
+        for file in fresh.iterdir():
+            _flush(file)
+        _replace(place, fresh, scratch / "old")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _replace(place: Path, fresh: Path, aside: Path) -> None:
+    existed = place.exists()
+    if existed:
+        place.rename(aside)
+    try:
+        fresh.rename(place)
+    except OSError:
+        if existed:
+            aside.rename(place)
+        raise

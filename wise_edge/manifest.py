@@ -1,0 +1,225 @@
+"""The contents of `bundle.json`, as frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from wise_edge.errors import BundleError, UsageError
+from wise_edge.prompts import PromptSet
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """What a runtime must know to run the policy.
+
+    Attributes:
+        family: architecture, "qwen2_5_vl".
+        input_size: side in pixels of the square that pictures are resized to; the frame of the answers.
+        patch_size: side of a patch in pixels.
+        merge_size: patches along a side that make one image token.
+        temporal_patch_size: how often a still picture is repeated along time.
+        image_mean: per-channel mean of pictures scaled to 0 to 1.
+        image_std: per-channel standard deviation of pictures scaled to 0 to 1.
+        prompts: the wording the policy was trained with.
+        default_variant: the prompt variant used when none is asked for.
+        image_token: the tokenizer's placeholder for one image token.
+        eos_tokens: tokens that end a completion.
+        hidden_size: width of the language model.
+        num_layers: layers of the language model.
+        num_kv_heads: key/value heads of a layer.
+        head_dim: width of a head.
+        max_positions: longest sequence in tokens, prompt and completion together.
+    """
+
+    family: str
+    input_size: int
+    patch_size: int
+    merge_size: int
+    temporal_patch_size: int
+    image_mean: tuple[float, ...]
+    image_std: tuple[float, ...]
+    prompts: PromptSet
+    default_variant: str
+    image_token: str
+    eos_tokens: tuple[str, ...]
+    hidden_size: int
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    max_positions: int
+
+    @property
+    def image_grid(self) -> int:
+        """Image tokens along a side of the picture."""
+        return self.input_size // (self.patch_size * self.merge_size)
+
+
+@dataclass(frozen=True)
+class SamSpec:
+    """What a runtime must know to run the segmenter.
+
+    Attributes:
+        family: architecture, "segment_anything".
+        input_size: side in pixels of the padded square the encoder takes.
+        pixel_mean: per-channel mean of pictures from 0 to 255.
+        pixel_std: per-channel standard deviation of pictures from 0 to 255.
+    """
+
+    family: str
+    input_size: int
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One file of a bundle.
+
+    Attributes:
+        role: what the file is for, for example "policy.decoder"; unique in a bundle.
+        format: "onnx", "npy" or "tokenizer.json".
+        precision: type of the stored weights ("fp32", "fp16"); arithmetic is fp32. Empty where there are none.
+        path: relative to the bundle, forward slashes.
+        bytes: size of the file.
+        sha256: hash of the file, hexadecimal.
+    """
+
+    role: str
+    format: str
+    precision: str
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One comparison of an exported graph with its checkpoint.
+
+    Attributes:
+        what: what was compared.
+        value: what came out.
+        tolerance: the largest value that passes.
+        unit: unit of both.
+    """
+
+    what: str
+    value: float
+    tolerance: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of `bundle.json`.
+
+    Attributes:
+        name: the bundle's name.
+        created: time of the export, UTC, ISO 8601.
+        policy: how to run the policy.
+        sam: how to run the segmenter.
+        artefacts: the files.
+        verification: how far the graphs are from the checkpoints.
+        provenance: the checkpoints ("policy", "sam": "embedded" or a folder), their hashes and the tools' versions.
+        schema_version: version of this layout.
+    """
+
+    name: str
+    created: str
+    policy: PolicySpec
+    sam: SamSpec
+    artefacts: tuple[Artefact, ...]
+    verification: tuple[Figure, ...]
+    provenance: Mapping[str, str]
+    schema_version: int = SCHEMA_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready data, the schema version first."""
+        policy = {field.name: getattr(self.policy, field.name) for field in fields(self.policy)}
+        return {
+            "schema_version": self.schema_version,
+            "name": self.name,
+            "created": self.created,
+            "policy": policy | {"prompts": self.policy.prompts.to_dict()},
+            "sam": asdict(self.sam),
+            "artefacts": [asdict(artefact) for artefact in self.artefacts],
+            "verification": [asdict(figure) for figure in self.verification],
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Manifest:
+        """Build a manifest from `to_dict`'s data.
+
+        Raises:
+            BundleError: the schema is newer than this version reads, or an entry is missing or of the wrong type.
+        """
+        _check_schema(data)
+        try:
+            policy = dict(data["policy"])
+            prompts = PromptSet.from_dict(policy.pop("prompts"))
+            return cls(
+                name=str(data["name"]),
+                created=str(data["created"]),
+                policy=_build(PolicySpec, policy | {"prompts": prompts}),
+                sam=_build(SamSpec, data["sam"]),
+                artefacts=tuple(_build(Artefact, entry) for entry in data["artefacts"]),
+                verification=tuple(_build(Figure, entry) for entry in data["verification"]),
+                provenance=MappingProxyType({str(key): str(value) for key, value in data["provenance"].items()}),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+            what = f"no entry {error}" if isinstance(error, KeyError) else str(error)
+            raise BundleError(f"malformed ({what}); export the bundle again") from error
+
+
+SpecT = TypeVar("SpecT", PolicySpec, SamSpec, Artefact, Figure)
+
+
+def _check_schema(data: Mapping[str, Any]) -> None:
+    version = data.get("schema_version") if isinstance(data, Mapping) else None
+    if not isinstance(version, int):
+        raise BundleError("malformed (no schema_version); export the bundle again")
+    if version > SCHEMA_VERSION:
+        raise BundleError(
+            f"the bundle has schema {version}, this wise-edge reads up to {SCHEMA_VERSION}; update wise-edge"
+        )
+
+
+def _build(cls: type[SpecT], data: Mapping[str, Any]) -> SpecT:
+    if unknown := sorted(set(data) - {field.name for field in fields(cls)}):
+        raise ValueError(f"unknown entry {unknown[0]!r}")
+    return cls(**{field.name: _READERS[str(field.type)](field.name, data[field.name]) for field in fields(cls)})
+
+
+def _typed(kind: type) -> Callable[[str, Any], Any]:
+    def read(name: str, value: Any) -> Any:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}")
+        return value
+
+    return read
+
+
+def _number(name: str, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}")
+    return float(value)
+
+
+def _tuple_of(read: Callable[[str, Any], Any]) -> Callable[[str, Any], tuple[Any, ...]]:
+    return lambda name, values: tuple(read(name, value) for value in values)
+
+
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    "str": _typed(str),
+    "int": _typed(int),
+    "float": _number,
+    "tuple[float, ...]": _tuple_of(_number),
+    "tuple[str, ...]": _tuple_of(_typed(str)),
+    "PromptSet": _typed(PromptSet),
+}
