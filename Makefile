@@ -1,0 +1,45 @@
+# make demo    a few scenes through the embedded models; overlays in build/demo
+# make test    all tests that need no GPU
+# make check   format, lint, types and the fast tests
+# make clean   removes what the targets above made
+#
+# Each target makes .venv and installs what it needs; stamps keep a second call from installing again. pip reads its
+# own settings: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu makes `make test` take PyTorch's CPU wheels.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary
+SOURCES := pyproject.toml wise_edge/__init__.py
+
+.PHONY: help demo test check clean
+
+help:
+	@sed -n '/^# make/s/^# //p' Makefile
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/wise-edge demo --out build/demo --force
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.installed-test
+	scripts/check
+
+clean:
+	rm -rf $(VENV) build dist wise_edge.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "wise-edge needs Python 3.10; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# No torch here: the demo runs the committed ONNX bundle.
+$(VENV)/.installed-demo: $(VENV)/.made $(SOURCES)
+	$(INSTALL) -e '.[onnx]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.made $(SOURCES)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "training and tests need Python 3.11; make clean, then set PYTHON=")'
+	$(INSTALL) -e '.[export,train,dev]'
+	@touch $(VENV)/.installed-demo $@
