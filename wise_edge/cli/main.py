@@ -1,7 +1,7 @@
 """The `wise-edge` command: the Typer application and the entry point that turns errors into exit codes.
 
 stdout is for results only; errors go to stderr as one plain line. Rich would read the `[onnx]` of
-"pip install 'wise-edge[onnx]'" as markup, so errors are written without it.
+"pip install 'wise-edge[onnx]'" as markup, so errors are printed without it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from wise_edge.errors import WiseEdgeError
 ISSUES_URL = "https://github.com/wise-edge/wise-edge/issues"
 
 app = typer.Typer(
-    name="wise-edge",
     help="Picture and sentence in, mask out: concise reasoning segmentation on edge devices.",
     no_args_is_help=True,
     add_completion=False,
@@ -52,14 +51,12 @@ def main(argv: list[str] | None = None) -> int:
         0 for success, 1 to 5 as in `wise_edge.errors` (2 also for arguments that do not parse), 130 when interrupted.
     """
     try:
-        app(args=argv, prog_name="wise-edge")
-    except SystemExit as stop:
+        typer.main.get_command(app)(args=argv, prog_name="wise-edge")
+    except SystemExit as stop:  # Typer's own: done, arguments that do not parse, interrupted, reader gone
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except WiseEdgeError as error:
         _print_error(f"error: {error}")
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
     except Exception as error:
         _report_bug(error)
         return 1
@@ -80,9 +77,11 @@ def _report_bug(error: Exception) -> None:
     if os.environ.get("WISE_EDGE_DEBUG") == "1":
         traceback.print_exception(error)
         return
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    _print_error(f"internal error: {what} (set WISE_EDGE_DEBUG=1 for the traceback; report at {ISSUES_URL})")
+    _print_error(
+        f"internal error: {type(error).__name__}: {error} "
+        f"(set WISE_EDGE_DEBUG=1 for the traceback; report at {ISSUES_URL})"
+    )
 
 
 def _print_error(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(" ".join(line.splitlines()), file=sys.stderr)

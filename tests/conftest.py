@@ -1,0 +1,28 @@
+"""What all tests share: no network, no deadlines for hypothesis, device tests skipped where the device is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported; nothing here may fetch from a hub
+
+settings.register_profile("wise-edge", deadline=None)  # shared machines stall for longer than the default 200 ms
+settings.load_profile("wise-edge")
+
+DEVICES = {
+    "gpu": (shutil.which("nvidia-smi") is not None, "needs an NVIDIA GPU (no nvidia-smi found)"),
+    "jetson": (Path("/etc/nv_tegra_release").exists(), "needs an NVIDIA Jetson (no /etc/nv_tegra_release)"),
+}
+"""Marker -> (the device is here, reason for skipping)."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker, (present, reason) in DEVICES.items():
+            if marker in item.keywords and not present:
+                item.add_marker(pytest.mark.skip(reason=reason))

@@ -1,0 +1,136 @@
+"""The real entry point: exit codes, where errors go, and how fast help is.
+
+Exit codes are tested through `main`, since Typer's test runner goes round its error handler.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+
+import wise_edge
+from wise_edge import errors
+from wise_edge.cli import main as entry
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
+    """A replacement for the application, to which a test adds the command that fails its way."""
+    app = typer.Typer(add_completion=False)
+    app.callback()(lambda: None)
+    monkeypatch.setattr(entry, "app", app)
+    monkeypatch.delenv("WISE_EDGE_DEBUG", raising=False)
+    return app
+
+
+def _raise_from(app: typer.Typer, error: BaseException) -> None:
+    @app.command("fail")
+    def fail() -> None:
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.WiseEdgeError("broken"), 1),
+        (errors.UsageError("broken"), 2),
+        (errors.DeviceError("broken"), 4),
+        (errors.VerificationError("broken"), 5),
+        (errors.BundleError("broken"), 1),
+    ],
+)
+def test_an_error_is_one_line_and_its_exit_code(
+    command: typer.Typer, capsys: pytest.CaptureFixture[str], error: errors.WiseEdgeError, code: int
+) -> None:
+    _raise_from(command, error)
+    assert entry.main(["fail"]) == code
+    assert capsys.readouterr() == ("", "error: broken\n")
+
+
+def test_the_name_of_an_extra_survives(command: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:
+    _raise_from(command, errors.MissingExtraError("onnxruntime", "onnx"))
+    assert entry.main(["fail"]) == 3
+    assert capsys.readouterr().err == ("error: onnxruntime is not installed; run: pip install 'wise-edge[onnx]'\n")
+
+
+def test_a_long_message_stays_on_one_line(command: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:
+    _raise_from(command, errors.UsageError("first\nsecond " + "x" * 300))
+    assert entry.main(["fail"]) == 2
+    assert capsys.readouterr().err == "error: first second " + "x" * 300 + "\n"
+
+
+def test_a_bug_is_reported_without_a_traceback(command: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:
+    _raise_from(command, ZeroDivisionError("of [nothing]"))
+    assert entry.main(["fail"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("internal error: ZeroDivisionError: of [nothing] (set WISE_EDGE_DEBUG=1")
+    assert message.count("\n") == 1
+
+
+def test_a_bug_shows_its_traceback_on_request(
+    command: typer.Typer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WISE_EDGE_DEBUG", "1")
+    _raise_from(command, ZeroDivisionError("broken"))
+    assert entry.main(["fail"]) == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_an_interrupt_exits_with_130(command: typer.Typer) -> None:
+    _raise_from(command, KeyboardInterrupt())
+    assert entry.main(["fail"]) == 130
+
+
+def test_a_command_may_choose_its_exit_code(command: typer.Typer) -> None:
+    _raise_from(command, typer.Exit(5))
+    assert entry.main(["fail"]) == 5
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["--no-such-option"], ["run"]])
+def test_arguments_that_do_not_parse_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Usage: wise-edge" in err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"wise-edge {wise_edge.__version__}\n"
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name in ("run", "evaluate", "demo", "train", "export"):
+        assert f" {name} " in out
+
+
+def test_help_imports_no_stage_and_answers_at_once() -> None:
+    code = (
+        "import sys; from wise_edge.cli.main import main; main(['--help']);"
+        "print([m for m in ('numpy', 'torch', 'onnxruntime', 'wise_edge.runtimes.base') if m in sys.modules])"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert time.perf_counter() - start < 5  # about 0.15 s on an idle machine; the tests may share theirs
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wise_edge", "--version"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    )
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    process.wait()
