@@ -1,0 +1,106 @@
+"""Reading pictures of every ordinary kind as 8-bit RGB, and writing PNG files.
+
+Only the formats of `FORMATS` are opened: others that Pillow knows run outside programs (EPS) or are no pictures.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from wise_edge.errors import UsageError
+from wise_edge.files import atomic_write
+
+MAX_PIXELS = 100_000_000
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+
+
+def load_image(source: str | Path | bytes) -> NDArray[np.uint8]:
+    """Read a picture as it is meant to be seen.
+
+    Transparent pixels are laid over white, 16-bit grey keeps its upper 8 bits, CMYK and palettes become RGB, an EXIF
+    orientation is applied, and of an animation the first frame counts.
+
+    Args:
+        source: a path, or the content of a picture file.
+
+    Returns:
+        HWC uint8 RGB, at least 1 x 1, at most `MAX_PIXELS` pixels.
+
+    Raises:
+        UsageError: the file is missing, a folder, empty, damaged, too large or not a picture.
+    """
+    if isinstance(source, bytes):
+        return _decode(io.BytesIO(source), "the picture")
+    try:
+        with Path(source).open("rb") as file:
+            return _decode(file, str(source))
+    except FileNotFoundError:
+        raise UsageError(f"{source} does not exist; name a picture") from None
+    except IsADirectoryError:
+        raise UsageError(f"{source} is a folder; name a picture") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {str(source)[:200]}: {error.strerror or error}") from None
+
+
+def save_png(array: NDArray[np.uint8] | NDArray[np.bool_], path: str | Path, force: bool = False) -> None:
+    """Write a PNG file at once, so that no reader sees half of it.
+
+    Args:
+        array: HWC uint8 RGB, HW uint8 grey, or HW bool (written as 0 and 255).
+        path: the file to write; its folder must exist.
+        force: replace a file that exists.
+
+    Raises:
+        UsageError: the file exists and `force` is off, or it cannot be written.
+    """
+    pixels = array.astype(np.uint8) * np.uint8(255) if array.dtype == np.bool_ else array
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    atomic_write(path, buffer.getvalue(), force=force)
+
+
+def _decode(file: BinaryIO, name: str) -> NDArray[np.uint8]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd metadata; the limit here is ours
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                _check_size(image, name)
+                return np.array(_to_rgb(ImageOps.exif_transpose(image), name))
+        except UsageError:
+            raise
+        except Image.DecompressionBombError:
+            raise UsageError(f"{name} has more than {MAX_PIXELS // 10**6} million pixels; make it smaller") from None
+        except UnidentifiedImageError:
+            raise UsageError(f"{name} is empty or not a picture in one of {', '.join(FORMATS)}") from None
+        except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+            detail = " ".join(str(error).split())[:120] or type(error).__name__
+            raise UsageError(f"{name} is damaged or cut short ({detail}); save it again") from None
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    if image.width * image.height == 0:
+        raise UsageError(f"{name} has no pixels")
+    if image.width * image.height > MAX_PIXELS:
+        size = f"{image.width} x {image.height} pixels"
+        raise UsageError(f"{name} has {size}; at most {MAX_PIXELS // 10**6} million are read; make it smaller")
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode == "F":
+        raise UsageError(f"{name} has floating-point pixels; save it with 8 bits a channel")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # Pillow gives 16-bit files either mode; both hold values from 0 to 65535.
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, rgba).convert("RGB")
