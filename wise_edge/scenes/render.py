@@ -86,8 +86,12 @@ def _coverage(spec: ObjectSpec, side: int) -> tuple[tuple[int, int], NDArray[np.
             for u, v in outline
         ]
         draw.polygon(points, fill=0 if number else 1)
-    cells = np.asarray(fine).reshape(height, _FINE, width, _FINE)
-    return (top, left), cells.sum(axis=(1, 3), dtype=np.uint8)
+    # Whole rows first, then slices: numpy is five times slower over both short axes at once.
+    by_row = np.asarray(fine).reshape(height, _FINE, width * _FINE).sum(axis=1, dtype=np.uint8)
+    counts = np.zeros((height, width), dtype=np.uint8)
+    for offset in range(_FINE):
+        counts += by_row[:, offset::_FINE]
+    return (top, left), counts
 
 
 def _paint(
