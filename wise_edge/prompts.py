@@ -10,7 +10,7 @@ The chat markup is Qwen2.5-VL's (https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from wise_edge.errors import UsageError
@@ -61,7 +61,7 @@ class PromptSet:
 
     def to_dict(self) -> dict[str, object]:
         """Return the set as JSON-ready data."""
-        return {**asdict(self), "variants": dict(self.variants)}
+        return {"name": self.name, "system": self.system, "variants": dict(self.variants)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> PromptSet:
