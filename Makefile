@@ -18,7 +18,7 @@ help:
 	@sed -n '/^# make/s/^# //p' Makefile
 
 demo: $(VENV)/.installed-demo
-	$(BIN)/wise-edge demo --out build/demo --force
+	$(BIN)/wise-edge demo --out build/demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q

@@ -32,8 +32,9 @@ def _parse(line: str) -> None:
     words = words[1 : next((i for i, word in enumerate(words) if word in ("|", ">", "2>", "&&", ";")), None)]
     try:
         with COMMAND.make_context("wise-edge", words) as context:
-            name, command, rest = COMMAND.resolve_command(context, [*context._protected_args, *context.args])
-            with command.make_context(name, rest, parent=context):
+            command = COMMAND.get_command(context, words[0])
+            assert command, f"No such command: {words[0]}"
+            with command.make_context(words[0], words[1:], parent=context):
                 pass
     except typer.Exit:  # --help and --version
         pass
