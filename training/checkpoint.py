@@ -1,0 +1,43 @@
+"""Training checkpoints: written whole or not at all, and read back from the newest that is whole."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from wise_edge.extras import require
+
+_KEPT = 2
+_PATTERN = "checkpoint-*.pt"
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write `state` as the checkpoint of `step` (steps done) and drop all but the last two."""
+    torch = require("torch", "train")
+    path = folder / f"checkpoint-{step:07d}.pt"
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        torch.save({"step": step, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    for old in sorted(folder.glob(_PATTERN))[:-_KEPT]:
+        old.unlink()
+    return path
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Return the newest checkpoint that can be read, or None; a torn one is skipped with a warning on stderr."""
+    torch = require("torch", "train")
+    for path in sorted(folder.glob(_PATTERN), reverse=True):
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile):
+            print(f"warning: {path} is damaged and was skipped", file=sys.stderr)
+            continue
+        return state
+    return None

@@ -1,0 +1,57 @@
+"""Curves of a training run, drawn from its log files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from wise_edge.extras import require
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a JSONL log; none if there is no file. A torn last line is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def draw_curves(folder: Path) -> None:
+    """Draw the losses and the validation figures of the run in `folder` to its `curves.png`."""
+    matplotlib = require("matplotlib", "train")
+    matplotlib.use("Agg")
+    pyplot = require("matplotlib.pyplot", "train")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    _draw_losses(left, read_log(folder / "train.jsonl"))
+    _draw_validation(right, read_log(folder / "validation.jsonl"))
+    figure.savefig(folder / "curves.png", dpi=110)
+    pyplot.close(figure)
+
+
+def _draw_losses(axes: Any, records: list[dict[str, Any]]) -> None:
+    for name in ("tower", "language", "text"):
+        points = [(record["step"], record[name]) for record in records if name in record]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name)
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    if axes.lines:
+        axes.legend()
+
+
+def _draw_validation(axes: Any, records: list[dict[str, Any]]) -> None:
+    names = dict.fromkeys(key for record in records for key, value in record.items() if "iou" in _mapping(value))
+    for name in names:
+        for figure in ("iou", "iou_50"):
+            points = [(record["step"], record[name][figure]) for record in records if name in record]
+            axes.plot(*zip(*points, strict=True), marker=".", label=f"{name} {figure}")
+    axes.set(xlabel="step", ylabel="validation", ylim=(0, 1))
+    if axes.lines:
+        axes.legend()
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

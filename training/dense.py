@@ -1,0 +1,95 @@
+"""Throw-away dense heads: what stands in each cell of the grid of image tokens, and its box.
+
+They read the vision tower's merged tokens, and the same tokens after a few language layers. Rotary positions give
+the tower relative places only; absolute place is learned in the language layers, and the heads make both learn it
+long before text would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wise_edge.extras import require
+from wise_edge.training.sft_data import ATTRIBUTES
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+LAYERS = 2
+"""Language layers below the second head."""
+
+_BOX_WEIGHT = 5.0
+
+
+@dataclass(frozen=True)
+class DenseScores:
+    """How well a head sees, over the cells that hold an object (presence: over all cells)."""
+
+    presence: float
+    """Share of cells judged rightly."""
+    attributes: dict[str, float]
+    """Share of objects judged rightly, for each attribute."""
+    box_error: float
+    """Mean absolute error of a coordinate, fraction of the picture's side."""
+
+
+def build_heads(width: int, seed: int) -> torch.nn.ModuleList:
+    """Return two heads from states of `width` to presence, every attribute's logits and a box."""
+    torch = require("torch", "train")
+    torch.manual_seed(seed)
+    outputs = 1 + sum(len(values) for values in ATTRIBUTES.values()) + 4
+    heads = torch.nn.ModuleList(
+        torch.nn.Sequential(torch.nn.RMSNorm(width), torch.nn.Linear(width, outputs)) for _ in range(2)
+    )
+    for head in heads:
+        torch.nn.init.normal_(head[1].weight, std=0.02)
+        torch.nn.init.zeros_(head[1].bias)
+    return heads
+
+
+def dense_loss(outputs: Tensor, classes: Tensor, boxes: Tensor) -> Tensor:
+    """Return the loss of one head.
+
+    Args:
+        outputs: float32 [B, C, outputs].
+        classes: int64 [B, C, 4]; -1 where a cell holds no object.
+        boxes: float32 [B, C, 4], XYXY fractions of the picture's side.
+    """
+    functional = require("torch.nn.functional", "train")
+    present = classes[..., 0] >= 0
+    presence, *logits, predicted = _split(outputs)
+    loss = functional.binary_cross_entropy_with_logits(presence[..., 0], present.float())
+    for i, values in enumerate(logits):
+        loss = loss + functional.cross_entropy(values[present], classes[..., i][present])
+    return loss + _BOX_WEIGHT * _box_loss(predicted[present], boxes[present])
+
+
+def dense_scores(outputs: Tensor, classes: Tensor, boxes: Tensor) -> DenseScores:
+    """Score one head; arguments as `dense_loss`'s."""
+    present = classes[..., 0] >= 0
+    presence, *logits, predicted = _split(outputs)
+    rights = [
+        (values.argmax(-1) == classes[..., i])[present].float().mean().item() for i, values in enumerate(logits)
+    ]
+    return DenseScores(
+        ((presence[..., 0] > 0) == present).float().mean().item(),
+        dict(zip(ATTRIBUTES, rights, strict=True)),
+        (predicted - boxes)[present].abs().mean().item(),
+    )
+
+
+def _split(outputs: Tensor) -> Any:
+    return outputs.split([1, *(len(values) for values in ATTRIBUTES.values()), 4], dim=-1)
+
+
+def _box_loss(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Smooth L1 with its knee at 1/100 of the side, plus 1 - IoU (0.2 of it), of XYXY boxes [N, 4]."""
+    torch = require("torch", "train")
+    smooth = torch.nn.functional.smooth_l1_loss(predicted, truth, beta=0.01)
+    low = torch.maximum(predicted[:, :2], truth[:, :2])
+    high = torch.minimum(predicted[:, 2:], truth[:, 2:])
+    overlap = (high - low).clamp(min=0).prod(-1)
+    union = (predicted[:, 2:] - predicted[:, :2]).clamp(min=0).prod(-1) + (truth[:, 2:] - truth[:, :2]).prod(-1)
+    return smooth + 0.2 * (1 - overlap / (union - overlap).clamp(min=1e-6)).mean()

@@ -1,0 +1,87 @@
+"""Muon in float32: momentum whose matrices are orthogonalised by Newton-Schulz iterations.
+
+After https://kellerjordan.github.io/posts/muon/ with the update scale of https://arxiv.org/abs/2502.16982. Matrices
+of one shape are stacked, so a step costs a few batched products and no loop over parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from wise_edge.extras import require
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic iteration, from the first link above."""
+
+
+class Muon:
+    """Muon for 2-D parameters, with the optimizer methods that a training loop uses.
+
+    Args:
+        params: matrices.
+        momentum: Nesterov momentum.
+        weight_decay: decoupled decay.
+        iterations: Newton-Schulz iterations.
+    """
+
+    def __init__(
+        self, params: Iterable[torch.nn.Parameter], momentum: float, weight_decay: float, iterations: int = 5
+    ) -> None:
+        self._torch = require("torch", "train")
+        self._momentum = momentum
+        self._weight_decay = weight_decay
+        self._iterations = iterations
+        by_shape: dict[tuple[int, ...], list[torch.nn.Parameter]] = {}
+        for parameter in params:
+            by_shape.setdefault(tuple(parameter.shape), []).append(parameter)
+        self._groups = list(by_shape.values())
+        self._buffers = [self._torch.zeros(len(group), *group[0].shape) for group in self._groups]
+
+    def step(self, lr: float) -> None:
+        """Update every matrix that has a gradient.
+
+        Args:
+            lr: learning rate; the update's root mean square is about 0.2 of it, as AdamW's is.
+        """
+        with self._torch.no_grad():
+            for group, buffer in zip(self._groups, self._buffers, strict=True):
+                live = [i for i, parameter in enumerate(group) if parameter.grad is not None]
+                if live:
+                    self._step_group([group[i] for i in live], buffer, live, lr)
+
+    def _step_group(self, group: list[torch.nn.Parameter], buffer: Tensor, live: list[int], lr: float) -> None:
+        torch = self._torch
+        gradient = torch.stack([parameter.grad for parameter in group])
+        momentum = buffer[live].lerp_(gradient, 1 - self._momentum)
+        buffer[live] = momentum
+        update = orthogonalize(gradient.lerp(momentum, self._momentum), self._iterations)
+        scale = 0.2 * max(update.shape[-2:]) ** 0.5
+        torch._foreach_mul_(group, 1 - lr * self._weight_decay)
+        torch._foreach_add_(group, list(update.unbind(0)), alpha=-lr * scale)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the momentum buffers."""
+        return {"buffers": self._buffers}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the momentum buffers of `state_dict`."""
+        for buffer, saved in zip(self._buffers, state["buffers"], strict=True):
+            buffer.copy_(saved)
+
+
+def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
+    """Bring the singular values of matrices, float32 [N, rows, columns], near 1."""
+    torch = require("torch", "train")
+    a, b, c = NEWTON_SCHULZ
+    wide = matrices.shape[-2] <= matrices.shape[-1]
+    x = matrices if wide else matrices.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x if wide else x.mT

@@ -1,0 +1,115 @@
+"""The policy's checkpoint as an ordinary Hugging Face folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wise_edge.extras import require
+from wise_edge.prompts import EMBEDDED
+from wise_edge.qwen_image import IMAGE_MEAN, IMAGE_STD
+from wise_edge.training.policy_model import MERGE, PATCH, TEMPORAL
+from wise_edge.training.sft_config import SftConfig
+from wise_edge.training.tokenizer import SPECIAL_TOKENS
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+<|im_start|>{{ message.role }}
+{% if message.content is string %}{{ message.content }}{% else -%}
+{%- for part in message.content -%}
+{%- if part.type == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>
+{%- elif 'text' in part -%}{{ part.text }}{%- endif -%}
+{%- endfor -%}
+{%- endif %}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif -%}
+"""
+"""Qwen2.5-VL's markup for text and pictures, without its default system message, tools and videos."""
+
+
+def save_policy(model: Any, tokenizer: Tokenizer, config: SftConfig, folder: Path) -> None:
+    """Write config, half-precision weights, tokenizer, processor and prompts to `folder`, replacing what is there.
+
+    Args:
+        model: the policy, float32; left as it is.
+        tokenizer: its tokenizer.
+        config: the training's config.
+        folder: where to.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _save_model(model, partial)
+    _save_tokenizer(tokenizer, config, partial)
+    _save_processor(config, partial)
+    _write_json(partial / "prompts.json", EMBEDDED.to_dict())
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _save_model(model: Any, folder: Path) -> None:
+    torch = require("torch", "train")
+    safetensors = require("safetensors.torch", "train")
+    transformers = require("transformers", "train")
+    weights = {
+        name: value.detach().to(torch.float16).contiguous()
+        for name, value in model.state_dict().items()
+        if name != "lm_head.weight"  # tied to the embedding
+    }
+    safetensors.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    hf_config = type(model.config).from_dict(model.config.to_dict())
+    hf_config.architectures = [type(model).__name__]
+    hf_config.dtype = "float16"
+    hf_config.save_pretrained(folder)
+    text = model.config.text_config
+    transformers.GenerationConfig(
+        do_sample=False, eos_token_id=text.eos_token_id, pad_token_id=text.pad_token_id
+    ).save_pretrained(folder)
+
+
+def _save_tokenizer(tokenizer: Tokenizer, config: SftConfig, folder: Path) -> None:
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "Qwen2Tokenizer",
+        "model_max_length": config.model.max_positions,
+        "pad_token": "<|endoftext|>",
+        "eos_token": "<|im_end|>",
+        "bos_token": None,
+        "unk_token": None,
+        "add_prefix_space": False,
+        "clean_up_tokenization_spaces": False,
+        "additional_special_tokens": [token for token in SPECIAL_TOKENS if token != "<|endoftext|>"],
+    }
+    _write_json(folder / "tokenizer_config.json", settings)
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+
+
+def _save_processor(config: SftConfig, folder: Path) -> None:
+    pixels = config.model.image_size**2
+    settings = {
+        "processor_class": "Qwen2_5_VLProcessor",
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "do_convert_rgb": True,
+        "image_mean": list(IMAGE_MEAN),
+        "image_std": list(IMAGE_STD),
+        "size": {"shortest_edge": pixels, "longest_edge": pixels},
+        "min_pixels": pixels,
+        "max_pixels": pixels,
+        "patch_size": PATCH,
+        "temporal_patch_size": TEMPORAL,
+        "merge_size": MERGE,
+    }
+    _write_json(folder / "preprocessor_config.json", settings)
+
+
+def _write_json(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

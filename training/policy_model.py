@@ -1,0 +1,279 @@
+"""The policy of the Qwen2.5-VL architecture, and its forward pass for pictures of one fixed size.
+
+The weights live in transformers' own `Qwen2_5_VLForConditionalGeneration`. Its forward pass handles pictures of any
+size: it loops over them in the vision attention, builds positions per sample and computes logits everywhere. Here
+every picture is one attention window and every prompt begins with the same prefix, so the functions below run the
+same weights with one batched attention a layer, positions computed once, and logits only where they are wanted. A
+test states their equality with the stock forward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from wise_edge.extras import require
+from wise_edge.training.sft_config import PolicyModelConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+PATCH = 14
+MERGE = 2
+TEMPORAL = 2
+VISION_WINDOW = 112
+CHANNEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CHANNEL_STD = (0.26862954, 0.26130258, 0.27577711)
+"""CLIP's channel statistics, as in Qwen2.5-VL's preprocessor_config.json."""
+
+
+def image_tokens(config: PolicyModelConfig) -> int:
+    """Return the number of image tokens of one picture."""
+    return (config.image_size // (PATCH * MERGE)) ** 2
+
+
+def build_policy(config: PolicyModelConfig, vocab_size: int, token_ids: dict[str, int], seed: int) -> Any:
+    """Build a policy with fresh weights.
+
+    Args:
+        config: Widths and initial scales.
+        vocab_size: Size of the tokenizer.
+        token_ids: Id of each of Qwen2.5-VL's special tokens.
+        seed: Seed of the weights.
+
+    Returns:
+        A float32 `Qwen2_5_VLForConditionalGeneration` on the CPU, in training mode.
+    """
+    torch = require("torch", "train")
+    transformers = require("transformers", "train")
+    torch.manual_seed(seed)
+    model = transformers.Qwen2_5_VLForConditionalGeneration(_hf_config(config, vocab_size, token_ids)).float()
+    _init_weights(model.model.visual, config.vision_init_std)
+    _init_weights(model.model.language_model, config.init_std)
+    return model.train()
+
+
+def _hf_config(config: PolicyModelConfig, vocab_size: int, token_ids: dict[str, int]) -> Any:
+    transformers = require("transformers", "train")
+    text = {
+        "vocab_size": vocab_size,
+        "hidden_size": config.hidden_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "intermediate_size": config.intermediate_size,
+        "max_position_embeddings": config.max_positions,
+        "initializer_range": config.init_std,
+        "tie_word_embeddings": True,
+        "use_sliding_window": False,
+        "bos_token_id": token_ids["<|endoftext|>"],
+        "eos_token_id": token_ids["<|im_end|>"],
+        "pad_token_id": token_ids["<|endoftext|>"],
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": config.rope_theta,
+            "mrope_section": list(config.mrope_section),
+        },
+    }
+    vision = {
+        "depth": config.vision_depth,
+        "hidden_size": config.vision_hidden_size,
+        "intermediate_size": config.vision_intermediate_size,
+        "num_heads": config.vision_heads,
+        "patch_size": PATCH,
+        "spatial_merge_size": MERGE,
+        "temporal_patch_size": TEMPORAL,
+        "window_size": VISION_WINDOW,
+        "fullatt_block_indexes": list(config.vision_fullatt),
+        "out_hidden_size": config.hidden_size,
+        "initializer_range": config.vision_init_std,
+        "hidden_act": "silu",
+    }
+    return transformers.Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        tie_word_embeddings=True,
+        image_token_id=token_ids["<|image_pad|>"],
+        video_token_id=token_ids["<|video_pad|>"],
+        vision_start_token_id=token_ids["<|vision_start|>"],
+        vision_end_token_id=token_ids["<|vision_end|>"],
+    )
+
+
+def _init_weights(module: torch.nn.Module, std: float) -> None:
+    torch = require("torch", "train")
+    for parameter in module.parameters():
+        if parameter.ndim >= 2:
+            torch.nn.init.normal_(parameter, std=std)
+
+
+def patchify_batch(images: Tensor) -> Tensor:
+    """Cut pictures into normalised patches in the processor's order (merge blocks of 2 x 2, row by row).
+
+    Args:
+        images: uint8 [B, S, S, 3], RGB.
+
+    Returns:
+        float32 [B, N, 3 * 14 * 14], N patches; the processor's temporal repetition is left out, as
+        `encode_images` sums the kernel over it.
+    """
+    torch = require("torch", "train")
+    batch, side = images.shape[:2]
+    mean = torch.tensor(CHANNEL_MEAN)
+    std = torch.tensor(CHANNEL_STD)
+    pixels = (images.float() / 255.0 - mean) / std
+    cells = side // (PATCH * MERGE)
+    blocks = pixels.view(batch, cells, MERGE, PATCH, cells, MERGE, PATCH, 3)
+    patches = blocks.permute(0, 1, 4, 2, 5, 7, 3, 6)
+    return patches.reshape(batch, (cells * MERGE) ** 2, 3 * PATCH * PATCH)
+
+
+def encode_images(model: Any, patches: Tensor) -> Tensor:
+    """Run the vision tower over equally large pictures at once.
+
+    Args:
+        model: The policy.
+        patches: float32 [B, N, 588], from `patchify_batch`.
+
+    Returns:
+        float32 [B, N / 4, hidden], merged image tokens in row-major order.
+    """
+    torch = require("torch", "train")
+    functional = torch.nn.functional
+    visual = model.model.visual
+    batch, count, _ = patches.shape
+    kernel = visual.patch_embed.proj.weight.sum(dim=2).flatten(1)
+    hidden = functional.linear(patches, kernel)
+    cos, sin = _vision_rotary(visual, count)
+    for block in visual.blocks:
+        attention = block.attn
+        qkv = attention.qkv(_rms_norm(hidden, block.norm1))
+        query, key, value = qkv.view(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = functional.scaled_dot_product_attention(_rotate(query, cos, sin), _rotate(key, cos, sin), value)
+        hidden = hidden + attention.proj(mixed.transpose(1, 2).flatten(2))
+        hidden = hidden + _feed_forward(block.mlp, _rms_norm(hidden, block.norm2))
+    merged = _rms_norm(hidden, visual.merger.ln_q).view(batch, count // MERGE**2, -1)
+    return visual.merger.mlp(merged)
+
+
+def _vision_rotary(visual: Any, count: int) -> tuple[Tensor, Tensor]:
+    torch = require("torch", "train")
+    side = int(count**0.5)
+    index = torch.arange(side * side).view(side // MERGE, MERGE, side // MERGE, MERGE).permute(0, 2, 1, 3).flatten()
+    positions = torch.stack([index // side, index % side], dim=-1)
+    angles = (positions[..., None].float() * visual.rotary_pos_emb.inv_freq).flatten(1)
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What every prompt begins with: the system message and the picture's placeholders."""
+
+    ids: tuple[int, ...]
+    """Token ids; the image placeholders are one run."""
+    image_start: int
+    """Index of the first image placeholder."""
+    image_count: int
+    """Number of image placeholders; a square."""
+
+    @property
+    def image_slice(self) -> slice:
+        """Where the image tokens lie."""
+        return slice(self.image_start, self.image_start + self.image_count)
+
+    def positions(self, length: int) -> Tensor:
+        """Return M-RoPE position ids, int64 [3, length], of any prompt that begins with this prefix."""
+        torch = require("torch", "train")
+        side = int(self.image_count**0.5)
+        cell = torch.arange(self.image_count)
+        image = torch.stack([cell * 0, cell // side, cell % side]) + self.image_start
+        rest = torch.arange(max(0, length - self.image_start - self.image_count)) + self.image_start + side
+        parts = [torch.arange(self.image_start).expand(3, -1), image, rest.expand(3, -1)]
+        return torch.cat(parts, dim=1)[:, :length]
+
+
+def text_rotary(model: Any, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine, float32 [..., T, head_dim], of position ids int64 [3, ..., T]."""
+    torch = require("torch", "train")
+    rotary = model.model.language_model.rotary_emb
+    angles = positions[..., None].float() * rotary.inv_freq
+    pieces = angles.split(tuple(rotary.mrope_section), dim=-1)
+    angles = torch.cat([piece[i % 3] for i, piece in enumerate(pieces)], dim=-1)
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def embed(model: Any, ids: Tensor, image_embeds: Tensor, prefix: Prefix) -> Tensor:
+    """Return token embeddings, float32 [B, T, hidden], with the image tokens put in place.
+
+    Args:
+        model: The policy.
+        ids: int64 [B, T], beginning with the prefix.
+        image_embeds: float32 [B, image_count, hidden].
+        prefix: The prefix.
+    """
+    torch = require("torch", "train")
+    embeds = model.model.language_model.embed_tokens(ids)
+    end = prefix.image_slice.stop
+    return torch.cat([embeds[:, : prefix.image_start], image_embeds, embeds[:, end:]], dim=1)
+
+
+def run_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Run one text layer causally over right-padded sequences.
+
+    Args:
+        layer: A decoder layer of the policy.
+        hidden: float32 [B, T, hidden].
+        cos: float32 [T, head_dim].
+        sin: Like `cos`.
+
+    Returns:
+        float32 [B, T, hidden].
+    """
+    torch = require("torch", "train")
+    query, key, value = project_qkv(layer, hidden, cos, sin)
+    mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+    return finish_layer(layer, hidden, mixed)
+
+
+def project_qkv(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return rotated queries and keys and the values, float32 [B, heads, T, head_dim], of one text layer."""
+    attention = layer.self_attn
+    batch, length, _ = hidden.shape
+    normed = _rms_norm(hidden, layer.input_layernorm)
+    query, key, value = (
+        projection(normed).view(batch, length, -1, attention.head_dim).transpose(1, 2)
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    return _rotate(query, cos, sin), _rotate(key, cos, sin), value
+
+
+def finish_layer(layer: Any, hidden: Tensor, mixed: Tensor) -> Tensor:
+    """Add attention output [B, heads, T, head_dim] and the feed-forward of one text layer to `hidden`."""
+    hidden = hidden + layer.self_attn.o_proj(mixed.transpose(1, 2).flatten(2))
+    return hidden + _feed_forward(layer.mlp, _rms_norm(hidden, layer.post_attention_layernorm))
+
+
+def logits_of(model: Any, hidden: Tensor) -> Tensor:
+    """Return logits, float32 [..., vocab], of last-layer states [..., hidden]."""
+    torch = require("torch", "train")
+    text = model.model.language_model
+    return torch.nn.functional.linear(_rms_norm(hidden, text.norm), text.embed_tokens.weight)
+
+
+def _rms_norm(hidden: Tensor, norm: Any) -> Tensor:
+    torch = require("torch", "train")
+    return torch.nn.functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
+
+
+def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    torch = require("torch", "train")
+    half = states.shape[-1] // 2
+    return states * cos + torch.cat([-states[..., half:], states[..., :half]], dim=-1) * sin
+
+
+def _feed_forward(mlp: Any, hidden: Tensor) -> Tensor:
+    torch = require("torch", "train")
+    return mlp.down_proj(torch.nn.functional.silu(mlp.gate_proj(hidden)) * mlp.up_proj(hidden))

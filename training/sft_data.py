@@ -1,0 +1,222 @@
+"""Batches for supervised training: scenes made on the fly by one background process.
+
+What a step is fed depends on (seed, step) alone, never on what came before it, so a resumed run goes on exactly.
+Batches are drawn in pools: a pool's samples are sorted by length, cut into batches and the batches shuffled, so that
+little is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.extras import require
+from wise_edge.geometry import scale_box
+from wise_edge.prompts import EMBEDDED
+from wise_edge.qwen_image import resize_square
+from wise_edge.scenes import SHAPES, Sample, completion, sample
+from wise_edge.training.policy_model import Prefix, image_tokens
+from wise_edge.training.sft_config import LIST, SftConfig
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+LIST_QUERY = "list all objects"
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "shape": tuple(kind.name for kind in SHAPES.kinds),
+    "color": tuple(name for name, _ in SHAPES.colors),
+    "size": tuple(name for name, _ in SHAPES.sizes),
+    "texture": SHAPES.textures,
+}
+"""What the dense heads classify, and its values."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step is fed. B pictures of side S, T tokens, C cells of the grid of image tokens."""
+
+    step: int
+    """Step that it belongs to, from 0."""
+    images: npt.NDArray[np.uint8]
+    """[B, S, S, 3], RGB."""
+    ids: npt.NDArray[np.int64]
+    """[B, T], prefix, query and response, padded at the right; only the prefix where no text is trained."""
+    weights: npt.NDArray[np.float32]
+    """[B, T], weight of each token's loss; 0 for prompt and padding."""
+    classes: npt.NDArray[np.int64]
+    """[B, C, 4], index of each of `ATTRIBUTES` of the object whose center lies in a cell; -1 where there is none."""
+    boxes: npt.NDArray[np.float32]
+    """[B, C, 4], XYXY of those objects, fractions of the picture's side."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample as token ids and arrays; see `Batch`."""
+
+    image: npt.NDArray[np.uint8]
+    prompt: list[int]
+    response: list[int]
+    classes: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float32]
+
+
+def make_prefix(tokenizer: Tokenizer, config: SftConfig) -> Prefix:
+    """Return the embedded prompt's prefix as token ids."""
+    count = image_tokens(config.model)
+    ids = tokenizer.encode(EMBEDDED.prefix(count)).ids
+    return Prefix(tuple(ids), ids.index(tokenizer.token_to_id("<|image_pad|>")), count)
+
+
+def list_text(labelled: Sample, rng: Random, size: int) -> str:
+    """Name every object of a scene and its box, in random order: "small red ring [12, 30, 40, 58]; ..."."""
+    source, target = (labelled.scene.side, labelled.scene.side), (size, size)
+    objects = list(labelled.scene.objects)
+    rng.shuffle(objects)
+    return "; ".join(f"{item.describe()} {list(scale_box(item.box, source, target))}" for item in objects)
+
+
+def task_texts(labelled: Sample, task: str, rng: Random, size: int) -> tuple[str, str]:
+    """Return what follows the prefix, and the response, of one sample.
+
+    Args:
+        labelled: the sample.
+        task: a prompt variant, or "list".
+        rng: draws the list's order and the rationale's length.
+        size: side of the resized square that coordinates refer to, px.
+    """
+    if task == LIST:
+        return EMBEDDED.suffix(LIST_QUERY, "answer"), list_text(labelled, rng, size)
+    return EMBEDDED.suffix(labelled.request, task), completion(labelled, task, rng, size)
+
+
+def dense_targets(labelled: Sample, side: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return classes [side * side, 4] and boxes [side * side, 4] of a grid of cells; see `Batch`.
+
+    Of two objects in one cell the larger counts.
+    """
+    classes = np.full((side * side, len(ATTRIBUTES)), -1, np.int64)
+    boxes = np.zeros((side * side, 4), np.float32)
+    for item in sorted(labelled.scene.objects, key=lambda item: item.area_px):
+        column, row = (min(int(value * side), side - 1) for value in item.center)
+        cell = row * side + column
+        classes[cell] = [values.index(getattr(item, name)) for name, values in ATTRIBUTES.items()]
+        boxes[cell] = np.asarray(item.box, np.float32) / labelled.scene.side
+    return classes, boxes
+
+
+class Pools:
+    """The pools of a training, by index: a map-style dataset.
+
+    Args:
+        config: the training.
+        tokenizer: the policy's tokenizer.
+    """
+
+    def __init__(self, config: SftConfig, tokenizer: Tokenizer) -> None:
+        self._config = config
+        self._tokenizer = tokenizer
+        self._prefix = make_prefix(tokenizer, config)
+        self._digits = np.array([tokenizer.token_to_id(str(digit)) for digit in range(10)])
+        self._end = tokenizer.token_to_id("<|im_end|>")
+        self.spans = pool_spans(config)
+
+    def __len__(self) -> int:
+        """Return the number of pools."""
+        return len(self.spans)
+
+    def __getitem__(self, index: int) -> list[Batch]:
+        """Make the batches of one pool, in the order of their steps."""
+        start, stop = self.spans[index]
+        size = self._config.batch_size
+        examples = [self._example(i, start) for i in range(start * size, stop * size)]
+        examples.sort(key=lambda example: len(example.prompt) + len(example.response))
+        order = list(range(stop - start))
+        Random(f"{self._config.seed}/order/{start}").shuffle(order)
+        return [
+            self._collate(start + step, examples[place * size : (place + 1) * size]) for step, place in enumerate(order)
+        ]
+
+    def _example(self, index: int, step: int) -> Example:
+        config = self._config
+        labelled = sample("train", index)
+        rng = Random(f"{config.seed}/{index}")
+        image = resize_square(labelled.scene.image, config.model.image_size)
+        classes, boxes = dense_targets(labelled, int(self._prefix.image_count**0.5))
+        prompt, response = list(self._prefix.ids), list[int]()
+        if mixture := mixture_at(config, step):
+            task = rng.choices(list(mixture), list(mixture.values()))[0]
+            suffix, text = task_texts(labelled, task, rng, config.model.image_size)
+            prompt += self._tokenizer.encode(suffix).ids
+            response = [*self._tokenizer.encode(text).ids, self._end]
+        return Example(image, prompt, response, classes, boxes)
+
+    def _collate(self, step: int, examples: list[Example]) -> Batch:
+        length = max(len(example.prompt) + len(example.response) for example in examples)
+        ids = np.full((len(examples), length), self._end, np.int64)
+        weights = np.zeros((len(examples), length), np.float32)
+        for row, example in enumerate(examples):
+            start, stop = len(example.prompt), len(example.prompt) + len(example.response)
+            ids[row, :stop] = example.prompt + example.response
+            digit = np.isin(example.response, self._digits)
+            weights[row, start:stop] = np.where(digit, self._config.digit_weight, 1.0)
+        return Batch(
+            step,
+            np.stack([example.image for example in examples]),
+            ids,
+            weights,
+            np.stack([example.classes for example in examples]),
+            np.stack([example.boxes for example in examples]),
+        )
+
+
+def pool_spans(config: SftConfig) -> list[tuple[int, int]]:
+    """Return the half-open span of steps of every pool; no pool crosses the border of a phase."""
+    spans, start = [], 0
+    for phase in config.phases:
+        stop = start + phase.steps
+        spans += [(i, min(i + config.pool_batches, stop)) for i in range(start, stop, config.pool_batches)]
+        start = stop
+    return spans
+
+
+def phase_at(config: SftConfig, step: int) -> tuple[int, int]:
+    """Return the index of the phase that a step belongs to, and the step's place in it."""
+    for index, phase in enumerate(config.phases):
+        if step < phase.steps:
+            return index, step
+        step -= phase.steps
+    return len(config.phases) - 1, config.phases[-1].steps
+
+
+def mixture_at(config: SftConfig, step: int) -> dict[str, float]:
+    """Return the weights of the text tasks at a step, blended with the phase before."""
+    index, place = phase_at(config, step)
+    phase = config.phases[index]
+    before = config.phases[index - 1].mixture if index else {}
+    if not before or place >= phase.blend_steps:
+        return dict(phase.mixture)
+    share = place / phase.blend_steps
+    old, new = sum(before.values()), sum(phase.mixture.values())
+    tasks = dict.fromkeys([*before, *phase.mixture])
+    return {t: (1 - share) * before.get(t, 0.0) / old + share * phase.mixture.get(t, 0.0) / new for t in tasks}
+
+
+def stream_batches(config: SftConfig, tokenizer: Tokenizer, start_step: int) -> Iterator[Batch]:
+    """Yield the batch of every step from `start_step` on, made by one background process."""
+    data: Any = require("torch.utils.data", "train")
+    pools = Pools(config, tokenizer)
+    first = next((i for i, (_, stop) in enumerate(pools.spans) if stop > start_step), len(pools))
+    loader = data.DataLoader(
+        pools, batch_size=None, sampler=range(first, len(pools)), num_workers=1, prefetch_factor=2, collate_fn=_same
+    )
+    for pool in loader:
+        yield from (batch for batch in pool if batch.step >= start_step)
+
+
+def _same(pool: list[Batch]) -> list[Batch]:
+    return pool

@@ -1,0 +1,92 @@
+"""A small byte-level BPE tokenizer in Qwen2's style, trained on the scenes' own texts.
+
+Every digit is one token of its own, and Qwen2.5-VL's special tokens have their usual names, so that every tool that
+reads a Qwen tokenizer reads this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from random import Random
+from typing import TYPE_CHECKING
+
+from wise_edge.extras import require
+from wise_edge.prompts import EMBEDDED, VARIANTS
+from wise_edge.scenes import completion, sample
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+SPLIT_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Qwen2's, from https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/blob/main/tokenizer.json."""
+
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+"""Qwen2.5-VL's, in its order."""
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train a tokenizer.
+
+    Args:
+        texts: what it is trained on; the same texts give the same tokenizer.
+        vocab_size: upper bound of its size, special tokens included.
+    """
+    tokenizers = require("tokenizers", "train")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.normalizer = tokenizers.normalizers.NFC()
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), behavior="isolated"),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size - len(SPECIAL_TOKENS),
+        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    # Added after training, so that they take the ids behind the vocabulary, as in Qwen's.
+    tokenizer.add_special_tokens([tokenizers.AddedToken(token, special=True) for token in SPECIAL_TOKENS])
+    return tokenizer
+
+
+def scene_texts(count: int, seed: int, size: int) -> Iterator[str]:
+    """Yield `count` texts of training scenes: queries and completions of every variant in turn.
+
+    Args:
+        count: number of texts.
+        seed: chooses the rationales' lengths.
+        size: side of the resized square that coordinates refer to, px.
+    """
+    rng = Random(f"{seed}/tokenizer")
+    for i in range(count):
+        variant = VARIANTS[i % len(VARIANTS)]
+        if i % len(VARIANTS) == 0:
+            labelled = sample("train", i // len(VARIANTS))
+        user = EMBEDDED.user_text(labelled.request, variant)
+        yield f"system\n{EMBEDDED.system}\nuser\n{user}\nassistant\n{completion(labelled, variant, rng, size)}"
+
+
+def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """Return the id of each special token."""
+    return {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}

@@ -1,0 +1,30 @@
+"""`wise-edge train`: train a model from a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    recipe: Annotated[str, typer.Option(help="Name of a recipe of this package, or a YAML file.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.", file_okay=False)],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+) -> None:
+    """Train the embedded policy or the embedded SAM; see the recipes in training/recipes."""
+    from wise_edge.training.config import load_recipe
+
+    config = load_recipe(recipe, overrides)
+    if config.stage == "sft":
+        from wise_edge.training.sft import train_sft
+
+        train_sft(config, out, resume)
+    else:
+        from wise_edge.training.sam import train_sam
+
+        train_sam(config, out, resume)
