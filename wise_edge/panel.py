@@ -34,7 +34,7 @@ class Caption:
     Attributes:
         query: The user's words.
         variant: Prompt variant.
-        rationale: What the policy thought; ``None`` if it wrote nothing that can be read.
+        rationale: What the policy thought; with a ``problem``, all that it wrote.
         rationale_tokens: Tokens of the rationale.
         answer_tokens: Tokens of the answer.
         latency_ms: Phase (and ``total``) to milliseconds.
@@ -170,7 +170,8 @@ def stack(blocks: Sequence[tuple[Image.Image, int]], width: int) -> Image.Image:
 
 
 def outcome_block(caption: Caption, size: int, width: int) -> Image.Image:
-    """Set the rationale, or the reason why there is no mask."""
-    if caption.problem is not None:
-        return text_block(caption.problem, size, WARNING, width, bar=True)
-    return text_block(caption.rationale or "(no rationale)", size, PLAIN, width, bar=True)
+    """Set the rationale; where there is no mask, the reason and what the policy wrote instead."""
+    if caption.problem is None:
+        return text_block(caption.rationale or "(no rationale)", size, PLAIN, width, bar=True)
+    written = text_block(caption.rationale or "(nothing)", size, QUIET, width, bar=True)
+    return stack([(text_block(caption.problem, size, WARNING, width), 0), (written, 8)], width)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,13 +65,6 @@ class Cell:
     caption: Caption
 
 
-def png_bytes(picture: Image.Image) -> bytes:
-    """Encode a picture as PNG."""
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=False)
-    return buffer.getvalue()
-
-
 def overlay_card(picture: Picture, caption: Caption) -> Image.Image:
     """Draw one result: the overlay, and beneath it query, rationale, tokens and latency by phase.
 
@@ -120,13 +112,21 @@ def contact_sheet(title: str, subtitle: str, rows: Sequence[Sequence[Cell]]) -> 
     blocks = [
         (text_block(title, 34, BRIGHT, width), 0),
         (text_block(subtitle, 18, QUIET, width), 8),
-        (legend_block(rows[0][0].caption.latency_ms, 16, width, values=False), 14),
+        (legend_block(_all_phases(rows), 16, width, values=False), 14),
     ]
     blocks += [(_sheet_row(row, width, cell_width, longest), 26) for row in rows]
     body = stack(blocks, width)
     sheet = Image.new("RGB", (width + 2 * SHEET_GAP, body.height + 2 * SHEET_GAP), BACKGROUND)
     sheet.paste(body, (SHEET_GAP, SHEET_GAP))
     return sheet
+
+
+def _all_phases(rows: Sequence[Sequence[Cell]]) -> dict[str, float]:
+    merged: dict[str, float] = {}
+    for cell in (cell for row in rows for cell in row):
+        for name, value in cell.caption.latency_ms.items():
+            merged[name] = max(value, merged.get(name, 0.0))
+    return merged
 
 
 def _sheet_row(row: Sequence[Cell], width: int, cell_width: int, longest_ms: float) -> Image.Image:

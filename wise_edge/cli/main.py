@@ -14,9 +14,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from wise_edge import __version__
+from wise_edge.cli.demo import demo
+from wise_edge.cli.evaluate import evaluate
+from wise_edge.cli.run import run
 from wise_edge.errors import WiseEdgeError
-
-ISSUES_URL = "https://github.com/wise-edge/wise-edge/issues"
 
 app = typer.Typer(
     help="Picture and sentence in, mask out: concise reasoning segmentation on edge devices.",
@@ -39,6 +40,10 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+for command in (demo, run, evaluate):
+    app.command()(command)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,7 +84,7 @@ def _report_bug(error: Exception) -> None:
         return
     _print_error(
         f"internal error: {type(error).__name__}: {error} "
-        f"(set WISE_EDGE_DEBUG=1 for the traceback; report at {ISSUES_URL})"
+        "(this is a bug: set WISE_EDGE_DEBUG=1 for the traceback and report it)"
     )
 
 

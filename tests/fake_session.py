@@ -1,0 +1,94 @@
+"""A session whose policy writes what a test tells it to and whose segmenter fills the box."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from wise_edge.answer import Answer, format_answer
+from wise_edge.geometry import Box, Point
+from wise_edge.prompts import EMBEDDED
+from wise_edge.runtimes.base import BackendChoice, MaskOutput, PolicyOutput, TokenCounts
+from wise_edge.runtimes.session import Session
+
+SQUARE = 112
+ANSWER = format_answer(Answer((28, 28, 84, 84), ((50, 50), (60, 60))))
+RATIONALE = "The red ring is at the left."
+
+Write = Callable[[npt.NDArray[np.uint8], str, str], str]
+"""Picture, query and variant to the completion."""
+
+
+def completion(rationale: str = RATIONALE, answer: str = ANSWER) -> str:
+    return f"<think>{rationale}</think><answer>{answer}</answer>"
+
+
+def write_canned(image: npt.NDArray[np.uint8], query: str, variant: str) -> str:
+    return completion(" ".join([RATIONALE] * (8 if variant == "verbose" else 1)))
+
+
+@dataclass(frozen=True)
+class FakeFrame:
+    image: npt.NDArray[np.uint8]
+    preprocess_ms: float = 1.0
+    vision_encode_ms: float = 20.0
+    prefill_ms: float = 5.0
+    encode_ms: float = 30.0
+
+
+@dataclass
+class FakePolicy:
+    write: Write = write_canned
+    encoded: int = 0
+    name: str = "fake"
+    input_size: int = SQUARE
+    default_variant: str = "wise-s"
+
+    def encode(self, image: npt.NDArray[np.uint8]) -> FakeFrame:
+        self.encoded += 1
+        return FakeFrame(image)
+
+    def generate(self, frame: FakeFrame, query: str, variant: str) -> PolicyOutput:
+        EMBEDDED.user_text(query, variant)  # refuses an unknown variant
+        text = self.write(frame.image, query, variant)
+        words = len(text.split())
+        return PolicyOutput(text, "answer", TokenCounts(40, 16, max(0, words - 11), 49, 0, words), 7.0, 3.0 * words)
+
+
+@dataclass
+class FakeMask:
+    name: str = "fake"
+
+    def encode(self, image: npt.NDArray[np.uint8]) -> FakeFrame:
+        return FakeFrame(image)
+
+    def decode(self, frame: FakeFrame, box: Box, points: tuple[Point, ...]) -> MaskOutput:
+        mask = np.zeros(frame.image.shape[:2], np.bool_)
+        mask[box[1] : box[3], box[0] : box[2]] = True
+        return MaskOutput(mask, 0.9, 4.0)
+
+
+@dataclass
+class Opened:
+    """What commands asked `Session.from_bundle` for."""
+
+    policy: FakePolicy
+    calls: list[dict[str, Any]] = field(default_factory=list)
+
+
+def install(monkeypatch: pytest.MonkeyPatch, write: Write = write_canned) -> Opened:
+    """Let `Session.from_bundle` give a session of fakes."""
+    opened = Opened(FakePolicy(write))
+    choice = BackendChoice("fake", "the test asked for it")
+
+    def from_bundle(directory: Any = None, **options: Any) -> Session:
+        opened.calls.append({"directory": directory, **options})
+        return Session(opened.policy, FakeMask(), {"policy": choice, "mask": choice})
+
+    monkeypatch.setattr(Session, "from_bundle", from_bundle)
+    return opened

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import fake_session
+import numpy as np
+import pytest
+from PIL import Image
+
+from wise_edge.cli.main import main
+
+
+def test_scenes_give_overlays_a_sheet_and_a_table(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = fake_session.install(monkeypatch)
+    out = tmp_path / "deep" / "demo"
+    assert main(["demo", "--out", str(out), "--scenes", "2"]) == 0
+    printed, err = capsys.readouterr()
+    assert err == ""
+    assert {path.name for path in out.iterdir()} == {
+        "contact-sheet.png",
+        *(f"scene-0{index}-{variant}.png" for index in (0, 1) for variant in ("verbose", "wise-s")),
+    }
+    for path in out.iterdir():
+        with Image.open(path) as image:
+            assert image.width >= 560
+    assert f"Contact sheet: {out / 'contact-sheet.png'}\n" in printed
+    assert "only synthetic shapes" in printed.splitlines()[-1]
+    assert printed.count("verbose") == printed.count("wise-s") == 2
+    assert opened.policy.encoded == 1 + 4  # a warm-up, then every variant pays for its own picture
+
+
+def test_a_second_demo_replaces_its_own_files_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_session.install(monkeypatch)
+    (tmp_path / "notes.txt").write_text("mine")
+    for _ in range(2):
+        assert main(["demo", "--out", str(tmp_path), "--scenes", "1"]) == 0
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_picture_of_ones_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_session.install(monkeypatch, lambda *_: "no idea")
+    photo = tmp_path / "photo.jpg"
+    Image.fromarray(np.full((30, 90, 3), 99, np.uint8)).save(photo)
+    out = tmp_path / "out"
+    assert main(["demo", "--image", str(photo), "--query", "красное [кольцо]", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "no answer" in printed
+    assert "красное [кольцо]" in printed
+    assert "only synthetic shapes" in printed
+    assert {path.name for path in out.iterdir()} == {"contact-sheet.png", "own-verbose.png", "own-wise-s.png"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--image", "photo.jpg"], "--image and --query go together"),
+        (["--query", "the ring"], "--image and --query go together"),
+        (["--image", "no-such.png", "--query", "the ring"], "no-such.png does not exist"),
+        (["--scenes", "0"], "--scenes is 0"),
+        (["--out", "file.txt"], "cannot make the folder file.txt"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(
+    arguments: list[str],
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    opened = fake_session.install(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    Path("file.txt").write_text("mine")
+    assert main(["demo", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert word in err
+    assert opened.calls == []
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from wise_edge.overlay import BOX_COLOR, CONTOUR, LARGEST_PX, POINT_COLOR, READABLE_PX, draw_overlay, fitted_size
+from wise_edge.panel import Caption, bar_block, legend_block, milliseconds, phases, text_block
+from wise_edge.report import CARD_WIDTH, Cell, Picture, contact_sheet, overlay_card
+from wise_edge.typography import font_for, wrap
+
+LATENCY_MS = {"preprocess": 2.0, "prefill": 30.0, "decode": 300.0, "mask_encode": 0.0, "total": 340.0}
+CAPTION = Caption("the red ring", "wise-s", "The red ring is at the left.", 9, 49, LATENCY_MS)
+GREY = np.full((50, 100, 3), 120, np.uint8)
+
+
+def _mask() -> np.ndarray:
+    mask = np.zeros((50, 100), np.bool_)
+    mask[10:40, 20:60] = True
+    return mask
+
+
+def _has(drawn: np.ndarray, color: tuple[int, int, int]) -> bool:
+    return bool((np.abs(drawn.astype(int) - color).max(axis=-1) < 24).any())
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((1, 1), (READABLE_PX, READABLE_PX)),
+        ((224, 112), (READABLE_PX, READABLE_PX // 2)),
+        ((1000, 800), (1000, 800)),
+        ((32_000, 1), (LARGEST_PX, 1)),
+    ],
+)
+def test_pictures_are_drawn_at_a_readable_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert fitted_size(*size) == expected
+
+
+def test_mask_box_and_points_are_drawn_where_they_are() -> None:
+    drawn = np.asarray(draw_overlay(GREY, _mask(), (15, 5, 65, 45), ((30, 25), (50, 25))))
+    scale = drawn.shape[1] / 100
+    assert _has(drawn, CONTOUR)
+    assert _has(drawn[:, : round(25 * scale)], BOX_COLOR)
+    assert not _has(drawn[:, round(68 * scale) :], BOX_COLOR)
+    x, y = round(30.5 * scale), round(25.5 * scale)
+    assert _has(drawn[y - 12 : y + 12, x - 12 : x + 12], POINT_COLOR)
+    tinted, outside = drawn[y, round(42 * scale)], drawn[y, round(90 * scale)]
+    assert tinted[2] > 120 > outside[2]  # tinted inside, dimmed outside
+
+
+def test_without_mask_the_picture_stays_as_it_is() -> None:
+    for mask in (None, np.zeros((50, 100), np.bool_)):
+        drawn = np.asarray(draw_overlay(GREY, mask, None))
+        assert (drawn == 120).all()
+
+
+def test_an_overlay_card_grows_with_its_words() -> None:
+    picture = Picture(GREY, _mask(), (20, 10, 60, 40), ((30, 25), (50, 25)))
+    short = overlay_card(picture, CAPTION)
+    long = overlay_card(picture, replace(CAPTION, rationale=" ".join(["word"] * 130), query="x" * 1000))
+    assert short.width == long.width == CARD_WIDTH
+    assert long.height > short.height + 100
+    failed = overlay_card(Picture(GREY), replace(CAPTION, rationale=None, problem="no answer: no JSON"))
+    assert failed.width == CARD_WIDTH
+
+
+def test_a_contact_sheet_has_a_cell_for_every_result() -> None:
+    cell = Cell(Picture(GREY, _mask()), CAPTION)
+    one, two = (contact_sheet("Title", "subtitle", [[cell, cell]] * count) for count in (1, 2))
+    assert one.width == two.width
+    assert two.height > one.height + 150
+
+
+def test_bars_share_a_scale() -> None:
+    full, half = (np.asarray(bar_block(LATENCY_MS, longest, 200)) for longest in (332.0, 664.0))
+    assert (full[7, 150] != half[7, 150]).any()
+    assert (full[7, 60] == half[7, 60]).all()
+    assert phases(LATENCY_MS) == {"preprocess": 2.0, "prefill": 30.0, "decode": 300.0}
+    assert legend_block(LATENCY_MS, 15, 120).height > legend_block(LATENCY_MS, 15, 600).height
+
+
+@pytest.mark.parametrize("text", ["one two three " * 20, "x" * 500, "a " + "y" * 90 + " b", "найди красное кольцо"])
+def test_wrapped_lines_fit_and_lose_nothing(text: str) -> None:
+    font = font_for(text, 16)
+    lines = wrap(text, font, 150)
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    assert all(font.getlength(line) <= 150 for line in lines)
+
+
+def test_blank_text_takes_no_room() -> None:
+    assert wrap("  ", font_for("x", 16), 100) == []
+    assert text_block("", 16, (0, 0, 0), 100).height == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.04, "0.0 ms"), (3.14, "3.1 ms"), (38.4, "38 ms"), (999.4, "999 ms"), (2310.0, "2.31 s")]
+)
+def test_durations_are_short(value: float, text: str) -> None:
+    assert milliseconds(value) == text

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import fake_session
+import numpy as np
+import pytest
+from PIL import Image
+
+from wise_edge.cli.main import main
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.full((60, 80, 3), 200, np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> fake_session.Opened:
+    return fake_session.install(monkeypatch)
+
+
+def test_it_prints_what_a_person_wants_to_know(
+    picture: Path, opened: fake_session.Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(picture), "  the  red ring "]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines() if not line.startswith(" "))
+    assert lines["query"].strip() == "the red ring"
+    assert lines["variant"].strip() == "wise-s"
+    assert lines["rationale"].strip() == fake_session.RATIONALE
+    assert lines["box"].strip() == "20, 15 to 60, 45"
+    assert lines["points"].strip() == "36, 27 and 43, 32"
+    assert lines["mask"].strip() == "1200 px, 25.0% of 80 x 60, score 0.90"
+    assert lines["energy"].startswith("not measured: ")
+    assert "vision encode" in out
+    assert "total" in out
+    assert lines["backends"].strip() == "policy fake, mask fake"
+    assert opened.calls == [{"directory": None, "policy_backend": "auto", "mask_backend": "auto"}]
+
+
+def test_explain_names_the_reasons(
+    picture: Path, opened: fake_session.Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(picture), "the ring", "--explain", "--policy-backend", "onnx"]) == 0
+    assert "policy fake: the test asked for it" in capsys.readouterr().out
+    assert opened.calls[0]["policy_backend"] == "onnx"
+
+
+def test_json_is_one_document_with_the_whole_result(
+    picture: Path, opened: fake_session.Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(picture), "the red ring", "--json", "--variant", "verbose"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    data = json.loads(out)
+    assert data["variant"] == "verbose"
+    assert data["box"] == [20, 15, 60, 45]
+    assert data["mask"]["size"] == [60, 80]
+    assert sum(data["mask"]["counts"]) == 60 * 80
+    assert sum(data["mask"]["counts"][1::2]) == 1200
+    assert data["energy_j"] is None
+    assert data["energy_reason"]
+    assert set(data["latency_ms"]) == {
+        "preprocess", "vision_encode", "prefill", "decode", "mask_encode", "mask_decode", "total",
+    }  # fmt: skip
+
+
+def test_mask_and_overlay_are_written(
+    picture: Path, opened: fake_session.Opened, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask, overlay = tmp_path / "mask.png", tmp_path / "overlay.PNG"
+    assert main(["run", str(picture), "the red ring", "--mask", str(mask), "--overlay", str(overlay)]) == 0
+    with Image.open(mask) as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "L", (80, 60))
+        expected = np.zeros((60, 80), np.uint8)
+        expected[15:45, 20:60] = 255
+        assert np.array_equal(np.asarray(image), expected)
+    with Image.open(overlay) as image:
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        assert image.width >= 560
+        assert image.height > image.width * 60 / 80  # words beneath the picture
+
+
+def test_an_existing_file_is_refused_before_anything_runs(
+    picture: Path, opened: fake_session.Opened, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = tmp_path / "mask.png"
+    mask.write_bytes(b"mine")
+    arguments = ["run", str(picture), "the red ring", "--mask", str(mask)]
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"error: {mask} exists; use --force to replace it\n")
+    assert mask.read_bytes() == b"mine"
+    assert opened.calls == []
+    assert main([*arguments, "--force"]) == 0
+    assert mask.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_answer_is_a_result(
+    picture: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    as_json: bool,
+) -> None:
+    fake_session.install(monkeypatch, lambda *_: "<think>I [red]cannot[/] say.</think> 42")
+    mask, overlay = tmp_path / "mask.png", tmp_path / "overlay.png"
+    arguments = ["run", str(picture), "the ring", "--mask", str(mask), "--overlay", str(overlay)]
+    assert main(arguments + ["--json"] * as_json) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("no answer: ")
+    assert err.endswith("; no mask was written\n")
+    assert len(err.splitlines()) == 1
+    assert not mask.exists()
+    assert overlay.exists()
+    if as_json:
+        data = json.loads(out)
+        assert data["answer_valid"] is False
+        assert data["mask"] is data["box"] is data["score"] is None
+        assert data["text"] == "<think>I [red]cannot[/] say.</think> 42"
+    else:
+        assert "no answer: " in out
+        assert "<think>I [red]cannot[/] say.</think> 42" in out
+
+
+def test_what_was_mended_is_said(
+    picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_session.install(monkeypatch, lambda *_: fake_session.completion(answer=fake_session.ANSWER[:-1] + ",}"))
+    assert main(["run", str(picture), "the ring"]) == 0
+    assert "\nmended" in capsys.readouterr().out

@@ -1,0 +1,204 @@
+"""`wise-edge demo`: scenes, or a picture of one's own, under two prompt variants, as a table and as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wise_edge.cli.options import BundleOption, MaskBackendOption, PolicyBackendOption
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from rich.table import Table
+
+    from wise_edge.runtimes.base import SegmentationResult
+    from wise_edge.runtimes.session import Session
+
+VARIANTS = ("verbose", "wise-s")
+MOST_SCENES = 50
+SHEET_NAME = "contact-sheet.png"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture with its query.
+
+    Attributes:
+        name: begins the names of its files.
+        image: HWC uint8 RGB.
+        query: what to find.
+        truth: HxW bool, the right mask; None where nobody knows it.
+    """
+
+    name: str
+    image: npt.NDArray[np.uint8]
+    query: str
+    truth: npt.NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one variant made of a case; ``iou`` is the mask's with the truth, None without a truth."""
+
+    case: Case
+    result: SegmentationResult
+    iou: float | None
+
+
+def demo(
+    image: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture of your own, with --query.")] = None,
+    query: Annotated[str | None, typer.Option(metavar="QUERY", help="What to find in --image.")] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for the pictures; those of an earlier demo are replaced.")
+    ] = Path("build/demo"),
+    scenes: Annotated[
+        int, typer.Option(metavar="N", help="How many test scenes, from the first; kinds of query take turns.")
+    ] = 5,
+    bundle: BundleOption = None,
+    policy_backend: PolicyBackendOption = "auto",
+    mask_backend: MaskBackendOption = "auto",
+) -> None:
+    """Show what long and short rationales cost: a few pictures under the variants verbose and wise-s.
+
+    Writes one overlay a picture and variant and a contact sheet of all.
+    """
+    from rich.console import Console
+
+    from wise_edge.runtimes.session import Session
+
+    cases = _own_case(image, query) if image or query else _scene_cases(scenes)
+    _make_folder(out)
+    session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
+    rows = _run(session, cases)
+    _write_pictures(rows, out)
+    Console(highlight=False).print(_table(rows))
+    typer.echo(f"Contact sheet: {out / SHEET_NAME}")
+    if bundle is None:
+        typer.echo(
+            "The embedded models are tiny and know only synthetic shapes; expect nothing of them on photographs."
+        )
+
+
+def _own_case(image: Path | None, query: str | None) -> list[Case]:
+    from wise_edge.errors import UsageError
+    from wise_edge.images import load_image
+    from wise_edge.prompts import normalize_query
+
+    if image is None or query is None:
+        raise UsageError("--image and --query go together; give both, or neither for the scenes")
+    words = normalize_query(query)
+    return [Case("own", load_image(image), words, None)]
+
+
+def _scene_cases(count: int) -> list[Case]:
+    from wise_edge.errors import UsageError
+    from wise_edge.scenes import sample
+
+    if not 1 <= count <= MOST_SCENES:
+        raise UsageError(f"--scenes is {count}; choose 1 to {MOST_SCENES}")
+    samples = [sample("test", index) for index in range(count)]
+    return [
+        Case(f"scene-{index:02d}", labelled.scene.image, labelled.request, labelled.mask)
+        for index, labelled in enumerate(samples)
+    ]
+
+
+def _make_folder(out: Path) -> None:
+    from wise_edge.errors import UsageError
+    from wise_edge.files import check_target
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {out}: {error.strerror}") from error
+    check_target(out / SHEET_NAME, force=True)
+
+
+def _run(session: Session, cases: Sequence[Case]) -> list[list[Outcome]]:
+    """Run every case under every variant; a progress bar stands on stderr where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    session.segment(cases[0].image, cases[0].query, VARIANTS[-1])  # warm-up: the first run of a graph takes longer
+    console = Console(stderr=True)
+    stream = track(
+        _outcomes(session, cases),
+        "Running",
+        total=len(cases) * len(VARIANTS),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    outcomes = list(stream)
+    return [outcomes[start : start + len(VARIANTS)] for start in range(0, len(outcomes), len(VARIANTS))]
+
+
+def _outcomes(session: Session, cases: Sequence[Case]) -> Iterator[Outcome]:
+    from wise_edge.metrics import mask_iou
+    from wise_edge.runtimes.session import Session
+
+    for case in cases:
+        for variant in VARIANTS:
+            # A session of its own, so that the second variant does not profit from the first one's embeddings.
+            fresh = Session(session.policy, session.mask, session.choices)
+            result = fresh.segment(case.image, case.query, variant)
+            iou = None
+            if case.truth is not None:
+                iou = 0.0 if result.mask is None else mask_iou(result.mask, case.truth)
+            yield Outcome(case, result, iou)
+
+
+def _write_pictures(rows: Sequence[Sequence[Outcome]], out: Path) -> None:
+    import numpy as np
+
+    from wise_edge.cli.show import energy_line, result_caption, result_picture
+    from wise_edge.images import save_png
+    from wise_edge.report import Cell, contact_sheet, overlay_card
+
+    sheet_rows = []
+    for row in rows:
+        cells = []
+        for outcome in row:
+            picture = result_picture(outcome.result, outcome.case.image)
+            notes = () if outcome.iou is None else (f"mask IoU with the truth: {outcome.iou:.2f}",)
+            cells.append(Cell(picture, result_caption(outcome.result, notes)))
+            card = overlay_card(
+                picture, result_caption(outcome.result, (*notes, f"energy {energy_line(outcome.result)}"))
+            )
+            save_png(np.asarray(card), out / f"{outcome.case.name}-{outcome.result.variant}.png", force=True)
+        sheet_rows.append(cells)
+    backends = rows[0][0].result.backends
+    shown = f"the first {len(rows)} test scenes, none left out" if rows[0][0].case.truth is not None else "your picture"
+    subtitle = ", ".join([shown, *(f"{part} on {choice.name}" for part, choice in backends.items())])
+    sheet = contact_sheet("wise-edge: the same query, a long and a short rationale", subtitle, sheet_rows)
+    save_png(np.asarray(sheet), out / SHEET_NAME, force=True)
+
+
+def _table(rows: Sequence[Sequence[Outcome]]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from wise_edge.panel import milliseconds
+
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("query", overflow="fold")
+    table.add_column("variant", no_wrap=True)
+    for heading in ("rationale\ntokens", "IoU with\ntruth", "latency"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        for number, outcome in enumerate(row):
+            result = outcome.result
+            table.add_row(
+                Text(result.query if number == 0 else ""),
+                Text(result.variant),
+                str(result.tokens.rationale),
+                "no answer" if result.mask is None else "-" if outcome.iou is None else f"{outcome.iou:.2f}",
+                milliseconds(result.latency_ms.total),
+            )
+    return table

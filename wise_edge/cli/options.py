@@ -1,0 +1,28 @@
+"""Options that several commands share, so that each means the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BundleOption = Annotated[
+    Path | None, typer.Option("--bundle", metavar="DIR", help="Bundle to run; the embedded one by default.")
+]
+VariantOption = Annotated[
+    str | None,
+    typer.Option(
+        "--variant",
+        metavar="NAME",
+        help="Prompt variant: verbose, wise, wise-infer, wise-s or answer; the bundle's default where left out.",
+    ),
+]
+PolicyBackendOption = Annotated[
+    str, typer.Option("--policy-backend", metavar="NAME", help="Runtime of the policy: auto, onnx or torch.")
+]
+MaskBackendOption = Annotated[
+    str, typer.Option("--mask-backend", metavar="NAME", help="Runtime of the segmenter: auto, onnx or torch.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace output files that exist.")]

@@ -1,0 +1,110 @@
+"""`wise-edge run`: one picture and one query in, one mask and its cost out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wise_edge.cli.options import (
+    BundleOption,
+    ForceOption,
+    JsonOption,
+    MaskBackendOption,
+    PolicyBackendOption,
+    VariantOption,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from wise_edge.runtimes.base import SegmentationResult
+
+
+def run(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Picture: PNG, JPEG, GIF, BMP, WEBP, TIFF or PPM.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to find, for example 'the red ring'.")],
+    bundle: BundleOption = None,
+    variant: VariantOption = None,
+    mask: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the mask as PNG: 0 and 255, the picture's size.")
+    ] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the picture with mask, box and points as PNG.")
+    ] = None,
+    as_json: JsonOption = False,
+    force: ForceOption = False,
+    policy_backend: PolicyBackendOption = "auto",
+    mask_backend: MaskBackendOption = "auto",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say why each backend was chosen; --json always does.")
+    ] = False,
+) -> None:
+    """Find what a sentence means in a picture and segment it.
+
+    No readable answer from the policy is a result too: it is printed with the policy's text, and no mask is written.
+    """
+    from wise_edge.images import load_image
+    from wise_edge.prompts import normalize_query
+    from wise_edge.runtimes.session import Session
+
+    query = normalize_query(query)
+    _check_outputs(mask, overlay, force)
+    pixels = load_image(image)
+    session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
+    result = session.segment(pixels, query, variant)
+    _write_files(result, pixels, mask, overlay, force)
+    _print(result, as_json, explain)
+
+
+def _check_outputs(mask: Path | None, overlay: Path | None, force: bool) -> None:
+    """Refuse what cannot be written before anything is computed."""
+    from wise_edge.errors import UsageError
+    from wise_edge.files import check_target
+
+    for path in (mask, overlay):
+        if path is None:
+            continue
+        if path.suffix.lower() != ".png":
+            raise UsageError(f"{path} is written as PNG; give it a name that ends in .png")
+        check_target(path, force=force)
+    if mask is not None and overlay is not None and mask.resolve() == overlay.resolve():
+        raise UsageError(f"--mask and --overlay both name {mask}; name two files")
+
+
+def _write_files(
+    result: SegmentationResult, pixels: npt.NDArray[np.uint8], mask: Path | None, overlay: Path | None, force: bool
+) -> None:
+    import numpy as np
+
+    from wise_edge.cli.show import energy_line, result_caption, result_picture
+    from wise_edge.images import save_png
+    from wise_edge.report import overlay_card
+
+    if mask is not None and result.mask is not None:
+        save_png(result.mask, mask, force)
+    if overlay is not None:
+        save_png(
+            np.asarray(
+                overlay_card(result_picture(result, pixels), result_caption(result, (f"energy {energy_line(result)}",)))
+            ),
+            overlay,
+            force,
+        )
+
+
+def _print(result: SegmentationResult, as_json: bool, explain: bool) -> None:
+    from rich.console import Console
+
+    from wise_edge.cli.show import no_answer_line, result_table
+
+    if as_json:
+        typer.echo(json.dumps(result.to_dict()))
+    else:
+        console = Console()
+        console.print(result_table(result, explain, console))
+    if not result.answer_valid:
+        typer.echo(f"{no_answer_line(result)}; no mask was written", err=True)

@@ -1,0 +1,112 @@
+"""One result for a person: as lines in the terminal, and as what an overlay shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from wise_edge.panel import Caption, milliseconds, phases
+from wise_edge.report import Picture
+from wise_edge.runtimes.base import SegmentationResult
+
+BAR_CELLS = 24
+
+
+def result_table(result: SegmentationResult, explain: bool, console: Console) -> Table:
+    """Lay a result out as labelled lines.
+
+    Args:
+        result: what to show.
+        explain: add why each backend was chosen.
+        console: where it will be printed; decides whether bars can be drawn with block characters.
+    """
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in _outcome(result):
+        table.add_row(label, Text(text))
+    table.add_row("tokens", Text(_tokens(result)))
+    table.add_row("latency", _latency(asdict(result.latency_ms), "█" if "utf" in console.encoding.lower() else "#"))
+    table.add_row("energy", Text(energy_line(result)))
+    table.add_row("backends", Text(_backends(result, explain)))
+    return table
+
+
+def result_picture(result: SegmentationResult, image: npt.NDArray[np.uint8]) -> Picture:
+    """Return what is drawn on the picture (HWC uint8 RGB) that the result belongs to."""
+    return Picture(image, result.mask, result.box, result.points or ())
+
+
+def result_caption(result: SegmentationResult, notes: tuple[str, ...] = ()) -> Caption:
+    """Return what is written beside the picture; ``notes`` follow as lines of their own."""
+    return Caption(
+        query=result.query,
+        variant=result.variant,
+        rationale=result.rationale if result.answer_valid else result.text,
+        rationale_tokens=result.tokens.rationale,
+        answer_tokens=result.tokens.answer,
+        latency_ms=asdict(result.latency_ms),
+        notes=notes,
+        problem=None if result.answer_valid else no_answer_line(result),
+    )
+
+
+def energy_line(result: SegmentationResult) -> str:
+    """Say what the query cost in J, or why that is not known."""
+    if result.energy_j is None:
+        return f"not measured: {result.energy_reason}"
+    return ", ".join(f"{phase.replace('_', ' ')} {joules:.3g} J" for phase, joules in result.energy_j.items())
+
+
+def no_answer_line(result: SegmentationResult) -> str:
+    """Say that, and why, the policy's text names no place in the picture."""
+    return f"no answer: {result.reason}"
+
+
+def _outcome(result: SegmentationResult) -> list[tuple[str, str]]:
+    lines = [("query", result.query), ("variant", result.variant), ("rationale", result.rationale or "(none)")]
+    if result.box is None or result.points is None or result.mask is None:
+        return [*lines, ("answer", no_answer_line(result)), ("text", result.text or "(empty)")]
+    x1, y1, x2, y2 = result.box
+    width, height = result.image_size
+    area = int(result.mask.sum())
+    share = f"{area} px, {area / result.mask.size:.1%} of {width} x {height}"
+    lines += [
+        ("box", f"{x1}, {y1} to {x2}, {y2}"),
+        ("points", " and ".join(f"{x}, {y}" for x, y in result.points)),
+        ("mask", share if result.score is None else f"{share}, score {result.score:.2f}"),
+    ]
+    return [*lines, ("mended", "; ".join(result.mended))] if result.mended else lines
+
+
+def _tokens(result: SegmentationResult) -> str:
+    tokens = result.tokens
+    return (
+        f"{tokens.rationale} rationale + {tokens.answer} answer; prompt {tokens.prompt}, {tokens.image} of them image"
+    )
+
+
+def _latency(latency_ms: Mapping[str, float], block: str) -> Table:
+    spent = sum(phases(latency_ms).values())
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="magenta", no_wrap=True)
+    for phase, value in latency_ms.items():
+        if phase != "total":
+            share = value / spent if spent else 0.0
+            table.add_row(phase.replace("_", " "), milliseconds(value), block * round(share * BAR_CELLS))
+    table.add_row("total", milliseconds(latency_ms["total"]), "", style="bold")
+    return table
+
+
+def _backends(result: SegmentationResult, explain: bool) -> str:
+    if explain:
+        return "\n".join(f"{part} {choice.name}: {choice.reason}" for part, choice in result.backends.items())
+    return ", ".join(f"{part} {choice.name}" for part, choice in result.backends.items())
