@@ -41,9 +41,13 @@ def check_target(path: str | Path, *, force: bool = False) -> Path:
         UsageError: the file exists and `force` is off, or the folder is missing or cannot be written.
     """
     target = Path(path)
+    try:
+        exists = target.exists()
+    except OSError as error:  # the name is too long
+        raise UsageError(f"cannot write {str(target)[:200]}: {error.strerror}") from error
     if target.is_dir():
         raise UsageError(f"{target} is a folder; name a file")
-    if target.exists() and not force:
+    if exists and not force:
         raise UsageError(f"{target} exists; use --force to replace it")
     if not target.parent.is_dir():
         raise UsageError(f"the folder {target.parent} does not exist; create it first")

@@ -73,12 +73,14 @@ class PromptSet:
 
 
 def normalize_query(query: str) -> str:
-    """Fold white space in a user's query; raises `UsageError` when it is empty or over-long."""
+    """Fold white space in a user's query; raises `UsageError` when it is empty, over-long or no text."""
     folded = " ".join(query.split())
     if not folded:
         raise UsageError("the query is empty; say what to find, for example 'the red ring'")
     if len(folded) > MAX_QUERY_CHARACTERS:
         raise UsageError(f"the query has {len(folded)} characters; at most {MAX_QUERY_CHARACTERS} are accepted")
+    if not folded.isascii() and any("\ud800" <= character <= "\udfff" for character in folded):
+        raise UsageError("the query is not valid UTF-8 text; check the terminal's encoding")
     if "<|" in folded:
         raise UsageError("the query contains '<|', which is reserved for the chat markup; remove it")
     return folded
