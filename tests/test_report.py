@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from wise_edge import typography
 from wise_edge.overlay import BOX_COLOR, CONTOUR, LARGEST_PX, POINT_COLOR, READABLE_PX, draw_overlay, fitted_size
 from wise_edge.panel import Caption, bar_block, legend_block, milliseconds, phases, text_block
 from wise_edge.report import CARD_WIDTH, Cell, Picture, contact_sheet, overlay_card
-from wise_edge.typography import font_for, wrap
+from wise_edge.typography import font_for, missing_letters, wrap
 
 LATENCY_MS = {"preprocess": 2.0, "prefill": 30.0, "decode": 300.0, "mask_encode": 0.0, "total": 340.0}
 CAPTION = Caption("the red ring", "wise-s", "The red ring is at the left.", 9, 49, LATENCY_MS)
@@ -99,3 +100,11 @@ def test_blank_text_takes_no_room() -> None:
 )
 def test_durations_are_short(value: float, text: str) -> None:
     assert milliseconds(value) == text
+
+
+def test_letters_that_the_built_in_font_lacks_come_from_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    built_in = font_for("plain", 16)
+    assert missing_letters(built_in, "plain") == 0
+    assert missing_letters(built_in, "кольцо") == 5  # o stands twice
+    monkeypatch.setattr(typography, "_system", lambda name, size: None)
+    assert font_for("кольцо", 16) is built_in

@@ -13,7 +13,7 @@ from wise_edge.geometry import Box, Point
 from wise_edge.typography import font_for
 
 READABLE_PX = 640
-LARGEST_PX = 1600
+LARGEST_PX = 1200
 SUPERSAMPLING = 2
 TINT = (0, 214, 255)
 CONTOUR = (0, 229, 255)

@@ -1,7 +1,7 @@
 """Text set in pictures: a font that has the letters, and lines that fit a width.
 
-Pillow's built-in font covers little beyond ASCII, so a query in another script is set in the first
-common system font that has its letters.
+Pillow's built-in font covers little beyond ASCII, so a query in another script is set in the
+common system font that has most of its letters.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ def _glyph(font: Font, character: str) -> tuple[tuple[int, int], bytes]:
     return mask.size, bytes(mask)
 
 
-def covers(font: Font, text: str) -> bool:
-    """Say whether ``font`` has a glyph for every printable character of ``text``."""
-    missing = _glyph(font, _NO_CHARACTER)
-    return all(_glyph(font, character) != missing for character in set(text) if not character.isspace())
+def missing_letters(font: Font, text: str) -> int:
+    """Count the different printable characters of ``text`` for which ``font`` has no glyph."""
+    empty = _glyph(font, _NO_CHARACTER)
+    return sum(_glyph(font, character) == empty for character in set(text) if not character.isspace())
 
 
 def font_for(text: str, size: int) -> Font:
-    """Choose the font for ``text``: the built-in one, else a system font that has all its letters.
+    """Choose the font for ``text``: the built-in one if it has all letters, else the one that lacks the fewest.
 
     Args:
         text: What will be drawn.
         size: Height in pixels.
     """
     built_in = _built_in(size)
-    if covers(built_in, text):
+    if not missing_letters(built_in, text):
         return built_in
-    found = (font for name in SYSTEM_FONTS if (font := _system(name, size)) is not None)
-    return next((font for font in found if covers(font, text)), built_in)
+    system = [font for name in SYSTEM_FONTS if (font := _system(name, size)) is not None]
+    return min([built_in, *system], key=lambda font: missing_letters(font, text))
 
 
 def wrap(text: str, font: Font, width: int) -> list[str]:

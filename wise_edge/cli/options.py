@@ -22,7 +22,7 @@ PolicyBackendOption = Annotated[
     str, typer.Option("--policy-backend", metavar="NAME", help="Runtime of the policy: auto, onnx-cuda, onnx or torch.")
 ]
 MaskBackendOption = Annotated[
-    str, typer.Option("--mask-backend", metavar="NAME", help="Runtime of the segmenter: auto, onnx-cuda, onnx or torch.")
+    str, typer.Option("--mask-backend", metavar="NAME", help="Runtime of the segmenter; same names.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace output files that exist.")]
