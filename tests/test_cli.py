@@ -68,7 +68,7 @@ def test_a_bug_is_reported_without_a_traceback(command: typer.Typer, capsys: pyt
     _raise_from(command, ZeroDivisionError("of [nothing]"))
     assert entry.main(["fail"]) == 1
     message = capsys.readouterr().err
-    assert message.startswith("internal error: ZeroDivisionError: of [nothing] (set WISE_EDGE_DEBUG=1")
+    assert message.startswith("internal error: ZeroDivisionError: of [nothing] (this is a bug: set WISE_EDGE_DEBUG=1")
     assert message.count("\n") == 1
 
 

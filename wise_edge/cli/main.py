@@ -17,6 +17,7 @@ from wise_edge import __version__
 from wise_edge.cli.demo import demo
 from wise_edge.cli.evaluate import evaluate
 from wise_edge.cli.run import run
+from wise_edge.cli.train import train
 from wise_edge.errors import WiseEdgeError
 
 app = typer.Typer(
@@ -42,7 +43,7 @@ def _options(
     pass
 
 
-for command in (demo, run, evaluate):
+for command in (demo, run, evaluate, train):
     app.command()(command)
 
 
