@@ -8,6 +8,7 @@ another picture in it, or the same picture in another buffer.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,7 @@ class Session:
 
 
 def _shape_salt(image: npt.NDArray[np.uint8]) -> bytes:
-    return image.shape[0].to_bytes(8, "little") + image.shape[1].to_bytes(8, "little")
+    return struct.pack("<QQ", *image.shape[:2])
 
 
 def _to_original(answer: Answer, square: int, size: Size) -> tuple[Box, tuple[Point, Point]]:

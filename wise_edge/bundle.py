@@ -21,11 +21,24 @@ from wise_edge.errors import BundleError, UsageError
 from wise_edge.manifest import Artefact, Manifest
 
 MANIFEST_NAME = "bundle.json"
+EMBEDDED = "embedded"
+
+_ASSETS = Path(__file__).parent / "assets"
 
 
 def embedded_bundle() -> Path:
     """Return the directory of the bundle that ships with the package."""
-    return Path(__file__).parent / "assets" / "embedded"
+    return _ASSETS / "embedded"
+
+
+def resolve_checkpoint(name: str, part: str) -> Path:
+    """Return the folder of a checkpoint.
+
+    Args:
+        name: a folder, or "embedded" for the checkpoint that ships with the package.
+        part: "policy" or "sam".
+    """
+    return _ASSETS / f"embedded-{part}" if name == EMBEDDED else Path(name)
 
 
 @dataclass(frozen=True)

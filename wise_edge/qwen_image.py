@@ -41,7 +41,8 @@ def _level_table(mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray
     # A uint8 channel has 256 levels: normalising is one gather from a [3, 256] table.
     levels = np.arange(256, dtype=np.float64)[None, :] / 255.0
     table = (levels - np.asarray(mean)[:, None]) / np.asarray(std)[:, None]
-    return table.astype(np.float32)
+    rounded: npt.NDArray[np.float32] = table.astype(np.float32)
+    return rounded
 
 
 def patchify(

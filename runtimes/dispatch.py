@@ -1,0 +1,116 @@
+"""Which backend runs a part of a bundle: a pure function of the bundle, the packages of this device and the wish.
+
+"auto" lists every backend that could run, best first, and the next one is tried when one does not start. A name lists
+that backend alone: an explicit wish never falls back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from wise_edge.errors import DeviceError, MissingExtraError, UsageError
+from wise_edge.manifest import Manifest
+
+BACKENDS = ("onnx-cuda", "onnx", "torch")
+ROLES = {
+    "policy": ("policy.vision", "policy.decoder", "policy.embedding", "policy.tokenizer"),
+    "mask": ("sam.encoder", "sam.decoder"),
+}
+CHECKPOINTS = {"policy": "policy", "mask": "sam"}
+"""For each part, the entry of the manifest's provenance that names its checkpoint."""
+
+CUDA_PROVIDER = "CUDAExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Device:
+    """What this device offers.
+
+    Attributes:
+        packages: import names of the optional packages that are installed.
+        providers: ONNX Runtime's execution providers, empty without onnxruntime.
+    """
+
+    packages: Collection[str]
+    providers: Collection[str]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A backend that could run a part, and why it is where it is in the list."""
+
+    backend: str
+    reason: str
+
+
+def list_candidates(manifest: Manifest, device: Device, part: str, wish: str) -> tuple[Candidate, ...]:
+    """List the backends to try, in order.
+
+    Args:
+        manifest: the bundle's.
+        device: what is installed.
+        part: "policy" or "mask".
+        wish: "auto" or a backend's name.
+
+    Returns:
+        At least one candidate; exactly one where the wish is a name.
+
+    Raises:
+        UsageError: no backend has that name.
+        MissingExtraError: the backend's package is not installed; under "auto" that of "onnx".
+        DeviceError: the bundle or the device cannot do it.
+    """
+    if wish == "auto":
+        return _all_candidates(manifest, device, part)
+    if wish not in BACKENDS:
+        raise UsageError(f"unknown {part} backend '{wish}'; choose one of auto, {', '.join(BACKENDS)}")
+    _CHECKS[wish](manifest, device, part)
+    return (Candidate(wish, "asked for by name"),)
+
+
+def _all_candidates(manifest: Manifest, device: Device, part: str) -> tuple[Candidate, ...]:
+    found = []
+    for backend in BACKENDS:
+        try:
+            _CHECKS[backend](manifest, device, part)
+        except (DeviceError, MissingExtraError):
+            continue
+        found.append(Candidate(backend, _REASONS[backend]))
+    if not found:
+        _check_onnx(manifest, device, part)  # raises what the user should mend
+    return tuple(found)
+
+
+def _check_onnx(manifest: Manifest, device: Device, part: str) -> None:
+    formats = {artefact.role: artefact.format for artefact in manifest.artefacts}
+    if missing := [role for role in ROLES[part] if role not in formats]:
+        raise DeviceError(f"the bundle has no {missing[0]} for ONNX Runtime; export it with --target onnx")
+    if "onnxruntime" not in device.packages:
+        raise MissingExtraError("onnxruntime", "onnx")
+
+
+def _check_onnx_cuda(manifest: Manifest, device: Device, part: str) -> None:
+    _check_onnx(manifest, device, part)
+    if CUDA_PROVIDER not in device.providers:
+        raise DeviceError("this onnxruntime has no CUDA; run: pip install 'wise-edge[gpu]'")
+
+
+def _check_torch(manifest: Manifest, device: Device, part: str) -> None:
+    if CHECKPOINTS[part] not in manifest.provenance:
+        raise DeviceError(f"the bundle names no checkpoint of its {part}; export it again")
+    for package in ("torch", "transformers" if part == "policy" else "segment_anything"):
+        if package not in device.packages:
+            raise MissingExtraError(package, "export")
+
+
+_CHECKS: dict[str, Callable[[Manifest, Device, str], None]] = {
+    "onnx-cuda": _check_onnx_cuda,
+    "onnx": _check_onnx,
+    "torch": _check_torch,
+}
+_REASONS = {
+    "onnx-cuda": "ONNX Runtime with CUDA is installed",
+    "onnx": "ONNX Runtime runs the bundle's graphs on the CPU",
+    "torch": "nothing else can run it; torch runs the checkpoint that the bundle was made from",
+}

@@ -1,0 +1,142 @@
+"""A Qwen2.5-VL policy over two graphs: vision tower, and language model with explicit keys and values.
+
+The keys and values of the system message are kept for the life of the backend, those of the picture for the life of
+the frame; a query pays for its own words and the completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.errors import BundleError
+from wise_edge.manifest import PolicySpec
+from wise_edge.qwen_image import patchify, resize_square
+from wise_edge.runtimes.base import Graph, PolicyOutput
+from wise_edge.runtimes.policy_text import PolicyText, image_positions, text_positions
+
+Cache = dict[str, npt.NDArray[np.float32]]
+"""`past_key_0`, `past_value_0` ... float32 [1, kv_heads, P, head_dim]."""
+
+
+@dataclass(frozen=True)
+class GraphPolicyFrame:
+    """A picture's keys and values, the system message's included."""
+
+    cache: Cache
+    preprocess_ms: float
+    vision_encode_ms: float
+    prefill_ms: float
+
+
+class GraphPolicy:
+    """Runs a policy's graphs.
+
+    Args:
+        name: backend name.
+        spec: the policy.
+        vision: pixel_values to image_embeds.
+        decoder: inputs_embeds, position_ids and past keys and values to logits and present ones.
+        embedding: token embedding, a float array [vocabulary, hidden], as .npy.
+        tokenizer: tokenizer.json.
+    """
+
+    def __init__(
+        self, name: str, spec: PolicySpec, vision: Graph, decoder: Graph, embedding: Path, tokenizer: Path
+    ) -> None:
+        self.name = name
+        self._spec = spec
+        self._vision = vision
+        self._decoder = decoder
+        self._embedding = _open_embedding(embedding, spec.hidden_size)
+        self._text = PolicyText(tokenizer, spec)
+        self._system: Cache | None = None
+
+    @property
+    def input_size(self) -> int:
+        """Side in pixels of the resized square."""
+        return self._spec.input_size
+
+    @property
+    def default_variant(self) -> str:
+        """The prompt variant used when none is asked for."""
+        return self._spec.default_variant
+
+    def encode(self, image: npt.NDArray[np.uint8]) -> GraphPolicyFrame:
+        """Prepare a picture (HWC uint8 RGB, any size) for queries."""
+        spec = self._spec
+        start = perf_counter()
+        square = resize_square(image, spec.input_size)
+        patches = patchify(
+            square, spec.patch_size, spec.temporal_patch_size, spec.merge_size, spec.image_mean, spec.image_std
+        )
+        prepared = perf_counter()
+        embeds = self._vision.run({"pixel_values": patches})["image_embeds"]
+        seen = perf_counter()
+        cache = self._prefill_picture(embeds)
+        end = perf_counter()
+        return GraphPolicyFrame(cache, (prepared - start) * 1e3, (seen - prepared) * 1e3, (end - seen) * 1e3)
+
+    def generate(self, frame: GraphPolicyFrame, query: str, variant: str) -> PolicyOutput:
+        """Write greedily until `</answer>`, an end token or the token limit."""
+        start = perf_counter()
+        suffix = self._text.suffix(query, variant)
+        positions = text_positions(self._text.prefix_end, len(suffix))
+        token, cache = self._run(self._embed(suffix), positions, frame.cache)
+        prefilled = perf_counter()
+        completion: list[int] = []
+        limit = self._text.token_limit(suffix)
+        steps = 0
+        while (finish := self._text.accept(completion, token, limit)) is None:
+            position = text_positions(self._text.prefix_end + len(suffix) + steps, 1)
+            token, cache = self._run(self._embed([token]), position, cache)
+            steps += 1
+        text = self._text.decode(completion)
+        decode_ms = (perf_counter() - prefilled) * 1e3
+        counts = self._text.count(text, suffix, steps)
+        return PolicyOutput(text, finish, counts, (prefilled - start) * 1e3, decode_ms)
+
+    def _prefill_picture(self, embeds: npt.NDArray[np.float32]) -> Cache:
+        before, after = len(self._text.before_image), self._text.after_image
+        if self._system is None:
+            empty = self._empty_cache()
+            self._system = self._run(self._embed(self._text.before_image), text_positions(0, before), empty)[1]
+        positions = [
+            image_positions(before, self._spec.image_grid),
+            text_positions(self._text.prefix_end - len(after), len(after)),
+        ]
+        rows = np.concatenate([embeds[None], self._embed(after)], axis=1)
+        return self._run(rows, np.concatenate(positions, axis=2), self._system)[1]
+
+    def _run(
+        self, embeds: npt.NDArray[np.float32], positions: npt.NDArray[np.int64], cache: Cache
+    ) -> tuple[int, Cache]:
+        """Run the language model behind a cache; return the likeliest next token and the longer cache."""
+        outputs = self._decoder.run({"inputs_embeds": embeds, "position_ids": positions, **cache})
+        token = int(outputs.pop("logits")[0, -1].argmax())
+        return token, {name.replace("present", "past", 1): array for name, array in outputs.items()}
+
+    def _embed(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        rows: npt.NDArray[np.float32] = self._embedding[list(ids)][None].astype(np.float32)
+        return rows
+
+    def _empty_cache(self) -> Cache:
+        spec = self._spec
+        empty = np.zeros((1, spec.num_kv_heads, 0, spec.head_dim), np.float32)
+        return {f"past_{kind}_{layer}": empty for layer in range(spec.num_layers) for kind in ("key", "value")}
+
+
+def _open_embedding(file: Path, hidden_size: int) -> npt.NDArray[Any]:
+    try:
+        table: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{file} is no array ({error}); export the bundle again") from error
+    if table.ndim != 2 or table.shape[1] != hidden_size:
+        raise BundleError(f"{file} has shape {table.shape}, the policy is {hidden_size} wide; export the bundle again")
+    return table

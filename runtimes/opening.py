@@ -1,0 +1,95 @@
+"""Opening the backends of a bundle on this device, in dispatch's order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wise_edge.bundle import Bundle, resolve_checkpoint
+from wise_edge.errors import DeviceError
+from wise_edge.extras import require
+from wise_edge.runtimes.base import BackendChoice, MaskBackend, PolicyBackend
+from wise_edge.runtimes.dispatch import CHECKPOINTS, Candidate, Device, list_candidates
+from wise_edge.runtimes.graph import CPU, CUDA, OnnxGraph
+from wise_edge.runtimes.graph_mask import GraphMask
+from wise_edge.runtimes.graph_policy import GraphPolicy
+
+_PACKAGES = ("onnxruntime", "torch", "transformers", "segment_anything")
+_PROVIDERS = {"onnx": CPU, "onnx-cuda": CUDA}
+
+BackendT = TypeVar("BackendT")
+
+
+def open_backends(
+    bundle: Bundle, policy_wish: str, mask_wish: str, threads: int | None
+) -> tuple[PolicyBackend[Any], MaskBackend[Any], dict[str, BackendChoice]]:
+    """Open a policy and a mask backend, with the reason for each choice.
+
+    Args:
+        bundle: what is run.
+        policy_wish: "auto" or a backend's name.
+        mask_wish: likewise.
+        threads: CPU threads of one graph; None leaves it to the runtime.
+
+    Raises:
+        UsageError, MissingExtraError, DeviceError: as `list_candidates`, or no candidate started.
+    """
+    device = find_device()
+    policies = list_candidates(bundle.manifest, device, "policy", policy_wish)
+    masks = list_candidates(bundle.manifest, device, "mask", mask_wish)
+    policy, policy_choice = _open_first(policies, lambda backend: _open_policy(bundle, backend, threads))
+    mask, mask_choice = _open_first(masks, lambda backend: _open_mask(bundle, backend, threads))
+    return policy, mask, {"policy": policy_choice, "mask": mask_choice}
+
+
+def find_device() -> Device:
+    """Find out which optional packages are installed and what ONNX Runtime was built with."""
+    packages = frozenset(package for package in _PACKAGES if find_spec(package) is not None)
+    if "onnxruntime" not in packages:
+        return Device(packages, ())
+    return Device(packages, tuple(require("onnxruntime", "onnx").get_available_providers()))
+
+
+def _open_first(candidates: tuple[Candidate, ...], opener: Callable[[str], BackendT]) -> tuple[BackendT, BackendChoice]:
+    failures: list[str] = []
+    for candidate in candidates:
+        try:
+            backend = opener(candidate.backend)
+        except DeviceError as error:
+            failures.append(f"{candidate.backend} did not start: {error}")
+            continue
+        return backend, BackendChoice(candidate.backend, "; ".join([candidate.reason, *failures]))
+    raise DeviceError("; ".join(failures))
+
+
+def _open_policy(bundle: Bundle, backend: str, threads: int | None) -> PolicyBackend[Any]:
+    if backend == "torch":
+        from wise_edge.runtimes.torch_policy import TorchPolicy
+
+        return TorchPolicy(_checkpoint(bundle, "policy"))
+    vision, decoder = (_graph(bundle, role, backend, threads) for role in ("policy.vision", "policy.decoder"))
+    embedding, tokenizer = bundle.file("policy.embedding"), bundle.file("policy.tokenizer")
+    return GraphPolicy(backend, bundle.manifest.policy, vision, decoder, embedding, tokenizer)
+
+
+def _open_mask(bundle: Bundle, backend: str, threads: int | None) -> MaskBackend[Any]:
+    if backend == "torch":
+        from wise_edge.runtimes.torch_mask import TorchMask
+
+        return TorchMask(_checkpoint(bundle, "mask"))
+    encoder, decoder = (_graph(bundle, role, backend, threads) for role in ("sam.encoder", "sam.decoder"))
+    return GraphMask(backend, bundle.manifest.sam, encoder, decoder)
+
+
+def _graph(bundle: Bundle, role: str, backend: str, threads: int | None) -> OnnxGraph:
+    return OnnxGraph(bundle.file(role), _PROVIDERS[backend], threads)
+
+
+def _checkpoint(bundle: Bundle, part: str) -> Path:
+    entry = CHECKPOINTS[part]
+    folder = resolve_checkpoint(bundle.manifest.provenance[entry], entry)
+    if not folder.is_dir():
+        raise DeviceError(f"the bundle was made from {folder}, which is not here; choose another {part} backend")
+    return folder

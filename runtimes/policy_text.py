@@ -1,0 +1,124 @@
+"""Prompt and completion of a policy in tokens: what the policy backends share, whatever runs the model.
+
+The prompt has a prefix (system message and picture, the same for every query) and a suffix (the query). Positions are
+M-RoPE's: text advances time, row and column together, a picture's tokens share one time and spread over rows and
+columns, and the text behind it goes on from the largest position
+(https://arxiv.org/abs/2409.12191, section 2.1; `get_rope_index` of transformers).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.answer import split_completion
+from wise_edge.errors import BundleError, UsageError
+from wise_edge.manifest import PolicySpec
+from wise_edge.runtimes.base import Finish, TokenCounts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tokenizers import Tokenizer
+
+MAX_NEW_TOKENS = 512
+_ROOM_FOR_ANSWER = 64  # tokens; an answer alone takes about 52
+_STOP = "</answer>"
+_STOP_WINDOW = 16  # tokens; no tokenizer needs more than a token a byte for the nine characters
+
+
+class PolicyText:
+    """Encodes prompts, knows where a completion ends, and counts.
+
+    Args:
+        file: tokenizer.json.
+        spec: the policy.
+
+    Raises:
+        BundleError: the file is not a tokenizer, or lacks a token that the policy names.
+    """
+
+    def __init__(self, file: Path, spec: PolicySpec) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer: Tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # tokenizers raises no narrower class
+            raise BundleError(f"{file} is not a tokenizer ({error}); export the bundle again") from error
+        self._spec = spec
+        self._file = file
+        self._eos = {self._token(token) for token in spec.eos_tokens}
+        image_token = self._token(spec.image_token)
+        ids = self._encode(spec.prompts.prefix(spec.image_grid**2))
+        self.before_image = ids[: ids.index(image_token)]
+        self.after_image = ids[len(self.before_image) + spec.image_grid**2 :]
+        self.prefix_length = len(ids)
+        self.prefix_end = len(ids) - spec.image_grid**2 + spec.image_grid
+        """Position of the first token behind the prefix."""
+
+    def suffix(self, query: str, variant: str) -> list[int]:
+        """Return the tokens of the prompt behind the prefix.
+
+        Raises:
+            UsageError: the variant is unknown, or the query leaves no room for an answer.
+        """
+        ids = self._encode(self._spec.prompts.suffix(query, variant))
+        room = self._spec.max_positions - self.prefix_length - len(ids)
+        if room < _ROOM_FOR_ANSWER:
+            most = len(ids) + room - _ROOM_FOR_ANSWER
+            raise UsageError(f"the query takes {len(ids)} tokens, this policy has room for {most}; shorten it")
+        return ids
+
+    def token_limit(self, suffix: Sequence[int]) -> int:
+        """Return how many tokens may be written behind a prompt."""
+        return min(MAX_NEW_TOKENS, self._spec.max_positions - self.prefix_length - len(suffix))
+
+    def accept(self, completion: list[int], token: int, limit: int) -> Finish | None:
+        """Add a token to a completion, unless it is an end token; return why writing ends, None where it goes on."""
+        if token in self._eos:
+            return "end"
+        completion.append(token)
+        if _STOP in self.decode(completion[-_STOP_WINDOW:]):
+            return "answer"
+        return "length" if len(completion) >= limit else None
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
+        return text
+
+    def count(self, text: str, suffix: Sequence[int], decode_steps: int) -> TokenCounts:
+        """Count a prompt's and its completion's tokens."""
+        parts = split_completion(text)
+        return TokenCounts(
+            prompt=self.prefix_length + len(suffix),
+            image=self._spec.image_grid**2,
+            rationale=len(self._encode(parts.rationale or "")),
+            answer=len(self._encode(parts.answer_text or "")),
+            forced=0,
+            decode_steps=decode_steps,
+        )
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _token(self, token: str) -> int:
+        index = self._tokenizer.token_to_id(token)
+        if index is None:
+            raise BundleError(f"{self._file} has no token {token!r}, which the policy needs; export the bundle again")
+        return int(index)
+
+
+def text_positions(start: int, count: int) -> npt.NDArray[np.int64]:
+    """Return int64 [3, 1, count]: time, row and column of text tokens."""
+    return np.tile(np.arange(start, start + count, dtype=np.int64), (3, 1, 1))
+
+
+def image_positions(start: int, grid: int) -> npt.NDArray[np.int64]:
+    """Return int64 [3, 1, grid * grid]: time, row and column of a picture's tokens, row by row."""
+    rows, columns = np.divmod(np.arange(grid * grid, dtype=np.int64), grid)
+    return np.stack([np.zeros_like(rows), rows, columns])[:, None] + start

@@ -1,0 +1,115 @@
+"""A Qwen2.5-VL policy on torch, through transformers: the reference that graphs are compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.extras import require
+from wise_edge.policy_checkpoint import load_policy, read_policy_spec
+from wise_edge.qwen_image import patchify, resize_square
+from wise_edge.runtimes.base import PolicyOutput
+from wise_edge.runtimes.policy_text import PolicyText
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TorchPolicyFrame:
+    """A picture's patches and embeddings; nothing is prefilled, each query runs the whole prompt."""
+
+    grid: Tensor
+    embeds: Tensor
+    preprocess_ms: float
+    vision_encode_ms: float
+    prefill_ms: float = 0.0
+
+
+class TorchPolicy:
+    """Runs a policy's checkpoint.
+
+    Args:
+        folder: Hugging Face folder with `prompts.json`.
+
+    Raises:
+        UsageError: the folder does not hold one.
+        MissingExtraError: torch or transformers is not installed.
+    """
+
+    name = "torch"
+
+    def __init__(self, folder: Path) -> None:
+        self._spec = read_policy_spec(folder)
+        self._text = PolicyText(folder / "tokenizer.json", self._spec)
+        self._model = load_policy(folder)
+
+    @property
+    def input_size(self) -> int:
+        """Side in pixels of the resized square."""
+        return self._spec.input_size
+
+    @property
+    def default_variant(self) -> str:
+        """The prompt variant used when none is asked for."""
+        return self._spec.default_variant
+
+    def encode(self, image: npt.NDArray[np.uint8]) -> TorchPolicyFrame:
+        """Prepare a picture (HWC uint8 RGB, any size) for queries."""
+        torch = require("torch", "export")
+        spec = self._spec
+        start = perf_counter()
+        square = resize_square(image, spec.input_size)
+        patches = patchify(
+            square, spec.patch_size, spec.temporal_patch_size, spec.merge_size, spec.image_mean, spec.image_std
+        )
+        side = spec.input_size // spec.patch_size
+        grid = torch.tensor([[1, side, side]])
+        prepared = perf_counter()
+        with torch.no_grad():
+            embeds = self._model.model.visual(torch.from_numpy(patches), grid_thw=grid).pooler_output
+        return TorchPolicyFrame(grid, embeds, (prepared - start) * 1e3, (perf_counter() - prepared) * 1e3)
+
+    def generate(self, frame: TorchPolicyFrame, query: str, variant: str) -> PolicyOutput:
+        """Write greedily until `</answer>`, an end token or the token limit."""
+        torch = require("torch", "export")
+        start = perf_counter()
+        suffix = self._text.suffix(query, variant)
+        limit = self._text.token_limit(suffix)
+        with torch.no_grad():
+            token, cache, position = self._prefill(frame, suffix)
+            prefilled = perf_counter()
+            completion: list[int] = []
+            steps = 0
+            while (finish := self._text.accept(completion, token, limit)) is None:
+                embeds = self._model.get_input_embeddings()(torch.tensor([[token]]))
+                token = self._run(embeds, torch.full((3, 1, 1), position + steps), cache)
+                steps += 1
+        text = self._text.decode(completion)
+        decode_ms = (perf_counter() - prefilled) * 1e3
+        counts = self._text.count(text, suffix, steps)
+        return PolicyOutput(text, finish, counts, (prefilled - start) * 1e3, decode_ms)
+
+    def _prefill(self, frame: TorchPolicyFrame, suffix: list[int]) -> tuple[int, Any, int]:
+        """Run the whole prompt; return the first token, the cache and the position behind the prompt."""
+        torch = require("torch", "export")
+        picture = self._model.config.image_token_id
+        ids = [*self._text.before_image, *[picture] * len(frame.embeds), *self._text.after_image, *suffix]
+        tokens = torch.tensor([ids])
+        is_image = tokens == picture
+        embeds = self._model.get_input_embeddings()(tokens)
+        embeds = embeds.masked_scatter(is_image[..., None], frame.embeds)
+        positions, _ = self._model.model.get_rope_index(
+            tokens, mm_token_type_ids=is_image.int(), image_grid_thw=frame.grid
+        )
+        cache = require("transformers", "export").DynamicCache(config=self._model.config.text_config)
+        return self._run(embeds, positions, cache), cache, int(positions.max()) + 1
+
+    def _run(self, embeds: Tensor, positions: Tensor, cache: Any) -> int:
+        output = self._model(inputs_embeds=embeds, position_ids=positions, past_key_values=cache, use_cache=True)
+        return int(output.logits[0, -1].argmax())

@@ -1,0 +1,130 @@
+"""Reading a policy's checkpoint folder: what it says about the policy, and the model itself.
+
+Export writes the one into a bundle and the other into graphs, the torch backend runs both; all must read the same.
+Torch is imported only when the model is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from wise_edge.errors import UsageError
+from wise_edge.extras import require
+from wise_edge.manifest import PolicySpec
+from wise_edge.prompts import PromptSet
+
+DEFAULT_VARIANT = "wise-s"
+LARGE_INPUT_SIZE = 840
+"""Side of the square for a checkpoint whose processor takes pictures of many sizes: the setting of WISE
+(https://github.com/mrazhou/WISE) and Seg-Zero for Qwen2.5-VL."""
+
+
+def read_policy_spec(folder: Path) -> PolicySpec:
+    """Read config, processor, tokenizer and prompts of a Hugging Face folder.
+
+    Args:
+        folder: holds config.json, generation_config.json, preprocessor_config.json, tokenizer.json and prompts.json.
+
+    Raises:
+        UsageError: a file is missing or malformed, or the architecture is not Qwen2.5-VL; the line names the file.
+    """
+    config = _read_json(folder, "config.json")
+    if (family := config.get("model_type")) != "qwen2_5_vl":
+        raise UsageError(f"{folder / 'config.json'}: model_type is {family!r}; only qwen2_5_vl can be run")
+    processor = _read_json(folder, "preprocessor_config.json")
+    prompts = PromptSet.from_dict(_read_json(folder, "prompts.json"))
+    eos = _read_json(folder, "generation_config.json").get("eos_token_id")
+    tokens = _TokenNames(folder)
+    text = config.get("text_config", config)  # older folders keep the language model's entries at the top
+    try:
+        spec = PolicySpec(
+            family="qwen2_5_vl",
+            input_size=_input_size(processor),
+            patch_size=processor["patch_size"],
+            merge_size=processor["merge_size"],
+            temporal_patch_size=processor["temporal_patch_size"],
+            image_mean=tuple(processor["image_mean"]),
+            image_std=tuple(processor["image_std"]),
+            prompts=prompts,
+            default_variant=DEFAULT_VARIANT,
+            image_token=tokens.name(config["image_token_id"]),
+            eos_tokens=tuple(tokens.name(token) for token in (eos if isinstance(eos, list) else [eos])),
+            hidden_size=text["hidden_size"],
+            num_layers=text["num_hidden_layers"],
+            num_kv_heads=text["num_key_value_heads"],
+            head_dim=text["hidden_size"] // text["num_attention_heads"],
+            max_positions=text["max_position_embeddings"],
+        )
+    except KeyError as error:
+        raise UsageError(f"{folder}: its config files have no entry {error}") from error
+    if spec.input_size % (spec.patch_size * spec.merge_size):
+        unit = spec.patch_size * spec.merge_size
+        raise UsageError(f"{folder}: the picture's side of {spec.input_size} px is not a multiple of {unit}")
+    return spec
+
+
+def load_policy(folder: Path) -> Any:
+    """Load a checkpoint folder's weights.
+
+    Args:
+        folder: an ordinary Hugging Face folder.
+
+    Returns:
+        transformers' `Qwen2_5_VLForConditionalGeneration`, float32, eager attention, on the CPU, in evaluation mode.
+
+    Raises:
+        UsageError: the weights are missing or do not fit the config.
+        MissingExtraError: torch or transformers is not installed.
+    """
+    torch = require("torch", "export")
+    transformers = require("transformers", "export")
+    logs = transformers.utils.logging
+    had_bars = logs.is_progress_bar_enabled()
+    logs.disable_progress_bar()
+    try:
+        return transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
+        ).eval()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    finally:
+        if had_bars:
+            logs.enable_progress_bar()
+
+
+class _TokenNames:
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "tokenizer.json"
+        self._names: dict[int, str] = {
+            entry["id"]: entry["content"] for entry in _read_json(folder, self._file.name).get("added_tokens", [])
+        }
+
+    def name(self, token: Any) -> str:
+        if token not in self._names:
+            raise UsageError(f"{self._file} has no special token {token}, which the config names")
+        return self._names[token]
+
+
+def _input_size(processor: dict[str, Any]) -> int:
+    size = processor.get("size", {})
+    least = size.get("shortest_edge", processor.get("min_pixels"))
+    most = size.get("longest_edge", processor.get("max_pixels"))
+    if least is None or least != most:
+        return LARGE_INPUT_SIZE
+    return math.isqrt(least)
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    file = folder / name
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{file} is not JSON") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{file} does not hold a JSON object")
+    return data
