@@ -16,6 +16,7 @@ import typer
 from wise_edge import __version__
 from wise_edge.cli.demo import demo
 from wise_edge.cli.evaluate import evaluate
+from wise_edge.cli.export import export
 from wise_edge.cli.run import run
 from wise_edge.cli.train import train
 from wise_edge.errors import WiseEdgeError
@@ -43,7 +44,7 @@ def _options(
     pass
 
 
-for command in (demo, run, evaluate, train):
+for command in (demo, run, evaluate, train, export):
     app.command()(command)
 
 

@@ -1,0 +1,145 @@
+"""The gate of an export: every graph against its checkpoint in torch, on the cases that runtimes meet.
+
+A figure is the largest absolute difference, divided by the largest absolute value that torch gave where that is above
+1, so that the tolerance means the same for logits of 0.5 and of 50.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.errors import VerificationError
+from wise_edge.export.policy_onnx import cache_names
+from wise_edge.extras import require
+from wise_edge.manifest import Figure, PolicySpec, SamSpec
+
+TOLERANCE = 1e-4
+_PROMPT, _STEP = 24, 1  # tokens of a prefill and of a decode step
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class _Runner:
+    """An ONNX file on the CPU; export has no part in the runtimes."""
+
+    def __init__(self, file: Path) -> None:
+        onnxruntime = require("onnxruntime", "export")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        return dict(zip(self._names, self._session.run(None, dict(arrays)), strict=True))
+
+
+def check_figures(figures: Sequence[Figure]) -> None:
+    """Raise `VerificationError` that names every figure above its tolerance."""
+    # not (value <= tolerance): a NaN fails too
+    if failed := [figure for figure in figures if not figure.value <= figure.tolerance]:
+        listed = ", ".join(f"{figure.what} {figure.value:.2g} (at most {figure.tolerance:.0e})" for figure in failed)
+        raise VerificationError(f"the graphs differ from the checkpoint: {listed}; nothing was written")
+
+
+def verify_policy(model: Any, spec: PolicySpec, vision: Path, decoder: Path) -> Iterator[Figure]:
+    """Compare the policy's graphs with transformers' own forward passes.
+
+    Args:
+        model: `Qwen2_5_VLForConditionalGeneration`, float32.
+        spec: the policy.
+        vision: exported vision tower.
+        decoder: exported language model.
+    """
+    torch = require("torch", "export")
+    side = spec.input_size // spec.patch_size
+    values = 3 * spec.temporal_patch_size * spec.patch_size**2
+    patches = np.random.default_rng(0).standard_normal((side * side, values), np.float32)
+    with torch.no_grad():
+        expected = model.model.visual(torch.from_numpy(patches), grid_thw=torch.tensor([[1, side, side]]))
+    got = _Runner(vision).run({"pixel_values": patches})["image_embeds"]
+    yield _figure("policy.vision", [(got, expected.pooler_output)])
+    yield from _verify_decoder(model, spec, _Runner(decoder))
+
+
+def _verify_decoder(model: Any, spec: PolicySpec, graph: _Runner) -> Iterator[Figure]:
+    """Prefill from an empty cache, then one token, then several tokens behind a cache."""
+    torch = require("torch", "export")
+    cache = require("transformers", "export").DynamicCache(config=model.config.text_config)
+    generator = torch.Generator().manual_seed(0)
+    empty = np.zeros((1, spec.num_kv_heads, 0, spec.head_dim), np.float32)
+    past: Arrays = dict.fromkeys(cache_names("past", spec.num_layers), empty)
+    for what, length in (("prefill, empty past", _PROMPT), ("decode", _STEP), ("prefill", _PROMPT)):
+        ids = torch.randint(model.config.text_config.vocab_size, (1, length), generator=generator)
+        # Time, row and column differ, or a mistaken rotary section would pass.
+        positions = torch.randint(64, (3, 1, length), generator=generator)
+        embeds = model.get_input_embeddings()(ids).detach()
+        with torch.no_grad():
+            logits = model(inputs_embeds=embeds, position_ids=positions, past_key_values=cache, use_cache=True).logits
+        out = graph.run({"inputs_embeds": embeds.numpy(), "position_ids": positions.numpy(), **past})
+        present = [out[name] for name in cache_names("present", spec.num_layers)]
+        expected = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+        yield _figure(f"policy.decoder logits, {what}", [(out["logits"], logits)])
+        yield _figure(f"policy.decoder keys and values, {what}", list(zip(present, expected, strict=True)))
+        past = dict(zip(cache_names("past", spec.num_layers), present, strict=True))
+
+
+def verify_embedding(model: Any, table: npt.NDArray[Any]) -> Figure:
+    """Compare the stored token embedding with the checkpoint's."""
+    return _figure("policy.embedding", [(table.astype(np.float32), model.get_input_embeddings().weight.detach())])
+
+
+def verify_sam(sam: Any, spec: SamSpec, encoder: Path, decoder: Path) -> Iterator[Figure]:
+    """Compare the segmenter's graphs with segment-anything: a box alone and with 1, 2 and 3 points.
+
+    Args:
+        sam: segment-anything's `Sam`, float32.
+        spec: the segmenter.
+        encoder: exported image encoder.
+        decoder: exported mask decoder.
+    """
+    torch = require("torch", "export")
+    rng = np.random.default_rng(0)
+    side = spec.input_size
+    image = rng.standard_normal((1, 3, side, side), np.float32)
+    with torch.no_grad():
+        embeddings = sam.image_encoder(torch.from_numpy(image))
+    yield _figure("sam.encoder", [(_Runner(encoder).run({"image": image})["image_embeddings"], embeddings)])
+    graph = _Runner(decoder)
+    for count in range(4):
+        points = rng.uniform(0, side, (1, count, 2)).astype(np.float32)
+        box = np.sort(rng.uniform(0, side, (1, 2, 2)).astype(np.float32), axis=1)
+        masks, scores = _decode(sam, embeddings, points, box)
+        out = graph.run(
+            {
+                "image_embeddings": embeddings.numpy(),
+                "point_coords": np.concatenate([points, box], axis=1),
+                "point_labels": np.array([[1] * count + [2, 3]], np.float32),
+            }
+        )
+        compared = [(out["low_res_masks"], masks), (out["iou_predictions"], scores)]
+        yield _figure(f"sam.decoder, box and {count} points", compared)
+
+
+def _decode(sam: Any, embeddings: Any, points: npt.NDArray[Any], box: npt.NDArray[Any]) -> tuple[Any, Any]:
+    torch = require("torch", "export")
+    with torch.no_grad():
+        labelled = (torch.from_numpy(points), torch.ones(points.shape[:2])) if points.size else None
+        sparse, dense = sam.prompt_encoder(labelled, torch.from_numpy(box).reshape(1, 4), None)
+        pe = sam.prompt_encoder.get_dense_pe()
+        masks, scores = sam.mask_decoder(embeddings, pe, sparse, dense, multimask_output=False)
+    return masks, scores
+
+
+def _figure(what: str, pairs: Sequence[tuple[npt.NDArray[Any], Any]]) -> Figure:
+    worst = 0.0
+    for got, tensor in pairs:
+        expected = tensor.numpy()
+        if got.shape != expected.shape:
+            raise VerificationError(f"{what}: shape {got.shape} instead of {expected.shape}; nothing was written")
+        worst = max(worst, float(np.abs(got - expected).max() / max(1.0, np.abs(expected).max())))
+    return Figure(what, worst, TOLERANCE, "largest difference over largest value")
