@@ -184,6 +184,7 @@ def _table(rows: Sequence[Sequence[Outcome]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from wise_edge.cli.show import printable
     from wise_edge.panel import milliseconds
 
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
@@ -195,7 +196,7 @@ def _table(rows: Sequence[Sequence[Outcome]]) -> Table:
         for number, outcome in enumerate(row):
             result = outcome.result
             table.add_row(
-                Text(result.query if number == 0 else ""),
+                Text(printable(result.query) if number == 0 else ""),
                 Text(result.variant),
                 str(result.tokens.rationale),
                 "no answer" if result.mask is None else "-" if outcome.iou is None else f"{outcome.iou:.2f}",

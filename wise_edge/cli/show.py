@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -30,7 +31,7 @@ def result_table(result: SegmentationResult, explain: bool, console: Console) ->
     table.add_column(style="bold cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for label, text in _outcome(result):
-        table.add_row(label, Text(text))
+        table.add_row(label, Text(printable(text)))
     table.add_row("tokens", Text(_tokens(result)))
     table.add_row("latency", _latency(asdict(result.latency_ms), "█" if "utf" in console.encoding.lower() else "#"))
     table.add_row("energy", Text(energy_line(result)))
@@ -55,6 +56,11 @@ def result_caption(result: SegmentationResult, notes: tuple[str, ...] = ()) -> C
         notes=notes,
         problem=None if result.answer_valid else no_answer_line(result),
     )
+
+
+def printable(text: str) -> str:
+    """Escape control characters, so that neither a query nor a policy's text can steer the terminal."""
+    return "".join(c if unicodedata.category(c) != "Cc" else c.encode("unicode_escape").decode() for c in text)
 
 
 def energy_line(result: SegmentationResult) -> str:
