@@ -1,0 +1,54 @@
+"""Scenes per second on one core, as a training reads them: picture, masks, query, rationale and points.
+
+    python benchmarks/scenes.py [--count N] [--rounds N] [--json]
+
+The rate is over the time that this process held a core, so that other work on the machine does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+
+from wise_edge.scenes import SIDE_PX, sample
+
+TARGET_PER_SECOND = 150
+
+
+def measure(first: int, count: int) -> float:
+    """Return scenes per second over `count` training samples from index `first` on."""
+    start = time.process_time()
+    for index in range(first, first + count):
+        item = sample("train", index)
+        item.rationale("detailed")
+        _ = item.points
+    return count / (time.process_time() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure how fast scenes are generated on one core.")
+    parser.add_argument("--count", type=int, default=300, help="scenes a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    options = parser.parse_args()
+    measure(0, 20)  # warm up
+    rates = [measure(1000 + number * options.count, options.count) for number in range(options.rounds)]
+    result = {
+        "side_px": SIDE_PX,
+        "scenes": options.count * options.rounds,
+        "scenes_per_second_p50": round(statistics.median(rates), 1),
+        "scenes_per_second_min": round(min(rates), 1),
+        "target_per_second": TARGET_PER_SECOND,
+    }
+    if options.json:
+        print(json.dumps(result))
+    else:
+        print(f"{result['scenes']} scenes of {SIDE_PX} x {SIDE_PX} px on one core:")
+        print(f"  {result['scenes_per_second_p50']} a second, at least {result['scenes_per_second_min']} in any round")
+        print(f"  target {TARGET_PER_SECOND} a second")
+
+
+if __name__ == "__main__":
+    main()
