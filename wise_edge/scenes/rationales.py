@@ -24,7 +24,8 @@ def write_rationale(specs: Sequence[ObjectSpec], query: Query, level: str) -> st
         return conclusion
     if level == "medium":
         return f"{_mention_candidates(specs, query)} {conclusion}"
-    listing = f"There are {_COUNTS[len(specs)]} objects: {_join(f'a {_name(specs[i])}' for i in _reading_order(specs))}."
+    names = _join(f"a {_name(specs[i])}" for i in _reading_order(specs))
+    listing = f"There are {_COUNTS[len(specs)]} objects: {names}."
     if level == "long":
         return f"{listing} {conclusion}"
     if level == "detailed":
