@@ -35,11 +35,7 @@ def completion(sample: Sample, variant: str, rng: Random, size: int) -> str:
         return answer
     level = rng.choices(LEVELS, _LEVEL_WEIGHTS[variant])[0]
     text = f"<think>{sample.rationale(level)}</think>{answer}"
-    return (
-        f"{text}<d_think>{sample.rationale('detailed')}</d_think>"
-        if variant == "wise"
-        else text
-    )
+    return f"{text}<d_think>{sample.rationale('detailed')}</d_think>" if variant == "wise" else text
 
 
 def target_answer(sample: Sample, size: int) -> Answer:

@@ -50,13 +50,9 @@ class Family:
     textures: tuple[str, ...] = ("plain", "striped", "dotted")
 
 
-def _polygon(
-    count: int, radius: Callable[[int], float], start_deg: float = -90.0
-) -> Outline:
+def _polygon(count: int, radius: Callable[[int], float], start_deg: float = -90.0) -> Outline:
     angles = (math.radians(start_deg + 360.0 * i / count) for i in range(count))
-    return tuple(
-        (radius(i) * math.cos(a), radius(i) * math.sin(a)) for i, a in enumerate(angles)
-    )
+    return tuple((radius(i) * math.cos(a), radius(i) * math.sin(a)) for i, a in enumerate(angles))
 
 
 def _cross(arm: float) -> Outline:

@@ -79,9 +79,7 @@ def lay_out(rng: Random, family: Family) -> tuple[ObjectSpec, ...] | None:
     """
     count = rng.randint(MIN_OBJECTS, MAX_OBJECTS)
     kinds = rng.sample(family.kinds, rng.choice((1, 2, 2, 3, 3, 4, len(family.kinds))))
-    colors = rng.sample(
-        family.colors, rng.choice((1, 2, 2, 3, 3, 4, len(family.colors)))
-    )
+    colors = rng.sample(family.colors, rng.choice((1, 2, 2, 3, 3, 4, len(family.colors))))
     large_share = rng.choice((0.2, 0.5, 0.8)) if count <= 4 else 0.3
     crowded = rng.random() < 0.35
     placed: list[ObjectSpec] = []
@@ -103,9 +101,7 @@ def _draw(
     large_share: float,
 ) -> ObjectSpec:
     size, (low, high) = family.sizes[-1 if rng.random() < large_share else 0]
-    texture = (
-        family.textures[0] if rng.random() < 0.7 else rng.choice(family.textures[1:])
-    )
+    texture = family.textures[0] if rng.random() < 0.7 else rng.choice(family.textures[1:])
     tilted = kind.symmetry_deg > 0 and rng.random() < 0.4
     sway = rng.uniform(0.3, 0.5) if tilted else rng.uniform(0.0, 0.05)
     angle = rng.choice((-1, 1)) * sway * kind.symmetry_deg
@@ -124,18 +120,13 @@ def _draw(
     )
 
 
-def _find_room(
-    rng: Random, spec: ObjectSpec, placed: list[ObjectSpec], spacing: float
-) -> ObjectSpec | None:
+def _find_room(rng: Random, spec: ObjectSpec, placed: list[ObjectSpec], spacing: float) -> ObjectSpec | None:
     margin = spec.radius + 0.01
     for _ in range(20):
         center = (rng.uniform(margin, 1 - margin), rng.uniform(margin, 1 - margin))
-        near_border = any(
-            abs(value - third) < 0.02 for value in center for third in (1 / 3, 2 / 3)
-        )
+        near_border = any(abs(value - third) < 0.02 for value in center for third in (1 / 3, 2 / 3))
         if near_border or any(
-            math.dist(center, other.center) < spacing * (spec.radius + other.radius)
-            for other in placed
+            math.dist(center, other.center) < spacing * (spec.radius + other.radius) for other in placed
         ):
             continue
         fields = {**spec.__dict__, "center": center}

@@ -95,8 +95,7 @@ def _verdicts(
 ) -> tuple[str, ...]:
     """Say of each object why it is the target, is not, or is not even a candidate."""
     return tuple(
-        fits if i == target else fails[i] if i in group.members else group.misfit(spec)
-        for i, spec in enumerate(specs)
+        fits if i == target else fails[i] if i in group.members else group.misfit(spec) for i, spec in enumerate(specs)
     )
 
 
@@ -104,35 +103,22 @@ def _verdicts(
 
 
 def _phrase(spec: ObjectSpec, names: Sequence[str]) -> str:
-    words = [
-        getattr(spec, name) for name in ("size", "texture", "color") if name in names
-    ]
+    words = [getattr(spec, name) for name in ("size", "texture", "color") if name in names]
     return " ".join([*words, spec.shape if "shape" in names else "object"])
 
 
 def _mismatch(spec: ObjectSpec, wanted: ObjectSpec, names: Sequence[str]) -> str:
-    name = next(
-        name for name in reversed(names) if getattr(spec, name) != getattr(wanted, name)
-    )
+    name = next(name for name in reversed(names) if getattr(spec, name) != getattr(wanted, name))
     return f"is a {spec.shape}" if name == "shape" else f"is {getattr(spec, name)}"
 
 
-def _unique_phrases(
-    specs: Sequence[ObjectSpec], target: int
-) -> Iterator[tuple[str, ...]]:
+def _unique_phrases(specs: Sequence[ObjectSpec], target: int) -> Iterator[tuple[str, ...]]:
     """Yield the sets of attribute names that single the target out with at most one name to spare."""
     own = specs[target]
-    names = [
-        name
-        for name in ("size", "texture", "color", "shape")
-        if (name, own.texture) != ("texture", "plain")
-    ]
+    names = [name for name in ("size", "texture", "color", "shape") if (name, own.texture) != ("texture", "plain")]
 
     def matches(chosen: Sequence[str]) -> int:
-        return sum(
-            all(getattr(spec, name) == getattr(own, name) for name in chosen)
-            for spec in specs
-        )
+        return sum(all(getattr(spec, name) == getattr(own, name) for name in chosen) for spec in specs)
 
     shortest = None
     for length in range(1, len(names) + 1):
@@ -149,15 +135,10 @@ def _attribute(specs: Sequence[ObjectSpec]) -> Iterator[Query]:
             phrase = _phrase(own, names)
 
             verdicts = tuple(
-                f"is the {phrase}" if i == target else _mismatch(spec, own, names)
-                for i, spec in enumerate(specs)
+                f"is the {phrase}" if i == target else _mismatch(spec, own, names) for i, spec in enumerate(specs)
             )
             shared = names[-1]
-            near = tuple(
-                i
-                for i, spec in enumerate(specs)
-                if getattr(spec, shared) == getattr(own, shared)
-            )
+            near = tuple(i for i, spec in enumerate(specs) if getattr(spec, shared) == getattr(own, shared))
             yield Query(
                 "attribute",
                 f"the {phrase}",
@@ -193,9 +174,7 @@ def _by_edge(specs: Sequence[ObjectSpec], group: _Group) -> Iterator[Query]:
         first, second = (sign * specs[i].center[axis] for i in ranked[:2])
         if second - first < _CLEAR_DISTANCE:
             continue
-        verdicts = _verdicts(
-            specs, group, ranked[0], f"is {phrase}", dict.fromkeys(group.members, worse)
-        )
+        verdicts = _verdicts(specs, group, ranked[0], f"is {phrase}", dict.fromkeys(group.members, worse))
         for text in (f"the {word} {group.noun}", f"the {group.noun} {phrase}"):
             yield Query(
                 "position",
@@ -265,42 +244,27 @@ def _relation_query(
     fails = dict.fromkeys(group.members, f"is not {phrase}")
     verdicts = list(_verdicts(specs, group, target, f"is {phrase}", fails))
     verdicts[anchor] = "is the one to compare with"
-    return Query(
-        "relation", text, target, f"{text} is", tuple(verdicts), group.members, anchor
-    )
+    return Query("relation", text, target, f"{text} is", tuple(verdicts), group.members, anchor)
 
 
-def _by_side(
-    specs: Sequence[ObjectSpec], group: _Group, anchor: int, name: str
-) -> Iterator[Query]:
+def _by_side(specs: Sequence[ObjectSpec], group: _Group, anchor: int, name: str) -> Iterator[Query]:
     for words, axis, sign in _SIDES:
-        ahead = {
-            i: sign * (specs[i].center[axis] - specs[anchor].center[axis])
-            for i in group.members
-        }
+        ahead = {i: sign * (specs[i].center[axis] - specs[anchor].center[axis]) for i in group.members}
         inside = [i for i, distance in ahead.items() if distance > 0]
-        if len(inside) == 1 and all(
-            abs(distance) >= _CLEAR_DISTANCE for distance in ahead.values()
-        ):
+        if len(inside) == 1 and all(abs(distance) >= _CLEAR_DISTANCE for distance in ahead.values()):
             phrase = f"{words} the {name}"
             text = f"the {group.noun} {phrase}"
             yield _relation_query(specs, group, anchor, inside[0], phrase, text)
 
 
-def _by_distance(
-    specs: Sequence[ObjectSpec], group: _Group, anchor: int, name: str
-) -> Iterator[Query]:
+def _by_distance(specs: Sequence[ObjectSpec], group: _Group, anchor: int, name: str) -> Iterator[Query]:
     if len(group.members) < 2:
         return
-    distance = {
-        i: math.dist(specs[i].center, specs[anchor].center) for i in group.members
-    }
+    distance = {i: math.dist(specs[i].center, specs[anchor].center) for i in group.members}
     ranked = sorted(group.members, key=distance.__getitem__)
     if distance[ranked[1]] >= _CLEAR_DISTANCE_RATIO * distance[ranked[0]]:
         phrase = f"closest to the {name}"
-        yield _relation_query(
-            specs, group, anchor, ranked[0], phrase, f"the {group.noun} {phrase}"
-        )
+        yield _relation_query(specs, group, anchor, ranked[0], phrase, f"the {group.noun} {phrase}")
 
 
 # comparison: "the largest triangle"
@@ -318,11 +282,7 @@ def _comparison(specs: Sequence[ObjectSpec]) -> Iterator[Query]:
             areas = sorted((specs[ranked[0]].area, specs[ranked[1]].area))
             radii = sorted((specs[ranked[0]].radius, specs[ranked[1]].radius))
             same_order = (specs[ranked[0]].radius - specs[ranked[1]].radius) * sign < 0
-            if (
-                areas[1] < _CLEAR_RATIO * areas[0]
-                or radii[1] < 1.15 * radii[0]
-                or not same_order
-            ):
+            if areas[1] < _CLEAR_RATIO * areas[0] or radii[1] < 1.15 * radii[0] or not same_order:
                 continue
             verdicts = _verdicts(
                 specs,
@@ -351,12 +311,8 @@ def _comparison(specs: Sequence[ObjectSpec]) -> Iterator[Query]:
 def _reasoning(specs: Sequence[ObjectSpec]) -> Iterator[Query]:
     everything = tuple(range(len(specs)))
     if len(specs) > 2:
-        yield from _unique_attribute(
-            specs, everything, "color", "the one whose color no other object has"
-        )
-        yield from _unique_attribute(
-            specs, everything, "shape", "the one whose shape no other object has"
-        )
+        yield from _unique_attribute(specs, everything, "color", "the one whose color no other object has")
+        yield from _unique_attribute(specs, everything, "shape", "the one whose shape no other object has")
     yield from _most_corners(specs, everything)
     yield from _same_as(specs)
     yield from _by_use(specs, everything)
@@ -369,10 +325,7 @@ def _unique_attribute(
     unique = [i for i in everything if counts[getattr(specs[i], name)] == 1]
     if len(unique) != 1:
         return
-    verdicts = tuple(
-        f"has a {name} of its own" if i == unique[0] else f"shares its {name}"
-        for i in everything
-    )
+    verdicts = tuple(f"has a {name} of its own" if i == unique[0] else f"shares its {name}" for i in everything)
     yield Query(
         "reasoning",
         text,
@@ -383,9 +336,7 @@ def _unique_attribute(
     )
 
 
-def _most_corners(
-    specs: Sequence[ObjectSpec], everything: tuple[int, ...]
-) -> Iterator[Query]:
+def _most_corners(specs: Sequence[ObjectSpec], everything: tuple[int, ...]) -> Iterator[Query]:
     ranked = sorted(everything, key=lambda i: -specs[i].kind.corners)
     if specs[ranked[0]].kind.corners == specs[ranked[1]].kind.corners:
         return
@@ -409,21 +360,12 @@ def _same_as(specs: Sequence[ObjectSpec]) -> Iterator[Query]:
     for anchor, reference in enumerate(specs):
         for name in ("color", "shape"):
             value = getattr(reference, name)
-            mates = [
-                i
-                for i, spec in enumerate(specs)
-                if i != anchor and getattr(spec, name) == value
-            ]
-            handles = [
-                names for names in _unique_phrases(specs, anchor) if name not in names
-            ]
+            mates = [i for i, spec in enumerate(specs) if i != anchor and getattr(spec, name) == value]
+            handles = [names for names in _unique_phrases(specs, anchor) if name not in names]
             if len(mates) != 1 or not handles or len(specs) < 3:
                 continue
             handle = _phrase(reference, handles[0])
-            verdicts = [
-                f"has the same {name}" if i == mates[0] else f"has another {name}"
-                for i in range(len(specs))
-            ]
+            verdicts = [f"has the same {name}" if i == mates[0] else f"has another {name}" for i in range(len(specs))]
             verdicts[anchor] = "is the one to compare with"
             candidates = tuple(i for i in range(len(specs)) if i != anchor)
             text = f"the other object with the {name} of the {handle}"
@@ -438,16 +380,11 @@ def _same_as(specs: Sequence[ObjectSpec]) -> Iterator[Query]:
             )
 
 
-def _by_use(
-    specs: Sequence[ObjectSpec], everything: tuple[int, ...]
-) -> Iterator[Query]:
+def _by_use(specs: Sequence[ObjectSpec], everything: tuple[int, ...]) -> Iterator[Query]:
     for use in dict.fromkeys(use for spec in specs for use in spec.kind.uses):
         users = [i for i in everything if use in specs[i].kind.uses]
         if len(users) == 1:
-            verdicts = tuple(
-                f"{'serves' if i in users else 'does not serve'} to {use}"
-                for i in everything
-            )
+            verdicts = tuple(f"{'serves' if i in users else 'does not serve'} to {use}" for i in everything)
             text = f"something to {use}"
             yield Query(
                 "reasoning",

@@ -33,9 +33,7 @@ def write_rationale(specs: Sequence[ObjectSpec], query: Query, level: str) -> st
     raise ValueError(f"unknown level '{level}'; choose one of {', '.join(LEVELS)}")
 
 
-def _detailed(
-    specs: Sequence[ObjectSpec], query: Query, listing: str, conclusion: str
-) -> str:
+def _detailed(specs: Sequence[ObjectSpec], query: Query, listing: str, conclusion: str) -> str:
     """Add comparisons, the telling ones first, until the text is long enough and while it is not too long."""
     start, anchor = (
         f"{listing} The query asks for {query.text}.",
@@ -44,17 +42,10 @@ def _detailed(
     close = f"So the {_name(specs[query.target])} is the one."
     reasons: list[str] = []
     rivals = [i for i in query.candidates if i not in (query.target, query.anchor)]
-    rest = [
-        i
-        for i in _reading_order(specs)
-        if i not in (query.target, query.anchor, *rivals)
-    ]
+    rest = [i for i in _reading_order(specs) if i not in (query.target, query.anchor, *rivals)]
     for index in [query.target, *rivals, *rest]:
         reason = f"The {_name(specs[index])} {query.verdicts[index]}."
-        if (
-            _words(" ".join((start, *anchor, *reasons, reason, conclusion)))
-            > _MAX_WORDS
-        ):
+        if _words(" ".join((start, *anchor, *reasons, reason, conclusion))) > _MAX_WORDS:
             break
         reasons.append(reason)
     text = " ".join((start, *anchor, *reasons, conclusion))
@@ -65,17 +56,11 @@ def _mention_candidates(specs: Sequence[ObjectSpec], query: Query) -> str:
     shown = [i for i in _reading_order(specs) if i in query.candidates][:4]
     names = _join(f"the {_name(specs[i])}" for i in shown)
     anchor = _mention_anchor(specs, query)
-    return " ".join(
-        (*anchor, f"In question {'are' if len(shown) > 1 else 'is'} {names}.")
-    )
+    return " ".join((*anchor, f"In question {'are' if len(shown) > 1 else 'is'} {names}."))
 
 
 def _mention_anchor(specs: Sequence[ObjectSpec], query: Query) -> tuple[str, ...]:
-    return (
-        ()
-        if query.anchor is None
-        else (f"Compare with the {_name(specs[query.anchor])}.",)
-    )
+    return () if query.anchor is None else (f"Compare with the {_name(specs[query.anchor])}.",)
 
 
 def _reading_order(specs: Sequence[ObjectSpec]) -> list[int]:
@@ -100,6 +85,4 @@ def _capital(text: str) -> str:
 
 
 def _words(text: str) -> int:
-    return sum(len(word.rstrip(".,:")) != len(word) for word in text.split()) + len(
-        text.split()
-    )
+    return sum(len(word.rstrip(".,:")) != len(word) for word in text.split()) + len(text.split())

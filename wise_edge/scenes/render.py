@@ -59,9 +59,7 @@ def render(specs: tuple[ObjectSpec, ...], side: int, rng: Random) -> Rendering:
         masks[:index, rows, columns] &= ~inside
         masks[index, rows, columns] = inside
         whole.append(int(inside.sum()))
-    visible = tuple(
-        int(mask.sum()) / area for mask, area in zip(masks, whole, strict=True)
-    )
+    visible = tuple(int(mask.sum()) / area for mask, area in zip(masks, whole, strict=True))
     return Rendering(_add_noise(rng, canvas), masks, visible)
 
 
@@ -94,9 +92,7 @@ def _coverage(spec: ObjectSpec, side: int) -> tuple[tuple[int, int], NDArray[np.
     return (top, left), counts
 
 
-def _paint(
-    rng: Random, spec: ObjectSpec, shape: tuple[int, ...], side: int
-) -> NDArray[np.int16]:
+def _paint(rng: Random, spec: ObjectSpec, shape: tuple[int, ...], side: int) -> NDArray[np.int16]:
     """Return the object's own color per pixel, int16, h x w x 3."""
     paint = np.empty((*shape, 3), dtype=np.int16)
     paint[:] = spec.rgb
@@ -129,18 +125,14 @@ def _background(rng: Random, side: int) -> NDArray[np.int16]:
         gray = base + rng.randint(-contrast, contrast)
         values += [min(235, max(20, gray + rng.randint(-tint, tint))) for _ in range(3)]
     small = Image.frombytes("RGB", (cells, cells), bytes(values))
-    return np.asarray(small.resize((side, side), Image.Resampling.BICUBIC)).astype(
-        np.int16
-    )
+    return np.asarray(small.resize((side, side), Image.Resampling.BICUBIC)).astype(np.int16)
 
 
 def _add_noise(rng: Random, canvas: NDArray[np.int16]) -> NDArray[np.uint8]:
     """Add sensor-like noise, the same to all three channels, of random strength."""
     strength = rng.randint(0, 14)
     height, width, _ = canvas.shape
-    noise = np.frombuffer(rng.randbytes(2 * height * width), dtype=np.uint8).reshape(
-        2, height, width
-    )
+    noise = np.frombuffer(rng.randbytes(2 * height * width), dtype=np.uint8).reshape(2, height, width)
     triangular = noise[0].astype(np.int16) - noise[1]
     noisy = canvas + (triangular * strength // 256)[..., None]
     clipped: NDArray[np.uint8] = np.clip(noisy, 0, 255).astype(np.uint8)

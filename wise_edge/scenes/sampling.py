@@ -96,9 +96,7 @@ class Sample:
         return write_rationale(self.scene.objects, self.query, level)
 
 
-def generate(
-    seed: int, side: int = SIDE_PX, family: Family = SHAPES, kind: str | None = None
-) -> Scene:
+def generate(seed: int, side: int = SIDE_PX, family: Family = SHAPES, kind: str | None = None) -> Scene:
     """Make the scene of a seed.
 
     Args:
@@ -114,11 +112,7 @@ def generate(
         specs = lay_out(rng, family)
         if specs is None:
             continue
-        queries = [
-            query
-            for name in ((kind,) if kind else KINDS)
-            for query in find_queries(specs, name)
-        ]
+        queries = [query for name in ((kind,) if kind else KINDS) for query in find_queries(specs, name)]
         if not queries:
             continue
         drawn = render(specs, side, rng)
@@ -130,9 +124,7 @@ def generate(
             return Scene(seed, side, drawn.image, drawn.masks, objects, tuple(queries))
 
 
-def sample(
-    split: str, index: int, side: int = SIDE_PX, family: Family = SHAPES
-) -> Sample:
+def sample(split: str, index: int, side: int = SIDE_PX, family: Family = SHAPES) -> Sample:
     """Return one labelled sample; kinds of queries take turns by index.
 
     Args:
