@@ -17,6 +17,8 @@ Size = tuple[int, int]
 # Squared distances up to 2 * 181**2 fit into 16 bits, which numpy compares sixteen at a time.
 _LARGEST_UINT16_RADIUS = 181
 
+_SLIVER = 4  # how many times the first inscribed circle's radius may exceed the second's
+
 
 def box_iou(a: Box, b: Box) -> float:
     """Intersection over union of two boxes, 0 where they do not meet or have no area.
@@ -139,13 +141,15 @@ def interior_points(mask: NDArray[np.bool_]) -> tuple[Point, Point]:
     """Centres of the two largest inscribed circles of a mask.
 
     The first is the maximum of the distance transform; its open disc is taken out of the mask, and the second is the
-    maximum of what remains. Ties go to the smallest row, then the smallest column.
+    maximum of what remains. Ties go to the smallest row, then the smallest column. Where the second circle has less
+    than a quarter of the first one's radius, it lies in a sliver at the edge, which no prompt should name: the first
+    center is given twice.
 
     Args:
         mask: bool, H x W, at least one pixel set.
 
     Returns:
-        Two points inside the mask, column and row in pixels; twice the same where the first disc covers the mask.
+        Two points inside the mask, column and row in pixels; possibly twice the same.
 
     Raises:
         ValueError: the mask is empty.
@@ -154,7 +158,11 @@ def interior_points(mask: NDArray[np.bool_]) -> tuple[Point, Point]:
     crop = mask[y1:y2, x1:x2]
     column, row, squared_radius = _deepest(crop)
     rest = crop & (_squared_range(y2 - y1, row)[:, None] + _squared_range(x2 - x1, column) >= squared_radius)
-    second_column, second_row = _deepest(rest)[:2] if rest.any() else (column, row)
+    if not rest.any():
+        return (x1 + column, y1 + row), (x1 + column, y1 + row)
+    second_column, second_row, second_squared_radius = _deepest(rest)
+    if _SLIVER**2 * second_squared_radius < squared_radius:
+        second_column, second_row = column, row
     return (x1 + column, y1 + row), (x1 + second_column, y1 + second_row)
 
 

@@ -39,7 +39,11 @@ def completion(sample: Sample, variant: str, rng: Random, size: int) -> str:
 
 
 def target_answer(sample: Sample, size: int) -> Answer:
-    """Return the true box and points in pixels of the `size` x `size` square."""
+    """Return the true box and points in pixels of the `size` x `size` square; rounding leaves the points in the box."""
     source, target = (sample.scene.side, sample.scene.side), (size, size)
-    first, second = (scale_point(point, source, target) for point in sample.points)
-    return Answer(scale_box(sample.box, source, target), (first, second))
+    x1, y1, x2, y2 = scale_box(sample.box, source, target)
+    first, second = (
+        (min(max(x, x1), x2 - 1), min(max(y, y1), y2 - 1))
+        for x, y in (scale_point(point, source, target) for point in sample.points)
+    )
+    return Answer((x1, y1, x2, y2), (first, second))

@@ -85,7 +85,7 @@ def lay_out(rng: Random, family: Family) -> tuple[ObjectSpec, ...] | None:
     placed: list[ObjectSpec] = []
     for _ in range(count):
         drawn = _draw(rng, family, rng.choice(kinds), rng.choice(colors), large_share)
-        spec = _find_room(rng, drawn, placed, 0.8 if crowded else 1.04)
+        spec = _find_room(rng, drawn, placed, 0.62 if crowded else 1.04)
         if spec is None:
             return None
         placed.append(spec)

@@ -16,7 +16,8 @@ from wise_edge.scenes.layout import ObjectSpec
 
 KINDS = ("attribute", "position", "relation", "comparison", "reasoning")
 
-_CLEAR_DISTANCE = 0.07  # of the picture's side
+_CLEAR_DISTANCE = 0.07  # between centers, of the picture's side
+_CLEAR_EDGE = 0.02  # between the outermost edges, of the picture's side
 _CLEAR_RATIO = 1.5  # of areas: stays true when a quarter of the larger shape is hidden
 _CLEAR_DISTANCE_RATIO = 1.3
 
@@ -171,8 +172,9 @@ def _position(specs: Sequence[ObjectSpec]) -> Iterator[Query]:
 def _by_edge(specs: Sequence[ObjectSpec], group: _Group) -> Iterator[Query]:
     for word, phrase, worse, axis, sign in _EDGES:
         ranked = sorted(group.members, key=lambda i: sign * specs[i].center[axis])
-        first, second = (sign * specs[i].center[axis] for i in ranked[:2])
-        if second - first < _CLEAR_DISTANCE:
+        centers = [sign * specs[i].center[axis] for i in ranked]
+        edges = [center - specs[i].radius for center, i in zip(centers, ranked, strict=True)]
+        if centers[1] - centers[0] < _CLEAR_DISTANCE or min(edges[1:]) - edges[0] < _CLEAR_EDGE:
             continue
         verdicts = _verdicts(specs, group, ranked[0], f"is {phrase}", dict.fromkeys(group.members, worse))
         for text in (f"the {word} {group.noun}", f"the {group.noun} {phrase}"):

@@ -14,7 +14,7 @@ from wise_edge.scenes.queries import Query
 LEVELS = ("concise", "medium", "long", "detailed")
 
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six")
-_MIN_WORDS, _MAX_WORDS = 62, 118  # of the detailed text, punctuation counted
+_MIN_WORDS, _MAX_WORDS = 62, 124  # of the detailed text, punctuation counted
 
 
 def write_rationale(specs: Sequence[ObjectSpec], query: Query, level: str) -> str:
