@@ -26,3 +26,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, (present, reason) in DEVICES.items():
             if marker in item.keywords and not present:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders of a policy and a segmenter with random weights."""
+    from tiny_models import save_checkpoints  # torch and transformers: only for the tests that need them
+
+    return save_checkpoints(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle exported from `tiny_checkpoints`."""
+    from wise_edge.export.pipeline import export_bundle
+
+    policy, sam = tiny_checkpoints
+    target = tmp_path_factory.mktemp("bundles") / "tiny"
+    export_bundle(str(policy), str(sam), target, progress=lambda step: None)
+    return target

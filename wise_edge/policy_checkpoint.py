@@ -81,18 +81,26 @@ def load_policy(folder: Path) -> Any:
     """
     torch = require("torch", "export")
     transformers = require("transformers", "export")
+    damaged = require("safetensors", "export").SafetensorError
     logs = transformers.utils.logging
     had_bars = logs.is_progress_bar_enabled()
     logs.disable_progress_bar()
     try:
-        return transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
-        ).eval()
-    except (OSError, RuntimeError, ValueError) as error:
+        model, report = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, ValueError, damaged) as error:
         raise UsageError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     finally:
         if had_bars:
             logs.enable_progress_bar()
+    if missing := sorted(report["missing_keys"]):  # transformers would go on with random numbers
+        raise UsageError(f"{folder} lacks the weight {missing[0]}")
+    return model.eval()
 
 
 class _TokenNames:

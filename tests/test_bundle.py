@@ -1,0 +1,230 @@
+"""A bundle round-trips; whatever was altered, lost or smuggled in is found and named; writing is all or nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wise_edge import bundle as bundles
+from wise_edge.bundle import describe_file, load, staging, write_manifest
+from wise_edge.errors import BundleError, UsageError
+from wise_edge.manifest import SCHEMA_VERSION, Figure, Manifest, PolicySpec, SamSpec
+from wise_edge.prompts import EMBEDDED
+
+POLICY = PolicySpec(
+    family="qwen2_5_vl",
+    input_size=112,
+    patch_size=14,
+    merge_size=2,
+    temporal_patch_size=2,
+    image_mean=(0.5, 0.4, 0.3),
+    image_std=(0.2, 0.2, 0.3),
+    prompts=EMBEDDED,
+    default_variant="wise-s",
+    image_token="<|image_pad|>",
+    eos_tokens=("<|im_end|>",),
+    hidden_size=64,
+    num_layers=2,
+    num_kv_heads=2,
+    head_dim=16,
+    max_positions=256,
+)
+SAM = SamSpec("segment_anything", 64, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
+def make_manifest(folder: Path) -> Manifest:
+    return Manifest(
+        name="tiny",
+        created="2030-01-01T00:00:00+00:00",
+        policy=POLICY,
+        sam=SAM,
+        artefacts=(describe_file(folder, "weights.bin", "policy.decoder", "onnx", "fp16"),),
+        verification=(Figure("policy.decoder, decode", 1.5e-6, 1e-4, "largest difference over largest value"),),
+        provenance={"policy": "embedded"},
+    )
+
+
+def write_bundle(target: Path, content: bytes = b"weights", *, force: bool = False) -> Path:
+    with staging(target, force=force) as folder:
+        (folder / "weights.bin").write_bytes(content)
+        write_manifest(folder, make_manifest(folder))
+    return target
+
+
+def edit_manifest(bundle: Path, **changes: Any) -> None:
+    file = bundle / "bundle.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def edit_artefact(bundle: Path, **changes: Any) -> None:
+    entry = json.loads((bundle / "bundle.json").read_text())["artefacts"][0]
+    edit_manifest(bundle, artefacts=[entry | changes])
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundle")
+
+
+def test_what_is_written_is_read(bundle: Path) -> None:
+    opened = load(bundle, verify_hashes=True)
+
+    assert opened.manifest == make_manifest(bundle)
+    assert opened.file("policy.decoder").read_bytes() == b"weights"
+
+
+def test_a_role_that_is_not_there_is_named(bundle: Path) -> None:
+    with pytest.raises(BundleError, match=r"sam\.encoder"):
+        load(bundle).file("sam.encoder")
+
+
+def test_another_size_is_found_always(bundle: Path) -> None:
+    (bundle / "weights.bin").write_bytes(b"weights, and more")
+
+    with pytest.raises(BundleError, match=r"weights\.bin has 17 bytes"):
+        load(bundle)
+
+
+def test_another_content_of_the_same_size_is_found_on_request(bundle: Path) -> None:
+    (bundle / "weights.bin").write_bytes(b"Weights")
+
+    load(bundle)
+    with pytest.raises(BundleError, match=r"weights\.bin was altered"):
+        load(bundle, verify_hashes=True)
+
+
+def test_a_missing_file_is_named(bundle: Path) -> None:
+    (bundle / "weights.bin").unlink()
+
+    with pytest.raises(BundleError, match=r"weights\.bin is missing"):
+        load(bundle)
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/hostname", "inner/../../secret", "..\\secret"])
+def test_a_path_out_of_the_bundle_is_refused(bundle: Path, path: str) -> None:
+    (bundle.parent / "secret").write_bytes(b"weights")
+    edit_artefact(bundle, path=path)
+
+    with pytest.raises(BundleError, match="outside of the bundle"):
+        load(bundle)
+
+
+def test_a_link_out_of_the_bundle_is_refused(bundle: Path) -> None:
+    (bundle.parent / "secret").write_bytes(b"weights")
+    (bundle / "weights.bin").unlink()
+    (bundle / "weights.bin").symlink_to("../secret")
+
+    with pytest.raises(BundleError, match="outside of the bundle"):
+        load(bundle)
+
+
+def test_a_link_within_the_bundle_is_followed(bundle: Path) -> None:
+    (bundle / "weights.bin").rename(bundle / "real.bin")
+    (bundle / "weights.bin").symlink_to("real.bin")
+
+    assert load(bundle, verify_hashes=True).file("policy.decoder").read_bytes() == b"weights"
+
+
+def test_a_newer_schema_is_refused(bundle: Path) -> None:
+    edit_manifest(bundle, schema_version=SCHEMA_VERSION + 1)
+
+    with pytest.raises(BundleError, match=r"bundle\.json: .*update wise-edge"):
+        load(bundle)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema_version": "1"}', '{"schema_version": 1}'])
+def test_a_manifest_that_is_none_is_refused(bundle: Path, text: str) -> None:
+    (bundle / "bundle.json").write_text(text)
+
+    with pytest.raises(BundleError, match=r"bundle\.json"):
+        load(bundle)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bytes": "7"},
+        {"bytes": True},
+        {"path": None},
+        {"compressed": True},
+    ],
+)
+def test_an_entry_of_another_type_is_refused(bundle: Path, changes: dict[str, Any]) -> None:
+    edit_artefact(bundle, **changes)
+
+    with pytest.raises(BundleError, match=next(iter(changes))):
+        load(bundle)
+
+
+def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is no bundle"):
+        load(tmp_path)
+    with pytest.raises(UsageError, match="not a folder"):
+        load(tmp_path / "nowhere")
+
+
+def test_nothing_is_overwritten_without_force(bundle: Path) -> None:
+    with pytest.raises(UsageError, match="--force"):
+        write_bundle(bundle, b"other")
+
+    assert load(bundle, verify_hashes=True).file("policy.decoder").read_bytes() == b"weights"
+
+
+def test_force_replaces_a_bundle(bundle: Path) -> None:
+    (bundle / "left over").touch()
+
+    write_bundle(bundle, b"other", force=True)
+
+    assert sorted(file.name for file in bundle.iterdir()) == ["bundle.json", "weights.bin"]
+    assert load(bundle, verify_hashes=True).file("policy.decoder").read_bytes() == b"other"
+    assert [entry.name for entry in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_force_does_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+
+    with pytest.raises(UsageError, match="is no bundle"):
+        write_bundle(tmp_path, force=True)
+
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_failure_leaves_nothing_behind(bundle: Path) -> None:
+    with pytest.raises(RuntimeError), staging(bundle, force=True) as folder:
+        (folder / "half").write_bytes(b"written")
+        raise RuntimeError
+
+    assert load(bundle, verify_hashes=True)
+    assert [entry.name for entry in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_the_old_bundle_comes_back_when_the_new_one_cannot_take_its_place(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError("no space")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no space"):
+        write_bundle(bundle, b"other", force=True)
+
+    assert load(bundle, verify_hashes=True).file("policy.decoder").read_bytes() == b"weights"
+    assert [entry.name for entry in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_the_grid_follows_from_the_sizes() -> None:
+    assert POLICY.image_grid == 4
+    assert replace(POLICY, input_size=840).image_grid == 30
+
+
+def test_checkpoints_are_found() -> None:
+    assert bundles.resolve_checkpoint("embedded", "sam").name == "embedded-sam"
+    assert bundles.resolve_checkpoint("/some/folder", "sam") == Path("/some/folder")

@@ -1,0 +1,261 @@
+"""Exported graphs equal their checkpoints, a wrong one does not pass, and nothing is written but a whole bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import safetensors.torch
+import torch
+from tiny_models import make_policy, make_tokenizer
+
+from wise_edge.bundle import load
+from wise_edge.cli.main import main
+from wise_edge.errors import UsageError, VerificationError
+from wise_edge.export import pipeline, policy_onnx, verify
+from wise_edge.export.to_onnx import export_onnx
+from wise_edge.policy_checkpoint import load_policy
+
+
+@pytest.fixture
+def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make exporting a graph an error: what is refused must be refused before."""
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise AssertionError("a graph was exported")
+
+    monkeypatch.setattr(pipeline, "export_onnx", fail)
+
+
+@pytest.mark.parametrize(("size", "window"), [(112, 112), (112, 56), (140, 112)])
+def test_vision_tower_with_constant_windows_equals_the_stock_one(size: int, window: int) -> None:
+    side = size // 14
+    visual = make_policy(make_tokenizer(), window=window).model.visual
+    patches = torch.randn(side * side, 1176, generator=torch.Generator().manual_seed(0))
+
+    with torch.no_grad():
+        ours = policy_onnx.build_vision(visual, side)(patches)
+        stock = visual(patches, grid_thw=torch.tensor([[1, side, side]])).pooler_output
+
+    torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-5)
+
+
+def test_every_case_was_compared_and_agrees(tiny_bundle: Path) -> None:
+    figures = {figure.what: figure for figure in load(tiny_bundle, verify_hashes=True).manifest.verification}
+
+    assert {what for what in figures if "decoder" in what} == {
+        *(
+            f"policy.decoder {arrays}, {case}"
+            for arrays in ("logits", "keys and values")
+            for case in ("prefill, empty past", "decode", "prefill")
+        ),
+        *(f"sam.decoder, box and {count} points" for count in range(4)),
+    }
+    assert {"policy.vision", "policy.embedding", "sam.encoder"} < set(figures)
+    assert all(0 <= figure.value <= figure.tolerance <= 1e-4 for figure in figures.values())
+
+
+def test_signatures_are_the_contract(tiny_bundle: Path) -> None:
+    bundle = load(tiny_bundle)
+    graphs = {role: onnx.load(bundle.file(role)).graph for role in ("policy.decoder", "sam.decoder")}
+
+    assert _shapes(graphs["policy.decoder"].input)["past_value_1"] == [1, 2, "past", 16]
+    assert _shapes(graphs["policy.decoder"].output)["logits"][:2] == [1, "tokens"]
+    assert _shapes(graphs["sam.decoder"].input) == {
+        "image_embeddings": [1, 32, 8, 8],
+        "point_coords": [1, "points", 2],
+        "point_labels": [1, "points"],
+    }
+    assert _shapes(graphs["sam.decoder"].output) == {"low_res_masks": [1, 1, 32, 32], "iou_predictions": [1, 1]}
+
+
+def _shapes(values: Any) -> dict[str, list[int | str]]:
+    return {
+        value.name: [side.dim_param or side.dim_value for side in value.type.tensor_type.shape.dim] for value in values
+    }
+
+
+def test_weights_are_stored_in_half_precision_without_loss(tiny_bundle: Path) -> None:
+    artefacts = load(tiny_bundle).manifest.artefacts
+
+    assert {artefact.precision for artefact in artefacts} == {"fp16", ""}
+
+
+def test_nothing_of_this_machine_is_in_the_files(tiny_bundle: Path) -> None:
+    for file in tiny_bundle.glob("*.onnx"):
+        content = file.read_bytes()
+        assert b"site-packages" not in content
+        assert str(Path(__file__).parent.parent).encode() not in content
+
+
+@pytest.mark.parametrize("part", ["rotary sections", "a weight", "the vision window"])
+def test_a_wrong_graph_does_not_pass(tiny_bundle: Path, tiny_checkpoints: tuple[Path, Path], part: str) -> None:
+    bundle = load(tiny_bundle)
+    model = load_policy(tiny_checkpoints[0])
+    if part == "rotary sections":
+        model.model.language_model.rotary_emb.mrope_section = [2, 1, 5]
+    elif part == "a weight":
+        model.model.language_model.layers[1].self_attn.k_proj.weight.data *= 1.02
+    else:
+        model.model.visual.window_size = 56
+
+    figures = verify.verify_policy(
+        model, bundle.manifest.policy, bundle.file("policy.vision"), bundle.file("policy.decoder")
+    )
+
+    with pytest.raises(VerificationError, match="differ from the checkpoint"):
+        verify.check_figures(list(figures))
+
+
+def test_a_figure_that_is_no_number_does_not_pass() -> None:
+    with pytest.raises(VerificationError, match="nan"):
+        verify.check_figures([verify.Figure("policy.vision", float("nan"), 1e-4, "")])
+
+
+def test_weights_that_half_precision_cannot_hold_stay_whole(tmp_path: Path) -> None:
+    layer = torch.nn.Linear(32, 32)
+
+    precision = export_onnx(layer, (torch.zeros(1, 32),), ["x"], ["y"], tmp_path / "layer.onnx")
+
+    assert precision == "fp32"
+    stored = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "layer.onnx").graph.initializer}
+    assert set(stored.values()) == {onnx.TensorProto.FLOAT}
+
+
+def test_the_same_module_gives_the_same_bytes(tmp_path: Path) -> None:
+    visual = make_policy(make_tokenizer()).model.visual
+    files = [tmp_path / name for name in ("first.onnx", "second.onnx")]
+
+    for file in files:
+        module = policy_onnx.build_vision(visual, 8)
+        export_onnx(module, (torch.zeros(64, 1176),), ["pixel_values"], ["image_embeds"], file)
+
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_the_embedding_is_half_only_where_that_loses_nothing() -> None:
+    model = make_policy(make_tokenizer())
+    assert policy_onnx.embedding_table(model).dtype == np.float16
+
+    model.get_input_embeddings().weight.data[0, 0] = 1 / 3
+    assert policy_onnx.embedding_table(model).dtype == np.float32
+
+
+def test_the_command_writes_a_bundle_and_one_document(
+    tiny_checkpoints: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    policy, sam = tiny_checkpoints
+    stub_graphs(monkeypatch)
+
+    code = main(["export", "--policy", str(policy), "--sam", str(sam), "--out", str(tmp_path / "b"), "--json"])
+
+    out, err = capfd.readouterr()
+    assert code == 0, err
+    assert json.loads(out) == json.loads((tmp_path / "b" / "bundle.json").read_text())
+    assert all(line.endswith("...") for line in err.splitlines())
+
+
+def stub_graphs(monkeypatch: pytest.MonkeyPatch, value: float = 0.0) -> None:
+    """Leave out what takes seconds and is tested above; keep everything around it."""
+
+    def export(module: Any, example: Any, inputs: Any, outputs: Any, path: Path, dynamic: Any = None) -> str:
+        path.write_bytes(b"graph")
+        return "fp16"
+
+    figures = [verify.Figure("policy.vision", value, 1e-4, "")]
+    monkeypatch.setattr(pipeline, "export_onnx", export)
+    monkeypatch.setattr(verify, "verify_policy", lambda *_: figures)
+    monkeypatch.setattr(verify, "verify_sam", lambda *_: figures)
+
+
+def test_a_failed_comparison_writes_nothing(
+    tiny_checkpoints: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    policy, sam = tiny_checkpoints
+    stub_graphs(monkeypatch, value=0.5)
+
+    assert main(["export", "--policy", str(policy), "--sam", str(sam), "--out", str(tmp_path / "b")]) == 5
+
+    assert "policy.vision 0.5" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_target_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["export", "--policy", "embedded", "--sam", "embedded", "--out", "b", "--target", "gguf"]
+
+    assert main(arguments) == 2
+    assert "unknown target 'gguf'; choose onnx" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_graphs")
+@pytest.mark.parametrize("missing", ["policy", "sam"])
+def test_a_missing_checkpoint_is_named(
+    tiny_checkpoints: tuple[Path, Path], tmp_path: Path, missing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = dict(zip(("policy", "sam"), map(str, tiny_checkpoints), strict=True)) | {missing: str(tmp_path / "none")}
+
+    code = main(["export", "--policy", folders["policy"], "--sam", folders["sam"], "--out", str(tmp_path / "b")])
+
+    assert code == 2
+    assert f"--{missing}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("no_graphs")
+def test_a_bundle_is_not_replaced_without_force(
+    tiny_bundle: Path, tiny_checkpoints: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy, sam = map(str, tiny_checkpoints)
+
+    assert main(["export", "--policy", policy, "--sam", sam, "--out", str(tiny_bundle)]) == 2
+    assert "--force" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_graphs")
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("config.json", '{"model_type": "llama"}', "only qwen2_5_vl"),
+        ("prompts.json", "{}", "prompt set"),
+        ("tokenizer.json", "{", "is not JSON"),
+        ("model.safetensors", "weights", "cannot be loaded"),
+    ],
+)
+def test_a_damaged_policy_is_one_line(
+    tiny_checkpoints: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    content: str,
+    words: str,
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny_checkpoints[0], damaged)
+    (damaged / file).write_text(content)
+
+    code = main(["export", "--policy", str(damaged), "--sam", str(tiny_checkpoints[1]), "--out", str(tmp_path / "b")])
+
+    assert code == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_weight_that_is_not_there_is_named(tiny_checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(tiny_checkpoints[0], tmp_path / "damaged")
+    file = tmp_path / "damaged" / "model.safetensors"
+    weights = safetensors.torch.load_file(file)
+    del weights[next(name for name in weights if name.endswith("model.norm.weight"))]
+    safetensors.torch.save_file(weights, file, metadata={"format": "pt"})
+
+    with pytest.raises(UsageError, match=r"lacks the weight .*norm\.weight"):
+        load_policy(tmp_path / "damaged")

@@ -1,0 +1,283 @@
+"""Graphs run like the checkpoints they came from, and what is wrong with a graph or a query is said in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from tiny_models import SAM, SPECIAL, make_policy, make_sam, make_tokenizer
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+
+from wise_edge.bundle import Bundle, load
+from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError
+from wise_edge.metrics import mask_iou
+from wise_edge.policy_checkpoint import load_policy
+from wise_edge.qwen_image import patchify, resize_square
+from wise_edge.runtimes.base import Graph
+from wise_edge.runtimes.graph import CUDA, OnnxGraph
+from wise_edge.runtimes.graph_mask import upsample
+from wise_edge.runtimes.graph_policy import GraphPolicy
+from wise_edge.runtimes.policy_text import PolicyText, image_positions, text_positions
+from wise_edge.runtimes.session import Session
+from wise_edge.runtimes.torch_policy import TorchPolicy
+from wise_edge.scenes import sample
+
+QUERIES = ("the red ring", "la estrella pequeña", "左边的三角形")
+
+
+@dataclass
+class CountingGraph:
+    """A graph that remembers how many tokens each run had."""
+
+    graph: Graph
+    lengths: list[int] = field(default_factory=list)
+
+    def run(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        self.lengths.append(next(iter(arrays.values())).shape[1])
+        return self.graph.run(arrays)
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle: Path) -> Bundle:
+    return load(tiny_bundle)
+
+
+@pytest.fixture(scope="module")
+def decoder(bundle: Bundle) -> CountingGraph:
+    return CountingGraph(OnnxGraph(bundle.file("policy.decoder"), threads=1))
+
+
+@pytest.fixture
+def policy(bundle: Bundle, decoder: CountingGraph) -> GraphPolicy:
+    decoder.lengths.clear()
+    vision = OnnxGraph(bundle.file("policy.vision"), threads=1)
+    files = bundle.file("policy.embedding"), bundle.file("policy.tokenizer")
+    return GraphPolicy("onnx", bundle.manifest.policy, vision, decoder, *files)
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_checkpoints: tuple[Path, Path]) -> Session:
+    return Session.from_checkpoints(*tiny_checkpoints)
+
+
+@pytest.fixture(scope="module")
+def scene() -> npt.NDArray[np.uint8]:
+    return sample("test", 0).scene.image
+
+
+@pytest.mark.parametrize("processor", [Qwen2VLImageProcessor, Qwen2VLImageProcessorPil])
+def test_patches_are_those_of_transformers(processor: Any) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 112, 140, 3), np.uint8)
+
+    stock = processor(min_pixels=56 * 56, max_pixels=140 * 140)(images=list(pictures), return_tensors="np")
+
+    np.testing.assert_allclose(patchify(pictures), stock["pixel_values"], atol=1e-6, rtol=0)
+    np.testing.assert_array_equal(patchify(pictures[1]), patchify(pictures)[80:])
+
+
+def test_a_square_of_the_right_size_is_not_resized(scene: npt.NDArray[np.uint8]) -> None:
+    assert resize_square(scene, scene.shape[0]) is scene
+    assert resize_square(np.zeros((1, 700, 3), np.uint8), 112).shape == (112, 112, 3)
+
+
+def test_pictures_that_patches_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValueError, match="multiples of 28"):
+        patchify(np.zeros((112, 100, 3), np.uint8))
+
+
+def test_positions_are_those_of_transformers() -> None:
+    tokenizer = make_tokenizer()
+    model = make_policy(tokenizer).model
+    ids = torch.tensor([[5] * 7 + [tokenizer.token_to_id("<|image_pad|>")] * 16 + [6] * 9])
+    is_image = (ids == tokenizer.token_to_id("<|image_pad|>")).int()
+    stock, _ = model.get_rope_index(ids, mm_token_type_ids=is_image, image_grid_thw=torch.tensor([[1, 8, 8]]))
+
+    ours = np.concatenate([text_positions(0, 7), image_positions(7, 4), text_positions(7 + 4, 9)], axis=2)
+
+    np.testing.assert_array_equal(ours, stock.numpy())
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_graphs_write_what_the_checkpoint_writes(
+    policy: GraphPolicy, reference: Session, scene: npt.NDArray[np.uint8], query: str
+) -> None:
+    expected = reference.policy.generate(reference.policy.encode(scene), query, "verbose")
+
+    output = policy.generate(policy.encode(scene), query, "verbose")
+
+    assert (output.text, output.finish, output.tokens) == (expected.text, expected.finish, expected.tokens)
+    assert output.tokens.decode_steps > 100
+
+
+def test_the_reference_writes_what_transformers_generates(
+    reference: Session, tiny_checkpoints: tuple[Path, Path], scene: npt.NDArray[np.uint8], bundle: Bundle
+) -> None:
+    spec = bundle.manifest.policy
+    tokenizer = make_tokenizer()
+    ids = tokenizer.encode(spec.prompts.render(QUERIES[0], "answer", 16), add_special_tokens=False).ids
+    tokens = torch.tensor([ids])
+    generated = load_policy(tiny_checkpoints[0]).generate(
+        input_ids=tokens,
+        attention_mask=torch.ones_like(tokens),
+        mm_token_type_ids=(tokens == tokenizer.token_to_id("<|image_pad|>")).int(),
+        pixel_values=torch.from_numpy(patchify(resize_square(scene, 112))),
+        image_grid_thw=torch.tensor([[1, 8, 8]]),
+        max_new_tokens=40,
+        do_sample=False,
+    )
+
+    output = reference.policy.generate(reference.policy.encode(scene), QUERIES[0], "answer")
+
+    assert output.text.startswith(tokenizer.decode(generated[0, len(ids) :].tolist(), skip_special_tokens=False)[:-1])
+
+
+def test_a_further_query_prefills_its_own_words_only(
+    policy: GraphPolicy, decoder: CountingGraph, bundle: Bundle, scene: npt.NDArray[np.uint8]
+) -> None:
+    text = PolicyText(bundle.file("policy.tokenizer"), bundle.manifest.policy)
+    frame = policy.encode(scene)
+    assert decoder.lengths == [len(text.before_image), 16 + len(text.after_image)]
+
+    for query in QUERIES[:2]:
+        decoder.lengths.clear()
+        output = policy.generate(frame, query, "wise-s")
+        assert decoder.lengths[0] == len(text.suffix(query, "wise-s"))
+        assert decoder.lengths[1:] == [1] * output.tokens.decode_steps
+        assert output.tokens.prompt == text.prefix_length + decoder.lengths[0]
+
+
+def test_a_second_picture_prefills_no_system_message(
+    policy: GraphPolicy, decoder: CountingGraph, scene: npt.NDArray[np.uint8]
+) -> None:
+    first = policy.encode(scene)
+    before = policy.generate(first, QUERIES[0], "wise").text
+    decoder.lengths.clear()
+
+    second = policy.encode(scene[::-1].copy())
+
+    assert len(decoder.lengths) == 1
+    assert policy.generate(second, QUERIES[0], "wise").text != before
+    assert policy.generate(first, QUERIES[0], "wise").text == before
+
+
+def test_writing_ends_at_the_answer_at_an_end_token_and_at_the_limit(bundle: Bundle) -> None:
+    text = PolicyText(bundle.file("policy.tokenizer"), bundle.manifest.policy)
+    tokenizer = make_tokenizer()
+    written: list[int] = []
+
+    finishes = [text.accept(written, token, 100) for token in tokenizer.encode("<answer>{}</answer>").ids]
+
+    assert finishes == [None] * (len(finishes) - 1) + ["answer"]
+    assert text.accept(written, tokenizer.token_to_id("<|im_end|>"), 100) == "end"
+    assert text.decode(written) == "<answer>{}</answer>"
+    assert text.accept([1, 2], 3, 3) == "length"
+
+
+def test_rationale_and_answer_are_counted_without_their_tags(bundle: Bundle) -> None:
+    text = PolicyText(bundle.file("policy.tokenizer"), bundle.manifest.policy)
+
+    counts = text.count("<think>abc</think><answer>{12}</answer>", [1, 2], 7)
+
+    assert (counts.rationale, counts.answer, counts.image, counts.decode_steps) == (3, 4, 16, 7)
+
+
+def test_a_query_that_leaves_no_room_for_an_answer_is_refused(
+    policy: GraphPolicy, scene: npt.NDArray[np.uint8]
+) -> None:
+    with pytest.raises(UsageError, match="room for"):
+        policy.generate(policy.encode(scene), "x" * 200, "wise")
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (224, 224), (90, 41), (30, 50), (1, 1), (3, 400), (500, 2)])
+def test_graphs_segment_what_the_checkpoint_segments(
+    bundle: Bundle, reference: Session, shape: tuple[int, int]
+) -> None:
+    session = Session.from_bundle(bundle.directory, policy_backend="onnx", mask_backend="onnx", threads=1)
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    height, width = shape
+    prompt = (width // 4, height // 4, width // 2 + 1, height // 2 + 1), ((width // 3, height // 3),) * 2
+    if min(shape) * SAM.input_size < max(shape) / 2:  # segment-anything itself cannot resize to a side of 0
+        assert session.mask.decode(session.mask.encode(image), *prompt).mask.shape == shape
+        return
+
+    ours = session.mask.decode(session.mask.encode(image), *prompt)
+    stock = reference.mask.decode(reference.mask.encode(image), *prompt)
+
+    assert ours.mask.shape == shape
+    assert mask_iou(ours.mask, stock.mask) >= 0.995
+    assert ours.score == pytest.approx(stock.score, abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (224, 224), (41, 90), (50, 30), (7, 64), (301, 123)])
+def test_upsampling_is_that_of_segment_anything(size: tuple[int, int]) -> None:
+    logits = np.random.default_rng(0).standard_normal((32, 32), np.float32)
+    scale = SAM.input_size / max(size)
+    resized = round(size[0] * scale), round(size[1] * scale)
+
+    ours = upsample(logits, SAM.input_size, resized, size)
+
+    stock = make_sam().postprocess_masks(torch.from_numpy(logits)[None, None], resized[::-1], size[::-1])
+    np.testing.assert_allclose(ours, stock[0, 0].numpy(), atol=1e-4)
+
+
+def test_a_file_that_is_no_graph_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "policy.onnx"
+    file.write_bytes(b"not a graph")
+
+    with pytest.raises(BundleError, match=r"policy\.onnx cannot be loaded"):
+        OnnxGraph(file)
+
+
+def test_a_missing_array_is_one_line(bundle: Bundle) -> None:
+    with pytest.raises(WiseEdgeError, match=r"sam\.encoder\.onnx failed: .*image") as caught:
+        OnnxGraph(bundle.file("sam.encoder")).run({})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_provider_that_is_not_there_is_no_fallback(bundle: Bundle) -> None:
+    with pytest.raises(DeviceError, match="CUDAExecutionProvider"):
+        OnnxGraph(bundle.file("sam.encoder"), CUDA)
+
+
+def test_a_provider_that_drops_to_the_cpu_in_silence_is_found(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    create = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda *args, providers: create(*args, providers=["CPUExecutionProvider"])
+    )
+
+    with pytest.raises(DeviceError, match="CPUExecutionProvider would run instead"):
+        OnnxGraph(bundle.file("sam.encoder"), CUDA)
+
+
+@pytest.mark.parametrize("role", ["policy.embedding", "policy.tokenizer"])
+def test_other_damaged_artefacts_are_named(bundle: Bundle, decoder: CountingGraph, tmp_path: Path, role: str) -> None:
+    files = {name: bundle.file(name) for name in ("policy.embedding", "policy.tokenizer")}
+    files[role] = tmp_path / "damaged.file"
+    files[role].write_bytes(b"{}")
+
+    with pytest.raises(BundleError, match=r"damaged\.file"):
+        GraphPolicy("onnx", bundle.manifest.policy, decoder, decoder, *files.values())
+
+
+def test_a_tokenizer_of_another_policy_is_named(bundle: Bundle, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    text = tokenizer.to_str().replace(SPECIAL[5], "<|picture|>")
+    (tmp_path / "other.json").write_text(text)
+
+    with pytest.raises(BundleError, match=r"other\.json has no token '<\|image_pad\|>'"):
+        PolicyText(tmp_path / "other.json", bundle.manifest.policy)
+
+
+def test_the_torch_policy_names_a_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"config\.json"):
+        TorchPolicy(tmp_path)

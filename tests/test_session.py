@@ -1,0 +1,201 @@
+"""A session maps answers to the picture, reuses what it may, and chooses its backends as dispatch says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from fake_session import FakeMask, FakePolicy, completion
+from hypothesis import given
+from hypothesis import strategies as st
+from test_bundle import POLICY, SAM
+
+from wise_edge.errors import DeviceError, MissingExtraError, UsageError, WiseEdgeError
+from wise_edge.manifest import Artefact, Manifest
+from wise_edge.runtimes.base import BackendChoice, SegmentationResult
+from wise_edge.runtimes.dispatch import ROLES, Device, list_candidates
+from wise_edge.runtimes.session import Session
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (56, 224, 3), np.uint8)
+ONNX = Device(("onnxruntime",), ("CPUExecutionProvider",))
+CUDA = Device(("onnxruntime",), ("CUDAExecutionProvider", "CPUExecutionProvider"))
+TORCH = Device(("torch", "transformers", "segment_anything"), ())
+BARE = Device((), ())
+
+
+def make_session(text: str | None = None) -> tuple[Session, FakePolicy]:
+    policy = FakePolicy() if text is None else FakePolicy(lambda *_: text)
+    choice = BackendChoice("fake", "the test asked for it")
+    return Session(policy, FakeMask(), {"policy": choice, "mask": choice}), policy
+
+
+def make_manifest(*, graphs: bool = True, checkpoints: bool = True) -> Manifest:
+    roles = [role for part in ROLES.values() for role in part] if graphs else []
+    artefacts = tuple(Artefact(role, "onnx", "fp16", role, 1, "") for role in roles)
+    provenance = {"policy": "embedded", "sam": "embedded"} if checkpoints else {}
+    return Manifest("tiny", "", POLICY, SAM, artefacts, (), provenance)
+
+
+def names(manifest: Manifest, device: Device, wish: str = "auto") -> list[str]:
+    return [candidate.backend for candidate in list_candidates(manifest, device, "policy", wish)]
+
+
+def test_answers_are_mapped_to_the_picture() -> None:
+    session, _ = make_session()
+
+    result = session.segment(PICTURE, "  the   ring ", "wise-s")
+
+    assert result.query == "the ring"
+    assert (result.box, result.points) == ((56, 14, 168, 42), ((101, 25), (121, 30)))
+    assert result.mask is not None
+    assert result.mask.shape == PICTURE.shape[:2]
+    assert result.image_size == (224, 56)
+    assert (result.answer_valid, result.reason) == (True, None)
+
+
+def test_phases_sum_up_and_a_known_picture_costs_nothing_again() -> None:
+    session, policy = make_session()
+
+    first = session.segment(PICTURE, "the ring").latency_ms
+    again = session.segment(PICTURE.copy(), "the star").latency_ms
+
+    assert (first.preprocess, first.vision_encode, first.prefill, first.mask_encode) == (2.0, 20.0, 12.0, 30.0)
+    assert (again.preprocess, again.vision_encode, again.prefill, again.mask_encode) == (0.0, 0.0, 7.0, 0.0)
+    assert policy.encoded == 1
+
+
+def test_another_picture_in_the_same_buffer_is_seen() -> None:
+    session, policy = make_session()
+    buffer = PICTURE.copy()
+    session.segment(buffer, "the ring")
+    buffer[0, 0, 0] ^= 1
+
+    assert not session.segment(buffer, "the ring").frame_reused
+    assert not session.segment(np.ascontiguousarray(buffer.reshape(224, 56, 3)), "the ring").frame_reused
+    assert policy.encoded == 3
+
+
+def test_a_picture_that_is_a_view_is_taken() -> None:
+    session, _ = make_session()
+
+    assert session.segment(PICTURE[::-1, ::2], "the ring").answer_valid
+    assert session.segment(PICTURE[::-1, ::2].copy(), "the ring").frame_reused
+
+
+@pytest.mark.parametrize("text", ["", "I see nothing.", "<answer></answer>", '<answer>{"bbox": []}</answer>'])
+def test_an_answer_that_cannot_be_read_is_a_result(text: str) -> None:
+    session, _ = make_session(text)
+
+    result = session.segment(PICTURE, "the ring")
+
+    assert (result.answer_valid, result.text) == (False, text)
+    assert (result.box, result.points, result.mask, result.score) == (None, None, None, None)
+    assert result.reason
+    assert json.loads(json.dumps(result.to_dict()))["mask"] is None
+
+
+def test_what_was_mended_is_in_the_result() -> None:
+    session, _ = make_session(completion(answer="{'bbox': [84, 84, 28, 28], 'points_1': [50, 50]}"))
+
+    result = session.segment(PICTURE, "the ring")
+
+    assert result.answer_valid
+    assert "single quotes" in result.mended
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32), np.zeros((0, 8, 3), np.uint8)]
+)
+def test_an_array_that_is_no_picture_is_refused(image: npt.NDArray[np.uint8]) -> None:
+    session, _ = make_session()
+
+    with pytest.raises(UsageError, match="uint8 RGB"):
+        session.segment(image, "the ring")
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.data())
+def test_masks_round_trip_through_run_lengths(height: int, width: int, data: st.DataObject) -> None:
+    bits = data.draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width))
+    mask = np.array(bits).reshape(height, width)
+    session, _ = make_session()
+    result: SegmentationResult = replace(session.segment(PICTURE, "the ring"), mask=mask)
+
+    coded = json.loads(json.dumps(result.to_dict()))["mask"]
+
+    values = np.arange(len(coded["counts"])) % 2 == 1
+    np.testing.assert_array_equal(np.repeat(values, coded["counts"]).reshape(coded["size"], order="F"), mask)
+
+
+def test_the_result_as_json_has_every_part() -> None:
+    session, _ = make_session()
+
+    data = json.loads(json.dumps(session.segment(PICTURE, "the ring").to_dict()))
+
+    assert data["backends"]["mask"] == {"name": "fake", "reason": "the test asked for it"}
+    assert data["energy_j"] is None
+    assert data["energy_reason"]
+    assert set(data["latency_ms"]) >= {"preprocess", "vision_encode", "prefill", "decode", "mask_encode", "total"}
+    assert set(data["tokens"]) == {"prompt", "image", "rationale", "answer", "forced", "decode_steps"}
+
+
+def test_auto_lists_what_can_run_best_first() -> None:
+    everything = Device((*ONNX.packages, *TORCH.packages), CUDA.providers)
+
+    assert names(make_manifest(), everything) == ["onnx-cuda", "onnx", "torch"]
+    assert names(make_manifest(), ONNX) == ["onnx"]
+    assert names(make_manifest(), TORCH) == ["torch"]
+    assert names(make_manifest(graphs=False), everything) == ["torch"]
+
+
+@pytest.mark.parametrize(
+    ("wish", "device", "graphs", "checkpoints", "error", "words"),
+    [
+        ("onnx", BARE, True, True, MissingExtraError, r"pip install 'wise-edge\[onnx\]'"),
+        ("onnx", TORCH, True, True, MissingExtraError, "onnxruntime"),
+        ("onnx", ONNX, False, True, DeviceError, "--target onnx"),
+        ("onnx-cuda", ONNX, True, True, DeviceError, r"pip install 'wise-edge\[gpu\]'"),
+        ("torch", ONNX, True, True, MissingExtraError, r"pip install 'wise-edge\[export\]'"),
+        ("torch", TORCH, True, False, DeviceError, "no checkpoint"),
+        ("auto", BARE, True, True, MissingExtraError, r"pip install 'wise-edge\[onnx\]'"),
+        ("tensorrt", ONNX, True, True, UsageError, "auto, onnx-cuda, onnx, torch"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_is_no_fallback(
+    wish: str, device: Device, graphs: bool, checkpoints: bool, error: type[WiseEdgeError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        list_candidates(make_manifest(graphs=graphs, checkpoints=checkpoints), device, "policy", wish)
+
+
+def test_a_wish_that_can_be_met_is_the_only_candidate() -> None:
+    assert names(make_manifest(), CUDA, "onnx") == ["onnx"]
+
+
+def test_the_tiny_bundle_opens_on_what_is_asked_for(tiny_bundle: Path) -> None:
+    session = Session.from_bundle(tiny_bundle, policy_backend="onnx", mask_backend="torch", threads=1)
+
+    result = session.segment(PICTURE, "the ring", "answer")
+
+    assert {part: choice.name for part, choice in result.backends.items()} == {"policy": "onnx", "mask": "torch"}
+    assert (session.policy.name, session.mask.name) == ("onnx", "torch")
+
+
+def test_auto_says_what_did_not_start(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    create = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(CUDA.providers))
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda *args, providers: create(*args, providers=["CPUExecutionProvider"])
+    )
+
+    session = Session.from_bundle(tiny_bundle, threads=1)
+
+    assert session.choices["policy"].name == "onnx"
+    assert "onnx-cuda did not start" in session.choices["policy"].reason
+    with pytest.raises(DeviceError):
+        Session.from_bundle(tiny_bundle, policy_backend="onnx-cuda")
