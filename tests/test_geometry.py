@@ -167,8 +167,9 @@ def test_interior_points_are_centres_of_the_largest_circles(mask: NDArray[np.boo
     assert radius == distances.max()
     rows, columns = np.indices(mask.shape)
     rest = mask & ((rows - y1) ** 2 + (columns - x1) ** 2 >= round(radius**2))
-    if rest.any():
-        assert rest[y2, x2] and brute_distances(rest)[y2, x2] == brute_distances(rest).max()
+    second = brute_distances(rest) if rest.any() else np.zeros(mask.shape)
+    if 16 * round(second.max() ** 2) >= round(radius**2):
+        assert rest[y2, x2] and second[y2, x2] == second.max()
     else:
         assert (x2, y2) == (x1, y1)
 

@@ -51,7 +51,7 @@ def digest(split: str, count: int) -> str:
     return sums.hexdigest()[:16]
 
 
-GOLDEN = {"test": "527612a070439a84", "validation": "373350934549db5a", "train": "17956fbafed1b5a5"}
+GOLDEN = {"test": "6f8f559fb7cc7b2c", "validation": "6b8f2ea53995c6eb", "train": "61c23015fb5c13bb"}
 """Change these only together with every committed model and figure."""
 
 
