@@ -1,0 +1,92 @@
+"""SAM's forward pass for many (scene, object) pairs at once, with segment-anything's own weights.
+
+segment-anything's decoder takes one picture a call and runs its upscaling channels-first for all four mask tokens.
+Here the objects of several pictures share one call, upscaling stays channels-last (a transposed convolution whose
+stride is its kernel is a matrix product) and only the single-mask token's mask is made. A test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wise_edge.extras import require
+from wise_edge.training.sam_data import SamBatch
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
+    from torch import Tensor, nn
+
+
+def predict(sam: Sam, batch: SamBatch) -> tuple[Tensor, Tensor]:
+    """Predict the mask of every object of a batch from its prompt.
+
+    Args:
+        sam: the model.
+        batch: B scenes with N objects, pictures of the model's input size.
+
+    Returns:
+        Low-resolution logits, float32 [N, L, L], and predicted IoUs, float32 [N].
+    """
+    torch = require("torch", "train")
+    pixels = torch.from_numpy(batch.images).permute(0, 3, 1, 2).float()
+    embeddings = sam.image_encoder((pixels - sam.pixel_mean) / sam.pixel_std)
+    return decode_objects(sam, embeddings, torch.from_numpy(batch.owners), embed_prompts(sam, batch))
+
+
+def embed_prompts(sam: Sam, batch: SamBatch) -> Tensor:
+    """Embed boxes and points of N objects as segment-anything does; returns float32 [N, tokens, channels]."""
+    torch = require("torch", "train")
+    points = None
+    if batch.points is not None:
+        points = torch.from_numpy(batch.points), torch.ones(batch.points.shape[:2])
+    boxes = None if batch.boxes is None else torch.from_numpy(batch.boxes)
+    sparse: Tensor = sam.prompt_encoder(points, boxes, None)[0]
+    return sparse
+
+
+def decode_objects(sam: Sam, embeddings: Tensor, owners: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
+    """Decode the masks of N objects in B pictures.
+
+    Args:
+        sam: the model.
+        embeddings: image embeddings, float32 [B, C, G, G].
+        owners: picture of each object, int64 [N].
+        sparse: prompt tokens, float32 [N, tokens, C].
+
+    Returns:
+        Logits, float32 [N, 4 * G, 4 * G], and predicted IoUs, float32 [N], of the single-mask output.
+    """
+    torch = require("torch", "train")
+    decoder = sam.mask_decoder
+    output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([output_tokens.expand(len(owners), -1, -1), sparse], dim=1)
+    dense = embeddings + sam.prompt_encoder.no_mask_embed.weight[0][:, None, None]
+    states, image = decoder.transformer(dense[owners], sam.prompt_encoder.get_dense_pe(), tokens)
+    pixels = _upscale(decoder.output_upscaling, image)
+    mask_weights = decoder.output_hypernetworks_mlps[0](states[:, 1])
+    logits = _unfold(pixels @ mask_weights[:, :, None], embeddings.shape[-1])
+    return logits, decoder.iou_prediction_head(states[:, 0])[:, 0]
+
+
+def _upscale(layers: nn.Sequential, image: Tensor) -> Tensor:
+    """[N, G * G, C] -> [N, G * G * 2 * 2 * 2 * 2, C / 8]: sub-pixels (row, column) of each patch, coarse then fine."""
+    functional = require("torch.nn.functional", "train")
+    first, norm, activation, second, last_activation = layers
+    x = _stride_two(first, image)
+    x = functional.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
+    x = last_activation(_stride_two(second, activation(x)))
+    pixels: Tensor = x
+    return pixels
+
+
+def _stride_two(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    channels = layer.weight.shape[0]
+    matrix = layer.weight.permute(0, 2, 3, 1).reshape(channels, -1)
+    y: Tensor = (x @ matrix).view(x.shape[0], 4 * x.shape[1], -1) + layer.bias
+    return y
+
+
+def _unfold(values: Tensor, grid: int) -> Tensor:
+    """[N, G * G * 16, 1], as `_upscale` orders them -> [N, 4 * G, 4 * G]."""
+    x = values.view(-1, grid, grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
+    return x.reshape(-1, 4 * grid, 4 * grid)

@@ -1,0 +1,65 @@
+"""The loss of SAM's training, at half the picture's size.
+
+Logits are interpolated to that size. A pixel that an edge crosses has the covered share as its target, so that the
+logits cross zero where the edge runs. Cross-entropy is averaged over the whole mask and over a band round the edge,
+dice keeps small objects from vanishing, and the predicted IoU follows the real one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wise_edge.extras import require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BAND_PX = 5
+"""Side of the square in which a mask must change for its middle to count as edge, px at half size."""
+
+
+def sam_loss(logits: Tensor, predicted_iou: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """Compute the parts of the loss, each the mean over objects.
+
+    Args:
+        logits: float32 [N, L, L].
+        predicted_iou: float32 [N].
+        masks: truth, bool [N, S, S]; S even.
+
+    Returns:
+        `bce`, `edge`, `dice` and `iou`, float32 scalars; the loss is their sum.
+    """
+    torch = require("torch", "train")
+    functional = require("torch.nn.functional", "train")
+    target = functional.avg_pool2d(masks[:, None].float(), 2)[:, 0]
+    logits = functional.interpolate(logits[:, None], target.shape[1:], mode="bilinear")[:, 0]
+    bce = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    band = _edge_band(target)
+    shares = logits.sigmoid()
+    overlap = (shares * target).sum((1, 2))
+    dice = 1 - (2 * overlap + 1) / (shares.sum((1, 2)) + target.sum((1, 2)) + 1)
+    with torch.no_grad():
+        iou = mask_ious(logits > 0, target > 0.5)
+    return {
+        "bce": bce.mean(),
+        "edge": ((bce * band).sum((1, 2)) / band.sum((1, 2)).clamp(min=1)).mean(),
+        "dice": dice.mean(),
+        "iou": functional.mse_loss(predicted_iou, iou),
+    }
+
+
+def mask_ious(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Return the IoU of each pair of masks, bool [N, H, W], as float32 [N]; 1 where both are empty."""
+    intersection = (predicted & truth).sum((1, 2))
+    union = (predicted | truth).sum((1, 2))
+    ious: Tensor = (intersection + (union == 0)) / union.clamp(min=1)
+    return ious
+
+
+def _edge_band(target: Tensor) -> Tensor:
+    """1 where the target, float32 [N, L, L], changes nearby, else 0."""
+    functional = require("torch.nn.functional", "train")
+    highest = functional.max_pool2d(target, BAND_PX, 1, BAND_PX // 2)
+    lowest = -functional.max_pool2d(-target, BAND_PX, 1, BAND_PX // 2)
+    band: Tensor = (highest - lowest > 0.01).float()
+    return band

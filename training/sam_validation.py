@@ -1,0 +1,64 @@
+"""How well SAM segments scenes, given true boxes and points."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wise_edge.extras import require
+from wise_edge.training.sam_data import SamBatch, make_batch
+from wise_edge.training.sam_forward import predict
+from wise_edge.training.sam_loss import mask_ious
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
+    from torch import Tensor
+
+_SCENES_PER_PASS = 8
+
+
+def validate_sam(sam: Sam, split: str, scenes: int) -> dict[str, Any]:
+    """Segment every object of the first scenes of a split.
+
+    Args:
+        sam: the model.
+        split: "validation" or "test".
+        scenes: how many.
+
+    Returns:
+        `split`, `scenes`, and fractions: under `masks` the mean IoU (`iou`), its tenth percentile (`iou_10th`), the
+        share of masks above 0.5 (`iou_50`) and the mean absolute error of the predicted IoU (`score_error`); under
+        `by_shape` the mean IoU of each shape.
+    """
+    ious: list[float] = []
+    scores: list[float] = []
+    shapes: list[str] = []
+    for start in range(0, scenes, _SCENES_PER_PASS):
+        batch = make_batch(split, range(start, min(start + _SCENES_PER_PASS, scenes)), sam.image_encoder.img_size)
+        iou, score = segment_batch(sam, batch)
+        ious += iou.tolist()
+        scores += score.tolist()
+        shapes += batch.shapes
+    values, names = np.array(ious), np.array(shapes)
+    return {
+        "split": split,
+        "scenes": scenes,
+        "masks": {
+            "iou": round(float(values.mean()), 4),
+            "iou_10th": round(float(np.percentile(values, 10)), 4),
+            "iou_50": round(float((values > 0.5).mean()), 4),
+            "score_error": round(float(np.abs(values - np.array(scores)).mean()), 4),
+        },
+        "by_shape": {str(name): round(float(values[names == name].mean()), 4) for name in np.unique(names)},
+    }
+
+
+def segment_batch(sam: Sam, batch: SamBatch) -> tuple[Tensor, Tensor]:
+    """Return the IoU of every object's mask at the picture's size, and the model's own estimate, float32 [N] each."""
+    torch = require("torch", "train")
+    with torch.no_grad():
+        logits, scores = predict(sam, batch)
+        side = batch.masks.shape[-1]
+        masks = torch.nn.functional.interpolate(logits[:, None], (side, side), mode="bilinear")[:, 0] > 0
+        return mask_ious(masks, torch.from_numpy(batch.masks)), scores

@@ -1,0 +1,197 @@
+"""A small Segment Anything model: its architecture as data, built from segment-anything's own modules.
+
+A checkpoint is a folder with `config.json` (the architecture) and `model.safetensors` (segment-anything's own weight
+names, half precision). Torch is imported only when a model is built.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wise_edge.errors import UsageError
+from wise_edge.extras import require
+from wise_edge.files import atomic_write
+
+if TYPE_CHECKING:
+    from segment_anything.modeling import Sam
+
+MODEL_TYPE = "segment_anything"
+
+
+@dataclass(frozen=True)
+class SamArchitecture:
+    """Widths and sizes of a model. The defaults are the embedded model's."""
+
+    input_size: int = 224
+    """Side of the square input, px."""
+    patch_size: int = 14
+    """Side of a patch, px; the low-resolution mask has four pixels to a patch's side."""
+    encoder_dim: int = 128
+    """Width of the image encoder."""
+    encoder_depth: int = 5
+    """Blocks of the image encoder."""
+    encoder_heads: int = 4
+    """Attention heads of the image encoder."""
+    window_size: int = 8
+    """Side of an attention window, patches."""
+    global_attention: tuple[int, ...] = (1, 4)
+    """Blocks that attend to the whole picture, not to a window."""
+    prompt_dim: int = 128
+    """Channels of the image embedding, and width of the mask decoder."""
+    decoder_depth: int = 2
+    """Blocks of the mask decoder's two-way transformer."""
+    decoder_heads: int = 4
+    """Attention heads of the mask decoder."""
+    decoder_mlp_dim: int = 512
+    """Feed-forward width of the mask decoder."""
+    mask_input_channels: int = 16
+    """Hidden channels of the mask prompt's encoder."""
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """Subtracted from R, G, B in 0..255."""
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    """R, G, B are divided by it."""
+
+    def __post_init__(self) -> None:
+        if self.patch_size < 1 or self.input_size % self.patch_size:
+            raise ValueError(f"patch_size: {self.patch_size} does not divide input_size {self.input_size}")
+        if self.encoder_dim % self.encoder_heads:
+            raise ValueError(f"encoder_heads: {self.encoder_heads} does not divide encoder_dim {self.encoder_dim}")
+        if self.prompt_dim % (2 * self.decoder_heads) or self.prompt_dim % 8:
+            raise ValueError(f"prompt_dim: must be a multiple of 8 and of twice decoder_heads, is {self.prompt_dim}")
+        if any(not 0 <= block < self.encoder_depth for block in self.global_attention):
+            raise ValueError(f"global_attention: blocks are 0 to {self.encoder_depth - 1}")
+
+    @property
+    def grid(self) -> int:
+        """Side of the image embedding, patches."""
+        return self.input_size // self.patch_size
+
+    @property
+    def low_res_size(self) -> int:
+        """Side of the low-resolution masks, px."""
+        return 4 * self.grid
+
+
+def build_sam(architecture: SamArchitecture) -> Sam:
+    """Build a model with random weights.
+
+    Args:
+        architecture: widths and sizes.
+
+    Returns:
+        segment-anything's `Sam`, float32, on the CPU, in evaluation mode. Its encoder takes float32 [B, 3, S, S],
+        normalized, and gives image embeddings float32 [B, prompt_dim, grid, grid]; its decoder gives low-resolution
+        logits float32 [N, 1, 4 * grid, 4 * grid] and predicted IoUs [N, 1]. Only the single-mask output (mask
+        token 0, `multimask_output=False`) is meant to be used.
+
+    Raises:
+        MissingExtraError: torch or segment-anything is not installed.
+    """
+    torch = require("torch", "export")
+    modeling = require("segment_anything.modeling", "export")
+    a = architecture
+    sam: Sam = modeling.Sam(
+        image_encoder=modeling.ImageEncoderViT(
+            img_size=a.input_size,
+            patch_size=a.patch_size,
+            embed_dim=a.encoder_dim,
+            depth=a.encoder_depth,
+            num_heads=a.encoder_heads,
+            out_chans=a.prompt_dim,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            window_size=a.window_size,
+            global_attn_indexes=a.global_attention,
+        ),
+        prompt_encoder=modeling.PromptEncoder(
+            embed_dim=a.prompt_dim,
+            image_embedding_size=(a.grid, a.grid),
+            input_image_size=(a.input_size, a.input_size),
+            mask_in_chans=a.mask_input_channels,
+        ),
+        mask_decoder=modeling.MaskDecoder(
+            transformer_dim=a.prompt_dim,
+            transformer=modeling.TwoWayTransformer(
+                depth=a.decoder_depth,
+                embedding_dim=a.prompt_dim,
+                num_heads=a.decoder_heads,
+                mlp_dim=a.decoder_mlp_dim,
+            ),
+            iou_head_hidden_dim=a.prompt_dim,
+        ),
+        pixel_mean=list(a.pixel_mean),
+        pixel_std=list(a.pixel_std),
+    )
+    return sam.eval()
+
+
+def save_sam(sam: Sam, architecture: SamArchitecture, folder: Path) -> None:
+    """Write a checkpoint folder; files that exist are replaced, each at once.
+
+    Args:
+        sam: the model; its weights are rounded to half precision in the file.
+        architecture: what it was built from.
+        folder: made if it does not exist.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    safetensors = require("safetensors.torch", "export")
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().half().contiguous() for name, tensor in sam.state_dict().items()}
+    atomic_write(folder / "model.safetensors", safetensors.save(state, metadata={"format": "pt"}), force=True)
+    text = json.dumps({"model_type": MODEL_TYPE, **asdict(architecture)}, indent=2) + "\n"
+    atomic_write(folder / "config.json", text.encode(), force=True)
+
+
+def load_sam(folder: Path) -> Sam:
+    """Load a checkpoint folder.
+
+    Args:
+        folder: holds `config.json` and `model.safetensors`.
+
+    Returns:
+        The model of `build_sam` with the folder's weights, float32, in evaluation mode.
+
+    Raises:
+        UsageError: a file is missing or does not fit; the line names it.
+        MissingExtraError: torch, safetensors or segment-anything is not installed.
+    """
+    safetensors = require("safetensors.torch", "export")
+    sam = build_sam(read_architecture(folder))
+    path = folder / "model.safetensors"
+    try:
+        state = safetensors.load(path.read_bytes())
+        sam.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (RuntimeError, require("safetensors", "export").SafetensorError) as error:
+        raise UsageError(f"{path} does not hold the weights of {folder / 'config.json'}") from error
+    return sam
+
+
+def read_architecture(folder: Path) -> SamArchitecture:
+    """Read the architecture of a checkpoint folder.
+
+    Raises:
+        UsageError: `config.json` is missing, is not JSON or is not a segment-anything config of this project.
+    """
+    path = folder / "config.json"
+    try:
+        config: Any = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON; export or train the model again") from error
+    if not isinstance(config, dict) or config.pop("model_type", None) != MODEL_TYPE:
+        raise UsageError(f'{path} is not the config of a SAM checkpoint: no "model_type": "{MODEL_TYPE}"')
+    if unknown := set(config) - {field.name for field in fields(SamArchitecture)}:
+        raise UsageError(f"{path}: unknown key {sorted(unknown)[0]!r}")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    try:
+        return SamArchitecture(**values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path}: {error}") from error
