@@ -92,12 +92,8 @@ def _respond(
     model: Any, tokenizer: Tokenizer, prefix: Prefix, config: SftConfig, samples: list[Sample], variant: str
 ) -> list[list[int]]:
     torch = require("torch", "train")
-    images = torch.from_numpy(
-        np.stack([resize_square(item.scene.image, config.model.image_size) for item in samples])
-    )
-    prompts = [
-        [*prefix.ids, *tokenizer.encode(EMBEDDED.suffix(item.request, variant)).ids] for item in samples
-    ]
+    images = torch.from_numpy(np.stack([resize_square(item.scene.image, config.model.image_size) for item in samples]))
+    prompts = [[*prefix.ids, *tokenizer.encode(EMBEDDED.suffix(item.request, variant)).ids] for item in samples]
     end = tokenizer.token_to_id("<|im_end|>")
     return generate(model, prefix, images, prompts, end, config.max_new_tokens)
 
