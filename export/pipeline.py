@@ -18,7 +18,7 @@ from wise_edge.export.to_onnx import export_onnx
 from wise_edge.extras import require
 from wise_edge.manifest import Artefact, Figure, Manifest, PolicySpec, SamSpec
 from wise_edge.policy_checkpoint import load_policy, read_policy_spec
-from wise_edge.sam_model import load_sam, read_architecture
+from wise_edge.sam_model import SamArchitecture, load_sam, read_architecture
 
 TARGETS = ("onnx",)
 
@@ -133,18 +133,8 @@ def _export_sam(folder: Path, out: Path, progress: Progress) -> tuple[SamSpec, l
     encoder_file = out / "sam.encoder.onnx"
     encoder = export_onnx(sam.image_encoder, (image,), ["image"], ["image_embeddings"], encoder_file)
     progress("exporting the segmenter's mask decoder")
-    embeddings = torch.zeros(1, architecture.prompt_dim, architecture.grid, architecture.grid)
-    prompt = torch.zeros(1, 4, 2), torch.tensor([[1.0, 1.0, 2.0, 3.0]])
-    count = torch.export.Dim("points", min=2, max=64)
     decoder_file = out / "sam.decoder.onnx"
-    decoder = export_onnx(
-        sam_onnx.build_decoder(sam),
-        (embeddings, *prompt),
-        ["image_embeddings", "point_coords", "point_labels"],
-        ["low_res_masks", "iou_predictions"],
-        decoder_file,
-        dynamic=({}, {1: count}, {1: count}),
-    )
+    decoder = _export_mask_decoder(sam, architecture, decoder_file)
     progress("comparing the segmenter's graphs with torch")
     figures = list(verify.verify_sam(sam, spec, encoder_file, decoder_file))
     artefacts = [
@@ -152,6 +142,21 @@ def _export_sam(folder: Path, out: Path, progress: Progress) -> tuple[SamSpec, l
         describe_file(out, decoder_file.name, "sam.decoder", "onnx", decoder),
     ]
     return spec, artefacts, figures
+
+
+def _export_mask_decoder(sam: Any, architecture: SamArchitecture, file: Path) -> str:
+    torch = require("torch", "export")
+    embeddings = torch.zeros(1, architecture.prompt_dim, architecture.grid, architecture.grid)
+    coords, labels = torch.zeros(1, 4, 2), torch.tensor([[1.0, 1.0, 2.0, 3.0]])
+    points = torch.export.Dim("points", min=2, max=64)
+    return export_onnx(
+        sam_onnx.build_decoder(sam),
+        (embeddings, coords, labels),
+        ["image_embeddings", "point_coords", "point_labels"],
+        ["low_res_masks", "iou_predictions"],
+        file,
+        dynamic=({}, {1: points}, {1: points}),
+    )
 
 
 def _provenance(name: str, folder: Path, part: str) -> dict[str, str]:
