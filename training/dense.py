@@ -81,7 +81,7 @@ def dense_scores(outputs: Tensor, classes: Tensor, boxes: Tensor) -> DenseScores
 
 
 def _split(outputs: Tensor) -> Any:
-    return outputs.split([1, *(len(values) for values in ATTRIBUTES.values()), 4], dim=-1)
+    return outputs.float().split([1, *(len(values) for values in ATTRIBUTES.values()), 4], dim=-1)
 
 
 def _box_loss(predicted: Tensor, truth: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Muon in float32: momentum whose matrices are orthogonalised by Newton-Schulz iterations.
+"""Muon: momentum whose matrices are orthogonalised by Newton-Schulz iterations in bfloat16.
 
 After https://kellerjordan.github.io/posts/muon/ with the update scale of https://arxiv.org/abs/2502.16982. Matrices
 of one shape are stacked, so a step costs a few batched products and no loop over parameters.
@@ -80,8 +80,8 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
     a, b, c = NEWTON_SCHULZ
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices if wide else matrices.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
     for _ in range(iterations):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x if wide else x.mT
+    return (x if wide else x.mT).float()

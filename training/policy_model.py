@@ -140,17 +140,16 @@ def encode_images(model: Any, patches: Tensor) -> Tensor:
         float32 [B, N / 4, hidden], merged image tokens in row-major order.
     """
     torch = require("torch", "train")
-    functional = torch.nn.functional
     visual = model.model.visual
     batch, count, _ = patches.shape
     kernel = visual.patch_embed.proj.weight.sum(dim=2).flatten(1)
-    hidden = functional.linear(patches, kernel)
+    hidden = torch.nn.functional.linear(patches, kernel)
     cos, sin = _vision_rotary(visual, count)
     for block in visual.blocks:
         attention = block.attn
         qkv = attention.qkv(_rms_norm(hidden, block.norm1))
         query, key, value = qkv.view(batch, count, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = functional.scaled_dot_product_attention(_rotate(query, cos, sin), _rotate(key, cos, sin), value)
+        mixed = _attend(_rotate(query, cos, sin), _rotate(key, cos, sin), value, torch.zeros(1))
         hidden = hidden + attention.proj(mixed.transpose(1, 2).flatten(2))
         hidden = hidden + _feed_forward(block.mlp, _rms_norm(hidden, block.norm2))
     merged = _rms_norm(hidden, visual.merger.ln_q).view(batch, count // MERGE**2, -1)
@@ -233,9 +232,10 @@ def run_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         float32 [B, T, hidden].
     """
     torch = require("torch", "train")
+    length = hidden.shape[1]
+    mask = torch.full((length, length), -1e30).triu(1)
     query, key, value = project_qkv(layer, hidden, cos, sin)
-    mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-    return finish_layer(layer, hidden, mixed)
+    return finish_layer(layer, hidden, _attend(query, key, value, mask))
 
 
 def project_qkv(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -263,9 +263,33 @@ def logits_of(model: Any, hidden: Tensor) -> Tensor:
     return torch.nn.functional.linear(_rms_norm(hidden, text.norm), text.embed_tokens.weight)
 
 
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Attend with plain products: in bfloat16 on a CPU the fused kernel's backward is ten times slower.
+
+    Args:
+        query: [B, heads, T, head_dim].
+        key: [B, kv_heads, T, head_dim].
+        value: Like `key`.
+        bias: float32, added to the scores; [T, T] or [1].
+
+    Returns:
+        [B, heads, T, head_dim].
+    """
+    torch = require("torch", "train")
+    batch, heads, length, width = query.shape
+    shared = heads // key.shape[1]
+    key, value = key.flatten(0, 1), value.flatten(0, 1)
+    query = (query * width**-0.5).reshape(len(key), shared * length, width).to(value.dtype)
+    bias = bias.repeat(shared, 1) if bias.ndim == 2 else bias[:, None]
+    scores = torch.baddbmm(bias.to(value.dtype).expand(len(key), shared * length, length), query, key.to(value.dtype).mT)
+    return torch.bmm(torch.softmax(scores, dim=-1), value).view(batch, heads, length, width)
+
+
 def _rms_norm(hidden: Tensor, norm: Any) -> Tensor:
     torch = require("torch", "train")
-    return torch.nn.functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
+    normed = torch.nn.functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
+    # Cast once here, or autocast would do it again for every projection that reads it.
+    return normed.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else normed
 
 
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

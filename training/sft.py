@@ -160,7 +160,8 @@ class Trainer:
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
         torch, options = self._torch, self._config.optimizer
-        losses = self._losses(batch)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._config.bfloat16):
+            losses = self._losses(batch)
         total = sum(weight * loss for weight, loss in losses.values())
         total.backward()
         groups = [*self.model.parameters(), *self._heads.parameters()]
@@ -218,7 +219,7 @@ class Trainer:
         torch = self._torch
         target = weights[:, 1:] > 0
         logits = logits_of(self.model, hidden[:, :-1][target])
-        losses = torch.nn.functional.cross_entropy(logits, ids[:, 1:][target], reduction="none")
+        losses = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][target], reduction="none")
         share = weights[:, 1:][target]
         return (losses * share).sum() / share.sum()
 

@@ -115,8 +115,10 @@ class SftConfig:
     """Upper bound of the tokenizer's size, special tokens included."""
     tokenizer_samples: int = 20000
     """Texts that the tokenizer is trained on."""
-    threads: int = 2
+    threads: int = 1
     """Torch threads."""
+    bfloat16: bool = True
+    """Multiply matrices in bfloat16; weights, sums and losses stay float32."""
     ema_decay: float = 0.998
     """Decay of the averaged weights that are validated and saved."""
     checkpoint_every: int = 500
