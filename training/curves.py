@@ -33,7 +33,7 @@ def draw_curves(folder: Path) -> None:
 
 
 def _draw_losses(axes: Any, records: list[dict[str, Any]]) -> None:
-    for name in ("tower", "language", "text"):
+    for name in ("tower", "language", "text", "bce", "edge", "dice"):
         points = [(record["step"], record[name]) for record in records if name in record]
         if points:
             axes.plot(*zip(*points, strict=True), label=name)

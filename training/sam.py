@@ -11,7 +11,6 @@ import json
 import math
 import signal
 import sys
-import time
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from wise_edge.training.sam_data import SamBatch, stream_batches
 from wise_edge.training.sam_forward import predict
 from wise_edge.training.sam_loss import sam_loss
 from wise_edge.training.sam_validation import validate_sam
+from wise_edge.training.step_log import StepLog, append_record
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -103,25 +103,32 @@ class SamTrainer:
     def _loop(self) -> None:
         config = self._config
         if self._step < config.steps:
-            window = _Window(self._out / "train.jsonl", config, self._seconds)
-            for batch in stream_batches(config, self._step):
-                parts = self._train_step(batch)
-                self._step += 1
-                self._seconds = window.add(self._step, parts, len(batch.masks))
-                if self._stopped or self._step % config.checkpoint_every == 0:
-                    self._checkpoint()
-                if self._stopped:
-                    print(f"stopped after step {self._step}; go on with --resume", file=sys.stderr)
-                    return
-                if self._step % config.validate_every == 0 and self._step < config.steps:
-                    self._record(validate_sam(self.model, "validation", config.validate_scenes))
+            log = StepLog(self._out / "train.jsonl", config.steps, config.log_every, self._step, self._seconds)
+            with log:
+                self._take_steps(log)
             self._checkpoint()
+        if self._stopped:
+            print(f"stopped after step {self._step}; go on with --resume", file=sys.stderr)
+            return
         self._record(validate_sam(load_sam(self._out / "sam"), "test", config.final_scenes))
 
+    def _take_steps(self, log: StepLog) -> None:
+        config = self._config
+        for batch in stream_batches(config, self._step):
+            parts = self._train_step(batch)
+            self._step += 1
+            self._seconds = log.add(self._step, parts, len(batch.masks))
+            if self._stopped:
+                return
+            if self._step % config.checkpoint_every == 0:
+                self._checkpoint()
+            if self._step % config.validate_every == 0 and self._step < config.steps:
+                self._record(validate_sam(self.model, "validation", config.validate_scenes))
+
     def _train_step(self, batch: SamBatch) -> dict[str, float]:
-        masks = require("torch", "train").from_numpy(batch.masks)
-        losses = sam_loss(*predict(self.model, batch), masks)
-        sum(losses.values()).backward()
+        torch = require("torch", "train")
+        losses = sam_loss(*predict(self.model, batch), torch.from_numpy(batch.masks))
+        torch.stack(list(losses.values())).sum().backward()
         return {name: float(loss.detach()) for name, loss in losses.items()} | self._update()
 
     def _update(self) -> dict[str, float]:
@@ -136,7 +143,6 @@ class SamTrainer:
             group["lr"] = config.adamw_lr * share
         self._muon.step(config.muon_lr * share)
         self._adamw.step()
-        self._adamw.zero_grad()
         for parameter in self._trained:
             parameter.grad = None
         return {"lr": share, "norm": norm}
@@ -148,7 +154,7 @@ class SamTrainer:
 
     def _record(self, figures: dict[str, Any]) -> None:
         record = {"step": self._step, **figures}
-        _append(self._out / "validation.jsonl", record)
+        append_record(self._out / "validation.jsonl", record)
         print(f"validation {json.dumps(record)}", file=sys.stderr, flush=True)
         draw_curves(self._out)
 
@@ -167,40 +173,3 @@ def lr_share(config: SamConfig, step: int) -> float:
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     left = min(1.0, (config.steps - step) / max(1, config.decay_steps))
     return warm * left
-
-
-class _Window:
-    """Means over the last steps, appended to the log and shown as a line."""
-
-    def __init__(self, path: Path, config: SamConfig, seconds: float) -> None:
-        self._path = path
-        self._config = config
-        self._sums: dict[str, float] = {}
-        self._steps = self._objects = 0
-        self._origin = time.monotonic() - seconds
-        self._started = time.monotonic()
-
-    def add(self, step: int, parts: dict[str, float], objects: int) -> float:
-        """Count one step in; returns the seconds of training so far."""
-        for name, value in parts.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._steps += 1
-        self._objects += objects
-        now = time.monotonic()
-        if step % self._config.log_every == 0:
-            record = {
-                "step": step,
-                **{name: round(value / self._steps, 4) for name, value in self._sums.items()},
-                "masks_per_s": round(self._objects / (now - self._started), 1),
-                "seconds": round(now - self._origin, 1),
-            }
-            _append(self._path, record)
-            figures = " ".join(f"{key} {value}" for key, value in record.items() if key != "step")
-            print(f"step {step}/{self._config.steps} {figures}", file=sys.stderr, flush=True)
-            self._sums, self._steps, self._objects, self._started = {}, 0, 0, now
-        return now - self._origin
-
-
-def _append(path: Path, record: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")

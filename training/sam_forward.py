@@ -74,16 +74,15 @@ def _upscale(layers: nn.Sequential, image: Tensor) -> Tensor:
     first, norm, activation, second, last_activation = layers
     x = _stride_two(first, image)
     x = functional.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
-    x = last_activation(_stride_two(second, activation(x)))
-    pixels: Tensor = x
+    pixels: Tensor = last_activation(_stride_two(second, activation(x)))
     return pixels
 
 
-def _stride_two(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    channels = layer.weight.shape[0]
-    matrix = layer.weight.permute(0, 2, 3, 1).reshape(channels, -1)
-    y: Tensor = (x @ matrix).view(x.shape[0], 4 * x.shape[1], -1) + layer.bias
-    return y
+def _stride_two(layer: nn.Module, x: Tensor) -> Tensor:
+    """A transposed convolution of kernel and stride 2, [N, P, C] -> [N, P * 2 * 2, C']."""
+    weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+    y = x @ weight.permute(0, 2, 3, 1).reshape(x.shape[-1], -1)
+    return y.view(x.shape[0], 4 * x.shape[1], -1) + bias
 
 
 def _unfold(values: Tensor, grid: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A small Segment Anything model: its architecture as data, built from segment-anything's own modules.
+"""A Segment Anything model: its architecture as data, built from segment-anything's own modules.
 
 A checkpoint is a folder with `config.json` (the architecture) and `model.safetensors` (segment-anything's own weight
 names, half precision). Torch is imported only when a model is built.
@@ -40,6 +40,8 @@ class SamArchitecture:
     """Side of an attention window, patches."""
     global_attention: tuple[int, ...] = (1, 4)
     """Blocks that attend to the whole picture, not to a window."""
+    relative_positions: bool = False
+    """Whether attention in the image encoder adds relative positions, as in the published models."""
     prompt_dim: int = 128
     """Channels of the image embedding, and width of the mask decoder."""
     decoder_depth: int = 2
@@ -103,6 +105,7 @@ def build_sam(architecture: SamArchitecture) -> Sam:
             num_heads=a.encoder_heads,
             out_chans=a.prompt_dim,
             norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            use_rel_pos=a.relative_positions,
             window_size=a.window_size,
             global_attn_indexes=a.global_attention,
         ),
@@ -190,7 +193,7 @@ def read_architecture(folder: Path) -> SamArchitecture:
         raise UsageError(f'{path} is not the config of a SAM checkpoint: no "model_type": "{MODEL_TYPE}"')
     if unknown := set(config) - {field.name for field in fields(SamArchitecture)}:
         raise UsageError(f"{path}: unknown key {sorted(unknown)[0]!r}")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
     try:
         return SamArchitecture(**values)
     except (TypeError, ValueError) as error:

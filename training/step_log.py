@@ -1,0 +1,98 @@
+"""The log of a training loop: means of a window of steps, as JSONL, a line on stderr and a progress bar."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_BAR_FIGURES = 60  # characters of figures beside the bar
+
+
+class StepLog:
+    """Means over each window of steps; a context manager, which shows a bar if stderr is a terminal.
+
+    Args:
+        path: JSONL file that records are appended to.
+        steps: total of the training.
+        every: steps of a window.
+        step: steps done before.
+        seconds: time spent on them, s.
+    """
+
+    def __init__(self, path: Path, steps: int, every: int, step: int, seconds: float) -> None:
+        self._path = path
+        self._steps = steps
+        self._every = every
+        self._origin = time.monotonic() - seconds
+        self._bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task("", total=steps, completed=step)
+        self._reset()
+
+    def __enter__(self) -> StepLog:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def _reset(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._count = self._samples = 0
+        self._started = time.monotonic()
+
+    def add(self, step: int, parts: dict[str, float], samples: int) -> float:
+        """Count one step in.
+
+        Args:
+            step: steps done, this one included.
+            parts: what is averaged; the same keys in every step of a window.
+            samples: samples of the step.
+
+        Returns:
+            Seconds of training so far.
+        """
+        for name, value in parts.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
+        self._samples += samples
+        self._bar.update(self._task, completed=step)
+        if step % self._every == 0:
+            self._write(step)
+            self._reset()
+        return time.monotonic() - self._origin
+
+    def _write(self, step: int) -> None:
+        now = time.monotonic()
+        means = {name: round(value / self._count, 4) for name, value in self._sums.items()}
+        speed = {
+            "samples_per_s": round(self._samples / (now - self._started), 1),
+            "seconds": round(now - self._origin, 1),
+        }
+        append_record(self._path, {"step": step, **means, **speed})
+        figures = " ".join(f"{name} {value}" for name, value in (means | speed).items())
+        if self._bar.disable:
+            print(f"step {step}/{self._steps} {figures}", file=sys.stderr, flush=True)
+        else:
+            self._bar.update(self._task, description=figures[:_BAR_FIGURES])
+
+
+def append_record(path: Path, record: dict[str, Any]) -> None:
+    """Append one line to a JSONL file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
