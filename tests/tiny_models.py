@@ -28,6 +28,7 @@ SPECIAL = (
     "<|video_pad|>",
 )
 SAM = SamArchitecture(
+    relative_positions=True,
     input_size=64, patch_size=8, encoder_dim=32, encoder_depth=2, encoder_heads=2, window_size=3, global_attention=(1,),
     prompt_dim=32, decoder_heads=2, decoder_mlp_dim=32,
 )  # fmt: skip
