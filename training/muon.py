@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are orthogonalised by Newton-Schulz iterations in bfloat16.
+"""Muon: momentum whose matrices are orthogonalised by Newton-Schulz iterations.
 
 After https://kellerjordan.github.io/posts/muon/ with the update scale of https://arxiv.org/abs/2502.16982. Matrices
 of one shape are stacked, so a step costs a few batched products and no loop over parameters.
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.extras import require
+from wise_edge.training.precision import product_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +81,7 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
     a, b, c = NEWTON_SCHULZ
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices if wide else matrices.mT
-    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).bfloat16()
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(product_dtype())
     for _ in range(iterations):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

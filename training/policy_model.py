@@ -143,7 +143,7 @@ def encode_images(model: Any, patches: Tensor) -> Tensor:
     visual = model.model.visual
     batch, count, _ = patches.shape
     kernel = visual.patch_embed.proj.weight.sum(dim=2).flatten(1)
-    hidden = torch.nn.functional.linear(patches, kernel)
+    hidden = torch.nn.functional.linear(patches, kernel).float()  # the residual stream is never rounded
     cos, sin = _vision_rotary(visual, count)
     for block in visual.blocks:
         attention = block.attn
@@ -153,7 +153,7 @@ def encode_images(model: Any, patches: Tensor) -> Tensor:
         hidden = hidden + attention.proj(mixed.transpose(1, 2).flatten(2))
         hidden = hidden + _feed_forward(block.mlp, _rms_norm(hidden, block.norm2))
     merged = _rms_norm(hidden, visual.merger.ln_q).view(batch, count // MERGE**2, -1)
-    return visual.merger.mlp(merged)
+    return visual.merger.mlp(merged).float()
 
 
 def _vision_rotary(visual: Any, count: int) -> tuple[Tensor, Tensor]:

@@ -118,9 +118,11 @@ class SftConfig:
     threads: int = 1
     """Torch threads."""
     bfloat16: bool = True
-    """Multiply matrices in bfloat16; weights, sums and losses stay float32."""
+    """Multiply matrices in bfloat16 where the CPU can; weights, sums and losses stay float32."""
     ema_decay: float = 0.998
     """Decay of the averaged weights that are validated and saved."""
+    log_every: int = 50
+    """Steps between lines of the log."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     validate_every: int = 1000

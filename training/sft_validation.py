@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from wise_edge.training.sft_data import dense_targets
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from torch import Tensor
 
 _CHUNK = 64
 
@@ -29,18 +31,19 @@ def load_validation(count: int) -> list[Sample]:
     return [sample("validation", index) for index in range(count)]
 
 
-def validate_dense(run: Any, samples: list[Sample]) -> dict[str, Any]:
+def validate_dense(run: Callable[[Tensor], list[Tensor]], samples: list[Sample], size: int) -> dict[str, Any]:
     """Score the dense heads.
 
     Args:
         run: a function from uint8 pictures [B, S, S, 3] to the outputs of both heads.
         samples: what to score them on.
+        size: side of the resized square S, px.
 
     Returns:
         For each head: presence, an accuracy for each attribute, and the box error as a fraction of the side.
     """
     torch = require("torch", "train")
-    images = torch.from_numpy(np.stack([resize_square(item.scene.image, 112) for item in samples]))
+    images = torch.from_numpy(np.stack([resize_square(item.scene.image, size) for item in samples]))
     with torch.inference_mode():
         outputs = run(images)
     side = int(outputs[0].shape[1] ** 0.5)

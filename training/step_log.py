@@ -53,39 +53,41 @@ class StepLog:
 
     def _reset(self) -> None:
         self._sums: dict[str, float] = {}
-        self._count = self._samples = 0
+        self._counts: dict[str, int] = {}
+        self._samples = 0
         self._started = time.monotonic()
 
-    def add(self, step: int, parts: dict[str, float], samples: int) -> float:
+    def add(self, step: int, parts: dict[str, float], samples: int, **labels: str) -> float:
         """Count one step in.
 
         Args:
             step: steps done, this one included.
-            parts: what is averaged; the same keys in every step of a window.
+            parts: what is averaged, each over the steps of a window that have it.
             samples: samples of the step.
+            **labels: words that are written as they are at the end of a window.
 
         Returns:
             Seconds of training so far.
         """
         for name, value in parts.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
-        self._count += 1
+            self._counts[name] = self._counts.get(name, 0) + 1
         self._samples += samples
         self._bar.update(self._task, completed=step)
         if step % self._every == 0:
-            self._write(step)
+            self._write(step, labels)
             self._reset()
         return time.monotonic() - self._origin
 
-    def _write(self, step: int) -> None:
+    def _write(self, step: int, labels: dict[str, str]) -> None:
         now = time.monotonic()
-        means = {name: round(value / self._count, 4) for name, value in self._sums.items()}
+        means = {name: round(value / self._counts[name], 4) for name, value in self._sums.items()}
         speed = {
             "samples_per_s": round(self._samples / (now - self._started), 1),
             "seconds": round(now - self._origin, 1),
         }
-        append_record(self._path, {"step": step, **means, **speed})
-        figures = " ".join(f"{name} {value}" for name, value in (means | speed).items())
+        append_record(self._path, {"step": step, **labels, **means, **speed})
+        figures = " ".join(f"{name} {value}" for name, value in {**labels, **means, **speed}.items())
         if self._bar.disable:
             print(f"step {step}/{self._steps} {figures}", file=sys.stderr, flush=True)
         else:
