@@ -174,7 +174,8 @@ def _convert_tuple(arguments: tuple[Any, ...], value: list[Any] | tuple[Any, ...
         arguments = (arguments[0],) * len(value)
     if len(arguments) != len(value):
         raise UsageError(f"{where}: needs {len(arguments)} values, has {len(value)}")
-    return tuple(_convert(hint, item, f"{where}.{i}") for i, (hint, item) in enumerate(zip(arguments, value)))
+    pairs = zip(arguments, value, strict=True)
+    return tuple(_convert(hint, item, f"{where}.{i}") for i, (hint, item) in enumerate(pairs))
 
 
 def _plain(value: Any) -> Any:

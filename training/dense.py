@@ -70,9 +70,7 @@ def dense_scores(outputs: Tensor, classes: Tensor, boxes: Tensor) -> DenseScores
     """Score one head; arguments as `dense_loss`'s."""
     present = classes[..., 0] >= 0
     presence, *logits, predicted = _split(outputs)
-    rights = [
-        (values.argmax(-1) == classes[..., i])[present].float().mean().item() for i, values in enumerate(logits)
-    ]
+    rights = [(values.argmax(-1) == classes[..., i])[present].float().mean().item() for i, values in enumerate(logits)]
     return DenseScores(
         ((presence[..., 0] > 0) == present).float().mean().item(),
         dict(zip(ATTRIBUTES, rights, strict=True)),

@@ -281,7 +281,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     key, value = key.flatten(0, 1), value.flatten(0, 1)
     query = (query * width**-0.5).reshape(len(key), shared * length, width).to(value.dtype)
     bias = bias.repeat(shared, 1) if bias.ndim == 2 else bias[:, None]
-    scores = torch.baddbmm(bias.to(value.dtype).expand(len(key), shared * length, length), query, key.to(value.dtype).mT)
+    scores = torch.baddbmm(
+        bias.to(value.dtype).expand(len(key), shared * length, length), query, key.to(value.dtype).mT
+    )
     return torch.bmm(torch.softmax(scores, dim=-1), value).view(batch, heads, length, width)
 
 

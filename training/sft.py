@@ -1,9 +1,9 @@
 """Supervised training of the embedded policy, from nothing to answers.
 
 Phases run in order: dense heads alone (see `dense`), then text tasks in a mixture that changes slowly. Muon moves the
-hidden matrices, AdamW the rest; products are in bfloat16 where the CPU has it, everything else in float32. A checkpoint holds
-all that the next step depends on, so a resumed run takes the same steps; SIGTERM and SIGINT stop it after the current
-step with a checkpoint.
+hidden matrices, AdamW the rest; products are in bfloat16 where the CPU has it, everything else in float32. A
+checkpoint holds all that the next step depends on, so a resumed run takes the same steps; SIGTERM and SIGINT stop it
+after the current step with a checkpoint.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from wise_edge.training.tokenizer import scene_texts, special_ids, train_tokeniz
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from torch import Tensor
+    from torch import nn
 
 _COPIED = ("recipe.yaml", "train.jsonl", "validation.jsonl")
 
@@ -203,16 +203,14 @@ class Trainer:
         record["dense"] = validate_dense(average.dense, samples, config.model.image_size)
         if mixture_at(config, self._step - 1):
             for variant in config.validate_variants:
-                record[variant] = validate_text(
-                    self._average, self._tokenizer, self._prefix, config, samples, variant
-                )
+                record[variant] = validate_text(self._average, self._tokenizer, self._prefix, config, samples, variant)
         record["seconds"] = round(time.monotonic() - started, 1)
         append_record(self._out / "validation.jsonl", record)
         print(f"validation {json.dumps(record)}", file=sys.stderr, flush=True)
         draw_curves(self._out)
 
 
-def hidden_matrices(model: Any) -> list[Tensor]:
+def hidden_matrices(model: Any) -> list[nn.Parameter]:
     """Return the 2-D weights between the embeddings and the head, which Muon moves."""
     inner = model.model
     parts = (inner.visual.blocks, inner.visual.merger, inner.language_model.layers)

@@ -22,6 +22,7 @@ from wise_edge.qwen_image import resize_square
 from wise_edge.scenes import SHAPES, Sample, completion, sample
 from wise_edge.training.policy_model import Prefix, image_tokens
 from wise_edge.training.sft_config import LIST, SftConfig
+from wise_edge.training.tokenizer import token_id
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -69,7 +70,7 @@ def make_prefix(tokenizer: Tokenizer, config: SftConfig) -> Prefix:
     """Return the embedded prompt's prefix as token ids."""
     count = image_tokens(config.model)
     ids = tokenizer.encode(EMBEDDED.prefix(count)).ids
-    return Prefix(tuple(ids), ids.index(tokenizer.token_to_id("<|image_pad|>")), count)
+    return Prefix(tuple(ids), ids.index(token_id(tokenizer, "<|image_pad|>")), count)
 
 
 def list_text(labelled: Sample, rng: Random, size: int) -> str:
@@ -121,8 +122,8 @@ class Pools:
         self._config = config
         self._tokenizer = tokenizer
         self._prefix = make_prefix(tokenizer, config)
-        self._digits = np.array([tokenizer.token_to_id(str(digit)) for digit in range(10)])
-        self._end = tokenizer.token_to_id("<|im_end|>")
+        self._digits = np.array([token_id(tokenizer, str(digit)) for digit in range(10)])
+        self._end = token_id(tokenizer, "<|im_end|>")
         self.spans = pool_spans(config)
 
     def __len__(self) -> int:

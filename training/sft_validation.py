@@ -18,6 +18,7 @@ from wise_edge.training.generate import generate
 from wise_edge.training.policy_model import Prefix
 from wise_edge.training.sft_config import SftConfig
 from wise_edge.training.sft_data import dense_targets
+from wise_edge.training.tokenizer import token_id
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -97,7 +98,7 @@ def _respond(
     torch = require("torch", "train")
     images = torch.from_numpy(np.stack([resize_square(item.scene.image, config.model.image_size) for item in samples]))
     prompts = [[*prefix.ids, *tokenizer.encode(EMBEDDED.suffix(item.request, variant)).ids] for item in samples]
-    end = tokenizer.token_to_id("<|im_end|>")
+    end = token_id(tokenizer, "<|im_end|>")
     return generate(model, prefix, images, prompts, end, config.max_new_tokens)
 
 

@@ -89,4 +89,12 @@ def scene_texts(count: int, seed: int, size: int) -> Iterator[str]:
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
     """Return the id of each special token."""
-    return {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
+    return {token: token_id(tokenizer, token) for token in SPECIAL_TOKENS}
+
+
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """Return the id of a token; raises KeyError when the tokenizer does not have it."""
+    index = tokenizer.token_to_id(token)
+    if index is None:
+        raise KeyError(token)
+    return index

@@ -18,9 +18,10 @@ def train(
 ) -> None:
     """Train the embedded policy or the embedded SAM; see the recipes in training/recipes."""
     from wise_edge.training.config import load_recipe
+    from wise_edge.training.sft_config import SftConfig
 
     config = load_recipe(recipe, overrides)
-    if config.stage == "sft":
+    if isinstance(config, SftConfig):
         from wise_edge.training.sft import train_sft
 
         train_sft(config, out, resume)
