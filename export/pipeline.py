@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from wise_edge.bundle import EMBEDDED, describe_file, hash_file, resolve_checkpoint, staging, write_manifest
 from wise_edge.errors import UsageError
 from wise_edge.export import policy_onnx, sam_onnx, verify
-from wise_edge.export.to_onnx import export_onnx
+from wise_edge.export.to_onnx import DATA_SUFFIX, export_onnx
 from wise_edge.extras import require
 from wise_edge.manifest import Artefact, Figure, Manifest, PolicySpec, SamSpec
 from wise_edge.policy_checkpoint import load_policy, read_policy_spec
@@ -85,12 +85,20 @@ def _export_policy(folder: Path, out: Path, progress: Progress) -> tuple[PolicyS
         verify.verify_embedding(model, table),
     ]
     artefacts = [
-        describe_file(out, "policy.vision.onnx", "policy.vision", "onnx", vision),
-        describe_file(out, "policy.decoder.onnx", "policy.decoder", "onnx", decoder),
+        *_describe_graph(out, "policy.vision", vision),
+        *_describe_graph(out, "policy.decoder", decoder),
         describe_file(out, "policy.embedding.npy", "policy.embedding", "npy", f"fp{table.dtype.itemsize * 8}"),
         describe_file(out, "policy.tokenizer.json", "policy.tokenizer", "tokenizer.json"),
     ]
     return spec, artefacts, figures
+
+
+def _describe_graph(out: Path, role: str, precision: str) -> Iterator[Artefact]:
+    """Yield the entry of a graph named after its role and, where its weights lie in a file of their own, of that."""
+    name = f"{role}.onnx"
+    yield describe_file(out, name, role, "onnx", precision)
+    if (out / (name + DATA_SUFFIX)).exists():
+        yield describe_file(out, name + DATA_SUFFIX, f"{role}.data", "onnx-data", precision)
 
 
 def _export_vision(model: Any, spec: PolicySpec, file: Path) -> str:
@@ -138,8 +146,8 @@ def _export_sam(folder: Path, out: Path, progress: Progress) -> tuple[SamSpec, l
     progress("comparing the segmenter's graphs with torch")
     figures = list(verify.verify_sam(sam, spec, encoder_file, decoder_file))
     artefacts = [
-        describe_file(out, encoder_file.name, "sam.encoder", "onnx", encoder),
-        describe_file(out, decoder_file.name, "sam.decoder", "onnx", decoder),
+        *_describe_graph(out, "sam.encoder", encoder),
+        *_describe_graph(out, "sam.decoder", decoder),
     ]
     return spec, artefacts, figures
 

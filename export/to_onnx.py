@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 OPSET = 20
+LARGEST_FILE = 2**31 - 2**20
+"""Bytes of weights that one ONNX file can hold: protobuf ends at 2 GiB. Above, they go to a file of their own."""
+DATA_SUFFIX = ".data"
 _SMALLEST_HALVED = 256  # elements; below that a Cast node costs more than it saves
 
 
@@ -30,7 +33,7 @@ def export_onnx(
     path: Path,
     dynamic: tuple[Any, ...] | None = None,
 ) -> str:
-    """Export a module to one self-contained file.
+    """Export a module to a file, and to a second one named by `DATA_SUFFIX` if its weights exceed `LARGEST_FILE`.
 
     Args:
         module: in evaluation mode.
@@ -61,9 +64,17 @@ def export_onnx(
     model = program.model_proto
     _strip(model)
     precision = _store_half(model)
-    onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    _write(model, path)
+    onnx.checker.check_model(str(path))
     return precision
+
+
+def _write(model: onnx.ModelProto, path: Path) -> None:
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST_FILE:
+        location = path.name + DATA_SUFFIX
+        require("onnx", "export").save_model(model, path, save_as_external_data=True, location=location)
+    else:
+        path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 @contextlib.contextmanager

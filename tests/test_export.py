@@ -17,9 +17,10 @@ from tiny_models import make_policy, make_tokenizer
 from wise_edge.bundle import load
 from wise_edge.cli.main import main
 from wise_edge.errors import UsageError, VerificationError
-from wise_edge.export import pipeline, policy_onnx, verify
+from wise_edge.export import pipeline, policy_onnx, to_onnx, verify
 from wise_edge.export.to_onnx import export_onnx
 from wise_edge.policy_checkpoint import load_policy
+from wise_edge.runtimes.session import Session
 
 
 @pytest.fixture
@@ -136,6 +137,21 @@ def test_the_same_module_gives_the_same_bytes(tmp_path: Path) -> None:
         export_onnx(module, (torch.zeros(64, 1176),), ["pixel_values"], ["image_embeds"], file)
 
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_weights_beyond_one_file_lie_in_a_second_and_are_part_of_the_bundle(
+    tiny_checkpoints: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_onnx, "LARGEST_FILE", 20_000)
+    policy, sam = tiny_checkpoints
+
+    pipeline.export_bundle(str(policy), str(sam), tmp_path / "bundle", progress=lambda _: None)
+
+    bundle = load(tmp_path / "bundle")
+    sizes = {artefact.role: artefact.bytes for artefact in bundle.manifest.artefacts}
+    assert sizes["policy.decoder.data"] > 20_000 > sizes["policy.decoder"]
+    image = np.zeros((20, 30, 3), np.uint8)
+    assert Session.from_bundle(tmp_path / "bundle").segment(image, "anything").text
 
 
 def test_the_embedding_is_half_only_where_that_loses_nothing() -> None:
