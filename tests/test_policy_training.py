@@ -37,6 +37,7 @@ from wise_edge.training.sft_data import (  # noqa: E402
     ATTRIBUTES,
     Batch,
     Pools,
+    choice_spans,
     dense_targets,
     list_text,
     mixture_at,
@@ -75,6 +76,7 @@ CONFIG = SftConfig(
     validate_samples=2,
     final_samples=3,
     max_new_tokens=6,
+    choice_weight=1.0,
 )
 
 
@@ -146,6 +148,20 @@ def test_only_the_response_is_weighted_and_digits_count_double(tokenizer: Any, t
         assert ids[stop - 1] == end
         expected = np.where(np.isin(ids[start:stop], digits), CONFIG.digit_weight, 1.0)
         assert weights[start:stop].tolist() == expected.tolist()
+
+
+def test_tokens_that_name_the_right_object_weigh_more(tokenizer: Any) -> None:
+    labelled = sample("train", 11)
+    name = f"{labelled.target.describe()} at the {labelled.target.place}"
+    text = f"There is a {name}. The {name} fits. So the {name} is the one."
+    assert [text[start:stop] for start, stop in choice_spans(labelled, text)] == [name] * 2
+    assert [start > 30 for start, _ in choice_spans(labelled, text)] == [True, True]
+    phase = PhaseConfig("wise", 2, {"verbose": 1.0})
+    batch = Pools(replace(CONFIG, phases=(phase,), choice_weight=7.0), tokenizer)[0][0]
+    for ids, weights in zip(batch.ids, batch.weights, strict=True):
+        heavy = tokenizer.decode(ids[weights == 7.0].tolist())
+        assert any(word in heavy for word in ATTRIBUTES["shape"])
+        assert not any(digit in heavy for digit in "0123456789")
 
 
 def test_dense_targets_name_the_object_of_each_cell() -> None:

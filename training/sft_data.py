@@ -7,6 +7,7 @@ little is padded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
@@ -62,6 +63,7 @@ class Example:
     image: npt.NDArray[np.uint8]
     prompt: list[int]
     response: list[int]
+    weights: npt.NDArray[np.float32]
     classes: npt.NDArray[np.int64]
     boxes: npt.NDArray[np.float32]
 
@@ -93,6 +95,12 @@ def task_texts(labelled: Sample, task: str, rng: Random, size: int) -> tuple[str
     if task == LIST:
         return EMBEDDED.suffix(LIST_QUERY, "answer"), list_text(labelled, rng, size)
     return EMBEDDED.suffix(labelled.request, task), completion(labelled, task, rng, size)
+
+
+def choice_spans(labelled: Sample, text: str) -> list[tuple[int, int]]:
+    """Return where a rationale names the target as "the ...", as spans of characters; its list says "a ..."."""
+    name = f"{labelled.target.describe()} at the {labelled.target.place}"
+    return [match.span(1) for match in re.finditer(rf"[Tt]he ({re.escape(name)})", text)]
 
 
 def dense_targets(labelled: Sample, side: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -148,13 +156,24 @@ class Pools:
         rng = Random(f"{config.seed}/{index}")
         image = resize_square(labelled.scene.image, config.model.image_size)
         classes, boxes = dense_targets(labelled, int(self._prefix.image_count**0.5))
-        prompt, response = list(self._prefix.ids), list[int]()
+        prompt, response, weights = list(self._prefix.ids), list[int](), np.zeros(0, np.float32)
         if mixture := mixture_at(config, step):
             task = rng.choices(list(mixture), list(mixture.values()))[0]
             suffix, text = task_texts(labelled, task, rng, config.model.image_size)
             prompt += self._tokenizer.encode(suffix).ids
-            response = [*self._tokenizer.encode(text).ids, self._end]
-        return Example(image, prompt, response, classes, boxes)
+            encoding = self._tokenizer.encode(text)
+            response = [*encoding.ids, self._end]
+            weights = self._weigh(response, encoding.offsets, choice_spans(labelled, text))
+        return Example(image, prompt, response, weights, classes, boxes)
+
+    def _weigh(
+        self, response: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]]
+    ) -> npt.NDArray[np.float32]:
+        weights = np.where(np.isin(response, self._digits), self._config.digit_weight, 1.0).astype(np.float32)
+        for place, (start, stop) in enumerate(offsets):
+            if any(start < end and begin < stop for begin, end in spans):
+                weights[place] = self._config.choice_weight
+        return weights
 
     def _collate(self, step: int, examples: list[Example]) -> Batch:
         length = max(len(example.prompt) + len(example.response) for example in examples)
@@ -163,8 +182,7 @@ class Pools:
         for row, example in enumerate(examples):
             start, stop = len(example.prompt), len(example.prompt) + len(example.response)
             ids[row, :stop] = example.prompt + example.response
-            digit = np.isin(example.response, self._digits)
-            weights[row, start:stop] = np.where(digit, self._config.digit_weight, 1.0)
+            weights[row, start:stop] = example.weights
         return Batch(
             step,
             np.stack([example.image for example in examples]),
