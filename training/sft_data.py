@@ -98,9 +98,9 @@ def task_texts(labelled: Sample, task: str, rng: Random, size: int) -> tuple[str
 
 
 def choice_spans(labelled: Sample, text: str) -> list[tuple[int, int]]:
-    """Return where a rationale names the target as "the ...", as spans of characters; its list says "a ..."."""
-    name = f"{labelled.target.describe()} at the {labelled.target.place}"
-    return [match.span(1) for match in re.finditer(rf"[Tt]he ({re.escape(name)})", text)]
+    """Return where a rationale names the target, place first, as spans of characters; its list names places last."""
+    place, name = re.escape(labelled.target.place), re.escape(labelled.target.describe())
+    return [match.span(1) for match in re.finditer(rf"[Aa]t the ({place}(?:, the|:) {name})", text)]
 
 
 def dense_targets(labelled: Sample, side: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

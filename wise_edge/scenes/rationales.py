@@ -14,12 +14,12 @@ from wise_edge.scenes.queries import Query
 LEVELS = ("concise", "medium", "long", "detailed")
 
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six")
-_MIN_WORDS, _MAX_WORDS = 62, 124  # of the detailed text, punctuation counted
+_MIN_WORDS, _MAX_WORDS = 60, 114  # of the detailed text, punctuation counted
 
 
 def write_rationale(specs: Sequence[ObjectSpec], query: Query, level: str) -> str:
     """Return the reasoning behind `query` at one of `LEVELS`."""
-    conclusion = f"{_capital(query.lead)} the {_name(specs[query.target])}."
+    conclusion = f"{_capital(query.lead)} {_found(specs[query.target])}."
     if level == "concise":
         return conclusion
     if level == "medium":
@@ -39,12 +39,12 @@ def _detailed(specs: Sequence[ObjectSpec], query: Query, listing: str, conclusio
         f"{listing} The query asks for {query.text}.",
         _mention_anchor(specs, query),
     )
-    close = f"So the {_name(specs[query.target])} is the one."
+    close = f"So the object is {_found(specs[query.target])}."
     reasons: list[str] = []
     rivals = [i for i in query.candidates if i not in (query.target, query.anchor)]
     rest = [i for i in _reading_order(specs) if i not in (query.target, query.anchor, *rivals)]
     for index in [query.target, *rivals, *rest]:
-        reason = f"The {_name(specs[index])} {query.verdicts[index]}."
+        reason = f"At the {specs[index].place}, the {specs[index].describe()} {query.verdicts[index]}."
         if _words(" ".join((start, *anchor, *reasons, reason, conclusion))) > _MAX_WORDS:
             break
         reasons.append(reason)
@@ -60,7 +60,7 @@ def _mention_candidates(specs: Sequence[ObjectSpec], query: Query) -> str:
 
 
 def _mention_anchor(specs: Sequence[ObjectSpec], query: Query) -> tuple[str, ...]:
-    return () if query.anchor is None else (f"Compare with the {_name(specs[query.anchor])}.",)
+    return () if query.anchor is None else (f"The one to compare with is {_found(specs[query.anchor])}.",)
 
 
 def _reading_order(specs: Sequence[ObjectSpec]) -> list[int]:
@@ -73,6 +73,15 @@ def _reading_order(specs: Sequence[ObjectSpec]) -> list[int]:
 
 def _name(spec: ObjectSpec) -> str:
     return f"{spec.describe()} at the {spec.place}"
+
+
+def _found(spec: ObjectSpec) -> str:
+    """Name a chosen object by its place first.
+
+    A list names attributes, then the place, so the place is where all of an object's attributes are known: to write
+    it first is to choose with one look back. A size written first was chosen wrongly half of the time.
+    """
+    return f"at the {spec.place}: {spec.describe()}"
 
 
 def _join(items: Iterable[str]) -> str:
