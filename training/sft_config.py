@@ -112,8 +112,7 @@ class SftConfig:
     digit_weight: float = 2.0
     """Weight of a digit's loss against other tokens'."""
     choice_weight: float = 4.0
-    """Weight of the tokens that name the right object after a rationale's list of all objects: few tokens among
-    many, and the hardest to learn."""
+    """Weight of the tokens that name the right object, place first: few among many, and the hardest to learn."""
     vocab_size: int = 650
     """Upper bound of the tokenizer's size, special tokens included."""
     tokenizer_samples: int = 20000
