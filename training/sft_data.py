@@ -98,9 +98,15 @@ def task_texts(labelled: Sample, task: str, rng: Random, size: int) -> tuple[str
 
 
 def choice_spans(labelled: Sample, text: str) -> list[tuple[int, int]]:
-    """Return where a rationale names the target, place first, as spans of characters; its list names places last."""
-    place, name = re.escape(labelled.target.place), re.escape(labelled.target.describe())
-    return [match.span(1) for match in re.finditer(rf"[Aa]t the ({place}(?:, the|:) {name})", text)]
+    """Return where a rationale names the target or the object that the query refers to, as spans of characters.
+
+    Both are named place first, the list of all objects names places last.
+    """
+    chosen = [labelled.target]
+    if labelled.query.anchor is not None:
+        chosen.append(labelled.scene.objects[labelled.query.anchor])
+    names = "|".join(f"{re.escape(item.place)}(?:, the|:) {re.escape(item.describe())}" for item in chosen)
+    return [match.span(1) for match in re.finditer(rf"[Aa]t the ({names})", text)]
 
 
 def dense_targets(labelled: Sample, side: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
