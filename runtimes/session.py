@@ -69,6 +69,7 @@ class Session:
         policy_backend: str = "auto",
         mask_backend: str = "auto",
         threads: int | None = None,
+        verify_hashes: bool = True,
     ) -> Session:
         """Open a bundle on the backends that fit this device, or on those asked for.
 
@@ -77,6 +78,7 @@ class Session:
             policy_backend: "auto" or a backend's name; a name never falls back to another one.
             mask_backend: likewise.
             threads: CPU threads of one graph; None leaves it to the runtime.
+            verify_hashes: read every file and compare its sha256 first, about a second for each GB.
 
         Raises:
             UsageError: no such folder or backend.
@@ -85,7 +87,8 @@ class Session:
         """
         from wise_edge.runtimes.opening import open_backends
 
-        bundle = bundles.load(bundles.embedded_bundle() if directory is None else directory)
+        root = bundles.embedded_bundle() if directory is None else directory
+        bundle = bundles.load(root, verify_hashes=verify_hashes)
         return cls(*open_backends(bundle, policy_backend, mask_backend, threads))
 
     @classmethod
