@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 import typer
@@ -111,15 +110,13 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert f" {name} " in out
 
 
-def test_help_imports_no_stage_and_answers_at_once() -> None:
+def test_help_imports_no_stage() -> None:
     code = (
         "import sys; from wise_edge.cli.main import main; main(['--help']);"
         "print([m for m in ('numpy', 'torch', 'onnxruntime', 'wise_edge.runtimes.base') if m in sys.modules])"
     )
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    assert time.perf_counter() - start < 5  # about 0.15 s on an idle machine; the tests may share theirs
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
@@ -134,3 +131,11 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     process.wait()
+
+
+def test_training_says_which_python_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.version_info", (3, 10, 12, "final", 0))
+    assert entry.main(["train", "--recipe", "embedded-sam", "--out", "unused"]) == 4
+    assert "Python 3.11" in capsys.readouterr().err

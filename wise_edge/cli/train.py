@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+LEAST_PYTHON = (3, 11)
+"""TRL's; the core and the runtimes run on 3.10."""
 
 
 def train(
@@ -17,9 +21,12 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
 ) -> None:
     """Train the embedded policy or the embedded SAM; see the recipes in training/recipes."""
+    from wise_edge.errors import DeviceError
     from wise_edge.training.config import load_recipe
     from wise_edge.training.sft_config import SftConfig
 
+    if sys.version_info[:2] < LEAST_PYTHON:
+        raise DeviceError("training needs Python 3.11 or later; run it with another interpreter")
     config = load_recipe(recipe, overrides)
     if isinstance(config, SftConfig):
         from wise_edge.training.sft import train_sft
