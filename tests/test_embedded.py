@@ -1,0 +1,98 @@
+"""The committed models: they load everywhere, belong together, and answer scenes they have not seen."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tokenizers import Tokenizer
+
+from wise_edge.bundle import Bundle, embedded_bundle, hash_file, load, resolve_checkpoint
+from wise_edge.evaluate import evaluate_masks, evaluate_scenes, summarize
+from wise_edge.runtimes.session import Session
+from wise_edge.scenes import sample
+
+SAMPLES = 40
+LEAST_BOX_ACCURACY = 0.5
+"""On these few scenes; the README has the figure on 500 test scenes."""
+ASSETS = embedded_bundle().parent
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load(embedded_bundle(), verify_hashes=True)
+
+
+@pytest.fixture(scope="module")
+def session() -> Session:
+    return Session.from_bundle()
+
+
+def test_the_bundle_was_made_from_the_committed_checkpoints(bundle: Bundle) -> None:
+    for part in ("policy", "sam"):
+        weights = resolve_checkpoint("embedded", part) / "model.safetensors"
+        assert bundle.manifest.provenance[f"{part}_model.safetensors_sha256"] == hash_file(weights)
+    tokenizer = resolve_checkpoint("embedded", "policy") / "tokenizer.json"
+    assert bundle.file("policy.tokenizer").read_bytes() == tokenizer.read_bytes()
+    assert all(figure.value <= figure.tolerance for figure in bundle.manifest.verification)
+
+
+def test_the_assets_are_small() -> None:
+    assert sum(file.stat().st_size for file in ASSETS.rglob("*") if file.is_file()) < 40e6
+
+
+def test_the_policy_answers_and_finds(session: Session) -> None:
+    figures = summarize(list(evaluate_scenes(session, "validation", SAMPLES, "verbose")))
+    assert figures["valid_rate"] >= 0.99
+    assert figures["box_accuracy"] >= LEAST_BOX_ACCURACY
+    assert figures["rationale_tokens_mean"] > 60
+
+
+def test_the_segmenter_outlines_what_it_is_pointed_at(session: Session) -> None:
+    assert summarize(list(evaluate_masks(session.mask, "validation", SAMPLES)))["giou"] >= 0.93
+
+
+def test_torch_and_the_bundle_say_the_same(session: Session) -> None:
+    pytest.importorskip("torch")
+    torch_session = Session.from_checkpoints(
+        resolve_checkpoint("embedded", "policy"), resolve_checkpoint("embedded", "sam")
+    )
+    for index in range(5):
+        labelled = sample("validation", index)
+        ours, theirs = (s.segment(labelled.scene.image, labelled.request, "wise-s") for s in (session, torch_session))
+        assert ours.text == theirs.text
+        assert ours.mask is not None and theirs.mask is not None
+        union = np.logical_or(ours.mask, theirs.mask).sum()
+        assert np.logical_and(ours.mask, theirs.mask).sum() >= 0.99 * union
+
+
+def test_transformers_loads_the_policy_as_an_ordinary_folder() -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = resolve_checkpoint("embedded", "policy")
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder)
+    labelled = sample("validation", 0)
+    image = np.asarray(labelled.scene.image)
+    inputs = processor(images=[image], text=["<|vision_start|><|image_pad|><|vision_end|>"], return_tensors="pt")
+    assert inputs["image_grid_thw"].tolist() == [[1, 8, 8]]
+    assert model.config.model_type == "qwen2_5_vl"
+    assert Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab_size() == model.config.text_config.vocab_size
+
+
+def test_an_altered_file_of_the_same_size_is_named(tmp_path: Path, bundle: Bundle) -> None:
+    for file in bundle.directory.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    altered = tmp_path / bundle.artefact("sam.decoder").path
+    data = bytearray(altered.read_bytes())
+    data[len(data) // 2] ^= 1
+    altered.write_bytes(data)
+    picture = tmp_path / "picture.png"
+    Image.fromarray(sample("validation", 0).scene.image).save(picture)
+    command = [sys.executable, "-m", "wise_edge", "run", str(picture), "the ring", "--bundle", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert altered.name in ran.stderr and "Traceback" not in ran.stderr and ran.stderr.count("\n") == 1
