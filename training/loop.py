@@ -1,0 +1,198 @@
+"""The loop of every training from scratch: Muon moves the matrices, AdamW the rest.
+
+A checkpoint holds all that the next step depends on, so a resumed run takes the same steps; SIGTERM and SIGINT stop it
+after the current step with a checkpoint. A trainer adds its models, batches and losses, and says what ends a run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.extras import require
+from wise_edge.training.checkpoint import load_checkpoint, save_checkpoint
+from wise_edge.training.config import save_config
+from wise_edge.training.curves import draw_curves
+from wise_edge.training.muon import Muon
+from wise_edge.training.step_log import StepLog, append_record
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from wise_edge.training.sam_config import SamConfig
+    from wise_edge.training.sft_config import OptimizerConfig, SftConfig
+
+B = TypeVar("B")
+
+
+def prepare_run(config: SftConfig | SamConfig, out: Path, resume: bool) -> None:
+    """Make the folder of a run, save its recipe there and set torch's threads.
+
+    Raises:
+        UsageError: `out` already holds a run and `resume` is not set.
+    """
+    if not resume and any(out.glob("checkpoint-*.pt")):
+        raise UsageError(f"{out} holds a training run; pass --resume to go on with it, or another --out")
+    require("torch", "train").set_num_threads(config.threads)
+    out.mkdir(parents=True, exist_ok=True)
+    save_config(config, out / "recipe.yaml")
+
+
+class Optimizers:
+    """Muon and AdamW as one.
+
+    Args:
+        trained: all parameters that are trained.
+        matrices: those of them that Muon moves.
+        options: learning rates, decays and the largest norm.
+        fused: torch's flag of AdamW; it changes how sums are rounded.
+    """
+
+    def __init__(
+        self,
+        trained: list[nn.Parameter],
+        matrices: list[nn.Parameter],
+        options: OptimizerConfig | SamConfig,
+        fused: bool | None = None,
+    ) -> None:
+        torch = require("torch", "train")
+        self._trained = trained
+        self._options = options
+        chosen = {id(p) for p in matrices}
+        rest = [p for p in trained if id(p) not in chosen]
+        self.muon = Muon(matrices, options.momentum, options.weight_decay)
+        self.adamw = torch.optim.AdamW(rest, lr=0.0, betas=options.betas, weight_decay=0.0, fused=fused)
+
+    def clip(self) -> float:
+        """Clip the gradient; return its norm before."""
+        return float(require("torch", "train").nn.utils.clip_grad_norm_(self._trained, self._options.clip_norm))
+
+    def step(self, share: float) -> None:
+        """Move the parameters, with this share of the learning rates, and drop the gradient."""
+        for group in self.adamw.param_groups:
+            group["lr"] = self._options.adamw_lr * share
+        self.muon.step(self._options.muon_lr * share)
+        self.adamw.step()
+        for parameter in self._trained:
+            parameter.grad = None
+
+
+class TrainingLoop(ABC, Generic[B]):
+    """The state of a training and its loop over batches.
+
+    Args:
+        out: folder of the run.
+        steps: total of the training.
+        log_every: steps between lines of the log.
+        models: what checkpoints hold besides the optimizers, by name.
+        optimizers: what moves the models.
+    """
+
+    def __init__(
+        self, out: Path, steps: int, log_every: int, models: dict[str, nn.Module], optimizers: Optimizers
+    ) -> None:
+        self._out = out
+        self._steps = steps
+        self._log_every = log_every
+        self._optimizers = optimizers
+        self._parts: dict[str, Any] = {**models, "muon": optimizers.muon, "adamw": optimizers.adamw}
+        self._step = 0
+        self._seconds = 0.0
+        self._stopped = False
+
+    @abstractmethod
+    def _batches(self) -> Iterator[B]:
+        """Yield the batch of every step that is left."""
+
+    @abstractmethod
+    def _train_step(self, batch: B) -> dict[str, float]:
+        """Take one step with `_update`; return what is logged."""
+
+    @abstractmethod
+    def _log_step(self, log: StepLog, batch: B, parts: dict[str, float]) -> float:
+        """Add a step to the log; return seconds of training so far."""
+
+    @abstractmethod
+    def _between_steps(self) -> None:
+        """Write checkpoints and validate when they are `_due`."""
+
+    @abstractmethod
+    def _loop(self) -> None:
+        """Take the steps that are left and end the run, or stop it."""
+
+    @abstractmethod
+    def _save_model(self) -> None:
+        """Write the folder of the model, which goes with every checkpoint."""
+
+    def run(self, resume: bool) -> None:
+        """Take the remaining steps; stop early, with a checkpoint, on SIGTERM or SIGINT.
+
+        Args:
+            resume: go on from the newest checkpoint, if there is one.
+        """
+        if resume:
+            self._resume()
+        handlers = {name: signal.signal(name, self._stop) for name in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self._loop()
+        finally:
+            for name, handler in handlers.items():
+                signal.signal(name, handler)
+
+    def _resume(self) -> None:
+        state = load_checkpoint(self._out)
+        if state is None:
+            return
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self._step, self._seconds = state["step"], state["seconds"]
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopped = True
+
+    def _say_stopped(self) -> None:
+        print(f"stopped after step {self._step}; go on with --resume", file=sys.stderr)
+
+    def _take_steps(self) -> None:
+        with StepLog(self._out / "train.jsonl", self._steps, self._log_every, self._step, self._seconds) as log:
+            for batch in self._batches():
+                parts = self._train_step(batch)
+                self._step += 1
+                self._seconds = self._log_step(log, batch, parts)
+                if self._stopped:
+                    return
+                self._between_steps()
+
+    def _due(self, every: int) -> bool:
+        """Whether something that comes every so many steps comes now; at the end `_loop` sees to it."""
+        return self._step % every == 0 and self._step < self._steps
+
+    def _update(self, share: float) -> dict[str, float]:
+        """Move the parameters along their gradients, with a share of the learning rates; return what is logged."""
+        norm = self._optimizers.clip()
+        if not math.isfinite(norm):
+            raise WiseEdgeError(
+                f"the loss is not finite at step {self._step + 1}; lower the learning rates and go on with --resume"
+            )
+        self._optimizers.step(share)
+        return {"lr": share, "norm": norm}
+
+    def _checkpoint(self) -> None:
+        state = {name: part.state_dict() for name, part in self._parts.items()}
+        save_checkpoint(self._out, self._step, {**state, "seconds": self._seconds})
+        self._save_model()
+
+    def _record(self, figures: dict[str, Any]) -> None:
+        """Append the figures of a validation to its log, print them and draw the curves."""
+        record = {"step": self._step, **figures}
+        append_record(self._out / "validation.jsonl", record)
+        print(f"validation {json.dumps(record)}", file=sys.stderr, flush=True)
+        draw_curves(self._out)
