@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from wise_edge.prompts import VARIANTS
+from wise_edge.scenes import KINDS
 
 LIST = "list"
 """Mixture key of the "list all objects" task; the other keys are prompt variants."""
@@ -109,6 +110,8 @@ class SftConfig:
     """Scenes a step."""
     pool_batches: int = 8
     """Batches drawn together and sorted by length, so that little is padded."""
+    kind_weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
+    """How often each kind of query is drawn, relative to the others."""
     digit_weight: float = 2.0
     """Weight of a digit's loss against other tokens'."""
     choice_weight: float = 4.0
@@ -141,6 +144,8 @@ class SftConfig:
     def __post_init__(self) -> None:
         if not self.phases:
             raise ValueError("phases: at least one is needed")
+        if set(self.kind_weights) != set(KINDS) or min(self.kind_weights.values()) < 0:
+            raise ValueError(f"kind_weights: keys are {', '.join(KINDS)}; weights are not negative")
 
     @property
     def total_steps(self) -> int:

@@ -20,7 +20,7 @@ from wise_edge.extras import require
 from wise_edge.geometry import scale_box
 from wise_edge.prompts import EMBEDDED
 from wise_edge.qwen_image import resize_square
-from wise_edge.scenes import SHAPES, Sample, completion, sample
+from wise_edge.scenes import KINDS, SHAPES, Sample, completion, sample
 from wise_edge.training.policy_model import Prefix, image_tokens
 from wise_edge.training.sft_config import LIST, SftConfig
 from wise_edge.training.tokenizer import token_id
@@ -158,8 +158,9 @@ class Pools:
 
     def _example(self, index: int, step: int) -> Example:
         config = self._config
-        labelled = sample("train", index)
         rng = Random(f"{config.seed}/{index}")
+        kind = rng.choices(range(len(KINDS)), [config.kind_weights[kind] for kind in KINDS])[0]
+        labelled = sample("train", index * len(KINDS) + kind)  # kinds take turns by index
         image = resize_square(labelled.scene.image, config.model.image_size)
         classes, boxes = dense_targets(labelled, int(self._prefix.image_count**0.5))
         prompt, response, weights = list(self._prefix.ids), list[int](), np.zeros(0, np.float32)
