@@ -294,8 +294,6 @@ TOKENIZER = Path(wise_edge.__file__).parent / "assets" / "embedded-policy" / "to
 
 
 def token_counter() -> Callable[[str], int]:
-    if not TOKENIZER.exists():
-        return lambda text: len(re.findall(r"\w+|[^\w\s]", text))
     tokenizer = Tokenizer.from_file(str(TOKENIZER))
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
