@@ -29,8 +29,8 @@ ROWS = {
     "ciou": ("cIoU", 3),
     "box_accuracy": ("box IoU > 0.5", 3),
     "valid_rate": ("valid", 3),
-    "rationale_tokens_mean": ("rationale tokens", 1),
-    "answer_tokens_mean": ("answer tokens", 1),
+    "rationale_tokens_mean": ("rationale tokens", 0),
+    "answer_tokens_mean": ("answer tokens", 0),
 }
 """Figure to its label and decimals."""
 
@@ -115,8 +115,8 @@ def _table(report: Mapping[str, Any]) -> Table:
     from rich.table import Table
 
     columns = {"all": report, **report["by_kind"]}
-    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("")
+    table = Table(box=box.SIMPLE, padding=0, show_edge=False)
+    table.add_column("", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_row("samples", *(str(figures["samples"]) for figures in columns.values()), end_section=True)
