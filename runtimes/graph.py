@@ -61,6 +61,8 @@ def _options(onnxruntime: Any, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     # Fusions beyond the basic level take longer than they save on graphs of this size (benchmarks/cold_start.py).
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    # A bundle's graphs run in turn: threads of one that spin while they wait take the cores from the next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # what goes wrong is raised; a second report on stderr would be noise
     if threads is not None:
         options.intra_op_num_threads = threads
