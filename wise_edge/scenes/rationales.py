@@ -35,21 +35,17 @@ def write_rationale(specs: Sequence[ObjectSpec], query: Query, level: str) -> st
 
 def _detailed(specs: Sequence[ObjectSpec], query: Query, listing: str, conclusion: str) -> str:
     """Add comparisons, the telling ones first, until the text is long enough and while it is not too long."""
-    start, anchor = (
-        f"{listing} The query asks for {query.text}.",
-        _mention_anchor(specs, query),
-    )
-    close = f"So the object is {_found(specs[query.target])}."
+    start = " ".join((listing, f"The query asks for {query.text}.", *_mention_anchor(specs, query)))
     reasons: list[str] = []
     rivals = [i for i in query.candidates if i not in (query.target, query.anchor)]
     rest = [i for i in _reading_order(specs) if i not in (query.target, query.anchor, *rivals)]
     for index in [query.target, *rivals, *rest]:
         reason = f"At the {specs[index].place}, the {specs[index].describe()} {query.verdicts[index]}."
-        if _words(" ".join((start, *anchor, *reasons, reason, conclusion))) > _MAX_WORDS:
+        if _words(" ".join((start, *reasons, reason, conclusion))) > _MAX_WORDS:
             break
         reasons.append(reason)
-    text = " ".join((start, *anchor, *reasons, conclusion))
-    return text if _words(text) >= _MIN_WORDS else f"{text} {close}"
+    text = " ".join((start, *reasons, conclusion))
+    return text if _words(text) >= _MIN_WORDS else f"{text} So the object is {_found(specs[query.target])}."
 
 
 def _mention_candidates(specs: Sequence[ObjectSpec], query: Query) -> str:
