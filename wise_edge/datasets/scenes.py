@@ -1,0 +1,62 @@
+"""Synthetic scenes as a data set: nothing is read, every example is drawn when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+from wise_edge.datasets.base import Example
+from wise_edge.errors import UsageError
+from wise_edge.scenes import SPLITS, sample
+
+
+class SceneDataset:
+    """One split of the scenes; an example's kind is its kind of query.
+
+    Args:
+        split: a key of `wise_edge.scenes.SPLITS`.
+
+    Raises:
+        UsageError: there is no such split.
+    """
+
+    def __init__(self, split: str) -> None:
+        if split not in SPLITS:
+            raise UsageError(f"unknown split '{split}'; choose one of {', '.join(SPLITS)}")
+        self.name = "scenes"
+        self.split = split
+        self.problems: tuple[str, ...] = ()
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Ids of the examples ("test-0"), in order, made when they are asked for."""
+        return _Ids(self.split, range(len(self)))
+
+    def __len__(self) -> int:
+        return len(SPLITS[self.split])
+
+    def __getitem__(self, index: int) -> Example:
+        """Draw one example."""
+        item = sample(self.split, range(len(self))[index])
+        name = self.ids[index]
+        return Example(name, item.request, item.scene.image, item.box, item.points, item.mask, None, item.query.kind)
+
+
+class _Ids(Sequence[str]):
+    def __init__(self, split: str, numbers: range) -> None:
+        self._split = split
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return _Ids(self._split, self._numbers[index])
+        return f"{self._split}-{self._numbers[index]}"
