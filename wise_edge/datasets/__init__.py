@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from wise_edge.datasets.base import Dataset, Example
+from wise_edge.datasets.labelled_tables import MaskTable, RefCocog2k
+from wise_edge.datasets.reasonseg import ReasonSegFolder, find_folder
+from wise_edge.datasets.refcoco import RefCocoDataset
 from wise_edge.datasets.scenes import SceneDataset
+from wise_edge.datasets.tables import find_table
 from wise_edge.errors import UsageError
 
 __all__ = ["NAMES", "Dataset", "Example", "open_dataset"]
@@ -13,13 +17,22 @@ __all__ = ["NAMES", "Dataset", "Example", "open_dataset"]
 NAMES = ("scenes", "refcocog-2k", "refcoco", "refcoco+", "refcocog", "reasonseg")
 """What `open_dataset` opens."""
 
+_TABLE_PREFIXES = {
+    "refcoco": "refcoco",
+    "refcoco+": "refcocoplus",
+    "refcocog": "refcocog",
+    "reasonseg": "ReasonSeg",
+}
+"""Data set to what its tables are called on the hub, before the split."""
+
 
 def open_dataset(name: str, data: Path | None, split: str) -> Dataset:
     """Open a labelled data set.
 
     Args:
         name: one of `NAMES`.
-        data: where it lies; None for "scenes", which lie nowhere.
+        data: where it lies; None for "scenes", which lie nowhere. RefCOCO/+/g are read from the refer API's files,
+            ReasonSeg from its folders, and both from tables with masks where `tables.find_table` finds some.
         split: which part of it, by the data set's own name ("test", "testA", "val", ...).
 
     Raises:
@@ -32,4 +45,15 @@ def open_dataset(name: str, data: Path | None, split: str) -> Dataset:
         if data is not None:
             raise UsageError("scenes are drawn, not read; leave out --data")
         return SceneDataset(split)
-    raise UsageError(f"unknown dataset '{name}'; choose one of {', '.join(NAMES)}")
+    if data is None:
+        raise UsageError(f"where does {name} lie? name its folder with --data")
+    if not data.exists():
+        raise UsageError(f"{data} does not exist; name the folder of {name} with --data")
+    if name == "refcocog-2k":
+        return RefCocog2k(data, split)
+    table = find_table(data, split, (f"{_TABLE_PREFIXES[name]}_{split}",))
+    if table is not None:
+        return MaskTable(name, split, table)
+    return (
+        ReasonSegFolder(find_folder(data, split), split) if name == "reasonseg" else RefCocoDataset(name, data, split)
+    )

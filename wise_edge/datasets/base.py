@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wise_edge.errors import UsageError
 from wise_edge.geometry import Box, Point, interior_points, mask_box
+from wise_edge.images import load_image
 
 # Masks up to this side keep every pixel when points are looked for (COCO's largest picture); a larger one is thinned
 # first, since finding inscribed circles takes time by the cube of the side.
@@ -119,3 +122,26 @@ def make_unique(names: Iterable[str]) -> tuple[str, ...]:
             unique = f"{name}-{seen[name]}"
         taken[unique] = None
     return tuple(taken)
+
+
+def check_rows(rows: Sequence[object], problems: Sequence[str], where: Path) -> None:
+    """Refuse a data set of which nothing can be used.
+
+    Raises:
+        UsageError: there is no row.
+    """
+    if not rows:
+        reason = f"all {len(problems)} rows are unusable; the first: {problems[0]}" if problems else "it has no rows"
+        raise UsageError(f"nothing in {where} can be used: {reason}")
+
+
+def load_picture(source: Path | bytes, where: str) -> NDArray[np.uint8]:
+    """Read a picture as HWC uint8 RGB; an error names the example.
+
+    Raises:
+        UsageError: the picture is missing, damaged or not a picture.
+    """
+    try:
+        return load_image(source)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None

@@ -1,0 +1,166 @@
+"""Data sets that come as tables: the paper's training set, and evaluation sets with a mask in each row."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wise_edge.datasets.base import Example, check_rows, from_mask, load_picture, make_unique
+from wise_edge.datasets.tables import Table, check_columns, find_table
+from wise_edge.errors import UsageError
+from wise_edge.extras import require
+from wise_edge.geometry import Box, Point, clip_box, clip_point
+
+_NUMBER = r"\s*(\d{1,6})\s*"
+_PAIR = rf"\({_NUMBER},{_NUMBER}\)"
+_SOLUTION = re.compile(rf"\s*<box>\s*{_PAIR}\s*,\s*{_PAIR}\s*</box>\s*<points>\s*{_PAIR}\s*,\s*{_PAIR}\s*</points>\s*")
+
+
+class MaskTable:
+    """A table with the columns image, text and mask; ids come from image_id and ann_id, or are the row's number.
+
+    The form of https://huggingface.co/datasets/Ricky06662/ReasonSeg_test and its neighbours. The mask is a list of
+    rows or a picture; what is not 0 is target. It knows neither ignored regions nor kinds.
+
+    Args:
+        name: of the data set.
+        split: of the data set.
+        table: its rows.
+
+    Raises:
+        UsageError: a column is missing or no row can be used.
+    """
+
+    def __init__(self, name: str, split: str, table: Table) -> None:
+        check_columns(table, ("image", "text", "mask"))
+        self.name = name
+        self.split = split
+        self._table = table
+        self._rows: list[tuple[int, str]] = []
+        names, problems = [], []
+        id_columns = [column for column in ("image_id", "ann_id") if column in table.columns]
+        for number, row in enumerate(table.scan(["text", *id_columns])):
+            if not isinstance(row["text"], str) or not row["text"].strip():
+                problems.append(f"{table.where}, row {number}: there is no text")
+                continue
+            self._rows.append((number, row["text"].strip()))
+            names.append("-".join(str(row[column]) for column in id_columns) or str(number))
+        self.ids: Sequence[str] = make_unique(names)
+        self.problems = tuple(problems)
+        check_rows(self._rows, self.problems, table.where)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Example:
+        """Read one example."""
+        number, query = self._rows[index]
+        name = self.ids[index]
+        row = self._table.read(number)
+        image = _read_picture(row.column("image")[0], name)
+        mask = _read_mask(row.column("mask")[0], name)
+        if mask.shape != image.shape[:2]:
+            raise UsageError(f"{name}: the mask has {mask.shape} rows and columns, the picture {image.shape[:2]}")
+        return from_mask(name, query, image, mask)
+
+
+class RefCocog2k:
+    """The paper's training set, refCOCOg_2k_840: boxes and points of queries, no masks.
+
+    Columns image, problem and solution ("<box>(x1,y1),(x2,y2)</box><points>(x,y),(x,y)</points>", px of the image); an
+    id column names the examples, else the row's number does.
+
+    Args:
+        data: see `find_table`.
+        split: "train" there.
+
+    Raises:
+        UsageError: there is no such table, a column is missing or no row can be used.
+    """
+
+    def __init__(self, data: Path, split: str) -> None:
+        table = find_table(data, split, ("refCOCOg_2k_840",))
+        if table is None:
+            raise UsageError(
+                f"{data} holds no parquet file and no dataset saved to disk; name refCOCOg_2k_840's folder"
+            )
+        check_columns(table, ("image", "problem", "solution"))
+        self.name = "refcocog-2k"
+        self.split = split
+        self._table = table
+        self._rows: list[tuple[int, str, Box, tuple[Point, Point]]] = []
+        names, problems = [], []
+        id_columns = ["id"] if "id" in table.columns else []
+        for number, row in enumerate(table.scan(["problem", "solution", *id_columns])):
+            try:
+                self._rows.append((number, _read_problem(row["problem"]), *read_solution(row["solution"])))
+            except ValueError as error:
+                problems.append(f"{table.where}, row {number}: {error}")
+            else:
+                names.append(str(row["id"] if id_columns else number))
+        self.ids: Sequence[str] = make_unique(names)
+        self.problems = tuple(problems)
+        check_rows(self._rows, self.problems, table.where)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Example:
+        """Read one example."""
+        number, query, box, points = self._rows[index]
+        name = self.ids[index]
+        image = _read_picture(self._table.read(number).column("image")[0], name)
+        size = (image.shape[1], image.shape[0])
+        if box[0] >= size[0] or box[1] >= size[1]:
+            raise UsageError(f"{name}: the box {box} lies outside of its picture of {size[0]} x {size[1]} pixels")
+        first, second = (clip_point(point, size) for point in points)
+        return Example(name, query, image, clip_box(box, size), (first, second), None, None, None)
+
+
+def read_solution(text: Any) -> tuple[Box, tuple[Point, Point]]:
+    """Read a solution's box and points.
+
+    Raises:
+        ValueError: it has another form, or the box has no area.
+    """
+    found = _SOLUTION.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError("the solution is not <box>(x1,y1),(x2,y2)</box><points>(x,y),(x,y)</points>")
+    x1, y1, x2, y2, ax, ay, bx, by = map(int, found.groups())
+    if x1 >= x2 or y1 >= y2:
+        raise ValueError(f"the solution's box {(x1, y1, x2, y2)} has no area")
+    return (x1, y1, x2, y2), ((ax, ay), (bx, by))
+
+
+def _read_problem(text: Any) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("there is no problem text")
+    return text.strip()
+
+
+def _read_picture(cell: Any, name: str) -> NDArray[np.uint8]:
+    """Read a cell that holds a picture file's bytes, alone or as {"bytes", "path"}."""
+    value = cell.as_py()
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(content, bytes):
+        raise UsageError(f"{name}: the table does not hold the picture itself; save it with its pictures embedded")
+    return load_picture(content, name)
+
+
+def _read_mask(cell: Any, name: str) -> NDArray[np.bool_]:
+    """Read a cell that holds a list of rows of numbers, or a picture."""
+    types = require("pyarrow", extra="data").types
+    if not types.is_list(cell.type) and not types.is_large_list(cell.type):
+        return _read_picture(cell, f"{name}, mask").any(axis=2)
+    rows = cell.values
+    if rows is None or len(rows) == 0 or not (types.is_list(rows.type) or types.is_large_list(rows.type)):
+        raise UsageError(f"{name}: the mask is not a list of rows")
+    values, widths = rows.flatten(), set(rows.value_lengths().to_pylist())
+    if len(widths) != 1 or values.null_count or not (types.is_boolean(values.type) or types.is_integer(values.type)):
+        raise UsageError(f"{name}: the mask's rows are not of one length and of whole numbers")
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.bool_).reshape(len(rows), -1)

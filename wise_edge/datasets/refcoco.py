@@ -1,0 +1,190 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg in the files of the refer API (https://github.com/lichengunc/refer).
+
+`refs(unc).p` (or umd, google) says which sentences mean which annotation, `instances.json` holds the annotations, and
+the pictures are those of COCO's train2014. One example a sentence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from wise_edge.datasets.base import Example, check_rows, from_mask, load_picture
+from wise_edge.datasets.coco_masks import Segmentation, read_segmentation
+from wise_edge.datasets.plain_pickle import load_plain_pickle
+from wise_edge.errors import UsageError
+from wise_edge.geometry import Size
+
+PARTITIONS = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
+"""Data set to the names of its divisions into splits, the one that papers report first."""
+
+PICTURE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014", "coco/train2014")
+"""Where the pictures are looked for, below the data folder."""
+
+_MAX_SIDE_PX = 10_000
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What the sentences of one ref mean."""
+
+    picture: Path
+    segmentation: Segmentation
+
+
+@dataclass(frozen=True)
+class _Row:
+    id: str
+    sentence: str
+    target: _Target
+
+
+class RefCocoDataset:
+    """One split of RefCOCO, RefCOCO+ or RefCOCOg; ids are "REF-PLACE": the ref's id and the sentence's place in it.
+
+    Args:
+        name: a key of `PARTITIONS`.
+        data: the folder that holds NAME/refs(...).p and NAME/instances.json, or these files themselves.
+        split: as the refs call it: train, val, testA, testB or test.
+
+    Raises:
+        UsageError: a file or the pictures' folder is missing or damaged, the pickle holds more than plain data, or no
+            ref of the split can be used.
+    """
+
+    def __init__(self, name: str, data: Path, split: str) -> None:
+        self.name = name
+        self.split = split
+        refs_file = _find_refs(name, data)
+        refs = _refs_of_split(refs_file, split)
+        index = _Index(refs_file.with_name("instances.json"), refs, _find_pictures(data))
+        self._rows: list[_Row] = []
+        problems: list[str] = []
+        seen: set[int] = set()
+        for place, ref in enumerate(refs):
+            try:
+                self._rows += _read_ref(ref, index, seen)
+            except ValueError as error:
+                problems.append(
+                    f"{refs_file.name}, {split} ref {ref.get('ref_id', f'at place {place}')!r:.40}: {error}"
+                )
+        self.problems = tuple(problems)
+        self.ids: Sequence[str] = tuple(row.id for row in self._rows)
+        check_rows(self._rows, self.problems, refs_file)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Example:
+        """Read one example."""
+        row = self._rows[index]
+        image = load_picture(row.target.picture, row.id)
+        size = (image.shape[1], image.shape[0])
+        if size != row.target.segmentation.size:
+            expected = " x ".join(map(str, row.target.segmentation.size))
+            raise UsageError(f"{row.id}: {row.target.picture} has {size[0]} x {size[1]} pixels, not {expected}")
+        return from_mask(row.id, row.sentence, image, row.target.segmentation.paint())
+
+
+class _Index:
+    """The annotations and pictures that some refs name."""
+
+    def __init__(self, path: Path, refs: list[dict[Any, Any]], pictures: Path) -> None:
+        content = _load_json(path)
+        wanted = {repr(ref.get("ann_id")) for ref in refs}
+        # By the ids' text: whatever stands there, text can be a key.
+        annotations = ((repr(item.get("id")), item) for item in _dicts(content, "annotations", path))
+        self._annotations = {number: item for number, item in annotations if number in wanted}
+        self._images = {repr(item.get("id")): item for item in _dicts(content, "images", path)}
+        self._pictures = pictures
+        self._present = {entry.name for entry in pictures.iterdir()}
+
+    def target(self, number: Any) -> _Target:
+        """Return the target with this annotation id.
+
+        Raises:
+            ValueError: it or its picture is missing or malformed.
+        """
+        annotation = self._annotations.get(repr(number))
+        if annotation is None:
+            raise ValueError(f"annotation {number!r:.40} is not in instances.json")
+        image = self._images.get(repr(annotation.get("image_id")))
+        if image is None:
+            raise ValueError(f"the picture of annotation {number!r:.40} is not in instances.json")
+        size = _read_size(image)
+        name = image.get("file_name")
+        if not isinstance(name, str) or name not in self._present:
+            raise ValueError(f"picture {name!r:.80} is not in {self._pictures}")
+        return _Target(self._pictures / name, read_segmentation(annotation.get("segmentation"), size))
+
+
+def _read_size(image: dict[str, Any]) -> Size:
+    width, height = image.get("width"), image.get("height")
+    for side in (width, height):
+        if not isinstance(side, int) or not 0 < side <= _MAX_SIDE_PX:
+            raise ValueError(f"picture {image.get('id')!r:.40} has no valid width and height in instances.json")
+    return cast("Size", (width, height))
+
+
+def _read_ref(ref: dict[Any, Any], index: _Index, seen: set[int]) -> list[_Row]:
+    number, sentences = ref.get("ref_id"), ref.get("sentences")
+    if not isinstance(number, int) or number in seen:
+        raise ValueError("its ref_id is no number or repeated")
+    seen.add(number)
+    if not isinstance(sentences, list) or not sentences:
+        raise ValueError("it has no sentences")
+    texts = [item.get("sent") if isinstance(item, dict) else None for item in sentences]
+    for place, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"sentence {place} has no text")
+    target = index.target(ref.get("ann_id"))
+    return [_Row(f"{number}-{place}", text.strip(), target) for place, text in enumerate(texts) if text]
+
+
+def _find_refs(name: str, data: Path) -> Path:
+    files = [f"refs({partition}).p" for partition in PARTITIONS[name]]
+    for folder in (data / name, data):
+        for file in files:
+            if (folder / file).is_file():
+                return folder / file
+    raise UsageError(f"found no {' or '.join(files)} in {data / name} or {data}; unpack {name} of the refer API there")
+
+
+def _find_pictures(data: Path) -> Path:
+    for folder in PICTURE_FOLDERS:
+        # The data folder may be the one of the annotations, beside which the pictures lie.
+        for base in (data, data.parent):
+            if (base / folder).is_dir():
+                return base / folder
+    raise UsageError(
+        f"found no pictures below {data}; looked for {', '.join(PICTURE_FOLDERS)}; unpack COCO's train2014"
+    )
+
+
+def _refs_of_split(path: Path, split: str) -> list[dict[Any, Any]]:
+    refs = load_plain_pickle(path)
+    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
+        raise UsageError(f"{path} does not hold a list of refs; fetch it again")
+    splits = sorted({str(ref.get("split"))[:40] for ref in refs})
+    if split not in splits:
+        raise UsageError(f"{path} has no split '{split}'; choose one of {', '.join(splits[:10])}")
+    return [ref for ref in refs if ref.get("split") == split]
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; it belongs beside the refs") from None
+    except (ValueError, RecursionError):
+        raise UsageError(f"{path} is damaged or no JSON; fetch it again") from None
+
+
+def _dicts(content: Any, key: str, path: Path) -> Iterator[dict[str, Any]]:
+    items = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(items, list):
+        raise UsageError(f"{path} has no list '{key}'; fetch it again")
+    return (item for item in items if isinstance(item, dict))

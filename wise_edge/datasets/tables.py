@@ -1,0 +1,202 @@
+"""Tables on disk, read a row at a time: parquet files, and folders that `datasets` wrote with `save_to_disk`.
+
+Pictures and masks make a row megabytes large, so a table is never held whole. Parquet is read forward from the start
+of a row group in small batches; saved tables are memory-mapped.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from wise_edge.errors import UsageError
+from wise_edge.extras import require
+
+SPLITS = ("train", "val", "validation", "test", "testA", "testB")
+"""Names of splits that a folder's name may end with."""
+
+_BATCH_ROWS = 16  # read together with their pictures
+_SCAN_ROWS = 1024  # read together without
+
+
+class Table(Protocol):
+    """Rows with named columns.
+
+    Attributes:
+        columns: their names.
+        where: file or folder, for errors.
+    """
+
+    columns: tuple[str, ...]
+    where: Path
+
+    def __len__(self) -> int: ...
+
+    def scan(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield some columns of all rows, in order; meant for the small ones."""
+
+    def read(self, index: int) -> Any:
+        """Return one row as a pyarrow table or batch of length 1."""
+
+
+def find_table(data: Path, split: str, names: Sequence[str] = ()) -> Table | None:
+    """Open the table of a split, if there is one.
+
+    A folder may bear the split's name at its end ("ReasonSeg_val"): all in it is then that split, whatever the file is
+    called, as the hub's copy of ReasonSeg's validation split calls itself "test".
+
+    Args:
+        data: a parquet file; a folder of `save_to_disk`; a folder with parquet files in itself or in "data", or in one
+            called like the split; or a folder that holds one of `names`.
+        split: which part.
+        names: sub-folders to look into first.
+
+    Returns:
+        The table; None where there is no table of any split.
+
+    Raises:
+        UsageError: there are tables but none of this split, or they are damaged.
+        MissingExtraError: pyarrow is not installed.
+    """
+    if data.is_file():
+        return _ParquetTable(data, [data])
+    for folder in (*(data / name for name in names), data):
+        if folder.is_dir() and (table := _open_folder(folder, split)) is not None:
+            return table
+    return None
+
+
+def check_columns(table: Table, needed: Sequence[str]) -> None:
+    """Refuse a table that lacks a column.
+
+    Raises:
+        UsageError: the line names the columns that are missing and those that are there.
+    """
+    missing = [name for name in needed if name not in table.columns]
+    if missing:
+        have = ", ".join(table.columns)[:200] or "none"
+        raise UsageError(f"{table.where} has no column {', '.join(missing)}; it has {have}; rename or convert them")
+
+
+def _open_folder(folder: Path, split: str) -> Table | None:
+    named = next((name for name in SPLITS if folder.name.endswith(f"_{name}")), split)
+    saved = (folder / "dataset_dict.json").is_file()
+    files = sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet"), *folder.glob(f"{split}/*.parquet")])
+    if not (saved or files or (folder / "state.json").is_file()):
+        return None
+    if named != split:
+        raise UsageError(f"{folder} is named for the split {named}; ask for --split {named}, or for another folder")
+    if saved:
+        parts = sorted(path.parent.name for path in folder.glob("*/state.json"))
+        alone = parts[0] if len(parts) == 1 and folder.name.endswith(f"_{split}") else split
+        if alone not in parts:
+            raise UsageError(f"{folder} has no split '{split}'; choose one of {', '.join(parts)}")
+        return _SavedTable(folder / alone)
+    if not files:
+        return _SavedTable(folder)
+    chosen = files if folder.name.endswith(f"_{split}") else [file for file in files if _is_of_split(file, split)]
+    if not chosen:
+        names = ", ".join(str(file.relative_to(folder)) for file in files[:5])
+        raise UsageError(f"{folder} has no parquet file of split '{split}'; it has {names}; name a file to take it")
+    return _ParquetTable(folder, chosen)
+
+
+def _is_of_split(file: Path, split: str) -> bool:
+    return file.stem == split or file.stem.startswith(f"{split}-") or file.parent.name == split
+
+
+@contextmanager
+def _named_errors(where: Path) -> Iterator[None]:
+    """Turn pyarrow's errors into one line."""
+    pyarrow = require("pyarrow", extra="data")
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, StopIteration) as error:
+        detail = " ".join(str(error).split())[:120]
+        raise UsageError(f"{where} is damaged or not such a table ({detail}); fetch or write it again") from None
+
+
+class _SavedTable:
+    """What `datasets.Dataset.save_to_disk` wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        pyarrow = require("pyarrow", extra="data")
+        self.where = folder
+        with _named_errors(folder):
+            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            files = [folder / Path(item["filename"]).name for item in state["_data_files"]]
+            maps = [pyarrow.memory_map(str(file)) for file in files]
+            self._table = pyarrow.concat_tables([pyarrow.ipc.open_stream(part).read_all() for part in maps])
+        self.columns = tuple(self._table.column_names)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def scan(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for batch in self._table.select(list(columns)).to_batches(max_chunksize=_SCAN_ROWS):
+            yield from batch.to_pylist()
+
+    def read(self, index: int) -> Any:
+        return self._table.slice(index, 1)
+
+
+class _ParquetTable:
+    """Parquet files that follow one another."""
+
+    def __init__(self, where: Path, files: Sequence[Path]) -> None:
+        self.where = where
+        self._files = files
+        self._groups: list[tuple[Path, int]] = []
+        self._starts = [0]
+        columns: list[str] = []
+        for file in files:
+            with _named_errors(file):
+                opened = self._open(file)
+                columns = columns or opened.schema_arrow.names
+                if opened.schema_arrow.names != columns:
+                    raise UsageError(f"{file} has other columns than {files[0]}; name one file")
+                for group in range(opened.num_row_groups):
+                    self._groups.append((file, group))
+                    self._starts.append(self._starts[-1] + opened.metadata.row_group(group).num_rows)
+        self.columns = tuple(columns)
+        self._group = -1
+        self._batches: Iterator[Any] = iter(())
+        self._batch: Any = None
+        self._batch_start = 0
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def scan(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for file in self._files:
+            with _named_errors(file):
+                for batch in self._open(file).iter_batches(_SCAN_ROWS, columns=list(columns), use_threads=False):
+                    yield from batch.to_pylist()
+
+    def read(self, index: int) -> Any:
+        group = bisect_right(self._starts, index) - 1
+        with _named_errors(self._groups[group][0]):
+            if group != self._group or index < self._batch_start:
+                self._rewind(group)
+            while index >= self._batch_start + self._batch.num_rows:
+                following = next(self._batches)
+                self._batch_start += self._batch.num_rows
+                self._batch = following
+        return self._batch.slice(index - self._batch_start, 1)
+
+    def _rewind(self, group: int) -> None:
+        file, number = self._groups[group]
+        self._group = -1  # holds if the next line fails
+        self._batches = self._open(file).iter_batches(_BATCH_ROWS, row_groups=[number], use_threads=False)
+        self._batch = next(self._batches)
+        self._batch_start = self._starts[group]
+        self._group = group
+
+    @staticmethod
+    def _open(file: Path) -> Any:
+        parquet = require("pyarrow.parquet", extra="data")
+        return parquet.ParquetFile(file, memory_map=True, pre_buffer=False)
