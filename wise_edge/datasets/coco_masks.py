@@ -40,14 +40,15 @@ class Segmentation:
             MissingExtraError: there are polygons and pycocotools is not installed.
         """
         width, height = self.size
-        mask = np.zeros((height, width), dtype=np.bool_)
-        for counts in self.runs:
-            values = np.arange(len(counts)) % 2 == 1
-            mask |= np.repeat(values, counts).reshape(width, height).T
+        runs = list(self.runs)
         if self.polygons:
             coco = require("pycocotools.mask", extra="data")
             parts = coco.frPyObjects([list(polygon) for polygon in self.polygons], height, width)
-            mask |= coco.decode(coco.merge(parts)).astype(np.bool_)
+            runs.append(tuple(_unpack(coco.merge(parts)["counts"].decode("ascii"))))
+        mask = np.zeros((height, width), dtype=np.bool_)
+        for counts in runs:
+            values = np.arange(len(counts)) % 2 == 1
+            mask |= np.repeat(values, counts).reshape(width, height).T
         return mask
 
 

@@ -156,11 +156,12 @@ def _read_mask(cell: Any, name: str) -> NDArray[np.bool_]:
     """Read a cell that holds a list of rows of numbers, or a picture."""
     types = require("pyarrow", extra="data").types
     if not types.is_list(cell.type) and not types.is_large_list(cell.type):
-        return _read_picture(cell, f"{name}, mask").any(axis=2)
+        return np.asarray(_read_picture(cell, f"{name}, mask").any(axis=2))
     rows = cell.values
     if rows is None or len(rows) == 0 or not (types.is_list(rows.type) or types.is_large_list(rows.type)):
         raise UsageError(f"{name}: the mask is not a list of rows")
     values, widths = rows.flatten(), set(rows.value_lengths().to_pylist())
     if len(widths) != 1 or values.null_count or not (types.is_boolean(values.type) or types.is_integer(values.type)):
         raise UsageError(f"{name}: the mask's rows are not of one length and of whole numbers")
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.bool_).reshape(len(rows), -1)
+    shape: tuple[int, int] = (len(rows), widths.pop())
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.bool_).reshape(shape)

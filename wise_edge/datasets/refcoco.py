@@ -10,13 +10,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from wise_edge.datasets.base import Example, check_rows, from_mask, load_picture
 from wise_edge.datasets.coco_masks import Segmentation, read_segmentation
 from wise_edge.datasets.plain_pickle import load_plain_pickle
 from wise_edge.errors import UsageError
-from wise_edge.geometry import Size
+from wise_edge.extras import require
 
 PARTITIONS = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
 """Data set to the names of its divisions into splits, the one that papers report first."""
@@ -53,9 +53,11 @@ class RefCocoDataset:
     Raises:
         UsageError: a file or the pictures' folder is missing or damaged, the pickle holds more than plain data, or no
             ref of the split can be used.
+        MissingExtraError: pycocotools is not installed.
     """
 
     def __init__(self, name: str, data: Path, split: str) -> None:
+        require("pycocotools.mask", extra="data")  # missed now, not at the first example
         self.name = name
         self.split = split
         refs_file = _find_refs(name, data)
@@ -114,22 +116,23 @@ class _Index:
         image = self._images.get(repr(annotation.get("image_id")))
         if image is None:
             raise ValueError(f"the picture of annotation {number!r:.40} is not in instances.json")
-        size = _read_size(image)
+        size = (_read_side(image, "width"), _read_side(image, "height"))
         name = image.get("file_name")
         if not isinstance(name, str) or name not in self._present:
             raise ValueError(f"picture {name!r:.80} is not in {self._pictures}")
         return _Target(self._pictures / name, read_segmentation(annotation.get("segmentation"), size))
 
 
-def _read_size(image: dict[str, Any]) -> Size:
-    width, height = image.get("width"), image.get("height")
-    for side in (width, height):
-        if not isinstance(side, int) or not 0 < side <= _MAX_SIDE_PX:
-            raise ValueError(f"picture {image.get('id')!r:.40} has no valid width and height in instances.json")
-    return cast("Size", (width, height))
+def _read_side(image: dict[str, Any], key: str) -> int:
+    side = image.get(key)
+    if not isinstance(side, int) or not 0 < side <= _MAX_SIDE_PX:
+        raise ValueError(f"picture {image.get('id')!r:.40} has no valid {key} in instances.json")
+    return side
 
 
 def _read_ref(ref: dict[Any, Any], index: _Index, seen: set[int]) -> list[_Row]:
+    if not isinstance(ref.get("split"), str):
+        raise ValueError("it does not say its split")
     number, sentences = ref.get("ref_id"), ref.get("sentences")
     if not isinstance(number, int) or number in seen:
         raise ValueError("its ref_id is no number or repeated")
@@ -171,7 +174,8 @@ def _refs_of_split(path: Path, split: str) -> list[dict[Any, Any]]:
     splits = sorted({str(ref.get("split"))[:40] for ref in refs})
     if split not in splits:
         raise UsageError(f"{path} has no split '{split}'; choose one of {', '.join(splits[:10])}")
-    return [ref for ref in refs if ref.get("split") == split]
+    # One that does not say its split may be of this one: it is returned, and named among the problems.
+    return [ref for ref in refs if ref.get("split") == split or not isinstance(ref.get("split"), str)]
 
 
 def _load_json(path: Path) -> Any:

@@ -1,0 +1,242 @@
+"""Scenes as a data set, and the data sets that come as tables, read back against the scenes they were written from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dataset_files import mask_row, mask_rows, picture_bytes, write_parquet
+
+from wise_edge.datasets import NAMES, Dataset, open_dataset
+from wise_edge.datasets.base import make_unique, mask_points
+from wise_edge.datasets.labelled_tables import read_solution
+from wise_edge.errors import UsageError
+from wise_edge.geometry import interior_points
+from wise_edge.scenes import SPLITS, sample
+from wise_edge.scenes.folders import REFERENCE_SIDE_PX, export_refcocog
+
+pytest.importorskip("pyarrow", reason="needs the extra 'data'")
+
+
+def ids_of(dataset: Dataset) -> list[str]:
+    """Return all ids after checking that they are what the contract says."""
+    ids = list(dataset.ids)
+    assert len(ids) == len(dataset) == len(set(ids))
+    assert all(dataset[index].id == ids[index] for index in (0, len(ids) - 1))
+    with pytest.raises(IndexError):
+        dataset[len(ids)]
+    return ids
+
+
+def test_scenes() -> None:
+    data = open_dataset("scenes", None, "validation")
+    item, example = sample("validation", 4), data[4]
+    assert (len(data), data.problems) == (len(SPLITS["validation"]), ())
+    assert (example.id, example.query, example.kind) == ("validation-4", item.request, item.query.kind)
+    assert (example.box, example.points, example.ignore) == (item.box, item.points, None)
+    assert example.mask is not None
+    np.testing.assert_array_equal(example.mask, item.mask)
+    np.testing.assert_array_equal(example.image, item.scene.image)
+    assert list(data.ids[3:5]) == ["validation-3", "validation-4"]
+    assert data.ids[-1] == f"validation-{len(data) - 1}"
+    with pytest.raises(IndexError):
+        data[len(data)]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "split", "message"),
+    [
+        ("coco", None, "val", "choose one of scenes"),
+        ("scenes", None, "val", "choose one of test"),
+        ("scenes", Path(), "test", "leave out --data"),
+        ("reasonseg", None, "val", "--data"),
+        *((name, Path("nowhere"), "test", "nowhere does not exist") for name in NAMES[1:]),
+    ],
+)
+def test_what_cannot_be_opened(name: str, data: Path | None, split: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_dataset(name, data, split)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "scenes"])
+def test_an_empty_folder_names_what_was_looked_for(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"parquet|refs"):
+        open_dataset(name, tmp_path, "test")
+
+
+def check_training_set(data: Dataset, count: int) -> None:
+    """Compare the training form with the scenes it was written from."""
+    assert ids_of(data) == [f"test_{index}" for index in range(count)]
+    scale = REFERENCE_SIDE_PX / 224
+    for index in range(count):
+        item, example = sample("test", index), data[index]
+        assert example.image.shape == (REFERENCE_SIDE_PX, REFERENCE_SIDE_PX, 3)
+        assert (example.query, example.mask, example.ignore, example.kind) == (item.query.text, None, None, None)
+        assert example.box is not None
+        assert example.points is not None
+        np.testing.assert_allclose(example.box, np.array(item.box) * scale, atol=1)
+        np.testing.assert_allclose(example.points, np.array(item.points) * scale, atol=scale)
+
+
+def test_training_set_from_parquet(tmp_path: Path) -> None:
+    export_refcocog("test", 3, tmp_path / "out")
+    check_training_set(open_dataset("refcocog-2k", tmp_path / "out", "test"), 3)
+    check_training_set(open_dataset("refcocog-2k", next((tmp_path / "out").rglob("*.parquet")), "train"), 3)
+    with pytest.raises(UsageError, match=r"no parquet file of split 'train'; it has data/test-00000"):
+        open_dataset("refcocog-2k", tmp_path / "out", "train")
+
+
+def test_tables_saved_to_disk(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs the extra 'train'")
+    export_refcocog("test", 3, tmp_path / "out")
+    file = next((tmp_path / "out").rglob("*.parquet"))
+    table = datasets.load_dataset("parquet", data_files={"test": str(file)}, cache_dir=str(tmp_path / "cache"))
+    table.save_to_disk(tmp_path / "all")
+    table["test"].save_to_disk(tmp_path / "one", num_shards=2)
+    check_training_set(open_dataset("refcocog-2k", tmp_path / "all", "test"), 3)
+    check_training_set(open_dataset("refcocog-2k", tmp_path / "one", "test"), 3)
+    with pytest.raises(UsageError, match="choose one of test"):
+        open_dataset("refcocog-2k", tmp_path / "all", "train")
+    (tmp_path / "one" / "data-00001-of-00002.arrow").write_bytes(b"torn")
+    with pytest.raises(UsageError, match="one is damaged"):
+        open_dataset("refcocog-2k", tmp_path / "one", "test")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "<box>(1,2),(3,4)</box>",
+        "<box>(1,2),(3,4)</box><points>(1,2)</points>",
+        "<box>(1,2),(1,4)</box><points>(1,2),(3,4)</points>",
+        "<box>(-1,2),(1,4)</box><points>(1,2),(3,4)</points>",
+        "<box>(1,2),(99999999999,4)</box><points>(1,2),(3,4)</points>",
+    ],
+)
+def test_malformed_solutions(text: str | None) -> None:
+    with pytest.raises(ValueError, match="solution"):
+        read_solution(text)
+
+
+def test_solutions_may_hold_spaces() -> None:
+    text = "<box> (1, 2), (30,40) </box>\n<points>( 5,6 ), (7,8)</points> "
+    assert read_solution(text) == ((1, 2, 30, 40), ((5, 6), (7, 8)))
+
+
+def training_row(**changes: Any) -> dict[str, Any]:
+    """Return a row of the training form on a picture of 20 x 10 pixels."""
+    picture = picture_bytes(np.zeros((10, 20, 3), np.uint8), "PNG")
+    solution = "<box>(1,2),(30,8)</box><points>(3,4),(29,6)</points>"
+    return {"image": {"bytes": picture, "path": None}, "problem": " red ", "solution": solution} | changes
+
+
+def test_bad_rows_of_the_training_set_are_named(tmp_path: Path) -> None:
+    rows = [
+        training_row(),
+        training_row(problem=None),
+        training_row(solution="<box>(5,2),(3,4)</box><points>(3,4),(5,6)</points>"),
+        training_row(image={"bytes": b"torn", "path": None}),
+        training_row(image={"bytes": None, "path": "/elsewhere.jpg"}),
+        training_row(solution="<box>(20,2),(30,8)</box><points>(3,4),(29,6)</points>"),
+    ]
+    write_parquet(tmp_path / "train.parquet", rows)
+    data = open_dataset("refcocog-2k", tmp_path, "train")
+    assert list(data.ids) == ["0", "3", "4", "5"]
+    assert [problem.partition(", ")[2][:5] for problem in data.problems] == ["row 1", "row 2"]
+    assert "no area" in data.problems[1]
+    example = data[0]
+    assert (example.query, example.box, example.points) == ("red", (1, 2, 20, 8), ((3, 4), (19, 6))), "clipped"
+    for index, message in ((1, "3: the picture is empty"), (2, "4: the table does not hold"), (3, "5: the box")):
+        with pytest.raises(UsageError, match=message):
+            data[index]
+    write_parquet(tmp_path / "test.parquet", [training_row(problem="")])
+    with pytest.raises(UsageError, match=r"all 1 rows are unusable; the first: .*row 0"):
+        open_dataset("refcocog-2k", tmp_path, "test")
+
+
+def test_missing_columns_and_torn_files_are_named(tmp_path: Path) -> None:
+    row = training_row()
+    del row["solution"]
+    write_parquet(tmp_path / "train.parquet", [row])
+    with pytest.raises(UsageError, match="has no column solution; it has image, problem"):
+        open_dataset("refcocog-2k", tmp_path, "train")
+    with pytest.raises(UsageError, match="has no column text, mask; it has image, problem"):
+        open_dataset("reasonseg", tmp_path, "train")
+    content = (tmp_path / "train.parquet").read_bytes()
+    (tmp_path / "train.parquet").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UsageError, match="is damaged"):
+        open_dataset("refcocog-2k", tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", ["reasonseg", "refcoco+"])
+def test_tables_with_masks(name: str, tmp_path: Path) -> None:
+    rows = mask_rows(24)
+    rows[1]["ann_id"], rows[1]["image_id"] = rows[0]["ann_id"], rows[0]["image_id"]
+    folder = tmp_path / ("ReasonSeg_val" if name == "reasonseg" else "refcocoplus_val")
+    # The hub's copy of the validation split calls itself "test".
+    write_parquet(folder / "data" / "test-00000-of-00002.parquet", rows[:18], row_group_size=18)
+    write_parquet(folder / "data" / "test-00001-of-00002.parquet", rows[18:], row_group_size=4)
+    data = open_dataset(name, tmp_path, "val")
+    assert (data.name, data.split) == (name, "val")
+    assert ids_of(data)[:3] == ["picture_0-0", "picture_0-0-2", "picture_2-2"]
+    for index in (0, 17, 16, 23, 3, 19, 18, 17):  # to and fro between batches, row groups and files
+        item, example = sample("test", index), data[index]
+        assert (example.query, example.box, example.points) == (item.request, item.box, item.points)
+        assert (example.ignore, example.kind) == (None, None)
+        np.testing.assert_array_equal(example.image, item.scene.image)
+        assert example.mask is not None
+        np.testing.assert_array_equal(example.mask, item.mask)
+    with pytest.raises(UsageError, match="named for the split val"):
+        open_dataset(name, folder, "test")
+
+
+def test_mask_cells(tmp_path: Path) -> None:
+    item = sample("test", 0)
+    good = mask_row(item, 0)
+    as_picture = [good | {"mask": {"bytes": picture_bytes(item.mask, "PNG"), "path": None}}]
+    as_numbers = [good | {"mask": (item.mask * 255).tolist()}]
+    for place, rows in enumerate((as_picture, as_numbers)):
+        write_parquet(tmp_path / f"good{place}.parquet", rows)
+        example = open_dataset("reasonseg", tmp_path / f"good{place}.parquet", "test")[0]
+        assert example.mask is not None
+        np.testing.assert_array_equal(example.mask, item.mask)
+    bad: dict[str, Any] = {
+        "the picture": [[True, False]],
+        "not a list of rows": [],
+        "one length": [[True], [True, False]],
+        "whole numbers": [[True, None]],
+    }
+    rows = [good | {"mask": mask} for mask in bad.values()]
+    write_parquet(tmp_path / "test.parquet", [*rows, good | {"text": None}])
+    data = open_dataset("reasonseg", tmp_path, "test")
+    assert len(data.problems) == 1
+    assert "row 4" in data.problems[0]
+    for index, message in enumerate(bad):
+        with pytest.raises(UsageError, match=message):
+            data[index]
+
+
+def test_an_empty_mask_has_no_box(tmp_path: Path) -> None:
+    row = mask_row(sample("test", 0), 0)
+    write_parquet(tmp_path / "test.parquet", [row | {"mask": np.zeros((224, 224), bool).tolist()}])
+    example = open_dataset("reasonseg", tmp_path, "test")[0]
+    assert (example.box, example.points) == (None, None)
+    assert example.mask is not None
+    assert not example.mask.any()
+
+
+def test_points_of_large_masks() -> None:
+    small = sample("test", 0).mask
+    assert mask_points(small) == interior_points(small)
+    large = small.repeat(12, axis=0).repeat(12, axis=1)
+    assert all(large[y, x] for x, y in mask_points(large))
+    comb = np.zeros((1000, 1500), bool)
+    comb[1::2, 1::2] = True
+    assert all(comb[y, x] for x, y in mask_points(comb)), "thinning may miss a thin mask"
+
+
+def test_names_are_made_unique() -> None:
+    assert make_unique(["a", "b", "a", "a-2", "a"]) == ("a", "b", "a-2", "a-2-2", "a-3")
