@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.geometry import Box, Point
+from wise_edge.rle import run_lengths
 
 Finish = Literal["answer", "end", "length"]
 """Why a policy stopped: `</answer>` was written, an end token came, or the token limit was reached."""
@@ -243,16 +244,8 @@ class SegmentationResult:
         """Return JSON-ready data; the mask as COCO's uncompressed run lengths (column-major, background first)."""
         data = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return data | {
-            "mask": None if self.mask is None else _run_lengths(self.mask),
+            "mask": None if self.mask is None else run_lengths(self.mask),
             "tokens": asdict(self.tokens),
             "latency_ms": asdict(self.latency_ms),
             "backends": {part: asdict(choice) for part, choice in self.backends.items()},
         }
-
-
-def _run_lengths(mask: npt.NDArray[np.bool_]) -> dict[str, list[int]]:
-    # https://github.com/cocodataset/cocoapi/blob/master/PythonAPI/pycocotools/mask.py
-    flat = np.concatenate([[False], mask.ravel(order="F")])
-    starts = np.flatnonzero(flat[1:] != flat[:-1])
-    counts = np.diff(np.concatenate([[0], starts, [mask.size]]))
-    return {"size": list(mask.shape), "counts": counts.tolist()}

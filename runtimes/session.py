@@ -93,7 +93,7 @@ class Session:
 
     @classmethod
     def from_checkpoints(cls, policy: str | Path, sam: str | Path) -> Session:
-        """Run checkpoints with torch, as the reference that graphs are compared with.
+        """Run checkpoints with torch, on a GPU where there is one: the reference that graphs are compared with.
 
         Args:
             policy: Hugging Face folder of the policy, with `prompts.json`.
@@ -102,8 +102,9 @@ class Session:
         from wise_edge.runtimes.torch_mask import TorchMask
         from wise_edge.runtimes.torch_policy import TorchPolicy
 
-        choice = BackendChoice("torch", "checkpoints are run with torch")
-        return cls(TorchPolicy(Path(policy)), TorchMask(Path(sam)), {"policy": choice, "mask": choice})
+        parts = TorchPolicy(Path(policy)), TorchMask(Path(sam))
+        choice = BackendChoice("torch", f"checkpoints are run with torch, on {parts[0].device}")
+        return cls(*parts, {"policy": choice, "mask": choice})
 
     def segment(self, image: npt.NDArray[np.uint8], query: str, variant: str | None = None) -> SegmentationResult:
         """Find what a query names in a picture.

@@ -26,7 +26,7 @@ class TorchMaskFrame:
 
 
 class TorchMask:
-    """Runs a segmenter's checkpoint.
+    """Runs a segmenter's checkpoint, on a GPU where torch sees one.
 
     Args:
         folder: checkpoint folder of `wise_edge.sam_model`.
@@ -40,7 +40,8 @@ class TorchMask:
 
     def __init__(self, folder: Path) -> None:
         self._predictor = require("segment_anything", "export").SamPredictor
-        self._sam = load_sam(folder)
+        self.device = "cuda" if require("torch", "export").cuda.is_available() else "cpu"
+        self._sam = load_sam(folder).to(self.device)
 
     def encode(self, image: npt.NDArray[np.uint8]) -> TorchMaskFrame:
         """Prepare a picture (HWC uint8 RGB, any size) for prompts."""

@@ -32,7 +32,7 @@ class TorchPolicyFrame:
 
 
 class TorchPolicy:
-    """Runs a policy's checkpoint.
+    """Runs a policy's checkpoint, on a GPU where torch sees one.
 
     Args:
         folder: Hugging Face folder with `prompts.json`.
@@ -47,7 +47,8 @@ class TorchPolicy:
     def __init__(self, folder: Path) -> None:
         self._spec = read_policy_spec(folder)
         self._text = PolicyText(folder / "tokenizer.json", self._spec)
-        self._model = load_policy(folder)
+        self.device = "cuda" if require("torch", "export").cuda.is_available() else "cpu"
+        self._model = load_policy(folder, self.device)
 
     @property
     def input_size(self) -> int:
@@ -69,10 +70,12 @@ class TorchPolicy:
             square, spec.patch_size, spec.temporal_patch_size, spec.merge_size, spec.image_mean, spec.image_std
         )
         side = spec.input_size // spec.patch_size
-        grid = torch.tensor([[1, side, side]])
+        grid = torch.tensor([[1, side, side]], device=self.device)
         prepared = perf_counter()
         with torch.no_grad():
-            embeds = self._model.model.visual(torch.from_numpy(patches), grid_thw=grid).pooler_output
+            embeds = self._model.model.visual(torch.from_numpy(patches).to(self.device), grid_thw=grid).pooler_output
+        if self.device == "cuda":
+            torch.cuda.synchronize()  # work on a GPU is queued: wait, or it counts as prefill
         return TorchPolicyFrame(grid, embeds, (prepared - start) * 1e3, (perf_counter() - prepared) * 1e3)
 
     def generate(self, frame: TorchPolicyFrame, query: str, variant: str) -> PolicyOutput:
@@ -87,8 +90,8 @@ class TorchPolicy:
             completion: list[int] = []
             steps = 0
             while (finish := self._text.accept(completion, token, limit)) is None:
-                embeds = self._model.get_input_embeddings()(torch.tensor([[token]]))
-                token = self._run(embeds, torch.full((3, 1, 1), position + steps), cache)
+                embeds = self._model.get_input_embeddings()(torch.tensor([[token]], device=self.device))
+                token = self._run(embeds, torch.full((3, 1, 1), position + steps, device=self.device), cache)
                 steps += 1
         text = self._text.decode(completion)
         decode_ms = (perf_counter() - prefilled) * 1e3
@@ -100,7 +103,7 @@ class TorchPolicy:
         torch = require("torch", "export")
         picture = self._model.config.image_token_id
         ids = [*self._text.before_image, *[picture] * len(frame.embeds), *self._text.after_image, *suffix]
-        tokens = torch.tensor([ids])
+        tokens = torch.tensor([ids], device=self.device)
         is_image = tokens == picture
         embeds = self._model.get_input_embeddings()(tokens)
         embeds = embeds.masked_scatter(is_image[..., None], frame.embeds)

@@ -12,7 +12,8 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from wise_edge.bundle import Bundle, embedded_bundle, hash_file, load, resolve_checkpoint
-from wise_edge.evaluate import evaluate_masks, evaluate_scenes, summarize
+from wise_edge.datasets import open_dataset
+from wise_edge.evaluate import evaluate_masks, evaluate_session, summarize
 from wise_edge.runtimes.session import Session
 from wise_edge.scenes import sample
 
@@ -46,14 +47,17 @@ def test_the_assets_are_small() -> None:
 
 
 def test_the_policy_answers_and_finds(session: Session) -> None:
-    figures = summarize(list(evaluate_scenes(session, "validation", SAMPLES, "verbose")))
+    figures = summarize(
+        list(evaluate_session(session, open_dataset("scenes", None, "validation"), range(SAMPLES), "verbose"))
+    )
     assert figures["valid_rate"] >= 0.99
     assert figures["box_accuracy"] >= LEAST_BOX_ACCURACY
     assert figures["rationale_tokens_mean"] > 60
 
 
 def test_the_segmenter_outlines_what_it_is_pointed_at(session: Session) -> None:
-    assert summarize(list(evaluate_masks(session.mask, "validation", SAMPLES)))["giou"] >= 0.93
+    scenes = open_dataset("scenes", None, "validation")
+    assert summarize(list(evaluate_masks(session.mask, scenes, range(SAMPLES))))["giou"] >= 0.93
 
 
 def test_torch_and_the_bundle_say_the_same(session: Session) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import fake_session
 import numpy as np
@@ -9,10 +11,15 @@ import numpy.typing as npt
 import pytest
 
 from wise_edge.answer import Answer, format_answer
+from wise_edge.bundle import resolve_checkpoint
 from wise_edge.cli.main import main
-from wise_edge.evaluate import MaskRecord, Record, summarize
+from wise_edge.datasets import Dataset, Example
+from wise_edge.errors import UsageError
+from wise_edge.evaluate import evaluate_session, hash_models, summarize
 from wise_edge.geometry import scale_box, scale_point
 from wise_edge.metrics import mask_iou
+from wise_edge.records import MaskRecord, Record
+from wise_edge.runtimes.session import Session
 from wise_edge.scenes import KINDS, sample
 
 SAMPLES = [sample("test", index) for index in range(10)]
@@ -31,7 +38,8 @@ def _write_truth(image: npt.NDArray[np.uint8], query: str, variant: str) -> str:
 
 def _record(index: int, intersection: int, union: int, total: float) -> Record:
     return Record(
-        index, KINDS[index % 2], "query", intersection, union, 0.9, {"decode": total / 2, "total": total},
+        index, f"test-{index}", KINDS[index % 2], "query", intersection, union, intersection / union, None, 0.9,
+        {"decode": total / 2, "total": total}, None,
         answer_valid=intersection > 0, box_iou=intersection / union, rationale_tokens=index, answer_tokens=49, text="",
     )  # fmt: skip
 
@@ -72,7 +80,7 @@ def test_the_same_records_give_the_same_intervals() -> None:
 
 
 def test_records_of_masks_have_mask_figures_only() -> None:
-    report = summarize([MaskRecord(0, KINDS[0], "query", 9, 10, 0.9, {"total": 1.0})])
+    report = summarize([MaskRecord(0, "test-0", KINDS[0], "query", 9, 10, 0.9, None, 0.9, {"total": 1.0}, None)])
     assert report["giou"] == report["ciou"] == 0.9
     assert not {"box_accuracy", "valid_rate"} & set(report)
 
@@ -97,13 +105,15 @@ def test_an_unreadable_answer_counts_as_an_empty_mask(monkeypatch: pytest.Monkey
     fake_session.install(monkeypatch, _write_truth)
     out = tmp_path / "records.jsonl"
     assert main(["evaluate", "--limit", "10", "--out", str(out)]) == 0
-    records = [json.loads(line) for line in out.read_text().splitlines()]
+    records = [json.loads(line) for line in out.read_text().splitlines()[1:]]
     assert [record["index"] for record in records] == list(range(10))
+    assert [record["id"] for record in records] == [f"test-{index}" for index in range(10)]
     last = records[-1]
     assert last["answer_valid"] is False
     assert last["intersection_px"] == 0
     assert last["union_px"] == int(SAMPLES[-1].mask.sum())
     assert last["box_iou"] == 0.0
+    assert last["mask"] is None
     assert last["text"] == "I do not know."
     assert all(record["box_iou"] > 0.5 for record in records[:-1])
 
@@ -149,6 +159,20 @@ def test_with_the_oracle_prompt_no_policy_is_asked(
         (["--limit", "1000001"], "--limit is 1000001"),
         (["--oracle-prompt", "--variant", "wise"], "leave out --variant"),
         (["--variant", "loud", "--limit", "1"], "unknown variant 'loud'"),
+        (["--metric-mode", "mine"], "unknown metric mode 'mine'; choose lisa or paper"),
+        (["--dataset", "reasonseg", "--data", "nowhere"], "nowhere"),
+        (["--dataset", "refcocog-2k", "--data", "nowhere"], "unknown dataset 'refcocog-2k'"),
+        (["--data", "somewhere"], "leave out --data"),
+        (["--policy", "embedded"], "--policy and --sam go together"),
+        (["--policy", "embedded", "--sam", "embedded", "--bundle", "b"], "leave out --bundle"),
+        (["--policy", "embedded", "--sam", "embedded", "--mask-backend", "onnx"], "leave out --bundle and other"),
+        (["--resume"], "name it with --out"),
+        (["--resume", "--force", "--out", "x.jsonl"], "give one of them"),
+        (["--shard", "0/2"], "several processes meet in files"),
+        (["--shard", "2/2", "--out", "x.jsonl"], "--shard is '2/2'"),
+        (["--shard", "one"], "--shard is 'one'"),
+        (["--limit", "3", "compare", "a", "b"], "--limit stands before compare"),
+        (["--json", "table", "a"], "--json stands before table"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(
@@ -162,7 +186,7 @@ def test_what_cannot_be_evaluated_is_refused(
     assert word in err
 
 
-def test_an_interrupt_leaves_no_file(
+def test_a_run_that_cannot_begin_leaves_no_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(image: npt.NDArray[np.uint8], query: str, variant: str) -> str:
@@ -172,3 +196,49 @@ def test_an_interrupt_leaves_no_file(
     assert main(["evaluate", "--limit", "3", "--out", str(tmp_path / "records.jsonl")]) == 130
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out == ""
+
+
+def test_dropped_samples_are_counted_and_in_no_figure() -> None:
+    dropped = replace(_record(3, 100, 100, 99.0), dropped="mask and truth are both empty")
+    kept = [_record(i, 50, 100, 10.0) for i in range(3)]
+    assert summarize([*kept, dropped]) == summarize(kept) | {"dropped": 1}
+    with pytest.raises(UsageError, match="none of the 1 samples counts; the first: mask and truth"):
+        summarize([dropped])
+
+
+def test_every_sample_pays_for_its_picture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opened = fake_session.install(monkeypatch)
+    picture = SAMPLES[0].scene.image
+    example = Example("a", "the ring", picture, (1, 1, 9, 9), ((2, 2), (3, 3)), SAMPLES[0].mask, None, None)
+    session = Session.from_bundle()
+    records = list(evaluate_session(session, cast(Dataset, {0: example, 1: example}), range(2)))
+    assert opened.policy.encoded == 2
+    assert {record.latency_ms["vision_encode"] for record in records} == {20.0}
+
+
+def test_the_hash_of_models_changes_with_them(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "weights").write_bytes(b"1")
+    assert hash_models(tmp_path / "a") == hash_models(tmp_path / "b")
+    (tmp_path / "b" / "deep" / "weights").write_bytes(b"2")
+    assert hash_models(tmp_path / "a") != hash_models(tmp_path / "b")
+    assert hash_models(tmp_path / "a" / "deep" / "weights") != hash_models(tmp_path / "b" / "deep" / "weights")
+
+
+def test_checkpoints_are_run_instead_of_a_bundle(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def from_checkpoints(policy: Path, sam: Path) -> Session:
+        asked.append((policy, sam))
+        return Session.from_bundle()
+
+    fake_session.install(monkeypatch, _write_truth)
+    monkeypatch.setattr(Session, "from_checkpoints", from_checkpoints)
+    assert main(["evaluate", "--policy", "embedded", "--sam", "embedded", "--limit", "1", "--json"]) == 0
+    assert asked == [(resolve_checkpoint("embedded", "policy"), resolve_checkpoint("embedded", "sam"))]
+    report = json.loads(capsys.readouterr().out)
+    assert report["model"] == "embedded"
+    assert report["model_sha256"] == hash_models(*asked[0])

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from wise_edge.metrics import bootstrap_interval, giou_ciou, mask_iou, mask_overlap, sample_ious
+from wise_edge.metrics import (
+    METRIC_MODES,
+    Overlap,
+    bootstrap_interval,
+    giou_ciou,
+    mask_iou,
+    mask_overlap,
+    measure_overlap,
+    paired_bootstrap,
+    ratio,
+    sample_ious,
+)
 
 masks = arrays(np.bool_, (5, 7))
 EMPTY = np.zeros((5, 7), bool)
@@ -97,3 +108,84 @@ def test_large_sets_are_resampled_in_blocks() -> None:
 def test_intervals_need_matching_samples(values: list[float], weights: list[float] | None) -> None:
     with pytest.raises(ValueError, match="one weight each"):
         bootstrap_interval(values, weights)
+
+
+# One row of seven pixels: the prediction covers 0 to 3, the truth 2 to 4, what is ignored 1 and 5.
+PREDICTION = np.array([[1, 1, 1, 1, 0, 0, 0]], bool)
+TRUTH = np.array([[0, 0, 1, 1, 1, 0, 0]], bool)
+IGNORE = np.array([[0, 1, 0, 0, 0, 1, 0]], bool)
+NOTHING = np.zeros_like(TRUTH)
+SMALL = np.ones((1, 3), bool)
+
+
+@pytest.mark.parametrize(
+    ("mode", "prediction", "truth", "ignore", "expected"),
+    [
+        ("lisa", PREDICTION, TRUTH, None, Overlap(2, 5, 0.4)),
+        ("paper", PREDICTION, TRUTH, None, Overlap(2, 5, 0.4)),
+        ("lisa", PREDICTION, TRUTH, IGNORE, Overlap(2, 4, 0.5)),  # 1 and 5 belong to neither
+        ("paper", PREDICTION, TRUTH, IGNORE, Overlap(3, 6, 0.5)),  # 1 and 5 belong to the truth
+        ("lisa", None, TRUTH, IGNORE, Overlap(0, 3, 0.0)),
+        ("paper", None, TRUTH, IGNORE, Overlap(0, 5, 0.0)),
+        ("lisa", NOTHING, NOTHING, None, Overlap(0, 0, 1.0)),  # both say that there is nothing
+        ("paper", NOTHING, NOTHING, None, Overlap(0, 0, 0.0, "mask and truth are both empty")),
+        ("lisa", None, NOTHING, None, Overlap(0, 0, 1.0)),
+        ("paper", None, NOTHING, None, Overlap(0, 0, 0.0)),  # an unreadable answer is never dropped
+        ("lisa", PREDICTION, NOTHING, None, Overlap(0, 4, 0.0)),
+        ("paper", PREDICTION, NOTHING, None, Overlap(0, 4, 0.0)),
+        ("lisa", IGNORE, NOTHING, IGNORE, Overlap(0, 0, 1.0)),
+        ("lisa", SMALL, TRUTH, None, Overlap(0, 3, 0.0)),
+        ("paper", SMALL, TRUTH, None, Overlap(0, 0, 0.0, "the mask of (1, 3) does not fit the truth of (1, 7)")),
+    ],
+)
+def test_what_a_sample_counts_in_each_mode(
+    mode: str,
+    prediction: NDArray[np.bool_] | None,
+    truth: NDArray[np.bool_],
+    ignore: NDArray[np.bool_] | None,
+    expected: Overlap,
+) -> None:
+    assert measure_overlap(prediction, truth, ignore, mode) == expected
+
+
+@given(masks, masks)
+def test_without_ignored_regions_the_modes_agree(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> None:
+    found = [measure_overlap(a, b, None, mode) for mode in METRIC_MODES]
+    assert (found[0] == found[1]) == bool((a | b).any())
+    assert found[0].iou == mask_iou(a, b)
+
+
+def test_a_ratio_of_nothing_is_one() -> None:
+    assert ratio([1, 2], [4, 8]) == 0.25
+    assert ratio([0], [0]) == 1.0
+
+
+def test_pairs_are_compared_sample_by_sample() -> None:
+    generator = np.random.default_rng(5)
+    hard = generator.random(300)  # what makes a sample hard for both is far larger than the difference
+    better = hard + 0.02 + 0.01 * generator.standard_normal(300)
+    low, high = paired_bootstrap(hard, better)
+    assert 0.015 < low < 0.02 < high < 0.025
+    assert paired_bootstrap(better, hard) == (-high, -low)
+    assert paired_bootstrap(hard, hard) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="300 and 2"):
+        paired_bootstrap(hard, [1.0, 2.0])
+
+
+def test_pairs_of_ratios_are_ratios_of_sums() -> None:
+    unions = np.random.default_rng(1).integers(100, 1000, 50)
+    assert paired_bootstrap(0.5 * unions, 0.75 * unions, unions, unions) == (0.25, 0.25)
+    # Of one large and many small samples, the ratio follows the large one and the mean the small ones.
+    tops, bottoms = np.array([900.0, *[1.0] * 9]), np.array([1000.0, *[10.0] * 9])
+    low, high = paired_bootstrap(tops, tops[::-1], bottoms, bottoms[::-1])
+    assert low <= 0.0 <= high
+
+
+def test_the_interval_of_a_difference_is_that_of_the_normal_one() -> None:
+    a, b = np.random.default_rng(2).normal((10.0, 11.0), (2.0, 2.0), (400, 2)).T
+    low, high = paired_bootstrap(a, b, n=4000)
+    spread = 1.96 * (b - a).std() / np.sqrt(400)
+    assert (low, high) == (
+        pytest.approx((b - a).mean() - spread, abs=0.03),
+        pytest.approx((b - a).mean() + spread, abs=0.03),
+    )

@@ -1,172 +1,222 @@
 """Accuracy and cost on labelled data: one record a sample, and figures with 95 % bootstrap intervals from records.
 
-A sample without a readable answer has intersection 0 and the truth's area as union, and its box is wrong. Figures are
-fractions (not percent), token counts and milliseconds.
+Every sample is asked as if its picture were new, so latencies do not depend on the order. Figures are fractions (not
+percent), token counts and milliseconds. What a sample without a readable answer counts is said in `wise_edge.metrics`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from wise_edge.bundle import hash_file
+from wise_edge.datasets import Dataset, Example, open_dataset
 from wise_edge.errors import UsageError
-from wise_edge.geometry import box_iou
-from wise_edge.metrics import RESAMPLES, bootstrap_interval, mask_overlap
-from wise_edge.runtimes.base import MaskBackend, SegmentationResult
+from wise_edge.geometry import Box, box_iou
+from wise_edge.metrics import RESAMPLES, Overlap, bootstrap_interval, measure_overlap, ratio
+from wise_edge.prompts import normalize_query
+from wise_edge.records import MaskRecord, Record
+from wise_edge.rle import compressed_runs
+from wise_edge.runtimes.base import MaskBackend, MaskOutput, SegmentationResult
 from wise_edge.runtimes.session import Session
-from wise_edge.scenes import KINDS, SPLITS, Sample, sample
 
-BOX_THRESHOLD = 0.5
+DEFAULT_SPLITS = {
+    "scenes": "test",
+    "reasonseg": "test",
+    "refcoco": "testA",
+    "refcoco+": "testA",
+    "refcocog": "test",
+}
+"""The data sets that have masks to compare with, each with the split of the paper's table."""
+
+DEFAULT_SCENES = 100
 QUANTILES = {"p50": 50, "p90": 90}
 
-Terms = dict[str, tuple[float, float]]
-"""Figure name to what a sample adds to its numerator and its denominator."""
 
+def open_labelled(name: str, data: Path | None, split: str | None, limit: int | None) -> tuple[Dataset, int]:
+    """Open a data set that has masks and say how many of its samples are evaluated.
 
-@dataclass(frozen=True)
-class MaskRecord:
-    """What one sample gave when the segmenter was prompted with the truth.
+    Args:
+        name: a key of `DEFAULT_SPLITS`.
+        data: where it lies; None for scenes.
+        split: which part of it; None takes the one of the paper's table.
+        limit: how many samples, from the first; None takes 100 scenes, and all of other data sets.
 
-    Attributes:
-        index: place in the split.
-        kind: kind of query.
-        query: the words.
-        intersection_px: pixels of mask and truth.
-        union_px: pixels of mask or truth.
-        score: the segmenter's own estimate of the IoU; None without a mask.
-        latency_ms: phase to milliseconds, with "total".
+    Returns:
+        The data set and the number of samples, at least 1.
+
+    Raises:
+        UsageError: there is no such data set, split or number of samples.
     """
-
-    index: int
-    kind: str
-    query: str
-    intersection_px: int
-    union_px: int
-    score: float | None
-    latency_ms: Mapping[str, float]
-
-    @property
-    def iou(self) -> float:
-        """Intersection over union of the masks; a truth is never empty."""
-        return self.intersection_px / self.union_px
-
-    def terms(self) -> Terms:
-        """Return what the sample adds to each figure."""
-        return {"giou": (self.iou, 1.0), "ciou": (self.intersection_px, self.union_px)}
+    if name not in DEFAULT_SPLITS:
+        raise UsageError(f"unknown dataset '{name}'; choose one of {', '.join(DEFAULT_SPLITS)}")
+    dataset = open_dataset(name, data, split or DEFAULT_SPLITS[name])
+    if limit is None:
+        limit = DEFAULT_SCENES if name == "scenes" else len(dataset)
+    if not 1 <= limit <= len(dataset):
+        raise UsageError(f"--limit is {limit}; the {dataset.split} split has 1 to {len(dataset)} samples")
+    return dataset, limit
 
 
-@dataclass(frozen=True)
-class Record(MaskRecord):
-    """What one sample gave from picture and query to mask.
+def evaluate_session(
+    session: Session, dataset: Dataset, places: Iterable[int], variant: str | None = None, mode: str = "lisa"
+) -> Iterator[Record]:
+    """Yield the records of some samples, from picture and query to mask.
 
-    Attributes:
-        answer_valid: whether an answer could be read.
-        box_iou: IoU of predicted and true box; 0 without an answer.
-        rationale_tokens: tokens inside `<think>`.
-        answer_tokens: tokens inside `<answer>`.
-        text: the policy's whole completion.
+    Args:
+        session: what is evaluated.
+        dataset: labelled data with masks.
+        places: which samples.
+        variant: prompt variant; None takes the bundle's default.
+        mode: one of `wise_edge.metrics.METRIC_MODES`.
     """
-
-    answer_valid: bool
-    box_iou: float
-    rationale_tokens: int
-    answer_tokens: int
-    text: str
-
-    def terms(self) -> Terms:
-        """Return what the sample adds to each figure."""
-        return super().terms() | {
-            "box_accuracy": (self.box_iou > BOX_THRESHOLD, 1.0),
-            "valid_rate": (self.answer_valid, 1.0),
-            "rationale_tokens_mean": (self.rationale_tokens, 1.0),
-            "answer_tokens_mean": (self.answer_tokens, 1.0),
-        }
+    for index, example in _read(dataset, places):
+        if isinstance(example, UsageError):
+            yield Record(**_unread(index, dataset, example), **_UNASKED)
+        else:
+            fresh = Session(session.policy, session.mask, session.choices)
+            yield score_result(index, example, fresh.segment(example.image, example.query, variant), mode)
 
 
-def score_result(index: int, labelled: Sample, result: SegmentationResult) -> Record:
+def evaluate_masks(
+    backend: MaskBackend[Any], dataset: Dataset, places: Iterable[int], mode: str = "lisa"
+) -> Iterator[MaskRecord]:
+    """Yield the records of some samples, the segmenter prompted with true box and points."""
+    for index, example in _read(dataset, places):
+        if isinstance(example, UsageError):
+            yield MaskRecord(**_unread(index, dataset, example))
+        else:
+            yield score_mask(index, example, backend, mode)
+
+
+def score_result(index: int, example: Example, result: SegmentationResult, mode: str = "lisa") -> Record:
     """Compare a result with the truth of its sample."""
-    intersection, union = 0, int(labelled.mask.sum())
-    if result.mask is not None:
-        intersection, union = mask_overlap(result.mask, labelled.mask)
     return Record(
-        index=index,
-        kind=labelled.query.kind,
-        query=result.query,
-        intersection_px=intersection,
-        union_px=union,
-        score=result.score,
-        latency_ms=asdict(result.latency_ms),
+        **_compared(index, example, result.mask, result.score, asdict(result.latency_ms), mode),
         answer_valid=result.answer_valid,
-        box_iou=0.0 if result.box is None else box_iou(result.box, labelled.box),
+        box_iou=_boxes_agree(result.box, example.box),
         rationale_tokens=result.tokens.rationale,
         answer_tokens=result.tokens.answer,
         text=result.text,
     )
 
 
-def score_mask(index: int, labelled: Sample, backend: MaskBackend[Any]) -> MaskRecord:
-    """Prompt the segmenter with the true box and points of a sample and compare its mask with the truth."""
+def score_mask(index: int, example: Example, backend: MaskBackend[Any], mode: str = "lisa") -> MaskRecord:
+    """Prompt the segmenter with the true box and points of a sample and compare its mask with the truth.
+
+    Where the truth is empty there is nothing to prompt with, and no mask.
+    """
     start = perf_counter()
-    frame = backend.encode(labelled.scene.image)
-    output = backend.decode(frame, labelled.box, labelled.points)
+    frame = backend.encode(example.image)
+    output: MaskOutput | None = None
+    if example.box is not None and example.points is not None:
+        output = backend.decode(frame, example.box, example.points)
     latency_ms = {
         "preprocess": frame.preprocess_ms,
         "mask_encode": frame.encode_ms,
-        "mask_decode": output.decode_ms,
+        "mask_decode": output.decode_ms if output else 0.0,
         "total": (perf_counter() - start) * 1000.0,
     }
-    intersection, union = mask_overlap(output.mask, labelled.mask)
-    return MaskRecord(index, labelled.query.kind, labelled.request, intersection, union, output.score, latency_ms)
-
-
-def check_scenes(split: str, limit: int) -> None:
-    """Refuse a split or a number of samples that the scenes do not have.
-
-    Raises:
-        UsageError: the split is unknown, or the limit is below 1 or above the split's size.
-    """
-    if split not in SPLITS:
-        raise UsageError(f"unknown split '{split}'; choose one of {', '.join(SPLITS)}")
-    if not 1 <= limit <= len(SPLITS[split]):
-        raise UsageError(f"--limit is {limit}; the {split} split has 1 to {len(SPLITS[split])} samples")
-
-
-def evaluate_scenes(session: Session, split: str, limit: int, variant: str | None) -> Iterator[Record]:
-    """Yield the records of the first ``limit`` scenes of a split, from picture and query to mask.
-
-    Args:
-        session: what is evaluated.
-        split: a key of `SPLITS`.
-        limit: number of samples.
-        variant: prompt variant; None takes the bundle's default.
-    """
-    for index in range(limit):
-        labelled = sample(split, index)
-        yield score_result(index, labelled, session.segment(labelled.scene.image, labelled.request, variant))
-
-
-def evaluate_masks(backend: MaskBackend[Any], split: str, limit: int) -> Iterator[MaskRecord]:
-    """Yield the records of the first ``limit`` scenes of a split, the segmenter prompted with true box and points."""
-    for index in range(limit):
-        yield score_mask(index, sample(split, index), backend)
+    mask, score = (output.mask, output.score) if output else (None, None)
+    return MaskRecord(**_compared(index, example, mask, score, latency_ms, mode))
 
 
 def summarize(records: Sequence[MaskRecord]) -> dict[str, Any]:
     """Turn records into figures, over all samples and by kind of query.
 
     Args:
-        records: at least one, all of one class.
+        records: at least one that was not dropped, all of one class.
 
     Returns:
-        "samples", one number a figure, "latency_ms" (phase to p50 and p90), "intervals" (the same figures, each as
-        [low, high], 95 %), and "by_kind" (kind to all of this).
+        "samples" (those that count), "dropped" (how many do not), one number a figure, "latency_ms" (phase to p50 and
+        p90), "intervals" (the same figures, each as [low, high], 95 %), and "by_kind" (kind to the same).
+
+    Raises:
+        UsageError: every sample was dropped.
     """
-    by_kind = {kind: [record for record in records if record.kind == kind] for kind in KINDS}
-    return _figures(records) | {"by_kind": {kind: _figures(found) for kind, found in by_kind.items() if found}}
+    kept = [record for record in records if record.dropped is None]
+    if not kept:
+        raise UsageError(f"none of the {len(records)} samples counts; the first: {records[0].dropped}")
+    kinds = dict.fromkeys(record.kind for record in kept if record.kind is not None)
+    by_kind = {kind: _figures([record for record in kept if record.kind == kind]) for kind in kinds}
+    return _figures(kept) | {"dropped": len(records) - len(kept), "by_kind": by_kind}
+
+
+def hash_models(*paths: Path) -> str:
+    """Return one sha256 of files and of all files in folders, hexadecimal: it changes when a model does."""
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                digest.update(f"{file.relative_to(path)} {hash_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _read(dataset: Dataset, places: Iterable[int]) -> Iterator[tuple[int, Example | UsageError]]:
+    """Yield examples by place; for one that turns out damaged, or whose query no policy takes, the error."""
+    for index in places:
+        found: Example | UsageError
+        try:
+            found = dataset[index]
+            normalize_query(found.query)
+        except UsageError as error:
+            found = error
+        yield index, found
+
+
+_UNASKED: dict[str, Any] = {
+    "answer_valid": False,
+    "box_iou": 0.0,
+    "rationale_tokens": 0,
+    "answer_tokens": 0,
+    "text": "",
+}
+
+
+def _unread(index: int, dataset: Dataset, error: UsageError) -> dict[str, Any]:
+    name = dataset.ids[index]
+    overlap = asdict(Overlap(0, 0, 0.0, str(error).removeprefix(f"{name}: ")))
+    return {"index": index, "id": name, "kind": None, "query": "", **overlap} | {
+        "score": None,
+        "latency_ms": {},
+        "mask": None,
+    }
+
+
+def _compared(
+    index: int,
+    example: Example,
+    mask: NDArray[np.bool_] | None,
+    score: float | None,
+    latency_ms: Mapping[str, float],
+    mode: str,
+) -> dict[str, Any]:
+    """Return the fields of a `MaskRecord`."""
+    if example.mask is None:
+        raise UsageError(f"{example.id} has no mask to compare with; choose one of {', '.join(DEFAULT_SPLITS)}")
+    return {
+        "index": index,
+        "id": example.id,
+        "kind": example.kind,
+        "query": example.query,
+        **asdict(measure_overlap(mask, example.mask, example.ignore, mode)),
+        "score": score,
+        "latency_ms": latency_ms,
+        "mask": None if mask is None else compressed_runs(mask),
+    }
+
+
+def _boxes_agree(found: Box | None, truth: Box | None) -> float:
+    if found is None or truth is None:
+        return float(found is truth)
+    return box_iou(found, truth)
 
 
 def _figures(records: Sequence[MaskRecord]) -> dict[str, Any]:
@@ -175,7 +225,7 @@ def _figures(records: Sequence[MaskRecord]) -> dict[str, Any]:
     intervals: dict[str, Any] = {}
     for name in terms[0]:
         tops, bottoms = zip(*(term[name] for term in terms), strict=True)
-        values[name] = sum(tops) / sum(bottoms)
+        values[name] = ratio(tops, bottoms)
         intervals[name] = list(bootstrap_interval(tops, bottoms))
     phases = records[0].latency_ms
     latencies = {phase: [record.latency_ms[phase] for record in records] for phase in phases}

@@ -3,13 +3,25 @@
 gIoU is the mean of each sample's IoU; cIoU is the summed intersection over the summed union, so large objects weigh
 more. Where prediction and truth are both empty they agree, IoU 1, and the sample adds nothing to cIoU's sums; where
 one of them is empty, IoU 0, and the other's area is the union. Intervals are percentile bootstraps over samples.
+
+Two conventions are in use for what a sample counts (`METRIC_MODES`):
+
+- "lisa" (https://github.com/dvlab-research/LISA): ignored regions belong neither to prediction nor to truth; every
+  sample counts. A prediction that is missing, or of another size than the truth, is an empty one.
+- "paper" (https://github.com/mrazhou/WISE, as its figures were computed): ignored regions belong to the truth. A
+  missing prediction has intersection 0, the truth's area as union and IoU 0, even where that area is 0; a prediction
+  of another size than the truth, or empty like it, drops the sample out of every figure.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+METRIC_MODES = ("lisa", "paper")
 RESAMPLES = 1000
 # Resampled indices are drawn in blocks of about this many numbers, so that memory stays small for any data set.
 _BLOCK_NUMBERS = 2_000_000
@@ -43,6 +55,55 @@ def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return intersection / union if union else 1.0
 
 
+@dataclass(frozen=True)
+class Overlap:
+    """What one sample's masks add to the figures.
+
+    Attributes:
+        intersection_px: pixels of prediction and truth.
+        union_px: pixels of prediction or truth.
+        iou: the sample's IoU, a fraction.
+        dropped: why the sample counts in no figure; None where it counts.
+    """
+
+    intersection_px: int
+    union_px: int
+    iou: float
+    dropped: str | None = None
+
+
+def measure_overlap(
+    prediction: NDArray[np.bool_] | None, truth: NDArray[np.bool_], ignore: NDArray[np.bool_] | None, mode: str
+) -> Overlap:
+    """Compare a predicted mask with the truth.
+
+    Args:
+        prediction: bool, H x W; None where there is none.
+        truth: bool, H x W, without ignored regions.
+        ignore: bool, the truth's shape, regions that are neither target nor background; None where there are none.
+        mode: one of `METRIC_MODES`; see the module's header.
+    """
+    if mode == "paper":
+        return _paper_overlap(prediction, truth if ignore is None else truth | ignore)
+    if prediction is None or prediction.shape != truth.shape:
+        prediction = np.zeros_like(truth)
+    if ignore is not None:
+        prediction, truth = prediction & ~ignore, truth & ~ignore
+    intersection, union = mask_overlap(prediction, truth)
+    return Overlap(intersection, union, ratio(intersection, union))
+
+
+def _paper_overlap(prediction: NDArray[np.bool_] | None, truth: NDArray[np.bool_]) -> Overlap:
+    if prediction is None:
+        return Overlap(0, int(np.count_nonzero(truth)), 0.0)
+    if prediction.shape != truth.shape:
+        return Overlap(0, 0, 0.0, f"the mask of {prediction.shape} does not fit the truth of {truth.shape}")
+    intersection, union = mask_overlap(prediction, truth)
+    if union == 0:
+        return Overlap(0, 0, 0.0, "mask and truth are both empty")
+    return Overlap(intersection, union, intersection / union)
+
+
 def sample_ious(intersections: ArrayLike, unions: ArrayLike) -> NDArray[np.float64]:
     """IoU of each sample.
 
@@ -73,8 +134,12 @@ def giou_ciou(intersections: ArrayLike, unions: ArrayLike) -> tuple[float, float
     ious = sample_ious(intersections, unions)
     if ious.size == 0:
         raise ValueError("there is no sample to average")
-    total = float(np.sum(unions))
-    return float(ious.mean()), float(np.sum(intersections)) / total if total else 1.0
+    return float(ious.mean()), ratio(intersections, unions)
+
+
+def ratio(values: ArrayLike, weights: ArrayLike) -> float:
+    """Return the sum of the values over the sum of the weights; 1 where the weights sum up to 0."""
+    return float(sample_ious(np.sum(values), np.sum(weights)))
 
 
 def bootstrap_interval(
@@ -95,19 +160,65 @@ def bootstrap_interval(
     Raises:
         ValueError: there is no sample, or the two lengths differ.
     """
+    terms = _terms(values, weights)
+    return _middle([_ratios(terms, drawn) for drawn in _draws(terms.shape[1], n, seed)])
+
+
+def paired_bootstrap(
+    a: ArrayLike,
+    b: ArrayLike,
+    a_weights: ArrayLike | None = None,
+    b_weights: ArrayLike | None = None,
+    n: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % interval of the difference of two runs on the same samples: b's mean or ratio less a's.
+
+    Samples are drawn anew with replacement, each time the same ones for both runs, so what makes a sample hard for
+    both does not widen the interval.
+
+    Args:
+        a: one number a sample, at least one: what is averaged, or the numerators of a ratio (intersections).
+        b: likewise for the other run, sample by sample.
+        a_weights: None for a mean; for a ratio the denominators (unions).
+        b_weights: likewise for `b`.
+        n: resamples.
+        seed: of the generator; the same seed gives the same interval.
+
+    Returns:
+        The 2.5th and 97.5th percentile of the difference, in the unit of the mean or ratio.
+
+    Raises:
+        ValueError: there is no sample, or the lengths differ.
+    """
+    first, second = _terms(a, a_weights), _terms(b, b_weights)
+    if first.shape != second.shape:
+        raise ValueError(f"need two runs on the same samples, got {first.shape[1]} and {second.shape[1]}")
+    return _middle([_ratios(second, drawn) - _ratios(first, drawn) for drawn in _draws(first.shape[1], n, seed)])
+
+
+def _terms(values: ArrayLike, weights: ArrayLike | None) -> NDArray[np.float64]:
+    """Stack numerators and denominators to [2, N]; the denominators of a mean are 1."""
     top = np.asarray(values, np.float64).ravel()
     bottom = np.ones_like(top) if weights is None else np.asarray(weights, np.float64).ravel()
     if top.size == 0 or top.size != bottom.size:
         raise ValueError(f"need one or more samples with one weight each, got {top.size} and {bottom.size}")
+    return np.stack([top, bottom])
+
+
+def _draws(samples: int, n: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Yield `n` rows of places drawn with replacement, a block at a time."""
     generator = np.random.default_rng(seed)
-    block = max(1, _BLOCK_NUMBERS // top.size)
-    statistics = [_resample(top, bottom, generator, min(block, n - done)) for done in range(0, n, block)]
+    block = max(1, _BLOCK_NUMBERS // samples)
+    for done in range(0, n, block):
+        yield generator.integers(samples, size=(min(block, n - done), samples))
+
+
+def _ratios(terms: NDArray[np.float64], drawn: NDArray[np.int64]) -> NDArray[np.float64]:
+    top, bottom = terms
+    return sample_ious(top[drawn].sum(axis=1), bottom[drawn].sum(axis=1))
+
+
+def _middle(statistics: list[NDArray[np.float64]]) -> tuple[float, float]:
     low, high = np.percentile(np.concatenate(statistics), (2.5, 97.5))
     return float(low), float(high)
-
-
-def _resample(
-    top: NDArray[np.float64], bottom: NDArray[np.float64], generator: np.random.Generator, rows: int
-) -> NDArray[np.float64]:
-    drawn = generator.integers(top.size, size=(rows, top.size))
-    return sample_ious(top[drawn].sum(axis=1), bottom[drawn].sum(axis=1))

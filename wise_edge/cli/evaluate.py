@@ -1,15 +1,19 @@
-"""`wise-edge evaluate`: accuracy and cost on labelled data, by kind of query, with intervals."""
+"""`wise-edge evaluate`: accuracy and cost on labelled data, by kind of query, with intervals.
+
+`evaluate compare` and `evaluate table` set what it wrote side by side.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wise_edge.cli.evaluate_compare import compare, table
+from wise_edge.cli.evaluate_report import print_report
 from wise_edge.cli.options import (
     BundleOption,
     ForceOption,
@@ -20,27 +24,40 @@ from wise_edge.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from wise_edge.datasets import Dataset
+    from wise_edge.records import MaskRecord, Settings
+    from wise_edge.runtimes.session import Session
+    from wise_edge.shards import Shard
 
-    from wise_edge.evaluate import MaskRecord
-
-ROWS = {
-    "giou": ("gIoU", 3),
-    "ciou": ("cIoU", 3),
-    "box_accuracy": ("box IoU > 0.5", 3),
-    "valid_rate": ("valid", 3),
-    "rationale_tokens_mean": ("rationale tokens", 0),
-    "answer_tokens_mean": ("answer tokens", 0),
-}
-"""Figure to its label and decimals."""
+app = typer.Typer(invoke_without_command=True)
+app.command()(compare)
+app.command()(table)
 
 
+@app.callback()
 def evaluate(
-    dataset: Annotated[str, typer.Option(metavar="NAME", help="Labelled data: scenes.")] = "scenes",
-    split: Annotated[str, typer.Option(metavar="NAME", help="test, validation or train.")] = "test",
-    limit: Annotated[int, typer.Option(metavar="N", help="How many samples, from the first.")] = 100,
+    context: typer.Context,
+    dataset: Annotated[
+        str, typer.Option(metavar="NAME", help="Labelled data: scenes, reasonseg, refcoco, refcoco+ or refcocog.")
+    ] = "scenes",
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the data set lies; not for scenes.")] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Part of the data set; test (RefCOCO and RefCOCO+: testA).")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="How many samples, from the first; 100 scenes, all of other data.")
+    ] = None,
     variant: VariantOption = None,
+    metric_mode: Annotated[
+        str, typer.Option(metavar="NAME", help="lisa: leave out ignored regions; paper: count them as target.")
+    ] = "lisa",
     bundle: BundleOption = None,
+    policy: Annotated[
+        str | None, typer.Option(metavar="CKPT", help="Checkpoint to run with torch instead of a bundle, with --sam.")
+    ] = None,
+    sam: Annotated[
+        str | None, typer.Option(metavar="CKPT", help="Checkpoint folder of the segmenter, or 'embedded'.")
+    ] = None,
     policy_backend: PolicyBackendOption = "auto",
     mask_backend: MaskBackendOption = "auto",
     oracle_prompt: Annotated[
@@ -48,92 +65,164 @@ def evaluate(
     ] = False,
     as_json: JsonOption = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one JSON line a sample to this file.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with --out, where there is such a file.")] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Take every N-th sample from I (0 to N-1); torchrun and accelerate say it."),
+    ] = None,
     force: ForceOption = False,
 ) -> None:
     """Measure gIoU, cIoU, box accuracy, valid answers, tokens and latency, with 95 % bootstrap intervals.
 
     An answer that cannot be read counts as an empty mask.
     """
+    from wise_edge.evaluate import open_labelled
+    from wise_edge.metrics import METRIC_MODES
+    from wise_edge.records import Settings
+    from wise_edge.shards import choose_gpu, find_shard
+
+    if context.invoked_subcommand is not None:
+        _refuse_options(context)
+        return
+    _check(metric_mode in METRIC_MODES, f"unknown metric mode '{metric_mode}'; choose {' or '.join(METRIC_MODES)}")
+    _check(variant is None or not oracle_prompt, "--oracle-prompt asks no policy; leave out --variant")
+    labelled, samples = open_labelled(dataset, data, split, limit)
+    share = find_shard(shard)
+    _check_out(out, share, resume, force)
+    if share.launched:
+        choose_gpu()
+    session, model, sha256 = _open(bundle, policy, sam, policy_backend, mask_backend)
+    used = {"mask": session.choices["mask"]} if oracle_prompt else session.choices
+    settings = Settings(
+        dataset=labelled.name,
+        split=labelled.split,
+        samples=samples,
+        metric_mode=metric_mode,
+        prompt="truth" if oracle_prompt else "predicted",
+        variant=None if oracle_prompt else variant or session.policy.default_variant,
+        model_sha256=sha256,
+        backends={part: choice.name for part, choice in used.items()},
+        shard=share.index,
+        shards=share.count,
+    )
+    records = _gather(_run(session, labelled, settings, share, out, resume), settings, share, out)
+    if records is not None:
+        backends = {part: asdict(choice) for part, choice in used.items()}
+        print_report(_report(settings, labelled, records, model, backends), as_json)
+
+
+def _check(holds: bool, line: str) -> None:
     from wise_edge.errors import UsageError
-    from wise_edge.evaluate import check_scenes, evaluate_masks, evaluate_scenes, summarize
-    from wise_edge.files import atomic_write, check_target
+
+    if not holds:
+        raise UsageError(line)
+
+
+def _refuse_options(context: typer.Context) -> None:
+    given = [name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"]
+    option = given[0].removeprefix("as_").replace("_", "-") if given else ""
+    _check(not given, f"--{option} stands before {context.invoked_subcommand}, which does not know it; leave it out")
+
+
+def _check_out(out: Path | None, share: Shard, resume: bool, force: bool) -> None:
+    """Refuse what cannot be written before anything is computed."""
+    from wise_edge.files import check_target
+
+    _check(not (resume and force), "--resume goes on with a file and --force replaces it; give one of them")
+    if out is None:
+        _check(not resume, "--resume goes on with a file; name it with --out")
+        _check(share.count == 1, "several processes meet in files; name one with --out")
+        return
+    for path in dict.fromkeys((out, share.path(out))):
+        _check(resume or force or not path.exists(), f"{path} exists; use --resume to go on with it, or --force")
+        check_target(path, force=True)
+        if force and share.count > 1:  # no other process may take it for this run's
+            path.unlink(missing_ok=True)
+
+
+def _open(
+    bundle: Path | None, policy: str | None, sam: str | None, policy_backend: str, mask_backend: str
+) -> tuple[Session, str, str]:
+    """Return a session, the model's name in tables and its hash."""
+    from wise_edge.bundle import EMBEDDED, MANIFEST_NAME, embedded_bundle, resolve_checkpoint
+    from wise_edge.evaluate import hash_models
     from wise_edge.runtimes.session import Session
 
-    if dataset != "scenes":
-        raise UsageError(f"unknown dataset '{dataset}'; choose scenes")
-    if oracle_prompt and variant is not None:
-        raise UsageError("--oracle-prompt asks no policy; leave out --variant")
-    check_scenes(split, limit)
-    if out is not None:
-        check_target(out, force=force)
-    session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
-    variant = None if oracle_prompt else variant or session.policy.default_variant
-    stream: Iterable[MaskRecord] = (
-        evaluate_masks(session.mask, split, limit) if oracle_prompt else evaluate_scenes(session, split, limit, variant)
-    )
-    records = _collect(stream, limit)
-    if out is not None:
-        atomic_write(out, "".join(json.dumps(asdict(record)) + "\n" for record in records).encode(), force=force)
-    used = {"mask": session.choices["mask"]} if oracle_prompt else session.choices
-    report = {
-        "dataset": dataset,
-        "split": split,
-        "variant": variant,
-        "prompt": "truth" if oracle_prompt else "predicted",
-        "backends": {part: asdict(choice) for part, choice in used.items()},
-        **summarize(records),
-    }
-    _print(report, as_json)
+    if policy is None and sam is None:
+        session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
+        return session, str(bundle or EMBEDDED), hash_models((bundle or embedded_bundle()) / MANIFEST_NAME)
+    _check(policy is not None and sam is not None, "--policy and --sam go together; name both checkpoints")
+    torch_alone = bundle is None and {policy_backend, mask_backend} <= {"auto", "torch"}
+    _check(torch_alone, "--policy and --sam are run with torch; leave out --bundle and other backends")
+    folders = resolve_checkpoint(str(policy), "policy"), resolve_checkpoint(str(sam), "sam")
+    return Session.from_checkpoints(*folders), str(policy), hash_models(*folders)
 
 
-def _collect(stream: Iterable[MaskRecord], limit: int) -> list[MaskRecord]:
-    """Gather records; a progress bar stands on stderr where that is a terminal."""
+def _run(
+    session: Session, labelled: Dataset, settings: Settings, share: Shard, out: Path | None, resume: bool
+) -> Sequence[MaskRecord]:
+    """Evaluate what is still to do of this process's share and return all its records."""
+    from wise_edge.evaluate import evaluate_masks, evaluate_session
+    from wise_edge.record_log import RecordLog
+
+    with RecordLog(share.path(out) if out else None, settings, resume=resume) as log:
+        ids = {labelled.ids[place]: place for place in share.places(settings.samples)}
+        done = {record.id for record in log.records}
+        _check(
+            done <= ids.keys(), f"--resume: the records are of other data; sample {min(done - ids.keys(), default='')}"
+        )
+        if done:
+            typer.echo(f"{len(done)} of {len(ids)} samples are done already", err=True)
+        todo = [place for name, place in ids.items() if name not in done]
+        stream: Iterable[MaskRecord] = (
+            evaluate_masks(session.mask, labelled, todo, settings.metric_mode)
+            if settings.prompt == "truth"
+            else evaluate_session(session, labelled, todo, settings.variant, settings.metric_mode)
+        )
+        for record in _track(stream, len(todo), shown=share.index == 0):
+            log.append(record)
+    return log.records
+
+
+def _track(stream: Iterable[MaskRecord], total: int, shown: bool) -> Iterable[MaskRecord]:
+    """Pass records on; a progress bar stands on stderr where that is a terminal."""
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
-    return list(
-        track(stream, "Evaluating", total=limit, console=console, transient=True, disable=not console.is_terminal)
-    )
+    disable = not (shown and console.is_terminal)
+    return track(stream, "Evaluating", total=total, console=console, transient=True, disable=disable)
 
 
-def _print(report: Mapping[str, Any], as_json: bool) -> None:
-    from rich.console import Console
+def _gather(
+    records: Sequence[MaskRecord], settings: Settings, share: Shard, out: Path | None
+) -> Sequence[MaskRecord] | None:
+    """Return the records of all processes, and write them to one file; None where another process reports."""
+    from dataclasses import replace
 
-    if as_json:
-        typer.echo(json.dumps(report, indent=2))
-        return
-    console = Console(highlight=False)
-    how = "true box and points" if report["variant"] is None else f"variant {report['variant']}"
-    console.print(f"{report['samples']} samples of {report['dataset']}/{report['split']}, {how}", markup=False)
-    console.print(_table(report))
-    console.print("Below each figure: its 95 % bootstrap interval over samples.", style="dim")
+    from wise_edge.record_log import write_log
 
-
-def _table(report: Mapping[str, Any]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    columns = {"all": report, **report["by_kind"]}
-    table = Table(box=box.SIMPLE, padding=0, show_edge=False)
-    table.add_column("", no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_row("samples", *(str(figures["samples"]) for figures in columns.values()), end_section=True)
-    for name, (label, decimals) in ROWS.items():
-        if name in report:
-            table.add_row(
-                label, *(_cell(figures[name], figures["intervals"][name], decimals) for figures in columns.values())
-            )
-    for quantile in ("p50", "p90"):
-        cells = (
-            _cell(figures["latency_ms"]["total"][quantile], figures["intervals"]["latency_ms"]["total"][quantile], 0)
-            for figures in columns.values()
-        )
-        table.add_row(f"latency {quantile}, ms", *cells)
-    return table
+    if share.count == 1 or out is None:
+        return records
+    joined = share.gather(out, settings)
+    if joined is not None:
+        write_log(out, replace(settings, shard=0, shards=1), joined)
+    elif not share.launched:
+        typer.echo(f"shard {share.index}/{share.count} is done; the last of the shards reports", err=True)
+    return joined
 
 
-def _cell(value: float, interval: tuple[float, float], decimals: int) -> str:
-    low, high = interval
-    return f"[bold]{value:.{decimals}f}[/]\n[dim]{low:.{min(decimals, 2)}f}-{high:.{min(decimals, 2)}f}[/]"
+def _report(
+    settings: Settings, labelled: Dataset, records: Sequence[MaskRecord], model: str, backends: Mapping[str, Any]
+) -> dict[str, Any]:
+    from wise_edge.evaluate import summarize
+
+    run = {name: value for name, value in asdict(settings).items() if name not in ("samples", "shard")}
+    dropped = [f"{record.id}: {record.dropped}" for record in records if record.dropped is not None]
+    return {
+        **run,
+        "model": model,
+        "backends": backends,
+        **summarize(records),
+        "problems": [*labelled.problems, *dropped],
+    }

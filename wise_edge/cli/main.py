@@ -15,7 +15,7 @@ import typer
 
 from wise_edge import __version__
 from wise_edge.cli.demo import demo
-from wise_edge.cli.evaluate import evaluate
+from wise_edge.cli.evaluate import app as evaluate
 from wise_edge.cli.export import export
 from wise_edge.cli.run import run
 from wise_edge.cli.train import train
@@ -44,8 +44,9 @@ def _options(
     pass
 
 
-for command in (demo, run, evaluate, train, export):
+for command in (demo, run, train, export):
     app.command()(command)
+app.add_typer(evaluate, name="evaluate")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,35 @@
+"""Masks as run lengths are those of COCO's own tools."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
+
+from wise_edge.rle import compressed_runs, run_lengths
+from wise_edge.scenes import sample
+
+small_masks = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12))
+wide_masks = st.integers(1, 4).flatmap(lambda height: arrays(np.bool_, (height, 3000), fill=st.just(False)))
+
+
+def test_runs_go_down_the_columns_and_begin_with_the_background() -> None:
+    mask = np.array([[1, 0], [1, 1]], bool)
+    assert run_lengths(mask) == {"size": [2, 2], "counts": [0, 2, 1, 1]}
+    assert run_lengths(~mask) == {"size": [2, 2], "counts": [2, 1, 1]}
+
+
+@given(st.one_of(small_masks, wide_masks))
+def test_compressed_runs_are_those_of_coco(mask: NDArray[np.bool_]) -> None:
+    coco = pytest.importorskip("pycocotools.mask")
+    theirs = coco.encode(np.asfortranarray(mask, np.uint8))
+    assert compressed_runs(mask) == {"size": theirs["size"], "counts": theirs["counts"].decode()}
+
+
+def test_a_compressed_scene_is_small() -> None:
+    mask = sample("test", 0).mask
+    assert len(compressed_runs(mask)["counts"]) < 1000
+    assert compressed_runs(np.zeros((3, 4), bool)) == {"size": [3, 4], "counts": "<"}

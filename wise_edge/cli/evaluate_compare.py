@@ -1,0 +1,66 @@
+"""`wise-edge evaluate compare` and `evaluate table`: what evaluations wrote, side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wise_edge.cli.options import JsonOption
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="Records (--out) of the run to compare with.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Records of the other run, on the same samples.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say by how much B's figures differ from A's, with paired 95 % bootstrap intervals."""
+    from wise_edge.comparison import compare_runs
+    from wise_edge.record_log import read_log
+
+    figures = compare_runs(read_log(a), read_log(b))
+    if as_json:
+        typer.echo(json.dumps({"a": str(a), "b": str(b), "figures": figures}, indent=2))
+    else:
+        _print(figures)
+
+
+def table(
+    reports: Annotated[list[Path], typer.Argument(metavar="REPORT...", help="What 'evaluate --json' printed.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Arrange reports as the paper's table, in Markdown: figures in percent, rationale tokens as means."""
+    from wise_edge.comparison import format_markdown, tabulate
+
+    found = tabulate({str(path): _read(path) for path in reports})
+    typer.echo(json.dumps(found, indent=2) if as_json else format_markdown(found))
+
+
+def _read(path: Path) -> Any:
+    from wise_edge.errors import UsageError
+
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON; name a file that 'wise-edge evaluate --json' wrote") from error
+
+
+def _print(figures: Mapping[str, Mapping[str, Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    shown.add_column("")
+    for heading in ("A", "B", "B - A", "95 % interval"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for name, figure in figures.items():
+        low, high = figure["interval"]
+        change = f"{figure['difference']:+.3f}"
+        shown.add_row(name, f"{figure['a']:.3f}", f"{figure['b']:.3f}", change, f"{low:+.3f} to {high:+.3f}")
+    Console(highlight=False).print(shown)

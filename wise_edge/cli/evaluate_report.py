@@ -1,0 +1,73 @@
+"""The report of `wise-edge evaluate` on the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ROWS = {
+    "giou": ("gIoU", 3),
+    "ciou": ("cIoU", 3),
+    "box_accuracy": ("box IoU > 0.5", 3),
+    "valid_rate": ("valid", 3),
+    "rationale_tokens_mean": ("rationale tokens", 0),
+    "answer_tokens_mean": ("answer tokens", 0),
+}
+"""Figure to its label and decimals."""
+
+SHOWN_PROBLEMS = 5
+
+
+def print_report(report: Mapping[str, Any], as_json: bool) -> None:
+    """Print a report to stdout, and the samples that were left out to stderr."""
+    from rich.console import Console
+
+    problems = report["problems"]
+    for line in problems[:SHOWN_PROBLEMS]:
+        typer.echo(f"left out: {line}", err=True)
+    if len(problems) > SHOWN_PROBLEMS:
+        typer.echo(f"left out: {len(problems) - SHOWN_PROBLEMS} more; --json names them all", err=True)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+        return
+    console = Console(highlight=False)
+    how = "true box and points" if report["variant"] is None else f"variant {report['variant']}"
+    mode = "" if report["metric_mode"] == "lisa" else f", metric mode {report['metric_mode']}"
+    console.print(f"{report['samples']} samples of {report['dataset']}/{report['split']}, {how}{mode}", markup=False)
+    console.print(_table(report))
+    console.print("Below each figure: its 95 % bootstrap interval over samples.", style="dim")
+
+
+def _table(report: Mapping[str, Any]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    columns = {"all": report, **report["by_kind"]}
+    table = Table(box=box.SIMPLE, padding=0, show_edge=False)
+    table.add_column("", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_row("samples", *(str(figures["samples"]) for figures in columns.values()), end_section=True)
+    for name, (label, decimals) in ROWS.items():
+        if name in report:
+            table.add_row(
+                label, *(_cell(figures[name], figures["intervals"][name], decimals) for figures in columns.values())
+            )
+    for quantile in ("p50", "p90"):
+        cells = (
+            _cell(figures["latency_ms"]["total"][quantile], figures["intervals"]["latency_ms"]["total"][quantile], 0)
+            for figures in columns.values()
+        )
+        table.add_row(f"latency {quantile}, ms", *cells)
+    return table
+
+
+def _cell(value: float, interval: tuple[float, float], decimals: int) -> str:
+    low, high = interval
+    return f"[bold]{value:.{decimals}f}[/]\n[dim]{low:.{min(decimals, 2)}f}-{high:.{min(decimals, 2)}f}[/]"

@@ -1,0 +1,125 @@
+"""Evaluations side by side: two runs on the same samples, and many runs as the paper's table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wise_edge.errors import UsageError
+from wise_edge.metrics import paired_bootstrap, ratio
+from wise_edge.records import MaskRecord, Settings
+
+COLUMNS = {
+    "reasonseg/val": ("ReasonSeg val", ("giou", "ciou")),
+    "reasonseg/test": ("ReasonSeg test", ("giou", "ciou")),
+    "refcoco/testA": ("RefCOCO testA", ("ciou",)),
+    "refcoco+/testA": ("RefCOCO+ testA", ("ciou",)),
+    "refcocog/test": ("RefCOCOg test", ("ciou",)),
+}
+"""The columns of the paper's table: data set and split to heading and figures; rationale tokens follow each."""
+
+_OTHER_FIGURES = ("giou", "ciou")
+_HEADINGS = {"giou": "gIoU", "ciou": "cIoU"}
+_COMPARABLE = ("dataset", "split", "samples", "metric_mode")
+
+
+def compare_runs(
+    a: tuple[Settings, Sequence[MaskRecord]], b: tuple[Settings, Sequence[MaskRecord]]
+) -> dict[str, dict[str, Any]]:
+    """Compare the figures of two runs on the same samples.
+
+    Args:
+        a: settings and records of the run that is compared with.
+        b: likewise of the other one.
+
+    Returns:
+        Figure to "a", "b", "difference" (b less a) and "interval", the difference's [low, high], 95 %, from a paired
+        bootstrap. Samples that either run dropped count in neither.
+
+    Raises:
+        UsageError: the runs are not on the same samples, or none counts in both.
+    """
+    if names := [name for name in a[0].differences(b[0]) if name in _COMPARABLE]:
+        raise UsageError(f"the two runs differ in {', '.join(names)}; evaluate both alike")
+    first, second = ({record.id: record for record in records} for _, records in (a, b))
+    if first.keys() != second.keys():
+        missing = len(first.keys() ^ second.keys())
+        raise UsageError(f"{missing} samples are in one run only; finish both with 'wise-edge evaluate --resume'")
+    kept = [name for name in first if first[name].dropped is None and second[name].dropped is None]
+    if not kept:
+        raise UsageError("no sample counts in both runs")
+    pairs = [(first[name].terms(), second[name].terms()) for name in kept]
+    figures = [figure for figure in pairs[0][0] if figure in pairs[0][1]]
+    return {figure: _difference([(x[figure], y[figure]) for x, y in pairs]) for figure in figures}
+
+
+def tabulate(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Arrange reports of `wise-edge evaluate --json` as the paper's table.
+
+    Args:
+        reports: name (of the file) to report.
+
+    Returns:
+        "metric_mode", "columns" (data set and split, the paper's first) and "rows": each with "model", "variant" and
+        "cells", from column to "samples", "giou", "ciou" and "rationale_tokens_mean".
+
+    Raises:
+        UsageError: a report is none, two are of the same run, or their metric modes differ.
+    """
+    modes: dict[str, str] = {}
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for name, report in reports.items():
+        column, model, variant, mode, cell = _read_report(name, report)
+        modes.setdefault(mode, name)
+        cells = rows.setdefault((model, variant), {})
+        if column in cells:
+            raise UsageError(f"{name} is a second report of {model}, {variant}, on {column}; leave one out")
+        cells[column] = cell
+    if len(modes) > 1:
+        raise UsageError(f"{' and '.join(modes.values())} have different metric modes; evaluate all in one")
+    found = dict.fromkeys(column for cells in rows.values() for column in cells)
+    return {
+        "metric_mode": next(iter(modes)),
+        "columns": [*(column for column in COLUMNS if column in found), *(c for c in found if c not in COLUMNS)],
+        "rows": [{"model": model, "variant": variant, "cells": cells} for (model, variant), cells in rows.items()],
+    }
+
+
+def format_markdown(table: Mapping[str, Any]) -> str:
+    """Return the table of `tabulate` as Markdown: figures in percent, tokens as means."""
+    layout = [(column, *COLUMNS.get(column, (column.replace("/", " "), _OTHER_FIGURES))) for column in table["columns"]]
+    head = ["policy", "variant"]
+    for column, heading, figures in layout:
+        counts = sorted({row["cells"][column]["samples"] for row in table["rows"] if column in row["cells"]})
+        samples = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+        head += [f"{heading} ({samples}) {_HEADINGS[figures[0]]}", *map(_HEADINGS.__getitem__, figures[1:]), "tokens"]
+    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
+    for row in table["rows"]:
+        cells = [text for column, _, figures in layout for text in _texts(row["cells"].get(column), figures)]
+        lines.append([row["model"], row["variant"], *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _difference(pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]]) -> dict[str, Any]:
+    a, b = zip(*pairs, strict=True)
+    (a_tops, a_bottoms), (b_tops, b_bottoms) = zip(*a, strict=True), zip(*b, strict=True)
+    first, second = ratio(a_tops, a_bottoms), ratio(b_tops, b_bottoms)
+    interval = paired_bootstrap(a_tops, b_tops, a_bottoms, b_bottoms)
+    return {"a": first, "b": second, "difference": second - first, "interval": list(interval)}
+
+
+def _read_report(name: str, report: Mapping[str, Any]) -> tuple[str, str, str, str, dict[str, float | None]]:
+    try:
+        column = f"{report['dataset']}/{report['split']}"
+        cell = {figure: report[figure] for figure in ("samples", "giou", "ciou")}
+        cell["rationale_tokens_mean"] = report.get("rationale_tokens_mean")
+        return column, report["model"], report["variant"] or "true prompt", report["metric_mode"], cell
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{name} is no report of 'wise-edge evaluate --json'") from error
+
+
+def _texts(cell: Mapping[str, Any] | None, figures: Sequence[str]) -> list[str]:
+    if cell is None:
+        return ["-"] * (len(figures) + 1)
+    tokens = cell["rationale_tokens_mean"]
+    return [*(f"{100 * cell[figure]:.1f}" for figure in figures), "-" if tokens is None else f"{tokens:.1f}"]

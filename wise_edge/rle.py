@@ -1,0 +1,56 @@
+"""Masks as COCO's run lengths: runs counted down the columns, background first, plain or compressed into a string.
+
+https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_PAYLOAD_BITS = 5
+_SIGN, _MORE, _FIRST_CHARACTER = 16, 32, 48
+
+
+def run_lengths(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
+    """Return a mask's runs, JSON-ready.
+
+    Args:
+        mask: bool, H x W.
+
+    Returns:
+        "size" as [H, W] and "counts" in pixels: background and foreground take turns, background first, possibly 0.
+    """
+    flat = np.concatenate([[False], mask.ravel(order="F")])
+    starts = np.flatnonzero(flat[1:] != flat[:-1])
+    counts = np.diff(np.concatenate([[0], starts, [mask.size]]))
+    return {"size": list(mask.shape), "counts": counts.tolist()}
+
+
+def compressed_runs(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return a mask's runs as `pycocotools.mask` writes and reads them, JSON-ready.
+
+    Args:
+        mask: bool, H x W.
+
+    Returns:
+        "size" as [H, W] and "counts" as text.
+    """
+    runs = run_lengths(mask)
+    counts = runs["counts"]
+    # From the fourth run on, what is written is the difference to the run two before: the last of the same kind.
+    differences = [count - counts[i - 2] if i > 2 else count for i, count in enumerate(counts)]
+    return {"size": runs["size"], "counts": "".join(map(_pack, differences))}
+
+
+def _pack(value: int) -> str:
+    """Write a number as characters of five bits each, the lowest first, its sign in the last one's highest bit."""
+    text = ""
+    while True:
+        low, value = value & (2**_PAYLOAD_BITS - 1), value >> _PAYLOAD_BITS
+        more = value != (-1 if low & _SIGN else 0)
+        text += chr(_FIRST_CHARACTER + low + _MORE * more)
+        if not more:
+            return text

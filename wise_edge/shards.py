@@ -1,0 +1,89 @@
+"""Which samples this process takes when several divide an evaluation, and how their records come together.
+
+`accelerate launch` and `torchrun` say it in the environment; on a cluster `--shard I/N` says it by hand. Processes meet
+in files alone: each writes its own, and the report is made from all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from wise_edge.errors import UsageError
+from wise_edge.record_log import join_shards
+from wise_edge.records import MaskRecord, Settings
+
+_POLL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One process's share.
+
+    Attributes:
+        index: which share, from 0.
+        count: how many there are.
+        launched: whether a launcher started all processes at once, so that the first may wait for the others.
+    """
+
+    index: int = 0
+    count: int = 1
+    launched: bool = False
+
+    def places(self, samples: int) -> range:
+        """Return the places of the share's samples: every `count`-th, so that all shares are alike."""
+        return range(self.index, samples, self.count)
+
+    def path(self, out: Path) -> Path:
+        """Return the file of this share's records; ``out`` itself where nothing is divided."""
+        return out if self.count == 1 else out.with_name(f"{out.stem}.rank{self.index}{out.suffix}")
+
+    def gather(self, out: Path, settings: Settings) -> list[MaskRecord] | None:
+        """Join the records of all shares.
+
+        Of processes that a launcher started, the first waits for the others, and they leave the rest to it.
+
+        Args:
+            out: the file that the shares' files are named after.
+            settings: of this share.
+
+        Returns:
+            The records of all samples in order, None where another process has to report them.
+
+        Raises:
+            UsageError: a share's file has other settings or is damaged.
+        """
+        paths = [Shard(index, self.count).path(out) for index in range(self.count)]
+        if self.launched and self.index > 0:
+            return None
+        while (records := join_shards(paths, settings)) is None and self.launched:
+            time.sleep(_POLL_S)
+        return records
+
+
+def find_shard(wish: str | None) -> Shard:
+    """Return this process's share.
+
+    Args:
+        wish: "I/N", I from 0 to N - 1; None asks the environment of torchrun or accelerate (RANK and WORLD_SIZE).
+
+    Raises:
+        UsageError: it is no such text.
+    """
+    if wish is None:
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        return Shard(int(os.environ["RANK"]), count, launched=True) if count > 1 else Shard()
+    parts = re.fullmatch(r"(\d{1,6})/(\d{1,6})", wish)
+    if parts is None or not int(parts[1]) < int(parts[2]):
+        raise UsageError(f"--shard is '{wish}'; want I/N with I from 0 to N - 1, for example 0/4")
+    return Shard(int(parts[1]), int(parts[2]))
+
+
+def choose_gpu() -> None:
+    """Let this process see the GPU of its place on the machine alone, before any runtime starts CUDA."""
+    place = int(os.environ.get("LOCAL_RANK", "0"))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)] if visible != [""] else str(place)
