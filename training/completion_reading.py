@@ -1,0 +1,139 @@
+"""What scoring reads in a completion, as the reference reads it.
+
+The first `{…}` anywhere in the text is the answer, the first `<think>…</think>` the concise text, the first
+`<d_think>…</d_think>` the detailed one; tags belong to the texts. Every reader passes over a text once, so that no
+completion can make scoring slow, and none raises.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from wise_edge.geometry import Point
+
+FloatBox = tuple[float, float, float, float]
+
+_SHAPES = {"bbox": 4, "points_1": 2, "points_2": 2}
+_LARGEST_PX = 1_000_000  # no picture is wider; a larger number is no coordinate, and its square might overflow
+_ANSWER_FORM = re.compile(r"\{[^{}]*bbox[^{}]*\}")
+_TAGGED = re.compile(r"<(think|answer|d_think)>(?:(?!</\1>).)+</\1>")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What scoring reads in a completion.
+
+    Attributes:
+        text: the whole of it.
+        has_answer: the first `{…}` is JSON with the three keys, each a list of the right length.
+        box: XYXY in pixels of the resized square picture, not necessarily in order or inside; `None` where it is
+            missing or not four numbers.
+        points: column and row, pixels of the same picture; `None` where one is missing.
+        concise: the first `<think>…</think>`, tags included; empty where there is none.
+        detailed: the first `<d_think>…</d_think>`, tags included; empty where there is none.
+    """
+
+    text: str
+    has_answer: bool
+    box: FloatBox | None
+    points: tuple[Point, Point] | None
+    concise: str
+    detailed: str
+
+
+def read_completion(text: str) -> Reading:
+    """Read what is scored in a completion; never raises."""
+    fields = _first_object(text)
+    has_answer = all(isinstance(fields.get(key), list) and len(fields[key]) == n for key, n in _SHAPES.items())
+    first, second = _point(fields.get("points_1")), _point(fields.get("points_2"))
+    points = (first, second) if first and second else None
+    return Reading(text, has_answer, _box(fields.get("bbox")), points, _part(text, "think"), _part(text, "d_think"))
+
+
+def completion_text(completion: Any) -> str:
+    """Return a completion's text, from a text or a list of chat messages whose content is a text or a list of parts.
+
+    Lone surrogates, which no tokenizer takes, become question marks.
+    """
+    if isinstance(completion, Mapping):
+        completion = completion.get("content", completion.get("text"))
+    if isinstance(completion, str):
+        return completion.encode("utf-8", "replace").decode("utf-8")
+    return "".join(completion_text(each) for each in completion or ())
+
+
+def is_formatted(text: str, tags: Sequence[str]) -> bool:
+    """Tell whether a text consists of the tagged parts, in this order, with nothing but white space between them."""
+    position = len(f"<{tags[0]}>")
+    for ended, begun in pairwise(tags):
+        seam = re.compile(rf"</{ended}>\s*<{begun}>").search(text, position)
+        if seam is None:
+            return False
+        position = seam.end()
+    end = f"</{tags[-1]}>"
+    return text.startswith(f"<{tags[0]}>") and text.endswith(end) and position <= len(text) - len(end)
+
+
+def find_placeholders(template_text: str) -> tuple[str, ...]:
+    """Return what a prompt shows as a form to fill in: each answer in braces, each tagged part that is not blank.
+
+    White space is taken out, as in `echoes`.
+    """
+    text = _squeeze(template_text)
+    return tuple(match.group() for pattern in (_ANSWER_FORM, _TAGGED) for match in pattern.finditer(text))
+
+
+def echoes(text: str, placeholders: Sequence[str]) -> bool:
+    """Tell whether a text repeats one of `find_placeholders`, in whatever white space."""
+    squeezed = _squeeze(text) if placeholders else ""
+    return any(placeholder in squeezed for placeholder in placeholders)
+
+
+def _squeeze(text: str) -> str:
+    return "".join(text.split())
+
+
+def _part(text: str, tag: str) -> str:
+    start = text.find(f"<{tag}>")
+    end = text.find(f"</{tag}>", start)
+    return text[start : end + len(tag) + 3] if 0 <= start < end else ""
+
+
+def _first_object(text: str) -> dict[str, Any]:
+    """Return the first `{…}` that is not empty, up to the first closing brace; empty where it is not JSON."""
+    start = text.find("{")
+    while start >= 0 and text[start + 1 : start + 2] == "}":
+        start = text.find("{", start + 2)
+    end = text.find("}", start)
+    if start < 0 or end < 0:
+        return {}
+    try:
+        fields: dict[str, Any] = json.loads(text[start : end + 1])
+    except (ValueError, RecursionError):
+        return {}
+    return fields
+
+
+def _box(value: Any) -> FloatBox | None:
+    if not isinstance(value, list) or len(value) != 4:
+        return None
+    if not all(isinstance(item, (int, float)) and abs(item) <= _LARGEST_PX for item in value):
+        return None
+    x1, y1, x2, y2 = value
+    return x1, y1, x2, y2
+
+
+def _point(value: Any) -> Point | None:
+    """Return the first two numbers of a list, cut to whole ones; numbers written as text count, as in the reference."""
+    if not isinstance(value, list) or len(value) < 2:
+        return None
+    try:
+        x, y = int(value[0]), int(value[1])
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return (x, y) if max(abs(x), abs(y)) <= _LARGEST_PX else None

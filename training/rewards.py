@@ -1,0 +1,259 @@
+"""Rewards of the WISE policy: the reference's six terms, each its own function for TRL, and one for an ablation.
+
+They score as the reference does (https://github.com/mrazhou/WISE, verl/utils/reward_score/seg_restrict.py): tags
+belong to the texts and to their token counts, and boxes are compared with inclusive pixels, +1 on each side. A
+completion that repeats the prompt's placeholders is read as an empty one, which scores 0 in all terms.
+
+Where we differ: pixel thresholds follow the input size, and a negative cosine counts as 0, since otherwise a longer
+concise text would then score more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from wise_edge.errors import UsageError
+from wise_edge.geometry import Box, Point
+from wise_edge.training.completion_reading import (
+    FloatBox,
+    Reading,
+    completion_text,
+    echoes,
+    find_placeholders,
+    is_formatted,
+    read_completion,
+)
+from wise_edge.training.similarity import DEFAULT_MODEL, SentenceEncoder, cosine_similarities
+
+TERMS = ("format", "answer", "box_iou", "box_l1", "points", "distillation")
+"""The reference's terms, by our names."""
+DEFAULT_WEIGHTS = {**dict.fromkeys(TERMS, 1.0), "length": 0.0}
+
+ORDERS: dict[str, tuple[str, ...]] = {
+    "concise-first": ("think", "answer", "d_think"),
+    "detailed-first": ("d_think", "think", "answer"),
+    "no-detailed": ("think", "answer"),
+}
+"""Order of a completion -> its tags."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """What a completion is rewarded for; a recipe's `rewards:` mapping."""
+
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weight of each term; those left out have 1, but `length` has 0. A term of weight 0 is not computed."""
+    iou_gate: float = 0.5
+    """`distillation` and `length` count where the box IoU is above it; a negative gate lets every completion pass."""
+    box_l1_px: float = 10.0
+    """`box_l1` is 1 where the mean absolute difference of the edges is below, pixels at `reference_size`."""
+    points_px: float = 100.0
+    """`points` is 1 where the mean distance of the points is below, pixels at `reference_size`."""
+    reference_size: int = 840
+    """Side of the square picture that the two thresholds are meant for, pixels."""
+    similarity_model: str = DEFAULT_MODEL
+    """Sentence encoder of `distillation`: this package's name, or a folder or name for sentence-transformers."""
+    length_target: int = 20
+    """`length` is 0.5 at this many tokens of the concise text, tags included."""
+    length_slope: float = 3e-4
+    """What a token less adds to `length`. The value of L1-max (https://arxiv.org/abs/2503.04697) and of the reference,
+    made for thousands of tokens; with 0.01 the term reaches 0 at 50 tokens above the target."""
+
+    def __post_init__(self) -> None:
+        for name, weight in self.weights.items():
+            if name not in DEFAULT_WEIGHTS:
+                raise ValueError(f"weights.{name}: unknown term; terms are {', '.join(DEFAULT_WEIGHTS)}")
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"weights.{name}: must be a number from 0 on, is {weight}")
+        object.__setattr__(self, "weights", {**DEFAULT_WEIGHTS, **self.weights})
+        if not any(self.weights.values()):
+            raise ValueError("weights: at least one must be above 0")
+        if not -math.inf < self.iou_gate < 1:
+            raise ValueError(f"iou_gate: must be below 1, negative to switch it off, is {self.iou_gate}")
+        for name in ("box_l1_px", "points_px", "reference_size", "length_target", "length_slope"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: must be above 0, is {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a completion should point at, in pixels of the resized square picture.
+
+    Attributes:
+        box: XYXY, half-open.
+        points: two pixels, column and row.
+    """
+
+    box: Box
+    points: tuple[Point, Point]
+
+
+Term = Callable[[list[Reading], list[Truth]], list[float]]
+
+
+class RewardFunctions:
+    """The terms of a config as functions for TRL's `GRPOTrainer`.
+
+    Args:
+        config: weights and thresholds.
+        size: width and height of the resized square picture in pixels.
+        order: one of `ORDERS`.
+        encoder: compares texts; `None` where `distillation` has no weight or the order no detailed text.
+        count_tokens: number of tokens of each text, without special tokens, by the policy's tokenizer.
+        template_text: the prompt's wording; what it shows between tags, and its form of the answer, may not be echoed.
+
+    Raises:
+        UsageError: the order is unknown, the size is not positive, no term is left, or the encoder is missing.
+    """
+
+    def __init__(
+        self,
+        config: RewardConfig,
+        size: int,
+        order: str,
+        encoder: SentenceEncoder | None,
+        count_tokens: Callable[[Sequence[str]], list[int]],
+        template_text: str,
+    ) -> None:
+        if order not in ORDERS:
+            raise UsageError(f"order: {order!r} is unknown; use one of {', '.join(ORDERS)}")
+        if size < 1:
+            raise UsageError(f"size: must be at least 1 px, is {size}")
+        self._config, self._tags, self._encoder, self._count_tokens = config, ORDERS[order], encoder, count_tokens
+        self._scale = size / config.reference_size
+        self._placeholders = find_placeholders(template_text)
+        terms: dict[str, Term] = {
+            "format": lambda readings, truths: [float(is_formatted(each.text, self._tags)) for each in readings],
+            "answer": lambda readings, truths: [float(each.has_answer) for each in readings],
+            "box_iou": lambda readings, truths: list(map(_box_iou, readings, truths)),
+            "box_l1": lambda readings, truths: list(map(self._box_l1, readings, truths)),
+            "points": lambda readings, truths: list(map(self._points, readings, truths)),
+            "distillation": self._distillation,
+            "length": self._length,
+        }
+        if "d_think" not in self._tags:
+            del terms["distillation"]
+        self._terms = {name: term for name, term in terms.items() if config.weights[name] > 0}
+        if not self._terms:
+            raise UsageError(f"rewards.weights: no term is left with order {order}; give another one a weight")
+        if "distillation" in self._terms and encoder is None:
+            raise UsageError("rewards.weights.distillation is above 0, so a sentence encoder is needed")
+
+    def functions(self) -> list[Callable[..., list[float]]]:
+        """Return one function for each term whose weight is above 0; its `__name__` is the term's name.
+
+        Without a detailed text there is no `distillation`.
+
+        Each takes `prompts`, `completions` (texts or lists of chat messages) and the data's columns, of which `box`
+        (4 integers a row, XYXY, half-open) and `points` (2 x 2 integers a row), both in pixels of the resized square
+        picture, are read. It returns a number from 0 to 1 for each completion.
+        """
+        return [self._function(name, term) for name, term in self._terms.items()]
+
+    def weights(self) -> list[float]:
+        """Return the weights of `functions`, in the same order."""
+        return [self._config.weights[name] for name in self._terms]
+
+    def _function(self, name: str, term: Term) -> Callable[..., list[float]]:
+        def reward(prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:
+            texts = [completion_text(completion) for completion in completions]
+            readings = [read_completion("" if echoes(text, self._placeholders) else text) for text in texts]
+            return term(readings, _truths(columns, len(readings)))
+
+        reward.__name__ = reward.__qualname__ = name
+        return reward
+
+    def _box_l1(self, reading: Reading, truth: Truth) -> float:
+        if reading.box is None:
+            return 0.0
+        difference = sum(abs(a - b) for a, b in zip(reading.box, truth.box, strict=True)) / 4
+        return float(difference < self._config.box_l1_px * self._scale)
+
+    def _points(self, reading: Reading, truth: Truth) -> float:
+        if reading.box is None or reading.points is None:
+            return 0.0
+        x1, y1, x2, y2 = reading.box
+        inside = all(x1 <= x <= x2 and y1 <= y <= y2 for x, y in reading.points)
+        (a, b), (c, d) = reading.points, truth.points
+        distance = min(math.dist(a, c) + math.dist(b, d), math.dist(a, d) + math.dist(b, c)) / 2
+        return float(inside and distance < self._config.points_px * self._scale)
+
+    def _distillation(self, readings: list[Reading], truths: list[Truth]) -> list[float]:
+        scores = [0.0] * len(readings)
+        indices = [index for index in self._right(readings, truths) if readings[index].detailed]
+        savings = self._savings([readings[index] for index in indices])
+        shorter = {index: saving for index, saving in zip(indices, savings, strict=True) if saving > 0}
+        if not shorter or self._encoder is None:
+            return scores
+        concise, detailed = [readings[i].concise for i in shorter], [readings[i].detailed for i in shorter]
+        similarities = np.clip(cosine_similarities(self._encoder, concise, detailed), 0.0, 1.0)
+        for (index, saving), similarity in zip(shorter.items(), similarities, strict=True):
+            scores[index] = float(similarity) * saving
+        return scores
+
+    def _savings(self, readings: list[Reading]) -> list[float]:
+        """Return by which share of its tokens each concise text is shorter than the detailed one, at least 0."""
+        if not readings:
+            return []
+        counts = self._count_tokens([*(each.concise for each in readings), *(each.detailed for each in readings)])
+        pairs = zip(counts[: len(readings)], counts[len(readings) :], strict=True)
+        return [max(0.0, 1.0 - concise / detailed) if detailed > 0 else 0.0 for concise, detailed in pairs]
+
+    def _length(self, readings: list[Reading], truths: list[Truth]) -> list[float]:
+        scores = [0.0] * len(readings)
+        right = self._right(readings, truths)
+        counts = self._count_tokens([readings[index].concise for index in right]) if right else []
+        for index, count in zip(right, counts, strict=True):
+            score = self._config.length_slope * (self._config.length_target - count) + 0.5
+            scores[index] = min(max(score, 0.0), 1.0)
+        return scores
+
+    def _right(self, readings: list[Reading], truths: list[Truth]) -> list[int]:
+        """Return the indices of the completions that have a concise text and a box that passes the gate."""
+        pairs = enumerate(zip(readings, truths, strict=True))
+        return [i for i, (each, truth) in pairs if each.concise and _box_iou(each, truth) > self._config.iou_gate]
+
+
+def inclusive_iou(a: FloatBox, b: FloatBox) -> float:
+    """Intersection over union as the reference counts it: +1 on each side, 0 where the boxes do not overlap.
+
+    Args:
+        a: XYXY, pixels; one that is reversed or has no extent overlaps nothing.
+        b: XYXY, pixels of the same frame.
+
+    Returns:
+        A fraction from 0 to 1.
+    """
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    intersection = (width + 1) * (height + 1)
+    areas = sum((box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (a, b))
+    return float(min(intersection / (areas - intersection), 1.0))  # fractions may round to just above 1
+
+
+def _box_iou(reading: Reading, truth: Truth) -> float:
+    return 0.0 if reading.box is None else inclusive_iou(reading.box, truth.box)
+
+
+def _truths(columns: Mapping[str, Any], count: int) -> list[Truth]:
+    for name in ("box", "points"):
+        if name not in columns:
+            raise UsageError(f"the training data has no column {name!r}; rewards need 'box' and 'points'")
+        if len(columns[name]) != count:
+            raise UsageError(f"{count} completions need as many rows of {name!r}, not {len(columns[name])}")
+    return [_truth(box, points) for box, points in zip(columns["box"], columns["points"], strict=True)]
+
+
+def _truth(box: Any, points: Any) -> Truth:
+    try:
+        x1, y1, x2, y2 = (int(edge) for edge in box)
+        (first_x, first_y), (second_x, second_y) = ((int(x), int(y)) for x, y in points)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"'box' {box} is not 4 numbers, or 'points' {points} not 2 x 2") from error
+    return Truth((x1, y1, x2, y2), ((first_x, first_y), (second_x, second_y)))
