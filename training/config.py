@@ -23,17 +23,19 @@ from wise_edge.extras import require
 if TYPE_CHECKING:
     from wise_edge.training.sam_config import SamConfig
     from wise_edge.training.sft_config import SftConfig
+    from wise_edge.training.wise_config import WiseConfig
 
 T = TypeVar("T")
 
 STAGES = {
     "sft": ("wise_edge.training.sft_config", "SftConfig"),
     "sam": ("wise_edge.training.sam_config", "SamConfig"),
+    "wise": ("wise_edge.training.wise_config", "WiseConfig"),
 }
 """Value of a recipe's `stage` key -> (module, dataclass); imported only when a recipe asks for it."""
 
 
-def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> SftConfig | SamConfig:
+def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> SftConfig | SamConfig | WiseConfig:
     """Read a recipe, apply overrides and build its config.
 
     Args:
@@ -50,7 +52,7 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> SftCon
     if stage not in STAGES:
         raise UsageError(f"stage: {stage!r} is not a training stage; use one of {', '.join(STAGES)}")
     module, name = STAGES[stage]
-    config: SftConfig | SamConfig = build_config(getattr(import_module(module), name), mapping)
+    config: SftConfig | SamConfig | WiseConfig = build_config(getattr(import_module(module), name), mapping)
     return config
 
 

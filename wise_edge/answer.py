@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from wise_edge.geometry import Box, Point, clip_box, clip_point
+from wise_edge.geometry import Box, Point, Size, clip_box, clip_point, scale_box, scale_point
 
 MAX_COMPLETION_CHARACTERS = 65_536
 MAX_ANSWER_CHARACTERS = 1_000
@@ -74,6 +74,26 @@ def format_answer(answer: Answer) -> str:
     """Write an answer as the JSON that stands between the answer tags."""
     first, second = answer.points
     return json.dumps({"bbox": list(answer.box), "points_1": list(first), "points_2": list(second)})
+
+
+def answer_in_square(box: Box, points: tuple[Point, Point], size: Size, side: int) -> Answer:
+    """Map a box and two points of a picture to the resized square.
+
+    Args:
+        box: XYXY, half-open, pixels of the picture.
+        points: pixels of the picture, inside of the box.
+        size: width and height of the picture.
+        side: width and height of the square.
+
+    Returns:
+        An answer in pixels of the square; rounding leaves the points inside of the box.
+    """
+    target = (side, side)
+    x1, y1, x2, y2 = scale_box(box, size, target)
+    first, second = (
+        (min(max(x, x1), x2 - 1), min(max(y, y1), y2 - 1)) for x, y in (scale_point(p, size, target) for p in points)
+    )
+    return Answer((x1, y1, x2, y2), (first, second))
 
 
 def split_completion(text: str) -> Completion:

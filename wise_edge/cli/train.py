@@ -20,10 +20,11 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
 ) -> None:
-    """Train the embedded policy or the embedded SAM; see the recipes in training/recipes."""
+    """Train a policy or a SAM from a recipe: supervised (sft), WISE's reinforcement learning (wise), or SAM (sam)."""
     from wise_edge.errors import DeviceError
     from wise_edge.training.config import load_recipe
     from wise_edge.training.sft_config import SftConfig
+    from wise_edge.training.wise_config import WiseConfig
 
     if sys.version_info[:2] < LEAST_PYTHON:
         raise DeviceError("training needs Python 3.11 or later; run it with another interpreter")
@@ -32,6 +33,10 @@ def train(
         from wise_edge.training.sft import train_sft
 
         train_sft(config, out, resume)
+    elif isinstance(config, WiseConfig):
+        from wise_edge.training.wise import train_wise
+
+        train_wise(config, out, resume)
     else:
         from wise_edge.training.sam import train_sam
 

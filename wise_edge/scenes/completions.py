@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from random import Random
 
-from wise_edge.answer import Answer, format_answer
-from wise_edge.geometry import scale_box, scale_point
+from wise_edge.answer import Answer, answer_in_square, format_answer
 from wise_edge.scenes.rationales import LEVELS
 from wise_edge.scenes.sampling import Sample
 
@@ -39,11 +38,6 @@ def completion(sample: Sample, variant: str, rng: Random, size: int) -> str:
 
 
 def target_answer(sample: Sample, size: int) -> Answer:
-    """Return the true box and points in pixels of the `size` x `size` square; rounding leaves the points in the box."""
-    source, target = (sample.scene.side, sample.scene.side), (size, size)
-    x1, y1, x2, y2 = scale_box(sample.box, source, target)
-    first, second = (
-        (min(max(x, x1), x2 - 1), min(max(y, y1), y2 - 1))
-        for x, y in (scale_point(point, source, target) for point in sample.points)
-    )
-    return Answer((x1, y1, x2, y2), (first, second))
+    """Return the true box and points in pixels of the `size` x `size` square."""
+    side = sample.scene.side
+    return answer_in_square(sample.box, sample.points, (side, side), size)

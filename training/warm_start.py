@@ -1,0 +1,191 @@
+"""Supervised steps before GRPO that teach the form of the completions, with TRL's SFTTrainer.
+
+Demonstrations come from scenes, or from a JSON-lines file of `image` (a path beside the file), `query` and
+`completion`. An adapter is merged at the end: GRPO starts from the result and is held to it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from wise_edge.answer import format_answer
+from wise_edge.errors import UsageError
+from wise_edge.extras import require
+from wise_edge.images import load_image
+from wise_edge.qwen_image import resize_square
+from wise_edge.scenes import LEVELS, Sample, sample, target_answer
+from wise_edge.training.merge import merge_adapter
+from wise_edge.training.rewards import ORDERS
+from wise_edge.training.wise_arguments import lora_config, quantization_config, trackers
+from wise_edge.training.wise_data import lazy_rows
+from wise_edge.training.wise_policy import save_beside
+
+if TYPE_CHECKING:
+    from wise_edge.training.wise_config import WarmStartConfig, WiseConfig
+    from wise_edge.training.wise_policy import PolicySource
+
+_COLUMNS = ("image", "query", "completion")
+_FIRST_SCENE = 1_000_000_000  # far behind the scenes that GRPO and the embedded policy's own training take
+
+
+def warm_start(config: WiseConfig, source: PolicySource, folder: Path) -> Path:
+    """Train on demonstrations and write the result as one Hugging Face folder.
+
+    Args:
+        config: the recipe; its `warm_start` is set.
+        source: the policy before.
+        folder: where to; when it exists, the warm start was done before and is not done again.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        UsageError: the demonstrations cannot be read.
+    """
+    assert config.warm_start is not None
+    if folder.exists():
+        return folder
+    scratch = folder.with_name(f".{folder.name}.scratch")
+    trainer = _build_trainer(config, config.warm_start, source, scratch)
+    with redirect_stdout(sys.stderr):
+        trainer.train()
+    trainer.save_model(str(scratch / "model"))
+    if trainer.is_world_process_zero():
+        _finish(config, source, scratch / "model", folder)
+        shutil.rmtree(scratch)
+    trainer.accelerator.wait_for_everyone()
+    return folder
+
+
+def _build_trainer(config: WiseConfig, warm: WarmStartConfig, source: PolicySource, scratch: Path) -> Any:
+    trl, torch = require("trl", "train"), require("torch", "train")
+    per_device = max(1, min(config.rollouts_per_device, warm.batch_size // config.processes))
+    arguments = trl.SFTConfig(
+        output_dir=str(scratch),
+        seed=config.seed,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=config.bf16,
+        model_init_kwargs={"dtype": config.dtype},
+        max_steps=warm.steps,
+        learning_rate=warm.learning_rate,
+        lr_scheduler_type="linear",
+        per_device_train_batch_size=per_device,
+        gradient_accumulation_steps=max(1, warm.batch_size // (per_device * config.processes)),
+        activation_checkpointing=config.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        max_length=None,
+        remove_unused_columns=False,
+        save_strategy="no",
+        report_to=trackers(config.report_to),
+        disable_tqdm=not sys.stderr.isatty(),
+    )
+    return trl.SFTTrainer(
+        model=source.name,
+        args=arguments,
+        processing_class=source.processor,
+        train_dataset=demonstrations(warm, source, config.order, config.seed),
+        peft_config=None if config.lora is None else lora_config(config.lora),
+        quantization_config=quantization_config(config),
+    )
+
+
+def _finish(config: WiseConfig, source: PolicySource, trained: Path, folder: Path) -> None:
+    if config.lora is not None:
+        merge_adapter(source, trained, config.dtype, folder)
+        return
+    save_beside(source, trained)
+    trained.rename(folder)
+
+
+def demonstrations(warm: WarmStartConfig, source: PolicySource, order: str, seed: int) -> Any:
+    """Return rows of TRL's prompt-completion form: prompt, image and completion.
+
+    Raises:
+        UsageError: the file is missing or malformed; the line says where.
+    """
+    if warm.data == "scenes":
+        count, load = warm.steps * warm.batch_size, _scene_loader(source, order, seed)
+    else:
+        records = read_demonstrations(Path(warm.data))
+        count, load = len(records), _file_loader(records, source)
+
+    def row(index: int) -> dict[str, Any]:
+        image, query, completion = load(index)
+        return {
+            "prompt": source.training_messages(query, order),
+            "image": Image.fromarray(resize_square(image, source.input_size)),
+            "completion": [{"role": "assistant", "content": completion}],
+        }
+
+    return lazy_rows(count, row)
+
+
+def write_completion(labelled: Sample, order: str, rng: Random, size: int) -> str:
+    """Return a scene's completion in one of `rewards.ORDERS`; the concise part's length is drawn, and mostly long."""
+    level = rng.choices(LEVELS[:3], (15, 35, 50))[0]
+    parts = {
+        "think": labelled.rationale(level),
+        "answer": format_answer(target_answer(labelled, size)),
+        "d_think": labelled.rationale("detailed"),
+    }
+    return "".join(f"<{tag}>{parts[tag]}</{tag}>" for tag in ORDERS[order])
+
+
+def read_demonstrations(file: Path) -> list[dict[str, str]]:
+    """Read a JSON-lines file of demonstrations; pictures' paths become absolute.
+
+    Raises:
+        UsageError: the file cannot be read, is empty, or a line lacks a text or its picture.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"warm_start.data: {file} cannot be read: {error}") from error
+    records = [_read_line(file, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not records:
+        raise UsageError(f"warm_start.data: {file} has no demonstrations")
+    return records
+
+
+def _read_line(file: Path, number: int, line: str) -> dict[str, str]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise UsageError(f"warm_start.data: {file} line {number} is not JSON") from error
+    for name in _COLUMNS:
+        if not isinstance(record, dict) or not isinstance(record.get(name), str):
+            raise UsageError(f"warm_start.data: {file} line {number} has no text {name!r}")
+    picture = file.parent / record["image"]
+    if not picture.is_file():
+        raise UsageError(f"warm_start.data: {file} line {number}: there is no picture {picture}")
+    return {**record, "image": str(picture)}
+
+
+_Loader = Callable[[int], "tuple[np.ndarray[Any, np.dtype[np.uint8]], str, str]"]
+
+
+def _scene_loader(source: PolicySource, order: str, seed: int) -> _Loader:
+    def load(index: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], str, str]:
+        labelled = sample("train", _FIRST_SCENE + index)
+        text = write_completion(labelled, order, Random(f"{seed}/warm/{index}"), source.input_size)
+        return labelled.scene.image, labelled.request, text
+
+    return load
+
+
+def _file_loader(records: list[dict[str, str]], source: PolicySource) -> _Loader:
+    def load(index: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], str, str]:
+        record = records[index]
+        return load_image(Path(record["image"])), record["query"], record["completion"]
+
+    return load

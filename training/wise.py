@@ -1,0 +1,143 @@
+"""WISE: a policy that reasons at length learns to say the same in a few tokens (arXiv 2604.02040).
+
+An optional warm start teaches the form of the completions; then TRL's GRPO rewards rollouts of concise rationale,
+answer and detailed explanation. What is kept is the best policy on held-out data, as a Hugging Face folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from wise_edge.errors import DeviceError, UsageError, WiseEdgeError
+from wise_edge.extras import require
+from wise_edge.training.config import save_config
+from wise_edge.training.merge import merge_adapter
+from wise_edge.training.rewards import RewardFunctions
+from wise_edge.training.similarity import load_encoder
+from wise_edge.training.warm_start import warm_start
+from wise_edge.training.wise_arguments import grpo_arguments, lora_config, quantization_config
+from wise_edge.training.wise_best import BestPolicy
+from wise_edge.training.wise_checkpoints import newest_checkpoint
+from wise_edge.training.wise_config import WiseConfig
+from wise_edge.training.wise_data import Selection, training_rows
+from wise_edge.training.wise_policy import PolicySource, open_policy, save_beside
+from wise_edge.training.wise_trainer import trainer_class
+from wise_edge.training.wise_validation import Validator
+
+
+def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:
+    """Train a policy and write its folder, adapter, log, samples, curves and checkpoints.
+
+    Args:
+        config: the recipe.
+        out: folder of the run; the best policy goes to its `policy` folder.
+        resume: go on from the newest whole checkpoint in `out`; without one, start.
+
+    Raises:
+        UsageError: `out` already holds a run and `resume` is not set, or model or data do not fit the recipe.
+        DeviceError: too little GPU memory; the line says which setting to lower.
+        WiseEdgeError: the loss is not finite, or the disk is full; the last checkpoint is kept.
+    """
+    check_processes(config)
+    checkpoint = _prepare(config, out, resume)
+    try:
+        _train(config, out, checkpoint)
+    except require("torch", "train").OutOfMemoryError as error:
+        raise DeviceError(
+            "the GPU has too little memory; lower rollouts_per_device, max_completion_tokens or vllm_memory_share, "
+            "or set lora and load_in_4bit, and go on with --resume"
+        ) from error
+    except OSError as error:
+        raise WiseEdgeError(
+            f"{out} cannot be written: {error.strerror or error}; the last checkpoint is kept"
+        ) from error
+
+
+def check_processes(config: WiseConfig) -> None:
+    """Refuse to run with another number of processes than the recipe counts on.
+
+    Raises:
+        UsageError: the numbers differ.
+    """
+    running = require("accelerate", "train").PartialState().num_processes
+    if running != config.processes:
+        raise UsageError(
+            f"processes: the recipe counts on {config.processes} and {running} run; start it with 'torchrun "
+            f"--nproc_per_node {config.processes} -m wise_edge train …', or --set processes={running}"
+        )
+
+
+def _prepare(config: WiseConfig, out: Path, resume: bool) -> Path | None:
+    torch = require("torch", "train")
+    if not resume and (out / "recipe.yaml").exists():
+        raise UsageError(f"{out} holds a training run; pass --resume to go on with it, or another --out")
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    out.mkdir(parents=True, exist_ok=True)
+    save_config(config, out / "recipe.yaml")
+    return newest_checkpoint(out)
+
+
+def _train(config: WiseConfig, out: Path, checkpoint: Path | None) -> None:
+    source = open_policy(config)
+    if config.warm_start is not None:
+        source = dataclasses.replace(source, name=str(warm_start(config, source, out / "start")))
+    trainer = _build_trainer(config, source, out, checkpoint is not None)
+    with trainer.stopped_by_signals(), redirect_stdout(sys.stderr):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if trainer.stopped:
+        print(f"stopped after step {trainer.state.global_step}; go on with --resume", file=sys.stderr)
+    if trainer.is_world_process_zero():
+        _save_best(config, source, out)
+
+
+def _build_trainer(config: WiseConfig, source: PolicySource, out: Path, resume: bool) -> Any:
+    rewards = _build_rewards(config, source)
+    return trainer_class()(
+        config,
+        out,
+        Validator(config.validation, source),
+        model=source.name,
+        processing_class=source.processor,
+        reward_funcs=rewards.functions(),
+        args=grpo_arguments(config, out, rewards.weights(), resume),
+        train_dataset=training_rows(Selection(config.data, "data"), source, config.order),
+        eval_dataset=training_rows(Selection(config.data, "data"), source, config.order),
+        peft_config=None if config.lora is None else lora_config(config.lora),
+        quantization_config=quantization_config(config),
+    )
+
+
+def _build_rewards(config: WiseConfig, source: PolicySource) -> RewardFunctions:
+    tokenizer = source.processor.tokenizer
+    encoder = None
+    if config.rewards.weights["distillation"] and config.order != "no-detailed":
+        device = str(require("accelerate", "train").PartialState().device)
+        encoder = load_encoder(config.rewards.similarity_model, device)
+    return RewardFunctions(
+        config.rewards,
+        source.input_size,
+        config.order,
+        encoder,
+        lambda texts: [len(ids) for ids in tokenizer(list(texts))["input_ids"]],
+        "\n".join(message["content"] for message in source.training_messages("", config.order)),
+    )
+
+
+def _save_best(config: WiseConfig, source: PolicySource, out: Path) -> None:
+    """Write the best policy as one folder, an adapter merged into the weights it was trained on."""
+    best, folder = BestPolicy(out, config.validation.tolerance).folder, out / "policy"
+    if config.lora is not None:
+        merge_adapter(source, best, config.dtype, folder)
+        return
+    partial = out / ".policy.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(best, partial)
+    save_beside(source, partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)

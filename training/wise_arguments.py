@@ -1,0 +1,128 @@
+"""What TRL is told: GRPO's arguments and the adapter's config, from a recipe."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wise_edge.extras import require
+from wise_edge.training.wise_checkpoints import staging_folder
+
+if TYPE_CHECKING:
+    from wise_edge.training.wise_config import LoraOptions, WiseConfig
+
+
+def grpo_arguments(config: WiseConfig, out: Path, reward_weights: list[float], resume: bool) -> Any:
+    """Return TRL's `GRPOConfig`.
+
+    Args:
+        config: the recipe.
+        out: folder of the run.
+        reward_weights: weight of each reward function.
+        resume: whether the run goes on, so that its start has been validated.
+    """
+    torch = require("torch", "train")
+    return require("trl", "train").GRPOConfig(
+        output_dir=str(staging_folder(out)),
+        seed=config.seed,
+        use_cpu=not torch.cuda.is_available(),
+        ddp_backend="gloo" if config.processes > 1 and not torch.cuda.is_available() else None,
+        bf16=config.bf16,
+        model_init_kwargs={"dtype": config.dtype},
+        activation_checkpointing=config.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        **_optimization(config),
+        **_rollouts(config),
+        reward_weights=reward_weights,
+        **_schedule(config, resume),
+        report_to=trackers(config.report_to),
+        disable_tqdm=not sys.stderr.isatty(),
+    )
+
+
+def lora_config(options: LoraOptions) -> Any:
+    """Return PEFT's config of an adapter on the language model; the vision tower stays as it is."""
+    names = "|".join(options.targets)
+    return require("peft", "train").LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=rf"^(?!.*visual).*\.({names})$",
+        task_type="CAUSAL_LM",
+    )
+
+
+def quantization_config(config: WiseConfig) -> Any:
+    """Return transformers' config of weights in 4 bits (NF4, doubly quantised), or None."""
+    if not config.load_in_4bit:
+        return None
+    require("bitsandbytes", "qlora")
+    return require("transformers", "train").BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype="bfloat16" if config.bf16 else "float32",
+    )
+
+
+def trackers(wished: tuple[str, ...]) -> list[str]:
+    """Return those trackers that are installed."""
+    return [name for name in wished if importlib.util.find_spec(name)]
+
+
+def _optimization(config: WiseConfig) -> dict[str, Any]:
+    return {
+        "max_steps": config.steps,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.schedule,
+        "warmup_steps": config.warmup_steps,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.clip_norm,
+        "beta": config.kl_weight,
+        "loss_type": "grpo",
+        "scale_rewards": "group",
+        "num_iterations": 1,
+    }
+
+
+def _rollouts(config: WiseConfig) -> dict[str, Any]:
+    return {
+        "per_device_train_batch_size": config.rollouts_per_device,
+        "per_device_eval_batch_size": config.rollouts,
+        "gradient_accumulation_steps": config.accumulation_steps,
+        "num_generations": config.rollouts,
+        "max_completion_length": config.max_completion_tokens,
+        "mask_truncated_completions": True,
+        "temperature": config.temperature,
+        **_vllm(config),
+    }
+
+
+def _vllm(config: WiseConfig) -> dict[str, Any]:
+    if config.vllm == "off":
+        return {}
+    if not importlib.util.find_spec("vllm"):
+        print("vLLM is not installed; transformers makes the rollouts, which takes longer", file=sys.stderr)
+        return {}
+    return {
+        "use_vllm": True,
+        "vllm_mode": config.vllm,
+        "vllm_gpu_memory_utilization": config.vllm_memory_share,
+        "vllm_server_base_url": config.vllm_server if config.vllm == "server" else None,
+    }
+
+
+def _schedule(config: WiseConfig, resume: bool) -> dict[str, Any]:
+    return {
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": config.checkpoint_every,
+        "eval_strategy": "steps",
+        "eval_steps": config.validation.every,
+        "eval_on_start": not resume,
+    }

@@ -1,0 +1,80 @@
+"""Checkpoint folders of a WISE training: written under a temporary name, renamed when whole, checked before use."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+_PREFIX = "checkpoint-"
+_STAGED = ".partial"
+_SIZES = "sizes.json"
+
+
+def staging_folder(out: Path) -> Path:
+    """Return the folder inside of which a checkpoint is written before it is published."""
+    return out / _STAGED
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the name of the checkpoint of a step, transformers' own."""
+    return f"{_PREFIX}{step}"
+
+
+def publish(out: Path, name: str) -> None:
+    """Bring a staged folder to the disk and rename it to its place in the folder of the run."""
+    staged, target = staging_folder(out) / name, out / name
+    sizes = {str(file.relative_to(staged)): file.stat().st_size for file in _files(staged)}
+    (staged / _SIZES).write_text(json.dumps(sizes), encoding="utf-8")
+    for file in _files(staged):
+        _sync(file)
+    _sync(staged)
+    shutil.rmtree(target, ignore_errors=True)
+    staged.rename(target)
+    _sync(out)
+
+
+def drop_old_checkpoints(out: Path, kept: int) -> None:
+    """Remove all but the newest checkpoints."""
+    for old in _checkpoints(out)[:-kept]:
+        shutil.rmtree(old)
+
+
+def newest_checkpoint(out: Path) -> Path | None:
+    """Return the newest whole checkpoint, or None; a torn one is skipped with a warning on stderr."""
+    for folder in reversed(_checkpoints(out)):
+        if _is_whole(folder):
+            return folder
+        print(f"warning: {folder} is damaged and was skipped", file=sys.stderr)
+    return None
+
+
+def _checkpoints(out: Path) -> list[Path]:
+    found = [path for path in out.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()]
+    return sorted(found, key=_step)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix(_PREFIX))
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        sizes = json.loads((folder / _SIZES).read_text(encoding="utf-8"))
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

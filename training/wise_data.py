@@ -1,0 +1,119 @@
+"""Rows for TRL, made when they are asked for: prompt, picture and truth in pixels of the resized square."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from wise_edge.answer import Answer, answer_in_square
+from wise_edge.datasets import Example, open_dataset
+from wise_edge.errors import UsageError
+from wise_edge.extras import require
+from wise_edge.qwen_image import resize_square
+
+if TYPE_CHECKING:
+    from wise_edge.datasets import Dataset
+    from wise_edge.training.wise_config import DataConfig
+    from wise_edge.training.wise_policy import PolicySource
+
+_NAMED_PROBLEMS = 20
+_CACHED_ROWS = 64  # a prompt's rollouts ask for its row again and again
+
+
+class Selection:
+    """The samples of a dataset that a config takes.
+
+    Args:
+        config: names the data.
+        where: the recipe's key, for errors.
+
+    Raises:
+        UsageError: there is no such data, or not enough of it.
+    """
+
+    def __init__(self, config: DataConfig, where: str) -> None:
+        self._first = config.first
+        self._data: Dataset = open_dataset(
+            config.name, None if config.path is None else Path(config.path), config.split
+        )
+        left = len(self._data) - config.first
+        if left < (config.samples or 1):
+            raise UsageError(f"{where}.samples: {config.name} has {left} samples from index {config.first} on")
+        self._count = config.samples or left
+        _report(where, self._data.problems)
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return self._count
+
+    def __getitem__(self, index: int) -> Example:
+        """Load one sample."""
+        return self._data[self._first + index]
+
+
+def _report(where: str, problems: Sequence[str]) -> None:
+    """Count the rows that are left out and name the first of them on stderr."""
+    if problems:
+        more = [f"and {len(problems) - _NAMED_PROBLEMS} more"] if len(problems) > _NAMED_PROBLEMS else []
+        lines = [f"{where}: {len(problems)} rows are left out:", *problems[:_NAMED_PROBLEMS], *more]
+        print("\n  ".join(lines), file=sys.stderr)
+
+
+def true_answer(example: Example, size: int) -> Answer:
+    """Return the true box and points of a sample in pixels of the `size` x `size` square.
+
+    Raises:
+        UsageError: the sample has no box or no points.
+    """
+    if example.box is None or example.points is None:
+        raise UsageError(f"sample {example.id} has no box and points to train on; choose other data")
+    height, width = example.image.shape[:2]
+    return answer_in_square(example.box, example.points, (width, height), size)
+
+
+def training_rows(data: Selection, source: PolicySource, order: str) -> Any:
+    """Return the rows of GRPO as a `datasets.Dataset` with the columns prompt, image, box, points and sample."""
+
+    @lru_cache(_CACHED_ROWS)
+    def row(index: int) -> dict[str, Any]:
+        example, truth = _load(data, index, source.input_size)
+        return {
+            "prompt": source.training_messages(example.query, order),
+            "image": square_picture(example, source.input_size),
+            "box": list(truth.box),
+            "points": [list(point) for point in truth.points],
+            "sample": example.id,
+        }
+
+    return lazy_rows(len(data), row)
+
+
+def _load(data: Selection, index: int, size: int) -> tuple[Example, Answer]:
+    """Load a sample and its truth; a damaged one is named on stderr, and the next whole one taken instead."""
+    for place in range(index, index + len(data)):
+        try:
+            example = data[place % len(data)]
+            return example, true_answer(example, size)
+        except UsageError as error:
+            print(f"warning: {error}; the next sample is taken instead", file=sys.stderr)
+    raise UsageError("data: no sample can be loaded")
+
+
+def lazy_rows(count: int, row: Callable[[int], dict[str, Any]]) -> Any:
+    """Return a `datasets.Dataset` whose rows are made by a function of the index."""
+
+    def make(batch: dict[str, Sequence[int]]) -> dict[str, list[Any]]:
+        rows = [row(index) for index in batch["index"]]
+        return {name: [item[name] for item in rows] for name in rows[0]}
+
+    return require("datasets", "train").Dataset.from_dict({"index": range(count)}).with_transform(make)
+
+
+def square_picture(example: Example, size: int) -> Image.Image:
+    """Return a sample's picture stretched to the square that the policy sees."""
+    return Image.fromarray(resize_square(example.image, size))

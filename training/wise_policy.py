@@ -1,0 +1,111 @@
+"""The policy of a WISE training: where it lies, how it is asked, and how it is saved whole.
+
+Checkpoints are Hugging Face folders of Qwen2-VL, Qwen2.5-VL or Qwen3-VL. A folder of ours holds `prompts.json`, the
+wording it was trained with; any other is asked in `wise_edge.prompts.DEFAULT`'s words, which are then saved with it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wise_edge.bundle import EMBEDDED, resolve_checkpoint
+from wise_edge.errors import UsageError
+from wise_edge.extras import require
+from wise_edge.policy_checkpoint import LARGE_INPUT_SIZE
+from wise_edge.prompts import DEFAULT, PromptSet
+
+if TYPE_CHECKING:
+    from wise_edge.training.wise_config import WiseConfig
+
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+_PROMPTS = "prompts.json"
+_DETAILED_FIRST = (
+    "First explain in detail inside <d_think> </d_think> how the candidates compare, then state the key reason "
+    "concisely inside <think> </think>, then give the answer."
+)
+_VARIANTS = {"concise-first": "wise", "detailed-first": "wise", "no-detailed": "wise-infer"}
+
+
+@dataclass(frozen=True)
+class PolicySource:
+    """A policy before training.
+
+    Attributes:
+        name: its folder, or its name on the hub.
+        processor: transformers' processor, padding at the left.
+        prompts: its wording.
+        input_size: side of the square that pictures are stretched to, px.
+    """
+
+    name: str
+    processor: Any
+    prompts: PromptSet
+    input_size: int
+
+    def messages(self, query: str, variant: str) -> list[dict[str, str]]:
+        """Return the prompt as chat messages; the processor puts the picture before the user's text."""
+        return [
+            {"role": "system", "content": self.prompts.system},
+            {"role": "user", "content": self.prompts.user_text(query, variant)},
+        ]
+
+    def training_messages(self, query: str, order: str) -> list[dict[str, str]]:
+        """Return the prompt of a rollout whose parts come in one of `rewards.ORDERS`."""
+        messages = self.messages(query, _VARIANTS[order])
+        if order == "detailed-first" and self.prompts == DEFAULT:
+            messages[1]["content"] = f"{query} {_DETAILED_FIRST}"
+        return messages
+
+
+def open_policy(config: WiseConfig) -> PolicySource:
+    """Read what is needed beside the weights.
+
+    Raises:
+        UsageError: the checkpoint cannot be found, has no vision or is of another family, or pictures of the wished
+            size do not fit its patches.
+    """
+    transformers = require("transformers", "train")
+    name = str(resolve_checkpoint(EMBEDDED, "policy")) if config.model == EMBEDDED else config.model
+    try:
+        settings = transformers.AutoConfig.from_pretrained(name)
+        processor = transformers.AutoProcessor.from_pretrained(name, padding_side="left")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"model {config.model}: {str(error).splitlines()[0]}") from error
+    if getattr(settings, "vision_config", None) is None:
+        raise UsageError(f"model {config.model}: {settings.model_type} reads no pictures; choose a Qwen-VL checkpoint")
+    if settings.model_type not in FAMILIES:
+        raise UsageError(f"model {config.model}: {settings.model_type} is not one of {', '.join(FAMILIES)}")
+    size = config.input_size or _fixed_size(processor) or LARGE_INPUT_SIZE
+    unit = processor.image_processor.patch_size * processor.image_processor.merge_size
+    if size % unit:
+        raise UsageError(f"input_size: {size} is not a multiple of {unit}, the side of an image token of this model")
+    processor.image_processor.size = {"shortest_edge": size * size, "longest_edge": size * size}  # it stretches no more
+    return PolicySource(name, processor, _read_prompts(Path(name)), size)
+
+
+def save_beside(source: PolicySource, folder: Path) -> None:
+    """Write what a policy's folder holds beside the weights: tokenizer, image processor and wording."""
+    source.processor.tokenizer.save_pretrained(folder)
+    source.processor.image_processor.save_pretrained(folder)
+    (folder / _PROMPTS).write_text(json.dumps(source.prompts.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def _read_prompts(folder: Path) -> PromptSet:
+    file = folder / _PROMPTS
+    if not file.is_file():
+        return DEFAULT
+    try:
+        return PromptSet.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UsageError(f"{file} is not JSON") from error
+
+
+def _fixed_size(processor: Any) -> int | None:
+    """Return the side that the processor stretches every picture to, if it is one."""
+    size = processor.image_processor.size
+    least, most = (size.get(key) for key in ("shortest_edge", "longest_edge"))
+    return math.isqrt(least) if least is not None and least == most else None

@@ -1,0 +1,36 @@
+"""Tables of sample completions with their rewards: printed on stderr and saved as JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+_PRINTED = 4
+
+
+def save_samples(
+    path: Path, samples: Sequence[str], texts: Sequence[str], rewards: Mapping[str, Sequence[float]]
+) -> None:
+    """Write completions and print the first of them.
+
+    Args:
+        path: JSON-lines file; replaced when it exists.
+        samples: id of each completion's sample.
+        texts: completions.
+        rewards: term to one reward a completion.
+    """
+    rows = [
+        {"sample": sample, "rewards": {name: values[i] for name, values in rewards.items()}, "completion": text}
+        for i, (sample, text) in enumerate(zip(samples, texts, strict=True))
+    ]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    table = Table("completion", *rewards, title=path.stem, box=box.SIMPLE)
+    for i, text in enumerate(texts[:_PRINTED]):
+        table.add_row(text, *(f"{values[i]:.2f}" for values in rewards.values()))
+    Console(stderr=True).print(table, markup=False)

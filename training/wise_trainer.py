@@ -1,0 +1,171 @@
+"""TRL's GRPO trainer with what a long run needs.
+
+Checkpoints appear whole, validation decodes under the prompts of inference and keeps the best policy, the parts of a
+step are timed, and a loss that is not finite stops the run before it spoils a checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from wise_edge.answer import split_completion
+from wise_edge.errors import WiseEdgeError
+from wise_edge.extras import require
+from wise_edge.training.completion_reading import completion_text
+from wise_edge.training.step_log import append_record
+from wise_edge.training.wise_best import BestPolicy
+from wise_edge.training.wise_checkpoints import checkpoint_name, drop_old_checkpoints, publish, staging_folder
+from wise_edge.training.wise_curves import draw_wise_curves
+from wise_edge.training.wise_samples import save_samples
+
+if TYPE_CHECKING:
+    from wise_edge.training.wise_config import WiseConfig
+    from wise_edge.training.wise_validation import Validator
+
+_SHOWN = {"reward": "reward", "rewards/box_iou/mean": "iou", "rationale_tokens": "tokens", "kl": "kl", "step_time": "s"}
+"""Logged figure to its name in the line of a step."""
+
+
+def trainer_class() -> Any:
+    """Return the trainer's class; its base is imported with TRL, so not before it is needed."""
+    trl = require("trl", "train")
+
+    class WiseTrainer(trl.GRPOTrainer):  # type: ignore[misc, name-defined]
+        """GRPO of a WISE policy.
+
+        Args:
+            config: the recipe.
+            out: folder of the run.
+            validator: decodes held-out data.
+            **arguments: TRL's.
+        """
+
+        def __init__(self, config: WiseConfig, out: Path, validator: Validator, **arguments: Any) -> None:
+            self._config = config
+            self._out = out
+            self._validator = validator
+            self._stopped = False
+            super().__init__(**arguments)
+            self.remove_callback(require("transformers", "train").PrinterCallback)
+
+        @contextmanager
+        def stopped_by_signals(self) -> Iterator[None]:
+            """Let SIGTERM and SIGINT end the run after the current step, with a checkpoint."""
+            handlers = {name: signal.signal(name, self._stop) for name in (signal.SIGTERM, signal.SIGINT)}
+            try:
+                yield
+            finally:
+                for name, handler in handlers.items():
+                    signal.signal(name, handler)
+
+        @property
+        def stopped(self) -> bool:
+            """Whether a signal asked for the end of the run."""
+            return self._stopped
+
+        def _stop(self, number: int, frame: FrameType | None) -> None:
+            self._stopped = True
+
+        def training_step(self, *arguments: Any) -> Any:
+            loss = super().training_step(*arguments)
+            self._check_finite(float(loss), "loss")
+            return loss
+
+        def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *rest: Any, **named: Any) -> None:
+            if grad_norm is not None:
+                self._check_finite(float(grad_norm), "gradient")
+            if self._stopped:
+                self.control.should_save = self.control.should_training_stop = True
+            super()._maybe_log_save_evaluate(tr_loss, grad_norm, *rest, **named)
+
+        def _check_finite(self, value: float, what: str) -> None:
+            if not math.isfinite(value):
+                raise WiseEdgeError(
+                    f"the {what} is not finite at step {self.state.global_step + 1}; the last checkpoint is kept:"
+                    " lower learning_rate or clip_norm and go on with --resume"
+                )
+
+        def _generate_single_turn(self, *arguments: Any, **named: Any) -> Any:
+            start = perf_counter()
+            result = super()._generate_single_turn(*arguments, **named)
+            self._log_metric("time/generation_s", perf_counter() - start)
+            return result
+
+        def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> Any:
+            start = perf_counter()
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
+            self._log_metric("time/rewards_s", perf_counter() - start)
+            texts = [completion_text(completion) for completion in completions]
+            self._log_metric("rationale_tokens", self._mean_tokens(texts))
+            if self.is_world_process_zero() and self.state.global_step % self._config.samples_every == 0:
+                table = {name: rewards[: len(texts), i].tolist() for i, name in enumerate(self.reward_func_names)}
+                path = self._out / "samples" / f"step-{self.state.global_step:05d}.jsonl"
+                save_samples(path, [str(row["sample"]) for row in inputs], texts, table)
+            return rewards
+
+        def _mean_tokens(self, texts: list[str]) -> float:
+            rationales = [split_completion(text).rationale or "" for text in texts]
+            return sum(map(len, self._tokenizer(rationales)["input_ids"])) / len(texts)
+
+        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+            super().log(logs, start_time)
+            if self.is_world_process_zero():
+                append_record(self._out / "train.jsonl", {"step": self.state.global_step, **logs})
+                print(f"step {self.state.global_step}/{self._config.steps} {_line(logs)}", file=sys.stderr)
+
+        def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+            """Validate; called by transformers when it is due."""
+            start = perf_counter()
+            unwrap = require("trl.models.utils", "train").unwrap_model_for_generation
+            with unwrap(self.model_wrapped, self.accelerator) as model:
+                model.eval()
+                figures = self._validator.run(model)
+                model.train()
+            best = BestPolicy(self._out, self._config.validation.tolerance)
+            if best.beats(figures):
+                self.save_model(str(best.staged))
+                self.accelerator.wait_for_everyone()
+                if self.is_world_process_zero():
+                    best.keep(self.state.global_step, figures)
+            self.accelerator.wait_for_everyone()
+            seconds = perf_counter() - start
+            if self.is_world_process_zero():
+                self._record(figures, seconds)
+            return {
+                f"eval_{variant}_{name}": value
+                for variant, item in figures.items()
+                for name, value in dataclasses.asdict(item).items()
+            }
+
+        def _record(self, figures: Any, seconds: float) -> None:
+            record = {name: dataclasses.asdict(item) for name, item in figures.items()}
+            append_record(
+                self._out / "validation.jsonl", {"step": self.state.global_step, **record, "seconds": round(seconds, 1)}
+            )
+            draw_wise_curves(self._out)
+
+        def _get_output_dir(self, trial: Any) -> str:
+            return str(staging_folder(self._out))
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                publish(self._out, checkpoint_name(self.state.global_step))
+                drop_old_checkpoints(self._out, self._config.checkpoints_kept)
+            self.accelerator.wait_for_everyone()
+
+    return WiseTrainer
+
+
+def _line(logs: dict[str, float]) -> str:
+    return " ".join(f"{name} {float(logs[key]):.3g}" for key, name in _SHOWN.items() if key in logs)

@@ -1,0 +1,171 @@
+"""Validation of a policy during GRPO: held-out samples decoded greedily, answers turned into masks, figures.
+
+Under several processes each decodes its share; every process gets all figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.answer import Answer, parse_answer, split_completion
+from wise_edge.bundle import resolve_checkpoint
+from wise_edge.extras import require
+from wise_edge.geometry import Box, box_iou, scale_box, scale_point
+from wise_edge.metrics import giou_ciou, mask_overlap
+from wise_edge.sam_model import load_sam
+from wise_edge.training.wise_data import Selection, square_picture, true_answer
+
+if TYPE_CHECKING:
+    from wise_edge.datasets import Example
+    from wise_edge.training.wise_config import ValidationConfig
+    from wise_edge.training.wise_policy import PolicySource
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures of one variant, fractions and token counts.
+
+    Attributes:
+        ciou: summed intersection over summed union, of masks, or of boxes where no SAM is used.
+        giou: mean IoU of the same.
+        box_accuracy: share of samples whose box IoU is above 0.5.
+        valid_rate: share of samples whose answer can be read.
+        rationale_tokens: mean count inside of `<think>`.
+    """
+
+    ciou: float
+    giou: float
+    box_accuracy: float
+    valid_rate: float
+    rationale_tokens: float
+
+
+class Validator:
+    """Holds what every validation of a run needs.
+
+    Args:
+        config: what is decoded, and how.
+        source: processor, wording and input size.
+
+    Raises:
+        UsageError: the data or the SAM checkpoint cannot be read.
+    """
+
+    def __init__(self, config: ValidationConfig, source: PolicySource) -> None:
+        self._config = config
+        self._source = source
+        self._data = Selection(config.data, "validation.data")
+        self._segment = None if config.sam is None else _Segmenter(resolve_checkpoint(config.sam, "sam"))
+
+    def run(self, model: Any) -> dict[str, Figures]:
+        """Decode with a model that can generate, and return the figures of each variant."""
+        return {variant: self._figures(model, variant) for variant in self._config.variants}
+
+    def _figures(self, model: Any, variant: str) -> Figures:
+        accelerate = require("accelerate", "train")
+        state = accelerate.PartialState()
+        share = range(state.process_index, len(self._data), state.num_processes)
+        scores = [
+            score for batch in _chunks(share, self._config.batch_size) for score in self._score(model, variant, batch)
+        ]
+        rows = np.array(accelerate.utils.gather_object(scores), np.float64)
+        giou, ciou = giou_ciou(rows[:, 0], rows[:, 1])
+        means = [float(value) for value in rows[:, 2:].mean(axis=0)]
+        return Figures(ciou, giou, *means)
+
+    def _score(self, model: Any, variant: str, indices: Sequence[int]) -> Iterator[tuple[float, ...]]:
+        """Yield intersection, union, box accuracy, validity and rationale tokens of each sample."""
+        examples = [self._data[index] for index in indices]
+        for example, text in zip(examples, self._decode(model, variant, examples), strict=True):
+            answer = parse_answer(text, self._source.input_size).answer
+            rationale = split_completion(text).rationale or ""
+            overlap = self._overlap(example, answer)
+            right = answer is not None and box_iou(answer.box, true_answer(example, self._source.input_size).box) > 0.5
+            tokens = len(self._source.processor.tokenizer(rationale)["input_ids"])
+            yield *overlap, float(right), float(answer is not None), float(tokens)
+
+    def _decode(self, model: Any, variant: str, examples: Sequence[Example]) -> list[str]:
+        torch = require("torch", "train")
+        processor = self._source.processor
+        prompts = [_with_picture(self._source.messages(item.query, variant)) for item in examples]
+        text = processor.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
+        pictures = [[square_picture(item, self._source.input_size)] for item in examples]
+        inputs = processor(text=text, images=pictures, padding=True, return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            written = model.generate(
+                **inputs,
+                do_sample=False,
+                max_new_tokens=self._config.max_tokens,
+                stop_strings=["</answer>"],
+                tokenizer=processor.tokenizer,
+            )
+        texts: list[str] = processor.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return texts
+
+    def _overlap(self, example: Example, answer: Answer | None) -> tuple[float, float]:
+        if self._segment is None or example.mask is None:
+            truth = true_answer(example, self._source.input_size).box
+            return (0.0, float(_area(truth))) if answer is None else _box_overlap(answer.box, truth)
+        if answer is None:
+            return 0.0, float(np.count_nonzero(example.mask))
+        height, width = example.image.shape[:2]
+        square = (self._source.input_size, self._source.input_size)
+        box = scale_box(answer.box, square, (width, height))
+        points = [scale_point(point, square, (width, height)) for point in answer.points]
+        return mask_overlap(self._segment(example.image, box, points), example.mask)
+
+
+class _Segmenter:
+    """segment-anything on the CPU or the GPU of this process."""
+
+    def __init__(self, folder: Path) -> None:
+        device = require("accelerate", "train").PartialState().device
+        self._predictor = require("segment_anything", "train").SamPredictor(load_sam(folder).to(device))
+
+    def __call__(
+        self, image: npt.NDArray[np.uint8], box: Box, points: Sequence[tuple[int, int]]
+    ) -> npt.NDArray[np.bool_]:
+        self._predictor.set_image(image)
+        masks, _, _ = self._predictor.predict(
+            point_coords=np.array(points, np.float32),
+            point_labels=np.ones(len(points), np.int64),
+            box=np.array(box, np.float32),
+            multimask_output=False,
+        )
+        mask: npt.NDArray[np.bool_] = masks[0]
+        return mask
+
+
+def mean_ciou(figures: Mapping[str, Figures]) -> float:
+    """Return the mean cIoU over variants."""
+    return sum(item.ciou for item in figures.values()) / len(figures)
+
+
+def mean_tokens(figures: Mapping[str, Figures]) -> float:
+    """Return the mean count of rationale tokens over variants."""
+    return sum(item.rationale_tokens for item in figures.values()) / len(figures)
+
+
+def _with_picture(messages: list[dict[str, str]]) -> list[dict[str, Any]]:
+    system, user = messages
+    return [system, {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": user["content"]}]}]
+
+
+def _box_overlap(a: Box, b: Box) -> tuple[float, float]:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    inner = max(0, width) * max(0, height)
+    return float(inner), float(_area(a) + _area(b) - inner)
+
+
+def _area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _chunks(indices: range, size: int) -> Iterator[range]:
+    return (indices[start : start + size] for start in range(0, len(indices), size))
