@@ -1,0 +1,210 @@
+"""Parts of the WISE training that need no model: config, checkpoints, the best policy, samples and demonstrations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("yaml", reason="PyYAML is not installed")
+
+from wise_edge.answer import split_completion
+from wise_edge.errors import UsageError
+from wise_edge.scenes import sample
+from wise_edge.training.config import load_recipe, recipe_names
+from wise_edge.training.rewards import ORDERS
+from wise_edge.training.warm_start import read_demonstrations, write_completion
+from wise_edge.training.wise_arguments import lora_config, trackers
+from wise_edge.training.wise_best import BestPolicy
+from wise_edge.training.wise_checkpoints import (
+    checkpoint_name,
+    drop_old_checkpoints,
+    newest_checkpoint,
+    publish,
+    staging_folder,
+)
+from wise_edge.training.wise_config import LoraOptions, WiseConfig
+from wise_edge.training.wise_curves import draw_wise_curves
+from wise_edge.training.wise_samples import save_samples
+from wise_edge.training.wise_validation import Figures
+
+WISE_RECIPES = [name for name in recipe_names() if name.startswith("wise-")]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rollouts=1", "rollouts: at least 2"),
+        ("prompts_per_step=3", "is not a multiple of processes x rollouts_per_device"),
+        ("order=answer-first", "order: choose one of concise-first"),
+        ("dtype=bfloat16", "dtype: where all parameters are trained"),
+        ("load_in_4bit=true", "load_in_4bit: weights of 4 bits cannot be trained"),
+        ("vllm=always", "vllm: choose one of off"),
+        ("lora.rank=0", "lora.rank: must be at least 1"),
+        ("data.samples=null", "data.samples: scenes are endless"),
+        ("validation.variants=[brief]", "validation.variants: choose from verbose"),
+        ("warm_start={steps: 0}", "warm_start.steps: and batch_size: must be at least 1"),
+        ("warm_start={steps: 1, data: a.csv}", "warm_start.data: is 'scenes' or a .jsonl file"),
+        ("rewards.weights.style=1", "rewards.weights.style: unknown term"),
+    ],
+)
+def test_mistake_in_a_recipe_is_named(override: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_recipe("wise-embedded", ["rollouts_per_device=64", override])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", WISE_RECIPES)
+def test_recipe_shares_its_rollouts_out_evenly(name: str) -> None:
+    config = load_recipe(name)
+    assert isinstance(config, WiseConfig)
+    assert config.accumulation_steps * config.processes * config.rollouts_per_device == config.batch_size
+    assert config.batch_size == config.prompts_per_step * config.rollouts
+
+
+def write_checkpoint(out: Path, step: int, text: str = "weights") -> Path:
+    folder = staging_folder(out) / checkpoint_name(step)
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text(text)
+    publish(out, folder.name)
+    return out / folder.name
+
+
+def test_checkpoint_appears_whole_and_the_newest_is_found(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path) is None
+    for step in (5, 10, 100):
+        write_checkpoint(tmp_path, step)
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
+    drop_old_checkpoints(tmp_path, 2)
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-100"]
+
+
+def test_what_was_not_published_is_no_checkpoint(tmp_path: Path) -> None:
+    (staging_folder(tmp_path) / "checkpoint-5").mkdir(parents=True)
+    assert newest_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "lost", "unmarked"])
+def test_torn_checkpoint_is_skipped_with_a_warning(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, torn = write_checkpoint(tmp_path, 5), write_checkpoint(tmp_path, 10)
+    if damage == "cut":
+        (torn / "model.safetensors").write_text("wei")
+    else:
+        (torn / ("model.safetensors" if damage == "lost" else "sizes.json")).unlink()
+    assert newest_checkpoint(tmp_path) == whole
+    assert f"{torn} is damaged and was skipped" in capsys.readouterr().err
+
+
+def figures(ciou: float, tokens: float) -> dict[str, Figures]:
+    return {"wise-s": Figures(ciou, ciou, ciou, 1.0, tokens)}
+
+
+def keep(best: BestPolicy, step: int, ciou: float, tokens: float) -> None:
+    best.staged.mkdir(parents=True)
+    (best.staged / "step").write_text(str(step))
+    best.keep(step, figures(ciou, tokens))
+
+
+def test_better_masks_win_and_among_equals_fewer_tokens(tmp_path: Path) -> None:
+    best = BestPolicy(tmp_path, 0.005)
+    assert best.beats(figures(0.1, 500))
+    keep(best, 0, 0.6012, 40)
+    assert best.beats(figures(0.61, 90))
+    assert best.beats(figures(0.6004, 30))
+    assert not best.beats(figures(0.6004, 40))
+    assert not best.beats(figures(0.59, 1))
+    keep(best, 7, 0.61, 90)
+    assert (best.folder / "step").read_text() == "7"
+    assert json.loads((tmp_path / "best.json").read_text())["step"] == 7
+
+
+def test_best_policy_cannot_slide_down_by_small_losses(tmp_path: Path) -> None:
+    best, ciou, tokens = BestPolicy(tmp_path, 0.005), 0.6, 100
+    for step in range(20):
+        if best.beats(figures(ciou, tokens)):
+            keep(best, step, ciou, tokens)
+        ciou, tokens = ciou - 0.001, tokens - 1
+    assert json.loads((tmp_path / "best.json").read_text())["ciou"] > 0.59
+
+
+def test_samples_are_saved_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "samples" / "step-00003.jsonl"
+    save_samples(path, ["train-1", "train-1"], ["<think>a [b]</think>", "c"], {"format": [1.0, 0.0]})
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows[0] == {"sample": "train-1", "rewards": {"format": 1.0}, "completion": "<think>a [b]</think>"}
+    shown = capsys.readouterr()
+    assert "a [b]" in shown.err and "1.00" in shown.err and shown.out == ""
+
+
+def test_curves_are_drawn_from_the_logs(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    steps = [{"step": i, "rewards/format/mean": 1.0, "rationale_tokens": 50 - i} for i in range(1, 5)]
+    points = [{"step": i, "wise-s": figures(0.5, 20)["wise-s"].__dict__, "seconds": 1} for i in (0, 4)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
+    (tmp_path / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in points))
+    draw_wise_curves(tmp_path)
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 1000
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_demonstration_has_the_parts_of_its_order(order: str) -> None:
+    text = write_completion(sample("train", 3), order, Random(0), 112)
+    places = [text.index(f"<{tag}>") for tag in ORDERS[order]]
+    assert places == sorted(places) and places[0] == 0
+    parts = split_completion(text)
+    assert (parts.detailed is None) == (order == "no-detailed")
+    assert parts.rationale and parts.answer_text
+
+
+def write_lines(folder: Path, *records: Any) -> Path:
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    file = folder / "shown.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return file
+
+
+def test_demonstrations_are_read_from_a_file(tmp_path: Path) -> None:
+    file = write_lines(tmp_path, {"image": "a.png", "query": "the ring", "completion": "<think>…</think>"})
+    assert read_demonstrations(file)[0]["image"] == str(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"image": "a.png", "query": "the ring"}, "line 1 has no text 'completion'"),
+        ({"image": "b.png", "query": "the ring", "completion": "x"}, "line 1: there is no picture"),
+        ([1], "line 1 has no text 'image'"),
+    ],
+)
+def test_bad_demonstration_is_named(record: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_demonstrations(write_lines(tmp_path, record))
+    assert message in str(caught.value)
+
+
+def test_missing_or_empty_demonstrations_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_demonstrations(tmp_path / "none.jsonl")
+    with pytest.raises(UsageError, match="has no demonstrations"):
+        read_demonstrations(write_lines(tmp_path))
+
+
+def test_trackers_are_used_where_they_are_installed() -> None:
+    assert trackers(("json", "no_such_tracker")) == ["json"]
+
+
+def test_adapter_leaves_the_vision_tower_alone() -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    import re
+
+    pattern = re.compile(lora_config(LoraOptions()).target_modules)
+    assert pattern.match("model.language_model.layers.0.self_attn.q_proj")
+    assert not pattern.match("model.visual.blocks.0.mlp.gate_proj")
+    assert not pattern.match("lm_head")
