@@ -7,7 +7,7 @@ one of them is empty, IoU 0, and the other's area is the union. Intervals are pe
 Two conventions are in use for what a sample counts (`METRIC_MODES`):
 
 - "lisa" (https://github.com/dvlab-research/LISA): ignored regions belong neither to prediction nor to truth; every
-  sample counts. A prediction that is missing, or of another size than the truth, is an empty one.
+  sample that can be read counts. A prediction that is missing, or of another size than the truth, is an empty one.
 - "paper" (https://github.com/mrazhou/WISE, as its figures were computed): ignored regions belong to the truth. A
   missing prediction has intersection 0, the truth's area as union and IoU 0, even where that area is 0; a prediction
   of another size than the truth, or empty like it, drops the sample out of every figure.
