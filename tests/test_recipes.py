@@ -32,6 +32,12 @@ def test_whole_number_is_read_as_a_float_where_one_is_wanted() -> None:
     assert isinstance(config.digit_weight, float)
 
 
+def test_number_with_an_exponent_and_no_dot_is_a_number() -> None:
+    config = load_recipe("embedded-policy", ["optimizer.muon_lr=1e-4"])
+    assert isinstance(config, SftConfig)
+    assert config.optimizer.muon_lr == 1e-4
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
-from contextlib import redirect_stdout
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,8 @@ def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:
     check_processes(config)
     checkpoint = _prepare(config, out, resume)
     try:
-        _train(config, out, checkpoint)
+        with quiet_libraries():
+            _train(config, out, checkpoint)
     except require("torch", "train").OutOfMemoryError as error:
         raise DeviceError(
             "the GPU has too little memory; lower rollouts_per_device, max_completion_tokens or vllm_memory_share, "
@@ -70,6 +73,23 @@ def check_processes(config: WiseConfig) -> None:
             f"processes: the recipe counts on {config.processes} and {running} run; start it with 'torchrun "
             f"--nproc_per_node {config.processes} -m wise_edge train …', or --set processes={running}"
         )
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Hide what transformers and TRL tell developers, and their progress bars where stderr is no terminal."""
+    logs = require("transformers", "train").utils.logging
+    had_bars = logs.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        logs.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            # TRL 1.16 asks transformers 5.23 by a name that is going away.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
+    finally:
+        if had_bars:
+            logs.enable_progress_bar()
 
 
 def _prepare(config: WiseConfig, out: Path, resume: bool) -> Path | None:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _PRINTED = 4
+_LOG_WIDTH = 180
 
 
 def save_samples(
@@ -30,7 +32,10 @@ def save_samples(
     ]
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    table = Table("completion", *rewards, title=path.stem, box=box.SIMPLE)
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console = Console(stderr=True, width=_LOG_WIDTH)
+    table = Table(*rewards, "completion", title=path.stem, box=box.SIMPLE)
     for i, text in enumerate(texts[:_PRINTED]):
-        table.add_row(text, *(f"{values[i]:.2f}" for values in rewards.values()))
-    Console(stderr=True).print(table, markup=False)
+        table.add_row(*(f"{values[i]:.2f}" for values in rewards.values()), escape(text))
+    console.print(table)

@@ -29,7 +29,7 @@ from wise_edge.training.wise_samples import save_samples
 
 if TYPE_CHECKING:
     from wise_edge.training.wise_config import WiseConfig
-    from wise_edge.training.wise_validation import Validator
+    from wise_edge.training.wise_validation import Figures, Validator
 
 _SHOWN = {"reward": "reward", "rewards/box_iou/mean": "iou", "rationale_tokens": "tokens", "kl": "kl", "step_time": "s"}
 """Logged figure to its name in the line of a step."""
@@ -54,6 +54,7 @@ def trainer_class() -> Any:
             self._out = out
             self._validator = validator
             self._stopped = False
+            self._validated: tuple[int, dict[str, float]] | None = None
             super().__init__(**arguments)
             self.remove_callback(require("transformers", "train").PrinterCallback)
 
@@ -120,31 +121,41 @@ def trainer_class() -> Any:
             super().log(logs, start_time)
             if self.is_world_process_zero():
                 append_record(self._out / "train.jsonl", {"step": self.state.global_step, **logs})
-                print(f"step {self.state.global_step}/{self._config.steps} {_line(logs)}", file=sys.stderr)
+                if "reward" in logs:  # not where transformers sums the run up
+                    print(f"step {self.state.global_step}/{self._config.steps} {_line(logs)}", file=sys.stderr)
 
         def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
-            """Validate; called by transformers when it is due."""
+            """Validate; transformers calls it when it is due, and after the last step twice."""
+            if self._validated is None or self._validated[0] != self.state.global_step:
+                self._validated = self.state.global_step, self._validate()
+            return self._validated[1]
+
+        def _validate(self) -> dict[str, float]:
             start = perf_counter()
             unwrap = require("trl.models.utils", "train").unwrap_model_for_generation
             with unwrap(self.model_wrapped, self.accelerator) as model:
                 model.eval()
                 figures = self._validator.run(model)
                 model.train()
-            best = BestPolicy(self._out, self._config.validation.tolerance)
-            if best.beats(figures):
-                self.save_model(str(best.staged))
-                self.accelerator.wait_for_everyone()
-                if self.is_world_process_zero():
-                    best.keep(self.state.global_step, figures)
-            self.accelerator.wait_for_everyone()
-            seconds = perf_counter() - start
+            self._keep_if_best(figures)
             if self.is_world_process_zero():
-                self._record(figures, seconds)
+                self._record(figures, perf_counter() - start)
             return {
                 f"eval_{variant}_{name}": value
                 for variant, item in figures.items()
                 for name, value in dataclasses.asdict(item).items()
             }
+
+        def _keep_if_best(self, figures: dict[str, Figures]) -> None:
+            best = BestPolicy(self._out, self._config.validation.tolerance)
+            better = best.beats(figures)
+            self.accelerator.wait_for_everyone()
+            if better:
+                self.save_model(str(best.staged))
+                self.accelerator.wait_for_everyone()
+                if self.is_world_process_zero():
+                    best.keep(self.state.global_step, figures)
+            self.accelerator.wait_for_everyone()
 
         def _record(self, figures: Any, seconds: float) -> None:
             record = {name: dataclasses.asdict(item) for name, item in figures.items()}

@@ -1,0 +1,168 @@
+"""WISE training end to end on the embedded policy: every recipe, resumption, several processes, damaged input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("trl", reason="trl is not installed")
+
+from wise_edge.cli.main import main
+from wise_edge.training.config import load_recipe, recipe_names
+
+pytestmark = pytest.mark.slow
+
+SMALL = [
+    "model=embedded",
+    "input_size=null",
+    "steps=2",
+    "processes=1",
+    "prompts_per_step=2",
+    "rollouts=2",
+    "rollouts_per_device=2",
+    "data={name: scenes, samples: 64}",
+    "validation={every: 2, data: {name: scenes, split: validation, samples: 4}, max_tokens: 160}",
+    "checkpoint_every=1",
+    "samples_every=1",
+]
+"""What makes any recipe small enough for a test; every other option stays as it is."""
+
+
+def command(recipe: str, out: Path, *overrides: str, resume: bool = False) -> list[str]:
+    arguments = ["train", "--recipe", recipe, "--out", str(out), *(["--resume"] if resume else [])]
+    for override in (*SMALL, *overrides):
+        arguments += ["--set", override]
+    return arguments
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def is_same(left: Path, right: Path) -> bool:
+    a, b = weights(left), weights(right)
+    return a.keys() == b.keys() and all(bool((a[name] == b[name]).all()) for name in a)
+
+
+@pytest.mark.parametrize("recipe", [name for name in recipe_names() if name.startswith("wise-")])
+def test_recipe_trains_two_steps_of_the_embedded_policy(recipe: str, tmp_path: Path) -> None:
+    if load_recipe(recipe).load_in_4bit:  # type: ignore[union-attr]
+        pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    out = tmp_path / "run"
+    assert main(command(recipe, out, "max_completion_tokens=200")) == 0
+    steps = read_lines(out / "train.jsonl")
+    assert [record["step"] for record in steps if "loss" in record] == [1, 2]
+    assert all(0 <= record["rewards/box_iou/mean"] <= 1 for record in steps if "loss" in record)
+    validations = read_lines(out / "validation.jsonl")
+    assert [record["step"] for record in validations] == [0, 2]
+    assert set(validations[0]) == {"step", "wise-infer", "wise-s", "seconds"}
+    assert len(read_lines(out / "samples" / "step-00001.jsonl")) == 4
+    assert (out / "policy" / "prompts.json").is_file() and (out / "curves.png").is_file()
+
+
+def test_trained_policy_is_what_evaluation_and_export_read(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert main(command("wise-embedded", out, "max_completion_tokens=200", "learning_rate=1e-3")) == 0
+    policy, bundle = str(out / "policy"), str(tmp_path / "bundle")
+    assert main(["export", "--policy", policy, "--sam", "embedded", "--target", "onnx", "--out", bundle]) == 0
+
+
+def test_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    settings = ("steps=3", "max_completion_tokens=200", "learning_rate=1e-4", "rollouts=4", "validation.every=9")
+    assert main(command("wise-embedded", tmp_path / "whole", *settings)) == 0
+    killed = tmp_path / "killed"
+    arguments = [sys.executable, "-m", "wise_edge", *command("wise-embedded", killed, *settings)]
+    with subprocess.Popen(arguments, stderr=subprocess.DEVNULL) as process:
+        while not (killed / "checkpoint-1").exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    assert (killed / "checkpoint-1").exists()
+    assert main(command("wise-embedded", killed, *settings, resume=True)) == 0
+    assert is_same(tmp_path / "whole" / "checkpoint-3", killed / "checkpoint-3")
+    assert not is_same(killed / "checkpoint-3", killed / "checkpoint-2")
+
+
+def test_warm_start_teaches_another_order_before_grpo(tmp_path: Path) -> None:
+    warm = "warm_start={steps: 2, batch_size: 4, learning_rate: 1e-4}"
+    out = tmp_path / "run"
+    overrides = ("order=detailed-first", "lora={rank: 4, alpha: 8}", warm, "max_completion_tokens=64", "steps=1")
+    assert main(command("wise-embedded", out, *overrides)) == 0
+    assert (out / "start" / "prompts.json").is_file()
+    assert (out / "best" / "adapter_model.safetensors").is_file()
+    assert not is_same(out / "start", Path(__file__).parent.parent / "wise_edge" / "assets" / "embedded-policy")
+
+
+def test_two_processes_share_a_step(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29533", "-m", "wise_edge"]
+    overrides = ("processes=2", "max_completion_tokens=64", "steps=1", "threads=1")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, *arguments, *command("wise-embedded", out, *overrides)], check=True, env=environment
+    )
+    assert [record["step"] for record in read_lines(out / "validation.jsonl")] == [0, 1]
+    assert (out / "policy" / "model.safetensors").is_file()
+
+
+def test_another_number_of_processes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command("wise-embedded", tmp_path / "run", "processes=2")) == 2
+    assert "counts on 2 and 1 run" in capsys.readouterr().err
+
+
+def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    settings = ("max_completion_tokens=200", "rollouts=4", "learning_rate=1e30", "steps=4", "clip_norm=1e30")
+    assert main(command("wise-embedded", out, *settings)) == 1
+    assert "is not finite at step" in capsys.readouterr().err
+    assert (out / "checkpoint-1").exists()
+
+
+def test_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.yaml").write_text("stage: wise\n")
+    assert main(command("wise-embedded", tmp_path)) == 2
+    assert "pass --resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model=no/such/folder", "model no/such/folder"),
+        ("input_size=100", "input_size: 100 is not a multiple of 28"),
+        ("data={name: reasonseg, samples: 4}", "reasonseg"),
+        ("data={name: scenes, split: tset, samples: 4}", "unknown split"),
+        ("rewards.similarity_model=/no/such/encoder", "/no/such/encoder"),
+        ("validation.sam=/no/such/sam", "/no/such/sam"),
+    ],
+)
+def test_what_cannot_be_read_is_named(
+    override: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command("wise-embedded", tmp_path / "run", override)) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error.splitlines()[-1]
+
+
+def test_model_without_vision_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text").mkdir()
+    source = Path(__file__).parent.parent / "wise_edge" / "assets" / "embedded-policy"
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "text" / name).write_bytes((source / name).read_bytes())
+    (tmp_path / "text" / "config.json").write_text('{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}')
+    assert main(command("wise-embedded", tmp_path / "run", f"model={tmp_path / 'text'}")) == 2
+    assert "qwen2 reads no pictures" in capsys.readouterr().err
