@@ -82,31 +82,14 @@ class Validator:
     def _score(self, model: Any, variant: str, indices: Sequence[int]) -> Iterator[tuple[float, ...]]:
         """Yield intersection, union, box accuracy, validity and rationale tokens of each sample."""
         examples = [self._data[index] for index in indices]
-        for example, text in zip(examples, self._decode(model, variant, examples), strict=True):
+        texts = decode_greedily(model, self._source, examples, variant, self._config.max_tokens, "</answer>")
+        for example, text in zip(examples, texts, strict=True):
             answer = parse_answer(text, self._source.input_size).answer
             rationale = split_completion(text).rationale or ""
             overlap = self._overlap(example, answer)
             right = answer is not None and box_iou(answer.box, true_answer(example, self._source.input_size).box) > 0.5
             tokens = len(self._source.processor.tokenizer(rationale)["input_ids"])
             yield *overlap, float(right), float(answer is not None), float(tokens)
-
-    def _decode(self, model: Any, variant: str, examples: Sequence[Example]) -> list[str]:
-        torch = require("torch", "train")
-        processor = self._source.processor
-        prompts = [_with_picture(self._source.messages(item.query, variant)) for item in examples]
-        text = processor.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
-        pictures = [[square_picture(item, self._source.input_size)] for item in examples]
-        inputs = processor(text=text, images=pictures, padding=True, return_tensors="pt").to(model.device)
-        with torch.inference_mode():
-            written = model.generate(
-                **inputs,
-                do_sample=False,
-                max_new_tokens=self._config.max_tokens,
-                stop_strings=["</answer>"],
-                tokenizer=processor.tokenizer,
-            )
-        texts: list[str] = processor.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return texts
 
     def _overlap(self, example: Example, answer: Answer | None) -> tuple[float, float]:
         if self._segment is None or example.mask is None:
@@ -140,6 +123,37 @@ class _Segmenter:
         )
         mask: npt.NDArray[np.bool_] = masks[0]
         return mask
+
+
+def decode_greedily(
+    model: Any,
+    source: PolicySource,
+    examples: Sequence[Example],
+    variant: str,
+    max_tokens: int,
+    stop: str | None = None,
+) -> list[str]:
+    """Write the most likely completion of each sample.
+
+    Args:
+        model: transformers' model.
+        source: its processor, wording and input size.
+        examples: what is asked, decoded together.
+        variant: prompt variant.
+        max_tokens: longest completion.
+        stop: text that ends a completion, besides the model's own end token.
+    """
+    torch = require("torch", "train")
+    processor = source.processor
+    prompts = [_with_picture(source.messages(item.query, variant)) for item in examples]
+    text = processor.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
+    pictures = [[square_picture(item, source.input_size)] for item in examples]
+    inputs = processor(text=text, images=pictures, padding=True, return_tensors="pt").to(model.device)
+    ending = {} if stop is None else {"stop_strings": [stop], "tokenizer": processor.tokenizer}
+    with torch.inference_mode():
+        written = model.generate(**inputs, do_sample=False, max_new_tokens=max_tokens, **ending)
+    texts: list[str] = processor.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return texts
 
 
 def mean_ciou(figures: Mapping[str, Figures]) -> float:

@@ -1,0 +1,85 @@
+"""How well a policy's concise rationales stand for its detailed ones, on test scenes under `wise`.
+
+    python benchmarks/rationales.py [--policy CHECKPOINT] [--samples N] [--json]
+
+The whole completion is decoded greedily. Reported are the similarity of concise and detailed text (the encoder of the
+rewards), their lengths in tokens, and the share of concise texts that name the object asked for: they hold its
+description, and its place too where the scene has another object of that description.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from wise_edge.answer import split_completion
+from wise_edge.datasets import Dataset, open_dataset
+from wise_edge.policy_checkpoint import load_policy
+from wise_edge.scenes import Sample, sample
+from wise_edge.training.config import build_config
+from wise_edge.training.similarity import DEFAULT_MODEL, cosine_similarities, load_encoder
+from wise_edge.training.wise_config import WiseConfig
+from wise_edge.training.wise_policy import PolicySource, open_policy
+from wise_edge.training.wise_validation import decode_greedily
+
+BATCH = 64
+MAX_TOKENS = 400
+
+
+def names_target(text: str, labelled: Sample) -> bool:
+    """Tell whether a rationale names the object that a scene's query asks for."""
+    name = labelled.target.describe()
+    alone = sum(item.describe() == name for item in labelled.scene.objects) == 1
+    return name in text and (alone or labelled.target.place in text)
+
+
+def decode(source: PolicySource, dataset: Dataset, count: int) -> list[str]:
+    """Return the completions of the first samples."""
+    model = load_policy(Path(source.name))
+    texts: list[str] = []
+    for start in range(0, count, BATCH):
+        examples = [dataset[index] for index in range(start, min(start + BATCH, count))]
+        texts += decode_greedily(model, source, examples, "wise", MAX_TOKENS)
+    return texts
+
+
+def measure(policy: str, count: int) -> dict[str, object]:
+    """Return the figures of a policy."""
+    source = open_policy(build_config(WiseConfig, {"steps": 1, "model": policy, "dtype": "float32"}))
+    parts = [split_completion(text) for text in decode(source, open_dataset("scenes", None, "test"), count)]
+    concise, detailed = [part.rationale or "" for part in parts], [part.detailed or "" for part in parts]
+    similar = cosine_similarities(load_encoder(DEFAULT_MODEL, "cpu"), concise, detailed)
+    lengths = [[len(ids) for ids in source.processor.tokenizer(texts)["input_ids"]] for texts in (concise, detailed)]
+    named = [names_target(text, sample("test", index)) for index, text in enumerate(concise)]
+    return {
+        "policy": policy,
+        "samples": count,
+        "similarity_mean": round(float(np.mean(similar)), 4),
+        "similarity_p10": round(float(np.percentile(similar, 10)), 4),
+        "concise_tokens_mean": round(float(np.mean(lengths[0])), 2),
+        "detailed_tokens_mean": round(float(np.mean(lengths[1])), 2),
+        "names_target_share": round(float(np.mean(named)), 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compare concise and detailed rationales of a policy.")
+    parser.add_argument("--policy", default="embedded", help="checkpoint folder, or 'embedded'")
+    parser.add_argument("--samples", type=int, default=500, help="test scenes")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    options = parser.parse_args()
+    result = measure(options.policy, options.samples)
+    if options.json:
+        print(json.dumps(result))
+        return
+    print(f"{result['samples']} test scenes under 'wise', {options.policy}:")
+    print(f"  similarity of concise and detailed text {result['similarity_mean']}, p10 {result['similarity_p10']}")
+    print(f"  tokens {result['concise_tokens_mean']} and {result['detailed_tokens_mean']}")
+    print(f"  the concise text names the object asked for in {float(str(result['names_target_share'])):.1%}")
+
+
+if __name__ == "__main__":
+    main()
