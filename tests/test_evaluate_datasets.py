@@ -103,6 +103,7 @@ def test_refcoco_gives_the_figures_of_its_scenes(
     scenes = open_dataset("scenes", None, "test")
     for place in range(4):
         filled, truth = _filled(scenes[place]), scenes[place].mask
+        assert truth is not None
         for record in records[2 * place : 2 * place + 2]:
             assert record["intersection_px"] == int((filled & truth).sum())
             assert record["union_px"] == int((filled | truth).sum())

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from wise_edge import record_log
 from wise_edge.cli.main import main
 from wise_edge.record_log import RecordLog, join_shards, read_log
 from wise_edge.records import MaskRecord, Settings
@@ -200,7 +199,7 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     fake_session.install(monkeypatch)
-    monkeypatch.setattr(record_log.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     assert main(["evaluate", "--limit", "1", "--out", "records.jsonl"]) == 1
     err = capsys.readouterr().err
     assert err == "error: cannot write records.jsonl: No space left on device; mend that, then go on with --resume\n"
