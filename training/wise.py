@@ -84,8 +84,8 @@ def quiet_libraries() -> Iterator[None]:
         logs.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            # TRL 1.16 asks transformers 5.23 by a name that is going away.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            # TRL 1.16 calls transformers 5.23 by names that are going away.
+            warnings.filterwarnings("ignore", r"`\w*gradient_checkpointing\w*` is deprecated", FutureWarning)
             yield
     finally:
         if had_bars:
