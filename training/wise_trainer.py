@@ -97,7 +97,12 @@ def trainer_class() -> Any:
 
         def _generate_single_turn(self, *arguments: Any, **named: Any) -> Any:
             start = perf_counter()
-            result = super()._generate_single_turn(*arguments, **named)
+            try:
+                result = super()._generate_single_turn(*arguments, **named)
+            except RuntimeError as error:
+                if "probability tensor" in str(error):  # torch refuses to sample from what is not a number
+                    self._check_finite(math.nan, "distribution of the next token")
+                raise
             self._log_metric("time/generation_s", perf_counter() - start)
             return result
 
