@@ -67,7 +67,8 @@ def check_processes(config: WiseConfig) -> None:
     Raises:
         UsageError: the numbers differ.
     """
-    running = require("accelerate", "train").PartialState().num_processes
+    on_cpu = not require("torch", "train").cuda.is_available()  # accelerate joins processes on CPUs only when told
+    running = require("accelerate", "train").PartialState(cpu=on_cpu).num_processes
     if running != config.processes:
         raise UsageError(
             f"processes: the recipe counts on {config.processes} and {running} run; start it with 'torchrun "
