@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wise_edge.bundle import EMBEDDED, describe_file, hash_file, resolve_checkpoint, staging, write_manifest
+from wise_edge.bundle import SHIPPED, describe_file, hash_file, resolve_checkpoint, staging, write_manifest
 from wise_edge.errors import UsageError
 from wise_edge.export import policy_onnx, sam_onnx, verify
 from wise_edge.export.to_onnx import DATA_SUFFIX, export_onnx
@@ -169,7 +169,7 @@ def _export_mask_decoder(sam: Any, architecture: SamArchitecture, file: Path) ->
 
 def _provenance(name: str, folder: Path, part: str) -> dict[str, str]:
     return {
-        part: name if name == EMBEDDED else str(folder.resolve()),
+        part: name if name in SHIPPED else str(folder.resolve()),
         **{f"{part}_{file.name}_sha256": hash_file(file) for file in _weights(folder)},
     }
 

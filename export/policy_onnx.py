@@ -102,7 +102,7 @@ class _Appending:
         self.past = past
         self.present: list[Tensor] = []
 
-    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         torch = require("torch", "export")
         joined = torch.cat([self.past[2 * layer], key], dim=2), torch.cat([self.past[2 * layer + 1], value], dim=2)
         self.present += joined
