@@ -359,6 +359,27 @@ def test_smoke_recipe_learns(tmp_path: Path) -> None:
     assert by_stage["list"][-1]["text"] < 0.8 * by_stage["list"][0]["text"]
 
 
+def test_training_goes_on_from_a_policy(tmp_path: Path) -> None:
+    train_sft(CONFIG, tmp_path / "first", resume=False)
+    policy = tmp_path / "first" / "policy"
+    settled = replace(CONFIG.optimizer, muon_lr=0.0, adamw_lr=0.0)
+    on = replace(CONFIG, start=str(policy), optimizer=settled, tokenizer_samples=1, seed=CONFIG.seed + 1)
+    train_sft(on, tmp_path / "second", resume=False)
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "second" / "policy" / name).read_bytes() == (policy / name).read_bytes()
+
+
+def test_policy_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"start: .*nothing is no policy"):
+        train_sft(replace(CONFIG, start=str(tmp_path / "nothing")), tmp_path / "run", resume=False)
+    train_sft(CONFIG, tmp_path / "first", resume=False)
+    wider = replace(
+        CONFIG, start=str(tmp_path / "first" / "policy"), model=replace(TINY, vision_depth=TINY.vision_depth + 1)
+    )
+    with pytest.raises(UsageError, match=r"start: .* does not fit the recipe's model"):
+        train_sft(wider, tmp_path / "wider", resume=False)
+
+
 # the folder
 
 

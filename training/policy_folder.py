@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.prompts import EMBEDDED
 from wise_edge.qwen_image import IMAGE_MEAN, IMAGE_STD
@@ -51,6 +52,29 @@ def save_policy(model: Any, tokenizer: Tokenizer, config: SftConfig, folder: Pat
     _write_json(partial / "prompts.json", EMBEDDED.to_dict())
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def copy_tokenizer(folder: Path, file: Path) -> None:
+    """Copy a policy folder's tokenizer; raises UsageError where there is none."""
+    try:
+        shutil.copy(folder / "tokenizer.json", file)
+    except OSError as error:
+        raise UsageError(f"start: {folder} is no policy: {error.strerror}") from error
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Copy a policy folder's weights into a policy of the same widths.
+
+    Raises:
+        UsageError: the folder holds no weights, or they do not fit.
+    """
+    safetensors = require("safetensors", "train")
+    try:
+        weights = safetensors.torch.load_file(folder / "model.safetensors")
+        weights["lm_head.weight"] = weights["model.language_model.embed_tokens.weight"]  # tied
+        model.load_state_dict(weights)
+    except (OSError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        raise UsageError(f"start: {folder} does not fit the recipe's model: {str(error).splitlines()[0]}") from error
 
 
 def _save_model(model: Any, folder: Path) -> None:

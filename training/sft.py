@@ -1,4 +1,4 @@
-"""Supervised training of the embedded policy, from nothing to answers.
+"""Supervised training of the embedded policy, from nothing to answers, or on from another training's policy.
 
 Phases run in order: dense heads alone (see `dense`), then text tasks in a mixture that changes slowly. Products are in
 bfloat16 where the CPU has it, everything else in float32. What is validated and saved is an average of the weights.
@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wise_edge.bundle import resolve_checkpoint
 from wise_edge.extras import require
 from wise_edge.training.dense import build_heads
 from wise_edge.training.loop import Optimizers, TrainingLoop, prepare_run
-from wise_edge.training.policy_folder import save_policy
+from wise_edge.training.policy_folder import copy_tokenizer, load_weights, save_policy
 from wise_edge.training.policy_model import build_policy
 from wise_edge.training.precision import product_dtype
 from wise_edge.training.sft_config import SftConfig
@@ -43,7 +44,7 @@ def train_sft(config: SftConfig, out: Path, resume: bool) -> None:
         resume: go on from the newest checkpoint in `out`; without one, start.
 
     Raises:
-        UsageError: `out` already holds a run and `resume` is not set.
+        UsageError: `out` already holds a run and `resume` is not set, or the policy to start from does not fit.
         WiseEdgeError: the loss is not finite; the last checkpoint is kept.
     """
     prepare_run(config, out, resume)
@@ -52,6 +53,8 @@ def train_sft(config: SftConfig, out: Path, resume: bool) -> None:
 
 def _load_tokenizer(config: SftConfig, out: Path) -> Tokenizer:
     path = out / "tokenizer.json"
+    if config.start and not path.exists():
+        copy_tokenizer(resolve_checkpoint(config.start, "policy"), path)
     if path.exists():
         loaded: Tokenizer = require("tokenizers", "train").Tokenizer.from_file(str(path))
         return loaded
@@ -70,6 +73,8 @@ class Trainer(TrainingLoop[Batch]):
         self._tokenizer = tokenizer
         self._prefix = make_prefix(tokenizer, config)
         self.model = build_policy(config.model, tokenizer.get_vocab_size(), special_ids(tokenizer), config.seed)
+        if config.start:
+            load_weights(self.model, resolve_checkpoint(config.start, "policy"))
         self._average = copy.deepcopy(self.model).requires_grad_(False).eval()
         self._heads = build_heads(config.model.hidden_size, config.seed)
         self._forward = Forward(self.model, self._heads, self._prefix, config.model.max_positions)

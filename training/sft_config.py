@@ -102,6 +102,8 @@ class SftConfig:
     """What is trained, in order."""
     stage: str = "sft"
     """Chooses this config in a recipe."""
+    start: str | None = None
+    """Policy to go on from, of the widths in `model`; a folder or a name that ships. None: fresh weights."""
     model: PolicyModelConfig = PolicyModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     seed: int = 0

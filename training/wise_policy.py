@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wise_edge.bundle import EMBEDDED, resolve_checkpoint
+from wise_edge.bundle import resolve_checkpoint
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.policy_checkpoint import LARGE_INPUT_SIZE
@@ -69,7 +69,7 @@ def open_policy(config: WiseConfig) -> PolicySource:
             size do not fit its patches.
     """
     transformers = require("transformers", "train")
-    name = str(resolve_checkpoint(EMBEDDED, "policy")) if config.model == EMBEDDED else config.model
+    name = str(resolve_checkpoint(config.model, "policy"))
     try:
         settings = transformers.AutoConfig.from_pretrained(name)
         processor = transformers.AutoProcessor.from_pretrained(name, padding_side="left")
