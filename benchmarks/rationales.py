@@ -4,7 +4,8 @@
 
 The whole completion is decoded greedily. Reported are the similarity of concise and detailed text (the encoder of the
 rewards), their lengths in tokens, and the share of concise texts that name the object asked for: they hold its
-description, and its place too where the scene has another object of that description.
+description, and its place too where the scene has another object of that description. A policy that chooses the wrong
+object names the wrong one, so the share is also given of the completions whose box is right (IoU > 0.5).
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from wise_edge.answer import split_completion
-from wise_edge.datasets import Dataset, open_dataset
+from wise_edge.answer import parse_answer, split_completion
+from wise_edge.datasets import open_dataset
+from wise_edge.geometry import box_iou
 from wise_edge.policy_checkpoint import load_policy
-from wise_edge.scenes import Sample, sample
+from wise_edge.records import BOX_THRESHOLD
+from wise_edge.scenes import Sample, sample, target_answer
 from wise_edge.training.config import build_config
 from wise_edge.training.similarity import DEFAULT_MODEL, cosine_similarities, load_encoder
 from wise_edge.training.wise_config import WiseConfig
@@ -36,9 +40,15 @@ def names_target(text: str, labelled: Sample) -> bool:
     return name in text and (alone or labelled.target.place in text)
 
 
-def decode(source: PolicySource, dataset: Dataset, count: int) -> list[str]:
-    """Return the completions of the first samples."""
-    model = load_policy(Path(source.name))
+def boxes_right(text: str, labelled: Sample, size: int) -> bool:
+    """Tell whether a completion's box is the target's; both are in pixels of the `size` x `size` square."""
+    answer = parse_answer(text, size).answer
+    return answer is not None and box_iou(answer.box, target_answer(labelled, size).box) > BOX_THRESHOLD
+
+
+def decode(source: PolicySource, count: int) -> list[str]:
+    """Return the completions of the first test scenes."""
+    model, dataset = load_policy(Path(source.name)), open_dataset("scenes", None, "test")
     texts: list[str] = []
     for start in range(0, count, BATCH):
         examples = [dataset[index] for index in range(start, min(start + BATCH, count))]
@@ -46,14 +56,16 @@ def decode(source: PolicySource, dataset: Dataset, count: int) -> list[str]:
     return texts
 
 
-def measure(policy: str, count: int) -> dict[str, object]:
+def measure(policy: str, count: int) -> dict[str, Any]:
     """Return the figures of a policy."""
     source = open_policy(build_config(WiseConfig, {"steps": 1, "model": policy, "dtype": "float32"}))
-    parts = [split_completion(text) for text in decode(source, open_dataset("scenes", None, "test"), count)]
+    texts, scenes = decode(source, count), [sample("test", index) for index in range(count)]
+    parts = [split_completion(text) for text in texts]
     concise, detailed = [part.rationale or "" for part in parts], [part.detailed or "" for part in parts]
     similar = cosine_similarities(load_encoder(DEFAULT_MODEL, "cpu"), concise, detailed)
     lengths = [[len(ids) for ids in source.processor.tokenizer(texts)["input_ids"]] for texts in (concise, detailed)]
-    named = [names_target(text, sample("test", index)) for index, text in enumerate(concise)]
+    named = np.array([names_target(text, labelled) for text, labelled in zip(concise, scenes, strict=True)])
+    right = np.array([boxes_right(*pair, source.input_size) for pair in zip(texts, scenes, strict=True)])
     return {
         "policy": policy,
         "samples": count,
@@ -61,7 +73,9 @@ def measure(policy: str, count: int) -> dict[str, object]:
         "similarity_p10": round(float(np.percentile(similar, 10)), 4),
         "concise_tokens_mean": round(float(np.mean(lengths[0])), 2),
         "detailed_tokens_mean": round(float(np.mean(lengths[1])), 2),
+        "box_accuracy": round(float(np.mean(right)), 4),
         "names_target_share": round(float(np.mean(named)), 4),
+        "names_target_share_of_right": round(float(np.mean(named[right])), 4) if right.any() else None,
     }
 
 
@@ -78,7 +92,8 @@ def main() -> None:
     print(f"{result['samples']} test scenes under 'wise', {options.policy}:")
     print(f"  similarity of concise and detailed text {result['similarity_mean']}, p10 {result['similarity_p10']}")
     print(f"  tokens {result['concise_tokens_mean']} and {result['detailed_tokens_mean']}")
-    print(f"  the concise text names the object asked for in {float(str(result['names_target_share'])):.1%}")
+    print(f"  the concise text names the object asked for in {result['names_target_share']:.1%} of all completions")
+    print(f"  and, of those with box IoU > 0.5, in {result['names_target_share_of_right']}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Evaluate WISE runs against their start policy: JSON reports, paired comparisons, a table and a figure.
+"""Evaluate policies on test scenes, each against the start policy's `verbose`: JSON reports, a table and a figure.
 
-    python benchmarks/wise_results.py --start CHECKPOINT --runs RUNS --out docs/results [--samples 500]
+    python benchmarks/wise_results.py NAME=CHECKPOINT... --out docs/results [--variants V,V] [--samples N]
+    python benchmarks/wise_results.py --out docs/results      table and figure of what is there
 
-RUNS holds folders of `wise-edge train`. Each policy, and the start policy, is exported to ONNX and evaluated on test
-scenes; what is already in --out is not done again. Run several seeds of one setting as NAME-seed0, NAME-seed1, ….
+A checkpoint is a policy's folder or the name of one that ships. Table and figure are made from every report in --out,
+so results can be gathered call by call. Name the seeds of one setting NAME-seed0, NAME-seed1, …. Latencies are left out
+of the reports: other work may share the machine.
 """
 
 from __future__ import annotations
@@ -13,63 +15,114 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from wise_edge.bundle import EMBEDDED_START, SHIPPED
+
 START = "start"
-VARIANTS = {START: ("verbose", "wise-infer", "wise-s")}
-TRAINED_VARIANTS = ("wise-infer", "wise-s")
-BASELINE = f"{START}-verbose"
+BASELINE = (START, "verbose")
+MARKERS = {"verbose": "s", "wise": "D", "wise-infer": "o", "wise-s": "^", "answer": "v"}
 
 
-def evaluate(name: str, policy: Path, out: Path, samples: int) -> None:
-    """Write report and records of a policy under each variant, and how it compares with the start's `verbose`."""
-    todo = [v for v in VARIANTS.get(name, TRAINED_VARIANTS) if not (out / f"{name}-{v}.json").exists()]
-    if todo:
-        with tempfile.TemporaryDirectory() as scratch:
-            bundle = Path(scratch) / "bundle"
-            call("export", "--policy", policy, "--sam", "embedded", "--target", "onnx", "--out", bundle)
-            for variant in todo:
-                evaluate_variant(bundle, f"{name}-{variant}", variant, out, samples)
-    if not (out / f"{name}-rationales.json").exists():
-        script = Path(__file__).with_name("rationales.py")
-        arguments = [sys.executable, script, "--policy", policy, "--samples", str(samples), "--json"]
-        text = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True).stdout
-        record = json.loads(text) | {"policy": name}
-        (out / f"{name}-rationales.json").write_text(json.dumps(record, indent=2) + "\n")
+class Results:
+    """The reports of one folder; records and exported bundles lie in `build`.
+
+    Args:
+        out: folder of the reports.
+        build: folder for what is not kept.
+        samples: test scenes.
+    """
+
+    def __init__(self, out: Path, build: Path, samples: int) -> None:
+        self._out, self._build, self._samples = out, build, samples
+        for folder in (out, build):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, name: str, policy: str, variants: list[str]) -> None:
+        """Evaluate what is missing of a policy: each variant, and how its rationales relate."""
+        for variant in variants:
+            file = self._out / f"{name}-{variant}.json"
+            if not file.exists():
+                write_json(file, self._evaluate(name, policy, variant))
+        file = self._out / f"{name}-rationales.json"
+        if not file.exists():
+            script = [sys.executable, str(Path(__file__).with_name("rationales.py")), "--json"]
+            text = run([*script, "--policy", policy, "--samples", str(self._samples)])
+            write_json(file, {**json.loads(text), "policy": name})
+
+    def reports(self) -> list[dict[str, Any]]:
+        """Return every report: the start policy's first, then by name and variant."""
+        found = [json.loads(file.read_text()) for file in self._out.glob("*.json")]
+        found = [report for report in found if "variant" in report]
+        order = list(MARKERS)
+        return sorted(found, key=lambda r: (r["model"] != START, r["model"], order.index(r["variant"])))
+
+    def _evaluate(self, name: str, policy: str, variant: str) -> dict[str, Any]:
+        report = json.loads(self._records(name, policy, variant))
+        report["model"] = name
+        if (name, variant) != BASELINE:
+            self._records(START, EMBEDDED_START, "verbose")
+            files = [str(self._record_file(*run)) for run in (BASELINE, (name, variant))]
+            report["against_start_verbose"] = json.loads(wise_edge("evaluate", "compare", "--json", *files))["figures"]
+        return without(report, "latency_ms")
+
+    def _records(self, name: str, policy: str, variant: str) -> str:
+        """Evaluate, going on with records that are there, and return the report as JSON."""
+        file = self._record_file(name, variant)
+        options = ["--bundle", self._bundle(name, policy), "--variant", variant, "--limit", str(self._samples)]
+        return wise_edge("evaluate", "--json", *options, "--out", str(file), *(["--resume"] if file.exists() else []))
+
+    def _record_file(self, name: str, variant: str) -> Path:
+        return self._build / f"{name}-{variant}.jsonl"
+
+    def _bundle(self, name: str, policy: str) -> str:
+        if policy in SHIPPED:
+            return policy
+        bundle = self._build / f"{name}.bundle"
+        if not bundle.exists():
+            wise_edge("export", "--policy", policy, "--sam", "embedded", "--target", "onnx", "--out", str(bundle))
+        return str(bundle)
 
 
-def evaluate_variant(bundle: Path, name: str, variant: str, out: Path, samples: int) -> None:
-    """Write the report of one variant and its comparison; the records stay out of the repository."""
-    records = out / "records"
-    records.mkdir(exist_ok=True)
-    options = ("--bundle", bundle, "--variant", variant, "--limit", samples, "--out", records / f"{name}.jsonl")
-    report = json.loads(call("evaluate", "--json", *options, "--force"))
-    report["model"] = name.removesuffix(f"-{variant}")
-    if name != BASELINE:
-        compared = call("evaluate", "compare", "--json", records / f"{BASELINE}.jsonl", records / f"{name}.jsonl")
-        report["against_start_verbose"] = json.loads(compared)["figures"]
-    (out / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
-
-
-def call(*arguments: object) -> str:
+def wise_edge(*arguments: str) -> str:
     """Run wise-edge and return what it printed."""
-    command = [sys.executable, "-m", "wise_edge", *map(str, arguments)]
+    return run([sys.executable, "-m", "wise_edge", *arguments])
+
+
+def run(command: list[str]) -> str:
+    """Run a command and return what it printed."""
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def write_table(reports: list[dict[str, Any]]) -> str:
-    """Return the reports as a Markdown table."""
+def write_json(file: Path, data: Any) -> None:
+    """Write a document a person can read."""
+    file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def without(data: Any, key: str) -> Any:
+    """Return a document without a key, wherever it stands."""
+    if isinstance(data, dict):
+        return {name: without(value, key) for name, value in data.items() if name != key}
+    return [without(value, key) for value in data] if isinstance(data, list) else data
+
+
+def setting_of(report: dict[str, Any]) -> str:
+    """Return what the seeds of one setting share."""
+    return re.sub(r"-seed\d+$", "", report["model"])
+
+
+def table(reports: list[dict[str, Any]]) -> str:
+    """Return reports as a Markdown table."""
     lines = [
         "| policy | variant | rationale tokens | cIoU | against start `verbose` | box IoU > 0.5 | against it |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for report in reports:
-        figures = [report["model"], report["variant"], f"{report['rationale_tokens_mean']:.1f}"]
+        cells = [report["model"], f"`{report['variant']}`", f"{report['rationale_tokens_mean']:.1f}"]
         for name in ("ciou", "box_accuracy"):
-            figures += [f"{report[name]:.3f}", change(report, name)]
-        lines.append(f"| {' | '.join(figures)} |")
+            cells += [f"{report[name]:.3f}", change(report, name)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -83,47 +136,49 @@ def change(report: dict[str, Any], figure: str) -> str:
 
 
 def draw(reports: list[dict[str, Any]], path: Path) -> None:
-    """Draw cIoU over rationale tokens; seeds of one setting share a color."""
+    """Draw cIoU over rationale tokens; a color is a setting, a marker a variant."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    settings = list(dict.fromkeys(re.sub(r"-seed\d+$", "", report["model"]) for report in reports))
-    for number, setting in enumerate(settings):
-        for variant, marker in (("verbose", "s"), ("wise-infer", "o"), ("wise-s", "^")):
-            found = [r for r in reports if re.sub(r"-seed\d+$", "", r["model"]) == setting and r["variant"] == variant]
-            if not found:
-                continue
-            tokens, cious = ([report[name] for report in found] for name in ("rationale_tokens_mean", "ciou"))
-            label = f"{setting}, {variant}"
-            axes.scatter(tokens, cious, marker=marker, color=f"C{number}", s=60, label=label)
-            for report in found:
-                low, high = report["intervals"]["ciou"]
-                axes.plot([report["rationale_tokens_mean"]] * 2, [low, high], color=f"C{number}", alpha=0.3)
-    axes.set(xlabel="rationale tokens", ylabel="cIoU, with its 95 % interval", xlim=(0, None))
+    figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
+    colors = {setting: f"C{number}" for number, setting in enumerate(dict.fromkeys(map(setting_of, reports)))}
+    labelled = set()
+    for report in reports:
+        setting, variant, tokens = setting_of(report), report["variant"], report["rationale_tokens_mean"]
+        label = f"{setting}, {variant}"
+        axes.plot([tokens] * 2, report["intervals"]["ciou"], color=colors[setting], alpha=0.25)
+        axes.scatter(
+            tokens,
+            report["ciou"],
+            marker=MARKERS[variant],
+            color=colors[setting],
+            s=60,
+            label=None if label in labelled else label,
+        )
+        labelled.add(label)
+    axes.set(xlabel="rationale tokens, mean", ylabel="cIoU, with its 95 % interval", xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Evaluate WISE runs against their start policy.")
-    parser.add_argument("--start", type=Path, required=True, help="checkpoint that the runs started from")
-    parser.add_argument("--runs", type=Path, required=True, help="folder of the runs' folders")
-    parser.add_argument("--out", type=Path, required=True, help="where reports, table and figure go")
+    parser = argparse.ArgumentParser(description="Evaluate policies against the start policy's `verbose`.")
+    parser.add_argument("policies", nargs="*", metavar="NAME=CHECKPOINT", help="what to evaluate")
+    parser.add_argument("--out", type=Path, required=True, help="where reports and figure go")
+    parser.add_argument("--build", type=Path, default=Path("build/results"), help="where records and bundles go")
+    parser.add_argument("--variants", default="wise-infer,wise-s", help="prompt variants, separated by commas")
     parser.add_argument("--samples", type=int, default=500, help="test scenes")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    policies = {START: options.start}
-    policies |= {path.parent.name: path for path in sorted(options.runs.glob("*/policy"))}
-    for name, policy in policies.items():
-        evaluate(name, policy, options.out, options.samples)
-    order = [f"{name}-{variant}" for name in policies for variant in VARIANTS.get(name, TRAINED_VARIANTS)]
-    reports = [json.loads((options.out / f"{name}.json").read_text()) for name in order]
+    results = Results(options.out, options.build, options.samples)
+    for item in options.policies:
+        name, _, policy = item.partition("=")
+        results.add(name, policy or parser.error(f"{item}: want NAME=CHECKPOINT"), options.variants.split(","))
+    reports = results.reports()
     draw(reports, options.out / "tokens-ciou.png")
-    print(write_table(reports))
+    print(table(reports))
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ class Session:
         """Open a bundle on the backends that fit this device, or on those asked for.
 
         Args:
-            directory: the bundle; None takes the embedded one.
+            directory: the bundle, a name of `wise_edge.bundle.SHIPPED`, or None for the embedded one.
             policy_backend: "auto" or a backend's name; a name never falls back to another one.
             mask_backend: likewise.
             threads: CPU threads of one graph; None leaves it to the runtime.
@@ -87,8 +87,7 @@ class Session:
         """
         from wise_edge.runtimes.opening import open_backends
 
-        root = bundles.embedded_bundle() if directory is None else directory
-        bundle = bundles.load(root, verify_hashes=verify_hashes)
+        bundle = bundles.load(bundles.resolve_bundle(directory), verify_hashes=verify_hashes)
         return cls(*open_backends(bundle, policy_backend, mask_backend, threads))
 
     @classmethod

@@ -28,7 +28,18 @@ def test_scenes_give_overlays_a_sheet_and_a_table(
     assert f"Contact sheet: {out / 'contact-sheet.png'}\n" in printed
     assert "only synthetic shapes" in printed.splitlines()[-1]
     assert printed.count("verbose") == printed.count("wise-s") == 2
-    assert opened.policy.encoded == 1 + 4  # a warm-up, then every variant pays for its own picture
+    assert printed.count("start, verbose") == printed.count("trained, wise-s") == 2
+    assert [call["directory"] for call in opened.calls] == [None, "embedded-start"]
+    assert opened.policy.encoded == 2 + 4  # two warm-ups, then every answer pays for its own picture
+
+
+def test_a_bundle_is_compared_with_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = fake_session.install(monkeypatch)
+    assert main(["demo", "--out", str(tmp_path / "out"), "--scenes", "1", "--bundle", str(tmp_path)]) == 0
+    assert [call["directory"] for call in opened.calls] == [tmp_path]
+    assert "start, verbose" not in capsys.readouterr().out
 
 
 def test_a_second_demo_replaces_its_own_files_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
-from wise_edge.bundle import Bundle, embedded_bundle, hash_file, load, resolve_checkpoint
+from wise_edge.bundle import Bundle, hash_file, load, resolve_bundle, resolve_checkpoint
 from wise_edge.datasets import open_dataset
 from wise_edge.evaluate import evaluate_masks, evaluate_session, summarize
 from wise_edge.runtimes.session import Session
@@ -20,12 +20,12 @@ from wise_edge.scenes import sample
 SAMPLES = 40
 LEAST_BOX_ACCURACY = 0.75
 """On these few scenes, where the committed weights have 0.775; the README has the figure on 500 test scenes."""
-ASSETS = embedded_bundle().parent
+ASSETS = resolve_bundle(None).parent
 
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return load(embedded_bundle(), verify_hashes=True)
+    return load(resolve_bundle(None), verify_hashes=True)
 
 
 @pytest.fixture(scope="module")

@@ -22,23 +22,27 @@ from wise_edge.manifest import Artefact, Manifest
 
 MANIFEST_NAME = "bundle.json"
 EMBEDDED = "embedded"
+EMBEDDED_START = "embedded-start"
+SHIPPED = (EMBEDDED, EMBEDDED_START)
+"""Names of the models that ship with the package: with the trained policy, and the one its training started from."""
 
 _ASSETS = Path(__file__).parent / "assets"
 
 
-def embedded_bundle() -> Path:
-    """Return the directory of the bundle that ships with the package."""
-    return _ASSETS / "embedded"
+def resolve_bundle(name: str | Path | None) -> Path:
+    """Return the directory of a bundle: a folder, one of `SHIPPED`, or None for the embedded one."""
+    shipped = EMBEDDED if name is None else str(name)
+    return _ASSETS / shipped if shipped in SHIPPED else Path(shipped)
 
 
 def resolve_checkpoint(name: str, part: str) -> Path:
     """Return the folder of a checkpoint.
 
     Args:
-        name: a folder, or "embedded" for the checkpoint that ships with the package.
+        name: a folder, or one of `SHIPPED`.
         part: "policy" or "sam".
     """
-    return _ASSETS / f"embedded-{part}" if name == EMBEDDED else Path(name)
+    return _ASSETS / f"{name}-{part}" if name in SHIPPED else Path(name)
 
 
 @dataclass(frozen=True)

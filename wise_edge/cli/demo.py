@@ -1,9 +1,9 @@
-"""`wise-edge demo`: scenes, or a picture of one's own, under two prompt variants, as a table and as pictures."""
+"""`wise-edge demo`: scenes, or a picture of one's own, answered at length and in brief, as a table and as pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from wise_edge.runtimes.base import SegmentationResult
     from wise_edge.runtimes.session import Session
 
-VARIANTS = ("verbose", "wise-s")
 MOST_SCENES = 50
 SHEET_NAME = "contact-sheet.png"
 
@@ -42,10 +41,20 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Way:
+    """One of the ways to answer that are compared: a policy under a prompt variant."""
+
+    label: str
+    session: Session
+    variant: str
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What one variant made of a case; ``iou`` is the mask's with the truth, None without a truth."""
+    """What one way made of a case; ``iou`` is the mask's with the truth, None without a truth."""
 
     case: Case
+    way: Way
     result: SegmentationResult
     iou: float | None
 
@@ -65,16 +74,14 @@ def demo(
 ) -> None:
     """Show what long and short rationales cost: a few pictures under the variants verbose and wise-s.
 
-    Writes one overlay a picture and variant and a contact sheet of all.
+    Without --bundle, verbose is the embedded policy before its WISE training and wise-s the one after it. Writes one
+    overlay a picture and variant and a contact sheet of all.
     """
     from rich.console import Console
 
-    from wise_edge.runtimes.session import Session
-
     cases = _own_case(image, query) if image or query else _scene_cases(scenes)
     _make_folder(out)
-    session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
-    rows = _run(session, cases)
+    rows = _run(_open_ways(bundle, policy_backend, mask_backend), cases)
     _write_pictures(rows, out)
     Console(highlight=False).print(_table(rows))
     typer.echo(f"Contact sheet: {out / SHEET_NAME}")
@@ -119,38 +126,50 @@ def _make_folder(out: Path) -> None:
     check_target(out / SHEET_NAME, force=True)
 
 
-def _run(session: Session, cases: Sequence[Case]) -> list[list[Outcome]]:
-    """Run every case under every variant; a progress bar stands on stderr where that is a terminal."""
+def _open_ways(bundle: Path | None, policy_backend: str, mask_backend: str) -> list[Way]:
+    from wise_edge.bundle import EMBEDDED_START
+    from wise_edge.runtimes.session import Session
+
+    session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
+    if bundle is not None:
+        return [Way(variant, session, variant) for variant in ("verbose", "wise-s")]
+    start = Session.from_bundle(EMBEDDED_START, policy_backend=policy_backend, mask_backend=mask_backend)
+    return [Way("start, verbose", start, "verbose"), Way("trained, wise-s", session, "wise-s")]
+
+
+def _run(ways: Sequence[Way], cases: Sequence[Case]) -> list[list[Outcome]]:
+    """Answer every case in every way; a progress bar stands on stderr where that is a terminal."""
     from rich.console import Console
     from rich.progress import track
 
-    session.segment(cases[0].image, cases[0].query, VARIANTS[-1])  # warm-up: the first run of a graph takes longer
+    for way in ways:
+        way.session.segment(cases[0].image, cases[0].query, way.variant)  # the first run of a graph takes longer
     console = Console(stderr=True)
     stream = track(
-        _outcomes(session, cases),
+        _outcomes(ways, cases),
         "Running",
-        total=len(cases) * len(VARIANTS),
+        total=len(cases) * len(ways),
         console=console,
         transient=True,
         disable=not console.is_terminal,
     )
     outcomes = list(stream)
-    return [outcomes[start : start + len(VARIANTS)] for start in range(0, len(outcomes), len(VARIANTS))]
+    return [outcomes[start : start + len(ways)] for start in range(0, len(outcomes), len(ways))]
 
 
-def _outcomes(session: Session, cases: Sequence[Case]) -> Iterator[Outcome]:
+def _outcomes(ways: Sequence[Way], cases: Sequence[Case]) -> Iterator[Outcome]:
     from wise_edge.metrics import mask_iou
     from wise_edge.runtimes.session import Session
 
     for case in cases:
-        for variant in VARIANTS:
+        for way in ways:
             # A session of its own, so that the second variant does not profit from the first one's embeddings.
-            fresh = Session(session.policy, session.mask, session.choices)
-            result = fresh.segment(case.image, case.query, variant)
+            fresh = Session(way.session.policy, way.session.mask, way.session.choices)
+            result = fresh.segment(case.image, case.query, way.variant)
             iou = None
             if case.truth is not None:
                 iou = 0.0 if result.mask is None else mask_iou(result.mask, case.truth)
-            yield Outcome(case, result, iou)
+            yield Outcome(case, way, result, iou)
 
 
 def _write_pictures(rows: Sequence[Sequence[Outcome]], out: Path) -> None:
@@ -166,10 +185,9 @@ def _write_pictures(rows: Sequence[Sequence[Outcome]], out: Path) -> None:
         for outcome in row:
             picture = result_picture(outcome.result, outcome.case.image)
             notes = () if outcome.iou is None else (f"mask IoU with the truth: {outcome.iou:.2f}",)
-            cells.append(Cell(picture, result_caption(outcome.result, notes)))
-            card = overlay_card(
-                picture, result_caption(outcome.result, (*notes, f"energy {energy_line(outcome.result)}"))
-            )
+            caption = replace(result_caption(outcome.result, notes), variant=outcome.way.label)
+            cells.append(Cell(picture, caption))
+            card = overlay_card(picture, replace(caption, notes=(*notes, f"energy {energy_line(outcome.result)}")))
             save_png(np.asarray(card), out / f"{outcome.case.name}-{outcome.result.variant}.png", force=True)
         sheet_rows.append(cells)
     backends = rows[0][0].result.backends
@@ -189,7 +207,7 @@ def _table(rows: Sequence[Sequence[Outcome]]) -> Table:
 
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("query", overflow="fold")
-    table.add_column("variant", no_wrap=True)
+    table.add_column("answered by", no_wrap=True)
     for heading in ("rationale\ntokens", "IoU with\ntruth", "latency"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
@@ -197,7 +215,7 @@ def _table(rows: Sequence[Sequence[Outcome]]) -> Table:
             result = outcome.result
             table.add_row(
                 Text(printable(result.query) if number == 0 else ""),
-                Text(result.variant),
+                Text(outcome.way.label),
                 str(result.tokens.rationale),
                 "no answer" if result.mask is None else "-" if outcome.iou is None else f"{outcome.iou:.2f}",
                 milliseconds(result.latency_ms.total),

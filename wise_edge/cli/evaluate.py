@@ -144,13 +144,13 @@ def _open(
     bundle: Path | None, policy: str | None, sam: str | None, policy_backend: str, mask_backend: str
 ) -> tuple[Session, str, str]:
     """Return a session, the model's name in tables and its hash."""
-    from wise_edge.bundle import EMBEDDED, MANIFEST_NAME, embedded_bundle, resolve_checkpoint
+    from wise_edge.bundle import EMBEDDED, MANIFEST_NAME, resolve_bundle, resolve_checkpoint
     from wise_edge.evaluate import hash_models
     from wise_edge.runtimes.session import Session
 
     if policy is None and sam is None:
         session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
-        return session, str(bundle or EMBEDDED), hash_models((bundle or embedded_bundle()) / MANIFEST_NAME)
+        return session, str(bundle or EMBEDDED), hash_models(resolve_bundle(bundle) / MANIFEST_NAME)
     _check(policy is not None and sam is not None, "--policy and --sam go together; name both checkpoints")
     torch_alone = bundle is None and {policy_backend, mask_backend} <= {"auto", "torch"}
     _check(torch_alone, "--policy and --sam are run with torch; leave out --bundle and other backends")

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 BundleOption = Annotated[
-    Path | None, typer.Option("--bundle", metavar="DIR", help="Bundle to run; the embedded one by default.")
+    Path | None,
+    typer.Option("--bundle", metavar="DIR", help="Bundle to run; embedded where left out."),
 ]
 VariantOption = Annotated[
     str | None,
