@@ -133,6 +133,15 @@ def test_best_policy_cannot_slide_down_by_small_losses(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "best.json").read_text())["ciou"] > 0.59
 
 
+def test_height_of_a_policy_that_was_not_kept_counts(tmp_path: Path) -> None:
+    best = BestPolicy(tmp_path, 0.005)
+    keep(best, 0, 0.600, 40)
+    assert not best.beats(figures(0.604, 90))
+    best.pass_over(figures(0.604, 90))
+    assert not best.beats(figures(0.598, 30))
+    assert best.beats(figures(0.6, 30))
+
+
 def test_samples_are_saved_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "samples" / "step-00003.jsonl"
     save_samples(path, ["train-1", "train-1"], ["<think>a [b]</think>", "c"], {"format": [1.0, 0.0]})

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wise_edge.files import atomic_write
 from wise_edge.training.wise_checkpoints import publish, staging_folder
@@ -24,7 +23,7 @@ class BestPolicy:
 
     Args:
         out: folder of the run.
-        tolerance: cIoU is compared in steps of this size; 0 compares it exactly.
+        tolerance: cIoU this far below the highest one seen counts as equal to it.
     """
 
     def __init__(self, out: Path, tolerance: float) -> None:
@@ -44,10 +43,13 @@ class BestPolicy:
 
     def beats(self, figures: Mapping[str, Figures]) -> bool:
         """Whether a policy of these figures is better than the kept one, or there is none."""
-        if not self._file.exists():
+        kept, ciou = self._read(), mean_ciou(figures)
+        if kept is None:
             return True
-        kept = json.loads(self._file.read_text(encoding="utf-8"))
-        return self._rank(mean_ciou(figures), mean_tokens(figures)) > self._rank(kept["ciou"], kept["rationale_tokens"])
+        least = self._highest(figures) - self._tolerance
+        if ciou < least or kept["ciou"] < least:
+            return ciou > float(kept["ciou"])
+        return (-mean_tokens(figures), ciou) > (-kept["rationale_tokens"], kept["ciou"])
 
     def keep(self, step: int, figures: Mapping[str, Figures]) -> None:
         """Publish the staged policy with its figures."""
@@ -57,8 +59,23 @@ class BestPolicy:
             "ciou": mean_ciou(figures),
             "rationale_tokens": mean_tokens(figures),
             "variants": {name: dataclasses.asdict(item) for name, item in figures.items()},
+            "highest_ciou": self._highest(figures),
         }
-        atomic_write(self._file, (json.dumps(record, indent=2) + "\n").encode(), force=True)
+        self._write(record)
 
-    def _rank(self, ciou: float, tokens: float) -> tuple[float, float]:
-        return (math.floor(ciou / self._tolerance) if self._tolerance else ciou), -tokens
+    def pass_over(self, figures: Mapping[str, Figures]) -> None:
+        """Remember how high cIoU was of a policy that is not kept."""
+        self._write({**(self._read() or {}), "highest_ciou": self._highest(figures)})
+
+    def _highest(self, figures: Mapping[str, Figures]) -> float:
+        kept = self._read()
+        return max(mean_ciou(figures), -1.0 if kept is None else kept["highest_ciou"])
+
+    def _read(self) -> dict[str, Any] | None:
+        if not self._file.exists():
+            return None
+        record: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
+        return record
+
+    def _write(self, record: dict[str, Any]) -> None:
+        atomic_write(self._file, (json.dumps(record, indent=2) + "\n").encode(), force=True)

@@ -16,12 +16,12 @@ SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
 class DataConfig:
     """Labelled queries, as `wise_edge.datasets.open_dataset` reads them."""
 
+    split: str
+    """Split of the data; without a default, so that nothing is validated on what it was trained on by oversight."""
     name: str = "scenes"
     """Form of the data: scenes, refcocog-2k, refcoco, refcoco+, refcocog or reasonseg."""
     path: str | None = None
     """Its folder; scenes need none."""
-    split: str = "train"
-    """Split of the data."""
     first: int = 0
     """Index of the first sample that is taken."""
     samples: int | None = None
@@ -82,14 +82,14 @@ class ValidationConfig:
 
     every: int = 25
     """Steps between validations; there is one before the first step and one after the last."""
-    data: DataConfig = DataConfig(split="validation", samples=200)
+    data: DataConfig = DataConfig("validation", samples=200)
     """What is decoded."""
     variants: tuple[str, ...] = ("wise-infer", "wise-s")
     """Prompt variants that are decoded; the best policy is chosen by their mean."""
     sam: str | None = None
     """`embedded` or the folder of a SAM checkpoint that turns answers into masks; None: boxes are compared."""
     tolerance: float = 0.005
-    """cIoU is compared in steps of this size; among equals the policy of fewer rationale tokens is kept."""
+    """cIoU this far below the highest one counts as equal; among equals the policy of fewer tokens is kept."""
     batch_size: int = 32
     """Completions that are decoded together on each process."""
     max_tokens: int = 512
@@ -116,7 +116,7 @@ class WiseConfig:
     """Side of the square that pictures are stretched to, px; None: what the processor asks for, else 840."""
     order: str = "concise-first"
     """Order of the parts of a completion; the others are for ablation."""
-    data: DataConfig = DataConfig(samples=100_000)
+    data: DataConfig = DataConfig("train", samples=100_000)
     """What is trained on."""
     rewards: RewardConfig = field(default_factory=RewardConfig)
     """Rewards and their weights."""

@@ -158,8 +158,11 @@ def trainer_class() -> Any:
             if better:
                 self.save_model(str(best.staged))
                 self.accelerator.wait_for_everyone()
-                if self.is_world_process_zero():
+            if self.is_world_process_zero():
+                if better:
                     best.keep(self.state.global_step, figures)
+                else:
+                    best.pass_over(figures)
             self.accelerator.wait_for_everyone()
 
         def _record(self, figures: Any, seconds: float) -> None:
