@@ -3,9 +3,9 @@
     python benchmarks/rationales.py [--policy CHECKPOINT] [--samples N] [--json]
 
 The whole completion is decoded greedily. Reported are the similarity of concise and detailed text (the encoder of the
-rewards), their lengths in tokens, and the share of concise texts that name the object asked for: they hold its
-description, and its place too where the scene has another object of that description. A policy that chooses the wrong
-object names the wrong one, so the share is also given of the completions whose box is right (IoU > 0.5).
+rewards), their lengths in tokens, and the share of concise texts that name the object asked for: their last sentence
+holds its description, and its place too where the scene has another object of that description. A policy that chooses
+the wrong object names the wrong one, so the share is also given of the completions whose box is right (IoU > 0.5).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ MAX_TOKENS = 400
 
 
 def names_target(text: str, labelled: Sample) -> bool:
-    """Tell whether a rationale names the object that a scene's query asks for."""
-    name = labelled.target.describe()
+    """Tell whether a rationale concludes with the object that a scene's query asks for; its last sentence does so."""
+    name, conclusion = labelled.target.describe(), text.rstrip(". ").rpartition(". ")[2]
     alone = sum(item.describe() == name for item in labelled.scene.objects) == 1
-    return name in text and (alone or labelled.target.place in text)
+    return name in conclusion and (alone or f"at the {labelled.target.place}" in conclusion)
 
 
 def boxes_right(text: str, labelled: Sample, size: int) -> bool:

@@ -15,10 +15,11 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wise_edge.bundle import EMBEDDED_START, SHIPPED
+from wise_edge.bundle import EMBEDDED_START, SHIPPED, hash_file, resolve_checkpoint
 
 START = "start"
 BASELINE = (START, "verbose")
@@ -40,16 +41,20 @@ class Results:
             folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, name: str, policy: str, variants: list[str]) -> None:
-        """Evaluate what is missing of a policy: each variant, and how its rationales relate."""
+        """Evaluate what is missing of a policy, or is of other weights: each variant, and how its rationales relate."""
         for variant in variants:
-            file = self._out / f"{name}-{variant}.json"
-            if not file.exists():
-                write_json(file, self._evaluate(name, policy, variant))
-        file = self._out / f"{name}-rationales.json"
-        if not file.exists():
-            script = [sys.executable, str(Path(__file__).with_name("rationales.py")), "--json"]
-            text = run([*script, "--policy", policy, "--samples", str(self._samples)])
-            write_json(file, {**json.loads(text), "policy": name})
+            self._keep(f"{name}-{variant}", policy, lambda variant=variant: self._evaluate(name, policy, variant))
+        self._keep(f"{name}-rationales", policy, lambda: self._rationales(policy))
+
+    def _keep(self, name: str, policy: str, make: Callable[[], dict[str, Any]]) -> None:
+        file = self._out / f"{name}.json"
+        hashes = {"weights_sha256": weights_sha256(policy), "start_sha256": weights_sha256(EMBEDDED_START)}
+        if not file.exists() or not hashes.items() <= json.loads(file.read_text()).items():
+            write_json(file, {**make(), **hashes})
+
+    def _rationales(self, policy: str) -> dict[str, Any]:
+        script = [sys.executable, str(Path(__file__).with_name("rationales.py")), "--json"]
+        return without(json.loads(run([*script, "--policy", policy, "--samples", str(self._samples)])), "policy")
 
     def reports(self) -> list[dict[str, Any]]:
         """Return every report: the start policy's first, then by name and variant."""
@@ -63,26 +68,34 @@ class Results:
         report["model"] = name
         if (name, variant) != BASELINE:
             self._records(START, EMBEDDED_START, "verbose")
-            files = [str(self._record_file(*run)) for run in (BASELINE, (name, variant))]
+            files = [
+                str(self._record_file(START, EMBEDDED_START, "verbose")),
+                str(self._record_file(name, policy, variant)),
+            ]
             report["against_start_verbose"] = json.loads(wise_edge("evaluate", "compare", "--json", *files))["figures"]
         return without(report, "latency_ms")
 
     def _records(self, name: str, policy: str, variant: str) -> str:
         """Evaluate, going on with records that are there, and return the report as JSON."""
-        file = self._record_file(name, variant)
+        file = self._record_file(name, policy, variant)
         options = ["--bundle", self._bundle(name, policy), "--variant", variant, "--limit", str(self._samples)]
         return wise_edge("evaluate", "--json", *options, "--out", str(file), *(["--resume"] if file.exists() else []))
 
-    def _record_file(self, name: str, variant: str) -> Path:
-        return self._build / f"{name}-{variant}.jsonl"
+    def _record_file(self, name: str, policy: str, variant: str) -> Path:
+        return self._build / f"{name}-{weights_sha256(policy)[:8]}-{variant}.jsonl"
 
     def _bundle(self, name: str, policy: str) -> str:
         if policy in SHIPPED:
             return policy
-        bundle = self._build / f"{name}.bundle"
+        bundle = self._build / f"{name}-{weights_sha256(policy)[:8]}.bundle"
         if not bundle.exists():
             wise_edge("export", "--policy", policy, "--sam", "embedded", "--target", "onnx", "--out", str(bundle))
         return str(bundle)
+
+
+def weights_sha256(policy: str) -> str:
+    """Return the hash of a checkpoint's weights."""
+    return hash_file(resolve_checkpoint(policy, "policy") / "model.safetensors")
 
 
 def wise_edge(*arguments: str) -> str:

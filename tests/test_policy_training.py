@@ -21,11 +21,10 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 from wise_edge.errors import UsageError, WiseEdgeError  # noqa: E402
 from wise_edge.prompts import EMBEDDED, VARIANTS, PromptSet  # noqa: E402
 from wise_edge.qwen_image import patchify, resize_square  # noqa: E402
-from wise_edge.scenes import KINDS, sample, target_answer  # noqa: E402
+from wise_edge.scenes import KINDS, LEVEL_WEIGHTS, sample, target_answer  # noqa: E402
 from wise_edge.training import sft  # noqa: E402
 from wise_edge.training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from wise_edge.training.config import load_recipe  # noqa: E402
-from wise_edge.training.curves import read_log  # noqa: E402
 from wise_edge.training.dense import build_heads, dense_loss, dense_scores  # noqa: E402
 from wise_edge.training.generate import generate  # noqa: E402
 from wise_edge.training.muon import Muon, orthogonalize  # noqa: E402
@@ -43,7 +42,9 @@ from wise_edge.training.sft_data import (  # noqa: E402
     mixture_at,
     pool_spans,
     stream_batches,
+    task_texts,
 )
+from wise_edge.training.step_log import read_log  # noqa: E402
 from wise_edge.training.tokenizer import SPECIAL_TOKENS, scene_texts, train_tokenizer  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
@@ -190,6 +191,33 @@ def test_list_names_every_object_once_in_varying_order() -> None:
     assert len(parts) == 1
     target = labelled.target
     assert f"{target.describe()} {list(target_answer(labelled, 112).box)}" in parts.pop()
+
+
+def test_levels_are_drawn_by_the_weights_of_the_recipe() -> None:
+    overrides = ["phases=[{name: one, steps: 1, mixture: {wise-s: 1.0}}]", "level_weights={wise-s: [1, 0, 0, 0]}"]
+    config = load_recipe("embedded-start", overrides)
+    assert isinstance(config, SftConfig) and config.level_weights["wise-s"] == (1.0, 0.0, 0.0, 0.0)
+    assert config.level_weights["wise"] == LEVEL_WEIGHTS["wise"], "what is left out stays as the scenes have it"
+    labelled = sample("train", 7)
+    for seed in range(5):
+        _, text = task_texts(labelled, "wise-s", Random(seed), 112, config.level_weights)
+        assert f"<think>{labelled.rationale('concise')}</think>" in text
+    with pytest.raises(UsageError, match=r"level_weights\.answer: keys are verbose, wise"):
+        load_recipe("embedded-start", ["level_weights={answer: [1, 1, 1, 1]}"])
+    with pytest.raises(UsageError, match=r"level_weights\.wise: keys are"):
+        load_recipe("embedded-start", ["level_weights={wise: [1, 1]}"])
+
+
+def test_first_scene_leaves_the_scenes_before_out(tokenizer: Any) -> None:
+    taken = [
+        {
+            image.tobytes()
+            for batch in stream_batches(replace(CONFIG, first_scene=first), tokenizer, 0)
+            for image in batch.images
+        }
+        for first in (0, CONFIG.total_steps * CONFIG.batch_size * len(KINDS))
+    ]
+    assert not taken[0] & taken[1]
 
 
 def test_mixtures_blend_without_a_jump() -> None:

@@ -17,13 +17,13 @@ from wise_edge.errors import UsageError  # noqa: E402
 from wise_edge.sam_model import SamArchitecture, build_sam, load_sam, read_architecture, save_sam  # noqa: E402
 from wise_edge.scenes import sample  # noqa: E402
 from wise_edge.training.config import load_recipe  # noqa: E402
-from wise_edge.training.curves import read_log  # noqa: E402
 from wise_edge.training.sam import lr_share, train_sam  # noqa: E402
 from wise_edge.training.sam_config import JitterConfig, SamConfig  # noqa: E402
 from wise_edge.training.sam_data import SamBatch, jitter_prompts, make_batch  # noqa: E402
 from wise_edge.training.sam_forward import predict  # noqa: E402
 from wise_edge.training.sam_loss import mask_ious, sam_loss  # noqa: E402
 from wise_edge.training.sam_validation import validate_sam  # noqa: E402
+from wise_edge.training.step_log import read_log  # noqa: E402
 
 EMBEDDED = Path(__file__).parents[1] / "wise_edge" / "assets" / "embedded-sam"
 TINY = SamArchitecture(

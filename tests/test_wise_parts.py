@@ -17,8 +17,9 @@ from wise_edge.errors import UsageError
 from wise_edge.scenes import sample
 from wise_edge.training.config import load_recipe, recipe_names
 from wise_edge.training.rewards import ORDERS
+from wise_edge.training.step_log import drop_records_after
 from wise_edge.training.warm_start import read_demonstrations, write_completion
-from wise_edge.training.wise_arguments import lora_config, trackers
+from wise_edge.training.wise_arguments import grpo_arguments, lora_config, trackers
 from wise_edge.training.wise_best import BestPolicy
 from wise_edge.training.wise_checkpoints import (
     checkpoint_name,
@@ -27,9 +28,12 @@ from wise_edge.training.wise_checkpoints import (
     publish,
     staging_folder,
 )
-from wise_edge.training.wise_config import LoraOptions, WiseConfig
+from wise_edge.training.wise_config import DataConfig, LoraOptions, WiseConfig
 from wise_edge.training.wise_curves import draw_wise_curves
+from wise_edge.training.wise_data import Selection, training_rows
+from wise_edge.training.wise_policy import open_policy
 from wise_edge.training.wise_samples import save_samples
+from wise_edge.training.wise_trainer import keep_adapter_precise
 from wise_edge.training.wise_validation import Figures
 
 WISE_RECIPES = [name for name in recipe_names() if name.startswith("wise-")]
@@ -40,6 +44,7 @@ WISE_RECIPES = [name for name in recipe_names() if name.startswith("wise-")]
     [
         ("rollouts=1", "rollouts: at least 2"),
         ("prompts_per_step=3", "is not a multiple of processes x rollouts_per_device"),
+        ("rollouts_at_once=32", "rollouts_at_once: must be a multiple of rollouts_per_device = 64"),
         ("order=answer-first", "order: choose one of concise-first"),
         ("dtype=bfloat16", "dtype: where all parameters are trained"),
         ("load_in_4bit=true", "load_in_4bit: weights of 4 bits cannot be trained"),
@@ -64,6 +69,44 @@ def test_recipe_shares_its_rollouts_out_evenly(name: str) -> None:
     assert isinstance(config, WiseConfig)
     assert config.accumulation_steps * config.processes * config.rollouts_per_device == config.batch_size
     assert config.batch_size == config.prompts_per_step * config.rollouts
+
+
+def test_rollouts_are_written_a_few_at_a_time() -> None:
+    config = load_recipe("wise-qwen2.5-vl-3b-24gb")
+    assert isinstance(config, WiseConfig) and config.rollouts_at_once == 16
+    assert grpo_arguments(config, Path("run"), [1.0], resume=False).generation_batch_size == 16
+
+
+def test_rows_come_in_a_new_order_each_round_and_depend_on_their_index_alone() -> None:
+    source = open_policy(load_recipe("wise-embedded"))  # type: ignore[arg-type]
+
+    def take(places: range, seed: int = 0) -> list[str]:
+        data = Selection(DataConfig("train", samples=5), "data")
+        rows = training_rows(data, source, "concise-first", 15, seed)
+        return [rows[place]["sample"] for place in places]
+
+    whole = take(range(15))
+    rounds = [whole[:5], whole[5:10], whole[10:]]
+    assert all(sorted(each) == sorted(rounds[0]) for each in rounds) and len(set(rounds[0])) == 5
+    assert rounds[0] != rounds[1] and take(range(8, 15)) == whole[8:]
+    assert take(range(15), seed=1) != whole
+
+
+def test_trained_weights_become_float32_and_frozen_ones_stay() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2, dtype=torch.bfloat16) for name in ("base", "adapter")})
+    model["base"].requires_grad_(False)
+    keep_adapter_precise(model)
+    assert model["adapter"].weight.dtype == torch.float32 and model["base"].weight.dtype == torch.bfloat16
+
+
+def test_records_after_the_checkpoint_are_dropped_torn_lines_too(tmp_path: Path) -> None:
+    log = tmp_path / "train.jsonl"
+    log.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    drop_records_after(log, 2)
+    assert log.read_text() == '{"step": 1}\n{"step": 2}\n'
+    drop_records_after(tmp_path / "none.jsonl", 2)
+    assert not (tmp_path / "none.jsonl").exists()
 
 
 def write_checkpoint(out: Path, step: int, text: str = "weights") -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,7 +17,13 @@ import pytest
 pytest.importorskip("trl", reason="trl is not installed")
 
 from wise_edge.cli.main import main
+from wise_edge.errors import UsageError
+from wise_edge.policy_checkpoint import load_policy
 from wise_edge.training.config import load_recipe, recipe_names
+from wise_edge.training.wise_config import DataConfig, ValidationConfig
+from wise_edge.training.wise_data import Selection
+from wise_edge.training.wise_policy import open_policy
+from wise_edge.training.wise_validation import Validator
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +35,7 @@ SMALL = [
     "prompts_per_step=2",
     "rollouts=2",
     "rollouts_per_device=2",
+    "rollouts_at_once=2",
     "data={name: scenes, split: train, samples: 64}",
     "validation={every: 2, data: {name: scenes, split: validation, samples: 4}, max_tokens: 160}",
     "checkpoint_every=1",
@@ -72,6 +80,7 @@ def test_recipe_trains_two_steps_of_the_embedded_policy(recipe: str, tmp_path: P
     assert set(validations[0]) == {"step", "wise-infer", "wise-s", "seconds"}
     assert len(read_lines(out / "samples" / "step-00001.jsonl")) == 4
     assert (out / "policy" / "prompts.json").is_file() and (out / "curves.png").is_file()
+    assert {str(value.dtype) for value in weights(out / "policy").values()} == {"torch.float16"}  # as in the checkpoint
 
 
 def test_trained_policy_is_what_evaluation_and_export_read(tmp_path: Path) -> None:
@@ -82,7 +91,10 @@ def test_trained_policy_is_what_evaluation_and_export_read(tmp_path: Path) -> No
 
 
 def test_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
-    settings = ("steps=3", "max_completion_tokens=200", "learning_rate=1e-4", "rollouts=4", "validation.every=9")
+    settings = (
+        *("steps=3", "max_completion_tokens=200", "learning_rate=1e-4", "rollouts=4", "rollouts_at_once=4"),
+        *("validation.every=9", "data.samples=2"),
+    )
     assert main(command("wise-embedded", tmp_path / "whole", *settings)) == 0
     killed = tmp_path / "killed"
     arguments = [sys.executable, "-m", "wise_edge", *command("wise-embedded", killed, *settings)]
@@ -127,10 +139,55 @@ def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    settings = ("max_completion_tokens=200", "rollouts=4", "learning_rate=1e30", "steps=4", "clip_norm=1e30")
+    settings = (
+        "max_completion_tokens=200",
+        "rollouts=4",
+        "rollouts_at_once=4",
+        "learning_rate=1e30",
+        "steps=4",
+        "clip_norm=1e30",
+    )
     assert main(command("wise-embedded", out, *settings)) == 1
     assert "is not finite at step" in capsys.readouterr().err
     assert (out / "checkpoint-1").exists()
+
+
+def test_full_disk_is_said_and_the_last_checkpoint_kept(tmp_path: Path) -> None:
+    out, limit = tmp_path / "run", 5_000_000  # bytes of a file; weights in float32 are 11.6 MB
+    arguments = [sys.executable, "-m", "wise_edge", *command("wise-embedded", out, "max_completion_tokens=64")]
+
+    def fill_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = subprocess.run(arguments, stderr=subprocess.PIPE, text=True, preexec_fn=fill_disk)
+    assert done.returncode == 1
+    assert f"{out} cannot be written" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert not (out / "best").exists()
+
+
+def test_validation_goes_without_damaged_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(selection: Selection, index: int) -> Any:
+        if index == 1:
+            raise UsageError("sample 1 is damaged")
+        return whole(selection, index)
+
+    whole = Selection.__getitem__
+    monkeypatch.setattr(Selection, "__getitem__", load)
+    config = load_recipe("wise-embedded")
+    source = open_policy(config)  # type: ignore[arg-type]
+    selected = ValidationConfig(data=DataConfig("validation", samples=3), variants=("answer",), batch_size=2)
+    figures = Validator(selected, source).run(load_policy(Path(source.name)))["answer"]
+    assert "sample 1 is damaged; validation goes without it" in capsys.readouterr().err
+    assert figures.valid_rate == 1.0 and figures.box_accuracy in (0.0, 0.5, 1.0)
+
+
+def test_warm_start_that_diverges_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    warm = "warm_start={steps: 3, batch_size: 4, learning_rate: 1e30}"
+    assert main(command("wise-embedded", tmp_path / "run", warm)) == 1
+    assert "the loss of the warm start is not finite" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "start").exists()
 
 
 def test_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

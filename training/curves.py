@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from wise_edge.extras import require
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a JSONL log; none if there is no file. A torn last line is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return records
+from wise_edge.training.step_log import read_log
 
 
 def draw_curves(folder: Path) -> None:

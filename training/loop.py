@@ -22,7 +22,7 @@ from wise_edge.training.checkpoint import load_checkpoint, save_checkpoint
 from wise_edge.training.config import save_config
 from wise_edge.training.curves import draw_curves
 from wise_edge.training.muon import Muon
-from wise_edge.training.step_log import StepLog, append_record
+from wise_edge.training.step_log import StepLog, append_record, drop_records_after
 
 if TYPE_CHECKING:
     from torch import nn
@@ -154,6 +154,8 @@ class TrainingLoop(ABC, Generic[B]):
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self._step, self._seconds = state["step"], state["seconds"]
+        for name in ("train.jsonl", "validation.jsonl"):
+            drop_records_after(self._out / name, self._step)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._stopped = True

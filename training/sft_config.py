@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from wise_edge.prompts import VARIANTS
-from wise_edge.scenes import KINDS
+from wise_edge.scenes import KINDS, LEVEL_WEIGHTS, LEVELS
 
 LIST = "list"
 """Mixture key of the "list all objects" task; the other keys are prompt variants."""
@@ -112,8 +112,12 @@ class SftConfig:
     """Scenes a step."""
     pool_batches: int = 8
     """Batches drawn together and sorted by length, so that little is padded."""
+    first_scene: int = 0
+    """Scenes before this one are left out, in rounds of one scene of each kind."""
     kind_weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
     """How often each kind of query is drawn, relative to the others."""
+    level_weights: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Prompt variant -> how often each of `scenes.LEVELS` is drawn for its rationale; the others as `scenes` has it."""
     digit_weight: float = 2.0
     """Weight of a digit's loss against other tokens'."""
     choice_weight: float = 4.0
@@ -148,6 +152,13 @@ class SftConfig:
             raise ValueError("phases: at least one is needed")
         if set(self.kind_weights) != set(KINDS) or min(self.kind_weights.values()) < 0:
             raise ValueError(f"kind_weights: keys are {', '.join(KINDS)}; weights are not negative")
+        for variant, weights in self.level_weights.items():
+            if variant not in LEVEL_WEIGHTS or len(weights) != len(LEVELS) or min(weights) < 0 or not any(weights):
+                raise ValueError(
+                    f"level_weights.{variant}: keys are {', '.join(LEVEL_WEIGHTS)}; each has a weight from 0 on for"
+                    f" each of {', '.join(LEVELS)}"
+                )
+        object.__setattr__(self, "level_weights", {**LEVEL_WEIGHTS, **self.level_weights})
 
     @property
     def total_steps(self) -> int:

@@ -8,7 +8,7 @@ little is padded.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -83,7 +83,9 @@ def list_text(labelled: Sample, rng: Random, size: int) -> str:
     return "; ".join(f"{item.describe()} {list(scale_box(item.box, source, target))}" for item in objects)
 
 
-def task_texts(labelled: Sample, task: str, rng: Random, size: int) -> tuple[str, str]:
+def task_texts(
+    labelled: Sample, task: str, rng: Random, size: int, weights: Mapping[str, Sequence[float]]
+) -> tuple[str, str]:
     """Return what follows the prefix, and the response, of one sample.
 
     Args:
@@ -91,10 +93,11 @@ def task_texts(labelled: Sample, task: str, rng: Random, size: int) -> tuple[str
         task: a prompt variant, or "list".
         rng: draws the list's order and the rationale's length.
         size: side of the resized square that coordinates refer to, px.
+        weights: of the rationale's lengths, by variant.
     """
     if task == LIST:
         return EMBEDDED.suffix(LIST_QUERY, "answer"), list_text(labelled, rng, size)
-    return EMBEDDED.suffix(labelled.request, task), completion(labelled, task, rng, size)
+    return EMBEDDED.suffix(labelled.request, task), completion(labelled, task, rng, size, weights)
 
 
 def choice_spans(labelled: Sample, text: str) -> list[tuple[int, int]]:
@@ -160,13 +163,13 @@ class Pools:
         config = self._config
         rng = Random(f"{config.seed}/{index}")
         kind = rng.choices(range(len(KINDS)), [config.kind_weights[kind] for kind in KINDS])[0]
-        labelled = sample("train", index * len(KINDS) + kind)  # kinds take turns by index
+        labelled = sample("train", config.first_scene + index * len(KINDS) + kind)  # kinds take turns by index
         image = resize_square(labelled.scene.image, config.model.image_size)
         classes, boxes = dense_targets(labelled, int(self._prefix.image_count**0.5))
         prompt, response, weights = list(self._prefix.ids), list[int](), np.zeros(0, np.float32)
         if mixture := mixture_at(config, step):
             task = rng.choices(list(mixture), list(mixture.values()))[0]
-            suffix, text = task_texts(labelled, task, rng, config.model.image_size)
+            suffix, text = task_texts(labelled, task, rng, config.model.image_size, config.level_weights)
             prompt += self._tokenizer.encode(suffix).ids
             encoding = self._tokenizer.encode(text)
             response = [*encoding.ids, self._end]

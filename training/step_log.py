@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from wise_edge.files import atomic_write
+
 _BAR_FIGURES = 60  # characters of figures beside the bar
 
 
@@ -98,3 +100,21 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
     """Append one line to a JSONL file."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a JSONL log; none if there is no file. A torn last line is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def drop_records_after(path: Path, step: int) -> None:
+    """Take out of a JSONL log what a run wrote after the checkpoint from which it goes on."""
+    if path.exists():
+        kept = [record for record in read_log(path) if record["step"] <= step]
+        atomic_write(path, "".join(json.dumps(record) + "\n" for record in kept).encode(), force=True)

@@ -7,6 +7,7 @@ Demonstrations come from scenes, or from a JSON-lines file of `image` (a path be
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,16 +20,16 @@ import numpy as np
 from PIL import Image
 
 from wise_edge.answer import format_answer
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.extras import require
 from wise_edge.images import load_image
 from wise_edge.qwen_image import resize_square
 from wise_edge.scenes import LEVELS, Sample, sample, target_answer
-from wise_edge.training.merge import merge_adapter
+from wise_edge.training.final_policy import write_policy
 from wise_edge.training.rewards import ORDERS
 from wise_edge.training.wise_arguments import lora_config, quantization_config, trackers
 from wise_edge.training.wise_data import lazy_rows
-from wise_edge.training.wise_policy import save_beside
+from wise_edge.training.wise_trainer import keep_adapter_precise
 
 if TYPE_CHECKING:
     from wise_edge.training.wise_config import WarmStartConfig, WiseConfig
@@ -51,17 +52,22 @@ def warm_start(config: WiseConfig, source: PolicySource, folder: Path) -> Path:
 
     Raises:
         UsageError: the demonstrations cannot be read.
+        WiseEdgeError: the loss is not finite.
     """
     assert config.warm_start is not None
     if folder.exists():
         return folder
     scratch = folder.with_name(f".{folder.name}.scratch")
     trainer = _build_trainer(config, config.warm_start, source, scratch)
+    keep_adapter_precise(trainer.model)
     with redirect_stdout(sys.stderr):
-        trainer.train()
+        loss = trainer.train().training_loss
+    if not math.isfinite(loss):
+        raise WiseEdgeError("the loss of the warm start is not finite; lower warm_start.learning_rate")
     trainer.save_model(str(scratch / "model"))
     if trainer.is_world_process_zero():
-        _finish(config, source, scratch / "model", folder)
+        adapter = config.lora is not None
+        write_policy(source, scratch / "model", folder, dtype=config.dtype, adapter=adapter)
         shutil.rmtree(scratch)
     trainer.accelerator.wait_for_everyone()
     return folder
@@ -84,6 +90,7 @@ def _build_trainer(config: WiseConfig, warm: WarmStartConfig, source: PolicySour
         activation_checkpointing=config.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         max_length=None,
+        logging_nan_inf_filter=False,
         remove_unused_columns=False,
         save_strategy="no",
         report_to=trackers(config.report_to),
@@ -97,14 +104,6 @@ def _build_trainer(config: WiseConfig, warm: WarmStartConfig, source: PolicySour
         peft_config=None if config.lora is None else lora_config(config.lora),
         quantization_config=quantization_config(config),
     )
-
-
-def _finish(config: WiseConfig, source: PolicySource, trained: Path, folder: Path) -> None:
-    if config.lora is not None:
-        merge_adapter(source, trained, config.dtype, folder)
-        return
-    save_beside(source, trained)
-    trained.rename(folder)
 
 
 def demonstrations(warm: WarmStartConfig, source: PolicySource, order: str, seed: int) -> Any:

@@ -7,7 +7,7 @@ answer and detailed explanation. What is kept is the best policy on held-out dat
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -18,16 +18,17 @@ from typing import Any
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError
 from wise_edge.extras import require
 from wise_edge.training.config import save_config
-from wise_edge.training.merge import merge_adapter
+from wise_edge.training.final_policy import write_policy
 from wise_edge.training.rewards import RewardFunctions
 from wise_edge.training.similarity import load_encoder
+from wise_edge.training.step_log import drop_records_after
 from wise_edge.training.warm_start import warm_start
 from wise_edge.training.wise_arguments import grpo_arguments, lora_config, quantization_config
 from wise_edge.training.wise_best import BestPolicy
-from wise_edge.training.wise_checkpoints import newest_checkpoint
+from wise_edge.training.wise_checkpoints import checkpoint_step, newest_checkpoint
 from wise_edge.training.wise_config import WiseConfig
 from wise_edge.training.wise_data import Selection, training_rows
-from wise_edge.training.wise_policy import PolicySource, open_policy, save_beside
+from wise_edge.training.wise_policy import PolicySource, open_policy
 from wise_edge.training.wise_trainer import trainer_class
 from wise_edge.training.wise_validation import Validator
 
@@ -52,13 +53,24 @@ def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:
             _train(config, out, checkpoint)
     except require("torch", "train").OutOfMemoryError as error:
         raise DeviceError(
-            "the GPU has too little memory; lower rollouts_per_device, max_completion_tokens or vllm_memory_share, "
-            "or set lora and load_in_4bit, and go on with --resume"
+            "the GPU has too little memory; lower rollouts_at_once (writing), rollouts_per_device (learning), "
+            "validation.batch_size, max_completion_tokens or vllm_memory_share, or set lora and load_in_4bit, and go "
+            "on with --resume"
         ) from error
-    except OSError as error:
-        raise WiseEdgeError(
-            f"{out} cannot be written: {error.strerror or error}; the last checkpoint is kept"
-        ) from error
+    except _write_errors() as error:
+        if isinstance(error, RuntimeError) and not _is_write_error(error):
+            raise
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise WiseEdgeError(f"{out} cannot be written: {reason}; the last checkpoint is kept") from error
+
+
+def _write_errors() -> tuple[type[Exception], ...]:
+    """Return what is raised where a disk is full: by Python, by safetensors, and by torch as a RuntimeError."""
+    return OSError, RuntimeError, require("safetensors", "train").SafetensorError
+
+
+def _is_write_error(error: RuntimeError) -> bool:
+    return any(name in str(error) for name in ("PytorchStreamWriter", "inline_container"))
 
 
 def check_processes(config: WiseConfig) -> None:
@@ -95,13 +107,20 @@ def quiet_libraries() -> Iterator[None]:
 
 def _prepare(config: WiseConfig, out: Path, resume: bool) -> Path | None:
     torch = require("torch", "train")
+    state = require("accelerate", "train").PartialState()
     if not resume and (out / "recipe.yaml").exists():
         raise UsageError(f"{out} holds a training run; pass --resume to go on with it, or another --out")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    out.mkdir(parents=True, exist_ok=True)
-    save_config(config, out / "recipe.yaml")
-    return newest_checkpoint(out)
+    state.wait_for_everyone()  # nobody writes before everybody has looked
+    checkpoint = newest_checkpoint(out)
+    if state.is_main_process:
+        out.mkdir(parents=True, exist_ok=True)
+        save_config(config, out / "recipe.yaml")
+        for name in ("train.jsonl", "validation.jsonl"):
+            drop_records_after(out / name, -1 if checkpoint is None else checkpoint_step(checkpoint))
+    state.wait_for_everyone()
+    return checkpoint
 
 
 def _train(config: WiseConfig, out: Path, checkpoint: Path | None) -> None:
@@ -109,6 +128,7 @@ def _train(config: WiseConfig, out: Path, checkpoint: Path | None) -> None:
     if config.warm_start is not None:
         source = dataclasses.replace(source, name=str(warm_start(config, source, out / "start")))
     trainer = _build_trainer(config, source, out, checkpoint is not None)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "tensorboard"))
     with trainer.stopped_by_signals(), redirect_stdout(sys.stderr):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.stopped:
@@ -119,6 +139,8 @@ def _train(config: WiseConfig, out: Path, checkpoint: Path | None) -> None:
 
 def _build_trainer(config: WiseConfig, source: PolicySource, out: Path, resume: bool) -> Any:
     rewards = _build_rewards(config, source)
+    count = config.steps * config.prompts_per_step
+    rows = training_rows(Selection(config.data, "data"), source, config.order, count, config.seed)
     return trainer_class()(
         config,
         out,
@@ -127,8 +149,8 @@ def _build_trainer(config: WiseConfig, source: PolicySource, out: Path, resume: 
         processing_class=source.processor,
         reward_funcs=rewards.functions(),
         args=grpo_arguments(config, out, rewards.weights(), resume),
-        train_dataset=training_rows(Selection(config.data, "data"), source, config.order),
-        eval_dataset=training_rows(Selection(config.data, "data"), source, config.order),
+        train_dataset=rows,
+        eval_dataset=rows,  # asked for because there are validations; the trainer's own take other data
         peft_config=None if config.lora is None else lora_config(config.lora),
         quantization_config=quantization_config(config),
     )
@@ -139,7 +161,7 @@ def _build_rewards(config: WiseConfig, source: PolicySource) -> RewardFunctions:
     encoder = None
     if config.rewards.weights["distillation"] and config.order != "no-detailed":
         device = str(require("accelerate", "train").PartialState().device)
-        encoder = load_encoder(config.rewards.similarity_model, device)
+        encoder = load_encoder(config.rewards.similarity_model, device, config.bf16)
     return RewardFunctions(
         config.rewards,
         source.input_size,
@@ -151,14 +173,6 @@ def _build_rewards(config: WiseConfig, source: PolicySource) -> RewardFunctions:
 
 
 def _save_best(config: WiseConfig, source: PolicySource, out: Path) -> None:
-    """Write the best policy as one folder, an adapter merged into the weights it was trained on."""
-    best, folder = BestPolicy(out, config.validation.tolerance).folder, out / "policy"
-    if config.lora is not None:
-        merge_adapter(source, best, config.dtype, folder)
-        return
-    partial = out / ".policy.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(best, partial)
-    save_beside(source, partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    """Write the best policy as one folder, in the precision of the checkpoint that the run started from."""
+    best = BestPolicy(out, config.validation.tolerance).folder
+    write_policy(source, best, out / "policy", dtype=source.dtype, adapter=config.lora is not None)

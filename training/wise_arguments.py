@@ -27,6 +27,7 @@ def grpo_arguments(config: WiseConfig, out: Path, reward_weights: list[float], r
     return require("trl", "train").GRPOConfig(
         output_dir=str(staging_folder(out)),
         seed=config.seed,
+        shuffle_dataset=False,  # the rows come in the order in which they are to be taken
         use_cpu=not torch.cuda.is_available(),
         ddp_backend="gloo" if config.processes > 1 and not torch.cuda.is_available() else None,
         bf16=config.bf16,
@@ -94,6 +95,7 @@ def _rollouts(config: WiseConfig) -> dict[str, Any]:
         "per_device_train_batch_size": config.rollouts_per_device,
         "per_device_eval_batch_size": config.rollouts,
         "gradient_accumulation_steps": config.accumulation_steps,
+        "steps_per_generation": config.steps_per_generation,
         "num_generations": config.rollouts,
         "max_completion_length": config.max_completion_tokens,
         "mask_truncated_completions": True,

@@ -23,6 +23,11 @@ def checkpoint_name(step: int) -> str:
     return f"{_PREFIX}{step}"
 
 
+def checkpoint_step(folder: Path) -> int:
+    """Return the step of a checkpoint."""
+    return int(folder.name.removeprefix(_PREFIX))
+
+
 def publish(out: Path, name: str) -> None:
     """Bring a staged folder to the disk and rename it to its place in the folder of the run."""
     staged, target = staging_folder(out) / name, out / name
@@ -53,11 +58,7 @@ def newest_checkpoint(out: Path) -> Path | None:
 
 def _checkpoints(out: Path) -> list[Path]:
     found = [path for path in out.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()]
-    return sorted(found, key=_step)
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix(_PREFIX))
+    return sorted(found, key=checkpoint_step)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -131,7 +131,7 @@ class WiseConfig:
     dtype: str = "bfloat16"
     """Of the weights. An adapter itself is float32; trained weights must be, or updates this small are rounded away."""
     bf16: bool = True
-    """Multiply in bfloat16, whatever the weights are."""
+    """Multiply in bfloat16, whatever the weights are; the sentence encoder too."""
     gradient_checkpointing: bool = True
     """Compute activations again in the backward pass: slower by about a third, far less memory."""
     processes: int = 1
@@ -142,6 +142,8 @@ class WiseConfig:
     """Completions of each prompt; their rewards are compared with one another."""
     rollouts_per_device: int = 4
     """Completions in one forward and backward pass on each process; lower it when memory runs out."""
+    rollouts_at_once: int | None = None
+    """Completions that each process writes at a time; None: all of a step. Lower it when memory runs out there."""
     max_completion_tokens: int = 1300
     """Longest completion; a longer one is cut and left out of the loss."""
     temperature: float = 1.0
@@ -193,6 +195,17 @@ class WiseConfig:
             raise ValueError(
                 "dtype: where all parameters are trained, bfloat16 rounds updates away; use float32 and bf16"
             )
+        at_once = self.rollouts_at_once
+        if at_once is not None and (
+            at_once < 1
+            or self.batch_size % (self.processes * at_once)
+            or at_once % self.rollouts_per_device
+            or (self.processes * at_once) % self.rollouts
+        ):
+            raise ValueError(
+                f"rollouts_at_once: must be a multiple of rollouts_per_device = {self.rollouts_per_device}, and on all "
+                f"processes together a multiple of rollouts = {self.rollouts} that divides {self.batch_size}"
+            )
         if self.batch_size % (self.processes * self.rollouts_per_device):
             raise ValueError(
                 f"prompts_per_step x rollouts = {self.batch_size} is not a multiple of processes x rollouts_per_device"
@@ -203,6 +216,11 @@ class WiseConfig:
     def batch_size(self) -> int:
         """Completions a step."""
         return self.prompts_per_step * self.rollouts
+
+    @property
+    def steps_per_generation(self) -> int:
+        """Backward passes of each process between two times of writing completions."""
+        return (self.rollouts_at_once or self.batch_size // self.processes) // self.rollouts_per_device
 
     @property
     def accumulation_steps(self) -> int:

@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from wise_edge.answer import Answer, answer_in_square
@@ -76,12 +78,26 @@ def true_answer(example: Example, size: int) -> Answer:
     return answer_in_square(example.box, example.points, (width, height), size)
 
 
-def training_rows(data: Selection, source: PolicySource, order: str) -> Any:
-    """Return the rows of GRPO as a `datasets.Dataset` with the columns prompt, image, box, points and sample."""
+def training_rows(data: Selection, source: PolicySource, order: str, count: int, seed: int) -> Any:
+    """Return the rows of GRPO as a `datasets.Dataset` with the columns prompt, image, box, points and sample.
+
+    Args:
+        data: what is trained on, in an order drawn anew for each round through it. A row depends on its index alone,
+            so a run that goes on finds the same rows.
+        source: the policy.
+        order: one of `rewards.ORDERS`.
+        count: number of rows.
+        seed: of the order.
+    """
+
+    @lru_cache(2)
+    def round_order(number: int) -> npt.NDArray[np.int64]:
+        return np.random.default_rng((seed, number)).permutation(len(data))
 
     @lru_cache(_CACHED_ROWS)
     def row(index: int) -> dict[str, Any]:
-        example, truth = _load(data, index, source.input_size)
+        number, place = divmod(index, len(data))
+        example, truth = _load(data, int(round_order(number)[place]), source.input_size)
         return {
             "prompt": source.training_messages(example.query, order),
             "image": square_picture(example, source.input_size),
@@ -90,7 +106,7 @@ def training_rows(data: Selection, source: PolicySource, order: str) -> Any:
             "sample": example.id,
         }
 
-    return lazy_rows(len(data), row)
+    return lazy_rows(count, row)
 
 
 def _load(data: Selection, index: int, size: int) -> tuple[Example, Answer]:

@@ -39,12 +39,14 @@ class PolicySource:
         processor: transformers' processor, padding at the left.
         prompts: its wording.
         input_size: side of the square that pictures are stretched to, px.
+        dtype: of its weights, torch's name.
     """
 
     name: str
     processor: Any
     prompts: PromptSet
     input_size: int
+    dtype: str
 
     def messages(self, query: str, variant: str) -> list[dict[str, str]]:
         """Return the prompt as chat messages; the processor puts the picture before the user's text."""
@@ -84,7 +86,8 @@ def open_policy(config: WiseConfig) -> PolicySource:
     if size % unit:
         raise UsageError(f"input_size: {size} is not a multiple of {unit}, the side of an image token of this model")
     processor.image_processor.size = {"shortest_edge": size * size, "longest_edge": size * size}  # it stretches no more
-    return PolicySource(name, processor, _read_prompts(Path(name)), size)
+    dtype = str(settings.dtype or "float32").removeprefix("torch.")
+    return PolicySource(name, processor, _read_prompts(Path(name)), size, dtype)
 
 
 def save_beside(source: PolicySource, folder: Path) -> None:

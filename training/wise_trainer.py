@@ -56,6 +56,7 @@ def trainer_class() -> Any:
             self._stopped = False
             self._validated: tuple[int, dict[str, float]] | None = None
             super().__init__(**arguments)
+            keep_adapter_precise(self.model)
             self.remove_callback(require("transformers", "train").PrinterCallback)
 
         @contextmanager
@@ -78,21 +79,27 @@ def trainer_class() -> Any:
 
         def training_step(self, *arguments: Any) -> Any:
             loss = super().training_step(*arguments)
-            self._check_finite(float(loss), "loss")
+            self._check_finite(float(loss), "loss", self.state.global_step + 1)
             return loss
 
         def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *rest: Any, **named: Any) -> None:
             if grad_norm is not None:
-                self._check_finite(float(grad_norm), "gradient")
+                self._check_finite(float(grad_norm), "gradient", self.state.global_step)
+            self._stopped = self._anywhere(self._stopped)
             if self._stopped:
                 self.control.should_save = self.control.should_training_stop = True
             super()._maybe_log_save_evaluate(tr_loss, grad_norm, *rest, **named)
 
-        def _check_finite(self, value: float, what: str) -> None:
+        def _anywhere(self, here: bool) -> bool:
+            """Whether something holds on any process; all of them must ask."""
+            flag = require("torch", "train").tensor(float(here), device=self.accelerator.device)
+            return bool(self.accelerator.reduce(flag, "sum") > 0)
+
+        def _check_finite(self, value: float, what: str, step: int) -> None:
             if not math.isfinite(value):
                 raise WiseEdgeError(
-                    f"the {what} is not finite at step {self.state.global_step + 1}; the last checkpoint is kept:"
-                    " lower learning_rate or clip_norm and go on with --resume"
+                    f"the {what} is not finite at step {step}; the last checkpoint is kept: lower learning_rate or"
+                    " clip_norm and go on with --resume"
                 )
 
         def _generate_single_turn(self, *arguments: Any, **named: Any) -> Any:
@@ -101,7 +108,7 @@ def trainer_class() -> Any:
                 result = super()._generate_single_turn(*arguments, **named)
             except RuntimeError as error:
                 if "probability tensor" in str(error):  # torch refuses to sample from what is not a number
-                    self._check_finite(math.nan, "distribution of the next token")
+                    self._check_finite(math.nan, "distribution of the next token", self.state.global_step + 1)
                 raise
             self._log_metric("time/generation_s", perf_counter() - start)
             return result
@@ -184,6 +191,13 @@ def trainer_class() -> Any:
             self.accelerator.wait_for_everyone()
 
     return WiseTrainer
+
+
+def keep_adapter_precise(model: Any) -> None:
+    """Hold what is trained in float32: TRL makes an adapter on 4-bit weights bfloat16, which rounds updates away."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def _line(logs: dict[str, float]) -> str:

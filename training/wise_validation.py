@@ -5,6 +5,8 @@ Under several processes each decodes its share; every process gets all figures.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy.typing as npt
 
 from wise_edge.answer import Answer, parse_answer, split_completion
 from wise_edge.bundle import resolve_checkpoint
+from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.geometry import Box, box_iou, scale_box, scale_point
 from wise_edge.metrics import giou_ciou, mask_overlap
@@ -53,14 +56,19 @@ class Validator:
         config: what is decoded, and how.
         source: processor, wording and input size.
 
+    Samples that cannot be decoded (a damaged picture, no box) are named on stderr and left out.
+
     Raises:
-        UsageError: the data or the SAM checkpoint cannot be read.
+        UsageError: the data or the SAM checkpoint cannot be read, or no sample can be used.
     """
 
     def __init__(self, config: ValidationConfig, source: PolicySource) -> None:
         self._config = config
         self._source = source
         self._data = Selection(config.data, "validation.data")
+        self._usable = [index for index in range(len(self._data)) if self._is_usable(index)]
+        if not self._usable:
+            raise UsageError("validation.data: no sample can be used; choose other data")
         self._segment = None if config.sam is None else _Segmenter(resolve_checkpoint(config.sam, "sam"))
 
     def run(self, model: Any) -> dict[str, Figures]:
@@ -69,15 +77,25 @@ class Validator:
 
     def _figures(self, model: Any, variant: str) -> Figures:
         accelerate = require("accelerate", "train")
-        state = accelerate.PartialState()
-        share = range(state.process_index, len(self._data), state.num_processes)
-        scores = [
-            score for batch in _chunks(share, self._config.batch_size) for score in self._score(model, variant, batch)
-        ]
+        state, count = accelerate.PartialState(), len(self._usable)
+        most = math.ceil(count / state.num_processes)  # weights may be shared out, so all processes decode as often
+        places = range(state.process_index, most * state.num_processes, state.num_processes)
+        scores: list[tuple[float, ...]] = []
+        for batch in _chunks(places, self._config.batch_size):
+            found = self._score(model, variant, [self._usable[min(place, count - 1)] for place in batch])
+            scores += [score for place, score in zip(batch, found, strict=True) if place < count]
         rows = np.array(accelerate.utils.gather_object(scores), np.float64)
         giou, ciou = giou_ciou(rows[:, 0], rows[:, 1])
         means = [float(value) for value in rows[:, 2:].mean(axis=0)]
         return Figures(ciou, giou, *means)
+
+    def _is_usable(self, index: int) -> bool:
+        try:
+            true_answer(self._data[index], self._source.input_size)
+        except UsageError as error:
+            print(f"warning: {error}; validation goes without it", file=sys.stderr)
+            return False
+        return True
 
     def _score(self, model: Any, variant: str, indices: Sequence[int]) -> Iterator[tuple[float, ...]]:
         """Yield intersection, union, box accuracy, validity and rationale tokens of each sample."""
@@ -149,9 +167,12 @@ def decode_greedily(
     text = processor.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
     pictures = [[square_picture(item, source.input_size)] for item in examples]
     inputs = processor(text=text, images=pictures, padding=True, return_tensors="pt").to(model.device)
-    ending = {} if stop is None else {"stop_strings": [stop], "tokenizer": processor.tokenizer}
-    with torch.inference_mode():
-        written = model.generate(**inputs, do_sample=False, max_new_tokens=max_tokens, **ending)
+    options = {"do_sample": False, "repetition_penalty": 1.0, "max_new_tokens": max_tokens}
+    if stop is not None:
+        options |= {"stop_strings": [stop], "tokenizer": processor.tokenizer}
+    together = require("accelerate", "train").PartialState().num_processes > 1
+    with torch.no_grad():  # tensors of inference_mode would stay in weights that FSDP shares out
+        written = model.generate(**inputs, **options, synced_gpus=together)
     texts: list[str] = processor.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return texts
 

@@ -1,6 +1,6 @@
 """Synthetic pictures with exact masks, queries and rationales: the data everything is trained and tested on."""
 
-from wise_edge.scenes.completions import completion, target_answer
+from wise_edge.scenes.completions import LEVEL_WEIGHTS, completion, target_answer
 from wise_edge.scenes.family import SHAPES, Family, Kind
 from wise_edge.scenes.queries import KINDS, Query
 from wise_edge.scenes.rationales import LEVELS
@@ -17,6 +17,7 @@ from wise_edge.scenes.sampling import (
 __all__ = [
     "KINDS",
     "LEVELS",
+    "LEVEL_WEIGHTS",
     "SHAPES",
     "SIDE_PX",
     "SPLITS",

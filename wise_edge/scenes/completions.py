@@ -6,21 +6,25 @@ of all lengths and mostly long, under `wise-s` a little shorter, as an untrained
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from random import Random
 
 from wise_edge.answer import Answer, answer_in_square, format_answer
 from wise_edge.scenes.rationales import LEVELS
 from wise_edge.scenes.sampling import Sample
 
-_LEVEL_WEIGHTS = {
+LEVEL_WEIGHTS: Mapping[str, tuple[float, ...]] = {
     "verbose": (0, 0, 0, 1),
     "wise": (15, 35, 50, 0),
     "wise-infer": (15, 35, 50, 0),
     "wise-s": (22, 43, 35, 0),
 }
+"""Prompt variant with a rationale -> how often each of `LEVELS` is drawn."""
 
 
-def completion(sample: Sample, variant: str, rng: Random, size: int) -> str:
+def completion(
+    sample: Sample, variant: str, rng: Random, size: int, weights: Mapping[str, Sequence[float]] = LEVEL_WEIGHTS
+) -> str:
     """Return the assistant's text for a sample.
 
     Args:
@@ -28,11 +32,12 @@ def completion(sample: Sample, variant: str, rng: Random, size: int) -> str:
         variant: one of `wise_edge.prompts.VARIANTS`.
         rng: chooses the rationale's length.
         size: side of the resized square that coordinates refer to, px.
+        weights: of `LEVELS`, by variant.
     """
     answer = f"<answer>{format_answer(target_answer(sample, size))}</answer>"
     if variant == "answer":
         return answer
-    level = rng.choices(LEVELS, _LEVEL_WEIGHTS[variant])[0]
+    level = rng.choices(LEVELS, weights[variant])[0]
     text = f"<think>{sample.rationale(level)}</think>{answer}"
     return f"{text}<d_think>{sample.rationale('detailed')}</d_think>" if variant == "wise" else text
 

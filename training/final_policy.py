@@ -1,0 +1,52 @@
+"""What a training gives away: a policy as one Hugging Face folder, an adapter merged into what it was trained on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wise_edge.errors import UsageError
+from wise_edge.extras import require
+from wise_edge.training.wise_policy import save_beside
+
+if TYPE_CHECKING:
+    from wise_edge.training.wise_policy import PolicySource
+
+
+def write_policy(source: PolicySource, trained: Path, folder: Path, *, dtype: str, adapter: bool) -> None:
+    """Write a trained policy as one Hugging Face folder; it appears whole, and replaces what is there.
+
+    Args:
+        source: the policy before the training.
+        trained: what was trained: PEFT's folder of an adapter, or a folder of all weights.
+        folder: where to.
+        dtype: of the written weights, torch's name. An adapter's base is read anew in it, so that an adapter that was
+            trained on weights of 4 bits is merged into the full ones.
+        adapter: which of the two `trained` is.
+
+    Raises:
+        UsageError: the adapter does not fit the policy.
+    """
+    model = _load(source.name if adapter else str(trained), dtype)
+    if adapter:
+        model = _merge(model, trained, source.name)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    save_beside(source, partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _load(name: str, dtype: str) -> Any:
+    transformers, torch = require("transformers", "train"), require("torch", "train")
+    return transformers.AutoModelForImageTextToText.from_pretrained(name, dtype=getattr(torch, dtype))
+
+
+def _merge(base: Any, adapter: Path, name: str) -> Any:
+    peft = require("peft", "train")
+    try:
+        return peft.PeftModel.from_pretrained(base, adapter).merge_and_unload()
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(f"{adapter} does not fit {name}: {str(error).splitlines()[0]}") from error
