@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -193,19 +195,16 @@ def test_list_names_every_object_once_in_varying_order() -> None:
     assert f"{target.describe()} {list(target_answer(labelled, 112).box)}" in parts.pop()
 
 
-def test_levels_are_drawn_by_the_weights_of_the_recipe() -> None:
-    overrides = ["phases=[{name: one, steps: 1, mixture: {wise-s: 1.0}}]", "level_weights={wise-s: [1, 0, 0, 0]}"]
-    config = load_recipe("embedded-start", overrides)
-    assert isinstance(config, SftConfig) and config.level_weights["wise-s"] == (1.0, 0.0, 0.0, 0.0)
-    assert config.level_weights["wise"] == LEVEL_WEIGHTS["wise"], "what is left out stays as the scenes have it"
+def test_levels_are_drawn_by_the_weights_of_a_phase() -> None:
+    phase = PhaseConfig("one", 1, {"wise-s": 1.0}, level_weights={"wise-s": (1, 0, 0, 0)})
+    assert phase.level_weights["wise"] == LEVEL_WEIGHTS["wise"], "what is left out stays as the scenes have it"
     labelled = sample("train", 7)
     for seed in range(5):
-        _, text = task_texts(labelled, "wise-s", Random(seed), 112, config.level_weights)
+        _, text = task_texts(labelled, "wise-s", Random(seed), 112, phase.level_weights)
         assert f"<think>{labelled.rationale('concise')}</think>" in text
-    with pytest.raises(UsageError, match=r"level_weights\.answer: keys are verbose, wise"):
-        load_recipe("embedded-start", ["level_weights={answer: [1, 1, 1, 1]}"])
-    with pytest.raises(UsageError, match=r"level_weights\.wise: keys are"):
-        load_recipe("embedded-start", ["level_weights={wise: [1, 1]}"])
+    for mistake in ({"answer": (1, 1, 1, 1)}, {"wise": (1, 1)}, {"wise": (0, 0, 0, 0)}, {"wise": (1, 1, 1, -1)}):
+        with pytest.raises(ValueError, match="keys are verbose, wise, wise-infer, wise-s; each has a weight"):
+            PhaseConfig("one", 1, level_weights=mistake)
 
 
 def test_first_scene_leaves_the_scenes_before_out(tokenizer: Any) -> None:
@@ -333,6 +332,19 @@ def test_resumed_training_equals_an_uninterrupted_one(
     assert set(last["verbose"]["by_kind"]) <= set(KINDS) and last["samples"] == 3
     assert (tmp_path / "whole" / "curves.png").stat().st_size > 1000
     assert json.loads((tmp_path / "whole" / "policy" / "config.json").read_text())["model_type"] == "qwen2_5_vl"
+
+
+@pytest.mark.slow
+def test_signal_to_the_whole_process_group_ends_a_run_with_a_checkpoint(tmp_path: Path) -> None:
+    options = ["--set", "phases=[{name: one, steps: 500, dense_weight: 1.0}]", "--set", "log_every=1"]
+    command = [sys.executable, "-m", "wise_edge", "train", "--recipe", "embedded-policy-smoke", "--out", str(tmp_path)]
+    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if line.startswith("step 3/"))
+        os.killpg(process.pid, signal.SIGTERM)
+        rest = process.stderr.read()
+    assert process.returncode == 0 and "go on with --resume" in rest
+    assert load_checkpoint(tmp_path)["step"] >= 3  # type: ignore[index]
 
 
 def _stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:

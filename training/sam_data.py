@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.extras import require
 from wise_edge.geometry import interior_points
 from wise_edge.scenes import sample
+from wise_edge.training.background import stream_items
 from wise_edge.training.sam_config import JitterConfig, SamConfig
 
 
@@ -125,17 +124,4 @@ class SamBatches:
 
 def stream_batches(config: SamConfig, start_step: int) -> Iterator[SamBatch]:
     """Yield the batch of every step from `start_step` on, made by one background process."""
-    data: Any = require("torch.utils.data", "train")
-    loader = data.DataLoader(
-        SamBatches(config),
-        batch_size=None,
-        sampler=range(start_step, config.steps),
-        num_workers=1,
-        prefetch_factor=4,
-        collate_fn=_same,
-    )
-    yield from loader
-
-
-def _same(batch: SamBatch) -> SamBatch:
-    return batch
+    yield from stream_items(SamBatches(config), start_step, ahead=4)

@@ -85,6 +85,8 @@ class PhaseConfig:
     """Weight of the throw-away dense heads' loss at the end of the phase, reached linearly from the last phase's."""
     blend_steps: int = 0
     """Steps over which the last phase's mixture gives way to this one's, linearly."""
+    level_weights: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Prompt variant -> how often each of `scenes.LEVELS` is drawn for its rationale; the others as `scenes` has it."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -92,6 +94,13 @@ class PhaseConfig:
         for key, weight in self.mixture.items():
             if key not in (LIST, *VARIANTS) or weight < 0:
                 raise ValueError(f"mixture.{key}: keys are {LIST}, {', '.join(VARIANTS)}; weights are not negative")
+        for variant, weights in self.level_weights.items():
+            if variant not in LEVEL_WEIGHTS or len(weights) != len(LEVELS) or min(weights) < 0 or not any(weights):
+                raise ValueError(
+                    f"level_weights.{variant}: keys are {', '.join(LEVEL_WEIGHTS)}; each has a weight from 0 on for"
+                    f" each of {', '.join(LEVELS)}"
+                )
+        object.__setattr__(self, "level_weights", {**LEVEL_WEIGHTS, **self.level_weights})
 
 
 @dataclass(frozen=True)
@@ -116,8 +125,6 @@ class SftConfig:
     """Scenes before this one are left out, in rounds of one scene of each kind."""
     kind_weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
     """How often each kind of query is drawn, relative to the others."""
-    level_weights: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    """Prompt variant -> how often each of `scenes.LEVELS` is drawn for its rationale; the others as `scenes` has it."""
     digit_weight: float = 2.0
     """Weight of a digit's loss against other tokens'."""
     choice_weight: float = 4.0
@@ -152,13 +159,6 @@ class SftConfig:
             raise ValueError("phases: at least one is needed")
         if set(self.kind_weights) != set(KINDS) or min(self.kind_weights.values()) < 0:
             raise ValueError(f"kind_weights: keys are {', '.join(KINDS)}; weights are not negative")
-        for variant, weights in self.level_weights.items():
-            if variant not in LEVEL_WEIGHTS or len(weights) != len(LEVELS) or min(weights) < 0 or not any(weights):
-                raise ValueError(
-                    f"level_weights.{variant}: keys are {', '.join(LEVEL_WEIGHTS)}; each has a weight from 0 on for"
-                    f" each of {', '.join(LEVELS)}"
-                )
-        object.__setattr__(self, "level_weights", {**LEVEL_WEIGHTS, **self.level_weights})
 
     @property
     def total_steps(self) -> int:

@@ -11,16 +11,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.extras import require
 from wise_edge.geometry import scale_box
 from wise_edge.prompts import EMBEDDED
 from wise_edge.qwen_image import resize_square
 from wise_edge.scenes import KINDS, SHAPES, Sample, completion, sample
+from wise_edge.training.background import stream_items
 from wise_edge.training.policy_model import Prefix, image_tokens
 from wise_edge.training.sft_config import LIST, SftConfig
 from wise_edge.training.tokenizer import token_id
@@ -169,7 +169,8 @@ class Pools:
         prompt, response, weights = list(self._prefix.ids), list[int](), np.zeros(0, np.float32)
         if mixture := mixture_at(config, step):
             task = rng.choices(list(mixture), list(mixture.values()))[0]
-            suffix, text = task_texts(labelled, task, rng, config.model.image_size, config.level_weights)
+            levels = config.phases[phase_at(config, step)[0]].level_weights
+            suffix, text = task_texts(labelled, task, rng, config.model.image_size, levels)
             prompt += self._tokenizer.encode(suffix).ids
             encoding = self._tokenizer.encode(text)
             response = [*encoding.ids, self._end]
@@ -237,15 +238,8 @@ def mixture_at(config: SftConfig, step: int) -> dict[str, float]:
 
 def stream_batches(config: SftConfig, tokenizer: Tokenizer, start_step: int) -> Iterator[Batch]:
     """Yield the batch of every step from `start_step` on, made by one background process."""
-    data: Any = require("torch.utils.data", "train")
     pools = Pools(config, tokenizer)
     first = next((i for i, (_, stop) in enumerate(pools.spans) if stop > start_step), len(pools))
-    loader = data.DataLoader(
-        pools, batch_size=None, sampler=range(first, len(pools)), num_workers=1, prefetch_factor=2, collate_fn=_same
-    )
-    for pool in loader:
+    pool: list[Batch]
+    for pool in stream_items(pools, first, ahead=2):
         yield from (batch for batch in pool if batch.step >= start_step)
-
-
-def _same(pool: list[Batch]) -> list[Batch]:
-    return pool

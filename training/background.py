@@ -1,0 +1,41 @@
+"""Data made by one background process while the loop takes its steps."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from wise_edge.extras import require
+
+T = TypeVar("T")
+
+
+def stream_items(items: Any, start: int, ahead: int) -> Iterator[T]:
+    """Yield the items of a map-style dataset in order, made by one background process.
+
+    Args:
+        items: has a length and gives item i for index i.
+        start: index of the first.
+        ahead: how many are made before they are asked for.
+    """
+    data: Any = require("torch.utils.data", "train")
+    yield from data.DataLoader(
+        items,
+        batch_size=None,
+        sampler=range(start, len(items)),
+        num_workers=1,
+        prefetch_factor=ahead,
+        collate_fn=_same,
+        worker_init_fn=_leave_signals_to_the_loop,
+    )
+
+
+def _same(item: T) -> T:
+    return item
+
+
+def _leave_signals_to_the_loop(worker: int) -> None:
+    """Ctrl-C, and a SIGTERM to the whole process group, end the loop after a step; until then it needs its data."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
