@@ -167,7 +167,7 @@ def decode_greedily(
     text = processor.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
     pictures = [[square_picture(item, source.input_size)] for item in examples]
     inputs = processor(text=text, images=pictures, padding=True, return_tensors="pt").to(model.device)
-    options = {"do_sample": False, "repetition_penalty": 1.0, "max_new_tokens": max_tokens}
+    options: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0, "max_new_tokens": max_tokens}
     if stop is not None:
         options |= {"stop_strings": [stop], "tokenizer": processor.tokenizer}
     together = require("accelerate", "train").PartialState().num_processes > 1
