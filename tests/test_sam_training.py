@@ -133,9 +133,9 @@ def test_resume_takes_the_same_steps(tmp_path: Path) -> None:
     whole, cut = (torch.load(tmp_path / name / "checkpoint-0000006.pt") for name in ("whole", "cut"))
     for name, value in whole["model"].items():
         assert torch.equal(value, cut["model"][name]), name
-    records = read_log(tmp_path / "cut" / "train.jsonl")
-    assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6, 4, 5, 6]
-    assert [record["edge"] for record in records[3:6]] == [record["edge"] for record in records[6:]]
+    logs = [read_log(tmp_path / name / "train.jsonl") for name in ("whole", "cut")]
+    assert [record["step"] for record in logs[1]] == [1, 2, 3, 4, 5, 6], "steps that are taken again are logged once"
+    assert [record["edge"] for record in logs[0]] == [record["edge"] for record in logs[1]]
 
 
 def test_a_finished_run_goes_on_with_more_steps(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path, capsys: pyte
     [
         ("model=no/such/folder", "model no/such/folder"),
         ("input_size=100", "input_size: 100 is not a multiple of 28"),
-        ("data={name: reasonseg, samples: 4}", "reasonseg"),
+        ("data={name: reasonseg, split: val, samples: 4}", "reasonseg"),
         ("data={name: scenes, split: tset, samples: 4}", "unknown split"),
         ("rewards.similarity_model=/no/such/encoder", "/no/such/encoder"),
         ("validation.sam=/no/such/sam", "/no/such/sam"),

@@ -74,13 +74,10 @@ def open_policy(config: WiseConfig) -> PolicySource:
     name = str(resolve_checkpoint(config.model, "policy"))
     try:
         settings = transformers.AutoConfig.from_pretrained(name)
+        _check_family(config.model, settings)
         processor = transformers.AutoProcessor.from_pretrained(name, padding_side="left")
     except (OSError, ValueError) as error:
         raise UsageError(f"model {config.model}: {str(error).splitlines()[0]}") from error
-    if getattr(settings, "vision_config", None) is None:
-        raise UsageError(f"model {config.model}: {settings.model_type} reads no pictures; choose a Qwen-VL checkpoint")
-    if settings.model_type not in FAMILIES:
-        raise UsageError(f"model {config.model}: {settings.model_type} is not one of {', '.join(FAMILIES)}")
     size = config.input_size or _fixed_size(processor) or LARGE_INPUT_SIZE
     unit = processor.image_processor.patch_size * processor.image_processor.merge_size
     if size % unit:
@@ -88,6 +85,13 @@ def open_policy(config: WiseConfig) -> PolicySource:
     processor.image_processor.size = {"shortest_edge": size * size, "longest_edge": size * size}  # it stretches no more
     dtype = str(settings.dtype or "float32").removeprefix("torch.")
     return PolicySource(name, processor, _read_prompts(Path(name)), size, dtype)
+
+
+def _check_family(model: str, settings: Any) -> None:
+    if getattr(settings, "vision_config", None) is None:
+        raise UsageError(f"model {model}: {settings.model_type} reads no pictures; choose a Qwen-VL checkpoint")
+    if settings.model_type not in FAMILIES:
+        raise UsageError(f"model {model}: {settings.model_type} is not one of {', '.join(FAMILIES)}")
 
 
 def save_beside(source: PolicySource, folder: Path) -> None:

@@ -16,7 +16,7 @@ _LOG_WIDTH = 180
 
 
 def save_samples(
-    path: Path, samples: Sequence[str], texts: Sequence[str], rewards: Mapping[str, Sequence[float]]
+    path: Path, samples: Sequence[str], texts: Sequence[str], rewards: Mapping[str, Sequence[float]], more: bool = False
 ) -> None:
     """Write completions and print the first of them.
 
@@ -25,13 +25,17 @@ def save_samples(
         samples: id of each completion's sample.
         texts: completions.
         rewards: term to one reward a completion.
+        more: add to the file instead; nothing is printed.
     """
     rows = [
         {"sample": sample, "rewards": {name: values[i] for name, values in rewards.items()}, "completion": text}
         for i, (sample, text) in enumerate(zip(samples, texts, strict=True))
     ]
     path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with path.open("a" if more else "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    if more:
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         console = Console(stderr=True, width=_LOG_WIDTH)

@@ -54,6 +54,7 @@ def trainer_class() -> Any:
             self._out = out
             self._validator = validator
             self._stopped = False
+            self._sampled: int | None = None
             self._validated: tuple[int, dict[str, float]] | None = None
             super().__init__(**arguments)
             keep_adapter_precise(self.model)
@@ -122,7 +123,9 @@ def trainer_class() -> Any:
             if self.is_world_process_zero() and self.state.global_step % self._config.samples_every == 0:
                 table = {name: rewards[: len(texts), i].tolist() for i, name in enumerate(self.reward_func_names)}
                 path = self._out / "samples" / f"step-{self.state.global_step:05d}.jsonl"
-                save_samples(path, [str(row["sample"]) for row in inputs], texts, table)
+                more = self._sampled == self.state.global_step  # a step may write its completions in parts
+                save_samples(path, [str(row["sample"]) for row in inputs], texts, table, more)
+                self._sampled = self.state.global_step
             return rewards
 
         def _mean_tokens(self, texts: list[str]) -> float:
