@@ -240,6 +240,6 @@ def stream_batches(config: SftConfig, tokenizer: Tokenizer, start_step: int) -> 
     """Yield the batch of every step from `start_step` on, made by one background process."""
     pools = Pools(config, tokenizer)
     first = next((i for i, (_, stop) in enumerate(pools.spans) if stop > start_step), len(pools))
-    pool: list[Batch]
-    for pool in stream_items(pools, first, ahead=2):
+    made: Iterator[list[Batch]] = stream_items(pools, first, ahead=2)
+    for pool in made:
         yield from (batch for batch in pool if batch.step >= start_step)
