@@ -159,6 +159,8 @@ def test_tokens_that_name_the_right_object_weigh_more(tokenizer: Any) -> None:
     text = f"There is a {name} at the {place}. At the {place}, the {name} fits. So it is at the {place}: {name}."
     named = [text[start:stop] for start, stop in choice_spans(labelled, text)]
     assert named == [f"{place}, the {name}", f"{place}: {name}"]
+    text = f"The query asks for the only object. The other yellow one is at the {place}: {name}. The only ring is it."
+    assert [text[slice(*span)] for span in choice_spans(labelled, text)] == [f"{place}: {name}", "yellow", "ring"]
     phase = PhaseConfig("wise", 2, {"verbose": 1.0})
     batch = Pools(replace(CONFIG, phases=(phase,), choice_weight=7.0), tokenizer)[0][0]
     for ids, weights in zip(batch.ids, batch.weights, strict=True):

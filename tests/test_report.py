@@ -7,7 +7,7 @@ import pytest
 
 from wise_edge import typography
 from wise_edge.overlay import BOX_COLOR, CONTOUR, LARGEST_PX, POINT_COLOR, READABLE_PX, draw_overlay, fitted_size
-from wise_edge.panel import Caption, bar_block, legend_block, milliseconds, phases, text_block
+from wise_edge.panel import BRIGHT, Caption, bar_block, legend_block, milliseconds, phases, text_block
 from wise_edge.report import CARD_WIDTH, Cell, Picture, contact_sheet, overlay_card
 from wise_edge.typography import font_for, missing_letters, wrap
 
@@ -72,6 +72,16 @@ def test_a_contact_sheet_has_a_cell_for_every_result() -> None:
     one, two = (contact_sheet("Title", "subtitle", [[cell, cell]] * count) for count in (1, 2))
     assert one.width == two.width
     assert two.height > one.height + 150
+
+
+def test_a_long_variant_does_not_reach_the_figures() -> None:
+    caption = replace(CAPTION, query="", rationale_tokens=222)
+    long, none = (
+        np.asarray(contact_sheet("", "", [[Cell(Picture(GREY), replace(caption, variant=variant))]]))
+        for variant in ("trained, verbose", "")
+    )
+    written, figures = (long != none).any(axis=(0, 2)), (none == BRIGHT).all(axis=2).any(axis=0)
+    assert np.flatnonzero(written).max() + 10 < np.flatnonzero(figures).min()
 
 
 def test_bars_share_a_scale() -> None:

@@ -51,7 +51,7 @@ def digest(split: str, count: int) -> str:
     return sums.hexdigest()[:16]
 
 
-GOLDEN = {"test": "ecce4474f2ed3af6", "validation": "ad53b8a1e2b110b5", "train": "332eb54b9c22b32d"}
+GOLDEN = {"test": "e7de3cdea148ad2f", "validation": "f62178333fb61d3c", "train": "8765f777f4d18dd4"}
 """Change these only together with every committed model and figure."""
 
 

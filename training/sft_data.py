@@ -101,15 +101,17 @@ def task_texts(
 
 
 def choice_spans(labelled: Sample, text: str) -> list[tuple[int, int]]:
-    """Return where a rationale names the target or the object that the query refers to, as spans of characters.
+    """Return where a rationale chooses, as spans of characters.
 
-    Both are named place first, the list of all objects names places last.
+    It names the target or the object that the query refers to, place first (the list of all objects names places last),
+    or the attribute that singles the target out, "the other yellow one is".
     """
     chosen = [labelled.target]
     if labelled.query.anchor is not None:
         chosen.append(labelled.scene.objects[labelled.query.anchor])
     names = "|".join(f"{re.escape(item.place)}(?:, the|:) {re.escape(item.describe())}" for item in chosen)
-    return [match.span(1) for match in re.finditer(rf"[Aa]t the ({names})", text)]
+    patterns = (rf"[Aa]t the ({names})", r"The (?:other|only) (\w+)(?: one)? is\b")
+    return [match.span(1) for pattern in patterns for match in re.finditer(pattern, text)]
 
 
 def dense_targets(labelled: Sample, side: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

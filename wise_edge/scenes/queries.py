@@ -332,10 +332,18 @@ def _unique_attribute(
         "reasoning",
         text,
         unique[0],
-        f"the only one of its {name} is",
+        f"the only {_known_by(name, getattr(specs[unique[0]], name))} is",
         verdicts,
         everything,
     )
+
+
+def _known_by(name: str, value: str) -> str:
+    """Return a noun for an object known by one attribute, "yellow one" or "star".
+
+    To write the value is to settle the first of two look-ups before the place, the second one.
+    """
+    return value if name == "shape" else f"{value} one"
 
 
 def _most_corners(specs: Sequence[ObjectSpec], everything: tuple[int, ...]) -> Iterator[Query]:
@@ -375,7 +383,7 @@ def _same_as(specs: Sequence[ObjectSpec]) -> Iterator[Query]:
                 "reasoning",
                 text,
                 mates[0],
-                f"the other one of that {name} is",
+                f"the other {_known_by(name, value)} is",
                 tuple(verdicts),
                 candidates,
                 anchor,
