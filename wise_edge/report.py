@@ -160,10 +160,9 @@ def _sheet_cell(cell: Cell, width: int, longest_ms: float) -> Image.Image:
 
 
 def _headline(caption: Caption, width: int) -> Image.Image:
-    """Set the variant on the left, and the rationale's tokens and the latency as large figures on the right."""
+    """Set the rationale's tokens and the latency as large figures on the right, and the variant in what is left."""
     block = Image.new("RGB", (width, 48), BACKGROUND)
     draw = ImageDraw.Draw(block)
-    draw.text((0, 30), caption.variant, font=font_for(caption.variant, 24), fill=ACCENT, anchor="ls")
     x = float(width)
     total = milliseconds(caption.latency_ms.get("total", 0.0))
     for figure, unit in ((total, ""), (str(caption.rationale_tokens), "rationale tokens")):
@@ -172,4 +171,7 @@ def _headline(caption: Caption, width: int) -> Image.Image:
             x -= font_for(unit, 15).getlength(unit) + 8
         draw.text((x, 30), figure, font=font_for(figure, 30), fill=BRIGHT, anchor="rs")
         x -= font_for(figure, 30).getlength(figure) + 26
+    fonts = [font_for(caption.variant, size) for size in range(24, 13, -1)]
+    font = next((font for font in fonts if font.getlength(caption.variant) <= x), fonts[-1])
+    draw.text((0, 30), caption.variant, font=font, fill=ACCENT, anchor="ls")
     return block
