@@ -1,9 +1,9 @@
-"""Evaluate policies on test scenes, each against the start policy's `verbose`: JSON reports, a table and a figure.
+"""Evaluate policies on test scenes, each against the start policy's `verbose`: JSON reports, tables and a figure.
 
     python benchmarks/wise_results.py NAME=CHECKPOINT... --out docs/results [--variants V,V] [--samples N]
-    python benchmarks/wise_results.py --out docs/results      table and figure of what is there
+    python benchmarks/wise_results.py --out docs/results      tables and figure of what is there
 
-A checkpoint is a policy's folder or the name of one that ships. Table and figure are made from every report in --out,
+A checkpoint is a policy's folder or the name of one that ships. Tables and figure are made from every report in --out,
 so results can be gathered call by call. Name the seeds of one setting NAME-seed0, NAME-seed1, …. Latencies are left out
 of the reports: other work may share the machine.
 """
@@ -62,6 +62,11 @@ class Results:
         found = [report for report in found if "variant" in report]
         order = list(MARKERS)
         return sorted(found, key=lambda r: (r["model"] != START, r["model"], order.index(r["variant"])))
+
+    def rationales(self) -> dict[str, dict[str, Any]]:
+        """Return by policy how its concise rationales relate to its detailed ones."""
+        files = sorted(self._out.glob("*-rationales.json"))
+        return {file.stem.removesuffix("-rationales"): json.loads(file.read_text()) for file in files}
 
     def _evaluate(self, name: str, policy: str, variant: str) -> dict[str, Any]:
         report = json.loads(self._records(name, policy, variant))
@@ -139,6 +144,20 @@ def table(reports: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def rationales_table(found: dict[str, dict[str, Any]]) -> str:
+    """Return how rationales under `wise` relate, as a Markdown table."""
+    lines = [
+        "| policy | concise tokens | detailed tokens | similarity | its p10 | names the object | where right |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, figures in found.items():
+        cells = [f"{figures[f'{part}_tokens_mean']:.1f}" for part in ("concise", "detailed")]
+        cells += [f"{figures[f'similarity_{part}']:.3f}" for part in ("mean", "p10")]
+        cells += [f"{figures['names_target_share']:.3f}", str(figures["names_target_share_of_right"])]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(lines)
+
+
 def change(report: dict[str, Any], figure: str) -> str:
     """Return the difference from the baseline with its interval."""
     if "against_start_verbose" not in report:
@@ -191,7 +210,7 @@ def main() -> None:
         results.add(name, policy or parser.error(f"{item}: want NAME=CHECKPOINT"), options.variants.split(","))
     reports = results.reports()
     draw(reports, options.out / "tokens-ciou.png")
-    print(table(reports))
+    print(table(reports), rationales_table(results.rationales()), sep="\n\n")
 
 
 if __name__ == "__main__":
