@@ -54,6 +54,7 @@ def export_bundle(policy: str, sam: str, target: Path, *, force: bool = False, p
             policy=policy_spec,
             sam=sam_spec,
             artefacts=(*policy_files, *sam_files),
+            verified=True,
             verification=figures,
             provenance=_provenance(policy, policy_folder, "policy") | _provenance(sam, sam_folder, "sam") | _tools(),
         )

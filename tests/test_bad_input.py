@@ -265,7 +265,7 @@ def bundle() -> Path:
         64, 2, 1, 32, 512,
     )  # fmt: skip
     sam = SamSpec("segment_anything", 256, (123.0,) * 3, (58.0,) * 3)
-    write_manifest(folder, Manifest("paper", "2026-01-01T00:00:00Z", policy, sam, tuple(artefacts), (), {}))
+    write_manifest(folder, Manifest("paper", "2026-01-01T00:00:00Z", policy, sam, tuple(artefacts), True, (), {}))
     return folder
 
 

@@ -43,7 +43,8 @@ def make_manifest(folder: Path) -> Manifest:
         policy=POLICY,
         sam=SAM,
         artefacts=(describe_file(folder, "weights.bin", "policy.decoder", "onnx", "fp16"),),
-        verification=(Figure("policy.decoder, decode", 1.5e-6, 1e-4, "largest difference over largest value"),),
+        verified=True,
+        verification=(Figure("policy.decoder, decode", 1.5e-6, "largest difference over largest value", at_most=1e-4),),
         provenance={"policy": "embedded"},
     )
 
@@ -129,11 +130,17 @@ def test_a_link_within_the_bundle_is_followed(bundle: Path) -> None:
     assert load(bundle, verify_hashes=True).file("policy.decoder").read_bytes() == b"weights"
 
 
-def test_a_newer_schema_is_refused(bundle: Path) -> None:
-    edit_manifest(bundle, schema_version=SCHEMA_VERSION + 1)
+@pytest.mark.parametrize(("change", "remedy"), [(1, "update wise-edge"), (-1, "export it again")])
+def test_another_schema_is_refused_with_the_remedy(bundle: Path, change: int, remedy: str) -> None:
+    edit_manifest(bundle, schema_version=SCHEMA_VERSION + change)
 
-    with pytest.raises(BundleError, match=r"bundle\.json: .*update wise-edge"):
+    with pytest.raises(BundleError, match=rf"bundle\.json: .*{remedy}"):
         load(bundle)
+
+
+@pytest.mark.parametrize(("value", "passed"), [(0.5, True), (0.2, False), (0.9, False), (float("nan"), False)])
+def test_a_figure_passes_within_its_bounds(value: float, passed: bool) -> None:
+    assert Figure("mask IoU", value, "", at_least=0.4, at_most=0.6).passed is passed
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema_version": "1"}', '{"schema_version": 1}'])

@@ -58,7 +58,7 @@ def test_every_case_was_compared_and_agrees(tiny_bundle: Path) -> None:
         *(f"sam.decoder, box and {count} points" for count in range(4)),
     }
     assert {"policy.vision", "policy.embedding", "sam.encoder"} < set(figures)
-    assert all(0 <= figure.value <= figure.tolerance <= 1e-4 for figure in figures.values())
+    assert all(figure.passed and figure.at_most == 1e-4 for figure in figures.values())
 
 
 def test_signatures_are_the_contract(tiny_bundle: Path) -> None:
@@ -109,13 +109,13 @@ def test_a_wrong_graph_does_not_pass(tiny_bundle: Path, tiny_checkpoints: tuple[
         model, bundle.manifest.policy, bundle.file("policy.vision"), bundle.file("policy.decoder")
     )
 
-    with pytest.raises(VerificationError, match="differ from the checkpoint"):
+    with pytest.raises(VerificationError, match="differs from the checkpoint"):
         verify.check_figures(list(figures))
 
 
 def test_a_figure_that_is_no_number_does_not_pass() -> None:
     with pytest.raises(VerificationError, match="nan"):
-        verify.check_figures([verify.Figure("policy.vision", float("nan"), 1e-4, "")])
+        verify.check_figures([verify.Figure("policy.vision", float("nan"), "", at_most=1e-4)])
 
 
 def test_weights_that_half_precision_cannot_hold_stay_whole(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def stub_graphs(monkeypatch: pytest.MonkeyPatch, value: float = 0.0) -> None:
         path.write_bytes(b"graph")
         return "fp16"
 
-    figures = [verify.Figure("policy.vision", value, 1e-4, "")]
+    figures = [verify.Figure("policy.vision", value, "", at_most=1e-4)]
     monkeypatch.setattr(pipeline, "export_onnx", export)
     monkeypatch.setattr(verify, "verify_policy", lambda *_: figures)
     monkeypatch.setattr(verify, "verify_sam", lambda *_: figures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.prompts import PromptSet
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -99,19 +100,28 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Figure:
-    """One comparison of an exported graph with its checkpoint.
+    """One comparison of an export with its checkpoint, judged or, without a bound, reported only.
 
     Attributes:
         what: what was compared.
         value: what came out.
-        tolerance: the largest value that passes.
-        unit: unit of both.
+        unit: unit of the value and of its bound.
+        at_most: the largest value that passes.
+        at_least: the smallest value that passes.
     """
 
     what: str
     value: float
-    tolerance: float
     unit: str
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the value lies within its bounds; what is not a number does not."""
+        low = -math.inf if self.at_least is None else self.at_least
+        high = math.inf if self.at_most is None else self.at_most
+        return low <= self.value <= high
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,8 @@ class Manifest:
         policy: how to run the policy.
         sam: how to run the segmenter.
         artefacts: the files.
-        verification: how far the graphs are from the checkpoints.
+        verified: whether the export was compared with the checkpoints; without, it may give anything.
+        verification: how far the export is from the checkpoints.
         provenance: the checkpoints ("policy", "sam": "embedded" or a folder), their hashes and the tools' versions.
         schema_version: version of this layout.
     """
@@ -134,6 +145,7 @@ class Manifest:
     policy: PolicySpec
     sam: SamSpec
     artefacts: tuple[Artefact, ...]
+    verified: bool
     verification: tuple[Figure, ...]
     provenance: Mapping[str, str]
     schema_version: int = SCHEMA_VERSION
@@ -148,6 +160,7 @@ class Manifest:
             "policy": policy | {"prompts": self.policy.prompts.to_dict()},
             "sam": asdict(self.sam),
             "artefacts": [asdict(artefact) for artefact in self.artefacts],
+            "verified": self.verified,
             "verification": [asdict(figure) for figure in self.verification],
             "provenance": dict(self.provenance),
         }
@@ -169,6 +182,7 @@ class Manifest:
                 policy=_build(PolicySpec, policy | {"prompts": prompts}),
                 sam=_build(SamSpec, data["sam"]),
                 artefacts=tuple(_build(Artefact, entry) for entry in data["artefacts"]),
+                verified=_flag("verified", data["verified"]),
                 verification=tuple(_build(Figure, entry) for entry in data["verification"]),
                 provenance=MappingProxyType({str(key): str(value) for key, value in data["provenance"].items()}),
             )
@@ -185,9 +199,9 @@ def _check_schema(data: Mapping[str, Any]) -> None:
     if not isinstance(version, int):
         raise BundleError("malformed (no schema_version); export the bundle again")
     if version > SCHEMA_VERSION:
-        raise BundleError(
-            f"the bundle has schema {version}, this wise-edge reads up to {SCHEMA_VERSION}; update wise-edge"
-        )
+        raise BundleError(f"the bundle has schema {version}, this wise-edge reads {SCHEMA_VERSION}; update wise-edge")
+    if version < SCHEMA_VERSION:
+        raise BundleError(f"the bundle has schema {version}, this wise-edge reads {SCHEMA_VERSION}; export it again")
 
 
 def _build(cls: type[SpecT], data: Mapping[str, Any]) -> SpecT:
@@ -211,6 +225,12 @@ def _number(name: str, value: Any) -> float:
     return float(value)
 
 
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}")
+    return value
+
+
 def _tuple_of(read: Callable[[str, Any], Any]) -> Callable[[str, Any], tuple[Any, ...]]:
     return lambda name, values: tuple(read(name, value) for value in values)
 
@@ -219,6 +239,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "str": _typed(str),
     "int": _typed(int),
     "float": _number,
+    "float | None": lambda name, value: None if value is None else _number(name, value),
     "tuple[float, ...]": _tuple_of(_number),
     "tuple[str, ...]": _tuple_of(_typed(str)),
     "PromptSet": _typed(PromptSet),

@@ -44,14 +44,16 @@ def _print(manifest: Manifest, out: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from wise_edge.export.verify import describe_bound
+
     files = Table("artefact", "file", "weights", "kB", title=f"bundle {out}", title_justify="left")
     files.columns[3].justify = "right"
     for artefact in manifest.artefacts:
         cells = (artefact.role, artefact.path, artefact.precision or "-", f"{artefact.bytes / 1000:.0f}")
         files.add_row(*(Text(cell) for cell in cells))
-    checks = Table("compared with torch", "difference", "at most", title_justify="left")
+    checks = Table("compared with torch", "value", "bound", title_justify="left")
     for figure in manifest.verification:
-        checks.add_row(Text(figure.what), f"{figure.value:.1e}", f"{figure.tolerance:.0e}")
+        checks.add_row(Text(figure.what), f"{figure.value:.3g}", describe_bound(figure))
     console = Console()
     console.print(files)
     console.print(checks)
