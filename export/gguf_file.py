@@ -1,0 +1,124 @@
+"""Writing a GGUF file one tensor at a time, so that memory holds one tensor whatever the model's size.
+
+The layout (header, metadata, tensor table, then the data in the table's order) is the `gguf` package's:
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wise_edge.errors import UsageError
+from wise_edge.export.checkpoint_tensors import CheckpointTensors
+from wise_edge.export.progress import Progress
+from wise_edge.extras import require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FILE_TYPES = ("F32", "F16", "BF16")
+"""Types a file can be converted to; the others are made from one of these by llama.cpp's own quantiser."""
+_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a GGUF file.
+
+    Attributes:
+        name: its name in the file.
+        source: its name in the checkpoint.
+        type: one of `FILE_TYPES`.
+        pick: what part of the checkpoint's tensor it is; None for the whole.
+    """
+
+    name: str
+    source: str
+    type: str
+    pick: Callable[[Tensor], Tensor] | None = None
+
+    def read(self, tensors: CheckpointTensors) -> Tensor:
+        """Return the values, in the checkpoint's type."""
+        whole = tensors.read(self.source)
+        return whole if self.pick is None else self.pick(whole)
+
+    def shape(self, tensors: CheckpointTensors) -> tuple[int, ...]:
+        """Return the shape, outermost dimension first, without reading the values."""
+        torch = require("torch", "export")
+        whole = torch.empty(tensors.shape(self.source), device="meta")
+        return tuple((whole if self.pick is None else self.pick(whole)).shape)
+
+
+def write_gguf(
+    file: Path,
+    architecture: str,
+    describe: Callable[[Any], None],
+    entries: Sequence[Entry],
+    tensors: CheckpointTensors,
+    progress: Progress,
+) -> None:
+    """Write a GGUF file.
+
+    Args:
+        file: where; a temporary place, the caller renames it.
+        architecture: value of `general.architecture`.
+        describe: adds the metadata to the `gguf.GGUFWriter` that it is given.
+        entries: the tensors, in the file's order.
+        tensors: where their values are.
+        progress: told the share of the bytes written.
+
+    Raises:
+        UsageError: a tensor is no number somewhere, or is beyond the file's type; the line names it.
+    """
+    gguf = require("gguf", "export")
+    writer = gguf.GGUFWriter(file, architecture)
+    try:
+        describe(writer)
+        sizes = []
+        for entry in entries:
+            shape = entry.shape(tensors)
+            sizes.append(math.prod(shape) * _BYTES[entry.type])
+            kind = gguf.GGMLQuantizationType[entry.type]
+            writer.add_tensor_info(entry.name, shape, None, sizes[-1], raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        total, written = sum(sizes), 0
+        for entry, size in zip(entries, sizes, strict=True):
+            writer.write_tensor_data(_convert(entry, tensors))
+            written += size
+            progress(f"writing {file.name}", written / total)
+        writer.flush()
+        for stream in writer.fout:
+            os.fsync(stream.fileno())
+    finally:
+        if writer.fout is not None:
+            writer.close()
+
+
+def _convert(entry: Entry, tensors: CheckpointTensors) -> Any:
+    """Return the values as an array of the entry's type, BF16 as int16 of the same bits."""
+    torch = require("torch", "export")
+    kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    values = entry.read(tensors)
+    if not values.dtype.is_floating_point or values.element_size() < 2:
+        raise UsageError(
+            f"{tensors.folder}: {entry.source} is {values.dtype}; export a checkpoint that is not quantised"
+        )
+    converted = values.to(kinds[entry.type]).contiguous()
+    low, high = torch.aminmax(converted)
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        raise UsageError(_not_finite(entry, values, tensors.folder))
+    return (converted.view(torch.int16) if entry.type == "BF16" else converted).numpy()
+
+
+def _not_finite(entry: Entry, values: Tensor, folder: Path) -> str:
+    torch = require("torch", "export")
+    if torch.isfinite(values).all():
+        return f"{folder}: {entry.source} has values beyond {entry.type}; export it as BF16 or F32"
+    return f"{folder}: {entry.source} holds values that are no numbers; train or copy the checkpoint again"

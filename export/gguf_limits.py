@@ -1,0 +1,105 @@
+"""What llama.cpp takes for granted about Qwen-VL models, checked before a file is written.
+
+A GGUF file does not say these things, so a checkpoint that differs would load, run and be wrong. The places in
+llama.cpp (https://github.com/ggml-org/llama.cpp) are `tools/mtmd/clip.cpp`, `tools/mtmd/models/qwen2vl.cpp` and
+`qwen3vl.cpp`, `src/models/qwen2vl.cpp` and `qwen3vl.cpp`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wise_edge.errors import UsageError
+
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+_WINDOW_PX = 112
+_ACTIVATIONS = {"qwen2_vl": "quick_gelu", "qwen2_5_vl": "silu", "qwen3_vl": "gelu_pytorch_tanh"}
+
+_LARGEST_NORM_EPS = 1e-5
+"""llama.cpp does not read `rms_norm_eps` of Qwen2-VL and Qwen2.5-VL and computes with 0 (llama-cpp-python 0.3.36).
+Up to here that changed no answer of the embedded policy; the published models have 1e-6."""
+_LARGEST_LOST_ANGLE = 0.02  # radians, see `_lost_angle`
+_LONGEST_PROMPT = 4096  # positions
+
+
+def check_limits(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that llama.cpp would run wrong.
+
+    Args:
+        folder: the checkpoint, for the message.
+        config: transformers' config of it, as a dictionary with its defaults filled in.
+
+    Raises:
+        UsageError: names the entry of the config, its value and what llama.cpp assumes.
+    """
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        raise UsageError(
+            f"{folder}: model_type is {family!r}; GGUF export knows {', '.join(FAMILIES)}. '--target hf' writes the "
+            "merged checkpoint for another converter"
+        )
+    if config.get("quantization_config"):
+        raise UsageError(f"{folder}: its weights are quantised; export the checkpoint that they were made from")
+    checks = (*_text_checks(config), *_vision_checks(config))
+    for entry, found, assumed in checks:
+        if found != assumed:
+            raise UsageError(f"{folder}: {entry} is {found}; llama.cpp assumes {assumed} and would be wrong in silence")
+
+
+Check = tuple[str, Any, Any]
+"""Entry of the config, what it is, what llama.cpp assumes."""
+
+
+def _text_checks(config: Mapping[str, Any]) -> Iterator[Check]:
+    text = config["text_config"]
+    rope = text["rope_parameters"]
+    sections = list(rope.get("mrope_section", ()))
+    head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    yield "rope_type", "default" if rope["rope_type"] == "mrope" else rope["rope_type"], "default"
+    yield "the length of mrope_section", len(sections), 3
+    yield "the sum of mrope_section", sum(sections), head_dim // 2
+    yield "hidden_act", text["hidden_act"], "silu"
+    yield "use_sliding_window", bool(text.get("use_sliding_window")), False
+    if config["model_type"] != "qwen3_vl":
+        eps = text["rms_norm_eps"]
+        yield "rms_norm_eps", eps, eps if eps <= _LARGEST_NORM_EPS else 0
+        return
+    even = _lost_angle(sections, rope["rope_theta"]) <= _LARGEST_LOST_ANGLE
+    yield "mrope_interleaved", bool(rope.get("mrope_interleaved", True)), True
+    yield "mrope_section", sections, sections if even else f"even sections as {[head_dim // 6] * 3}"
+    yield "attention_bias", bool(text.get("attention_bias")), False
+    deeper = len(
+        config["vision_config"]["deepstack_visual_indexes"]
+    )  # the last layer drops tokens: adding to it aborts
+    yield "the number of layers", text["num_hidden_layers"], max(text["num_hidden_layers"], deeper + 1)
+
+
+def _lost_angle(sections: Sequence[int], theta: float) -> float:
+    """Return the largest rotary angle that llama.cpp leaves at 0 where transformers rotates by time, in radians.
+
+    Interleaved sections take channels in turn: time, row, column. Where rows or columns have used up theirs,
+    transformers goes on with time, llama.cpp does not turn these channels (`ggml_mrope_cache_init` in
+    `ggml/src/ggml-cpu/ops.cpp`). With the published [24, 20, 20] they are two that hardly turn.
+    """
+    lost = [index for index in range(sum(sections)) if index >= 3 * sections[index % 3]]
+    return max((_LONGEST_PROMPT * theta ** (-index / sum(sections)) for index in lost), default=0.0)
+
+
+def _vision_checks(config: Mapping[str, Any]) -> Iterator[Check]:
+    family, vision = config["model_type"], config["vision_config"]
+    rope = vision.get("rope_parameters") or {}
+    yield "vision_config.hidden_act", vision["hidden_act"], _ACTIVATIONS[family]
+    yield "vision_config.temporal_patch_size", vision["temporal_patch_size"], 2
+    yield "vision_config.spatial_merge_size", vision["spatial_merge_size"], 2
+    yield "vision_config.in_channels", vision["in_channels"], 3
+    yield "vision_config.rope_theta", rope.get("rope_theta", 10000.0), 10000.0
+    if family == "qwen2_5_vl":
+        full = list(vision["fullatt_block_indexes"])
+        period = full[0] + 1 if full else vision["depth"] + 1
+        yield "vision_config.window_size", vision["window_size"], _WINDOW_PX
+        yield "vision_config.fullatt_block_indexes", full, list(range(period - 1, vision["depth"], period))
+    if family == "qwen3_vl":
+        positions = vision["num_position_embeddings"]
+        yield "vision_config.num_position_embeddings", positions, round(positions**0.5) ** 2

@@ -1,0 +1,90 @@
+"""A Qwen-VL policy as two GGUF files for llama.cpp: language model and vision tower."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from wise_edge.errors import UsageError
+from wise_edge.export import gguf_text, gguf_vision
+from wise_edge.export.checkpoint_tensors import CheckpointTensors
+from wise_edge.export.gguf_file import write_gguf
+from wise_edge.export.gguf_limits import check_limits
+from wise_edge.export.progress import Progress
+from wise_edge.extras import require
+
+
+class PolicyGguf:
+    """Converts one checkpoint.
+
+    Args:
+        folder: Hugging Face folder of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL model (dense), adapters merged.
+
+    Raises:
+        UsageError: the folder is incomplete, or holds what llama.cpp cannot run or would run wrong.
+        MissingExtraError: gguf, transformers, torch or safetensors is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._config = read_config(folder)
+        check_limits(folder, self._config)
+        self._tensors = CheckpointTensors(folder)
+
+    @property
+    def family(self) -> str:
+        """transformers' name of the architecture."""
+        return str(self._config["model_type"])
+
+    @property
+    def lossless_type(self) -> str:
+        """The smallest type that holds the stored matrices exactly: "F16", "BF16" or "F32"."""
+        torch = require("torch", "export")
+        largest = max(self._tensors, key=lambda name: len(self._tensors.shape(name)))
+        kinds = {torch.float16: "F16", torch.bfloat16: "BF16"}
+        return kinds.get(self._tensors.read(largest).dtype, "F32")
+
+    def write_text(self, file: Path, file_type: str, progress: Progress) -> None:
+        """Write the language model and the vocabulary, matrices of type F32, F16 or BF16.
+
+        Raises:
+            UsageError: a tensor is missing, unknown, no number or beyond the type.
+        """
+        entries = gguf_text.text_entries(self._config, self._tensors, file_type)
+        describe = partial(gguf_text.describe_text, config=self._config, folder=self._folder, file_type=file_type)
+        write_gguf(file, gguf_text.ARCHITECTURES[self.family], describe, entries, self._tensors, progress)
+
+    def write_vision(self, file: Path, file_type: str, progress: Progress) -> None:
+        """Write the vision tower, as `write_text`."""
+        entries = gguf_vision.vision_entries(self._config, self._tensors, file_type)
+        processor = _read_processor(self._folder)
+        describe = partial(gguf_vision.describe_vision, config=self._config, processor=processor, file_type=file_type)
+        write_gguf(file, gguf_vision.ARCHITECTURE, describe, entries, self._tensors, progress)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return transformers' config of a folder with its defaults filled in, whatever layout the file has.
+
+    Raises:
+        UsageError: there is none, or transformers does not know it.
+    """
+    transformers = require("transformers", "export")
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{folder / 'config.json'} cannot be read: {str(error).splitlines()[0]}") from error
+    filled: dict[str, Any] = config.to_dict()
+    return filled
+
+
+def _read_processor(folder: Path) -> Mapping[str, Any]:
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        file = folder / name
+        if file.is_file():
+            data = json.loads(file.read_text(encoding="utf-8"))
+            processor: Mapping[str, Any] = data.get("image_processor", data)
+            return processor
+    raise UsageError(f"{folder / 'preprocessor_config.json'} is missing; copy the whole checkpoint")

@@ -1,0 +1,123 @@
+"""llama.cpp gives transformers' logits for the same picture, and says what is wrong where it cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from tiny_qwen import FAMILIES, GRID, make_qwen, save_qwen
+
+from wise_edge import llama
+from wise_edge.errors import DeviceError, WiseEdgeError
+from wise_edge.export.policy_gguf import PolicyGguf
+from wise_edge.llama import LlamaModel, LlamaPicture
+from wise_edge.qwen_image import IMAGE_MEAN, IMAGE_STD, patchify
+
+STEPS = 96
+TOLERANCE = 2e-3
+"""Largest difference of logits that reach 3 to 4."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model in torch and in llama.cpp, a picture, and tokens before and behind it."""
+
+    reference: Any
+    model: LlamaModel
+    image: npt.NDArray[np.uint8]
+    before: list[int]
+    behind: list[int]
+
+    def expected(self) -> npt.NDArray[np.float32]:
+        """Return transformers' logits behind the picture, [tokens, vocabulary]."""
+        config = self.reference.config
+        picture = [config.image_token_id] * (GRID // 2) ** 2
+        ids = torch.tensor([[*self.before, *picture, *self.behind]])
+        patches = patchify(self.image, config.vision_config.patch_size, 2, 2, IMAGE_MEAN, IMAGE_STD)
+        with torch.no_grad():
+            logits = self.reference(
+                input_ids=ids,
+                pixel_values=torch.from_numpy(patches),
+                image_grid_thw=torch.tensor([[1, GRID, GRID]]),
+                mm_token_type_ids=(ids == config.image_token_id).int(),
+            ).logits
+        return logits[0, -len(self.behind) :].numpy()
+
+    def prefill(self, picture: LlamaPicture) -> int:
+        self.model.truncate(0)
+        self.model.append(self.before, 0)
+        return self.model.append_picture(picture, len(self.before))
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    root = tmp_path_factory.mktemp("llama")
+    reference = make_qwen(request.param)
+    policy = PolicyGguf(save_qwen(reference, root / "policy"))
+    policy.write_text(root / "text.gguf", "F32", lambda *_: None)
+    policy.write_vision(root / "vision.gguf", "F32", lambda *_: None)
+    rng = np.random.default_rng(0)
+    side = GRID * reference.config.vision_config.patch_size
+    image = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+    config = reference.config
+    before = [*rng.integers(0, 250, 10).tolist(), config.vision_start_token_id]
+    behind = [config.vision_end_token_id, *rng.integers(0, 250, STEPS - 1).tolist()]
+    model = LlamaModel(root / "text.gguf", root / "vision.gguf", 512, threads=1, exact=True)
+    return Case(reference, model, image, before, behind)
+
+
+def test_teacher_forced_logits_are_those_of_transformers(case: Case) -> None:
+    position = case.prefill(case.model.encode(case.image))
+
+    logits = case.model.append(case.behind, position, every=True)
+
+    expected = case.expected()
+    assert np.abs(logits - expected).max() <= TOLERANCE
+    assert (logits.argmax(1) == expected.argmax(1)).all()
+    assert np.abs(expected).max() > 3  # or the tolerance would say little
+
+
+def test_one_token_at_a_time_and_a_second_query_give_the_same(case: Case) -> None:
+    start = case.prefill(case.model.encode(case.image))
+    together = case.model.append(case.behind, start, every=True)
+
+    case.model.truncate(start)
+    single = [case.model.append([token], start + step)[0] for step, token in enumerate(case.behind)]
+
+    np.testing.assert_allclose(np.stack(single), together, atol=1e-4)
+
+
+def test_a_mistaken_rotary_embedding_would_be_seen(case: Case) -> None:
+    rotary = case.reference.model.language_model.rotary_emb
+    right = case.expected()
+    rotary.inv_freq *= 0.99
+    wrong = case.expected()
+    rotary.inv_freq /= 0.99
+
+    assert np.abs(wrong - right).max() > 10 * TOLERANCE
+
+
+def test_another_version_is_refused_with_the_line_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama, "version", lambda _: "0.2.0")
+
+    with pytest.raises(DeviceError, match=r"pip install llama-cpp-python==0\.3\.36"):
+        llama.require_llama()
+
+
+def test_a_build_without_a_gpu_says_how_to_build_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(llama.require_llama(), "llama_supports_gpu_offload", lambda: False)
+
+    with pytest.raises(DeviceError, match="CMAKE_ARGS=-DGGML_CUDA=on"):
+        LlamaModel(tmp_path / "text.gguf", tmp_path / "vision.gguf", 64, gpu=True)
+
+
+def test_a_file_that_is_none_gives_the_reason_of_llama_cpp(tmp_path: Path) -> None:
+    (tmp_path / "text.gguf").write_bytes(b"no model")
+
+    with pytest.raises(WiseEdgeError, match=r"cannot load .*text\.gguf: .*magic"):
+        LlamaModel(tmp_path / "text.gguf", tmp_path / "vision.gguf", 64)

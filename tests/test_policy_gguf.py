@@ -1,0 +1,180 @@
+"""GGUF files equal those of llama.cpp's own converter, and what llama.cpp would run wrong is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from gguf_golden import GOLDEN, PARTS, TYPES, digest
+from tiny_qwen import FAMILIES, make_qwen, save_qwen
+
+from wise_edge.errors import UsageError
+from wise_edge.export.policy_gguf import PolicyGguf
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One checkpoint a family, float32."""
+    root = tmp_path_factory.mktemp("qwen")
+    return {family: save_qwen(make_qwen(family), root / family) for family in FAMILIES}
+
+
+def write(folder: Path, part: str, kind: str, out: Path) -> Path:
+    policy = PolicyGguf(folder)
+    (policy.write_text if part == "text" else policy.write_vision)(out, kind, lambda *_: None)
+    return out
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_files_are_those_of_the_official_converter(
+    folders: dict[str, Path], tmp_path: Path, family: str, kind: str, part: str
+) -> None:
+    ours = digest(write(folders[family], part, kind, tmp_path / "ours.gguf"))
+
+    official = json.loads(GOLDEN.read_text())[f"{family} {kind} {part}"]
+    assert ours["tensors"] == official["tensors"]
+    assert ours["metadata"] == official["metadata"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_older_layouts_and_shards_give_the_same_file(folders: dict[str, Path], tmp_path: Path, family: str) -> None:
+    """Flat configs and weights without `language_model.`, in several files, as transformers 4.49 wrote them."""
+    old = tmp_path / "old"
+    shutil.copytree(folders[family], old)
+    config = json.loads((old / "config.json").read_text())
+    if family != "qwen3_vl":  # that one was nested from the beginning
+        text = config.pop("text_config")
+        rope = text.pop("rope_parameters")
+        config |= text | {
+            "model_type": family,
+            "rope_theta": rope["rope_theta"],
+            "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
+        }
+        (old / "config.json").write_text(json.dumps(config))
+    split_weights(old, lambda name: name.replace("model.visual.", "visual.").replace("model.language_model.", "model."))
+
+    for part in PARTS:
+        expected = digest(write(folders[family], part, "F16", tmp_path / "new.gguf"))
+        found = digest(write(old, part, "F16", tmp_path / "old.gguf"))
+        assert sorted(found["tensors"]) == sorted(expected["tensors"])
+
+
+def split_weights(folder: Path, rename: Callable[[str], str]) -> None:
+    """Replace the single file by two shards with an index."""
+    file = folder / "model.safetensors"
+    weights = {rename(name): tensor for name, tensor in safetensors.torch.load_file(file).items()}
+    file.unlink()
+    names = list(weights)
+    shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for shard, part in shards.items():
+        safetensors.torch.save_file({name: weights[name] for name in part}, folder / shard)
+    index = {"weight_map": {name: shard for shard, part in shards.items() for name in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_a_tied_head_is_left_out(tmp_path: Path) -> None:
+    folder = save_qwen(make_qwen("qwen2_5_vl", tied=True), tmp_path / "tied")
+
+    names = [tensor[0] for tensor in digest(write(folder, "text", "F16", tmp_path / "t.gguf"))["tensors"]]
+
+    assert "token_embd.weight" in names
+    assert "output.weight" not in names
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(torch.float16, "F16"), (torch.bfloat16, "BF16"), (torch.float32, "F32")])
+def test_the_lossless_type_is_the_stored_one(tmp_path: Path, dtype: torch.dtype, kind: str) -> None:
+    folder = save_qwen(make_qwen("qwen2_vl"), tmp_path / "policy", dtype)
+
+    assert PolicyGguf(folder).lossless_type == kind
+
+
+def lose_a_shard(folder: Path) -> None:
+    split_weights(folder, str)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+
+
+def edit_config(folder: Path, part: str, **entries: Any) -> None:
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    (config[part] if part else config).update(entries)
+    file.write_text(json.dumps(config))
+
+
+def rope(family: str, **entries: Any) -> dict[str, Any]:
+    return {"rope_parameters": dict(make_qwen(family).config.text_config.rope_parameters) | entries}
+
+
+LIMITS: dict[str, tuple[str, str, dict[str, Any], str]] = {
+    "window": ("qwen2_5_vl", "vision_config", {"window_size": 56}, r"window_size is 56; .* assumes 112"),
+    "attention": ("qwen2_5_vl", "vision_config", {"fullatt_block_indexes": [0, 3]}, r"\[0, 3\]; .* \[0, 1, 2, 3\]"),
+    "attention-short": ("qwen2_5_vl", "vision_config", {"fullatt_block_indexes": [1]}, r"\[1\]; .* \[1, 3\]"),
+    "sections": ("qwen2_vl", "text_config", rope("qwen2_vl", mrope_section=[2, 2, 2]), "sum of mrope_section is 6"),
+    "uneven": ("qwen3_vl", "text_config", rope("qwen3_vl", mrope_section=[6, 3, 3]), r"\[6, 3, 3\]; .* \[4, 4, 4\]"),
+    "yarn": ("qwen2_vl", "text_config", rope("qwen2_vl", rope_type="linear", factor=2.0), "rope_type is linear"),
+    "eps": ("qwen2_5_vl", "text_config", {"rms_norm_eps": 1e-3}, "rms_norm_eps is 0.001"),
+    "window-text": ("qwen2_vl", "text_config", {"use_sliding_window": True}, "use_sliding_window is True"),
+    "activation": ("qwen3_vl", "vision_config", {"hidden_act": "relu"}, "hidden_act is relu"),
+    "deepstack": ("qwen3_vl", "vision_config", {"deepstack_visual_indexes": [0, 1, 2]}, "number of layers is 3"),
+    "merge": ("qwen2_vl", "vision_config", {"spatial_merge_size": 4}, "spatial_merge_size is 4"),
+    "quantised": ("qwen2_vl", "", {"quantization_config": {"quant_method": "gptq"}}, "weights are quantised"),
+    "family": ("qwen2_vl", "", {"model_type": "llava"}, "GGUF export knows qwen2_vl, qwen2_5_vl, qwen3_vl"),
+}
+
+
+@pytest.mark.parametrize("case", LIMITS)
+def test_what_llama_cpp_would_run_wrong_is_refused(folders: dict[str, Path], tmp_path: Path, case: str) -> None:
+    family, part, entries, words = LIMITS[case]
+    folder = tmp_path / "policy"
+    shutil.copytree(folders[family], folder)
+    edit_config(folder, part, **entries)
+
+    with pytest.raises(UsageError, match=words):
+        PolicyGguf(folder)
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    file = folder / "model.safetensors"
+    weights = safetensors.torch.load_file(file)
+    change(weights)
+    safetensors.torch.save_file(weights, file)
+
+
+def set_value(weights: dict[str, torch.Tensor], ending: str, value: float) -> None:
+    weights[next(name for name in weights if name.endswith(ending))].view(-1)[3] = value
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "nan": (lambda f: edit_weights(f, lambda w: set_value(w, "1.mlp.up_proj.weight", float("nan"))), "no numbers"),
+    "beyond": (lambda f: edit_weights(f, lambda w: set_value(w, "1.mlp.up_proj.weight", 1e6)), "beyond F16"),
+    "strange": (lambda f: edit_weights(f, lambda w: w.update({"model.extra.weight": torch.ones(2)})), "no place"),
+    "no-head": (lambda f: edit_weights(f, lambda w: w.__delitem__("lm_head.weight")), "lacks the weight lm_head"),
+    "integers": (
+        lambda f: edit_weights(f, lambda w: w.update({"lm_head.weight": torch.ones(4, 4, dtype=torch.int8)})),
+        "int8",
+    ),
+    "cut": (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 8), "cannot be read"),
+    "no-weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors is missing"),
+    "shard": (lose_a_shard, r"model-00002-of-00002\.safetensors is missing"),
+    "tokenizer": (lambda f: edit_config(f, "text_config", vocab_size=200), "they do not belong together"),
+    "no-config": (lambda f: (f / "config.json").unlink(), r"config\.json cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_checkpoint_is_one_line(folders: dict[str, Path], tmp_path: Path, case: str) -> None:
+    damage, words = DAMAGE[case]
+    folder = tmp_path / "policy"
+    shutil.copytree(folders["qwen2_5_vl"], folder)
+    damage(folder)
+
+    with pytest.raises(UsageError, match=words) as caught:
+        write(folder, "text", "F16", tmp_path / "text.gguf")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,280 @@
+"""A Qwen-VL policy on llama.cpp, through the low-level interface of llama-cpp-python.
+
+llama.cpp resizes and pads pictures in its own way, which gives other logits than training did. So pictures come here in
+their final size, and its limits on image tokens are opened wide enough that it leaves them alone. Prompts come as
+tokens of the policy's own tokenizer; llama.cpp's is not asked.
+
+The structures of the interface mirror C structures that change between versions, so a version that was not tried is
+refused.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.errors import DeviceError, WiseEdgeError
+from wise_edge.extras import require
+
+TESTED_VERSIONS = ("0.3.36",)
+_LEAST_IMAGE_TOKENS, _MOST_IMAGE_TOKENS = 4, 1 << 16
+_ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
+
+
+def require_llama() -> ModuleType:
+    """Import `llama_cpp.llama_cpp`, with its log silenced.
+
+    Raises:
+        MissingExtraError: llama-cpp-python is not installed.
+        DeviceError: its version was not tried; another layout of the structures would crash.
+    """
+    require("llama_cpp", "llama")
+    installed = version("llama-cpp-python")
+    if installed not in TESTED_VERSIONS:
+        raise DeviceError(
+            f"llama-cpp-python {installed} was not tried with this wise-edge; run: "
+            f"pip install llama-cpp-python=={TESTED_VERSIONS[-1]}"
+        )
+    low_level = require("llama_cpp.llama_cpp", "llama")
+    _LOG.install(low_level)
+    return low_level
+
+
+class _Log:
+    """Keeps llama.cpp quiet, and its first error since the last message for our own."""
+
+    def __init__(self) -> None:
+        self._callback: Any = None
+        self._error = ""
+
+    def install(self, low_level: ModuleType) -> None:
+        if self._callback is None:
+            self._callback = low_level.llama_log_callback(self._receive)  # kept: C holds no reference
+            low_level.llama_log_set(self._callback, ctypes.c_void_p(0))
+            mtmd = require("llama_cpp.mtmd_cpp", "llama")
+            mtmd.mtmd_log_set(self._callback, ctypes.c_void_p(0))
+            mtmd.mtmd_helper_log_set(self._callback, ctypes.c_void_p(0))
+
+    def _receive(self, level: int, text: bytes, _: Any) -> None:
+        if level == _ERROR_LEVEL and not self._error:
+            self._error = text.decode("utf-8", "replace").strip()
+
+    def explain(self, what: str) -> str:
+        error, self._error = self._error, ""
+        return f"{what}: {error or 'llama.cpp gives no reason'}"
+
+
+_LOG = _Log()
+
+
+def explain_failure(what: str) -> str:
+    """Return a message that ends in llama.cpp's own reason, and forget the reason."""
+    return _LOG.explain(what)
+
+
+class LlamaPicture:
+    """A picture as llama.cpp holds it between queries.
+
+    Attributes:
+        embeddings: float32 [image tokens, width]; Qwen3-VL's are wider than its language model by the deeper layers'.
+    """
+
+    def __init__(self, mtmd: ModuleType, chunk: int, embeddings: npt.NDArray[np.float32]) -> None:
+        self.chunk = chunk
+        self.embeddings = embeddings
+        weakref.finalize(self, mtmd.mtmd_input_chunk_free, chunk)
+
+
+class LlamaModel:
+    """A language model and its vision tower with one sequence of keys and values.
+
+    Args:
+        text: GGUF file of the language model.
+        vision: GGUF file of the vision tower (mmproj).
+        context: longest sequence in tokens.
+        threads: CPU threads; None leaves it to llama.cpp.
+        gpu: put all layers on the GPU.
+        exact: keep keys and values in float32 and attend without fused kernels, to compare with torch.
+
+    Raises:
+        MissingExtraError: llama-cpp-python is not installed.
+        DeviceError: its version was not tried, or a GPU is asked for and its build has none.
+        WiseEdgeError: a file cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        text: Path,
+        vision: Path,
+        context: int,
+        *,
+        threads: int | None = None,
+        gpu: bool = False,
+        exact: bool = False,
+    ) -> None:
+        self._finalizers: list[weakref.finalize[Any, LlamaModel]] = []
+        self._llama = require_llama()
+        self._mtmd = require("llama_cpp.mtmd_cpp", "llama")
+        if gpu and not self._llama.llama_supports_gpu_offload():
+            raise DeviceError(
+                "this llama-cpp-python was built for the CPU; run: CMAKE_ARGS=-DGGML_CUDA=on FORCE_CMAKE=1 "
+                f"pip install --no-cache-dir --force-reinstall llama-cpp-python=={TESTED_VERSIONS[-1]}"
+            )
+        self._context = context
+        self._open_text(text, threads, gpu, exact)
+        self._open_vision(vision, threads, gpu, exact)
+
+    def _open_text(self, file: Path, threads: int | None, gpu: bool, exact: bool) -> None:
+        llama = self._llama
+        llama.llama_backend_init()
+        model_params = llama.llama_model_default_params()
+        model_params.n_gpu_layers = -1 if gpu else 0
+        model = llama.llama_model_load_from_file(str(file).encode(), model_params)
+        if not model:
+            raise WiseEdgeError(explain_failure(f"llama.cpp cannot load {file}"))
+        self._finalizers.append(weakref.finalize(self, llama.llama_model_free, model))
+        self._model = model
+        params = llama.llama_context_default_params()
+        params.n_ctx = params.n_batch = params.n_ubatch = self._context
+        if threads is not None:
+            params.n_threads = params.n_threads_batch = threads
+        if exact:
+            params.type_k = params.type_v = 0  # GGML_TYPE_F32
+            params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        context = llama.llama_init_from_model(model, params)
+        if not context:
+            raise WiseEdgeError(explain_failure(f"llama.cpp cannot hold {self._context} tokens of {file}"))
+        self._finalizers.append(weakref.finalize(self, llama.llama_free, context))
+        self._sequence = context
+        self._vocabulary = int(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))
+        self._width = int(llama.llama_model_n_embd_inp(model))
+
+    def _open_vision(self, file: Path, threads: int | None, gpu: bool, exact: bool) -> None:
+        mtmd = self._mtmd
+        params = mtmd.mtmd_context_params_default()
+        params.use_gpu = gpu
+        params.print_timings = params.warmup = False
+        params.image_min_tokens, params.image_max_tokens = _LEAST_IMAGE_TOKENS, _MOST_IMAGE_TOKENS
+        if threads is not None:
+            params.n_threads = threads
+        if exact:
+            params.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        context = mtmd.mtmd_init_from_file(str(file).encode(), self._model, params)
+        if not context:
+            raise WiseEdgeError(explain_failure(f"llama.cpp cannot load {file}"))
+        self._finalizers.append(weakref.finalize(self, mtmd.mtmd_free, context))
+        self._tower = context
+
+    def close(self) -> None:
+        """Give the memory back; nothing can be run afterwards."""
+        while self._finalizers:
+            self._finalizers.pop()()  # the last made first: they rest on one another
+
+    def encode(self, image: npt.NDArray[np.uint8]) -> LlamaPicture:
+        """Run the vision tower.
+
+        Args:
+            image: HWC uint8 RGB in its final size, sides multiples of a merged patch.
+
+        Raises:
+            WiseEdgeError: llama.cpp failed.
+        """
+        chunk = self._image_chunk(image)
+        picture = LlamaPicture(self._mtmd, chunk, np.empty((0, self._width), np.float32))
+        if self._mtmd.mtmd_encode_chunk(self._tower, chunk):
+            raise WiseEdgeError(explain_failure("llama.cpp's vision tower failed"))
+        count = int(self._mtmd.mtmd_input_chunk_get_n_tokens(chunk))
+        output = self._mtmd.mtmd_get_output_embd(self._tower)
+        picture.embeddings = np.ctypeslib.as_array(output, (count, self._width)).copy()
+        return picture
+
+    def _image_chunk(self, image: npt.NDArray[np.uint8]) -> int:
+        """Return llama.cpp's own description of a picture, a pointer that the caller frees."""
+        mtmd, vision = self._mtmd, self._tower
+        height, width, _ = image.shape
+        pixels = np.ascontiguousarray(image)
+        bitmap = mtmd.mtmd_bitmap_init(width, height, pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)))
+        chunks = mtmd.mtmd_input_chunks_init()
+        marker = mtmd.mtmd_default_marker()
+        text = mtmd.mtmd_input_text(marker, len(marker), add_special=False, parse_special=True)
+        try:
+            bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
+            if mtmd.mtmd_tokenize(vision, chunks, ctypes.byref(text), bitmaps, 1):
+                raise WiseEdgeError(explain_failure("llama.cpp cannot prepare the picture"))
+            for index in range(mtmd.mtmd_input_chunks_size(chunks)):
+                chunk = mtmd.mtmd_input_chunks_get(chunks, index)
+                if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE:
+                    return int(mtmd.mtmd_input_chunk_copy(chunk))
+            raise WiseEdgeError(explain_failure("llama.cpp sees no picture"))
+        finally:
+            mtmd.mtmd_input_chunks_free(chunks)
+            mtmd.mtmd_bitmap_free(bitmap)
+
+    def append_picture(self, picture: LlamaPicture, position: int) -> int:
+        """Run the language model over a picture's embeddings.
+
+        Args:
+            picture: from `encode`.
+            position: of its first token.
+
+        Returns:
+            The position behind it: M-RoPE counts a picture by its longer side, not by its tokens.
+        """
+        following = self._llama.llama_pos(0)
+        failed = self._mtmd.mtmd_helper_decode_image_chunk(
+            self._tower,
+            self._sequence,
+            picture.chunk,
+            picture.embeddings.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+            position,
+            0,
+            self._context,
+            ctypes.byref(following),
+            self._mtmd.mtmd_helper_post_decode_callback(),
+            None,
+        )
+        if failed:
+            raise WiseEdgeError(explain_failure("llama.cpp failed on the picture"))
+        return int(following.value)
+
+    def append(self, tokens: Sequence[int], position: int, *, every: bool = False) -> npt.NDArray[np.float32]:
+        """Run the language model over tokens behind those that it holds.
+
+        Args:
+            tokens: at least one.
+            position: of the first.
+            every: return the logits of every token, not only the last one's.
+
+        Returns:
+            float32 [tokens or 1, vocabulary], a copy.
+        """
+        count = len(tokens)
+        integers = ctypes.c_int32 * count
+        sequence = ctypes.pointer(ctypes.c_int32(0))
+        wanted = np.full(count, every, np.int8)
+        wanted[-1] = 1
+        batch = self._llama.llama_batch(
+            n_tokens=count,
+            token=integers(*tokens),
+            pos=integers(*range(position, position + count)),
+            n_seq_id=integers(*[1] * count),
+            seq_id=(ctypes.POINTER(ctypes.c_int32) * count)(*[sequence] * count),
+            logits=(ctypes.c_int8 * count)(*wanted),
+        )
+        context = self._sequence
+        if self._llama.llama_decode(context, batch):
+            raise WiseEdgeError(explain_failure("llama.cpp failed on the prompt"))
+        rows = [self._llama.llama_get_logits_ith(context, index) for index in np.flatnonzero(wanted)]
+        return np.stack([np.ctypeslib.as_array(row, (self._vocabulary,)) for row in rows])
+
+    def truncate(self, position: int) -> None:
+        """Forget everything from a position on."""
+        self._llama.llama_memory_seq_rm(self._llama.llama_get_memory(self._sequence), 0, position, -1)
