@@ -12,11 +12,18 @@ from dataclasses import dataclass
 from wise_edge.errors import DeviceError, MissingExtraError, UsageError
 from wise_edge.manifest import Manifest
 
-BACKENDS = ("onnx-cuda", "onnx", "torch")
+BACKENDS = {
+    "policy": ("onnx-cuda", "llama-gpu", "onnx", "llama", "torch"),
+    "mask": ("onnx-cuda", "onnx", "torch"),
+}
+"""The backends of each part, the one to try first in front."""
 ROLES = {
     "policy": ("policy.vision", "policy.decoder", "policy.embedding", "policy.tokenizer"),
     "mask": ("sam.encoder", "sam.decoder"),
 }
+"""What ONNX Runtime needs of a bundle."""
+LLAMA_ROLES = ("policy.gguf", "policy.mmproj", "policy.tokenizer")
+"""What llama.cpp needs of a bundle."""
 CHECKPOINTS = {"policy": "policy", "mask": "sam"}
 """For each part, the entry of the manifest's provenance that names its checkpoint."""
 
@@ -30,10 +37,12 @@ class Device:
     Attributes:
         packages: import names of the optional packages that are installed.
         providers: ONNX Runtime's execution providers, empty without onnxruntime.
+        llama_gpu: whether llama-cpp-python was built for a GPU.
     """
 
     packages: Collection[str]
     providers: Collection[str]
+    llama_gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,28 +72,33 @@ def list_candidates(manifest: Manifest, device: Device, part: str, wish: str) ->
     """
     if wish == "auto":
         return _all_candidates(manifest, device, part)
-    if wish not in BACKENDS:
-        raise UsageError(f"unknown {part} backend '{wish}'; choose one of auto, {', '.join(BACKENDS)}")
+    if wish not in BACKENDS[part]:
+        raise UsageError(f"unknown {part} backend '{wish}'; choose one of auto, {', '.join(BACKENDS[part])}")
     _CHECKS[wish](manifest, device, part)
     return (Candidate(wish, "asked for by name"),)
 
 
 def _all_candidates(manifest: Manifest, device: Device, part: str) -> tuple[Candidate, ...]:
     found = []
-    for backend in BACKENDS:
+    for backend in BACKENDS[part]:
         try:
             _CHECKS[backend](manifest, device, part)
         except (DeviceError, MissingExtraError):
             continue
         found.append(Candidate(backend, _REASONS[backend]))
-    if not found:
-        _check_onnx(manifest, device, part)  # raises what the user should mend
+    if not found:  # let the first that the bundle has files for say what the user should mend
+        has_gguf = part == "policy" and not _missing(manifest, LLAMA_ROLES) and _missing(manifest, ROLES[part])
+        _CHECKS["llama" if has_gguf else "onnx"](manifest, device, part)
     return tuple(found)
 
 
+def _missing(manifest: Manifest, roles: Collection[str]) -> list[str]:
+    present = {artefact.role for artefact in manifest.artefacts}
+    return [role for role in roles if role not in present]
+
+
 def _check_onnx(manifest: Manifest, device: Device, part: str) -> None:
-    formats = {artefact.role: artefact.format for artefact in manifest.artefacts}
-    if missing := [role for role in ROLES[part] if role not in formats]:
+    if missing := _missing(manifest, ROLES[part]):
         raise DeviceError(f"the bundle has no {missing[0]} for ONNX Runtime; export it with --target onnx")
     if "onnxruntime" not in device.packages:
         raise MissingExtraError("onnxruntime", "onnx")
@@ -94,6 +108,19 @@ def _check_onnx_cuda(manifest: Manifest, device: Device, part: str) -> None:
     _check_onnx(manifest, device, part)
     if CUDA_PROVIDER not in device.providers:
         raise DeviceError("this onnxruntime has no CUDA; run: pip install 'wise-edge[gpu]'")
+
+
+def _check_llama(manifest: Manifest, device: Device, _: str) -> None:
+    if missing := _missing(manifest, LLAMA_ROLES):
+        raise DeviceError(f"the bundle has no {missing[0]} for llama.cpp; export it with --target gguf")
+    if "llama_cpp" not in device.packages:
+        raise MissingExtraError("llama_cpp", "llama")
+
+
+def _check_llama_gpu(manifest: Manifest, device: Device, part: str) -> None:
+    _check_llama(manifest, device, part)
+    if not device.llama_gpu:
+        raise DeviceError("this llama-cpp-python was built for the CPU; build it with CMAKE_ARGS=-DGGML_CUDA=on")
 
 
 def _check_torch(manifest: Manifest, device: Device, part: str) -> None:
@@ -107,10 +134,14 @@ def _check_torch(manifest: Manifest, device: Device, part: str) -> None:
 _CHECKS: dict[str, Callable[[Manifest, Device, str], None]] = {
     "onnx-cuda": _check_onnx_cuda,
     "onnx": _check_onnx,
+    "llama-gpu": _check_llama_gpu,
+    "llama": _check_llama,
     "torch": _check_torch,
 }
 _REASONS = {
     "onnx-cuda": "ONNX Runtime with CUDA is installed",
     "onnx": "ONNX Runtime runs the bundle's graphs on the CPU",
+    "llama-gpu": "llama.cpp is built for a GPU",
+    "llama": "llama.cpp runs the bundle's GGUF files on the CPU",
     "torch": "nothing else can run it; torch runs the checkpoint that the bundle was made from",
 }

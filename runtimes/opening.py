@@ -10,13 +10,16 @@ from typing import Any, TypeVar
 from wise_edge.bundle import Bundle, resolve_checkpoint
 from wise_edge.errors import DeviceError
 from wise_edge.extras import require
+from wise_edge.llama import offloads_to_gpu
+from wise_edge.manifest import Manifest
 from wise_edge.runtimes.base import BackendChoice, MaskBackend, PolicyBackend
-from wise_edge.runtimes.dispatch import CHECKPOINTS, Candidate, Device, list_candidates
+from wise_edge.runtimes.dispatch import CHECKPOINTS, LLAMA_ROLES, Candidate, Device, list_candidates
 from wise_edge.runtimes.graph import CPU, CUDA, OnnxGraph
 from wise_edge.runtimes.graph_mask import GraphMask
 from wise_edge.runtimes.graph_policy import GraphPolicy
+from wise_edge.runtimes.llama_policy import LlamaPolicy
 
-_PACKAGES = ("onnxruntime", "torch", "transformers", "segment_anything")
+_PACKAGES = ("onnxruntime", "llama_cpp", "torch", "transformers", "segment_anything")
 _PROVIDERS = {"onnx": CPU, "onnx-cuda": CUDA}
 
 BackendT = TypeVar("BackendT")
@@ -36,7 +39,7 @@ def open_backends(
     Raises:
         UsageError, MissingExtraError, DeviceError: as `list_candidates`, or no candidate started.
     """
-    device = find_device()
+    device = find_device(bundle.manifest)
     policies = list_candidates(bundle.manifest, device, "policy", policy_wish)
     masks = list_candidates(bundle.manifest, device, "mask", mask_wish)
     policy, policy_choice = _open_first(policies, lambda backend: _open_policy(bundle, backend, threads))
@@ -44,12 +47,15 @@ def open_backends(
     return policy, mask, {"policy": policy_choice, "mask": mask_choice}
 
 
-def find_device() -> Device:
-    """Find out which optional packages are installed and what ONNX Runtime was built with."""
+def find_device(manifest: Manifest) -> Device:
+    """Find out which optional packages are installed and what they were built for.
+
+    llama.cpp takes half a second to import and is asked only where a bundle has files for it.
+    """
     packages = frozenset(package for package in _PACKAGES if find_spec(package) is not None)
-    if "onnxruntime" not in packages:
-        return Device(packages, ())
-    return Device(packages, tuple(require("onnxruntime", "onnx").get_available_providers()))
+    providers = require("onnxruntime", "onnx").get_available_providers() if "onnxruntime" in packages else ()
+    has_gguf = any(artefact.format == "gguf" for artefact in manifest.artefacts)
+    return Device(packages, tuple(providers), has_gguf and "llama_cpp" in packages and offloads_to_gpu())
 
 
 def _open_first(candidates: tuple[Candidate, ...], opener: Callable[[str], BackendT]) -> tuple[BackendT, BackendChoice]:
@@ -69,6 +75,10 @@ def _open_policy(bundle: Bundle, backend: str, threads: int | None) -> PolicyBac
         from wise_edge.runtimes.torch_policy import TorchPolicy
 
         return TorchPolicy(_checkpoint(bundle, "policy"))
+    if backend in ("llama", "llama-gpu"):
+        text, vision, tokenizer = (bundle.file(role) for role in LLAMA_ROLES)
+        gpu = backend == "llama-gpu"
+        return LlamaPolicy(backend, bundle.manifest.policy, text, vision, tokenizer, threads=threads, gpu=gpu)
     vision, decoder = (_graph(bundle, role, backend, threads) for role in ("policy.vision", "policy.decoder"))
     embedding, tokenizer = bundle.file("policy.embedding"), bundle.file("policy.tokenizer")
     return GraphPolicy(backend, bundle.manifest.policy, vision, decoder, embedding, tokenizer)

@@ -17,7 +17,7 @@ from test_bundle import POLICY, SAM
 from wise_edge.errors import DeviceError, MissingExtraError, UsageError, WiseEdgeError
 from wise_edge.manifest import Artefact, Manifest
 from wise_edge.runtimes.base import BackendChoice, SegmentationResult
-from wise_edge.runtimes.dispatch import ROLES, Device, list_candidates
+from wise_edge.runtimes.dispatch import LLAMA_ROLES, ROLES, Device, list_candidates
 from wise_edge.runtimes.session import Session
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (56, 224, 3), np.uint8)
@@ -25,6 +25,7 @@ ONNX = Device(("onnxruntime",), ("CPUExecutionProvider",))
 CUDA = Device(("onnxruntime",), ("CUDAExecutionProvider", "CPUExecutionProvider"))
 TORCH = Device(("torch", "transformers", "segment_anything"), ())
 BARE = Device((), ())
+LLAMA = Device(("llama_cpp",), ())
 
 
 def make_session(text: str | None = None) -> tuple[Session, FakePolicy]:
@@ -33,11 +34,12 @@ def make_session(text: str | None = None) -> tuple[Session, FakePolicy]:
     return Session(policy, FakeMask(), {"policy": choice, "mask": choice}), policy
 
 
-def make_manifest(*, graphs: bool = True, checkpoints: bool = True) -> Manifest:
-    roles = [role for part in ROLES.values() for role in part] if graphs else []
+def make_manifest(*, graphs: bool = True, checkpoints: bool = True, gguf: bool = False) -> Manifest:
+    roles = {role for part in ROLES.values() for role in part} if graphs else set()
+    roles |= set(LLAMA_ROLES) if gguf else set()
     artefacts = tuple(Artefact(role, "onnx", "fp16", role, 1, "") for role in roles)
     provenance = {"policy": "embedded", "sam": "embedded"} if checkpoints else {}
-    return Manifest("tiny", "", POLICY, SAM, artefacts, (), provenance)
+    return Manifest("tiny", "", POLICY, SAM, artefacts, True, (), provenance)
 
 
 def names(manifest: Manifest, device: Device, wish: str = "auto") -> list[str]:
@@ -161,7 +163,8 @@ def test_auto_lists_what_can_run_best_first() -> None:
         ("torch", ONNX, True, True, MissingExtraError, r"pip install 'wise-edge\[export\]'"),
         ("torch", TORCH, True, False, DeviceError, "no checkpoint"),
         ("auto", BARE, True, True, MissingExtraError, r"pip install 'wise-edge\[onnx\]'"),
-        ("tensorrt", ONNX, True, True, UsageError, "auto, onnx-cuda, onnx, torch"),
+        ("tensorrt", ONNX, True, True, UsageError, "auto, onnx-cuda, llama-gpu, onnx, llama, torch"),
+        ("llama", LLAMA, True, True, DeviceError, "--target gguf"),
     ],
 )
 def test_a_wish_that_cannot_be_met_is_no_fallback(
@@ -169,6 +172,27 @@ def test_a_wish_that_cannot_be_met_is_no_fallback(
 ) -> None:
     with pytest.raises(error, match=words):
         list_candidates(make_manifest(graphs=graphs, checkpoints=checkpoints), device, "policy", wish)
+
+
+@pytest.mark.parametrize(
+    ("device", "graphs", "expected"),
+    [
+        (LLAMA, True, ["llama"]),
+        (Device(("llama_cpp",), (), llama_gpu=True), True, ["llama-gpu", "llama"]),
+        (Device(("llama_cpp", "onnxruntime"), (), llama_gpu=True), True, ["llama-gpu", "onnx", "llama"]),
+        (Device(("llama_cpp", "onnxruntime"), ()), False, ["llama"]),
+    ],
+)
+def test_gguf_files_are_run_where_llama_cpp_is(device: Device, graphs: bool, expected: list[str]) -> None:
+    assert names(make_manifest(graphs=graphs, gguf=True), device) == expected
+
+
+def test_a_bundle_of_gguf_files_asks_for_llama_cpp() -> None:
+    with pytest.raises(MissingExtraError, match=r"pip install 'wise-edge\[llama\]'"):
+        names(make_manifest(graphs=False, gguf=True), ONNX)
+
+    with pytest.raises(DeviceError, match="built for the CPU"):
+        names(make_manifest(gguf=True), LLAMA, "llama-gpu")
 
 
 def test_a_wish_that_can_be_met_is_the_only_candidate() -> None:

@@ -48,6 +48,14 @@ def require_llama() -> ModuleType:
     return low_level
 
 
+def offloads_to_gpu() -> bool:
+    """Return whether llama-cpp-python is of a version that was tried and was built for a GPU."""
+    try:
+        return bool(require_llama().llama_supports_gpu_offload())
+    except DeviceError:
+        return False
+
+
 class _Log:
     """Keeps llama.cpp quiet, and its first error since the last message for our own."""
 

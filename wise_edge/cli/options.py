@@ -20,10 +20,16 @@ VariantOption = Annotated[
     ),
 ]
 PolicyBackendOption = Annotated[
-    str, typer.Option("--policy-backend", metavar="NAME", help="Runtime of the policy: auto, onnx-cuda, onnx or torch.")
+    str,
+    typer.Option(
+        "--policy-backend",
+        metavar="NAME",
+        help="Runtime of the policy: auto, onnx-cuda, llama-gpu, onnx, llama or torch.",
+    ),
 ]
 MaskBackendOption = Annotated[
-    str, typer.Option("--mask-backend", metavar="NAME", help="Runtime of the segmenter; same names.")
+    str,
+    typer.Option("--mask-backend", metavar="NAME", help="Runtime of the segmenter: auto, onnx-cuda, onnx or torch."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace output files that exist.")]
