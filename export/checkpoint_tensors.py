@@ -52,7 +52,7 @@ class CheckpointTensors:
         self._places: dict[str, _Place] = {}
         for file in weight_files(folder):
             for stored, shape in _shapes(file):
-                name = _normalize(stored)
+                name = normalize_name(stored)
                 if name in self._places:
                     raise UsageError(f"{file} holds {stored}, which {self._places[name].file.name} holds too")
                 self._places[name] = _Place(file, stored, shape)
@@ -104,7 +104,8 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def _normalize(name: str) -> str:
+def normalize_name(name: str) -> str:
+    """Return a tensor's name in the one layout."""
     for old, new in _PREFIXES:
         if name.startswith(old):
             return new + name.removeprefix(old)

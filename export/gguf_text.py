@@ -28,10 +28,7 @@ def text_entries(config: Mapping[str, Any], tensors: CheckpointTensors, file_typ
     Raises:
         UsageError: a tensor has no place in this architecture, or an untied output matrix is missing.
     """
-    gguf = require("gguf", "export")
-    text = config["text_config"]
-    arch = gguf.MODEL_ARCH[ARCHITECTURES[config["model_type"]].upper()]
-    names = gguf.get_tensor_name_map(arch, text["num_hidden_layers"])
+    names = text_names(config)
     tied = is_tied(config)
     if not tied and _HEAD not in tensors:
         raise UsageError(f"{tensors.folder} lacks the weight {_HEAD}, and its config does not tie it to the embedding")
@@ -45,6 +42,13 @@ def text_entries(config: Mapping[str, Any], tensors: CheckpointTensors, file_typ
         small = len(tensors.shape(source)) <= 1 or name.endswith("_norm.weight")
         found.append(Entry(name, source, "F32" if small else file_type))
     return found
+
+
+def text_names(config: Mapping[str, Any]) -> Any:
+    """Return gguf's map from the checkpoint's tensor names to those of the file."""
+    gguf = require("gguf", "export")
+    architecture = gguf.MODEL_ARCH[ARCHITECTURES[config["model_type"]].upper()]
+    return gguf.get_tensor_name_map(architecture, config["text_config"]["num_hidden_layers"])
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ was asked last until another frame is asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -18,6 +18,8 @@ from wise_edge.manifest import PolicySpec
 from wise_edge.qwen_image import resize_square
 from wise_edge.runtimes.base import PolicyOutput
 from wise_edge.runtimes.policy_text import PolicyText
+
+_TEXT_TOKENS = 2048  # room beside the picture: instruction, query and completion
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,21 @@ class LlamaPolicy:
     """
 
     def __init__(
-        self, name: str, spec: PolicySpec, text: Path, vision: Path, tokenizer: Path, threads: int | None, gpu: bool
+        self,
+        name: str,
+        spec: PolicySpec,
+        text: Path,
+        vision: Path,
+        tokenizer: Path,
+        *,
+        threads: int | None = None,
+        gpu: bool = False,
     ) -> None:
         self.name = name
-        self._spec = spec
-        self._text = PolicyText(tokenizer, spec)
-        self._model = LlamaModel(text, vision, spec.max_positions, threads=threads, gpu=gpu)
+        # Keys and values of the published models' 128,000 positions would fill the device.
+        self._spec = replace(spec, max_positions=min(spec.max_positions, spec.image_grid**2 + _TEXT_TOKENS))
+        self._text = PolicyText(tokenizer, self._spec)
+        self._model = LlamaModel(text, vision, self._spec.max_positions, threads=threads, gpu=gpu)
         self._model.append(self._text.before_image, 0)
         self._held: LlamaPicture | None = None
 

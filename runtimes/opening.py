@@ -76,9 +76,8 @@ def _open_policy(bundle: Bundle, backend: str, threads: int | None) -> PolicyBac
 
         return TorchPolicy(_checkpoint(bundle, "policy"))
     if backend in ("llama", "llama-gpu"):
-        text, vision, tokenizer = (bundle.file(role) for role in LLAMA_ROLES)
-        gpu = backend == "llama-gpu"
-        return LlamaPolicy(backend, bundle.manifest.policy, text, vision, tokenizer, threads=threads, gpu=gpu)
+        files = [bundle.file(role) for role in LLAMA_ROLES]
+        return LlamaPolicy(backend, bundle.manifest.policy, *files, threads=threads, gpu=backend == "llama-gpu")
     vision, decoder = (_graph(bundle, role, backend, threads) for role in ("policy.vision", "policy.decoder"))
     embedding, tokenizer = bundle.file("policy.embedding"), bundle.file("policy.tokenizer")
     return GraphPolicy(backend, bundle.manifest.policy, vision, decoder, embedding, tokenizer)

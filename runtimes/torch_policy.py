@@ -1,4 +1,4 @@
-"""A Qwen2.5-VL policy on torch, through transformers: the reference that graphs are compared with."""
+"""A Qwen-VL policy on torch, through transformers: the reference that graphs are compared with."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TorchPolicyFrame:
-    """A picture's patches and embeddings; nothing is prefilled, each query runs the whole prompt."""
+    """A picture's embeddings, and those that Qwen3-VL adds in its first layers; each query runs the whole prompt."""
 
     grid: Tensor
     embeds: Tensor
+    deeper: list[Tensor]
     preprocess_ms: float
     vision_encode_ms: float
     prefill_ms: float = 0.0
@@ -73,10 +74,13 @@ class TorchPolicy:
         grid = torch.tensor([[1, side, side]], device=self.device)
         prepared = perf_counter()
         with torch.no_grad():
-            embeds = self._model.model.visual(torch.from_numpy(patches).to(self.device), grid_thw=grid).pooler_output
+            seen = self._model.model.visual(torch.from_numpy(patches).to(self.device), grid_thw=grid)
         if self.device == "cuda":
             torch.cuda.synchronize()  # work on a GPU is queued: wait, or it counts as prefill
-        return TorchPolicyFrame(grid, embeds, (prepared - start) * 1e3, (perf_counter() - prepared) * 1e3)
+        deeper = getattr(seen, "deepstack_features", None) or []
+        return TorchPolicyFrame(
+            grid, seen.pooler_output, deeper, (prepared - start) * 1e3, (perf_counter() - prepared) * 1e3
+        )
 
     def generate(self, frame: TorchPolicyFrame, query: str, variant: str) -> PolicyOutput:
         """Write greedily until `</answer>`, an end token or the token limit."""
@@ -111,8 +115,11 @@ class TorchPolicy:
             tokens, mm_token_type_ids=is_image.int(), image_grid_thw=frame.grid
         )
         cache = require("transformers", "export").DynamicCache(config=self._model.config.text_config)
-        return self._run(embeds, positions, cache), cache, int(positions.max()) + 1
+        deeper = {"visual_pos_masks": is_image, "deepstack_visual_embeds": frame.deeper} if frame.deeper else {}
+        return self._run(embeds, positions, cache, **deeper), cache, int(positions.max()) + 1
 
-    def _run(self, embeds: Tensor, positions: Tensor, cache: Any) -> int:
-        output = self._model(inputs_embeds=embeds, position_ids=positions, past_key_values=cache, use_cache=True)
-        return int(output.logits[0, -1].argmax())
+    def _run(self, embeds: Tensor, positions: Tensor, cache: Any, **deeper: Any) -> int:
+        output = self._model.model.language_model(
+            inputs_embeds=embeds, position_ids=positions, past_key_values=cache, use_cache=True, **deeper
+        )
+        return int(self._model.lm_head(output.last_hidden_state[0, -1]).argmax())

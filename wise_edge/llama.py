@@ -151,7 +151,7 @@ class LlamaModel:
         self._finalizers.append(weakref.finalize(self, llama.llama_model_free, model))
         self._model = model
         params = llama.llama_context_default_params()
-        params.n_ctx = params.n_batch = params.n_ubatch = self._context
+        params.n_ctx = params.n_batch = self._context
         if threads is not None:
             params.n_threads = params.n_threads_batch = threads
         if exact:

@@ -19,7 +19,7 @@ class PolicySpec:
     """What a runtime must know to run the policy.
 
     Attributes:
-        family: architecture, "qwen2_5_vl".
+        family: architecture, transformers' name of it: "qwen2_vl", "qwen2_5_vl" or "qwen3_vl".
         input_size: side in pixels of the square that pictures are resized to; the frame of the answers.
         patch_size: side of a patch in pixels.
         merge_size: patches along a side that make one image token.

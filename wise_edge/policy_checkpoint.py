@@ -19,7 +19,12 @@ from wise_edge.prompts import PromptSet
 DEFAULT_VARIANT = "wise-s"
 LARGE_INPUT_SIZE = 840
 """Side of the square for a checkpoint whose processor takes pictures of many sizes: the setting of WISE
-(https://github.com/mrazhou/WISE) and Seg-Zero for Qwen2.5-VL."""
+(https://github.com/mrazhou/WISE) and Seg-Zero for Qwen2.5-VL; for Qwen3-VL the next multiple of its larger tokens."""
+_CLASSES = {
+    "qwen2_vl": "Qwen2VLForConditionalGeneration",
+    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+    "qwen3_vl": "Qwen3VLForConditionalGeneration",
+}
 
 
 def read_policy_spec(folder: Path) -> PolicySpec:
@@ -29,11 +34,10 @@ def read_policy_spec(folder: Path) -> PolicySpec:
         folder: holds config.json, generation_config.json, preprocessor_config.json, tokenizer.json and prompts.json.
 
     Raises:
-        UsageError: a file is missing or malformed, or the architecture is not Qwen2.5-VL; the line names the file.
+        UsageError: a file is missing or malformed, or the architecture is none of the three; the line names the file.
     """
     config = _read_json(folder, "config.json")
-    if (family := config.get("model_type")) != "qwen2_5_vl":
-        raise UsageError(f"{folder / 'config.json'}: model_type is {family!r}; only qwen2_5_vl can be run")
+    family = _family(folder, config)
     processor = _read_json(folder, "preprocessor_config.json")
     prompts = PromptSet.from_dict(_read_json(folder, "prompts.json"))
     eos = _read_json(folder, "generation_config.json").get("eos_token_id")
@@ -41,7 +45,7 @@ def read_policy_spec(folder: Path) -> PolicySpec:
     text = config.get("text_config", config)  # older folders keep the language model's entries at the top
     try:
         spec = PolicySpec(
-            family="qwen2_5_vl",
+            family=family,
             input_size=_input_size(processor),
             patch_size=processor["patch_size"],
             merge_size=processor["merge_size"],
@@ -55,7 +59,7 @@ def read_policy_spec(folder: Path) -> PolicySpec:
             hidden_size=text["hidden_size"],
             num_layers=text["num_hidden_layers"],
             num_kv_heads=text["num_key_value_heads"],
-            head_dim=text["hidden_size"] // text["num_attention_heads"],
+            head_dim=text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"],
             max_positions=text["max_position_embeddings"],
         )
     except KeyError as error:
@@ -74,8 +78,8 @@ def load_policy(folder: Path, device: str = "cpu") -> Any:
         device: "cpu", or "cuda" for half the memory and fused attention.
 
     Returns:
-        transformers' `Qwen2_5_VLForConditionalGeneration` in evaluation mode: float32 with eager attention on the CPU,
-        bfloat16 with scaled dot-product attention on a GPU.
+        transformers' model of the folder's family in evaluation mode: float32 with eager attention on the CPU, bfloat16
+        with scaled dot-product attention on a GPU.
 
     Raises:
         UsageError: the weights are missing or do not fit the config.
@@ -84,11 +88,12 @@ def load_policy(folder: Path, device: str = "cpu") -> Any:
     torch = require("torch", "export")
     transformers = require("transformers", "export")
     damaged = require("safetensors", "export").SafetensorError
+    model_class = getattr(transformers, _CLASSES[_family(folder, _read_json(folder, "config.json"))])
     logs = transformers.utils.logging
     had_bars = logs.is_progress_bar_enabled()
     logs.disable_progress_bar()
     try:
-        model, report = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        model, report = model_class.from_pretrained(
             folder,
             dtype=torch.float32 if device == "cpu" else torch.bfloat16,
             attn_implementation="eager" if device == "cpu" else "sdpa",
@@ -103,6 +108,13 @@ def load_policy(folder: Path, device: str = "cpu") -> Any:
     if missing := sorted(report["missing_keys"]):  # transformers would go on with random numbers
         raise UsageError(f"{folder} lacks the weight {missing[0]}")
     return model.eval().to(device)
+
+
+def _family(folder: Path, config: dict[str, Any]) -> str:
+    family = config.get("model_type")
+    if family not in _CLASSES:
+        raise UsageError(f"{folder / 'config.json'}: model_type is {family!r}; this runs {', '.join(_CLASSES)}")
+    return str(family)
 
 
 class _TokenNames:
@@ -123,7 +135,8 @@ def _input_size(processor: dict[str, Any]) -> int:
     least = size.get("shortest_edge", processor.get("min_pixels"))
     most = size.get("longest_edge", processor.get("max_pixels"))
     if least is None or least != most:
-        return LARGE_INPUT_SIZE
+        unit = int(processor["patch_size"]) * int(processor["merge_size"])
+        return math.ceil(LARGE_INPUT_SIZE / unit) * unit
     return math.isqrt(least)
 
 

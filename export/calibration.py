@@ -1,0 +1,67 @@
+"""Pictures and queries that an export is measured with: the user's own, or synthetic scenes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.errors import UsageError
+from wise_edge.images import load_image
+from wise_edge.prompts import normalize_query
+from wise_edge.scenes import sample
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
+_SPLIT = "train"  # never the scenes that figures are reported on
+
+
+@dataclass(frozen=True)
+class CalibrationSample:
+    """One picture and one query.
+
+    Attributes:
+        name: what to call it in a message.
+        image: HWC uint8 RGB, any size.
+        query: the words.
+    """
+
+    name: str
+    image: npt.NDArray[np.uint8]
+    query: str
+
+
+def read_calibration(folder: Path | None, count: int) -> list[CalibrationSample]:
+    """Return samples to compare and calibrate with.
+
+    Args:
+        folder: pictures, each with a text file of the same name that holds a query a line; None for scenes.
+        count: at most this many.
+
+    Raises:
+        UsageError: the folder has no picture, or a picture has no query.
+    """
+    if folder is None:
+        scenes = (sample(_SPLIT, number) for number in range(count))
+        return [CalibrationSample(f"scene {n}", s.scene.image, s.request) for n, s in enumerate(scenes)]
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder; name one with pictures and their queries with --calibration")
+    pictures = sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
+    if not pictures:
+        raise UsageError(f"{folder} has no pictures ({', '.join(sorted(_SUFFIXES))}); calibration needs some")
+    named = ((file, query) for file in pictures for query in _queries(file))
+    return [CalibrationSample(file.name, load_image(file), query) for file, query in islice(named, count)]
+
+
+def _queries(picture: Path) -> list[str]:
+    file = picture.with_suffix(".txt")
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read; write the queries for {picture.name} into it, one a line") from error
+    queries = [normalize_query(line) for line in lines if line.strip()]
+    if not queries:
+        raise UsageError(f"{file} is empty; write the queries for {picture.name} into it, one a line")
+    return queries

@@ -1,0 +1,73 @@
+"""The importance matrix: how strongly each column of a weight matrix is used.
+
+llama.cpp's quantiser gives columns with larger inputs more care. It takes, for each matrix, the mean square of every
+input over calibration text; llama.cpp's own tool gathers it in its kernels, here hooks do on the checkpoint in torch
+(https://github.com/ggml-org/llama.cpp/blob/master/tools/imatrix/README.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.errors import UsageError
+from wise_edge.export.checkpoint_tensors import normalize_name
+from wise_edge.export.gguf_text import is_tied, text_names
+from wise_edge.export.progress import Progress
+from wise_edge.export.reference import Reference, TorchReference
+from wise_edge.extras import require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def measure_importance(
+    torch_reference: TorchReference, references: Sequence[Reference], config: Mapping[str, Any], progress: Progress
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the mean square of the inputs of every matrix of the language model, by its name in the GGUF file.
+
+    Args:
+        torch_reference: the checkpoint.
+        references: prompts with pictures and answers to run it over.
+        config: its config, as a dictionary.
+        progress: told the share that is done.
+
+    Raises:
+        UsageError: there is nothing to run it over.
+    """
+    if not references:
+        raise UsageError("an importance matrix needs at least one calibration picture")
+    torch = require("torch", "export")
+    names = text_names(config)
+    sums: dict[str, Tensor] = {}
+    rows = 0
+    hooks = []
+    for path, module in torch_reference.model.named_modules():
+        stem = normalize_name(f"{path}.weight")
+        name = names.get_name(stem, try_suffixes=(".weight",))
+        if not isinstance(module, torch.nn.Linear) or name is None:
+            continue
+        if name == "output.weight" and is_tied(config):
+            name = "token_embd.weight"  # the matrix that llama.cpp multiplies with
+        sums[name] = torch.zeros(module.in_features, dtype=torch.float64)
+        hooks.append(module.register_forward_pre_hook(_adder(sums[name])))
+    try:
+        for done, reference in enumerate(references, 1):
+            torch_reference.repeat(reference)
+            grid = torch_reference.image_tokens
+            rows += len(reference.before) + grid + len(reference.behind) + len(reference.completion)
+            progress("measuring the importance of columns", done / len(references))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: (total / rows).numpy().astype(np.float32) for name, total in sums.items()}
+
+
+def _adder(total: Tensor) -> Any:
+    def add(_: Any, inputs: tuple[Tensor, ...]) -> None:
+        total.add_(inputs[0].detach().double().square().flatten(0, -2).sum(0))
+
+    return add

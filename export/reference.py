@@ -1,0 +1,114 @@
+"""What a policy's checkpoint answers in torch, in float32: the truth that exports are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.export.calibration import CalibrationSample
+from wise_edge.extras import require
+from wise_edge.manifest import PolicySpec
+from wise_edge.qwen_image import patchify, resize_square
+
+MAX_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One greedy answer, token by token.
+
+    Attributes:
+        name: the sample's.
+        image: uint8 RGB [S, S, 3], the picture in the policy's size.
+        before: tokens in front of the picture.
+        behind: tokens between the picture and the answer.
+        completion: the answer's tokens.
+        logits: float32 [completion, vocabulary], from which each of them was chosen.
+    """
+
+    name: str
+    image: npt.NDArray[np.uint8]
+    before: list[int]
+    behind: list[int]
+    completion: list[int]
+    logits: npt.NDArray[np.float32]
+
+
+class TorchReference:
+    """Answers with a checkpoint.
+
+    Args:
+        model: transformers' model of any of the families, float32.
+        spec: the policy.
+        tokenizer: tokenizer.json.
+    """
+
+    def __init__(self, model: Any, spec: PolicySpec, tokenizer: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self.model = model
+        self._spec = spec
+        self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        self._eos = [self._tokenizer.token_to_id(token) for token in spec.eos_tokens]
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of a picture."""
+        return self._spec.image_grid**2
+
+    def answer(self, sample: CalibrationSample) -> Reference:
+        """Answer greedily under the policy's default variant."""
+        torch = require("torch", "export")
+        spec = self._spec
+        image = resize_square(sample.image, spec.input_size)
+        prefix = self._encode(spec.prompts.prefix(spec.image_grid**2))
+        suffix = self._encode(spec.prompts.suffix(sample.query, spec.default_variant))
+        start = prefix.index(self.model.config.image_token_id)
+        ids = [*prefix, *suffix]
+        with torch.no_grad():
+            output = self.model.generate(
+                **self._inputs(ids, image),
+                attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
+                do_sample=False,
+                max_new_tokens=min(MAX_NEW_TOKENS, spec.max_positions - len(ids)),
+                eos_token_id=self._eos,
+                pad_token_id=self._eos[0],
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+        completion = output.sequences[0, len(ids) :].tolist()
+        logits = torch.cat(output.logits).numpy()
+        return Reference(sample.name, image, ids[:start], ids[start + spec.image_grid**2 :], completion, logits)
+
+    def repeat(self, reference: Reference) -> None:
+        """Run the model once over a prompt and its answer, for what hooks see."""
+        torch = require("torch", "export")
+        placeholder = self.model.config.image_token_id
+        written = [token for token in reference.completion if token != placeholder]  # nothing stands behind that one
+        ids = [*reference.before, *[placeholder] * self.image_tokens, *reference.behind, *written]
+        with torch.no_grad():
+            self.model(**self._inputs(ids, reference.image))
+
+    def _inputs(self, ids: Sequence[int], image: npt.NDArray[np.uint8]) -> dict[str, Any]:
+        torch = require("torch", "export")
+        spec = self._spec
+        side = spec.input_size // spec.patch_size
+        tokens = torch.tensor([ids])
+        patches = patchify(
+            image, spec.patch_size, spec.temporal_patch_size, spec.merge_size, spec.image_mean, spec.image_std
+        )
+        return {
+            "input_ids": tokens,
+            "pixel_values": torch.from_numpy(patches),
+            "image_grid_thw": torch.tensor([[1, side, side]]),
+            "mm_token_type_ids": (tokens == self.model.config.image_token_id).int(),
+        }
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids

@@ -1,0 +1,60 @@
+"""The gate of a GGUF export: llama.cpp against torch, token by token over torch's own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.export.reference import Reference
+from wise_edge.llama import LlamaModel
+from wise_edge.manifest import Figure
+
+LOGIT_TOLERANCES = {"F32": 1e-3, "F16": 1e-2, "BF16": 5e-2}
+"""Largest difference over the largest logit. F32 leaves what llama.cpp computes otherwise (GELU from a table of half
+precision); F16 and BF16 round what is multiplied to 11 and 8 bits."""
+
+
+def verify_gguf(
+    references: Sequence[Reference], text: Path, vision: Path, context: int, kind: str, vision_kind: str
+) -> Iterator[Figure]:
+    """Compare two GGUF files with the checkpoint.
+
+    Args:
+        references: torch's answers.
+        text: the language model.
+        vision: the vision tower.
+        context: longest sequence in tokens.
+        kind: type of the language model's matrices.
+        vision_kind: type of the vision tower's.
+
+    Yields:
+        The share of greedy tokens that are the same (all must be for F32 and F16, else it is reported), and the largest
+        difference of logits (bounded for F32, F16 and BF16).
+    """
+    bounds = [LOGIT_TOLERANCES.get(name) for name in (kind, vision_kind)]
+    bound = None if None in bounds else max(filter(None, bounds))
+    model = LlamaModel(text, vision, context, exact=kind == vision_kind == "F32")
+    same, tokens, worst = 0, 0, 0.0
+    for reference in references:
+        logits = _forced(model, reference)
+        same += int((logits.argmax(1) == reference.logits.argmax(1)).sum())
+        tokens += len(logits)
+        scale = max(1.0, float(np.abs(reference.logits).max()))
+        worst = max(worst, float(np.abs(logits - reference.logits).max()) / scale)
+    model.close()
+    all_of_them = 1.0 if bound is not None and bound <= LOGIT_TOLERANCES["F16"] else None
+    yield Figure("policy.gguf greedy tokens that are torch's", same / tokens, "share", at_least=all_of_them)
+    yield Figure("policy.gguf logits", worst, "largest difference over largest value", at_most=bound)
+
+
+def _forced(model: LlamaModel, reference: Reference) -> npt.NDArray[np.float32]:
+    """Return the logits from which llama.cpp would choose each token of an answer, [completion, vocabulary]."""
+    picture = model.encode(reference.image)
+    model.truncate(0)
+    model.append(reference.before, 0)
+    position = model.append_picture(picture, len(reference.before))
+    steps = model.append([*reference.behind, *reference.completion[:-1]], position, every=True)
+    return steps[len(reference.behind) - 1 :]
