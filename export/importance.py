@@ -56,9 +56,7 @@ def measure_importance(
         hooks.append(module.register_forward_pre_hook(_adder(sums[name])))
     try:
         for done, reference in enumerate(references, 1):
-            torch_reference.repeat(reference)
-            grid = torch_reference.image_tokens
-            rows += len(reference.before) + grid + len(reference.behind) + len(reference.completion)
+            rows += torch_reference.repeat(reference)
             progress("measuring the importance of columns", done / len(references))
     finally:
         for hook in hooks:

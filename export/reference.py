@@ -38,6 +38,11 @@ class Reference:
     completion: list[int]
     logits: npt.NDArray[np.float32]
 
+    @property
+    def text_tokens(self) -> int:
+        """Tokens of prompt and answer without the picture's."""
+        return len(self.before) + len(self.behind) + len(self.completion)
+
 
 class TorchReference:
     """Answers with a checkpoint.
@@ -55,11 +60,6 @@ class TorchReference:
         self._spec = spec
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._eos = [self._tokenizer.token_to_id(token) for token in spec.eos_tokens]
-
-    @property
-    def image_tokens(self) -> int:
-        """Tokens of a picture."""
-        return self._spec.image_grid**2
 
     def answer(self, sample: CalibrationSample) -> Reference:
         """Answer greedily under the policy's default variant."""
@@ -85,14 +85,15 @@ class TorchReference:
         logits = torch.cat(output.logits).numpy()
         return Reference(sample.name, image, ids[:start], ids[start + spec.image_grid**2 :], completion, logits)
 
-    def repeat(self, reference: Reference) -> None:
-        """Run the model once over a prompt and its answer, for what hooks see."""
+    def repeat(self, reference: Reference) -> int:
+        """Run the model once over a prompt and its answer, for what hooks see; return the number of tokens."""
         torch = require("torch", "export")
         placeholder = self.model.config.image_token_id
         written = [token for token in reference.completion if token != placeholder]  # nothing stands behind that one
-        ids = [*reference.before, *[placeholder] * self.image_tokens, *reference.behind, *written]
+        ids = [*reference.before, *[placeholder] * self._spec.image_grid**2, *reference.behind, *written]
         with torch.no_grad():
             self.model(**self._inputs(ids, reference.image))
+        return len(ids)
 
     def _inputs(self, ids: Sequence[int], image: npt.NDArray[np.uint8]) -> dict[str, Any]:
         torch = require("torch", "export")

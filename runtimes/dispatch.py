@@ -126,6 +126,8 @@ def _check_llama_gpu(manifest: Manifest, device: Device, part: str) -> None:
 def _check_torch(manifest: Manifest, device: Device, part: str) -> None:
     if CHECKPOINTS[part] not in manifest.provenance:
         raise DeviceError(f"the bundle names no checkpoint of its {part}; export it again")
+    if f"{CHECKPOINTS[part]}_adapter" in manifest.provenance:
+        raise DeviceError(f"the bundle's {part} has an adapter merged, which its checkpoint lacks; torch cannot run it")
     for package in ("torch", "transformers" if part == "policy" else "segment_anything"):
         if package not in device.packages:
             raise MissingExtraError(package, "export")

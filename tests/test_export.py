@@ -15,9 +15,10 @@ import torch
 from tiny_models import make_policy, make_tokenizer
 
 from wise_edge.bundle import load
+from wise_edge.cli.export import EndToEnd
 from wise_edge.cli.main import main
 from wise_edge.errors import UsageError, VerificationError
-from wise_edge.export import pipeline, policy_onnx, to_onnx, verify
+from wise_edge.export import onnx_target, pipeline, policy_onnx, sam_target, to_onnx, verify
 from wise_edge.export.to_onnx import export_onnx
 from wise_edge.policy_checkpoint import load_policy
 from wise_edge.runtimes.session import Session
@@ -30,7 +31,8 @@ def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> str:
         raise AssertionError("a graph was exported")
 
-    monkeypatch.setattr(pipeline, "export_onnx", fail)
+    for module in (onnx_target, sam_target):
+        monkeypatch.setattr(module, "export_onnx", fail)
 
 
 @pytest.mark.parametrize(("size", "window"), [(112, 112), (112, 56), (140, 112)])
@@ -187,9 +189,11 @@ def stub_graphs(monkeypatch: pytest.MonkeyPatch, value: float = 0.0) -> None:
         return "fp16"
 
     figures = [verify.Figure("policy.vision", value, "", at_most=1e-4)]
-    monkeypatch.setattr(pipeline, "export_onnx", export)
+    for module in (onnx_target, sam_target):
+        monkeypatch.setattr(module, "export_onnx", export)
     monkeypatch.setattr(verify, "verify_policy", lambda *_: figures)
     monkeypatch.setattr(verify, "verify_sam", lambda *_: figures)
+    monkeypatch.setattr(EndToEnd, "run", lambda *_: [])
 
 
 def test_a_failed_comparison_writes_nothing(
@@ -208,10 +212,10 @@ def test_a_failed_comparison_writes_nothing(
 
 
 def test_an_unknown_target_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["export", "--policy", "embedded", "--sam", "embedded", "--out", "b", "--target", "gguf"]
+    arguments = ["export", "--policy", "embedded", "--sam", "embedded", "--out", "b", "--target", "onnx,tflite"]
 
     assert main(arguments) == 2
-    assert "unknown target 'gguf'; choose onnx" in capsys.readouterr().err
+    assert "unknown target 'tflite'; choose onnx, gguf" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_graphs")
@@ -242,7 +246,7 @@ def test_a_bundle_is_not_replaced_without_force(
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("config.json", '{"model_type": "llama"}', "only qwen2_5_vl"),
+        ("config.json", '{"model_type": "llama"}', "this runs qwen2_vl, qwen2_5_vl, qwen3_vl"),
         ("prompts.json", "{}", "prompt set"),
         ("tokenizer.json", "{", "is not JSON"),
         ("model.safetensors", "weights", "cannot be loaded"),

@@ -147,8 +147,13 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     (directory / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
 
 
-def check_target(target: Path, force: bool) -> None:
+def check_target(target: Path, force: bool, marker: str = MANIFEST_NAME) -> None:
     """Refuse a target that a bundle may not be written to, before any work is done.
+
+    Args:
+        target: the directory.
+        force: allow to replace one that is there.
+        marker: the file by which one that may be replaced is known.
 
     Raises:
         UsageError: the target exists and `force` is off, it is something else than a bundle or an empty folder, or
@@ -158,14 +163,14 @@ def check_target(target: Path, force: bool) -> None:
         raise UsageError(f"the folder {target.parent} does not exist; create it first")
     if not target.exists():
         return
-    if not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST_NAME).is_file()):
-        raise UsageError(f"{target} exists and is no bundle; name another folder")
+    if not target.is_dir() or (any(target.iterdir()) and not (target / marker).is_file()):
+        raise UsageError(f"{target} exists and has no {marker}; name another folder")
     if not force:
         raise UsageError(f"{target} exists; use --force to replace it")
 
 
 @contextmanager
-def staging(target: str | Path, *, force: bool = False) -> Iterator[Path]:
+def staging(target: str | Path, *, force: bool = False, marker: str = MANIFEST_NAME) -> Iterator[Path]:
     """Give an empty directory to write a bundle into, and rename it to `target` when the block ends well.
 
     When the block raises, nothing of it is kept and an existing target stays as it was. With `force` the existing
@@ -175,7 +180,7 @@ def staging(target: str | Path, *, force: bool = False) -> Iterator[Path]:
         UsageError: as `check_target`.
     """
     place = Path(target).resolve()
-    check_target(place, force)
+    check_target(place, force, marker)
     scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
     try:
         fresh = scratch / "new"

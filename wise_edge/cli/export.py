@@ -11,32 +11,119 @@ import typer
 from wise_edge.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from wise_edge.manifest import Manifest
+    from wise_edge.agreement import Pair
+    from wise_edge.export.pipeline import ExportOptions
+    from wise_edge.manifest import Figure, Manifest
+
+MERGED = "hf"
+"""The target that is no bundle: the policy's checkpoint with its adapter merged, for other converters."""
 
 
 def export(
     policy: Annotated[str, typer.Option(metavar="CKPT", help="Hugging Face folder of the policy, or 'embedded'.")],
-    sam: Annotated[str, typer.Option(metavar="CKPT", help="Checkpoint folder of the segmenter, or 'embedded'.")],
     out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder of the bundle to make.")],
-    target: Annotated[str, typer.Option(metavar="NAME", help="What to export to: onnx.")] = "onnx",
+    sam: Annotated[str | None, typer.Option(metavar="CKPT", help="Checkpoint of the segmenter, or 'embedded'.")] = None,
+    adapter: Annotated[Path | None, typer.Option(metavar="DIR", help="LoRA adapter to merge into the policy.")] = None,
+    target: Annotated[
+        str, typer.Option(metavar="NAMES", help="What to export to, separated by commas: onnx, gguf; or hf alone.")
+    ] = "onnx",
+    quant: Annotated[
+        str, typer.Option(metavar="TYPE", help="GGUF type of the language model: F32, F16, Q8_0, Q4_K_M, ...")
+    ] = "F16",
+    vision_quant: Annotated[
+        str, typer.Option(metavar="TYPE", help="GGUF type of the vision tower: F32, F16, BF16 or Q8_0.")
+    ] = "F16",
+    importance: Annotated[
+        bool, typer.Option("--importance/--no-importance", help="Quantise columns that matter with more care.")
+    ] = True,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Pictures, each with queries in a .txt beside it; scenes where left out."),
+    ] = None,
+    samples: Annotated[int, typer.Option(metavar="N", help="How many pictures and queries to measure with.")] = 8,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare with torch before writing.")] = True,
+    min_mask_iou: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, metavar="IOU", help="Mean IoU with torch's masks to reach; by default 0.99, for 8 bits 0.95."
+        ),
+    ] = None,
     as_json: JsonOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
 ) -> None:
-    """Export a policy and a segmenter, compare every graph with torch, and write a bundle if all agree."""
+    """Export a policy and a segmenter, compare them with torch, and write a bundle if all agrees."""
+    from wise_edge.cli.progress import ProgressLine
     from wise_edge.errors import UsageError
-    from wise_edge.export.pipeline import TARGETS, export_bundle
+    from wise_edge.export.pipeline import ExportOptions, export_bundle, export_merged
 
-    if target not in TARGETS:
-        raise UsageError(f"unknown target '{target}'; choose {', '.join(TARGETS)}")
-    manifest = export_bundle(policy, sam, out, force=force, progress=_say)
+    if target == MERGED:
+        with ProgressLine() as progress:
+            export_merged(policy, adapter, out, force=force, progress=progress)
+        return
+    if sam is None:
+        raise UsageError("a bundle needs a segmenter; name its checkpoint with --sam, or 'embedded'")
+    targets = tuple(target.split(","))
+    options = ExportOptions(targets, quant, vision_quant, importance, verify, samples, calibration)
+    check = EndToEnd(sam, options, min_mask_iou, out)
+    with ProgressLine() as progress:
+        manifest = export_bundle(
+            policy, sam, out, options, adapter=adapter, force=force, check=check.run, progress=progress
+        )
     if as_json:
         typer.echo(json.dumps(manifest.to_dict()))
     else:
         _print(manifest, out)
 
 
-def _say(step: str) -> None:
-    typer.echo(f"{step} ...", err=True)
+class EndToEnd:
+    """Compares a bundle with its checkpoints by asking both, and draws the worst case where it fails."""
+
+    def __init__(self, sam: str, options: ExportOptions, least: float | None, out: Path) -> None:
+        self._sam = sam
+        self._options = options
+        self._least = least
+        self._out = out
+
+    def run(self, bundle: Path, policy: Path) -> list[Figure]:
+        """Return the figures of each policy backend that the bundle has files for."""
+        from wise_edge import agreement
+        from wise_edge.bundle import load, resolve_checkpoint
+        from wise_edge.export.calibration import read_calibration
+        from wise_edge.runtimes.session import Session
+
+        artefacts = load(bundle).manifest.artefacts
+        least = self._least
+        if least is None:
+            least = agreement.least_mask_iou(artefact.precision for artefact in artefacts)
+        reference = Session.from_checkpoints(policy, resolve_checkpoint(self._sam, "sam"))
+        read = read_calibration(self._options.calibration, self._options.samples)
+        samples = [(sample.name, sample.image, sample.query) for sample in read]
+        figures = []
+        for backend in agreement.policy_backends(artefact.role for artefact in artefacts):
+            session = Session.from_bundle(bundle, policy_backend=backend, mask_backend="onnx", verify_hashes=False)
+            pairs = agreement.ask_both(reference, session, samples)
+            judged = agreement.judge(backend, pairs, least)
+            if not all(figure.passed for figure in judged):
+                self._draw(agreement.worst(pairs))
+            figures += judged
+        return figures
+
+    def _draw(self, pair: Pair) -> None:
+        """Save torch's answer beside the bundle's; what is beside a bundle is no part of it."""
+        import numpy as np
+
+        from wise_edge.cli.show import result_caption, result_picture
+        from wise_edge.images import save_png
+        from wise_edge.report import Cell, contact_sheet
+
+        row = [
+            Cell(result_picture(result, pair.image), result_caption(result, (label,)))
+            for label, result in (("torch", pair.expected), ("this export", pair.got))
+        ]
+        file = self._out.with_name(f"{self._out.name}.worst.png")
+        title = f"mask IoU {pair.mask_iou:.2f} with torch: {pair.name}"
+        save_png(np.asarray(contact_sheet("the least equal masks of a failed export", title, [row])), file, True)
+        typer.echo(f"the least equal masks are drawn in {file}", err=True)
 
 
 def _print(manifest: Manifest, out: Path) -> None:
@@ -51,9 +138,12 @@ def _print(manifest: Manifest, out: Path) -> None:
     for artefact in manifest.artefacts:
         cells = (artefact.role, artefact.path, artefact.precision or "-", f"{artefact.bytes / 1000:.0f}")
         files.add_row(*(Text(cell) for cell in cells))
-    checks = Table("compared with torch", "value", "bound", title_justify="left")
-    for figure in manifest.verification:
-        checks.add_row(Text(figure.what), f"{figure.value:.3g}", describe_bound(figure))
     console = Console()
     console.print(files)
+    if not manifest.verified:
+        typer.echo("nothing was compared with torch: --no-verify", err=True)
+        return
+    checks = Table("compared with torch", "value", "unit", "bound", title_justify="left")
+    for figure in manifest.verification:
+        checks.add_row(Text(figure.what), f"{figure.value:.3g}", figure.unit, describe_bound(figure))
     console.print(checks)

@@ -54,10 +54,18 @@ def run(
     query = normalize_query(query)
     _check_outputs(mask, overlay, force)
     pixels = load_image(image)
+    _say_if_unverified(bundle)
     session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
     result = session.segment(pixels, query, variant)
     _write_files(result, pixels, mask, overlay, force)
     _print(result, as_json, explain)
+
+
+def _say_if_unverified(bundle: Path | None) -> None:
+    from wise_edge.bundle import load, resolve_bundle
+
+    if not load(resolve_bundle(bundle)).manifest.verified:
+        typer.echo(f"note: {bundle} was never compared with its checkpoints (export --no-verify)", err=True)
 
 
 def _check_outputs(mask: Path | None, overlay: Path | None, force: bool) -> None:

@@ -1,0 +1,87 @@
+"""`--target gguf`: a policy for llama.cpp in a bundle, quantised as asked and compared with torch."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from wise_edge.bundle import describe_file
+from wise_edge.errors import UsageError
+from wise_edge.export.gguf_quantize import (
+    NEED_IMPORTANCE,
+    QUANTIZATION_TYPES,
+    TEXT_TYPES,
+    VISION_TYPES,
+    quantize_gguf,
+)
+from wise_edge.export.importance import measure_importance
+from wise_edge.export.policy_gguf import PolicyGguf, read_config
+from wise_edge.export.policy_source import PolicySource
+from wise_edge.export.progress import Progress
+from wise_edge.export.verify_gguf import verify_gguf
+from wise_edge.llama import require_llama
+from wise_edge.manifest import Artefact, Figure
+
+TEXT_FILE, VISION_FILE, TOKENIZER_FILE = "policy.gguf", "policy.mmproj.gguf", "policy.tokenizer.json"
+_ROLES = {TEXT_FILE: "policy.gguf", VISION_FILE: "policy.mmproj"}
+
+
+def check_types(text: str, vision: str, importance: bool) -> None:
+    """Refuse types that there are not, before any work is done.
+
+    Raises:
+        UsageError: names the types there are.
+        MissingExtraError: llama-cpp-python, which quantises, is not installed.
+    """
+    if text not in TEXT_TYPES:
+        raise UsageError(f"unknown quantization type '{text}'; choose one of {', '.join(TEXT_TYPES)}")
+    if vision not in VISION_TYPES:
+        raise UsageError(f"unknown type of the vision tower '{vision}'; choose one of {', '.join(VISION_TYPES)}")
+    if text in NEED_IMPORTANCE and not importance:
+        raise UsageError(f"{text} needs an importance matrix; leave out --no-importance")
+    if {text, vision} & set(QUANTIZATION_TYPES):
+        require_llama()
+
+
+def export_gguf(
+    source: PolicySource, out: Path, text: str, vision: str, importance: bool, progress: Progress
+) -> list[Artefact]:
+    """Write language model, vision tower and tokenizer into a bundle's folder.
+
+    Args:
+        source: the policy.
+        out: the folder.
+        text: type of the language model, one of `TEXT_TYPES`.
+        vision: type of the vision tower, one of `VISION_TYPES`.
+        importance: measure which columns matter and quantise them with more care.
+        progress: told what is being done.
+    """
+    policy = PolicyGguf(source.folder)
+    matrix = None
+    if importance and text in QUANTIZATION_TYPES and text != "Q8_0":  # Q8_0 does not look at it
+        config = read_config(source.folder)
+        matrix = measure_importance(source.torch_reference, source.references, config, progress)
+    for name, kind, write, columns in (
+        (TEXT_FILE, text, policy.write_text, matrix),
+        (VISION_FILE, vision, policy.write_vision, None),
+    ):
+        if kind not in QUANTIZATION_TYPES:
+            write(out / name, kind, progress)
+            continue
+        lossless = out / f"{name}.lossless"
+        write(lossless, policy.lossless_type, progress)
+        progress(f"quantising {name} to {kind}")
+        quantize_gguf(lossless, out / name, kind, columns)
+        lossless.unlink()
+    shutil.copyfile(source.tokenizer, out / TOKENIZER_FILE)
+    return [
+        describe_file(out, name, role, "gguf", kind)
+        for (name, role), kind in zip(_ROLES.items(), (text, vision), strict=True)
+    ]
+
+
+def compare_gguf(source: PolicySource, out: Path, text: str, vision: str, progress: Progress) -> list[Figure]:
+    """Compare the files of `export_gguf` with torch."""
+    progress("comparing the GGUF files with torch")
+    context = source.spec.image_grid**2 + max(answer.text_tokens for answer in source.references)
+    return list(verify_gguf(source.references, out / TEXT_FILE, out / VISION_FILE, context, text, vision))

@@ -1,0 +1,90 @@
+"""`--target onnx`: a policy's graphs, its token embedding and its tokenizer in a bundle."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wise_edge.bundle import describe_file
+from wise_edge.errors import UsageError
+from wise_edge.export import policy_onnx, verify
+from wise_edge.export.policy_source import PolicySource
+from wise_edge.export.progress import Progress
+from wise_edge.export.to_onnx import DATA_SUFFIX, export_onnx
+from wise_edge.extras import require
+from wise_edge.manifest import Artefact, Figure, PolicySpec
+
+FAMILY = "qwen2_5_vl"
+_VISION, _DECODER = "policy.vision.onnx", "policy.decoder.onnx"
+_EMBEDDING, _TOKENIZER = "policy.embedding.npy", "policy.tokenizer.json"
+
+
+def check_family(spec: PolicySpec) -> None:
+    """Raise `UsageError` for a policy whose vision tower is not rebuilt for ONNX."""
+    if spec.family != FAMILY:
+        raise UsageError(f"ONNX export knows {FAMILY}, the policy is {spec.family}; export it with --target gguf")
+
+
+def export_policy(source: PolicySource, out: Path, progress: Progress) -> list[Artefact]:
+    """Write vision tower, language model, token embedding and tokenizer into a bundle's folder."""
+    progress("exporting the policy's vision tower")
+    vision = _export_vision(source.model, source.spec, out / _VISION)
+    progress("exporting the policy's language model")
+    decoder = _export_decoder(source.model, source.spec, out / _DECODER)
+    table = policy_onnx.embedding_table(source.model)
+    np.save(out / _EMBEDDING, table)
+    shutil.copyfile(source.tokenizer, out / _TOKENIZER)
+    return [
+        *describe_graph(out, "policy.vision", vision),
+        *describe_graph(out, "policy.decoder", decoder),
+        describe_file(out, _EMBEDDING, "policy.embedding", "npy", f"fp{table.dtype.itemsize * 8}"),
+    ]
+
+
+def compare_policy(source: PolicySource, out: Path, progress: Progress) -> list[Figure]:
+    """Compare the files of `export_policy` with torch."""
+    progress("comparing the policy's graphs with torch")
+    return [
+        *verify.verify_policy(source.model, source.spec, out / _VISION, out / _DECODER),
+        verify.verify_embedding(source.model, np.load(out / _EMBEDDING)),
+    ]
+
+
+def describe_graph(out: Path, role: str, precision: str) -> Iterator[Artefact]:
+    """Yield the entry of a graph named after its role and, where its weights lie in a file of their own, of that."""
+    name = f"{role}.onnx"
+    yield describe_file(out, name, role, "onnx", precision)
+    if (out / (name + DATA_SUFFIX)).exists():
+        yield describe_file(out, name + DATA_SUFFIX, f"{role}.data", "onnx-data", precision)
+
+
+def _export_vision(model: Any, spec: PolicySpec, file: Path) -> str:
+    torch = require("torch", "export")
+    side = spec.input_size // spec.patch_size
+    patches = torch.zeros(side * side, 3 * spec.temporal_patch_size * spec.patch_size**2)
+    module = policy_onnx.build_vision(model.model.visual, side)
+    return export_onnx(module, (patches,), ["pixel_values"], ["image_embeds"], file)
+
+
+def _export_decoder(model: Any, spec: PolicySpec, file: Path) -> str:
+    torch = require("torch", "export")
+    length, past_length = 4, 3  # any that differ from 0 and 1, which torch.export would take for constants
+    past = tuple(
+        torch.zeros(1, spec.num_kv_heads, past_length, spec.head_dim)
+        for _ in policy_onnx.cache_names("past", spec.num_layers)
+    )
+    embeds = torch.zeros(1, length, spec.hidden_size)
+    positions = torch.zeros(3, 1, length, dtype=torch.int64)
+    tokens, before = (torch.export.Dim(name, min=2, max=spec.max_positions) for name in ("tokens", "past"))
+    return export_onnx(
+        policy_onnx.build_decoder(model),
+        (embeds, positions, past),
+        ["inputs_embeds", "position_ids", *policy_onnx.cache_names("past", spec.num_layers)],
+        ["logits", *policy_onnx.cache_names("present", spec.num_layers)],
+        file,
+        dynamic=({1: tokens}, {2: tokens}, tuple({2: before} for _ in past)),
+    )

@@ -1,0 +1,61 @@
+"""The policy that an export starts from: its folder, and what of it is loaded only when it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from wise_edge.export.calibration import CalibrationSample
+from wise_edge.export.progress import Progress
+from wise_edge.export.reference import Reference, TorchReference
+from wise_edge.policy_checkpoint import load_policy, read_policy_spec
+
+
+class PolicySource:
+    """A checkpoint folder, adapters merged.
+
+    A conversion to GGUF reads tensors one at a time; the model itself is loaded where graphs are traced, columns are
+    measured or answers compared, once.
+
+    Args:
+        folder: Hugging Face folder with `prompts.json`.
+        samples: gives pictures and queries to answer.
+        progress: told what is being done.
+
+    Raises:
+        UsageError: the folder does not hold a policy.
+    """
+
+    def __init__(self, folder: Path, samples: Callable[[], list[CalibrationSample]], progress: Progress) -> None:
+        self.folder = folder
+        self.spec = read_policy_spec(folder)
+        self._samples = samples
+        self._progress = progress
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer's file."""
+        return self.folder / "tokenizer.json"
+
+    @cached_property
+    def model(self) -> Any:
+        """The model in transformers, float32 on the CPU."""
+        self._progress("loading the policy")
+        return load_policy(self.folder)
+
+    @cached_property
+    def torch_reference(self) -> TorchReference:
+        """Answers with the model."""
+        return TorchReference(self.model, self.spec, self.tokenizer)
+
+    @cached_property
+    def references(self) -> list[Reference]:
+        """The model's answers to the samples."""
+        samples = self._samples()
+        answers = []
+        for done, sample in enumerate(samples, 1):
+            answers.append(self.torch_reference.answer(sample))
+            self._progress("answering with torch", done / len(samples))
+        return answers

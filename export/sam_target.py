@@ -1,0 +1,65 @@
+"""The segmenter of a bundle: image encoder and mask decoder as ONNX graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from wise_edge.export import sam_onnx, verify
+from wise_edge.export.onnx_target import describe_graph
+from wise_edge.export.progress import Progress
+from wise_edge.export.to_onnx import export_onnx
+from wise_edge.extras import require
+from wise_edge.manifest import Artefact, Figure, SamSpec
+from wise_edge.sam_model import SamArchitecture, load_sam, read_architecture
+
+_ENCODER, _DECODER = "sam.encoder.onnx", "sam.decoder.onnx"
+
+
+class SamSource:
+    """A segmenter's checkpoint.
+
+    Args:
+        folder: checkpoint folder of `wise_edge.sam_model`.
+
+    Raises:
+        UsageError: the folder does not hold one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._architecture = read_architecture(folder)
+        self._sam = load_sam(folder)
+        architecture = self._architecture
+        self.spec = SamSpec(
+            "segment_anything", architecture.input_size, architecture.pixel_mean, architecture.pixel_std
+        )
+
+    def export(self, out: Path, progress: Progress) -> list[Artefact]:
+        """Write both graphs into a bundle's folder."""
+        torch = require("torch", "export")
+        progress("exporting the segmenter's image encoder")
+        image = torch.zeros(1, 3, self.spec.input_size, self.spec.input_size)
+        encoder = export_onnx(self._sam.image_encoder, (image,), ["image"], ["image_embeddings"], out / _ENCODER)
+        progress("exporting the segmenter's mask decoder")
+        decoder = _export_mask_decoder(self._sam, self._architecture, out / _DECODER)
+        return [*describe_graph(out, "sam.encoder", encoder), *describe_graph(out, "sam.decoder", decoder)]
+
+    def compare(self, out: Path, progress: Progress) -> list[Figure]:
+        """Compare the files of `export` with torch."""
+        progress("comparing the segmenter's graphs with torch")
+        return list(verify.verify_sam(self._sam, self.spec, out / _ENCODER, out / _DECODER))
+
+
+def _export_mask_decoder(sam: Any, architecture: SamArchitecture, file: Path) -> str:
+    torch = require("torch", "export")
+    embeddings = torch.zeros(1, architecture.prompt_dim, architecture.grid, architecture.grid)
+    coords, labels = torch.zeros(1, 4, 2), torch.tensor([[1.0, 1.0, 2.0, 3.0]])
+    points = torch.export.Dim("points", min=2, max=64)
+    return export_onnx(
+        sam_onnx.build_decoder(sam),
+        (embeddings, coords, labels),
+        ["image_embeddings", "point_coords", "point_labels"],
+        ["low_res_masks", "iou_predictions"],
+        file,
+        dynamic=({}, {1: points}, {1: points}),
+    )

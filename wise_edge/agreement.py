@@ -1,0 +1,105 @@
+"""Whether a bundle gives what its checkpoints give in torch: the same answers, boxes and masks, end to end.
+
+What is compared is what a device will run: the bundle's own backends, opened and asked as `wise-edge run` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.geometry import box_iou
+from wise_edge.manifest import Figure
+from wise_edge.metrics import mask_iou
+from wise_edge.runtimes.base import SegmentationResult
+from wise_edge.runtimes.session import Session
+
+EXACT_MASK_IOU = 0.99
+"""What the mean IoU of a bundle's masks with torch's must reach where weights are of 16 bits or more."""
+BYTE_MASK_IOU = 0.95
+"""Likewise where weights are of 8 bits; below that it is reported only."""
+
+_EXACT = {"F32", "F16", "BF16", "fp32", "fp16", ""}
+_BYTE = {"Q8_0", "int8"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One query as torch and as the bundle answer it."""
+
+    name: str
+    image: npt.NDArray[np.uint8]
+    expected: SegmentationResult
+    got: SegmentationResult
+
+    @property
+    def mask_iou(self) -> float:
+        """IoU of the masks: 1 where neither answered, 0 where only one did."""
+        if self.expected.mask is None or self.got.mask is None:
+            return float(self.expected.mask is self.got.mask)
+        return mask_iou(self.expected.mask, self.got.mask)
+
+    @property
+    def box_iou(self) -> float:
+        """IoU of the boxes, likewise."""
+        if self.expected.box is None or self.got.box is None:
+            return float(self.expected.box is self.got.box)
+        return box_iou(self.expected.box, self.got.box)
+
+
+def least_mask_iou(precisions: Iterable[str]) -> float | None:
+    """Return the bound for a bundle with weights of these types; None where there is none."""
+    found = set(precisions)
+    if found <= _EXACT:
+        return EXACT_MASK_IOU
+    return BYTE_MASK_IOU if found <= _EXACT | _BYTE else None
+
+
+def ask_both(
+    reference: Session, session: Session, samples: Iterable[tuple[str, npt.NDArray[np.uint8], str]]
+) -> list[Pair]:
+    """Ask both sessions every query, each as if its picture were new.
+
+    Args:
+        reference: runs the checkpoints in torch.
+        session: runs the bundle.
+        samples: names, pictures (HWC uint8 RGB) and queries.
+    """
+    pairs = []
+    for name, image, query in samples:
+        fresh = [Session(s.policy, s.mask, s.choices) for s in (reference, session)]
+        expected, got = (s.segment(image, query) for s in fresh)
+        pairs.append(Pair(name, image, expected, got))
+    return pairs
+
+
+def judge(backend: str, pairs: Sequence[Pair], least: float | None) -> list[Figure]:
+    """Return the figures of one policy backend; the mean IoU of masks must reach `least` where there is one."""
+    expected_tokens = [pair.expected.tokens.rationale for pair in pairs]
+    tokens = [pair.got.tokens.rationale for pair in pairs]
+    decode_ms = [pair.got.latency_ms.decode for pair in pairs]
+    masks, boxes = [pair.mask_iou for pair in pairs], [pair.box_iou for pair in pairs]
+    same = [pair.expected.text == pair.got.text for pair in pairs]
+    return [
+        Figure(f"{backend}: mask IoU with torch, mean", float(np.mean(masks)), "IoU", at_least=least),
+        Figure(f"{backend}: mask IoU with torch, least", float(np.min(masks)), "IoU"),
+        Figure(f"{backend}: box IoU with torch, mean", float(np.mean(boxes)), "IoU"),
+        Figure(f"{backend}: the same text as torch", float(np.mean(same)), "share"),
+        Figure(f"{backend}: rationale in torch", float(np.mean(expected_tokens)), "tokens"),
+        Figure(f"{backend}: rationale", float(np.mean(tokens)), "tokens"),
+        Figure(f"{backend}: decoding a query, median", float(np.median(decode_ms)), "ms"),
+    ]
+
+
+def worst(pairs: Sequence[Pair]) -> Pair:
+    """Return the pair whose masks agree least."""
+    return min(pairs, key=lambda pair: pair.mask_iou)
+
+
+def policy_backends(roles: Iterable[str]) -> list[str]:
+    """Return the CPU backends that a bundle with these roles has files for."""
+    found = set(roles)
+    return [name for name, role in (("onnx", "policy.decoder"), ("llama", "policy.gguf")) if role in found]

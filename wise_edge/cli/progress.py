@@ -1,0 +1,56 @@
+"""Progress on stderr: a bar for each step at a terminal, a line for each step elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+
+class ProgressLine:
+    """Shows the steps of a long command; a context manager, and called with each step."""
+
+    def __init__(self) -> None:
+        self._step: str | None = None
+        self._task: TaskID | None = None
+        self._bars: Progress | None = None
+        if sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            self._bars = Progress(*columns, console=Console(stderr=True))
+
+    def __enter__(self) -> ProgressLine:
+        """Take the terminal."""
+        if self._bars is not None:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give the terminal back, the last step done unless something was raised."""
+        if self._bars is not None:
+            if kind is None:
+                self._finish()
+            self._bars.stop()
+
+    def __call__(self, step: str, share: float | None = None) -> None:
+        """Show a step, and how far it is where that is known (0 to 1)."""
+        if step != self._step:
+            self._begin(step)
+        if self._bars is not None and self._task is not None and share is not None:
+            self._bars.update(self._task, total=1.0, completed=share)
+
+    def _begin(self, step: str) -> None:
+        self._step = step
+        if self._bars is None:
+            typer.echo(f"{step} ...", err=True)
+            return
+        self._finish()
+        self._task = self._bars.add_task(step, total=None)
+
+    def _finish(self) -> None:
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, total=1.0, completed=1.0)
