@@ -7,12 +7,20 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from wise_edge.bundle import SHIPPED, describe_file, hash_file, resolve_checkpoint, staging, write_manifest
+from wise_edge.bundle import (
+    SHIPPED,
+    check_space,
+    creation_time,
+    describe_file,
+    hash_file,
+    resolve_checkpoint,
+    staging,
+    write_manifest,
+)
 from wise_edge.errors import UsageError
 from wise_edge.export import gguf_target, onnx_target
 from wise_edge.export.adapter import merge_adapter
@@ -96,13 +104,14 @@ def export_bundle(
         require(package, "export")
     with staging(target, force=force) as folder, _merged(_open(policy, "policy"), adapter, progress) as policy_folder:
         sam_folder = _open(sam, "sam")
+        check_space(folder, _space(policy_folder, options) + _space(sam_folder, options))
         samples = partial(read_calibration, options.calibration, options.samples)
         source = PolicySource(policy_folder, samples, progress)
         segmenter = SamSource(sam_folder)
         artefacts = (*_export_policy(source, folder, options, progress), *segmenter.export(folder, progress))
         manifest = Manifest(
             name=target.resolve().name,
-            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            created=creation_time(),
             policy=source.spec,
             sam=segmenter.spec,
             artefacts=artefacts,
@@ -156,6 +165,12 @@ def _merged(base: Path, adapter: Path | None, progress: Progress) -> Iterator[Pa
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _space(checkpoint: Path, options: ExportOptions) -> int:
+    """Return about how many bytes an export of a checkpoint writes, intermediate files included."""
+    stored = sum(file.stat().st_size for file in weight_files(checkpoint))
+    return 2 * stored * len(options.targets)  # float32 at most, or a lossless file beside the quantised one
 
 
 def _export_policy(source: PolicySource, out: Path, options: ExportOptions, progress: Progress) -> Iterator[Artefact]:

@@ -17,6 +17,7 @@ from wise_edge.errors import VerificationError
 from wise_edge.export.policy_onnx import cache_names
 from wise_edge.extras import require
 from wise_edge.manifest import Figure, PolicySpec, SamSpec
+from wise_edge.model_card import describe_bound
 
 TOLERANCE = 1e-4
 _PROMPT, _STEP = 24, 1  # tokens of a prefill and of a decode step
@@ -43,16 +44,6 @@ def check_figures(figures: Sequence[Figure]) -> None:
     if failed := [figure for figure in figures if not figure.passed]:
         listed = ", ".join(f"{figure.what} {figure.value:.3g} ({describe_bound(figure)})" for figure in failed)
         raise VerificationError(f"the export differs from the checkpoint: {listed}; nothing was written")
-
-
-def describe_bound(figure: Figure) -> str:
-    """Return what a figure must reach, for a message or a table."""
-    bounds = [
-        f"at {side} {bound:g}"
-        for side, bound in (("least", figure.at_least), ("most", figure.at_most))
-        if bound is not None
-    ]
-    return " and ".join(bounds) or "reported"
 
 
 def verify_policy(model: Any, spec: PolicySpec, vision: Path, decoder: Path) -> Iterator[Figure]:

@@ -168,7 +168,7 @@ def test_an_entry_of_another_type_is_refused(bundle: Path, changes: dict[str, An
 
 
 def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match=r"has no bundle\.json"):
         load(tmp_path)
     with pytest.raises(UsageError, match="not a folder"):
         load(tmp_path / "nowhere")
@@ -186,7 +186,7 @@ def test_force_replaces_a_bundle(bundle: Path) -> None:
 
     write_bundle(bundle, b"other", force=True)
 
-    assert sorted(file.name for file in bundle.iterdir()) == ["bundle.json", "weights.bin"]
+    assert sorted(file.name for file in bundle.iterdir()) == ["README.md", "bundle.json", "weights.bin"]
     assert load(bundle, verify_hashes=True).file("policy.decoder").read_bytes() == b"other"
     assert [entry.name for entry in bundle.parent.iterdir()] == ["bundle"]
 
@@ -194,7 +194,7 @@ def test_force_replaces_a_bundle(bundle: Path) -> None:
 def test_force_does_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
 
-    with pytest.raises(UsageError, match="is no bundle"):
+    with pytest.raises(UsageError, match=r"has no bundle\.json"):
         write_bundle(tmp_path, force=True)
 
     assert (tmp_path / "thesis.txt").exists()

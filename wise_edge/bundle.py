@@ -15,12 +15,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.manifest import Artefact, Manifest
+from wise_edge.model_card import render_card
 
 MANIFEST_NAME = "bundle.json"
+CARD_NAME = "README.md"
 EMBEDDED = "embedded"
 EMBEDDED_START = "embedded-start"
 SHIPPED = (EMBEDDED, EMBEDDED_START)
@@ -69,11 +72,17 @@ class Bundle:
         return self.directory / self.artefact(role).path
 
     def verify_hashes(self) -> None:
-        """Compare every artefact with its recorded hash; raises `BundleError` that names the first altered file."""
-        for artefact in self.manifest.artefacts:
-            file = self.directory / artefact.path
-            if hash_file(file) != artefact.sha256:
-                raise BundleError(f"{file} was altered: its sha256 is not the recorded one; export the bundle again")
+        """Compare every artefact with its recorded hash; raises `BundleError` that names the altered files."""
+        files = [(self.directory / artefact.path, artefact.sha256) for artefact in self.manifest.artefacts]
+        if altered := [file for file, recorded in files if hash_file(file) != recorded]:
+            named = ", ".join(map(str, altered))
+            raise BundleError(f"{named} was altered: its sha256 is not the recorded one; export the bundle again")
+
+    def strangers(self) -> list[Path]:
+        """Return the files of the directory that the manifest does not name."""
+        known = {self.directory / artefact.path for artefact in self.manifest.artefacts}
+        known |= {self.directory / name for name in (MANIFEST_NAME, CARD_NAME)}
+        return sorted(file for file in self.directory.rglob("*") if file.is_file() and file not in known)
 
 
 def load(directory: str | Path, *, verify_hashes: bool = False) -> Bundle:
@@ -142,9 +151,31 @@ def describe_file(directory: Path, path: str, role: str, file_format: str, preci
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write `bundle.json` into a directory that `staging` gave."""
+    """Write `bundle.json`, and the model card that says the same to people, into a directory that `staging` gave."""
     text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False)
     (directory / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+    (directory / CARD_NAME).write_text(render_card(manifest), encoding="utf-8")
+
+
+def creation_time() -> str:
+    """Return the time to write into a manifest, UTC, ISO 8601: now, or SOURCE_DATE_EPOCH where a build must repeat.
+
+    Raises:
+        UsageError: SOURCE_DATE_EPOCH is no number of seconds (https://reproducible-builds.org/specs/source-date-epoch/).
+    """
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        moment = datetime.now(timezone.utc) if given is None else datetime.fromtimestamp(int(given), timezone.utc)
+    except (ValueError, OverflowError, OSError) as error:
+        raise UsageError(f"SOURCE_DATE_EPOCH is {given!r}; it must be a number of seconds since 1970") from error
+    return moment.isoformat(timespec="seconds")
+
+
+def check_space(folder: Path, size: int) -> None:
+    """Raise `UsageError` where the disk of a folder has less room than `size` bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise UsageError(f"{folder} has {free / 1e9:.1f} GB free, about {size / 1e9:.1f} GB are needed; make room")
 
 
 def check_target(target: Path, force: bool, marker: str = MANIFEST_NAME) -> None:
@@ -186,16 +217,20 @@ def staging(target: str | Path, *, force: bool = False, marker: str = MANIFEST_N
         fresh = scratch / "new"
         fresh.mkdir()  # mkdtemp gives 0700, an ordinary folder follows the umask
         yield fresh
-        for file in fresh.iterdir():
+        for file in (*fresh.rglob("*"), fresh):
             _flush(file)
         _replace(place, fresh, scratch / "old")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _flush(file: Path) -> None:
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
+def _flush(path: Path) -> None:
+    """Flush a file or a directory's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _replace(place: Path, fresh: Path, aside: Path) -> None:
@@ -204,6 +239,7 @@ def _replace(place: Path, fresh: Path, aside: Path) -> None:
         place.rename(aside)
     try:
         fresh.rename(place)
+        _flush(place.parent)
     except OSError:
         if existed:
             aside.rename(place)

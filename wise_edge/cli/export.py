@@ -128,22 +128,13 @@ class EndToEnd:
 
 def _print(manifest: Manifest, out: Path) -> None:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    from wise_edge.export.verify import describe_bound
+    from wise_edge.cli.bundle import figures_table, files_table
 
-    files = Table("artefact", "file", "weights", "kB", title=f"bundle {out}", title_justify="left")
-    files.columns[3].justify = "right"
-    for artefact in manifest.artefacts:
-        cells = (artefact.role, artefact.path, artefact.precision or "-", f"{artefact.bytes / 1000:.0f}")
-        files.add_row(*(Text(cell) for cell in cells))
     console = Console()
-    console.print(files)
-    if not manifest.verified:
-        typer.echo("nothing was compared with torch: --no-verify", err=True)
-        return
-    checks = Table("compared with torch", "value", "unit", "bound", title_justify="left")
-    for figure in manifest.verification:
-        checks.add_row(Text(figure.what), f"{figure.value:.3g}", figure.unit, describe_bound(figure))
-    console.print(checks)
+    console.print(f"bundle {out}", markup=False, highlight=False)
+    console.print(files_table(manifest))
+    if manifest.verified:
+        console.print(figures_table(manifest))
+    else:
+        typer.echo("note: nothing was compared with torch (--no-verify)", err=True)

@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from wise_edge import __version__
+from wise_edge.cli.bundle import app as bundle
 from wise_edge.cli.demo import demo
 from wise_edge.cli.evaluate import app as evaluate
 from wise_edge.cli.export import export
@@ -47,6 +48,7 @@ def _options(
 for command in (demo, run, train, export):
     app.command()(command)
 app.add_typer(evaluate, name="evaluate")
+app.add_typer(bundle, name="bundle")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,161 @@
+"""What each GGUF type costs and keeps: size, cIoU, tokens and tokens a second of the embedded policy on test scenes.
+
+    python benchmarks/quantization.py --out docs/results/quantization.json [--samples 200] [--types Q8_0,Q4_K_M]
+
+Each type of the language model is made with and without an importance matrix (the types that need one only with), the
+vision tower in F16; torch in float32 is the row to compare with. cIoU differences are paired over scenes, with 95 %
+bootstrap intervals. Speed is decoding alone, on one thread. Results that are there are kept; the figure is drawn beside
+the document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from wise_edge.datasets.scenes import SceneDataset
+from wise_edge.export.gguf_quantize import NEED_IMPORTANCE, TEXT_TYPES, tensor_types
+from wise_edge.runtimes.session import Session
+
+LOSSLESS = ("F32", "F16", "BF16", "Q8_0")
+"""Types that an importance matrix does not change."""
+TIMED_SCENES = 20
+
+
+def wise_edge(*arguments: str) -> str:
+    command = [sys.executable, "-m", "wise_edge", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+
+
+def settings(types: list[str]) -> list[tuple[str, bool]]:
+    """Return each type with whether columns are weighted."""
+    plain = [(kind, False) for kind in types if kind not in NEED_IMPORTANCE]
+    return plain + [(kind, True) for kind in types if kind not in LOSSLESS]
+
+
+def evaluate(build: Path, name: str, samples: int, *model: str) -> dict[str, Any]:
+    """Return the report of a model and, but for torch itself, its difference from torch."""
+    records = build / f"{name}.jsonl"
+    resume = ["--resume"] if records.exists() else []
+    report = json.loads(
+        wise_edge("evaluate", "--json", *model, "--limit", str(samples), "--out", str(records), *resume)
+    )
+    if name != "torch":
+        files = [str(build / "torch.jsonl"), str(records)]
+        report["against_torch"] = json.loads(wise_edge("evaluate", "compare", "--json", *files))["figures"]["ciou"]
+    return report
+
+
+def measure(build: Path, kind: str, importance: bool, samples: int) -> dict[str, Any]:
+    name = f"{kind}{'-importance' if importance else ''}"
+    bundle = build / name
+    if not bundle.exists():
+        options = ["--target", "gguf", "--quant", kind, "--importance" if importance else "--no-importance"]
+        checkpoints = ["--policy", "embedded", "--sam", "embedded"]
+        wise_edge("export", *checkpoints, *options, "--no-verify", "--out", str(bundle))
+    report = evaluate(build, name, samples, "--bundle", str(bundle))
+    file = bundle / "policy.gguf"
+    return {
+        "type": kind,
+        "importance": importance,
+        "bytes": file.stat().st_size,
+        "tensor_types": tensor_types(file),
+        **figures(report),
+        "ciou_minus_torch": report["against_torch"],
+        "tokens_per_s": speed(bundle),
+    }
+
+
+def figures(report: dict[str, Any]) -> dict[str, Any]:
+    names = ("ciou", "box_accuracy", "answer_valid_share", "rationale_tokens_mean")
+    return {name: report[name] for name in names if name in report}
+
+
+def speed(bundle: Path) -> float:
+    """Return tokens decoded a second, over some scenes."""
+    session = Session.from_bundle(bundle, threads=1)
+    dataset = SceneDataset("test")
+    steps, spent_ms = 0, 0.0
+    for place in range(TIMED_SCENES):
+        example = dataset[place]
+        result = session.segment(example.image, example.query)
+        steps += result.tokens.decode_steps
+        spent_ms += result.latency_ms.decode
+    return steps / spent_ms * 1e3
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| type | importance | kB | tensors | cIoU | minus torch | tokens | tokens/s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        low, high = row["ciou_minus_torch"]["interval"]
+        kinds = ", ".join(f"{count} {kind}" for kind, count in row["tensor_types"].items())
+        change = f"{row['ciou_minus_torch']['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+        cells = [row["type"], "yes" if row["importance"] else "", f"{row['bytes'] / 1000:.0f}", kinds]
+        cells += [f"{row['ciou']:.3f}", change, f"{row['rationale_tokens_mean']:.1f}", f"{row['tokens_per_s']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(rows: list[dict[str, Any]], torch_ciou: float, path: Path) -> None:
+    """Draw cIoU over the file's size."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
+    axes.axhline(torch_ciou, color="gray", linestyle="--", label="torch, float32")
+    for importance, marker, label in ((False, "o", "columns alike"), (True, "^", "importance matrix")):
+        chosen = [row for row in rows if row["importance"] is importance]
+        axes.scatter(
+            [row["bytes"] / 1e6 for row in chosen], [row["ciou"] for row in chosen], marker=marker, s=50, label=label
+        )
+    for place, row in enumerate(rows):
+        above = place % 2 == 0
+        axes.annotate(
+            row["type"],
+            (row["bytes"] / 1e6, row["ciou"]),
+            xytext=(0, 8 if above else -14),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+        )
+    axes.set(xlabel="language model, MB", ylabel="cIoU on test scenes")
+    axes.set_xscale("log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure every GGUF type of the embedded policy.")
+    parser.add_argument("--out", type=Path, required=True, help="JSON document; the figure lies beside it")
+    parser.add_argument("--build", type=Path, default=Path("build/quantization"), help="where bundles and records go")
+    parser.add_argument("--samples", type=int, default=200, help="test scenes")
+    parser.add_argument("--types", default=",".join(TEXT_TYPES), help="types, separated by commas")
+    options = parser.parse_args()
+    options.build.mkdir(parents=True, exist_ok=True)
+    torch = evaluate(options.build, "torch", options.samples, "--policy", "embedded", "--sam", "embedded")
+    document = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
+    done = {(row["type"], row["importance"]) for row in document["rows"]}
+    document |= {"samples": options.samples, "torch": figures(torch)}
+    for kind, importance in settings(options.types.split(",")):
+        if (kind, importance) not in done:
+            document["rows"].append(measure(options.build, kind, importance, options.samples))
+            document["rows"].sort(key=lambda row: (-row["bytes"], row["type"], row["importance"]))
+            options.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+            print(f"{kind} {importance}", file=sys.stderr)
+    draw(document["rows"], document["torch"]["ciou"], options.out.with_suffix(".png"))
+    print(f"torch: cIoU {document['torch']['ciou']:.3f}, {document['torch']['rationale_tokens_mean']:.1f} tokens\n")
+    print(table(document["rows"]))
+
+
+if __name__ == "__main__":
+    main()

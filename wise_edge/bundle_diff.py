@@ -1,0 +1,73 @@
+"""What differs between two bundles, by meaning."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from difflib import unified_diff
+from typing import Any
+
+from wise_edge.manifest import Artefact, Manifest, PolicySpec, SamSpec
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not the same.
+
+    Attributes:
+        part: "policy", "prompts", "sam", "artefacts", "verification" or "provenance".
+        what: which entry of it.
+        before: its value in the first bundle, None where it has none.
+        after: likewise in the second.
+    """
+
+    part: str
+    what: str
+    before: Any
+    after: Any
+
+
+def compare_manifests(first: Manifest, second: Manifest) -> list[Difference]:
+    """Return what differs, name and time of the bundles aside."""
+    return [
+        *_specs("policy", first.policy, second.policy),
+        *_entries("prompts", _prompts(first.policy), _prompts(second.policy)),
+        *_specs("sam", first.sam, second.sam),
+        *_entries("artefacts", _files(first), _files(second)),
+        *_entries("verification", _figures(first), _figures(second)),
+        *_entries("provenance", dict(first.provenance), dict(second.provenance)),
+    ]
+
+
+def wording_changes(difference: Difference) -> list[str]:
+    """Return the lines of a changed text, those gone with "-" and those new with "+"."""
+    before, after = ((text or "").splitlines() for text in (difference.before, difference.after))
+    return [line for line in unified_diff(before, after, lineterm="", n=0) if not line.startswith(("---", "+++", "@@"))]
+
+
+def _specs(part: str, first: PolicySpec | SamSpec, second: PolicySpec | SamSpec) -> list[Difference]:
+    names = [field.name for field in fields(first) if field.name != "prompts"]
+    return _entries(part, *({name: getattr(spec, name) for name in names} for spec in (first, second)))
+
+
+def _prompts(policy: PolicySpec) -> dict[str, Any]:
+    return {"name": policy.prompts.name, "system": policy.prompts.system, **policy.prompts.variants}
+
+
+def _files(manifest: Manifest) -> dict[str, Any]:
+    return {artefact.role: _described(artefact) for artefact in manifest.artefacts}
+
+
+def _described(artefact: Artefact) -> dict[str, Any]:
+    described = asdict(artefact)
+    del described["role"]
+    return described
+
+
+def _figures(manifest: Manifest) -> dict[str, Any]:
+    return {"verified": manifest.verified, **{figure.what: figure.value for figure in manifest.verification}}
+
+
+def _entries(part: str, first: dict[str, Any], second: dict[str, Any]) -> list[Difference]:
+    names = [*first, *(name for name in second if name not in first)]
+    pairs = ((name, first.get(name), second.get(name)) for name in names)
+    return [Difference(part, name, before, after) for name, before, after in pairs if before != after]

@@ -1,0 +1,187 @@
+"""`wise-edge bundle`: what a bundle holds, whether it is whole, and how two differ."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wise_edge.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from wise_edge.bundle import Bundle
+    from wise_edge.bundle_diff import Difference
+    from wise_edge.manifest import Manifest
+
+app = typer.Typer(help="Show, verify and compare bundles.", no_args_is_help=True)
+
+Directory = Annotated[str, typer.Argument(metavar="DIR", help="The bundle, 'embedded' or 'embedded-start'.")]
+DIFFERENT = 1
+"""Exit code of `diff` where the bundles differ, as that of diff(1)."""
+
+
+@app.command()
+def show(directory: Directory = "embedded", as_json: JsonOption = False) -> None:
+    """Say what a bundle holds, what it was compared with and where it comes from."""
+    manifest = _load(directory).manifest
+    if as_json:
+        typer.echo(json.dumps(manifest.to_dict()))
+    else:
+        _print_manifest(manifest)
+
+
+@app.command()
+def verify(
+    directory: Directory = "embedded",
+    require_verified: Annotated[
+        bool, typer.Option("--require-verified", help="Fail where the export was not compared with its checkpoints.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare every file with its hash; fail where one is missing or altered, or a recorded figure does not pass."""
+    from wise_edge.errors import VerificationError
+
+    bundle = _load(directory)
+    bundle.verify_hashes()
+    manifest = bundle.manifest
+    for stranger in bundle.strangers():
+        typer.echo(f"note: {stranger} is no part of the bundle", err=True)
+    if failed := [figure.what for figure in manifest.verification if not figure.passed]:
+        raise VerificationError(f"{directory} records figures that do not pass: {', '.join(failed)}; export it again")
+    if not manifest.verified and require_verified:
+        raise VerificationError(f"{directory} was never compared with its checkpoints; export it without --no-verify")
+    size = sum(artefact.bytes for artefact in manifest.artefacts)
+    if as_json:
+        document = {"files": len(manifest.artefacts), "bytes": size, "verified": manifest.verified}
+        typer.echo(json.dumps(document))
+        return
+    compared = f"{len(manifest.verification)} figures pass" if manifest.verified else "nothing was compared with torch"
+    typer.echo(f"{directory} is whole: {len(manifest.artefacts)} files, {size / 1e6:.1f} MB; {compared}")
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="A bundle.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say how two bundles differ, name and time aside; exit with 1 where they do."""
+    from wise_edge.bundle_diff import compare_manifests
+
+    differences = compare_manifests(_load(first).manifest, _load(second).manifest)
+    if as_json:
+        typer.echo(json.dumps([asdict(difference) for difference in differences]))
+    else:
+        _print_differences(differences, first, second)
+    if differences:
+        raise typer.Exit(DIFFERENT)
+
+
+def _load(directory: str) -> Bundle:
+    from wise_edge.bundle import load, resolve_bundle
+
+    return load(resolve_bundle(directory))
+
+
+def _print_manifest(manifest: Manifest) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    facts = Table.grid(padding=(0, 2))
+    for label, value in _facts(manifest):
+        facts.add_row(Text(label, "bold cyan"), Text(value))
+    console.print(facts)
+    console.print(files_table(manifest))
+    if manifest.verified:
+        console.print(figures_table(manifest))
+    origin = Table("where it comes from", "")
+    for key in sorted(manifest.provenance):
+        origin.add_row(Text(key), Text(manifest.provenance[key]))
+    console.print(origin)
+
+
+def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+    policy, sam = manifest.policy, manifest.sam
+    size = sum(artefact.bytes for artefact in manifest.artefacts)
+    return [
+        ("bundle", f"{manifest.name}, {size / 1e6:.1f} MB, exported {manifest.created}"),
+        ("policy", f"{policy.family}, {policy.num_layers} layers, pictures of {policy.input_size} px"),
+        (
+            "prompts",
+            f"{policy.prompts.name}: {', '.join(policy.prompts.variants)}; {policy.default_variant} by default",
+        ),
+        ("segmenter", f"{sam.family}, pictures of {sam.input_size} px"),
+        ("verified", "compared with torch" if manifest.verified else "no: nothing was compared with torch"),
+    ]
+
+
+def files_table(manifest: Manifest) -> Any:
+    """Return the artefacts as a table for the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("artefact", "file", "weights", "kB", "sha256")
+    table.columns[3].justify = "right"
+    for artefact in manifest.artefacts:
+        kilobytes = f"{artefact.bytes / 1000:.0f}"
+        cells = (artefact.role, artefact.path, artefact.precision or "-", kilobytes, artefact.sha256[:12])
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def figures_table(manifest: Manifest) -> Any:
+    """Return what was compared as a table for the terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from wise_edge.model_card import describe_bound
+
+    table = Table("compared with torch", "value", "unit", "bound", "")
+    for figure in manifest.verification:
+        judged = figure.at_least is not None or figure.at_most is not None
+        verdict = ("passed" if figure.passed else "FAILED") if judged else ""
+        cells = (figure.what, f"{figure.value:.3g}", figure.unit, describe_bound(figure), verdict)
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _print_differences(differences: list[Difference], first: str, second: str) -> None:
+    from wise_edge.bundle_diff import wording_changes
+
+    if not differences:
+        typer.echo(f"{first} and {second} are the same, name and time aside")
+    part = None
+    for difference in differences:
+        if difference.part != part:
+            part = difference.part
+            typer.echo(part)
+        if part == "prompts":
+            typer.echo(f"  {difference.what}")
+            for line in wording_changes(difference):
+                typer.echo(f"    {line}")
+            continue
+        typer.echo(f"  {difference.what}: {_change(difference.before, difference.after)}")
+
+
+def _change(before: Any, after: Any) -> str:
+    if isinstance(before, dict) and isinstance(after, dict):
+        changed = [name for name in before if before[name] != after[name]]
+        return ", ".join(f"{name} {_short(before[name])} -> {_short(after[name])}" for name in changed)
+    numbers = isinstance(before, int | float) and isinstance(after, int | float)
+    ratio = f" ({after / before:.3g} x)" if numbers and before and not isinstance(before, bool) else ""
+    return f"{_short(before)} -> {_short(after)}{ratio}"
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "(none)"
+    if isinstance(value, dict):
+        return f"{value['path']}, {value['bytes']} bytes"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    text = str(value)
+    return text[:12] if len(text) == 64 and text.isalnum() else text

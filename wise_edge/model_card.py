@@ -1,0 +1,65 @@
+"""The model card of a bundle: what it is, what it was compared with and where it comes from, for people.
+
+The front matter is that of model cards on hubs (https://huggingface.co/docs/hub/model-cards).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from wise_edge.manifest import Figure, Manifest
+
+_FRONT = """---
+library_name: wise-edge
+pipeline_tag: image-segmentation
+tags: [reasoning-segmentation, {families}]
+---
+"""
+
+
+def render_card(manifest: Manifest) -> str:
+    """Return a bundle's card as Markdown; it says nothing that the manifest does not."""
+    policy, sam = manifest.policy, manifest.sam
+    families = ", ".join(sorted({policy.family, sam.family}))
+    parts = [
+        _FRONT.format(families=families),
+        f"# {manifest.name}\n",
+        f"A {policy.family} policy that finds what a sentence means in a picture, and a {sam.family} segmenter that "
+        f"outlines it. Exported {manifest.created}.\n",
+        "```console\n$ wise-edge run picture.jpg 'the red mug' --bundle .\n$ wise-edge bundle verify .\n```\n",
+        f"Pictures are stretched to {policy.input_size} x {policy.input_size} px for the policy, and scaled to fit "
+        f"{sam.input_size} x {sam.input_size} px for the segmenter. Prompt and answer together hold "
+        f"{policy.max_positions} tokens.\n",
+        "## Files\n",
+        _table(
+            ("role", "file", "weights", "bytes", "sha256"),
+            ((a.role, f"`{a.path}`", a.precision, str(a.bytes), f"`{a.sha256[:16]}`") for a in manifest.artefacts),
+        ),
+        "## Compared with the checkpoints\n",
+        _verification(manifest.verified, manifest.verification),
+        "## Prompts\n",
+        f"Set `{policy.prompts.name}`; `{policy.default_variant}` where none is asked for. System message: "
+        f"{policy.prompts.system}\n",
+        _table(("variant", "words"), ((f"`{name}`", words) for name, words in policy.prompts.variants.items())),
+        "## Where it comes from\n",
+        _table(("what", "value"), ((key, f"`{manifest.provenance[key]}`") for key in sorted(manifest.provenance))),
+    ]
+    return "\n".join(parts)
+
+
+def describe_bound(figure: Figure) -> str:
+    """Return what a figure must reach, for a message or a table."""
+    sides = (("least", figure.at_least), ("most", figure.at_most))
+    return " and ".join(f"at {side} {bound:g}" for side, bound in sides if bound is not None) or "reported"
+
+
+def _verification(verified: bool, figures: Sequence[Figure]) -> str:
+    if not verified:
+        return "Nothing was compared: the bundle was exported with `--no-verify` and may give anything.\n"
+    rows = ((f.what, f"{f.value:.3g}", f.unit, describe_bound(f)) for f in figures)
+    return _table(("what", "value", "unit", "bound"), rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines) + "\n"
