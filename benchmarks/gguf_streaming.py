@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import shutil
 import subprocess
 import sys
@@ -109,7 +110,10 @@ def main() -> None:
     if not (source / "preprocessor_config.json").exists():
         shutil.rmtree(source, ignore_errors=True)
         source.mkdir(parents=True)
-        make_checkpoint(source, options.layers)
+        # In a process of its own: a child's ru_maxrss begins with that of the process that starts it.
+        make = multiprocessing.get_context("spawn").Process(target=make_checkpoint, args=(source, options.layers))
+        make.start()
+        make.join()
     files = sorted(source.glob("*.safetensors"))
     size = sum(file.stat().st_size for file in files)
     copying = copy_s(files, options.scratch / "copy")

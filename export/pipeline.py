@@ -103,11 +103,11 @@ def export_bundle(
     for package in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "safetensors", "segment_anything"):
         require(package, "export")
     with staging(target, force=force) as folder, _merged(_open(policy, "policy"), adapter, progress) as policy_folder:
-        sam_folder = _open(sam, "sam")
-        check_space(folder, _space(policy_folder, options) + _space(sam_folder, options))
+        sam_checkpoint = _open(sam, "sam")
+        check_space(folder, _space(policy_folder, options) + _space(sam_checkpoint, options))
         samples = partial(read_calibration, options.calibration, options.samples)
         source = PolicySource(policy_folder, samples, progress)
-        segmenter = SamSource(sam_folder)
+        segmenter = SamSource(sam_checkpoint)
         artefacts = (*_export_policy(source, folder, options, progress), *segmenter.export(folder, progress))
         manifest = Manifest(
             name=target.resolve().name,
@@ -118,7 +118,7 @@ def export_bundle(
             verified=False,
             verification=(),
             provenance=_provenance(policy, policy_folder, "policy", adapter)
-            | _provenance(sam, sam_folder, "sam")
+            | _provenance(sam, sam_checkpoint, "sam")
             | _tools(),
         )
         write_manifest(folder, manifest)
@@ -148,8 +148,8 @@ def export_merged(policy: str, adapter: Path | None, target: Path, *, force: boo
 
 def _open(name: str, part: str) -> Path:
     folder = resolve_checkpoint(name, part)
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder; name a checkpoint for --{part}, or 'embedded'")
+    if not folder.is_dir() and not (part == "sam" and folder.is_file()):
+        raise UsageError(f"{folder} is not a checkpoint; name one for --{part}, or 'embedded'")
     return folder
 
 
@@ -169,7 +169,7 @@ def _merged(base: Path, adapter: Path | None, progress: Progress) -> Iterator[Pa
 
 def _space(checkpoint: Path, options: ExportOptions) -> int:
     """Return about how many bytes an export of a checkpoint writes, intermediate files included."""
-    stored = sum(file.stat().st_size for file in weight_files(checkpoint))
+    stored = sum(file.stat().st_size for file in _weights(checkpoint))
     return 2 * stored * len(options.targets)  # float32 at most, or a lossless file beside the quantised one
 
 
@@ -190,11 +190,15 @@ def _compare_policy(source: PolicySource, out: Path, options: ExportOptions, pro
         yield from gguf_target.compare_gguf(source, out, options.quant, options.vision_quant, progress)
 
 
+def _weights(checkpoint: Path) -> list[Path]:
+    return [checkpoint] if checkpoint.is_file() else weight_files(checkpoint)
+
+
 def _provenance(name: str, folder: Path, part: str, adapter: Path | None = None) -> dict[str, str]:
     merged = {} if adapter is None else {f"{part}_adapter": str(adapter.resolve())}
     return merged | {
         part: name if name in SHIPPED else str(Path(name).resolve()),
-        **{f"{part}_{file.name}_sha256": hash_file(file) for file in weight_files(folder)},
+        **{f"{part}_{file.name}_sha256": hash_file(file) for file in _weights(folder)},
     }
 
 

@@ -20,15 +20,15 @@ class SamSource:
     """A segmenter's checkpoint.
 
     Args:
-        folder: checkpoint folder of `wise_edge.sam_model`.
+        checkpoint: folder of `wise_edge.sam_model`, or a published `.pth` file.
 
     Raises:
-        UsageError: the folder does not hold one.
+        UsageError: it is neither.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._architecture = read_architecture(folder)
-        self._sam = load_sam(folder)
+    def __init__(self, checkpoint: Path) -> None:
+        self._architecture = read_architecture(checkpoint)
+        self._sam = load_sam(checkpoint)
         architecture = self._architecture
         self.spec = SamSpec(
             "segment_anything", architecture.input_size, architecture.pixel_mean, architecture.pixel_std

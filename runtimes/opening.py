@@ -99,6 +99,6 @@ def _graph(bundle: Bundle, role: str, backend: str, threads: int | None) -> Onnx
 def _checkpoint(bundle: Bundle, part: str) -> Path:
     entry = CHECKPOINTS[part]
     folder = resolve_checkpoint(bundle.manifest.provenance[entry], entry)
-    if not folder.is_dir():
+    if not folder.exists():
         raise DeviceError(f"the bundle was made from {folder}, which is not here; choose another {part} backend")
     return folder

@@ -1,12 +1,13 @@
 """A Segment Anything model: its architecture as data, built from segment-anything's own modules.
 
 A checkpoint is a folder with `config.json` (the architecture) and `model.safetensors` (segment-anything's own weight
-names, half precision). Torch is imported only when a model is built.
+names, half precision), or a file as published (`wise_edge.sam_published`). Torch is imported only when it is needed.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files import atomic_write
+from wise_edge.sam_published import infer_architecture, read_weights
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -150,39 +152,53 @@ def save_sam(sam: Sam, architecture: SamArchitecture, folder: Path) -> None:
     atomic_write(folder / "config.json", text.encode(), force=True)
 
 
-def load_sam(folder: Path) -> Sam:
-    """Load a checkpoint folder.
+def load_sam(checkpoint: Path) -> Sam:
+    """Load a checkpoint.
 
     Args:
-        folder: holds `config.json` and `model.safetensors`.
+        checkpoint: a folder with `config.json` and `model.safetensors`, or a published `.pth` file.
 
     Returns:
-        The model of `build_sam` with the folder's weights, float32, in evaluation mode.
+        The model of `build_sam` with the checkpoint's weights, float32, in evaluation mode.
 
     Raises:
         UsageError: a file is missing or does not fit; the line names it.
         MissingExtraError: torch, safetensors or segment-anything is not installed.
     """
+    sam = build_sam(read_architecture(checkpoint))
+    if checkpoint.is_file():
+        _fill(sam, read_weights(checkpoint), f"{checkpoint} does not hold a whole segment-anything model")
+        return sam
     safetensors = require("safetensors.torch", "export")
-    sam = build_sam(read_architecture(folder))
-    path = folder / "model.safetensors"
+    path = checkpoint / "model.safetensors"
     try:
         state = safetensors.load(path.read_bytes())
-        sam.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except (RuntimeError, require("safetensors", "export").SafetensorError) as error:
-        raise UsageError(f"{path} does not hold the weights of {folder / 'config.json'}") from error
+    except require("safetensors", "export").SafetensorError as error:
+        raise UsageError(f"{path} is damaged ({error}); copy it again") from error
+    _fill(sam, state, f"{path} does not hold the weights of {checkpoint / 'config.json'}")
     return sam
 
 
-def read_architecture(folder: Path) -> SamArchitecture:
-    """Read the architecture of a checkpoint folder.
+def _fill(sam: Sam, state: Mapping[str, Any], problem: str) -> None:
+    try:
+        sam.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    except RuntimeError as error:
+        first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
+        raise UsageError(f"{problem}: {first[:160]}") from error
+
+
+def read_architecture(checkpoint: Path) -> SamArchitecture:
+    """Read the architecture of a checkpoint folder, or of a published file.
 
     Raises:
-        UsageError: `config.json` is missing, is not JSON or is not a segment-anything config of this project.
+        UsageError: `config.json` is missing, is not JSON or is not a segment-anything config of this project; a file is
+            none of segment-anything's.
     """
-    path = folder / "config.json"
+    if checkpoint.is_file():
+        return SamArchitecture(**infer_architecture(checkpoint, read_weights(checkpoint)))
+    path = checkpoint / "config.json"
     try:
         config: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,0 +1,92 @@
+"""Published segment-anything checkpoints (`sam_vit_b_01ec64.pth` and its kin): one pickled dictionary of tensors.
+
+The architecture is read off the tensors' shapes, so a renamed file and a finetuned model load too
+(https://github.com/facebookresearch/segment-anything#model-checkpoints).
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wise_edge.errors import UsageError
+from wise_edge.extras import require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_DECODER_HEADS = 8  # of every published model; no shape tells
+_PARTS = ("image_encoder.", "prompt_encoder.", "mask_decoder.")
+_BUFFERS = ("pixel_mean", "pixel_std")
+_PATCH = "image_encoder.patch_embed.proj.weight"
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint, mapped and not read; the pickle can name tensors and nothing else.
+
+    Raises:
+        UsageError: the file cannot be read, holds something else than segment-anything's weights, or a weight is no
+            number; the line names it.
+        MissingExtraError: torch is not installed.
+    """
+    torch = require("torch", "export")
+    try:
+        state: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(
+            f"{file} holds no weights that can be read safely ({reason[:160]}); download it again"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UsageError(f"{file} is no dictionary of tensors; name a checkpoint of segment-anything")
+    weights = {name: tensor for name, tensor in state.items() if name not in _BUFFERS}
+    if _PATCH not in weights or not all(str(name).startswith(_PARTS) for name in weights):
+        strange = next((name for name in weights if not str(name).startswith(_PARTS)), _PATCH)
+        raise UsageError(f"{file} does not hold segment-anything's weights alone (see {strange!r}); name another file")
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise UsageError(f"{file}: {name} holds values that are no numbers; download it again")
+    return weights
+
+
+def infer_architecture(file: Path, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the arguments of `SamArchitecture` that these weights fit.
+
+    Raises:
+        UsageError: a tensor that tells is missing, or the encoder has no relative positions.
+    """
+    try:
+        return _infer({name: tuple(tensor.shape) for name, tensor in weights.items()})
+    except (KeyError, StopIteration) as error:
+        raise UsageError(f"{file} lacks {error}; it is no whole checkpoint of segment-anything") from error
+
+
+def _infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    width, _, patch, _ = shapes[_PATCH]
+    depth = _count(shapes, "image_encoder.blocks.")
+    # Relative positions reach 2 * size - 1: a window's in most blocks, the whole picture's in the others.
+    reach = [shapes[f"image_encoder.blocks.{block}.attn.rel_pos_h"] for block in range(depth)]
+    sides = [(length + 1) // 2 for length, _ in reach]
+    grid, head_dim = max(sides), reach[0][1]
+    prompt_dim = shapes["image_encoder.neck.0.weight"][0]
+    return {
+        "input_size": grid * patch,
+        "patch_size": patch,
+        "encoder_dim": width,
+        "encoder_depth": depth,
+        "encoder_heads": width // head_dim,
+        "window_size": min(sides),
+        "global_attention": tuple(block for block, side in enumerate(sides) if side == grid),
+        "relative_positions": True,
+        "prompt_dim": prompt_dim,
+        "decoder_depth": _count(shapes, "mask_decoder.transformer.layers."),
+        "decoder_heads": _DECODER_HEADS,
+        "decoder_mlp_dim": shapes["mask_decoder.transformer.layers.0.mlp.lin1.weight"][0],
+        "mask_input_channels": shapes["prompt_encoder.mask_downscaling.3.weight"][0],
+    }
+
+
+def _count(shapes: Mapping[str, Any], stem: str) -> int:
+    return 1 + max(int(name.removeprefix(stem).split(".")[0]) for name in shapes if name.startswith(stem))
