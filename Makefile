@@ -1,5 +1,5 @@
 # make demo    a few scenes through the embedded models; overlays in build/demo
-# make test    all tests that need no GPU
+# make test    all tests that need no GPU; compiles llama.cpp, which takes minutes and a C++ compiler
 # make check   format, lint, types and the fast tests
 # make clean   removes what the targets above made
 #
@@ -41,5 +41,5 @@ $(VENV)/.installed-demo: $(VENV)/.made $(SOURCES)
 
 $(VENV)/.installed-test: $(VENV)/.made $(SOURCES)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "training and tests need Python 3.11; make clean, then set PYTHON=")'
-	$(INSTALL) -e '.[data,export,qlora,train,dev]'
+	$(INSTALL) -e '.[data,export,llama,qlora,train,dev]'
 	@touch $(VENV)/.installed-demo $@

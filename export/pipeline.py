@@ -24,11 +24,11 @@ from wise_edge.bundle import (
 from wise_edge.errors import UsageError
 from wise_edge.export import gguf_target, onnx_target
 from wise_edge.export.adapter import merge_adapter
-from wise_edge.export.calibration import read_calibration
+from wise_edge.export.calibration import CalibrationSample, read_calibration
 from wise_edge.export.checkpoint_tensors import weight_files
 from wise_edge.export.policy_source import PolicySource
 from wise_edge.export.progress import Progress
-from wise_edge.export.sam_target import SamSource
+from wise_edge.export.sam_target import PRECISIONS, SamSource
 from wise_edge.export.verify import check_figures
 from wise_edge.extras import require
 from wise_edge.manifest import Artefact, Figure, Manifest
@@ -48,6 +48,7 @@ class ExportOptions:
         targets: some of `TARGETS`.
         quant: type of the language model's matrices in GGUF.
         vision_quant: type of the vision tower's matrices in GGUF.
+        sam_precision: of the segmenter's image encoder, one of `sam_target.PRECISIONS`.
         importance: quantise columns that matter with more care.
         verify: compare with torch; without, the bundle says that nobody did.
         samples: how many pictures and queries to measure with.
@@ -57,6 +58,7 @@ class ExportOptions:
     targets: tuple[str, ...] = ("onnx",)
     quant: str = "F16"
     vision_quant: str = "F16"
+    sam_precision: str = "fp32"
     importance: bool = True
     verify: bool = True
     samples: int = 8
@@ -68,6 +70,8 @@ class ExportOptions:
             raise UsageError(f"unknown target '{unknown[0]}'; choose {', '.join(TARGETS)}")
         if self.samples < 1:
             raise UsageError(f"--samples is {self.samples}; at least 1 is needed")
+        if self.sam_precision not in PRECISIONS:
+            raise UsageError(f"unknown precision '{self.sam_precision}'; choose {' or '.join(PRECISIONS)}")
         gguf_target.check_types(self.quant, self.vision_quant, self.importance)
 
 
@@ -108,7 +112,10 @@ def export_bundle(
         samples = partial(read_calibration, options.calibration, options.samples)
         source = PolicySource(policy_folder, samples, progress)
         segmenter = SamSource(sam_checkpoint)
-        artefacts = (*_export_policy(source, folder, options, progress), *segmenter.export(folder, progress))
+        artefacts = (
+            *_export_policy(source, folder, options, progress),
+            *_export_sam(segmenter, folder, options, samples, progress),
+        )
         manifest = Manifest(
             name=target.resolve().name,
             created=creation_time(),
@@ -123,7 +130,10 @@ def export_bundle(
         )
         write_manifest(folder, manifest)
         if options.verify:
-            figures = [*_compare_policy(source, folder, options, progress), *segmenter.compare(folder, progress)]
+            figures = [
+                *_compare_policy(source, folder, options, progress),
+                *segmenter.compare(folder, options.sam_precision, progress),
+            ]
             check_figures(figures)
             if check is not None:
                 progress("comparing answers and masks with torch")
@@ -181,6 +191,17 @@ def _export_policy(source: PolicySource, out: Path, options: ExportOptions, prog
         types = (options.quant, options.vision_quant)
         yield from gguf_target.export_gguf(source, out, *types, options.importance, progress)
     yield describe_file(out, gguf_target.TOKENIZER_FILE, "policy.tokenizer", "tokenizer.json")
+
+
+def _export_sam(
+    segmenter: SamSource,
+    out: Path,
+    options: ExportOptions,
+    read: Callable[[], list[CalibrationSample]],
+    progress: Progress,
+) -> list[Artefact]:
+    samples = read() if options.sam_precision == "int8" else []
+    return segmenter.export(out, options.sam_precision, samples, progress)
 
 
 def _compare_policy(source: PolicySource, out: Path, options: ExportOptions, progress: Progress) -> Iterator[Figure]:

@@ -1,7 +1,6 @@
 """segment-anything over two graphs, its pre- and postprocessing in numpy and Pillow.
 
-Preprocessing equals `ResizeLongestSide` and `Sam.preprocess`, postprocessing `Sam.postprocess_masks`
-(https://github.com/facebookresearch/segment-anything).
+Postprocessing equals `Sam.postprocess_masks` (https://github.com/facebookresearch/segment-anything).
 """
 
 from __future__ import annotations
@@ -11,11 +10,11 @@ from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from wise_edge.geometry import Box, Point, Size
 from wise_edge.manifest import SamSpec
 from wise_edge.runtimes.base import Graph, MaskOutput
+from wise_edge.sam_image import fit_longest_side, normalize_longest_side
 
 _INSIDE, _BOX_CORNERS = 1.0, (2.0, 3.0)  # labels of point_labels
 _THRESHOLD = 0.0  # logits above it are mask
@@ -53,7 +52,7 @@ class GraphMask:
         start = perf_counter()
         size = (image.shape[1], image.shape[0])
         resized = fit_longest_side(size, self._spec.input_size)
-        pixels = _normalize(image, resized, self._spec)
+        pixels = normalize_longest_side(image, resized, self._spec)
         prepared = perf_counter()
         embeddings = self._encoder.run({"image": pixels})["image_embeddings"]
         end = perf_counter()
@@ -75,23 +74,6 @@ class GraphMask:
         logits = upsample(outputs["low_res_masks"][0, 0], self._spec.input_size, frame.resized, frame.size)
         score = float(outputs["iou_predictions"][0, 0])
         return MaskOutput(logits > _THRESHOLD, score, (perf_counter() - start) * 1e3)
-
-
-def fit_longest_side(size: Size, longest: int) -> Size:
-    """Return the size of a picture scaled so that its longest side is `longest`; at least one pixel each way."""
-    scale = longest / max(size)
-    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
-
-
-def _normalize(image: npt.NDArray[np.uint8], resized: Size, spec: SamSpec) -> npt.NDArray[np.float32]:
-    """Return float32 [1, 3, S, S]: resized, normalised, padded with zeros at the right and the bottom."""
-    picture = Image.fromarray(image).resize(resized, Image.Resampling.BILINEAR)
-    values = (np.asarray(picture, np.float32) - np.array(spec.pixel_mean, np.float32)) / np.array(
-        spec.pixel_std, np.float32
-    )
-    padded = np.zeros((1, 3, spec.input_size, spec.input_size), np.float32)
-    padded[0, :, : resized[1], : resized[0]] = values.transpose(2, 0, 1)
-    return padded
 
 
 def upsample(logits: npt.NDArray[np.float32], input_size: int, resized: Size, size: Size) -> npt.NDArray[np.float32]:

@@ -41,7 +41,7 @@ class LlamaPolicy:
         text: GGUF file of the language model.
         vision: GGUF file of the vision tower.
         tokenizer: tokenizer.json.
-        threads: CPU threads; None leaves it to llama.cpp.
+        threads: CPU threads; None takes one a core.
         gpu: put all layers on the GPU.
 
     Raises:

@@ -11,6 +11,7 @@ refused.
 from __future__ import annotations
 
 import ctypes
+import os
 import weakref
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -108,7 +109,7 @@ class LlamaModel:
         text: GGUF file of the language model.
         vision: GGUF file of the vision tower (mmproj).
         context: longest sequence in tokens.
-        threads: CPU threads; None leaves it to llama.cpp.
+        threads: CPU threads; None takes one a core (llama.cpp would take four, however many there are).
         gpu: put all layers on the GPU.
         exact: keep keys and values in float32 and attend without fused kernels, to compare with torch.
 
@@ -137,10 +138,11 @@ class LlamaModel:
                 f"pip install --no-cache-dir --force-reinstall llama-cpp-python=={TESTED_VERSIONS[-1]}"
             )
         self._context = context
+        threads = threads or os.cpu_count() or 1
         self._open_text(text, threads, gpu, exact)
         self._open_vision(vision, threads, gpu, exact)
 
-    def _open_text(self, file: Path, threads: int | None, gpu: bool, exact: bool) -> None:
+    def _open_text(self, file: Path, threads: int, gpu: bool, exact: bool) -> None:
         llama = self._llama
         llama.llama_backend_init()
         model_params = llama.llama_model_default_params()
@@ -152,8 +154,7 @@ class LlamaModel:
         self._model = model
         params = llama.llama_context_default_params()
         params.n_ctx = params.n_batch = self._context
-        if threads is not None:
-            params.n_threads = params.n_threads_batch = threads
+        params.n_threads = params.n_threads_batch = threads
         if exact:
             params.type_k = params.type_v = 0  # GGML_TYPE_F32
             params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -165,14 +166,13 @@ class LlamaModel:
         self._vocabulary = int(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))
         self._width = int(llama.llama_model_n_embd_inp(model))
 
-    def _open_vision(self, file: Path, threads: int | None, gpu: bool, exact: bool) -> None:
+    def _open_vision(self, file: Path, threads: int, gpu: bool, exact: bool) -> None:
         mtmd = self._mtmd
         params = mtmd.mtmd_context_params_default()
         params.use_gpu = gpu
         params.print_timings = params.warmup = False
         params.image_min_tokens, params.image_max_tokens = _LEAST_IMAGE_TOKENS, _MOST_IMAGE_TOKENS
-        if threads is not None:
-            params.n_threads = threads
+        params.n_threads = threads
         if exact:
             params.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         context = mtmd.mtmd_init_from_file(str(file).encode(), self._model, params)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ def load_policy(folder: Path, device: str = "cpu") -> Any:
     transformers = require("transformers", "export")
     damaged = require("safetensors", "export").SafetensorError
     model_class = getattr(transformers, _CLASSES[_family(folder, _read_json(folder, "config.json"))])
+    # 5.24 warns of a name at every call that 5.23 knows alone.
+    warnings.filterwarnings("ignore", r"`past_key_values` is deprecated", FutureWarning)
     logs = transformers.utils.logging
     had_bars = logs.is_progress_bar_enabled()
     logs.disable_progress_bar()

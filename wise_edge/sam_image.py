@@ -1,0 +1,36 @@
+"""segment-anything's picture preprocessing in numpy and Pillow, shared by export and the runtimes.
+
+Equal to `ResizeLongestSide` and `Sam.preprocess` (https://github.com/facebookresearch/segment-anything).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from wise_edge.geometry import Size
+from wise_edge.manifest import SamSpec
+
+
+def fit_longest_side(size: Size, longest: int) -> Size:
+    """Return the size of a picture scaled so that its longest side is `longest`; at least one pixel each way."""
+    scale = longest / max(size)
+    return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
+
+
+def normalize_longest_side(image: npt.NDArray[np.uint8], resized: Size, spec: SamSpec) -> npt.NDArray[np.float32]:
+    """Return float32 [1, 3, S, S]: resized, normalised, padded with zeros at the right and the bottom.
+
+    Args:
+        image: HWC uint8 RGB, any size.
+        resized: (width, height) from `fit_longest_side`, px.
+        spec: the segmenter.
+    """
+    picture = Image.fromarray(image).resize(resized, Image.Resampling.BILINEAR)
+    values = (np.asarray(picture, np.float32) - np.array(spec.pixel_mean, np.float32)) / np.array(
+        spec.pixel_std, np.float32
+    )
+    padded = np.zeros((1, 3, spec.input_size, spec.input_size), np.float32)
+    padded[0, :, : resized[1], : resized[0]] = values.transpose(2, 0, 1)
+    return padded
