@@ -180,17 +180,21 @@ def draw(reports: list[dict[str, Any]], path: Path) -> None:
     for report in reports:
         setting, variant, tokens = setting_of(report), report["variant"], report["rationale_tokens_mean"]
         label = f"{setting}, {variant}"
-        axes.plot([tokens] * 2, report["intervals"]["ciou"], color=colors[setting], alpha=0.25)
+        axes.plot([tokens] * 2, report["intervals"]["ciou"], color=colors[setting], alpha=0.15, linewidth=3)
         axes.scatter(
             tokens,
             report["ciou"],
             marker=MARKERS[variant],
             color=colors[setting],
-            s=60,
+            s=70,
+            alpha=0.85,
+            zorder=3,
             label=None if label in labelled else label,
         )
         labelled.add(label)
-    axes.set(xlabel="rationale tokens, mean", ylabel="cIoU, with its 95 % interval", xlim=(0, None))
+    axes.set(xlabel="rationale tokens, mean", ylabel="cIoU, with its 95 % interval", xscale="log", xlim=(12, 125))
+    axes.set_xticks([15, 20, 30, 50, 70, 100], ["15", "20", "30", "50", "70", "100"])
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=110)

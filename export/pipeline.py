@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -106,7 +105,8 @@ def export_bundle(
     options = options or ExportOptions()
     for package in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "safetensors", "segment_anything"):
         require(package, "export")
-    with staging(target, force=force) as folder, _merged(_open(policy, "policy"), adapter, progress) as policy_folder:
+    base = _open(policy, "policy")
+    with staging(target, force=force) as folder, _merged(base, adapter, folder.parent, progress) as policy_folder:
         sam_checkpoint = _open(sam, "sam")
         check_space(folder, _space(policy_folder, options) + _space(sam_checkpoint, options))
         samples = partial(read_calibration, options.calibration, options.samples)
@@ -164,17 +164,14 @@ def _open(name: str, part: str) -> Path:
 
 
 @contextmanager
-def _merged(base: Path, adapter: Path | None, progress: Progress) -> Iterator[Path]:
-    """Give the policy's folder: the base itself, or a temporary one with the adapter merged."""
+def _merged(base: Path, adapter: Path | None, scratch: Path, progress: Progress) -> Iterator[Path]:
+    """Give the policy's folder: the base itself, or a temporary one in `scratch` with the adapter merged."""
     if adapter is None:
         yield base
         return
-    scratch = Path(tempfile.mkdtemp(prefix="wise-edge-merged."))
-    try:
-        merge_adapter(base, adapter, scratch, progress)
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="merged.") as merged:
+        merge_adapter(base, adapter, Path(merged), progress)
+        yield Path(merged)
 
 
 def _space(checkpoint: Path, options: ExportOptions) -> int:
@@ -215,11 +212,16 @@ def _weights(checkpoint: Path) -> list[Path]:
     return [checkpoint] if checkpoint.is_file() else weight_files(checkpoint)
 
 
+def _recipes(checkpoint: Path) -> list[Path]:
+    """Return the resolved recipe that a training left beside the weights."""
+    return [file for file in (checkpoint / "recipe.yaml",) if file.is_file()]
+
+
 def _provenance(name: str, folder: Path, part: str, adapter: Path | None = None) -> dict[str, str]:
     merged = {} if adapter is None else {f"{part}_adapter": str(adapter.resolve())}
     return merged | {
         part: name if name in SHIPPED else str(Path(name).resolve()),
-        **{f"{part}_{file.name}_sha256": hash_file(file) for file in _weights(folder)},
+        **{f"{part}_{file.name}_sha256": hash_file(file) for file in (*_weights(folder), *_recipes(folder))},
     }
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -329,3 +332,18 @@ def test_the_manifest_is_the_document_that_is_printed(
 
     assert json.loads(capfd.readouterr().out) == json.loads((tmp_path / "b" / "bundle.json").read_text())
     shutil.rmtree(tmp_path / "b")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_export_leaves_nothing(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    command = [sys.executable, "-m", "wise_edge", "export", "--policy", "embedded", "--sam", "embedded"]
+    with subprocess.Popen([*command, "--out", str(tmp_path / "b")], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = next(line for line in process.stderr if "exporting the segmenter" in line)
+        assert list(tmp_path.iterdir()), line  # it is being written
+        process.send_signal(sent)
+        process.stderr.read()
+
+    assert process.returncode == code
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ stdout is for results only; errors go to stderr as one plain line. Rich would re
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from typing import Annotated, NoReturn
@@ -74,7 +75,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_main() -> NoReturn:
-    """Run the arguments of the process and exit: the console script."""
+    """Run the arguments of the process and exit: the console script.
+
+    SIGTERM ends the command as an error would, so that half-written folders are removed; the exit code is then 143.
+    """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     code = main()
     try:
         sys.stdout.flush()
