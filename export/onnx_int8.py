@@ -15,16 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from wise_edge.export.to_onnx import DATA_SUFFIX, LARGEST_FILE
+from wise_edge.export.onnx_edit import Batch, exceeds_one_file, load_float32, save_onnx
 from wise_edge.extras import require
 
 if TYPE_CHECKING:
     import onnx
 
-Batch = dict[str, npt.NDArray[Any]]
 _QUANTISED = ("MatMul", "Gemm", "Conv")
 
 
@@ -41,12 +37,11 @@ def quantize_int8(source: Path, target: Path, batches: Iterable[Batch]) -> None:
     """
     onnx = require("onnx", "export")
     quantization = require("onnxruntime.quantization", "export")
-    model = onnx.load(source)
-    _restore_float32(model)
-    large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST_FILE
+    model = load_float32(source)
+    large = exceeds_one_file(model)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".int8.") as scratch, _quiet():
         whole = Path(scratch) / "float.onnx"
-        onnx.save_model(model, whole, save_as_external_data=large, location=whole.name + DATA_SUFFIX)
+        save_onnx(model, whole)
         excluded = _without_weights(model)
         del model  # the quantiser reads the file again: one copy of the weights is enough
         quantization.quantize_static(
@@ -66,22 +61,6 @@ def quantize_int8(source: Path, target: Path, batches: Iterable[Batch]) -> None:
             extra_options={"OpTypesToExcludeOutputQuantization": list(_QUANTISED), "ActivationSymmetric": True},
         )
     onnx.checker.check_model(str(target))
-
-
-def _restore_float32(model: onnx.ModelProto) -> None:
-    """Put stored halves back into float32 in place of their Cast nodes, so that they are seen as weights."""
-    onnx = require("onnx", "export")
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    nodes = []
-    for node in model.graph.node:
-        if node.op_type != "Cast" or node.input[0] not in stored:
-            nodes.append(node)
-            continue
-        tensor = stored[node.input[0]]
-        values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
-        tensor.CopyFrom(onnx.numpy_helper.from_array(values, node.output[0]))
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
 
 
 def _without_weights(model: onnx.ModelProto) -> list[str]:

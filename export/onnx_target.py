@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,20 @@ import numpy as np
 from wise_edge.bundle import describe_file
 from wise_edge.errors import UsageError
 from wise_edge.export import policy_onnx, verify
+from wise_edge.export.onnx_blocks import quantize_weights
+from wise_edge.export.onnx_edit import DATA_SUFFIX, replace_graph
+from wise_edge.export.onnx_half import halve
 from wise_edge.export.policy_source import PolicySource
 from wise_edge.export.progress import Progress
-from wise_edge.export.to_onnx import DATA_SUFFIX, export_onnx
+from wise_edge.export.to_onnx import export_onnx
 from wise_edge.extras import require
 from wise_edge.manifest import Artefact, Figure, PolicySpec
 
 FAMILY = "qwen2_5_vl"
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
+"""Of the policy's graphs: arithmetic in float32 or half precision, or weights of 8 or 4 bits and float arithmetic."""
+VISION_PRECISION = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "int4": "int8"}
+"""What the vision tower has beside a language model of a precision; the head of that keeps 8 bits too."""
 _VISION, _DECODER = "policy.vision.onnx", "policy.decoder.onnx"
 _EMBEDDING, _TOKENIZER = "policy.embedding.npy", "policy.tokenizer.json"
 
@@ -29,29 +38,50 @@ def check_family(spec: PolicySpec) -> None:
         raise UsageError(f"ONNX export knows {FAMILY}, the policy is {spec.family}; export it with --target gguf")
 
 
-def export_policy(source: PolicySource, out: Path, progress: Progress) -> list[Artefact]:
-    """Write vision tower, language model, token embedding and tokenizer into a bundle's folder."""
+def export_policy(source: PolicySource, out: Path, precision: str, progress: Progress) -> list[Artefact]:
+    """Write vision tower, language model, token embedding and tokenizer into a bundle's folder.
+
+    Args:
+        source: the policy.
+        out: the folder.
+        precision: one of `PRECISIONS`.
+        progress: told what is being done.
+    """
     progress("exporting the policy's vision tower")
-    vision = _export_vision(source.model, source.spec, out / _VISION)
+    _export_vision(source.model, source.spec, out / _VISION)
     progress("exporting the policy's language model")
-    decoder = _export_decoder(source.model, source.spec, out / _DECODER)
+    _export_decoder(source.model, source.spec, out / _DECODER)
+    if precision != "fp32":
+        progress(f"bringing the policy's graphs to {precision}")
+        _lower(source, out, precision)
     table = policy_onnx.embedding_table(source.model)
     np.save(out / _EMBEDDING, table)
     shutil.copyfile(source.tokenizer, out / _TOKENIZER)
     return [
-        *describe_graph(out, "policy.vision", vision),
-        *describe_graph(out, "policy.decoder", decoder),
+        *describe_graph(out, "policy.vision", VISION_PRECISION[precision]),
+        *describe_graph(out, "policy.decoder", precision),
         describe_file(out, _EMBEDDING, "policy.embedding", "npy", f"fp{table.dtype.itemsize * 8}"),
     ]
 
 
-def compare_policy(source: PolicySource, out: Path, progress: Progress) -> list[Figure]:
-    """Compare the files of `export_policy` with torch."""
+def compare_policy(source: PolicySource, out: Path, precision: str, progress: Progress) -> list[Figure]:
+    """Compare the files of `export_policy` with torch; lower precision is judged by the masks of whole queries."""
     progress("comparing the policy's graphs with torch")
-    return [
-        *verify.verify_policy(source.model, source.spec, out / _VISION, out / _DECODER),
-        verify.verify_embedding(source.model, np.load(out / _EMBEDDING)),
-    ]
+    figures = list(verify.verify_policy(source.model, source.spec, out / _VISION, out / _DECODER))
+    if precision != "fp32":
+        figures = [replace(figure, at_most=None) for figure in figures]
+    return [*figures, verify.verify_embedding(source.model, np.load(out / _EMBEDDING))]
+
+
+def _lower(source: PolicySource, out: Path, precision: str) -> None:
+    vision, decoder = out / _VISION, out / _DECODER
+    if precision == "fp16":
+        inputs = [source.torch_reference.graph_inputs(reference) for reference in source.references]
+        for file, batches in zip((vision, decoder), zip(*inputs, strict=True), strict=True):
+            replace_graph(file, partial(halve, batches=batches))
+    else:
+        replace_graph(vision, partial(quantize_weights, bits=8))
+        replace_graph(decoder, partial(quantize_weights, bits=int(precision[3:]), keep_8_bits=("logits",)))
 
 
 def describe_graph(out: Path, role: str, precision: str) -> Iterator[Artefact]:
@@ -62,15 +92,15 @@ def describe_graph(out: Path, role: str, precision: str) -> Iterator[Artefact]:
         yield describe_file(out, name + DATA_SUFFIX, f"{role}.data", "onnx-data", precision)
 
 
-def _export_vision(model: Any, spec: PolicySpec, file: Path) -> str:
+def _export_vision(model: Any, spec: PolicySpec, file: Path) -> None:
     torch = require("torch", "export")
     side = spec.input_size // spec.patch_size
     patches = torch.zeros(side * side, 3 * spec.temporal_patch_size * spec.patch_size**2)
     module = policy_onnx.build_vision(model.model.visual, side)
-    return export_onnx(module, (patches,), ["pixel_values"], ["image_embeds"], file)
+    export_onnx(module, (patches,), ["pixel_values"], ["image_embeds"], file)
 
 
-def _export_decoder(model: Any, spec: PolicySpec, file: Path) -> str:
+def _export_decoder(model: Any, spec: PolicySpec, file: Path) -> None:
     torch = require("torch", "export")
     length, past_length = 4, 3  # any that differ from 0 and 1, which torch.export would take for constants
     past = tuple(
@@ -80,7 +110,7 @@ def _export_decoder(model: Any, spec: PolicySpec, file: Path) -> str:
     embeds = torch.zeros(1, length, spec.hidden_size)
     positions = torch.zeros(3, 1, length, dtype=torch.int64)
     tokens, before = (torch.export.Dim(name, min=2, max=spec.max_positions) for name in ("tokens", "past"))
-    return export_onnx(
+    export_onnx(
         policy_onnx.build_decoder(model),
         (embeds, positions, past),
         ["inputs_embeds", "position_ids", *policy_onnx.cache_names("past", spec.num_layers)],

@@ -21,13 +21,13 @@ from wise_edge.bundle import (
     write_manifest,
 )
 from wise_edge.errors import UsageError
-from wise_edge.export import gguf_target, onnx_target
+from wise_edge.export import gguf_target, onnx_target, sam_target
 from wise_edge.export.adapter import merge_adapter
 from wise_edge.export.calibration import CalibrationSample, read_calibration
 from wise_edge.export.checkpoint_tensors import weight_files
 from wise_edge.export.policy_source import PolicySource
 from wise_edge.export.progress import Progress
-from wise_edge.export.sam_target import PRECISIONS, SamSource
+from wise_edge.export.sam_target import SamSource
 from wise_edge.export.verify import check_figures
 from wise_edge.extras import require
 from wise_edge.manifest import Artefact, Figure, Manifest
@@ -47,7 +47,8 @@ class ExportOptions:
         targets: some of `TARGETS`.
         quant: type of the language model's matrices in GGUF.
         vision_quant: type of the vision tower's matrices in GGUF.
-        sam_precision: of the segmenter's image encoder, one of `sam_target.PRECISIONS`.
+        onnx_precision: of the policy's ONNX graphs, one of `onnx_target.PRECISIONS`.
+        sam_precision: of the segmenter, one of `sam_target.PRECISIONS`.
         importance: quantise columns that matter with more care.
         verify: compare with torch; without, the bundle says that nobody did.
         samples: how many pictures and queries to measure with.
@@ -57,6 +58,7 @@ class ExportOptions:
     targets: tuple[str, ...] = ("onnx",)
     quant: str = "F16"
     vision_quant: str = "F16"
+    onnx_precision: str = "fp32"
     sam_precision: str = "fp32"
     importance: bool = True
     verify: bool = True
@@ -69,8 +71,12 @@ class ExportOptions:
             raise UsageError(f"unknown target '{unknown[0]}'; choose {', '.join(TARGETS)}")
         if self.samples < 1:
             raise UsageError(f"--samples is {self.samples}; at least 1 is needed")
-        if self.sam_precision not in PRECISIONS:
-            raise UsageError(f"unknown precision '{self.sam_precision}'; choose {' or '.join(PRECISIONS)}")
+        for precision, known in (
+            (self.onnx_precision, onnx_target.PRECISIONS),
+            (self.sam_precision, sam_target.PRECISIONS),
+        ):
+            if precision not in known:
+                raise UsageError(f"unknown precision '{precision}'; choose {', '.join(known)}")
         gguf_target.check_types(self.quant, self.vision_quant, self.importance)
 
 
@@ -183,7 +189,7 @@ def _space(checkpoint: Path, options: ExportOptions) -> int:
 def _export_policy(source: PolicySource, out: Path, options: ExportOptions, progress: Progress) -> Iterator[Artefact]:
     if "onnx" in options.targets:
         onnx_target.check_family(source.spec)
-        yield from onnx_target.export_policy(source, out, progress)
+        yield from onnx_target.export_policy(source, out, options.onnx_precision, progress)
     if "gguf" in options.targets:
         types = (options.quant, options.vision_quant)
         yield from gguf_target.export_gguf(source, out, *types, options.importance, progress)
@@ -197,13 +203,13 @@ def _export_sam(
     read: Callable[[], list[CalibrationSample]],
     progress: Progress,
 ) -> list[Artefact]:
-    samples = read() if options.sam_precision == "int8" else []
+    samples = [] if options.sam_precision == "fp32" else read()
     return segmenter.export(out, options.sam_precision, samples, progress)
 
 
 def _compare_policy(source: PolicySource, out: Path, options: ExportOptions, progress: Progress) -> Iterator[Figure]:
     if "onnx" in options.targets:
-        yield from onnx_target.compare_policy(source, out, progress)
+        yield from onnx_target.compare_policy(source, out, options.onnx_precision, progress)
     if "gguf" in options.targets:
         yield from gguf_target.compare_gguf(source, out, options.quant, options.vision_quant, progress)
 

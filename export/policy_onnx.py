@@ -40,14 +40,15 @@ def build_vision(visual: Any, grid: int) -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.visual = visual
+            # A convolution of one patch is a matrix product; flat, its kernel is seen as a weight by the quantisers.
+            self.register_buffer("kernel", visual.patch_embed.proj.weight.detach().flatten(1))
             self.register_buffer("order", torch.from_numpy(order))
             self.register_buffer("inverse", torch.from_numpy(np.argsort(order)))
             self.register_buffer("cos", angles.cos()[:, None])
             self.register_buffer("sin", angles.sin()[:, None])
 
         def forward(self, pixel_values: Tensor) -> Tensor:
-            kernel = visual.patch_embed.proj.weight  # a convolution of one patch is a matrix product
-            hidden = torch.nn.functional.linear(pixel_values, kernel.flatten(1))
+            hidden = torch.nn.functional.linear(pixel_values, self.kernel)
             hidden = hidden.view(len(order), unit, -1)[self.order].flatten(0, 1)
             for index, block in enumerate(visual.blocks):
                 full = index in visual.fullatt_block_indexes

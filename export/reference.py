@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.export.calibration import CalibrationSample
+from wise_edge.export.onnx_edit import Batch
+from wise_edge.export.policy_onnx import cache_names
 from wise_edge.extras import require
 from wise_edge.manifest import PolicySpec
 from wise_edge.qwen_image import patchify, resize_square
@@ -94,6 +96,28 @@ class TorchReference:
         with torch.no_grad():
             self.model(**self._inputs(ids, reference.image))
         return len(ids)
+
+    def graph_inputs(self, reference: Reference) -> tuple[Batch, Batch]:
+        """Return what vision tower and language model take over a prompt and its answer, as their graphs name it.
+
+        The language model's keys and values are empty: it is given everything at once.
+        """
+        spec = self._spec
+        seen: dict[str, Any] = {}
+        language = self.model.model.language_model
+        hook = language.register_forward_pre_hook(lambda *call: seen.update(call[2]), with_kwargs=True)
+        try:
+            self.repeat(reference)
+        finally:
+            hook.remove()
+        empty = np.zeros((1, spec.num_kv_heads, 0, spec.head_dim), np.float32)
+        positions = seen["position_ids"][-3:].numpy()  # transformers may put the tokens' places in front
+        pixels = self._inputs([], reference.image)["pixel_values"].numpy()
+        return {"pixel_values": pixels}, {
+            "inputs_embeds": seen["inputs_embeds"].numpy(),
+            "position_ids": positions,
+            **dict.fromkeys(cache_names("past", spec.num_layers), empty),
+        }
 
     def _inputs(self, ids: Sequence[int], image: npt.NDArray[np.uint8]) -> dict[str, Any]:
         torch = require("torch", "export")

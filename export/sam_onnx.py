@@ -1,17 +1,69 @@
 """A segment-anything model as ONNX graphs: the image encoder, and the decoder with its prompt encoder.
 
 The decoder takes any number of points; a box is two points with the labels 2 and 3, as in segment-anything's own
-`utils/onnx.py`. It gives the single-mask output at low resolution; the runtime upsamples.
+`utils/onnx.py`. Its masks have low resolution; the runtime upsamples the one that it takes.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.extras import require
+from wise_edge.sam_checkpoint import read_sam_spec
+from wise_edge.sam_model import load_sam
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+class SegmentAnythingGraphs:
+    """The parts of a checkpoint that become graphs, and its own forward passes to compare them with.
+
+    Args:
+        checkpoint: folder of `wise_edge.sam_model`, or a published `.pth` file.
+
+    Attributes:
+        spec: the segmenter.
+        features: names of what the encoder gives.
+        encoder: image float32 [1, 3, S, S], normalised, to image_embeddings float32 [1, C, G, G].
+        decoder: see `build_decoder`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+
+    features = ("image_embeddings",)
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.spec = read_sam_spec(checkpoint)
+        self._sam = load_sam(checkpoint)
+        self.encoder = self._sam.image_encoder
+        self.decoder = build_decoder(self._sam)
+
+    def embed(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of an image float32 [1, 3, S, S], normalised."""
+        return (self._sam.image_encoder(image),)
+
+    def predict(
+        self, features: tuple[Tensor, ...], points: Tensor, box: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the single mask and the three others with their scores, from two stock forward passes.
+
+        Args:
+            features: of `embed`.
+            points: float32 [1, N, 2], inside the object; N may be 0. Pixels of the encoder's frame.
+            box: float32 [1, 2, 2], two corners.
+            mask: float32 [1, 1, L, L], logits; None for none.
+        """
+        torch = require("torch", "export")
+        sam = self._sam
+        labelled = (points, torch.ones(points.shape[:2])) if points.numel() else None
+        sparse, dense = sam.prompt_encoder(labelled, box.reshape(1, 4), mask)
+        pe = sam.prompt_encoder.get_dense_pe()
+        parts = [sam.mask_decoder(features[0], pe, sparse, dense, multimask_output=many) for many in (False, True)]
+        masks, scores = (torch.cat(pair, dim=1) for pair in zip(*parts, strict=True))
+        return masks, scores
 
 
 def build_decoder(sam: Any) -> nn.Module:
@@ -19,8 +71,9 @@ def build_decoder(sam: Any) -> nn.Module:
 
     Returns:
         A module from image_embeddings float32 [1, C, G, G], point_coords float32 [1, N, 2] (pixels of the encoder's
-        frame) and point_labels float32 [1, N] (1 inside, 0 outside, 2 and 3 a box's corners) to low_res_masks float32
-        [1, 1, 4 * G, 4 * G] and iou_predictions float32 [1, 1].
+        frame), point_labels float32 [1, N] (1 inside, 0 outside, 2 and 3 a box's corners, -1 none), mask_input float32
+        [1, 1, 4 * G, 4 * G] (logits) and has_mask_input float32 [1] (1, or 0 to ignore it) to low_res_masks float32
+        [1, 4, 4 * G, 4 * G], the single mask first, and iou_predictions float32 [1, 4].
     """
     torch = require("torch", "export")
     stock = require("segment_anything.utils.onnx", "export").SamOnnxModel(sam, return_single_mask=False)
@@ -32,14 +85,19 @@ def build_decoder(sam: Any) -> nn.Module:
             self.register_buffer("image_pe", sam.prompt_encoder.get_dense_pe().detach())
 
         def forward(
-            self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor
+            self,
+            image_embeddings: Tensor,
+            point_coords: Tensor,
+            point_labels: Tensor,
+            mask_input: Tensor,
+            has_mask_input: Tensor,
         ) -> tuple[Tensor, Tensor]:
             masks, scores = sam.mask_decoder.predict_masks(
                 image_embeddings=image_embeddings,
                 image_pe=self.image_pe,
                 sparse_prompt_embeddings=stock._embed_points(point_coords, point_labels),
-                dense_prompt_embeddings=sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1),
+                dense_prompt_embeddings=stock._embed_masks(mask_input, has_mask_input),
             )
-            return masks[:, :1], scores[:, :1]
+            return masks, scores
 
     return Decoder().eval()

@@ -4,41 +4,82 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
-from wise_edge.export import sam_onnx, verify
+import numpy as np
+
+from wise_edge.export import verify
 from wise_edge.export.calibration import CalibrationSample
-from wise_edge.export.onnx_int8 import Batch, quantize_int8
+from wise_edge.export.onnx_edit import Batch, replace_graph
+from wise_edge.export.onnx_half import halve
+from wise_edge.export.onnx_int8 import quantize_int8
 from wise_edge.export.onnx_target import describe_graph
 from wise_edge.export.progress import Progress
+from wise_edge.export.sam2_onnx import Sam2Graphs
+from wise_edge.export.sam_onnx import SegmentAnythingGraphs
 from wise_edge.export.to_onnx import export_onnx
 from wise_edge.extras import require
 from wise_edge.manifest import Artefact, Figure, SamSpec
-from wise_edge.sam_image import fit_longest_side, normalize_longest_side
-from wise_edge.sam_model import SamArchitecture, load_sam, read_architecture
+from wise_edge.sam_checkpoint import read_sam_spec
+from wise_edge.sam_image import SAM2, fit_picture, normalize_picture
 
-PRECISIONS = ("fp32", "int8")
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PRECISIONS = ("fp32", "fp16", "int8")
+PROMPTS = ("point_coords", "point_labels", "mask_input", "has_mask_input")
+"""What the decoder takes beside the encoder's features."""
+MASKS = ("low_res_masks", "iou_predictions")
+"""What the decoder gives."""
 _ENCODER, _DECODER = "sam.encoder.onnx", "sam.decoder.onnx"
+
+
+class SegmenterGraphs(Protocol):
+    """A checkpoint of one family: the parts that become graphs, and its own forward passes.
+
+    Attributes:
+        spec: the segmenter.
+        features: names of what the encoder gives.
+        encoder: image to features.
+        decoder: features and prompts to masks.
+    """
+
+    @property
+    def spec(self) -> SamSpec: ...
+    @property
+    def features(self) -> tuple[str, ...]: ...
+    @property
+    def encoder(self) -> nn.Module: ...
+    @property
+    def decoder(self) -> nn.Module: ...
+
+    def embed(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of an image float32 [1, 3, S, S], normalised."""
+        ...
+
+    def predict(
+        self, features: tuple[Tensor, ...], points: Tensor, box: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the single mask and the three others with their scores; see `SegmentAnythingGraphs`."""
+        ...
 
 
 class SamSource:
     """A segmenter's checkpoint.
 
     Args:
-        checkpoint: folder of `wise_edge.sam_model`, or a published `.pth` file.
+        checkpoint: folder of `wise_edge.sam_model`, folder of SAM 2, or a published `.pth` file.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is none of them.
     """
 
     def __init__(self, checkpoint: Path) -> None:
-        self._architecture = read_architecture(checkpoint)
-        self._sam = load_sam(checkpoint)
-        architecture = self._architecture
-        self.spec = SamSpec(
-            "segment_anything", architecture.input_size, architecture.pixel_mean, architecture.pixel_std
-        )
+        self.spec = read_sam_spec(checkpoint)
+        family = Sam2Graphs if self.spec.family == SAM2 else SegmentAnythingGraphs
+        self._graphs: SegmenterGraphs = family(checkpoint)
 
     def export(
         self, out: Path, precision: str, samples: Sequence[CalibrationSample], progress: Progress
@@ -47,49 +88,68 @@ class SamSource:
 
         Args:
             out: the folder.
-            precision: of the image encoder, one of `PRECISIONS`; the mask decoder is small and stays float.
-            samples: pictures to calibrate int8 with.
+            precision: one of `PRECISIONS`; beside an int8 image encoder the mask decoder, which is small, stays float.
+            samples: pictures to calibrate with, where the precision is not "fp32".
             progress: told what is being done.
         """
         torch = require("torch", "export")
         progress("exporting the segmenter's image encoder")
         image = torch.zeros(1, 3, self.spec.input_size, self.spec.input_size)
-        encoder = export_onnx(self._sam.image_encoder, (image,), ["image"], ["image_embeddings"], out / _ENCODER)
-        if precision == "int8":
-            progress("quantising the segmenter's image encoder")
-            exact = out / f"{_ENCODER}.float"
-            (out / _ENCODER).rename(exact)
-            quantize_int8(exact, out / _ENCODER, (self._inputs(sample) for sample in samples))
-            exact.unlink()
-            encoder = precision
+        export_onnx(self._graphs.encoder, (image,), ["image"], [*self._graphs.features], out / _ENCODER)
         progress("exporting the segmenter's mask decoder")
-        decoder = _export_mask_decoder(self._sam, self._architecture, out / _DECODER)
-        return [*describe_graph(out, "sam.encoder", encoder), *describe_graph(out, "sam.decoder", decoder)]
+        with torch.no_grad():
+            _export_mask_decoder(self._graphs, self._graphs.embed(image), out / _DECODER)
+        if precision != "fp32":
+            progress(f"bringing the segmenter to {precision}")
+            self._lower(out, precision, [self._inputs(sample) for sample in samples])
+        decoder = "fp32" if precision == "int8" else precision
+        return [*describe_graph(out, "sam.encoder", precision), *describe_graph(out, "sam.decoder", decoder)]
 
     def _inputs(self, sample: CalibrationSample) -> Batch:
         height, width, _ = sample.image.shape
-        resized = fit_longest_side((width, height), self.spec.input_size)
-        return {"image": normalize_longest_side(sample.image, resized, self.spec)}
+        return {"image": normalize_picture(sample.image, fit_picture((width, height), self.spec), self.spec)}
+
+    def _lower(self, out: Path, precision: str, batches: list[Batch]) -> None:
+        convert = {"fp16": halve, "int8": quantize_int8}[precision]
+        replace_graph(out / _ENCODER, partial(convert, batches=batches))
+        if precision == "fp16":
+            prompts = [self._prompt(batch, seed) for seed, batch in enumerate(batches)]
+            replace_graph(out / _DECODER, partial(halve, batches=prompts))
+
+    def _prompt(self, batch: Batch, seed: int) -> Batch:
+        """Return a prompt at a random place of a picture, every second one with a mask."""
+        torch = require("torch", "export")
+        rng = np.random.default_rng(seed)
+        side, low = self.spec.input_size, self.spec.low_res_size
+        with torch.no_grad():
+            features = self._graphs.embed(torch.from_numpy(batch["image"]))
+        arrays = (
+            rng.uniform(0, side, (1, 4, 2)),
+            np.array([[1, 1, 2, 3]]),
+            10 * rng.standard_normal((1, 1, low, low)),
+            np.array([seed % 2]),
+        )
+        shared = zip(self._graphs.features, (feature.numpy() for feature in features), strict=True)
+        return dict(shared) | {name: array.astype(np.float32) for name, array in zip(PROMPTS, arrays, strict=True)}
 
     def compare(self, out: Path, precision: str, progress: Progress) -> list[Figure]:
-        """Compare the files of `export` with torch; an int8 encoder is judged by the masks of whole queries."""
+        """Compare the files of `export` with torch; lower precision is judged by the masks of whole queries."""
         progress("comparing the segmenter's graphs with torch")
-        figures = list(verify.verify_sam(self._sam, self.spec, out / _ENCODER, out / _DECODER))
-        if precision != "int8":
-            return figures
-        return [replace(figure, at_most=None) if figure.what == "sam.encoder" else figure for figure in figures]
+        judged = {"fp32": ("sam.encoder", "sam.decoder"), "int8": ("sam.decoder",), "fp16": ()}[precision]
+        figures = verify.verify_sam(self._graphs, out / _ENCODER, out / _DECODER)
+        return [figure if figure.what.startswith(judged) else replace(figure, at_most=None) for figure in figures]
 
 
-def _export_mask_decoder(sam: Any, architecture: SamArchitecture, file: Path) -> str:
+def _export_mask_decoder(graphs: SegmenterGraphs, features: tuple[Tensor, ...], file: Path) -> None:
     torch = require("torch", "export")
-    embeddings = torch.zeros(1, architecture.prompt_dim, architecture.grid, architecture.grid)
     coords, labels = torch.zeros(1, 4, 2), torch.tensor([[1.0, 1.0, 2.0, 3.0]])
+    side = graphs.spec.low_res_size
     points = torch.export.Dim("points", min=2, max=64)
-    return export_onnx(
-        sam_onnx.build_decoder(sam),
-        (embeddings, coords, labels),
-        ["image_embeddings", "point_coords", "point_labels"],
-        ["low_res_masks", "iou_predictions"],
+    export_onnx(
+        graphs.decoder,
+        (*features, coords, labels, torch.zeros(1, 1, side, side), torch.zeros(1)),
+        [*graphs.features, *PROMPTS],
+        [*MASKS],
         file,
-        dynamic=({}, {1: points}, {1: points}),
+        dynamic=(*({} for _ in features), {1: points}, {1: points}, {}, {}),
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wise_edge.export.onnx_edit import save_onnx
 from wise_edge.extras import require
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 OPSET = 20
-LARGEST_FILE = 2**31 - 2**20
-"""Bytes of weights that one ONNX file can hold: protobuf ends at 2 GiB. Above, they go to a file of their own."""
-DATA_SUFFIX = ".data"
 _SMALLEST_HALVED = 256  # elements; below that a Cast node costs more than it saves
 
 
@@ -32,8 +30,10 @@ def export_onnx(
     outputs: list[str],
     path: Path,
     dynamic: tuple[Any, ...] | None = None,
-) -> str:
-    """Export a module to a file, and to a second one named by `DATA_SUFFIX` if its weights exceed `LARGEST_FILE`.
+) -> None:
+    """Export a module to a file, and to a second one where its weights are above 2 GB (`onnx_edit.save_onnx`).
+
+    The graph computes in float32; large weights that half precision holds exactly are stored in it and cast.
 
     Args:
         module: in evaluation mode.
@@ -42,13 +42,8 @@ def export_onnx(
         outputs: names of what it returns.
         path: the file to write.
         dynamic: for each argument the dimensions that vary, as `torch.export` takes them.
-
-    Returns:
-        Precision of the stored weights: "fp16" where half precision holds every large weight exactly (the graph
-        then casts them to float32 and computes in it), else "fp32".
     """
     torch = require("torch", "export")
-    onnx = require("onnx", "export")
     require("onnxscript", "export")
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
@@ -63,18 +58,8 @@ def export_onnx(
         )
     model = program.model_proto
     _strip(model)
-    precision = _store_half(model)
-    _write(model, path)
-    onnx.checker.check_model(str(path))
-    return precision
-
-
-def _write(model: onnx.ModelProto, path: Path) -> None:
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST_FILE:
-        location = path.name + DATA_SUFFIX
-        require("onnx", "export").save_model(model, path, save_as_external_data=True, location=location)
-    else:
-        path.write_bytes(model.SerializeToString(deterministic=True))
+    _store_half(model)
+    save_onnx(model, path)
 
 
 @contextlib.contextmanager
@@ -103,23 +88,20 @@ def _strip(model: onnx.ModelProto) -> None:
         part.doc_string = ""
 
 
-def _store_half(model: onnx.ModelProto) -> str:
+def _store_half(model: onnx.ModelProto) -> None:
     onnx = require("onnx", "export")
     large = [
         tensor
         for tensor in model.graph.initializer
         if tensor.data_type == onnx.TensorProto.FLOAT and np.prod(tensor.dims) >= _SMALLEST_HALVED
     ]
-    precision = "fp32"
     for tensor in large:
         values = onnx.numpy_helper.to_array(tensor)
         with np.errstate(over="ignore"):
             half = values.astype(np.float16)
         if not np.array_equal(half.astype(np.float32), values):
             continue
-        precision = "fp16"
         name = tensor.name
         tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
         cast = onnx.helper.make_node("Cast", [f"{name}.half"], [name], f"{name}.cast", to=onnx.TensorProto.FLOAT)
         model.graph.node.insert(0, cast)
-    return precision

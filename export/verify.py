@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,14 @@ import numpy.typing as npt
 from wise_edge.errors import VerificationError
 from wise_edge.export.policy_onnx import cache_names
 from wise_edge.extras import require
-from wise_edge.manifest import Figure, PolicySpec, SamSpec
+from wise_edge.manifest import Figure, PolicySpec
 from wise_edge.model_card import describe_bound
 
+if TYPE_CHECKING:
+    from wise_edge.export.sam_target import SegmenterGraphs
+
 TOLERANCE = 1e-4
+POINT_COUNTS = (0, 1, 2, 3, 8)
 _PROMPT, _STEP = 24, 1  # tokens of a prefill and of a decode step
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -93,46 +97,42 @@ def verify_embedding(model: Any, table: npt.NDArray[Any]) -> Figure:
     return _figure("policy.embedding", [(table.astype(np.float32), model.get_input_embeddings().weight.detach())])
 
 
-def verify_sam(sam: Any, spec: SamSpec, encoder: Path, decoder: Path) -> Iterator[Figure]:
-    """Compare the segmenter's graphs with segment-anything: a box alone and with 1, 2 and 3 points.
+def verify_sam(graphs: SegmenterGraphs, encoder: Path, decoder: Path) -> Iterator[Figure]:
+    """Compare the segmenter's graphs with its own forward passes: a box with and without points, and a mask.
 
     Args:
-        sam: segment-anything's `Sam`, float32.
-        spec: the segmenter.
+        graphs: the checkpoint.
         encoder: exported image encoder.
         decoder: exported mask decoder.
     """
     torch = require("torch", "export")
     rng = np.random.default_rng(0)
-    side = spec.input_size
+    side, low = graphs.spec.input_size, graphs.spec.low_res_size
     image = rng.standard_normal((1, 3, side, side), np.float32)
     with torch.no_grad():
-        embeddings = sam.image_encoder(torch.from_numpy(image))
-    yield _figure("sam.encoder", [(_Runner(encoder).run({"image": image})["image_embeddings"], embeddings)])
+        features = graphs.embed(torch.from_numpy(image))
+    out = _Runner(encoder).run({"image": image})
+    yield _figure(
+        "sam.encoder", [(out[name], feature) for name, feature in zip(graphs.features, features, strict=True)]
+    )
     graph = _Runner(decoder)
-    for count in range(4):
+    shared = {name: feature.numpy() for name, feature in zip(graphs.features, features, strict=True)}
+    mask = 10 * rng.standard_normal((1, 1, low, low), np.float32)
+    for count, masked in (*((count, False) for count in POINT_COUNTS), (2, True)):
         points = rng.uniform(0, side, (1, count, 2)).astype(np.float32)
         box = np.sort(rng.uniform(0, side, (1, 2, 2)).astype(np.float32), axis=1)
-        masks, scores = _decode(sam, embeddings, points, box)
-        out = graph.run(
-            {
-                "image_embeddings": embeddings.numpy(),
-                "point_coords": np.concatenate([points, box], axis=1),
-                "point_labels": np.array([[1] * count + [2, 3]], np.float32),
-            }
-        )
-        compared = [(out["low_res_masks"], masks), (out["iou_predictions"], scores)]
-        yield _figure(f"sam.decoder, box and {count} points", compared)
-
-
-def _decode(sam: Any, embeddings: Any, points: npt.NDArray[Any], box: npt.NDArray[Any]) -> tuple[Any, Any]:
-    torch = require("torch", "export")
-    with torch.no_grad():
-        labelled = (torch.from_numpy(points), torch.ones(points.shape[:2])) if points.size else None
-        sparse, dense = sam.prompt_encoder(labelled, torch.from_numpy(box).reshape(1, 4), None)
-        pe = sam.prompt_encoder.get_dense_pe()
-        masks, scores = sam.mask_decoder(embeddings, pe, sparse, dense, multimask_output=False)
-    return masks, scores
+        prompt = {
+            "point_coords": np.concatenate([points, box], axis=1),
+            "point_labels": np.array([[1] * count + [2, 3]], np.float32),
+            "mask_input": mask,
+            "has_mask_input": np.array([masked], np.float32),
+        }
+        earlier = torch.from_numpy(mask) if masked else None
+        with torch.no_grad():
+            masks, scores = graphs.predict(features, torch.from_numpy(points), torch.from_numpy(box), earlier)
+        out = graph.run({**shared, **prompt})
+        what = f"sam.decoder, box and {count} points{' and a mask' if masked else ''}"
+        yield _figure(what, [(out["low_res_masks"], masks), (out["iou_predictions"], scores)])
 
 
 def _figure(what: str, pairs: Sequence[tuple[npt.NDArray[Any], Any]]) -> Figure:

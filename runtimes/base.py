@@ -109,11 +109,13 @@ class MaskOutput:
     Attributes:
         mask: bool [H, W] of the original picture.
         score: the decoder's own estimate of the mask's IoU.
+        logits: float32 [L, L], the mask in the decoder's frame, before upsampling: a prompt for the next decoding.
         decode_ms: the mask decoder and the upsampling to the original picture.
     """
 
     mask: npt.NDArray[np.bool_]
     score: float
+    logits: npt.NDArray[np.float32]
     decode_ms: float
 
 
@@ -160,8 +162,17 @@ class MaskBackend(Protocol[MaskFrameT]):
         """Prepare a picture (HWC uint8 RGB, any size) for prompts."""
         ...
 
-    def decode(self, frame: MaskFrameT, box: Box, points: tuple[Point, ...]) -> MaskOutput:
-        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original picture."""
+    def decode(
+        self, frame: MaskFrameT, box: Box, points: tuple[Point, ...], previous: npt.NDArray[np.float32] | None = None
+    ) -> MaskOutput:
+        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original picture.
+
+        Args:
+            frame: of `encode`.
+            box: around the object.
+            points: inside it.
+            previous: `MaskOutput.logits` of an earlier decoding, of this picture or of the one before it in a video.
+        """
         ...
 
 

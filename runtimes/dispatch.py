@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from wise_edge.errors import DeviceError, MissingExtraError, UsageError
 from wise_edge.manifest import Manifest
+from wise_edge.sam_image import SAM2
 
 BACKENDS = {
     "policy": ("onnx-cuda", "llama-gpu", "onnx", "llama", "torch"),
@@ -128,7 +129,8 @@ def _check_torch(manifest: Manifest, device: Device, part: str) -> None:
         raise DeviceError(f"the bundle names no checkpoint of its {part}; export it again")
     if f"{CHECKPOINTS[part]}_adapter" in manifest.provenance:
         raise DeviceError(f"the bundle's {part} has an adapter merged, which its checkpoint lacks; torch cannot run it")
-    for package in ("torch", "transformers" if part == "policy" else "segment_anything"):
+    needs_transformers = part == "policy" or manifest.sam.family == SAM2
+    for package in ("torch", "transformers" if needs_transformers else "segment_anything"):
         if package not in device.packages:
             raise MissingExtraError(package, "export")
 

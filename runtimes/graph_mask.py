@@ -1,10 +1,12 @@
-"""segment-anything over two graphs, its pre- and postprocessing in numpy and Pillow.
+"""A segmenter over two graphs, its pre- and postprocessing in numpy and Pillow.
 
-Postprocessing equals `Sam.postprocess_masks` (https://github.com/facebookresearch/segment-anything).
+Postprocessing equals `Sam.postprocess_masks` (https://github.com/facebookresearch/segment-anything) and
+`SAM2Transforms.postprocess_masks` (https://github.com/facebookresearch/sam2).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -14,7 +16,7 @@ import numpy.typing as npt
 from wise_edge.geometry import Box, Point, Size
 from wise_edge.manifest import SamSpec
 from wise_edge.runtimes.base import Graph, MaskOutput
-from wise_edge.sam_image import fit_longest_side, normalize_longest_side
+from wise_edge.sam_image import SAM2, fit_picture, normalize_picture
 
 _INSIDE, _BOX_CORNERS = 1.0, (2.0, 3.0)  # labels of point_labels
 _THRESHOLD = 0.0  # logits above it are mask
@@ -22,9 +24,9 @@ _THRESHOLD = 0.0  # logits above it are mask
 
 @dataclass(frozen=True)
 class GraphMaskFrame:
-    """A picture's embedding, with its own size and its size in the encoder's frame, (width, height) in pixels."""
+    """A picture's features, with its own size and its size in the encoder's frame, (width, height) in pixels."""
 
-    embeddings: npt.NDArray[np.float32]
+    features: Mapping[str, npt.NDArray[np.float32]]
     size: Size
     resized: Size
     preprocess_ms: float
@@ -37,8 +39,9 @@ class GraphMask:
     Args:
         name: backend name.
         spec: the segmenter.
-        encoder: image to image_embeddings.
-        decoder: image_embeddings, point_coords and point_labels to low_res_masks and iou_predictions.
+        encoder: image to features.
+        decoder: features, point_coords, point_labels, mask_input and has_mask_input to low_res_masks and
+            iou_predictions, the single mask before the three others.
     """
 
     def __init__(self, name: str, spec: SamSpec, encoder: Graph, decoder: Graph) -> None:
@@ -46,57 +49,71 @@ class GraphMask:
         self._spec = spec
         self._encoder = encoder
         self._decoder = decoder
+        self._no_mask = np.zeros((1, 1, spec.low_res_size, spec.low_res_size), np.float32)
 
     def encode(self, image: npt.NDArray[np.uint8]) -> GraphMaskFrame:
         """Prepare a picture (HWC uint8 RGB, any size) for prompts."""
         start = perf_counter()
         size = (image.shape[1], image.shape[0])
-        resized = fit_longest_side(size, self._spec.input_size)
-        pixels = normalize_longest_side(image, resized, self._spec)
+        resized = fit_picture(size, self._spec)
+        pixels = normalize_picture(image, resized, self._spec)
         prepared = perf_counter()
-        embeddings = self._encoder.run({"image": pixels})["image_embeddings"]
+        features = self._encoder.run({"image": pixels})
         end = perf_counter()
-        return GraphMaskFrame(embeddings, size, resized, (prepared - start) * 1e3, (end - prepared) * 1e3)
+        return GraphMaskFrame(features, size, resized, (prepared - start) * 1e3, (end - prepared) * 1e3)
 
-    def decode(self, frame: GraphMaskFrame, box: Box, points: tuple[Point, ...]) -> MaskOutput:
-        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original picture."""
+    def decode(
+        self,
+        frame: GraphMaskFrame,
+        box: Box,
+        points: tuple[Point, ...],
+        previous: npt.NDArray[np.float32] | None = None,
+    ) -> MaskOutput:
+        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original picture; see `MaskBackend`."""
         start = perf_counter()
         scale = np.divide(frame.resized, frame.size)
         coords = np.array([*points, box[:2], box[2:]], np.float64) * scale
         labels = [_INSIDE] * len(points) + list(_BOX_CORNERS)
         outputs = self._decoder.run(
             {
-                "image_embeddings": frame.embeddings,
+                **frame.features,
                 "point_coords": coords[None].astype(np.float32),
                 "point_labels": np.array([labels], np.float32),
+                "mask_input": self._no_mask if previous is None else previous[None, None],
+                "has_mask_input": np.array([previous is not None], np.float32),
             }
         )
-        logits = upsample(outputs["low_res_masks"][0, 0], self._spec.input_size, frame.resized, frame.size)
-        score = float(outputs["iou_predictions"][0, 0])
-        return MaskOutput(logits > _THRESHOLD, score, (perf_counter() - start) * 1e3)
+        scores = outputs["iou_predictions"][0]
+        chosen = 1 + int(scores[1:].argmax()) if self._spec.multimask else 0
+        logits = outputs["low_res_masks"][0, chosen]
+        mask = upsample(logits, self._spec, frame.resized, frame.size) > _THRESHOLD
+        return MaskOutput(mask, float(scores[chosen]), logits, (perf_counter() - start) * 1e3)
 
 
-def upsample(logits: npt.NDArray[np.float32], input_size: int, resized: Size, size: Size) -> npt.NDArray[np.float32]:
+def upsample(logits: npt.NDArray[np.float32], spec: SamSpec, resized: Size, size: Size) -> npt.NDArray[np.float32]:
     """Bring low-resolution logits to the original picture.
 
     Args:
-        logits: float32 [h, w], covering the encoder's padded square.
-        input_size: side of that square in pixels.
+        logits: float32 [L, L], covering the encoder's square.
+        spec: the segmenter.
         resized: the picture's (width, height) in that square.
         size: the picture's own (width, height).
 
     Returns:
-        float32 [H, W]: bilinear to the square, cropped to the picture, bilinear to its own size. Each step is linear
-        in rows and in columns, so that one matrix a side does all of them.
+        float32 [H, W]. segment-anything goes bilinearly to the square, crops to the picture and goes bilinearly to its
+        own size, SAM 2 goes there at once. Each step is linear in rows and in columns, so that one matrix a side does
+        all of them.
     """
-    rows = _to_original(logits.shape[0], input_size, resized[1], size[1])
-    columns = _to_original(logits.shape[1], input_size, resized[0], size[0])
+    if spec.family == SAM2:
+        rows, columns = (_bilinear(spec.low_res_size, side) for side in (size[1], size[0]))
+    else:
+        rows, columns = (_to_original(spec, resized[axis], size[axis]) for axis in (1, 0))
     full: npt.NDArray[np.float32] = rows @ logits @ columns.T
     return full
 
 
-def _to_original(low: int, square: int, cropped: int, original: int) -> npt.NDArray[np.float32]:
-    return _bilinear(cropped, original) @ _bilinear(low, square)[:cropped]
+def _to_original(spec: SamSpec, cropped: int, original: int) -> npt.NDArray[np.float32]:
+    return _bilinear(cropped, original) @ _bilinear(spec.low_res_size, spec.input_size)[:cropped]
 
 
 def _bilinear(source: int, target: int) -> npt.NDArray[np.float32]:

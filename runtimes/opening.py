@@ -85,9 +85,9 @@ def _open_policy(bundle: Bundle, backend: str, threads: int | None) -> PolicyBac
 
 def _open_mask(bundle: Bundle, backend: str, threads: int | None) -> MaskBackend[Any]:
     if backend == "torch":
-        from wise_edge.runtimes.torch_mask import TorchMask
+        from wise_edge.runtimes.torch_mask import open_torch_mask
 
-        return TorchMask(_checkpoint(bundle, "mask"))
+        return open_torch_mask(_checkpoint(bundle, "mask"))
     encoder, decoder = (_graph(bundle, role, backend, threads) for role in ("sam.encoder", "sam.decoder"))
     return GraphMask(backend, bundle.manifest.sam, encoder, decoder)
 

@@ -96,12 +96,12 @@ class Session:
 
         Args:
             policy: Hugging Face folder of the policy, with `prompts.json`.
-            sam: folder of the segmenter.
+            sam: checkpoint of the segmenter: a folder, or a published `.pth` file of segment-anything.
         """
-        from wise_edge.runtimes.torch_mask import TorchMask
+        from wise_edge.runtimes.torch_mask import open_torch_mask
         from wise_edge.runtimes.torch_policy import TorchPolicy
 
-        parts = TorchPolicy(Path(policy)), TorchMask(Path(sam))
+        parts = TorchPolicy(Path(policy)), open_torch_mask(Path(sam))
         choice = BackendChoice("torch", f"checkpoints are run with torch, on {parts[0].device}")
         return cls(*parts, {"policy": choice, "mask": choice})
 

@@ -1,4 +1,4 @@
-"""segment-anything on torch, through its own predictor: the reference that graphs are compared with."""
+"""Segmenters on torch, through the classes of their own libraries: the reference that graphs are compared with."""
 
 from __future__ import annotations
 
@@ -12,12 +12,33 @@ import numpy.typing as npt
 
 from wise_edge.extras import require
 from wise_edge.geometry import Box, Point
-from wise_edge.runtimes.base import MaskOutput
+from wise_edge.runtimes.base import MaskBackend, MaskOutput
+from wise_edge.sam2_model import load_sam2
+from wise_edge.sam_checkpoint import read_sam_spec
+from wise_edge.sam_image import SAM2
 from wise_edge.sam_model import load_sam
 
 
+def open_torch_mask(checkpoint: Path) -> MaskBackend[Any]:
+    """Open a checkpoint of either family, on a GPU where torch sees one.
+
+    Args:
+        checkpoint: folder of `wise_edge.sam_model`, folder of SAM 2, or a published `.pth` file.
+
+    Raises:
+        UsageError: it is none of them.
+        MissingExtraError: torch or the family's library is not installed.
+    """
+    family = TorchSam2 if read_sam_spec(checkpoint).family == SAM2 else TorchSegmentAnything
+    return family(checkpoint)
+
+
+def _device() -> str:
+    return "cuda" if require("torch", "export").cuda.is_available() else "cpu"
+
+
 @dataclass(frozen=True)
-class TorchMaskFrame:
+class PredictorFrame:
     """A predictor that holds a picture's embedding; segment-anything does not time its preprocessing apart."""
 
     predictor: Any
@@ -25,38 +46,113 @@ class TorchMaskFrame:
     encode_ms: float
 
 
-class TorchMask:
-    """Runs a segmenter's checkpoint, on a GPU where torch sees one.
+class TorchSegmentAnything:
+    """Runs a checkpoint with segment-anything's `SamPredictor`.
 
     Args:
-        folder: checkpoint folder of `wise_edge.sam_model`.
-
-    Raises:
-        UsageError: the folder does not hold one.
-        MissingExtraError: torch or segment-anything is not installed.
+        checkpoint: folder of `wise_edge.sam_model`, or a published `.pth` file.
     """
 
     name = "torch"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, checkpoint: Path) -> None:
         self._predictor = require("segment_anything", "export").SamPredictor
-        self.device = "cuda" if require("torch", "export").cuda.is_available() else "cpu"
-        self._sam = load_sam(folder).to(self.device)
+        self._multimask = read_sam_spec(checkpoint).multimask
+        self._sam = load_sam(checkpoint).to(_device())
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> TorchMaskFrame:
+    def encode(self, image: npt.NDArray[np.uint8]) -> PredictorFrame:
         """Prepare a picture (HWC uint8 RGB, any size) for prompts."""
         start = perf_counter()
         predictor = self._predictor(self._sam)
         predictor.set_image(image)
-        return TorchMaskFrame(predictor, 0.0, (perf_counter() - start) * 1e3)
+        return PredictorFrame(predictor, 0.0, (perf_counter() - start) * 1e3)
 
-    def decode(self, frame: TorchMaskFrame, box: Box, points: tuple[Point, ...]) -> MaskOutput:
-        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original picture."""
+    def decode(
+        self,
+        frame: PredictorFrame,
+        box: Box,
+        points: tuple[Point, ...],
+        previous: npt.NDArray[np.float32] | None = None,
+    ) -> MaskOutput:
+        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original picture; see `MaskBackend`."""
         start = perf_counter()
-        masks, scores, _ = frame.predictor.predict(
+        masks, scores, logits = frame.predictor.predict(
             point_coords=np.array(points, np.float32).reshape(-1, 2) if points else None,
             point_labels=np.ones(len(points), np.int64) if points else None,
             box=np.array(box, np.float32),
-            multimask_output=False,
+            mask_input=None if previous is None else previous[None],
+            multimask_output=self._multimask,
         )
-        return MaskOutput(masks[0], float(scores[0]), (perf_counter() - start) * 1e3)
+        best = int(scores.argmax())
+        return MaskOutput(masks[best], float(scores[best]), logits[best], (perf_counter() - start) * 1e3)
+
+
+@dataclass(frozen=True)
+class Sam2Frame:
+    """A picture's features, and its (height, width)."""
+
+    features: Any
+    size: tuple[int, int]
+    preprocess_ms: float
+    encode_ms: float
+
+
+class TorchSam2:
+    """Runs a checkpoint with transformers' `Sam2Model` and its image processor.
+
+    Args:
+        checkpoint: Hugging Face folder of `Sam2Model` or `Sam2VideoModel`.
+    """
+
+    name = "torch"
+
+    def __init__(self, checkpoint: Path) -> None:
+        spec = read_sam_spec(checkpoint)
+        self._torch = require("torch", "export")
+        self._device = _device()
+        self._model = load_sam2(checkpoint).to(self._device)
+        self._square = spec.input_size
+        self._multimask = spec.multimask
+        self._processor = require("transformers", "export").Sam2ImageProcessor(
+            size={"height": spec.input_size, "width": spec.input_size},
+            image_mean=[value / 255.0 for value in spec.pixel_mean],
+            image_std=[value / 255.0 for value in spec.pixel_std],
+        )
+
+    def encode(self, image: npt.NDArray[np.uint8]) -> Sam2Frame:
+        """Prepare a picture (HWC uint8 RGB, any size) for prompts."""
+        start = perf_counter()
+        pixels = self._processor(image, return_tensors="pt")["pixel_values"].to(self._device)
+        prepared = perf_counter()
+        features = self._model.get_image_embeddings(pixels)
+        end = perf_counter()
+        return Sam2Frame(features, image.shape[:2], (prepared - start) * 1e3, (end - prepared) * 1e3)
+
+    def decode(
+        self, frame: Sam2Frame, box: Box, points: tuple[Point, ...], previous: npt.NDArray[np.float32] | None = None
+    ) -> MaskOutput:
+        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original picture; see `MaskBackend`."""
+        start = perf_counter()
+        torch = self._torch
+        with torch.no_grad():
+            output = self._model(
+                image_embeddings=frame.features,
+                input_points=self._scale(frame, points)[None, None] if points else None,
+                input_labels=torch.ones(1, 1, len(points), dtype=torch.int32, device=self._device) if points else None,
+                input_boxes=self._scale(frame, (box[:2], box[2:])).reshape(1, 1, 4),
+                input_masks=None if previous is None else torch.from_numpy(previous)[None, None].to(self._device),
+                multimask_output=self._multimask,
+            )
+            scores = output.iou_scores[0, 0]
+            best = int(scores.argmax())
+            logits = output.pred_masks[0, :, best : best + 1]
+            masks = torch.nn.functional.interpolate(logits, frame.size, mode="bilinear", align_corners=False) > 0
+        return MaskOutput(
+            masks[0, 0].cpu().numpy(), float(scores[best]), logits[0, 0].cpu().numpy(), (perf_counter() - start) * 1e3
+        )
+
+    def _scale(self, frame: Sam2Frame, points: tuple[Point, ...]) -> Any:
+        """Return points of the original picture in the encoder's square, float32 [N, 2]."""
+        scale = self._square / np.array(frame.size[::-1], np.float64)
+        coords = (np.array(points, np.float64) * scale).astype(np.float32)
+        return self._torch.from_numpy(coords).to(self._device)

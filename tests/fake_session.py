@@ -70,7 +70,7 @@ class FakeMask:
     def decode(self, frame: FakeFrame, box: Box, points: tuple[Point, ...]) -> MaskOutput:
         mask = np.zeros(frame.image.shape[:2], np.bool_)
         mask[box[1] : box[3], box[0] : box[2]] = True
-        return MaskOutput(mask, 0.9, 4.0)
+        return MaskOutput(mask, 0.9, np.zeros((4, 4), np.float32), 4.0)
 
 
 @dataclass

@@ -264,7 +264,7 @@ def bundle() -> Path:
         "qwen2_5_vl", 112, 14, 2, 2, (0.5,) * 3, (0.5,) * 3, EMBEDDED, "wise-s", "<|image_pad|>", ("<|im_end|>",),
         64, 2, 1, 32, 512,
     )  # fmt: skip
-    sam = SamSpec("segment_anything", 256, (123.0,) * 3, (58.0,) * 3)
+    sam = SamSpec("segment_anything", 256, 64, (123.0,) * 3, (58.0,) * 3, False)
     write_manifest(folder, Manifest("paper", "2026-01-01T00:00:00Z", policy, sam, tuple(artefacts), True, (), {}))
     return folder
 

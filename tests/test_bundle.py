@@ -33,7 +33,7 @@ POLICY = PolicySpec(
     head_dim=16,
     max_positions=256,
 )
-SAM = SamSpec("segment_anything", 64, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+SAM = SamSpec("segment_anything", 64, 32, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), False)
 
 
 def make_manifest(folder: Path) -> Manifest:

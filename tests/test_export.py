@@ -18,7 +18,7 @@ from wise_edge.bundle import load
 from wise_edge.cli.export import EndToEnd
 from wise_edge.cli.main import main
 from wise_edge.errors import UsageError, VerificationError
-from wise_edge.export import onnx_target, pipeline, policy_onnx, sam_target, to_onnx, verify
+from wise_edge.export import onnx_edit, onnx_target, pipeline, policy_onnx, sam_target, verify
 from wise_edge.export.to_onnx import export_onnx
 from wise_edge.policy_checkpoint import load_policy
 from wise_edge.runtimes.session import Session
@@ -28,7 +28,7 @@ from wise_edge.runtimes.session import Session
 def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make exporting a graph an error: what is refused must be refused before."""
 
-    def fail(*_: Any, **__: Any) -> str:
+    def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("a graph was exported")
 
     for module in (onnx_target, sam_target):
@@ -57,7 +57,8 @@ def test_every_case_was_compared_and_agrees(tiny_bundle: Path) -> None:
             for arrays in ("logits", "keys and values")
             for case in ("prefill, empty past", "decode", "prefill")
         ),
-        *(f"sam.decoder, box and {count} points" for count in range(4)),
+        *(f"sam.decoder, box and {count} points" for count in (0, 1, 2, 3, 8)),
+        "sam.decoder, box and 2 points and a mask",
     }
     assert {"policy.vision", "policy.embedding", "sam.encoder"} < set(figures)
     assert all(figure.passed and figure.at_most == 1e-4 for figure in figures.values())
@@ -73,8 +74,10 @@ def test_signatures_are_the_contract(tiny_bundle: Path) -> None:
         "image_embeddings": [1, 32, 8, 8],
         "point_coords": [1, "points", 2],
         "point_labels": [1, "points"],
+        "mask_input": [1, 1, 32, 32],
+        "has_mask_input": [1],
     }
-    assert _shapes(graphs["sam.decoder"].output) == {"low_res_masks": [1, 1, 32, 32], "iou_predictions": [1, 1]}
+    assert _shapes(graphs["sam.decoder"].output) == {"low_res_masks": [1, 4, 32, 32], "iou_predictions": [1, 4]}
 
 
 def _shapes(values: Any) -> dict[str, list[int | str]]:
@@ -86,7 +89,7 @@ def _shapes(values: Any) -> dict[str, list[int | str]]:
 def test_weights_are_stored_in_half_precision_without_loss(tiny_bundle: Path) -> None:
     artefacts = load(tiny_bundle).manifest.artefacts
 
-    assert {artefact.precision for artefact in artefacts} == {"fp16", ""}
+    assert {artefact.precision for artefact in artefacts} == {"fp32", "fp16", ""}  # fp16: the token embedding
 
 
 def test_nothing_of_this_machine_is_in_the_files(tiny_bundle: Path) -> None:
@@ -123,9 +126,8 @@ def test_a_figure_that_is_no_number_does_not_pass() -> None:
 def test_weights_that_half_precision_cannot_hold_stay_whole(tmp_path: Path) -> None:
     layer = torch.nn.Linear(32, 32)
 
-    precision = export_onnx(layer, (torch.zeros(1, 32),), ["x"], ["y"], tmp_path / "layer.onnx")
+    export_onnx(layer, (torch.zeros(1, 32),), ["x"], ["y"], tmp_path / "layer.onnx")
 
-    assert precision == "fp32"
     stored = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "layer.onnx").graph.initializer}
     assert set(stored.values()) == {onnx.TensorProto.FLOAT}
 
@@ -144,7 +146,7 @@ def test_the_same_module_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_weights_beyond_one_file_lie_in_a_second_and_are_part_of_the_bundle(
     tiny_checkpoints: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(to_onnx, "LARGEST_FILE", 20_000)
+    monkeypatch.setattr(onnx_edit, "LARGEST_FILE", 20_000)
     policy, sam = tiny_checkpoints
 
     pipeline.export_bundle(str(policy), str(sam), tmp_path / "bundle", progress=lambda _: None)
@@ -162,6 +164,47 @@ def test_the_embedding_is_half_only_where_that_loses_nothing() -> None:
 
     model.get_input_embeddings().weight.data[0, 0] = 1 / 3
     assert policy_onnx.embedding_table(model).dtype == np.float32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("precision", "found"),
+    [
+        ("fp16", {"policy.vision": "fp16", "policy.decoder": "fp16", "sam.encoder": "fp16", "sam.decoder": "fp16"}),
+        ("int8", {"policy.vision": "int8", "policy.decoder": "int8", "sam.encoder": "int8", "sam.decoder": "fp32"}),
+    ],
+)
+def test_lower_precision_is_judged_by_masks(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], precision: str, found: dict[str, str]
+) -> None:
+    options = ["--onnx-precision", precision, "--sam-precision", precision, "--samples", "2", "--json"]
+
+    code = main(["export", "--policy", "embedded", "--sam", "embedded", "--out", str(tmp_path / "b"), *options])
+
+    out, err = capfd.readouterr()
+    assert code == 0, err
+    manifest = load(tmp_path / "b", verify_hashes=True).manifest
+    assert json.loads(out)["sam"]["family"] == "segment_anything"
+    assert {a.role: a.precision for a in manifest.artefacts if a.format == "onnx"} == found
+    bounds = {figure.what: figure.at_least for figure in manifest.verification}
+    assert bounds["onnx: mask IoU with torch, mean"] == {"fp16": 0.99, "int8": 0.95}[precision]
+    judged = {figure.what.split(",")[0] for figure in manifest.verification if figure.at_most is not None}
+    assert judged == {"policy.embedding"} | ({"sam.decoder"} if precision == "int8" else set())
+
+
+def test_weights_of_four_bits_answer(tiny_checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
+    policy, sam = tiny_checkpoints
+    options = pipeline.ExportOptions(onnx_precision="int4")
+
+    pipeline.export_bundle(str(policy), str(sam), tmp_path / "b", options, progress=lambda *_: None)
+
+    bundle = load(tmp_path / "b")
+    decoder = onnx.load(bundle.file("policy.decoder"))
+    types = [tensor.data_type for tensor in decoder.graph.initializer]
+    assert types.count(onnx.TensorProto.INT4) == 2 * 7  # every matrix of both layers
+    assert types.count(onnx.TensorProto.INT8) == 1  # the head
+    assert bundle.artefact("policy.vision").precision == "int8"
+    assert Session.from_bundle(tmp_path / "b").segment(np.zeros((20, 30, 3), np.uint8), "anything").text
 
 
 def test_the_command_writes_a_bundle_and_one_document(
@@ -184,9 +227,8 @@ def test_the_command_writes_a_bundle_and_one_document(
 def stub_graphs(monkeypatch: pytest.MonkeyPatch, value: float = 0.0) -> None:
     """Leave out what takes seconds and is tested above; keep everything around it."""
 
-    def export(module: Any, example: Any, inputs: Any, outputs: Any, path: Path, dynamic: Any = None) -> str:
+    def export(module: Any, example: Any, inputs: Any, outputs: Any, path: Path, dynamic: Any = None) -> None:
         path.write_bytes(b"graph")
-        return "fp16"
 
     figures = [verify.Figure("policy.vision", value, "", at_most=1e-4)]
     for module in (onnx_target, sam_target):

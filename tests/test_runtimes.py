@@ -17,6 +17,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageP
 
 from wise_edge.bundle import Bundle, load
 from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError
+from wise_edge.manifest import SamSpec
 from wise_edge.metrics import mask_iou
 from wise_edge.policy_checkpoint import load_policy
 from wise_edge.qwen_image import patchify, resize_square
@@ -215,13 +216,27 @@ def test_graphs_segment_what_the_checkpoint_segments(
     assert ours.score == pytest.approx(stock.score, abs=1e-4)
 
 
+def test_an_earlier_mask_prompts_the_next(reference: Session, bundle: Bundle, scene: npt.NDArray[np.uint8]) -> None:
+    prompt = (40, 40, 160, 170), ((90, 100),)
+    outputs = []
+    for mask in (reference.mask, Session.from_bundle(bundle.directory, mask_backend="onnx").mask):
+        frame = mask.encode(scene)
+        first = mask.decode(frame, *prompt)
+        outputs.append((first, mask.decode(frame, *prompt, previous=first.logits)))
+
+    (stock_first, stock_second), (first, second) = outputs
+    np.testing.assert_allclose(first.logits, stock_first.logits, atol=1e-3)
+    np.testing.assert_allclose(second.logits, stock_second.logits, atol=1e-3)
+    assert np.abs(first.logits - second.logits).max() > 0.01
+
+
 @pytest.mark.parametrize("size", [(64, 64), (224, 224), (41, 90), (50, 30), (7, 64), (301, 123)])
 def test_upsampling_is_that_of_segment_anything(size: tuple[int, int]) -> None:
     logits = np.random.default_rng(0).standard_normal((32, 32), np.float32)
     scale = SAM.input_size / max(size)
     resized = round(size[0] * scale), round(size[1] * scale)
 
-    ours = upsample(logits, SAM.input_size, resized, size)
+    ours = upsample(logits, SamSpec("segment_anything", SAM.input_size, 32, (), (), False), resized, size)
 
     stock = make_sam().postprocess_masks(torch.from_numpy(logits)[None, None], resized[::-1], size[::-1])
     np.testing.assert_allclose(ours, stock[0, 0].numpy(), atol=1e-4)

@@ -128,6 +128,46 @@ def make_sam() -> Any:
     return sam
 
 
+def make_sam2(video: bool = False) -> Any:
+    """SAM 2 of 64 px; `video` gives the model that the published checkpoints hold, with its memory."""
+    vision = transformers.Sam2VisionConfig(
+        backbone_config=transformers.Sam2HieraDetConfig(
+            hidden_size=8, image_size=[64, 64], blocks_per_stage=[1, 2, 3, 1], embed_dim_per_stage=[8, 16, 32, 64],
+            num_attention_heads_per_stage=[1, 2, 4, 8], window_size_per_stage=[4, 2, 6, 3], global_attention_blocks=[5],
+        ),
+        backbone_channel_list=[64, 32, 16, 8], fpn_hidden_size=32,
+        backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
+    )  # fmt: skip
+    parts = {
+        "vision_config": vision,
+        "prompt_encoder_config": {"hidden_size": 32, "image_size": 64},
+        "mask_decoder_config": {
+            "hidden_size": 32, "mlp_dim": 48, "num_attention_heads": 2, "iou_head_hidden_dim": 32,
+        },
+    }  # fmt: skip
+    torch.manual_seed(0)
+    if video:
+        memory = {"image_size": 64, "memory_attention_hidden_size": 32, "memory_attention_feed_forward_hidden_size": 32}
+        memory |= {
+            "memory_encoder_hidden_size": 32,
+            "memory_encoder_output_channels": 8,
+            "mask_downsampler_embed_dim": 32,
+        }
+        memory |= {"memory_attention_rope_feat_sizes": [4, 4], "memory_fuser_embed_dim": 32}
+        memory |= {"memory_fuser_intermediate_dim": 32, "memory_attention_num_layers": 1}
+        model = transformers.Sam2VideoModel(transformers.Sam2VideoConfig(**parts, **memory))
+    else:
+        model = transformers.Sam2Model(transformers.Sam2Config(**parts))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim >= 2 and "mask_tokens" not in name:
+                torch.nn.init.normal_(parameter, std=0.15)
+            if any(part in name for part in ("q_proj.weight", "k_proj.weight", "qkv.weight")):
+                parameter.mul_(2.0)
+            parameter.copy_(parameter.half().float())
+    return model.float().eval()
+
+
 def save_checkpoints(folder: Path) -> tuple[Path, Path]:
     """Write a policy and a segmenter; return their folders."""
     policy, sam = folder / "policy", folder / "sam"

@@ -65,16 +65,22 @@ class SamSpec:
     """What a runtime must know to run the segmenter.
 
     Attributes:
-        family: architecture, "segment_anything".
-        input_size: side in pixels of the padded square the encoder takes.
+        family: architecture, "segment_anything" (pictures keep their proportions and are padded to the square) or
+            "sam2" (they are stretched to it).
+        input_size: side in pixels of the square that the encoder takes.
+        low_res_size: side of the decoder's masks and of the mask that it takes as a prompt.
         pixel_mean: per-channel mean of pictures from 0 to 255.
         pixel_std: per-channel standard deviation of pictures from 0 to 255.
+        multimask: whether the best scored of the decoder's three masks is taken, as the reference of WISE and Seg-Zero
+            does; otherwise its single one.
     """
 
     family: str
     input_size: int
+    low_res_size: int
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
+    multimask: bool
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,8 @@ class Artefact:
     Attributes:
         role: what the file is for, for example "policy.decoder"; unique in a bundle.
         format: "onnx", "npy" or "tokenizer.json".
-        precision: type of the stored weights ("fp32", "fp16"); arithmetic is fp32. Empty where there are none.
+        precision: "fp32", "fp16", "int8", "int4" or a GGUF type: what a graph computes with, or its weights are rounded
+            to. Graphs of fp32 too store weights in half precision where that holds them exactly. Empty without weights.
         path: relative to the bundle, forward slashes.
         bytes: size of the file.
         sha256: hash of the file, hexadecimal.
@@ -238,6 +245,7 @@ def _tuple_of(read: Callable[[str, Any], Any]) -> Callable[[str, Any], tuple[Any
 _READERS: dict[str, Callable[[str, Any], Any]] = {
     "str": _typed(str),
     "int": _typed(int),
+    "bool": _flag,
     "float": _number,
     "float | None": lambda name, value: None if value is None else _number(name, value),
     "tuple[float, ...]": _tuple_of(_number),

@@ -1,6 +1,7 @@
-"""segment-anything's picture preprocessing in numpy and Pillow, shared by export and the runtimes.
+"""The segmenters' picture preprocessing in numpy and Pillow, shared by export and the runtimes.
 
-Equal to `ResizeLongestSide` and `Sam.preprocess` (https://github.com/facebookresearch/segment-anything).
+Equal to `ResizeLongestSide` and `Sam.preprocess` of https://github.com/facebookresearch/segment-anything, and to
+`SAM2Transforms` of https://github.com/facebookresearch/sam2.
 """
 
 from __future__ import annotations
@@ -12,19 +13,26 @@ from PIL import Image
 from wise_edge.geometry import Size
 from wise_edge.manifest import SamSpec
 
+SEGMENT_ANYTHING, SAM2 = "segment_anything", "sam2"
 
-def fit_longest_side(size: Size, longest: int) -> Size:
-    """Return the size of a picture scaled so that its longest side is `longest`; at least one pixel each way."""
-    scale = longest / max(size)
+
+def fit_picture(size: Size, spec: SamSpec) -> Size:
+    """Return the (width, height) in px that a picture has in the encoder's square.
+
+    segment-anything scales the longest side to the square's, SAM 2 stretches both.
+    """
+    if spec.family == SAM2:
+        return spec.input_size, spec.input_size
+    scale = spec.input_size / max(size)
     return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 
-def normalize_longest_side(image: npt.NDArray[np.uint8], resized: Size, spec: SamSpec) -> npt.NDArray[np.float32]:
+def normalize_picture(image: npt.NDArray[np.uint8], resized: Size, spec: SamSpec) -> npt.NDArray[np.float32]:
     """Return float32 [1, 3, S, S]: resized, normalised, padded with zeros at the right and the bottom.
 
     Args:
         image: HWC uint8 RGB, any size.
-        resized: (width, height) from `fit_longest_side`, px.
+        resized: (width, height) from `fit_picture`, px.
         spec: the segmenter.
     """
     picture = Image.fromarray(image).resize(resized, Image.Resampling.BILINEAR)

@@ -206,7 +206,7 @@ def read_architecture(checkpoint: Path) -> SamArchitecture:
     except ValueError as error:
         raise UsageError(f"{path} is not JSON; export or train the model again") from error
     if not isinstance(config, dict) or config.pop("model_type", None) != MODEL_TYPE:
-        raise UsageError(f'{path} is not the config of a SAM checkpoint: no "model_type": "{MODEL_TYPE}"')
+        raise UsageError(f'{path} is not the config of SAM or SAM 2: model_type is neither "{MODEL_TYPE}" nor "sam2"')
     if unknown := set(config) - {field.name for field in fields(SamArchitecture)}:
         raise UsageError(f"{path}: unknown key {sorted(unknown)[0]!r}")
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}

@@ -33,8 +33,12 @@ def export(
     vision_quant: Annotated[
         str, typer.Option(metavar="TYPE", help="GGUF type of the vision tower: F32, F16, BF16 or Q8_0.")
     ] = "F16",
+    onnx_precision: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Precision of the policy's ONNX graphs: fp32, fp16, int8 or int4 weights."),
+    ] = "fp32",
     sam_precision: Annotated[
-        str, typer.Option(metavar="NAME", help="Precision of the segmenter's image encoder: fp32 or int8.")
+        str, typer.Option(metavar="NAME", help="Precision of the segmenter: fp32, fp16, or int8 for its encoder.")
     ] = "fp32",
     importance: Annotated[
         bool, typer.Option("--importance/--no-importance", help="Quantise columns that matter with more care.")
@@ -66,7 +70,9 @@ def export(
     if sam is None:
         raise UsageError("a bundle needs a segmenter; name its checkpoint with --sam, or 'embedded'")
     targets = tuple(target.split(","))
-    options = ExportOptions(targets, quant, vision_quant, sam_precision, importance, verify, samples, calibration)
+    options = ExportOptions(
+        targets, quant, vision_quant, onnx_precision, sam_precision, importance, verify, samples, calibration
+    )
     check = EndToEnd(sam, options, min_mask_iou, out)
     with ProgressLine() as progress:
         manifest = export_bundle(

@@ -1,0 +1,216 @@
+"""Half precision for ONNX graphs: weights and products in float16, what would overflow or lose too much in float32.
+
+Which values would overflow is measured: the float graph is run over typical inputs with the largest magnitude of every
+array as a further output. Types are explicit in the result (Cast nodes), as TensorRT's strongly typed networks want it;
+inputs and outputs stay float32. NVIDIA's modelopt has such a converter too, but pins older versions of onnx and
+onnxruntime.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wise_edge.export.onnx_edit import Batch, load_float32, save_onnx
+from wise_edge.extras import require
+
+if TYPE_CHECKING:
+    import onnx
+
+LARGEST = 65504.0 / 8
+"""Magnitude above which an array stays float32: what half precision holds, with room for inputs that were not seen."""
+_SENSITIVE = {
+    "CumSum",
+    "Cos",
+    "Exp",
+    "LayerNormalization",
+    "Pow",
+    "Range",
+    "ReduceMean",
+    "ReduceSum",
+    "Reciprocal",
+    "Resize",
+    "Sin",
+    "Softmax",
+    "Sqrt",
+}
+"""Operators that lose too much in half precision (sums, quotients, angles), or do not take it for every input."""
+_GLUE = {"Add", "Div", "Mul", "Neg", "Sub"}
+"""Operators that stay in float32 where all around them do: rounding on the way there and back would gain nothing."""
+
+
+def halve(source: Path, target: Path, batches: Iterable[Batch]) -> None:
+    """Write a graph that computes in half precision where that is safe.
+
+    Args:
+        source: an ONNX file of `export_onnx`.
+        target: the file to write, and a second one where weights are above 2 GB.
+        batches: inputs by name, typical ones, at least one.
+
+    Raises:
+        MissingExtraError: onnx or onnxruntime is not installed.
+    """
+    model = load_float32(source)
+    floats = _float_arrays(model)
+    _Rewriter(model, floats, _exact_nodes(model, floats, _magnitudes(model, floats, target.parent, batches))).rewrite()
+    save_onnx(model, target)
+
+
+def _float_arrays(model: onnx.ModelProto) -> set[str]:
+    """Return the names of all float32 arrays of a graph."""
+    onnx = require("onnx", "export")
+    light = onnx.ModelProto()
+    light.CopyFrom(model) if model.ByteSize() < 2**20 else _copy_without_weights(model, light)
+    graph = onnx.shape_inference.infer_shapes(light).graph
+    typed = [*graph.value_info, *graph.input, *graph.output]
+    names = {value.name for value in typed if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    return names | {tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+
+
+def _copy_without_weights(model: onnx.ModelProto, light: onnx.ModelProto) -> None:
+    """Copy all but large weights, which become inputs: inference takes a whole model, below 2 GB."""
+    onnx = require("onnx", "export")
+    light.opset_import.extend(model.opset_import)
+    light.ir_version = model.ir_version
+    for field in ("node", "input", "output"):
+        getattr(light.graph, field).extend(getattr(model.graph, field))
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) < 2**10:
+            light.graph.initializer.append(tensor)
+        else:
+            light.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            )
+
+
+def _magnitudes(model: onnx.ModelProto, floats: set[str], scratch: Path, batches: Iterable[Batch]) -> dict[str, float]:
+    """Return the largest magnitude of every array that a node gives, over all batches."""
+    onnx = require("onnx", "export")
+    onnxruntime = require("onnxruntime", "export")
+    measured = onnx.ModelProto()
+    measured.CopyFrom(model)
+    names = [name for node in model.graph.node for name in node.output if name in floats]
+    del measured.graph.output[:]
+    for name in names:
+        absolute, largest = f"{name}.absolute", f"{name}.largest"
+        measured.graph.node.append(onnx.helper.make_node("Abs", [name], [absolute]))
+        measured.graph.node.append(onnx.helper.make_node("ReduceMax", [absolute], [largest], keepdims=0))
+        measured.graph.output.append(onnx.helper.make_tensor_value_info(largest, onnx.TensorProto.FLOAT, []))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=".half.") as folder:
+        file = Path(folder) / "measured.onnx"
+        save_onnx(measured, file)
+        del measured
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        rows = [session.run(None, batch) for batch in batches]
+    return dict(zip(names, np.max(np.array(rows, np.float64), axis=0).tolist(), strict=True))
+
+
+def _exact_nodes(model: onnx.ModelProto, floats: set[str], magnitudes: dict[str, float]) -> set[int]:
+    """Return the places of the nodes that stay float32."""
+    onnx = require("onnx", "export")
+    for tensor in model.graph.initializer:
+        if tensor.name in floats and np.prod(tensor.dims) > 0:
+            magnitudes[tensor.name] = float(np.abs(onnx.numpy_helper.to_array(tensor)).max())
+    nodes = list(model.graph.node)
+    large = {name for name, magnitude in magnitudes.items() if not magnitude <= LARGEST}
+    exact = {
+        place
+        for place, node in enumerate(nodes)
+        if node.op_type in _SENSITIVE
+        or not large.isdisjoint((*node.input, *node.output))
+        or _makes_floats(node, floats)
+    }
+    return _grow(nodes, exact, floats, magnitudes)
+
+
+def _makes_floats(node: onnx.NodeProto, floats: set[str]) -> bool:
+    """Return whether a node gives floats of its own type, whatever it takes (Cast, ConstantOfShape, Constant)."""
+    return node.op_type in ("Cast", "Constant", "ConstantOfShape") and not floats.isdisjoint(node.output)
+
+
+def _grow(nodes: list[onnx.NodeProto], exact: set[int], floats: set[str], known: dict[str, float]) -> set[int]:
+    """Add the nodes of `_GLUE` that stand between exact ones only."""
+    made_by = {name: place for place, node in enumerate(nodes) for name in node.output}
+    used_by: dict[str, list[int]] = {}
+    for place, node in enumerate(nodes):
+        for name in node.input:
+            used_by.setdefault(name, []).append(place)
+    while True:
+        more = {
+            place
+            for place, node in enumerate(nodes)
+            if place not in exact
+            and node.op_type in _GLUE
+            and all(made_by[name] in exact for name in node.input if name in floats and name in made_by)
+            and all(user in exact for name in node.output for user in used_by.get(name, [-1]))
+        }
+        if not more:
+            return exact
+        exact = exact | more
+
+
+class _Rewriter:
+    """Puts Cast nodes where an array meets a node of the other type."""
+
+    def __init__(self, model: onnx.ModelProto, floats: set[str], exact: set[int]) -> None:
+        self._onnx = require("onnx", "export")
+        self._graph = model.graph
+        self._floats = floats
+        self._exact = exact
+        self._halves: set[str] = set()
+        self._weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in floats}
+        self._outputs = {value.name for value in model.graph.output}
+        self._nodes: list[onnx.NodeProto] = []
+        self._made: dict[str, str] = {}
+
+    def rewrite(self) -> None:
+        """Change the graph in place."""
+        for place, node in enumerate(list(self._graph.node)):
+            half = place not in self._exact and self._touches_floats(node)
+            node.input[:] = [self._as(name, half) for name in node.input]
+            self._nodes.append(node)
+            if half:
+                self._give_halves(node)
+        del self._graph.node[:]
+        self._graph.node.extend(self._nodes)
+        used = {name for node in self._nodes for name in node.input}
+        kept = [tensor for tensor in self._graph.initializer if tensor.name in used]
+        del self._graph.initializer[:]
+        self._graph.initializer.extend(kept)
+
+    def _touches_floats(self, node: onnx.NodeProto) -> bool:
+        return not self._floats.isdisjoint((*node.input, *node.output))
+
+    def _give_halves(self, node: onnx.NodeProto) -> None:
+        for index, name in enumerate(node.output):
+            if name not in self._floats:
+                continue
+            if name in self._outputs:  # what the graph gives stays float32
+                node.output[index] = f"{name}.half"
+                self._made[name] = f"{name}.half"
+                self._cast(f"{name}.half", name, self._onnx.TensorProto.FLOAT)
+            else:
+                self._halves.add(name)
+
+    def _as(self, name: str, half: bool) -> str:
+        """Return the name of an array in the type that is wanted, made here if it is not there yet."""
+        if name not in self._floats or half == (name in self._halves):
+            return name
+        if name not in self._made:
+            self._made[name] = f"{name}.{'half' if half else 'float'}"
+            if name in self._weights:
+                values = self._onnx.numpy_helper.to_array(self._weights[name]).astype(np.float16)
+                self._graph.initializer.append(self._onnx.numpy_helper.from_array(values, self._made[name]))
+            else:
+                kind = self._onnx.TensorProto.FLOAT16 if half else self._onnx.TensorProto.FLOAT
+                self._cast(name, self._made[name], kind)
+        return self._made[name]
+
+    def _cast(self, source: str, target: str, kind: int) -> None:
+        self._nodes.append(self._onnx.helper.make_node("Cast", [source], [target], f"{target}.cast", to=kind))

@@ -1,0 +1,121 @@
+"""Half precision stays near the float graph, keeps what would overflow, and puts a Cast only where types meet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from wise_edge.export import onnx_half
+from wise_edge.export.onnx_edit import replace_graph
+from wise_edge.export.onnx_half import halve
+from wise_edge.export.to_onnx import export_onnx
+
+FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+
+
+class Overflowing(torch.nn.Module):
+    """A middle layer whose values are beyond half precision, between two that are not."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.middle, self.last = (torch.nn.Linear(32, 32) for _ in range(3))
+        self.norm = torch.nn.LayerNorm(32)
+        self.gain = gain
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.relu(self.first(x))
+        hidden = torch.relu(self.middle(hidden) * self.gain)
+        y: torch.Tensor = self.last(self.norm(hidden))
+        return y
+
+
+def batches(count: int = 4) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [{"x": rng.standard_normal((5, 32)).astype(np.float32)} for _ in range(count)]
+
+
+def export(folder: Path, gain: float) -> Path:
+    export_onnx(Overflowing(gain).eval(), (torch.zeros(5, 32),), ["x"], ["y"], folder / "float.onnx")
+    return folder / "float.onnx"
+
+
+def run(file: Path, batch: dict[str, np.ndarray]) -> np.ndarray:
+    return onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]).run(None, batch)[0]
+
+
+def types(file: Path) -> dict[str, int]:
+    """The type of every array of a graph."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(file)).graph
+    typed = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
+    return typed | {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+
+def products(file: Path) -> list[int]:
+    """The type of each product of matrices, in order."""
+    typed = types(file)
+    return [typed[n.output[0]] for n in onnx.load(file).graph.node if n.op_type in ("MatMul", "Gemm")]
+
+
+@pytest.mark.parametrize("gain", [1.0, 1e6])
+def test_the_result_is_near(tmp_path: Path, gain: float) -> None:
+    source = export(tmp_path, gain)
+
+    halve(source, tmp_path / "half.onnx", batches())
+
+    batch = batches(9)[8]
+    exact, got = run(source, batch), run(tmp_path / "half.onnx", batch)
+    assert 0 < np.abs(got - exact).max() / np.abs(exact).max() < 5e-3
+    assert got.dtype == np.float32
+    assert products(tmp_path / "half.onnx") == [HALF, HALF, HALF]
+
+
+def test_what_overflows_stays_float(tmp_path: Path) -> None:
+    source = export(tmp_path, 1e6)
+
+    halve(source, tmp_path / "half.onnx", batches())
+
+    typed, graph = types(tmp_path / "half.onnx"), onnx.load(tmp_path / "half.onnx").graph
+    relu = [typed[node.output[0]] for node in graph.node if node.op_type == "Relu"]
+    assert relu == [HALF, FLOAT]
+    assert [typed[node.output[0]] for node in graph.node if node.op_type == "LayerNormalization"] == [FLOAT]
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_without_room_for_large_values_it_would_be_infinite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_half, "LARGEST", np.inf)  # the check above checks something
+    source = export(tmp_path, 1e6)
+
+    halve(source, tmp_path / "half.onnx", batches())
+
+    assert not np.isfinite(run(tmp_path / "half.onnx", batches(9)[8])).all()
+
+
+def test_types_are_consistent_and_casts_join_different_ones(tmp_path: Path) -> None:
+    halve(export(tmp_path, 1e6), tmp_path / "half.onnx", batches())
+
+    model = onnx.load(tmp_path / "half.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    typed = types(tmp_path / "half.onnx")
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    assert casts
+    assert all(typed[node.input[0]] != typed[node.output[0]] for node in casts)
+    assert len({(node.input[0], typed[node.output[0]]) for node in casts}) == len(casts)
+    assert [typed[value.name] for value in (*model.graph.input, *model.graph.output)] == [FLOAT, FLOAT]
+
+
+def test_the_same_input_gives_the_same_bytes_and_leaves_nothing(tmp_path: Path) -> None:
+    source = export(tmp_path, 1e6)
+    copy = tmp_path / "copy.onnx"
+    copy.write_bytes(source.read_bytes())
+
+    halve(source, tmp_path / "half.onnx", batches())
+    replace_graph(copy, lambda old, new: halve(old, new, batches()))
+
+    assert (tmp_path / "half.onnx").read_bytes() == copy.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.onnx", "float.onnx", "half.onnx"]

@@ -1,0 +1,139 @@
+"""SAM 2 checkpoints export to graphs that equal transformers, and damaged ones are one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from tiny_models import make_sam2
+
+from wise_edge.errors import UsageError
+from wise_edge.export.sam_target import SamSource
+from wise_edge.metrics import mask_iou
+from wise_edge.runtimes.graph import OnnxGraph
+from wise_edge.runtimes.graph_mask import GraphMask
+from wise_edge.runtimes.torch_mask import TorchSam2, open_torch_mask
+from wise_edge.sam2_model import load_sam2
+from wise_edge.sam_checkpoint import read_sam_spec
+from wise_edge.scenes import sample
+
+PROMPT = (30, 40, 150, 160), ((90, 100), (60, 70))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sam2")
+    make_sam2().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def copied(checkpoint: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(checkpoint, tmp_path / "copied")
+
+
+def edit_config(folder: Path, part: str, **entries: Any) -> None:
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    config[part] |= entries
+    file.write_text(json.dumps(config))
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    file = folder / "model.safetensors"
+    weights = safetensors.torch.load(file.read_bytes())
+    change(weights)
+    safetensors.torch.save_file(weights, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.1], ids=["the single mask", "the best of three"])
+def test_graphs_equal_torch(copied: Path, tmp_path: Path, threshold: float) -> None:
+    edit_config(copied, "mask_decoder_config", dynamic_multimask_stability_thresh=threshold)
+    source = SamSource(copied)
+
+    artefacts = source.export(tmp_path, "fp32", [], lambda *_: None)
+    figures = source.compare(tmp_path, "fp32", lambda *_: None)
+
+    assert [artefact.role for artefact in artefacts] == ["sam.encoder", "sam.decoder"]
+    assert [figure.what for figure in figures] == [
+        "sam.encoder",
+        *(f"sam.decoder, box and {count} points" for count in (0, 1, 2, 3, 8)),
+        "sam.decoder, box and 2 points and a mask",
+    ]
+    assert all(figure.passed and figure.at_most == 1e-4 for figure in figures)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (150, 224), (40, 33)])
+def test_masks_are_those_of_transformers(checkpoint: Path, tmp_path: Path, shape: tuple[int, int]) -> None:
+    source = SamSource(checkpoint)
+    source.export(tmp_path, "fp32", [], lambda *_: None)
+    graphs = [OnnxGraph(tmp_path / f"sam.{part}.onnx") for part in ("encoder", "decoder")]
+    image = np.resize(sample("test", 3).scene.image, (*shape, 3))
+    ours, stock = GraphMask("onnx", source.spec, *graphs), open_torch_mask(checkpoint)
+    assert isinstance(stock, TorchSam2)
+
+    outputs = []
+    for backend in (ours, stock):
+        frame = backend.encode(image)
+        first = backend.decode(frame, *PROMPT)
+        outputs.append((first, backend.decode(frame, *PROMPT, previous=first.logits)))
+
+    for got, expected in zip(*outputs, strict=True):
+        assert got.mask.shape == shape
+        assert mask_iou(got.mask, expected.mask) > 0.98  # pictures are rounded to bytes on their way to the square
+        assert got.score == pytest.approx(expected.score, abs=0.01)
+        assert 0 < got.mask.mean() < 1
+    assert np.abs(outputs[0][0].logits - outputs[0][1].logits).max() > 0.01
+
+
+def test_the_published_video_checkpoints_are_read(tmp_path: Path) -> None:
+    video = make_sam2(video=True)
+    video.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "sam2_video"
+
+    loaded = load_sam2(tmp_path).state_dict()
+
+    saved = video.state_dict()
+    assert read_sam_spec(tmp_path).family == "sam2"
+    assert all(torch.equal(loaded[name], saved[name]) for name in loaded)
+
+
+def test_means_are_the_processors(copied: Path) -> None:
+    assert read_sam_spec(copied).pixel_mean == (123.675, 116.28, 103.53)
+
+    (copied / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.1] * 3}))
+
+    assert read_sam_spec(copied).pixel_mean == (127.5,) * 3
+    assert read_sam_spec(copied).pixel_std == (25.5,) * 3
+
+
+TOKEN = "mask_decoder.iou_token.weight"
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda f: edit_weights(f, lambda w: w.pop(TOKEN)), f"lacks the weight {TOKEN}"),
+    "nan": (
+        lambda f: edit_weights(f, lambda w: w[TOKEN].fill_(torch.nan)),
+        f"{TOKEN} holds values that are no numbers",
+    ),
+    "shape": (lambda f: edit_weights(f, lambda w: w.update({TOKEN: torch.ones(2, 2)})), "cannot be loaded"),
+    "cut": (lambda f: (f / "model.safetensors").write_bytes(b"cut"), "cannot be loaded"),
+    "gone": (lambda f: (f / "model.safetensors").unlink(), "cannot be loaded"),
+    "oblong": (lambda f: edit_config(f, "prompt_encoder_config", image_size=[64, 32]), "only squares"),
+    "processor": (lambda f: (f / "preprocessor_config.json").write_text("{}"), "image_mean"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_checkpoint_is_one_line(copied: Path, case: str) -> None:
+    damage, words = DAMAGE[case]
+    damage(copied)
+
+    with pytest.raises(UsageError, match=words) as caught:
+        SamSource(copied)
+    assert "\n" not in str(caught.value)
