@@ -142,4 +142,4 @@ def _figure(what: str, pairs: Sequence[tuple[npt.NDArray[Any], Any]]) -> Figure:
         if got.shape != expected.shape:
             raise VerificationError(f"{what}: shape {got.shape} instead of {expected.shape}; nothing was written")
         worst = max(worst, float(np.abs(got - expected).max() / max(1.0, np.abs(expected).max())))
-    return Figure(what, worst, "largest difference over largest value", at_most=TOLERANCE)
+    return Figure(what, worst, "relative error", at_most=TOLERANCE)

@@ -47,7 +47,7 @@ def verify_gguf(
     model.close()
     all_of_them = 1.0 if bound is not None and bound <= LOGIT_TOLERANCES["F16"] else None
     yield Figure("policy.gguf greedy tokens that are torch's", same / tokens, "share", at_least=all_of_them)
-    yield Figure("policy.gguf logits", worst, "largest difference over largest value", at_most=bound)
+    yield Figure("policy.gguf logits", worst, "relative error", at_most=bound)
 
 
 def _forced(model: LlamaModel, reference: Reference) -> npt.NDArray[np.float32]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from wise_edge.manifest import Figure, Manifest
+from wise_edge.sam_image import SAM2, SEGMENT_ANYTHING
 
 _FRONT = """---
 library_name: wise-edge
@@ -15,6 +16,7 @@ pipeline_tag: image-segmentation
 tags: [reasoning-segmentation, {families}]
 ---
 """
+_FITTING = {SEGMENT_ANYTHING: "scaled to fit", SAM2: "stretched to"}
 
 
 def render_card(manifest: Manifest) -> str:
@@ -27,7 +29,7 @@ def render_card(manifest: Manifest) -> str:
         f"A {policy.family} policy that finds what a sentence means in a picture, and a {sam.family} segmenter that "
         f"outlines it. Exported {manifest.created}.\n",
         "```console\n$ wise-edge run picture.jpg 'the red mug' --bundle .\n$ wise-edge bundle verify .\n```\n",
-        f"Pictures are stretched to {policy.input_size} x {policy.input_size} px for the policy, and scaled to fit "
+        f"Pictures are stretched to {policy.input_size} x {policy.input_size} px for the policy, and {_FITTING[sam.family]} "
         f"{sam.input_size} x {sam.input_size} px for the segmenter. Prompt and answer together hold "
         f"{policy.max_positions} tokens.\n",
         "## Files\n",
