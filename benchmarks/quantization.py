@@ -160,16 +160,16 @@ def main() -> None:
     parser.add_argument("--types", default=",".join(TEXT_TYPES), help="types, separated by commas")
     options = parser.parse_args()
     options.build.mkdir(parents=True, exist_ok=True)
-    torch = evaluate(options.build, "torch", options.samples, "--policy", "embedded", "--sam", "embedded")
     document = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
     done = {(row["type"], row["importance"]) for row in document["rows"]}
-    document |= {"samples": options.samples, "torch": figures(torch)}
-    for kind, importance in settings(options.types.split(",")):
-        if (kind, importance) not in done:
-            document["rows"].append(measure(options.build, kind, importance, options.samples))
-            document["rows"].sort(key=lambda row: (-row["bytes"], row["type"], row["importance"]))
-            options.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-            print(f"{kind} {importance}", file=sys.stderr)
+    if todo := [setting for setting in settings(options.types.split(",")) if setting not in done]:
+        torch = evaluate(options.build, "torch", options.samples, "--policy", "embedded", "--sam", "embedded")
+        document |= {"samples": options.samples, "torch": figures(torch)}
+    for kind, importance in todo:
+        document["rows"].append(measure(options.build, kind, importance, options.samples))
+        document["rows"].sort(key=lambda row: (-row["bytes"], row["type"], row["importance"]))
+        options.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        print(f"{kind} {importance}", file=sys.stderr)
     time_all(document["rows"], options.build)
     options.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     draw(document["rows"], document["torch"]["ciou"], options.out.with_suffix(".png"))
