@@ -27,6 +27,7 @@ from wise_edge.export.adapter import merge_adapter
 from wise_edge.export.calibration import read_calibration
 from wise_edge.export.gguf_quantize import QUANTIZATION_TYPES, quantize_gguf, tensor_types
 from wise_edge.export.importance import measure_importance
+from wise_edge.export.pipeline import ExportOptions, export_bundle
 from wise_edge.export.policy_gguf import PolicyGguf, read_config
 from wise_edge.export.reference import TorchReference
 from wise_edge.policy_checkpoint import load_policy, read_policy_spec
@@ -50,9 +51,8 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def without_sam(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the segmenter's graphs, which have their own tests, and what runs them."""
 
-    def export(module: Any, example: Any, inputs: Any, outputs: Any, path: Path, dynamic: Any = None) -> str:
+    def export(module: Any, example: Any, inputs: Any, outputs: Any, path: Path, dynamic: Any = None) -> None:
         path.write_bytes(b"graph")
-        return "fp16"
 
     monkeypatch.setattr(sam_target, "export_onnx", export)
     monkeypatch.setattr(sam_target.SamSource, "compare", lambda *_: [])
@@ -77,6 +77,27 @@ def test_a_policy_becomes_a_compared_bundle(policies: dict[str, Path], tmp_path:
     assert figures["policy.gguf greedy tokens that are torch's"].value == 1.0
     assert 0 < figures["policy.gguf logits"].value <= 1e-3
     assert not list((tmp_path / "b").glob("*.lossless"))
+
+
+@pytest.mark.slow
+def test_both_targets_make_one_bundle_the_same_every_time(
+    policies: dict[str, Path],
+    tmp_path: Path,
+    tiny_checkpoints: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    policy, sam = str(policies["qwen2_5_vl"]), str(tiny_checkpoints[1])
+    options = ExportOptions(targets=("onnx", "gguf"), quant="Q8_0", samples=2)
+
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        export_bundle(policy, sam, tmp_path / folder / "b", options, progress=quiet)
+
+    roles = {artefact.role for artefact in load(tmp_path / "first" / "b").manifest.artefacts}
+    assert {"policy.gguf", "policy.mmproj", "policy.decoder", "policy.vision"} < roles
+    first, second = ({f.name: f.read_bytes() for f in (tmp_path / n / "b").iterdir()} for n in ("first", "second"))
+    assert first == second
 
 
 @pytest.mark.usefixtures("without_sam")

@@ -29,9 +29,9 @@ def render_card(manifest: Manifest) -> str:
         f"A {policy.family} policy that finds what a sentence means in a picture, and a {sam.family} segmenter that "
         f"outlines it. Exported {manifest.created}.\n",
         "```console\n$ wise-edge run picture.jpg 'the red mug' --bundle .\n$ wise-edge bundle verify .\n```\n",
-        f"Pictures are stretched to {policy.input_size} x {policy.input_size} px for the policy, and {_FITTING[sam.family]} "
-        f"{sam.input_size} x {sam.input_size} px for the segmenter. Prompt and answer together hold "
-        f"{policy.max_positions} tokens.\n",
+        f"Pictures are stretched to {policy.input_size} x {policy.input_size} px for the policy, and "
+        f"{_FITTING[sam.family]} {sam.input_size} x {sam.input_size} px for the segmenter. Prompt and answer together "
+        f"hold {policy.max_positions} tokens.\n",
         "## Files\n",
         _table(
             ("role", "file", "weights", "bytes", "sha256"),
