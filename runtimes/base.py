@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.errors import UsageError
 from wise_edge.geometry import Box, Point
 from wise_edge.rle import run_lengths
 
@@ -57,8 +58,8 @@ class TokenCounts:
         image: tokens of the picture.
         rationale: tokens of the text inside `<think>`, without the tags.
         answer: tokens of the text inside `<answer>`, without the tags.
-        forced: tokens that the answer's template gave without being decoded one by one.
-        decode_steps: runs of the language model for a single token, after the prefill.
+        forced: tokens that the answer's form gave, which were not asked of the model.
+        decode_steps: runs of the language model behind the prompt.
     """
 
     prompt: int
@@ -67,6 +68,24 @@ class TokenCounts:
     answer: int
     forced: int
     decode_steps: int
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a completion is written.
+
+    Attributes:
+        forced: the answer's form is given and only its numbers are asked of the model; otherwise every token is.
+        max_rationale_tokens: after so many tokens a forced rationale is closed; None closes it where room ends.
+    """
+
+    forced: bool = True
+    max_rationale_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for what cannot be."""
+        if self.max_rationale_tokens is not None and (self.max_rationale_tokens < 0 or not self.forced):
+            raise UsageError("max_rationale_tokens must be 0 or more, and needs forced decoding")
 
 
 @dataclass(frozen=True)
@@ -143,8 +162,8 @@ class PolicyBackend(Protocol[PolicyFrameT]):
         """Prepare a picture (HWC uint8 RGB, any size) for queries."""
         ...
 
-    def generate(self, frame: PolicyFrameT, query: str, variant: str) -> PolicyOutput:
-        """Write greedily until `</answer>`, an end token or the token limit."""
+    def generate(self, frame: PolicyFrameT, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+        """Write greedily until `</answer>`; free decoding also ends at an end token or the token limit."""
         ...
 
 

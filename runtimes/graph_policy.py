@@ -18,8 +18,9 @@ import numpy.typing as npt
 from wise_edge.errors import BundleError
 from wise_edge.manifest import PolicySpec
 from wise_edge.qwen_image import patchify, resize_square
-from wise_edge.runtimes.base import Graph, PolicyOutput
+from wise_edge.runtimes.base import Decoding, Graph, PolicyOutput
 from wise_edge.runtimes.policy_text import PolicyText, image_positions, text_positions
+from wise_edge.runtimes.writing import Writer
 
 Cache = dict[str, npt.NDArray[np.float32]]
 """`past_key_0`, `past_value_0` ... float32 [1, kv_heads, P, head_dim]."""
@@ -56,6 +57,7 @@ class GraphPolicy:
         self._decoder = decoder
         self._embedding = _open_embedding(embedding, spec.hidden_size)
         self._text = PolicyText(tokenizer, spec)
+        self._writer = Writer(self._text, spec.input_size)
         self._system: Cache | None = None
 
     @property
@@ -83,24 +85,19 @@ class GraphPolicy:
         end = perf_counter()
         return GraphPolicyFrame(cache, (prepared - start) * 1e3, (seen - prepared) * 1e3, (end - seen) * 1e3)
 
-    def generate(self, frame: GraphPolicyFrame, query: str, variant: str) -> PolicyOutput:
-        """Write greedily until `</answer>`, an end token or the token limit."""
+    def generate(self, frame: GraphPolicyFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+        """Write greedily; see `PolicyBackend`."""
         start = perf_counter()
         suffix = self._text.suffix(query, variant)
-        positions = text_positions(self._text.prefix_end, len(suffix))
-        token, cache = self._run(self._embed(suffix), positions, frame.cache)
-        prefilled = perf_counter()
-        completion: list[int] = []
-        limit = self._text.token_limit(suffix)
-        steps = 0
-        while (finish := self._text.accept(completion, token, limit)) is None:
-            position = text_positions(self._text.prefix_end + len(suffix) + steps, 1)
-            token, cache = self._run(self._embed([token]), position, cache)
-            steps += 1
-        text = self._text.decode(completion)
-        decode_ms = (perf_counter() - prefilled) * 1e3
-        counts = self._text.count(text, suffix, steps)
-        return PolicyOutput(text, finish, counts, (prefilled - start) * 1e3, decode_ms)
+        cache, position = frame.cache, self._text.prefix_end
+
+        def run(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+            nonlocal cache, position
+            logits, cache = self._run(self._embed(tokens), text_positions(position, len(tokens)), cache)
+            position += len(tokens)
+            return logits
+
+        return self._writer.write(run, suffix, variant, decoding).output(self._text, suffix, start)
 
     def _prefill_picture(self, embeds: npt.NDArray[np.float32]) -> Cache:
         before, after = len(self._text.before_image), self._text.after_image
@@ -116,11 +113,11 @@ class GraphPolicy:
 
     def _run(
         self, embeds: npt.NDArray[np.float32], positions: npt.NDArray[np.int64], cache: Cache
-    ) -> tuple[int, Cache]:
-        """Run the language model behind a cache; return the likeliest next token and the longer cache."""
+    ) -> tuple[npt.NDArray[np.float32], Cache]:
+        """Run the language model behind a cache; return the last token's logits and the longer cache."""
         outputs = self._decoder.run({"inputs_embeds": embeds, "position_ids": positions, **cache})
-        token = int(outputs.pop("logits")[0, -1].argmax())
-        return token, {name.replace("present", "past", 1): array for name, array in outputs.items()}
+        logits = outputs.pop("logits")[0, -1]
+        return logits, {name.replace("present", "past", 1): array for name, array in outputs.items()}
 
     def _embed(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         rows: npt.NDArray[np.float32] = self._embedding[list(ids)][None].astype(np.float32)

@@ -6,6 +6,7 @@ was asked last until another frame is asked.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -16,8 +17,9 @@ import numpy.typing as npt
 from wise_edge.llama import LlamaModel, LlamaPicture
 from wise_edge.manifest import PolicySpec
 from wise_edge.qwen_image import resize_square
-from wise_edge.runtimes.base import PolicyOutput
+from wise_edge.runtimes.base import Decoding, PolicyOutput
 from wise_edge.runtimes.policy_text import PolicyText
+from wise_edge.runtimes.writing import Writer
 
 _TEXT_TOKENS = 2048  # room beside the picture: instruction, query and completion
 
@@ -63,6 +65,7 @@ class LlamaPolicy:
         # Keys and values of the published models' 128,000 positions would fill the device.
         self._spec = replace(spec, max_positions=min(spec.max_positions, spec.image_grid**2 + _TEXT_TOKENS))
         self._text = PolicyText(tokenizer, self._spec)
+        self._writer = Writer(self._text, spec.input_size)
         self._model = LlamaModel(text, vision, self._spec.max_positions, threads=threads, gpu=gpu)
         self._model.append(self._text.before_image, 0)
         self._held: LlamaPicture | None = None
@@ -88,26 +91,22 @@ class LlamaPolicy:
         end = perf_counter()
         return LlamaPolicyFrame(picture, (prepared - start) * 1e3, (seen - prepared) * 1e3, (end - seen) * 1e3)
 
-    def generate(self, frame: LlamaPolicyFrame, query: str, variant: str) -> PolicyOutput:
-        """Write greedily until `</answer>`, an end token or the token limit."""
+    def generate(self, frame: LlamaPolicyFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+        """Write greedily; see `PolicyBackend`."""
         start = perf_counter()
         suffix = self._text.suffix(query, variant)
-        limit = self._text.token_limit(suffix)
         if self._held is not frame.picture:
             self._hold(frame.picture)
         position = self._text.prefix_end
         self._model.truncate(position)
-        token = self._run(suffix, position)
-        prefilled = perf_counter()
-        completion: list[int] = []
-        steps = 0
-        while (finish := self._text.accept(completion, token, limit)) is None:
-            token = self._run([token], position + len(suffix) + steps)
-            steps += 1
-        text = self._text.decode(completion)
-        decode_ms = (perf_counter() - prefilled) * 1e3
-        counts = self._text.count(text, suffix, steps)
-        return PolicyOutput(text, finish, counts, (prefilled - start) * 1e3, decode_ms)
+
+        def run(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+            nonlocal position
+            logits: npt.NDArray[np.float32] = self._model.append(tokens, position)[-1]
+            position += len(tokens)
+            return logits
+
+        return self._writer.write(run, suffix, variant, decoding).output(self._text, suffix, start)
 
     def _hold(self, picture: LlamaPicture) -> None:
         """Run the language model over a picture, in place of the one it holds."""
@@ -117,6 +116,3 @@ class LlamaPolicy:
         position = self._model.append_picture(picture, before)
         self._model.append(self._text.after_image, position)
         self._held = picture
-
-    def _run(self, tokens: list[int], position: int) -> int:
-        return int(self._model.append(tokens, position)[-1].argmax())

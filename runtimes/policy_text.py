@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MAX_NEW_TOKENS = 512
-_ROOM_FOR_ANSWER = 64  # tokens; an answer alone takes about 52
+_ROOM_FOR_ANSWER = 64  # tokens; an answer alone takes about 52, and the end of a rationale a few
 _STOP = "</answer>"
 _STOP_WINDOW = 16  # tokens; no tokenizer needs more than a token a byte for the nine characters
 
@@ -52,7 +52,7 @@ class PolicyText:
         self._file = file
         self._eos = {self._token(token) for token in spec.eos_tokens}
         image_token = self._token(spec.image_token)
-        ids = self._encode(spec.prompts.prefix(spec.image_grid**2))
+        ids = self.encode(spec.prompts.prefix(spec.image_grid**2))
         self.before_image = ids[: ids.index(image_token)]
         self.after_image = ids[len(self.before_image) + spec.image_grid**2 :]
         self.prefix_length = len(ids)
@@ -65,7 +65,7 @@ class PolicyText:
         Raises:
             UsageError: the variant is unknown, or the query leaves no room for an answer.
         """
-        ids = self._encode(self._spec.prompts.suffix(query, variant))
+        ids = self.encode(self._spec.prompts.suffix(query, variant))
         room = self._spec.max_positions - self.prefix_length - len(ids)
         if room < _ROOM_FOR_ANSWER:
             most = len(ids) + room - _ROOM_FOR_ANSWER
@@ -90,19 +90,30 @@ class PolicyText:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
 
-    def count(self, text: str, suffix: Sequence[int], decode_steps: int) -> TokenCounts:
+    def count(self, text: str, suffix: Sequence[int], forced: int, decode_steps: int) -> TokenCounts:
         """Count a prompt's and its completion's tokens."""
         parts = split_completion(text)
         return TokenCounts(
             prompt=self.prefix_length + len(suffix),
             image=self._spec.image_grid**2,
-            rationale=len(self._encode(parts.rationale or "")),
-            answer=len(self._encode(parts.answer_text or "")),
-            forced=0,
+            rationale=len(self.encode(parts.rationale or "")),
+            answer=len(self.encode(parts.answer_text or "")),
+            forced=forced,
             decode_steps=decode_steps,
         )
 
-    def _encode(self, text: str) -> list[int]:
+    def is_end(self, token: int) -> bool:
+        """Return whether a token ends a completion."""
+        return token in self._eos
+
+    def beginnings(self, text: str) -> npt.NDArray[np.int64]:
+        """Return every token that a text of ASCII can begin with, however it is cut into tokens; at least one."""
+        names = [text[:length].replace(" ", "Ġ") for length in range(1, len(text) + 1)]  # as byte-level BPE spells it
+        found = [self._tokenizer.token_to_id(name) for name in names]
+        return np.array(sorted({self.encode(text)[0], *(token for token in found if token is not None)}))
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 

@@ -26,6 +26,7 @@ from wise_edge.prompts import normalize_query
 from wise_edge.runtimes.base import (
     ENERGY_REASON,
     BackendChoice,
+    Decoding,
     Latencies,
     MaskBackend,
     MaskFrame,
@@ -51,14 +52,20 @@ class Session:
         policy: writes the answer.
         mask: turns the answer's box and points into a mask.
         choices: for "policy" and "mask", why that backend was chosen.
+        decoding: how completions are written; None forces the answer's form and leaves the rationale free.
     """
 
     def __init__(
-        self, policy: PolicyBackend[Any], mask: MaskBackend[Any], choices: Mapping[str, BackendChoice]
+        self,
+        policy: PolicyBackend[Any],
+        mask: MaskBackend[Any],
+        choices: Mapping[str, BackendChoice],
+        decoding: Decoding | None = None,
     ) -> None:
         self.policy = policy
         self.mask = mask
         self.choices = choices
+        self.decoding = decoding or Decoding()
         self._frame: _Frame | None = None
 
     @classmethod
@@ -69,6 +76,7 @@ class Session:
         policy_backend: str = "auto",
         mask_backend: str = "auto",
         threads: int | None = None,
+        decoding: Decoding | None = None,
         verify_hashes: bool = True,
     ) -> Session:
         """Open a bundle on the backends that fit this device, or on those asked for.
@@ -78,6 +86,7 @@ class Session:
             policy_backend: "auto" or a backend's name; a name never falls back to another one.
             mask_backend: likewise.
             threads: CPU threads of one graph; None leaves it to the runtime.
+            decoding: how completions are written.
             verify_hashes: read every file and compare its sha256 first, about a second for each GB.
 
         Raises:
@@ -88,22 +97,27 @@ class Session:
         from wise_edge.runtimes.opening import open_backends
 
         bundle = bundles.load(bundles.resolve_bundle(directory), verify_hashes=verify_hashes)
-        return cls(*open_backends(bundle, policy_backend, mask_backend, threads))
+        return cls(*open_backends(bundle, policy_backend, mask_backend, threads), decoding)
 
     @classmethod
-    def from_checkpoints(cls, policy: str | Path, sam: str | Path) -> Session:
+    def from_checkpoints(cls, policy: str | Path, sam: str | Path, decoding: Decoding | None = None) -> Session:
         """Run checkpoints with torch, on a GPU where there is one: the reference that graphs are compared with.
 
         Args:
             policy: Hugging Face folder of the policy, with `prompts.json`.
             sam: checkpoint of the segmenter: a folder, or a published `.pth` file of segment-anything.
+            decoding: how completions are written.
         """
         from wise_edge.runtimes.torch_mask import open_torch_mask
         from wise_edge.runtimes.torch_policy import TorchPolicy
 
         parts = TorchPolicy(Path(policy)), open_torch_mask(Path(sam))
         choice = BackendChoice("torch", f"checkpoints are run with torch, on {parts[0].device}")
-        return cls(*parts, {"policy": choice, "mask": choice})
+        return cls(*parts, {"policy": choice, "mask": choice}, decoding)
+
+    def afresh(self) -> Session:
+        """Return a session on the same backends that holds no picture."""
+        return Session(self.policy, self.mask, self.choices, self.decoding)
 
     def segment(self, image: npt.NDArray[np.uint8], query: str, variant: str | None = None) -> SegmentationResult:
         """Find what a query names in a picture.
@@ -125,7 +139,7 @@ class Session:
         words = normalize_query(query)
         variant = variant or self.policy.default_variant
         frame, policy_reused = self._enter(image)
-        output = self.policy.generate(frame.policy, words, variant)
+        output = self.policy.generate(frame.policy, words, variant, self.decoding)
         size = (image.shape[1], image.shape[0])
         square = self.policy.input_size
         parsed = parse_answer(output.text, square)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -13,8 +14,9 @@ import numpy.typing as npt
 from wise_edge.extras import require
 from wise_edge.policy_checkpoint import load_policy, read_policy_spec
 from wise_edge.qwen_image import patchify, resize_square
-from wise_edge.runtimes.base import PolicyOutput
+from wise_edge.runtimes.base import Decoding, PolicyOutput
 from wise_edge.runtimes.policy_text import PolicyText
+from wise_edge.runtimes.writing import Writer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +51,7 @@ class TorchPolicy:
         self._spec = read_policy_spec(folder)
         self._text = PolicyText(folder / "tokenizer.json", self._spec)
         self.device = "cuda" if require("torch", "export").cuda.is_available() else "cpu"
+        self._writer = Writer(self._text, self._spec.input_size)
         self._model = load_policy(folder, self.device)
 
     @property
@@ -82,28 +85,28 @@ class TorchPolicy:
             grid, seen.pooler_output, deeper, (prepared - start) * 1e3, (perf_counter() - prepared) * 1e3
         )
 
-    def generate(self, frame: TorchPolicyFrame, query: str, variant: str) -> PolicyOutput:
-        """Write greedily until `</answer>`, an end token or the token limit."""
+    def generate(self, frame: TorchPolicyFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+        """Write greedily; see `PolicyBackend`."""
         torch = require("torch", "export")
         start = perf_counter()
         suffix = self._text.suffix(query, variant)
-        limit = self._text.token_limit(suffix)
-        with torch.no_grad():
-            token, cache, position = self._prefill(frame, suffix)
-            prefilled = perf_counter()
-            completion: list[int] = []
-            steps = 0
-            while (finish := self._text.accept(completion, token, limit)) is None:
-                embeds = self._model.get_input_embeddings()(torch.tensor([[token]], device=self.device))
-                token = self._run(embeds, torch.full((3, 1, 1), position + steps, device=self.device), cache)
-                steps += 1
-        text = self._text.decode(completion)
-        decode_ms = (perf_counter() - prefilled) * 1e3
-        counts = self._text.count(text, suffix, steps)
-        return PolicyOutput(text, finish, counts, (prefilled - start) * 1e3, decode_ms)
+        cache, position = None, 0
 
-    def _prefill(self, frame: TorchPolicyFrame, suffix: list[int]) -> tuple[int, Any, int]:
-        """Run the whole prompt; return the first token, the cache and the position behind the prompt."""
+        def run(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+            nonlocal cache, position
+            if cache is None:
+                logits, cache, position = self._prefill(frame, tokens)
+                return logits
+            embeds = self._model.get_input_embeddings()(torch.tensor([list(tokens)], device=self.device))
+            places = torch.arange(position, position + len(tokens), device=self.device).expand(3, 1, -1)
+            position += len(tokens)
+            return self._run(embeds, places, cache)
+
+        with torch.no_grad():
+            return self._writer.write(run, suffix, variant, decoding).output(self._text, suffix, start)
+
+    def _prefill(self, frame: TorchPolicyFrame, suffix: Sequence[int]) -> tuple[npt.NDArray[np.float32], Any, int]:
+        """Run the whole prompt; return the last token's logits, the cache and the position behind the prompt."""
         torch = require("torch", "export")
         picture = self._model.config.image_token_id
         ids = [*self._text.before_image, *[picture] * len(frame.embeds), *self._text.after_image, *suffix]
@@ -118,8 +121,9 @@ class TorchPolicy:
         deeper = {"visual_pos_masks": is_image, "deepstack_visual_embeds": frame.deeper} if frame.deeper else {}
         return self._run(embeds, positions, cache, **deeper), cache, int(positions.max()) + 1
 
-    def _run(self, embeds: Tensor, positions: Tensor, cache: Any, **deeper: Any) -> int:
+    def _run(self, embeds: Tensor, positions: Tensor, cache: Any, **deeper: Any) -> npt.NDArray[np.float32]:
         output = self._model.model.language_model(
             inputs_embeds=embeds, position_ids=positions, past_key_values=cache, use_cache=True, **deeper
         )
-        return int(self._model.lm_head(output.last_hidden_state[0, -1]).argmax())
+        logits: npt.NDArray[np.float32] = self._model.lm_head(output.last_hidden_state[0, -1]).float().cpu().numpy()
+        return logits

@@ -13,7 +13,7 @@ import pytest
 from wise_edge.answer import Answer, format_answer
 from wise_edge.geometry import Box, Point
 from wise_edge.prompts import EMBEDDED
-from wise_edge.runtimes.base import BackendChoice, MaskOutput, PolicyOutput, TokenCounts
+from wise_edge.runtimes.base import BackendChoice, Decoding, MaskOutput, PolicyOutput, TokenCounts
 from wise_edge.runtimes.session import Session
 
 SQUARE = 112
@@ -53,7 +53,7 @@ class FakePolicy:
         self.encoded += 1
         return FakeFrame(image)
 
-    def generate(self, frame: FakeFrame, query: str, variant: str) -> PolicyOutput:
+    def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
         EMBEDDED.user_text(query, variant)  # refuses an unknown variant
         text = self.write(frame.image, query, variant)
         words = len(text.split())

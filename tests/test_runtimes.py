@@ -21,7 +21,7 @@ from wise_edge.manifest import SamSpec
 from wise_edge.metrics import mask_iou
 from wise_edge.policy_checkpoint import load_policy
 from wise_edge.qwen_image import patchify, resize_square
-from wise_edge.runtimes.base import Graph
+from wise_edge.runtimes.base import Decoding, Graph
 from wise_edge.runtimes.graph import CUDA, OnnxGraph
 from wise_edge.runtimes.graph_mask import upsample
 from wise_edge.runtimes.graph_policy import GraphPolicy
@@ -30,6 +30,7 @@ from wise_edge.runtimes.session import Session
 from wise_edge.runtimes.torch_policy import TorchPolicy
 from wise_edge.scenes import sample
 
+FREE = Decoding(forced=False)
 QUERIES = ("the red ring", "la estrella pequeña", "左边的三角形")
 
 
@@ -109,9 +110,9 @@ def test_positions_are_those_of_transformers() -> None:
 def test_graphs_write_what_the_checkpoint_writes(
     policy: GraphPolicy, reference: Session, scene: npt.NDArray[np.uint8], query: str
 ) -> None:
-    expected = reference.policy.generate(reference.policy.encode(scene), query, "verbose")
+    expected = reference.policy.generate(reference.policy.encode(scene), query, "verbose", FREE)
 
-    output = policy.generate(policy.encode(scene), query, "verbose")
+    output = policy.generate(policy.encode(scene), query, "verbose", FREE)
 
     assert (output.text, output.finish, output.tokens) == (expected.text, expected.finish, expected.tokens)
     assert output.tokens.decode_steps > 100
@@ -134,7 +135,7 @@ def test_the_reference_writes_what_transformers_generates(
         do_sample=False,
     )
 
-    output = reference.policy.generate(reference.policy.encode(scene), QUERIES[0], "answer")
+    output = reference.policy.generate(reference.policy.encode(scene), QUERIES[0], "answer", FREE)
 
     assert output.text.startswith(tokenizer.decode(generated[0, len(ids) :].tolist(), skip_special_tokens=False)[:-1])
 
@@ -148,7 +149,7 @@ def test_a_further_query_prefills_its_own_words_only(
 
     for query in QUERIES[:2]:
         decoder.lengths.clear()
-        output = policy.generate(frame, query, "wise-s")
+        output = policy.generate(frame, query, "wise-s", FREE)
         assert decoder.lengths[0] == len(text.suffix(query, "wise-s"))
         assert decoder.lengths[1:] == [1] * output.tokens.decode_steps
         assert output.tokens.prompt == text.prefix_length + decoder.lengths[0]
@@ -158,14 +159,14 @@ def test_a_second_picture_prefills_no_system_message(
     policy: GraphPolicy, decoder: CountingGraph, scene: npt.NDArray[np.uint8]
 ) -> None:
     first = policy.encode(scene)
-    before = policy.generate(first, QUERIES[0], "wise").text
+    before = policy.generate(first, QUERIES[0], "wise", FREE).text
     decoder.lengths.clear()
 
     second = policy.encode(scene[::-1].copy())
 
     assert len(decoder.lengths) == 1
-    assert policy.generate(second, QUERIES[0], "wise").text != before
-    assert policy.generate(first, QUERIES[0], "wise").text == before
+    assert policy.generate(second, QUERIES[0], "wise", FREE).text != before
+    assert policy.generate(first, QUERIES[0], "wise", FREE).text == before
 
 
 def test_writing_ends_at_the_answer_at_an_end_token_and_at_the_limit(bundle: Bundle) -> None:
@@ -184,7 +185,7 @@ def test_writing_ends_at_the_answer_at_an_end_token_and_at_the_limit(bundle: Bun
 def test_rationale_and_answer_are_counted_without_their_tags(bundle: Bundle) -> None:
     text = PolicyText(bundle.file("policy.tokenizer"), bundle.manifest.policy)
 
-    counts = text.count("<think>abc</think><answer>{12}</answer>", [1, 2], 7)
+    counts = text.count("<think>abc</think><answer>{12}</answer>", [1, 2], 0, 7)
 
     assert (counts.rationale, counts.answer, counts.image, counts.decode_steps) == (3, 4, 16, 7)
 
@@ -193,7 +194,7 @@ def test_a_query_that_leaves_no_room_for_an_answer_is_refused(
     policy: GraphPolicy, scene: npt.NDArray[np.uint8]
 ) -> None:
     with pytest.raises(UsageError, match="room for"):
-        policy.generate(policy.encode(scene), "x" * 200, "wise")
+        policy.generate(policy.encode(scene), "x" * 200, "wise", FREE)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (224, 224), (90, 41), (30, 50), (1, 1), (3, 400), (500, 2)])

@@ -70,8 +70,7 @@ def ask_both(
     """
     pairs = []
     for name, image, query in samples:
-        fresh = [Session(s.policy, s.mask, s.choices) for s in (reference, session)]
-        expected, got = (s.segment(image, query) for s in fresh)
+        expected, got = (s.afresh().segment(image, query) for s in (reference, session))
         pairs.append(Pair(name, image, expected, got))
     return pairs
 

@@ -81,7 +81,7 @@ def evaluate_session(
         if isinstance(example, UsageError):
             yield Record(**_unread(index, dataset, example), **_UNASKED)
         else:
-            fresh = Session(session.policy, session.mask, session.choices)
+            fresh = session.afresh()
             yield score_result(index, example, fresh.segment(example.image, example.query, variant), mode)
 
 

@@ -159,12 +159,11 @@ def _run(ways: Sequence[Way], cases: Sequence[Case]) -> list[list[Outcome]]:
 
 def _outcomes(ways: Sequence[Way], cases: Sequence[Case]) -> Iterator[Outcome]:
     from wise_edge.metrics import mask_iou
-    from wise_edge.runtimes.session import Session
 
     for case in cases:
         for way in ways:
             # A session of its own, so that the second variant does not profit from the first one's embeddings.
-            fresh = Session(way.session.policy, way.session.mask, way.session.choices)
+            fresh = way.session.afresh()
             result = fresh.segment(case.image, case.query, way.variant)
             iou = None
             if case.truth is not None:

@@ -35,6 +35,10 @@ def run(
     overlay: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the picture with mask, box and points as PNG.")
     ] = None,
+    max_rationale_tokens: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Close the rationale after N tokens; as long as it is where left out."),
+    ] = None,
     as_json: JsonOption = False,
     force: ForceOption = False,
     policy_backend: PolicyBackendOption = "auto",
@@ -49,13 +53,15 @@ def run(
     """
     from wise_edge.images import load_image
     from wise_edge.prompts import normalize_query
+    from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.session import Session
 
     query = normalize_query(query)
     _check_outputs(mask, overlay, force)
     pixels = load_image(image)
     _say_if_unverified(bundle)
-    session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
+    decoding = Decoding(max_rationale_tokens=max_rationale_tokens)
+    session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding)
     result = session.segment(pixels, query, variant)
     _write_files(result, pixels, mask, overlay, force)
     _print(result, as_json, explain)

@@ -1,0 +1,179 @@
+"""Forced decoding: what free decoding writes where that keeps the form, in fewer calls, and always an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wise_edge.answer import Answer, format_answer, parse_answer, split_completion
+from wise_edge.bundle import load, resolve_bundle
+from wise_edge.datasets.scenes import SceneDataset
+from wise_edge.errors import UsageError
+from wise_edge.runtimes.base import Decoding
+from wise_edge.runtimes.policy_text import PolicyText
+from wise_edge.runtimes.session import Session
+from wise_edge.runtimes.writing import Writer
+
+FORCED, FREE = Decoding(), Decoding(forced=False)
+BUNDLE = load(resolve_bundle("embedded"))
+SPEC = BUNDLE.manifest.policy
+TEXT = PolicyText(BUNDLE.file("policy.tokenizer"), SPEC)
+WRITER = Writer(TEXT, SPEC.input_size)
+SUFFIX = TEXT.suffix("the red ring", "wise-s")
+VOCABULARY = 649
+END = next(token for token in range(VOCABULARY) if TEXT.is_end(token))
+
+COORDINATES = st.integers(0, SPEC.input_size)
+ANSWERS = st.builds(
+    Answer, st.tuples(*[COORDINATES] * 4), st.tuples(st.tuples(*[COORDINATES] * 2), st.tuples(*[COORDINATES] * 2))
+)
+RATIONALES = st.text(st.sampled_from("The red ring, at 12! <>/ ü"), max_size=40).filter(lambda text: "</" not in text)
+
+
+@dataclass
+class Scripted:
+    """A model that writes one text, token by token, and records how it is asked."""
+
+    script: list[int]
+    calls: list[list[int]] = field(default_factory=list)
+
+    def __call__(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        self.calls.append(list(tokens))
+        written = sum(map(len, self.calls)) - len(SUFFIX)
+        logits = np.zeros(VOCABULARY, np.float32)
+        logits[self.script[written] if written < len(self.script) else END] = 1.0
+        return logits
+
+
+def completion(rationale: str, answer: Answer) -> str:
+    return f"<think>{rationale}</think><answer>{format_answer(answer)}</answer>"
+
+
+@given(RATIONALES, ANSWERS)
+def test_a_text_in_form_is_written_as_it_is(rationale: str, answer: Answer) -> None:
+    text = completion(rationale, answer)
+    model = Scripted(TEXT.encode(text))
+
+    written = WRITER.write(model, SUFFIX, "wise-s", FORCED)
+
+    assert TEXT.decode(written.tokens) == text
+    assert written.tokens == TEXT.encode(text)
+    assert written.steps == len(model.calls) - 1
+
+
+@given(RATIONALES, ANSWERS)
+def test_calls_are_few_and_nothing_is_run_twice(rationale: str, answer: Answer) -> None:
+    text = completion(rationale, answer)
+    model = Scripted(TEXT.encode(text))
+
+    written = WRITER.write(model, SUFFIX, "wise-s", FORCED)
+
+    digits = sum(character.isdigit() for character in format_answer(answer)) - 2  # not those of points_1 and points_2
+    assert written.steps <= len(TEXT.encode(rationale)) + digits + 10
+    assert written.forced >= 29
+    run = [token for call in model.calls for token in call]
+    assert run[: len(SUFFIX)] == SUFFIX
+    behind = run[len(SUFFIX) :]
+    assert behind == written.tokens[: len(behind)]
+    assert 3 <= len(written.tokens) - len(behind) <= 5  # the end of the answer, and a last digit that asks no more
+
+
+def test_without_a_rationale_the_answer_begins_with_the_prompt() -> None:
+    text = f"<answer>{format_answer(Answer((1, 2, 30, 112), ((4, 5), (6, 100))))}</answer>"
+    model = Scripted(TEXT.encode(text))
+
+    written = WRITER.write(model, SUFFIX, "answer", FORCED)
+
+    assert TEXT.decode(written.tokens) == text
+    assert model.calls[0] == [*SUFFIX, *TEXT.encode('<answer>{"bbox": [')]
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["wise-s", "answer"]), st.none() | st.integers(0, 30))
+def test_any_model_gives_an_answer(seed: int, variant: str, most: int | None) -> None:
+    rng = np.random.default_rng(seed)
+
+    def noise(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        return rng.standard_normal(VOCABULARY, np.float32)
+
+    written = WRITER.write(noise, SUFFIX, variant, Decoding(max_rationale_tokens=most))
+
+    text = TEXT.decode(written.tokens)
+    parsed = parse_answer(text, SPEC.input_size)
+    assert written.finish == "answer"
+    assert parsed.reason is None or "empty" in parsed.reason or "box" in parsed.reason, text
+    assert len(written.tokens) <= TEXT.token_limit(SUFFIX)
+    numbers = [int(word) for word in "".join(c if c.isdigit() else " " for c in text[text.rindex("bbox") :]).split()]
+    assert len(numbers) == 10
+    assert max(numbers) <= 10 * SPEC.input_size
+
+
+@pytest.mark.parametrize("most", [0, 1, 5])
+def test_a_rationale_is_closed_after_as_many_tokens(most: int) -> None:
+    model = Scripted([*TEXT.encode("<think>" + "The red ring is red. " * 40), END])
+
+    written = WRITER.write(model, SUFFIX, "wise-s", Decoding(max_rationale_tokens=most))
+
+    text = TEXT.decode(written.tokens)
+    rationale = split_completion(text).rationale
+    assert rationale is not None
+    assert len(TEXT.encode(rationale)) <= most + 1  # the first token joins the tag's end with a letter
+    assert (rationale == "") == (most == 0)
+    assert "</think><answer>" in text
+
+
+@pytest.mark.parametrize("end", ["The red ring.</", "The red ring.</th", "The red ring", ""])
+def test_an_end_token_closes_the_rationale_wherever_it_is(end: str) -> None:
+    model = Scripted([*TEXT.encode(f"<think>{end}"), END, END])
+
+    text = TEXT.decode(WRITER.write(model, SUFFIX, "wise-s", FORCED).tokens)
+
+    assert text.startswith(f"<think>{end.split('<')[0]}</think><answer>" + '{"bbox": [')
+
+
+def test_an_endless_rationale_leaves_room_for_the_answer() -> None:
+    model = Scripted(TEXT.encode("<think>" + "ring " * 2000))
+
+    written = WRITER.write(model, SUFFIX, "wise-s", FORCED)
+
+    limit = TEXT.token_limit(SUFFIX)
+    assert limit - 24 <= len(written.tokens) <= limit
+    assert TEXT.decode(written.tokens).endswith("]}</answer>")
+
+
+@pytest.mark.parametrize(("number", "calls"), [(0, 0), (1, 1), (11, 2), (12, 1), (99, 1), (100, 2), (112, 2)], ids=str)
+def test_a_number_ends_where_no_digit_can_follow(number: int, calls: int) -> None:
+    counts = []
+    for first in (0, number):  # 0 asks for nothing more
+        answer = Answer((first, 0, 0, 0), ((0, 0), (0, 0)))
+        counts.append(WRITER.write(Scripted(TEXT.encode(completion("x", answer))), SUFFIX, "wise-s", FORCED).steps)
+
+    assert counts[1] - counts[0] == calls
+
+
+def test_limits_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(UsageError, match="max_rationale_tokens"):
+        Decoding(max_rationale_tokens=-1)
+    with pytest.raises(UsageError, match="needs forced decoding"):
+        Decoding(forced=False, max_rationale_tokens=3)
+
+
+@pytest.mark.parametrize("variant", ["wise-s", "answer"])
+def test_the_policy_answers_the_same_in_half_the_calls(variant: str) -> None:
+    forced, free = (Session.from_bundle(threads=1, decoding=decoding) for decoding in (FORCED, FREE))
+    steps = [0, 0]
+    scenes = SceneDataset("test")
+    for place in range(10):
+        example = scenes[place]
+        results = [session.segment(example.image, example.query, variant) for session in (forced, free)]
+        steps = [before + result.tokens.decode_steps for before, result in zip(steps, results, strict=True)]
+        texts = [result.text.partition("</answer>")[0] for result in results]  # a free one may write one token more
+        assert texts[0] == texts[1]
+        assert results[0].box == results[1].box
+
+    assert steps[0] < 0.55 * steps[1]
