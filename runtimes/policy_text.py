@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.answer import split_completion
+from wise_edge.answer import Answer, format_answer, split_completion
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.manifest import PolicySpec
 from wise_edge.runtimes.base import Finish, TokenCounts
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MAX_NEW_TOKENS = 512
-_ROOM_FOR_ANSWER = 64  # tokens; an answer alone takes about 52, and the end of a rationale a few
+_SPARE = 8  # tokens; a form that is written in pieces may take a few more than the whole
 _STOP = "</answer>"
 _STOP_WINDOW = 16  # tokens; no tokenizer needs more than a token a byte for the nine characters
 
@@ -58,6 +58,10 @@ class PolicyText:
         self.prefix_length = len(ids)
         self.prefix_end = len(ids) - spec.image_grid**2 + spec.image_grid
         """Position of the first token behind the prefix."""
+        largest = (spec.input_size,) * 2
+        longest = format_answer(Answer((*largest, *largest), (largest, largest)))
+        self.room_for_answer = len(self.encode(f"<think></think><answer>{longest}</answer>")) + _SPARE
+        """Tokens that an answer without a rationale may take, tags included."""
 
     def suffix(self, query: str, variant: str) -> list[int]:
         """Return the tokens of the prompt behind the prefix.
@@ -67,8 +71,8 @@ class PolicyText:
         """
         ids = self.encode(self._spec.prompts.suffix(query, variant))
         room = self._spec.max_positions - self.prefix_length - len(ids)
-        if room < _ROOM_FOR_ANSWER:
-            most = len(ids) + room - _ROOM_FOR_ANSWER
+        if room < self.room_for_answer:
+            most = len(ids) + room - self.room_for_answer
             raise UsageError(f"the query takes {len(ids)} tokens, this policy has room for {most}; shorten it")
         return ids
 

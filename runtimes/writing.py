@@ -80,9 +80,6 @@ class Writer:
         self._answer = text.encode(_ANSWER)
         self._digits = np.array([text.encode(str(digit))[0] for digit in range(10)])
         self._numbers = [_Number(text.encode(words), text.beginnings(words)) for words in _AFTER_NUMBERS]
-        digits = len(str(input_size)) * len(self._numbers)
-        self.room = len(text.encode(_BRIDGE)) + digits + sum(len(number.tokens) for number in self._numbers)
-        """Tokens that a forced answer may take, the end of the rationale included."""
 
     def write(self, run: Run, suffix: list[int], variant: str, decoding: Decoding) -> Written:
         """Write behind a prompt.
@@ -128,7 +125,7 @@ class _Forced:
         self._pending = []
         prefilled = perf_counter()
         if thinks:
-            room = limit - len(self._tokens) - self._writer.room
+            room = limit - len(self._tokens) - self._text.room_for_answer
             logits = self._think(logits, room if most is None else min(most, room))
         for place, number in enumerate(self._writer._numbers):
             self._write_number(logits, number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from wise_edge.runtimes.graph_policy import GraphPolicy
 from wise_edge.runtimes.policy_text import PolicyText, image_positions, text_positions
 from wise_edge.runtimes.session import Session
 from wise_edge.runtimes.torch_policy import TorchPolicy
+from wise_edge.runtimes.writing import Writer
 from wise_edge.scenes import sample
 
 FREE = Decoding(forced=False)
@@ -195,6 +196,21 @@ def test_a_query_that_leaves_no_room_for_an_answer_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match="room for"):
         policy.generate(policy.encode(scene), "x" * 200, "wise", FREE)
+
+
+@pytest.mark.parametrize("spare", [0, 1, 20])
+def test_a_forced_answer_fits_into_the_least_room(bundle: Bundle, spare: int) -> None:
+    text = PolicyText(bundle.file("policy.tokenizer"), bundle.manifest.policy)  # a token a byte: the longest answers
+    suffix = [5] * (bundle.manifest.policy.max_positions - text.prefix_length - text.room_for_answer - spare)
+    rng = np.random.default_rng(spare)
+
+    def noise(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        return rng.standard_normal(256, np.float32)
+
+    for _ in range(20):
+        written = Writer(text, 112).write(noise, suffix, "wise-s", Decoding())
+        assert written.finish == "answer"
+        assert len(written.tokens) <= text.token_limit(suffix)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (224, 224), (90, 41), (30, 50), (1, 1), (3, 400), (500, 2)])
