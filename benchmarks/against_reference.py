@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -88,12 +90,12 @@ def spent_ms(work: Callable[..., Any], *arguments: Any) -> float:
 
 def measure(bundles: list[str], samples: int) -> dict[str, Any]:
     ways = {
-        f"{backend}, {threads or 'all'} thread{'s' * (threads is None)}": Session.from_bundle(
+        f"{Path(bundle).name}, {backend}, {threads} thread{'s' * (threads > 1)}": Session.from_bundle(
             bundle, policy_backend=backend, threads=threads
         )
         for bundle in bundles
         for backend in policy_backends(a.role for a in load(resolve_bundle(bundle)).manifest.artefacts)
-        for threads in (1, None)
+        for threads in (1, os.cpu_count() or 1)
     }
     reference, scenes = ReferenceWay(), SceneDataset("test")
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in ("reference", *ways)}
@@ -130,7 +132,7 @@ def main() -> None:
     print(f"{found['machine']}, median of {found['samples']} scenes; times faster than the reference way")
     for row in found["rows"]:
         print(
-            f"{row['way']:20} new frame {row['first_ms']:7.1f} ms {row['first']:6.1f} x   "
+            f"{row['way']:28} new frame {row['first_ms']:7.1f} ms {row['first']:6.1f} x   "
             f"further query {row['further_ms']:7.1f} ms {row['further']:6.1f} x"
         )
 

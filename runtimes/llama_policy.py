@@ -43,7 +43,7 @@ class LlamaPolicy:
         text: GGUF file of the language model.
         vision: GGUF file of the vision tower.
         tokenizer: tokenizer.json.
-        threads: CPU threads; None takes one a core.
+        threads: CPU threads; None takes `wise_edge.llama.default_threads`.
         gpu: put all layers on the GPU.
 
     Raises:

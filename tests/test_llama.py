@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tiny_qwen import FAMILIES, GRID, make_qwen, save_qwen
 from wise_edge import llama
 from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.export.policy_gguf import PolicyGguf
-from wise_edge.llama import LlamaModel, LlamaPicture
+from wise_edge.llama import LlamaModel, LlamaPicture, default_threads
 from wise_edge.qwen_image import IMAGE_MEAN, IMAGE_STD, patchify
 
 STEPS = 96
@@ -121,3 +122,14 @@ def test_a_file_that_is_none_gives_the_reason_of_llama_cpp(tmp_path: Path) -> No
 
     with pytest.raises(WiseEdgeError, match=r"cannot load .*text\.gguf: .*magic"):
         LlamaModel(tmp_path / "text.gguf", tmp_path / "vision.gguf", 64)
+
+
+def test_a_small_model_runs_on_one_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    file = tmp_path / "text.gguf"
+    file.write_bytes(b"x" * 1000)
+    assert default_threads(file) == 1
+
+    monkeypatch.setattr(llama, "_SMALL_FILE", 1000)
+    assert default_threads(file) == 6
+    assert default_threads(tmp_path / "none.gguf") == 6

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from wise_edge.cli.main import main
+from wise_edge.runtimes.base import Decoding
 
 
 @pytest.fixture
@@ -40,7 +41,8 @@ def test_it_prints_what_a_person_wants_to_know(
     assert "vision encode" in out
     assert "total" in out
     assert lines["backends"].strip() == "policy fake, mask fake"
-    assert opened.calls == [{"directory": None, "policy_backend": "auto", "mask_backend": "auto"}]
+    backends = {"policy_backend": "auto", "mask_backend": "auto"}
+    assert opened.calls == [{"directory": None, **backends, "decoding": Decoding()}]
 
 
 def test_explain_names_the_reasons(

@@ -27,6 +27,7 @@ from wise_edge.extras import require
 
 TESTED_VERSIONS = ("0.3.36",)
 _LEAST_IMAGE_TOKENS, _MOST_IMAGE_TOKENS = 4, 1 << 16
+_SMALL_FILE = 32 * 10**6  # bytes
 _ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
 
 
@@ -102,6 +103,16 @@ class LlamaPicture:
         weakref.finalize(self, mtmd.mtmd_input_chunk_free, chunk)
 
 
+def default_threads(text: Path) -> int:
+    """Return the CPU threads for a language model's file: one a core, or one alone for a small file.
+
+    In a small model threads wait for one another longer than they compute: 41 ms a query instead of 57 for the embedded
+    policy on two cores (`benchmarks/against_reference.py`).
+    """
+    small = text.exists() and text.stat().st_size < _SMALL_FILE
+    return 1 if small else os.cpu_count() or 1
+
+
 class LlamaModel:
     """A language model and its vision tower with one sequence of keys and values.
 
@@ -109,7 +120,7 @@ class LlamaModel:
         text: GGUF file of the language model.
         vision: GGUF file of the vision tower (mmproj).
         context: longest sequence in tokens.
-        threads: CPU threads; None takes one a core (llama.cpp would take four, however many there are).
+        threads: CPU threads; None takes `default_threads` (llama.cpp would take four, however many cores there are).
         gpu: put all layers on the GPU.
         exact: keep keys and values in float32 and attend without fused kernels, to compare with torch.
 
@@ -138,7 +149,7 @@ class LlamaModel:
                 f"pip install --no-cache-dir --force-reinstall llama-cpp-python=={TESTED_VERSIONS[-1]}"
             )
         self._context = context
-        threads = threads or os.cpu_count() or 1
+        threads = threads or default_threads(text)
         self._open_text(text, threads, gpu, exact)
         self._open_vision(vision, threads, gpu, exact)
 
