@@ -45,7 +45,9 @@ def evaluate(build: Path, name: str, samples: int, *model: str) -> dict[str, Any
     records = build / f"{name}.jsonl"
     resume = ["--resume"] if records.exists() else []
     report = json.loads(
-        wise_edge("evaluate", "--json", *model, "--limit", str(samples), "--out", str(records), *resume)
+        wise_edge(
+            "evaluate", "--json", "--free-decoding", *model, "--limit", str(samples), "--out", str(records), *resume
+        )
     )
     if name != "torch":
         files = [str(build / "torch.jsonl"), str(records)]

@@ -84,6 +84,7 @@ class Results:
         """Evaluate, going on with records that are there, and return the report as JSON."""
         file = self._record_file(name, policy, variant)
         options = ["--bundle", self._bundle(name, policy), "--variant", variant, "--limit", str(self._samples)]
+        options += ["--free-decoding"]  # some policies put the detailed text first, which forced decoding does not
         return wise_edge("evaluate", "--json", *options, "--out", str(file), *(["--resume"] if file.exists() else []))
 
     def _record_file(self, name: str, policy: str, variant: str) -> Path:

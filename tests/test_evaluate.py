@@ -19,6 +19,7 @@ from wise_edge.evaluate import evaluate_session, hash_models, summarize
 from wise_edge.geometry import scale_box, scale_point
 from wise_edge.metrics import mask_iou
 from wise_edge.records import MaskRecord, Record
+from wise_edge.runtimes.base import Decoding
 from wise_edge.runtimes.session import Session
 from wise_edge.scenes import KINDS, sample
 
@@ -231,7 +232,8 @@ def test_checkpoints_are_run_instead_of_a_bundle(
 ) -> None:
     asked = []
 
-    def from_checkpoints(policy: Path, sam: Path) -> Session:
+    def from_checkpoints(policy: Path, sam: Path, decoding: Decoding) -> Session:
+        assert decoding == Decoding()
         asked.append((policy, sam))
         return Session.from_bundle()
 
@@ -242,3 +244,17 @@ def test_checkpoints_are_run_instead_of_a_bundle(
     report = json.loads(capsys.readouterr().out)
     assert report["model"] == "embedded"
     assert report["model_sha256"] == hash_models(*asked[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "decoding"), [([], "forced"), (["--free-decoding"], "free"), (["--oracle-prompt"], None)]
+)
+def test_the_report_says_how_answers_were_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], decoding: str | None
+) -> None:
+    opened = fake_session.install(monkeypatch, _write_truth)
+
+    assert main(["evaluate", "--limit", "1", "--json", *options]) == 0
+
+    assert json.loads(capsys.readouterr().out)["decoding"] == decoding
+    assert opened.calls[0]["decoding"] == Decoding(forced=decoding != "free")

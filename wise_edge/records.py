@@ -90,6 +90,8 @@ class Settings:
         backends: part to backend.
         shard: which part of the samples, from 0.
         shards: into how many parts they were divided.
+        decoding: "forced" or "free", see `wise_edge.runtimes.base.Decoding`; None where no policy was asked. Files
+            that do not say were written freely.
     """
 
     dataset: str
@@ -102,6 +104,7 @@ class Settings:
     backends: Mapping[str, str]
     shard: int = 0
     shards: int = 1
+    decoding: str | None = "free"
 
     @property
     def record_class(self) -> type[MaskRecord]:

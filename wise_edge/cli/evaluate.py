@@ -26,6 +26,7 @@ from wise_edge.cli.options import (
 if TYPE_CHECKING:
     from wise_edge.datasets import Dataset
     from wise_edge.records import MaskRecord, Settings
+    from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.session import Session
     from wise_edge.shards import Shard
 
@@ -60,6 +61,9 @@ def evaluate(
     ] = None,
     policy_backend: PolicyBackendOption = "auto",
     mask_backend: MaskBackendOption = "auto",
+    free_decoding: Annotated[
+        bool, typer.Option("--free-decoding", help="Ask the policy for every token, as the reference does.")
+    ] = False,
     oracle_prompt: Annotated[
         bool, typer.Option("--oracle-prompt", help="Prompt the segmenter with the true box and points, without policy.")
     ] = False,
@@ -79,6 +83,7 @@ def evaluate(
     from wise_edge.evaluate import open_labelled
     from wise_edge.metrics import METRIC_MODES
     from wise_edge.records import Settings
+    from wise_edge.runtimes.base import Decoding
     from wise_edge.shards import choose_gpu, find_shard
 
     if context.invoked_subcommand is not None:
@@ -91,7 +96,7 @@ def evaluate(
     _check_out(out, share, resume, force)
     if share.launched:
         choose_gpu()
-    session, model, sha256 = _open(bundle, policy, sam, policy_backend, mask_backend)
+    session, model, sha256 = _open(bundle, policy, sam, policy_backend, mask_backend, Decoding(not free_decoding))
     used = {"mask": session.choices["mask"]} if oracle_prompt else session.choices
     settings = Settings(
         dataset=labelled.name,
@@ -104,6 +109,7 @@ def evaluate(
         backends={part: choice.name for part, choice in used.items()},
         shard=share.index,
         shards=share.count,
+        decoding=None if oracle_prompt else "free" if free_decoding else "forced",
     )
     records = _gather(_run(session, labelled, settings, share, out, resume), settings, share, out)
     if records is not None:
@@ -141,7 +147,7 @@ def _check_out(out: Path | None, share: Shard, resume: bool, force: bool) -> Non
 
 
 def _open(
-    bundle: Path | None, policy: str | None, sam: str | None, policy_backend: str, mask_backend: str
+    bundle: Path | None, policy: str | None, sam: str | None, policy_backend: str, mask_backend: str, decoding: Decoding
 ) -> tuple[Session, str, str]:
     """Return a session, the model's name in tables and its hash."""
     from wise_edge.bundle import EMBEDDED, MANIFEST_NAME, resolve_bundle, resolve_checkpoint
@@ -149,13 +155,15 @@ def _open(
     from wise_edge.runtimes.session import Session
 
     if policy is None and sam is None:
-        session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
+        session = Session.from_bundle(
+            bundle, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding
+        )
         return session, str(bundle or EMBEDDED), hash_models(resolve_bundle(bundle) / MANIFEST_NAME)
     _check(policy is not None and sam is not None, "--policy and --sam go together; name both checkpoints")
     torch_alone = bundle is None and {policy_backend, mask_backend} <= {"auto", "torch"}
     _check(torch_alone, "--policy and --sam are run with torch; leave out --bundle and other backends")
     folders = resolve_checkpoint(str(policy), "policy"), resolve_checkpoint(str(sam), "sam")
-    return Session.from_checkpoints(*folders), str(policy), hash_models(*folders)
+    return Session.from_checkpoints(*folders, decoding), str(policy), hash_models(*folders)
 
 
 def _run(
