@@ -24,7 +24,8 @@ Run = Callable[[Sequence[int]], npt.NDArray[np.float32]]
 
 _THINK, _END_OF_THINK = "<think", "</think"
 """Both without their last character, which a tokenizer may join with the next one."""
-_ANSWER = '<answer>{"bbox": ['
+_ANSWER_TAG = "<answer"
+_ANSWER = f'{_ANSWER_TAG}>{{"bbox": ['
 _BRIDGE = f"{_END_OF_THINK}>{_ANSWER}"
 _AFTER_NUMBERS = (", ", ", ", ", ", '], "points_1": [', ", ", '], "points_2": [', ", ", "]}</answer>")
 _TAIL = 48  # tokens of a completion in which the end of the rationale is looked for; the bridge has fewer
@@ -191,6 +192,9 @@ def _rest_of_bridge(tail: str, *, close: bool) -> str | None:
     if start >= 0:
         written = tail[start:]
         return _BRIDGE.removeprefix(written) if _BRIDGE.startswith(written) else f">{_ANSWER}"
+    begun = tail.rfind(_ANSWER_TAG)
+    if begun >= 0 and _ANSWER.startswith(tail[begun:]):  # answered without closing the rationale, which reads as well
+        return _ANSWER.removeprefix(tail[begun:])
     if not close:
         return None
     if tail.endswith(_THINK):

@@ -106,7 +106,7 @@ def test_any_model_gives_an_answer(seed: int, variant: str, most: int | None) ->
     text = TEXT.decode(written.tokens)
     parsed = parse_answer(text, SPEC.input_size)
     assert written.finish == "answer"
-    assert parsed.reason is None or "empty" in parsed.reason or "box" in parsed.reason, text
+    assert parsed.reason is None, text
     assert len(written.tokens) <= TEXT.token_limit(SUFFIX)
     numbers = [int(word) for word in "".join(c if c.isdigit() else " " for c in text[text.rindex("bbox") :]).split()]
     assert len(numbers) == 10
@@ -134,6 +134,29 @@ def test_an_end_token_closes_the_rationale_wherever_it_is(end: str) -> None:
     text = TEXT.decode(WRITER.write(model, SUFFIX, "wise-s", FORCED).tokens)
 
     assert text.startswith(f"<think>{end.split('<')[0]}</think><answer>" + '{"bbox": [')
+
+
+@pytest.mark.parametrize("begun", ["<answer", '<answer>{"', '<answer>{"bbox": ['])
+def test_an_answer_within_the_rationale_is_the_answer(begun: str) -> None:
+    rest = "80, 1, 99, 20" + '], "points_1": [90, 9], "points_2": [91, 8]}</answer>'
+    script = TEXT.encode(f"<think>The red ring.{begun}")
+    model = Scripted([*script, *TEXT.encode(('<answer>{"bbox": [' + rest).removeprefix(begun))])
+
+    text = TEXT.decode(WRITER.write(model, SUFFIX, "wise-s", FORCED).tokens)
+
+    assert text == '<think>The red ring.<answer>{"bbox": [' + rest
+    answer = parse_answer(text, SPEC.input_size).answer
+    assert answer == Answer((80, 1, 99, 20), ((90, 9), (91, 8)))
+
+
+@pytest.mark.parametrize("words", ["two <answers> of one", "the <answer of it", "</thinks> it is"])
+def test_words_that_resemble_a_tag_leave_an_answer(words: str) -> None:
+    model = Scripted([*TEXT.encode(f"<think>{words}"), END])
+
+    text = TEXT.decode(WRITER.write(model, SUFFIX, "wise-s", FORCED).tokens)
+
+    assert text.endswith('<answer>{"bbox": [0, 0, 0, 0], "points_1": [0, 0], "points_2": [0, 0]}</answer>')
+    assert parse_answer(text, SPEC.input_size).reason is None
 
 
 def test_an_endless_rationale_leaves_room_for_the_answer() -> None:
