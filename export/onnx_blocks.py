@@ -1,7 +1,7 @@
 """Weights of 8 or 4 bits for ONNX graphs, with float arithmetic: constant matrices behind a DequantizeLinear.
 
-Eight bits have one scale an output channel, four bits one a block of input channels, so that TensorRT reads both as
-weight-only quantisation (https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html).
+Eight bits have one scale an output channel, four bits one a block of input channels: the forms that TensorRT documents
+(https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html); none was built yet.
 """
 
 from __future__ import annotations

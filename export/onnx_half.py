@@ -63,17 +63,16 @@ def halve(source: Path, target: Path, batches: Iterable[Batch]) -> None:
 def _float_arrays(model: onnx.ModelProto) -> set[str]:
     """Return the names of all float32 arrays of a graph."""
     onnx = require("onnx", "export")
-    light = onnx.ModelProto()
-    light.CopyFrom(model) if model.ByteSize() < 2**20 else _copy_without_weights(model, light)
-    graph = onnx.shape_inference.infer_shapes(light).graph
+    graph = onnx.shape_inference.infer_shapes(_without_weights(model)).graph
     typed = [*graph.value_info, *graph.input, *graph.output]
     names = {value.name for value in typed if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     return names | {tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
 
 
-def _copy_without_weights(model: onnx.ModelProto, light: onnx.ModelProto) -> None:
-    """Copy all but large weights, which become inputs: inference takes a whole model, below 2 GB."""
-    onnx = require("onnx", "export")
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose large weights are inputs instead: inference takes a whole model, below 2 GB."""
+    package = require("onnx", "export")
+    light: onnx.ModelProto = package.ModelProto()
     light.opset_import.extend(model.opset_import)
     light.ir_version = model.ir_version
     for field in ("node", "input", "output"):
@@ -83,8 +82,9 @@ def _copy_without_weights(model: onnx.ModelProto, light: onnx.ModelProto) -> Non
             light.graph.initializer.append(tensor)
         else:
             light.graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+                package.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             )
+    return light
 
 
 def _magnitudes(model: onnx.ModelProto, floats: set[str], scratch: Path, batches: Iterable[Batch]) -> dict[str, float]:
@@ -126,7 +126,7 @@ def _exact_nodes(model: onnx.ModelProto, floats: set[str], magnitudes: dict[str,
         or not large.isdisjoint((*node.input, *node.output))
         or _makes_floats(node, floats)
     }
-    return _grow(nodes, exact, floats, magnitudes)
+    return _grow(nodes, exact, floats)
 
 
 def _makes_floats(node: onnx.NodeProto, floats: set[str]) -> bool:
@@ -134,7 +134,7 @@ def _makes_floats(node: onnx.NodeProto, floats: set[str]) -> bool:
     return node.op_type in ("Cast", "Constant", "ConstantOfShape") and not floats.isdisjoint(node.output)
 
 
-def _grow(nodes: list[onnx.NodeProto], exact: set[int], floats: set[str], known: dict[str, float]) -> set[int]:
+def _grow(nodes: list[onnx.NodeProto], exact: set[int], floats: set[str]) -> set[int]:
     """Add the nodes of `_GLUE` that stand between exact ones only."""
     made_by = {name: place for place, node in enumerate(nodes) for name in node.output}
     used_by: dict[str, list[int]] = {}

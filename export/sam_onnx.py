@@ -42,20 +42,13 @@ class SegmentAnythingGraphs:
         self.decoder = build_decoder(self._sam)
 
     def embed(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return the features of an image float32 [1, 3, S, S], normalised."""
+        """Return the features of an image; see `SegmenterGraphs`."""
         return (self._sam.image_encoder(image),)
 
     def predict(
         self, features: tuple[Tensor, ...], points: Tensor, box: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Return the single mask and the three others with their scores, from two stock forward passes.
-
-        Args:
-            features: of `embed`.
-            points: float32 [1, N, 2], inside the object; N may be 0. Pixels of the encoder's frame.
-            box: float32 [1, 2, 2], two corners.
-            mask: float32 [1, 1, L, L], logits; None for none.
-        """
+        """Return masks and scores of two stock forward passes; see `SegmenterGraphs`."""
         torch = require("torch", "export")
         sam = self._sam
         labelled = (points, torch.ones(points.shape[:2])) if points.numel() else None

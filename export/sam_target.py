@@ -62,7 +62,14 @@ class SegmenterGraphs(Protocol):
     def predict(
         self, features: tuple[Tensor, ...], points: Tensor, box: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Return the single mask and the three others with their scores; see `SegmentAnythingGraphs`."""
+        """Return the single mask and the three others with their scores, by the library itself.
+
+        Args:
+            features: of `embed`.
+            points: float32 [1, N, 2], inside the object; N may be 0. Pixels of the encoder's frame.
+            box: float32 [1, 2, 2], two corners.
+            mask: float32 [1, 1, L, L], logits; None for none.
+        """
         ...
 
 

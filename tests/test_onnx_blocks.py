@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
+from wise_edge.export import onnx_edit
 from wise_edge.export.onnx_blocks import quantize_weights, round_blocks, round_channels
 from wise_edge.export.to_onnx import export_onnx
 
@@ -55,24 +56,19 @@ def test_the_result_is_near_and_smaller(source: Path, tmp_path: Path, bits: int,
     assert (tmp_path / "few.onnx").stat().st_size < share * source.stat().st_size + 3000
 
 
-@pytest.mark.parametrize(
-    ("kept", "expected"),
-    [((), {"first": "INT4", "second": "INT4"}), (("hidden",), {"first": "INT4", "second": "INT8"})],
-)
-def test_blocks_divide_rows(source: Path, tmp_path: Path, kept: tuple[str, ...], expected: dict[str, str]) -> None:
-    quantize_weights(source, tmp_path / "few.onnx", 4, kept)
+def test_blocks_divide_rows(source: Path, tmp_path: Path) -> None:
+    quantize_weights(source, tmp_path / "few.onnx", 4)
 
     model = onnx.load(tmp_path / "few.onnx")
     stored = {tuple(t.dims): onnx.TensorProto.DataType.Name(t.data_type) for t in model.graph.initializer}
-    assert stored[(128, 64)] == expected["first"]
-    assert stored[(128, 72)] == "INT4"  # gives an inner array, not the output itself
+    assert stored[(128, 64)] == stored[(128, 72)] == "INT4"
     assert stored[(72, 96)] == "INT8"  # 72 has no block
     blocks = {a.i for n in model.graph.node for a in n.attribute if a.name == "block_size"}
     assert blocks == {64, 128}
     assert model.opset_import[0].version == 21
 
 
-def test_a_named_output_keeps_eight_bits(source: Path, tmp_path: Path) -> None:
+def test_a_named_output_keeps_eight_bits(tmp_path: Path) -> None:
     class Head(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -115,3 +111,15 @@ def test_four_bits_are_no_worse_than_plain_rounding(values: np.ndarray, block: i
     plain = np.divide(blocks, step, out=np.zeros_like(blocks), where=step > 0).round() * step
     ours = rounded.reshape(blocks.shape) * scales[:, None].astype(np.float64)
     assert (np.square(ours - blocks).sum(axis=1) <= np.square(plain - blocks).sum(axis=1) * 1.001 + 1e-6).all()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weights_in_a_second_file_are_quantised_too(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    quantize_weights(source, tmp_path / "one.onnx", bits)
+    monkeypatch.setattr(onnx_edit, "LARGEST_FILE", 1000)
+    quantize_weights(source, tmp_path / "two.onnx", bits)
+
+    assert (tmp_path / "two.onnx.data").exists()
+    np.testing.assert_array_equal(run(tmp_path / "one.onnx"), run(tmp_path / "two.onnx"))

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 
-from wise_edge.export import onnx_half
+from wise_edge.export import onnx_edit, onnx_half
 from wise_edge.export.onnx_edit import replace_graph
 from wise_edge.export.onnx_half import halve
 from wise_edge.export.to_onnx import export_onnx
@@ -119,3 +119,14 @@ def test_the_same_input_gives_the_same_bytes_and_leaves_nothing(tmp_path: Path) 
 
     assert (tmp_path / "half.onnx").read_bytes() == copy.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.onnx", "float.onnx", "half.onnx"]
+
+
+def test_weights_in_a_second_file_are_halved_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = export(tmp_path, 1.0)
+    halve(source, tmp_path / "one.onnx", batches())
+    monkeypatch.setattr(onnx_edit, "LARGEST_FILE", 1000)
+    replace_graph(source, lambda old, new: halve(old, new, batches()))
+
+    assert (tmp_path / "float.onnx.data").exists()
+    batch = batches(1)[0]
+    np.testing.assert_array_equal(run(tmp_path / "one.onnx", batch), run(source, batch))

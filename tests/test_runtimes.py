@@ -119,6 +119,19 @@ def test_graphs_write_what_the_checkpoint_writes(
     assert output.tokens.decode_steps > 100
 
 
+@pytest.mark.parametrize("variant", ["wise-s", "answer"])
+def test_forced_answers_are_those_of_the_checkpoint(
+    policy: GraphPolicy, reference: Session, scene: npt.NDArray[np.uint8], variant: str
+) -> None:
+    decoding = Decoding(max_rationale_tokens=20)
+    expected = reference.policy.generate(reference.policy.encode(scene), QUERIES[0], variant, decoding)
+
+    output = policy.generate(policy.encode(scene), QUERIES[0], variant, decoding)
+
+    assert (output.text, output.tokens) == (expected.text, expected.tokens)
+    assert output.tokens.forced > 60  # one token a byte
+
+
 def test_the_reference_writes_what_transformers_generates(
     reference: Session, tiny_checkpoints: tuple[Path, Path], scene: npt.NDArray[np.uint8], bundle: Bundle
 ) -> None:
