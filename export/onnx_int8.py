@@ -57,8 +57,12 @@ def quantize_int8(source: Path, target: Path, batches: Iterable[Batch]) -> None:
             weight_type=quantization.QuantType.QInt8,
             activation_type=quantization.QuantType.QInt8,
             use_external_data_format=large,
-            # Zero is zero, as TensorRT wants it.
-            extra_options={"OpTypesToExcludeOutputQuantization": list(_QUANTISED), "ActivationSymmetric": True},
+            # TensorRT wants zero to be zero, and biases in float.
+            extra_options={
+                "OpTypesToExcludeOutputQuantization": list(_QUANTISED),
+                "ActivationSymmetric": True,
+                "QuantizeBias": False,
+            },
         )
     onnx.checker.check_model(str(target))
 
