@@ -87,7 +87,7 @@ def _verify_decoder(model: Any, spec: PolicySpec, graph: _Runner) -> Iterator[Fi
         out = graph.run({"inputs_embeds": embeds.numpy(), "position_ids": positions.numpy(), **past})
         present = [out[name] for name in cache_names("present", spec.num_layers)]
         expected = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
-        yield _figure(f"policy.decoder logits, {what}", [(out["logits"], logits)])
+        yield _figure(f"policy.decoder logits, {what}", [(out["logits"], logits[:, -1:])])
         yield _figure(f"policy.decoder keys and values, {what}", list(zip(present, expected, strict=True)))
         past = dict(zip(cache_names("past", spec.num_layers), present, strict=True))
 

@@ -69,7 +69,7 @@ def test_signatures_are_the_contract(tiny_bundle: Path) -> None:
     graphs = {role: onnx.load(bundle.file(role)).graph for role in ("policy.decoder", "sam.decoder")}
 
     assert _shapes(graphs["policy.decoder"].input)["past_value_1"] == [1, 2, "past", 16]
-    assert _shapes(graphs["policy.decoder"].output)["logits"][:2] == [1, "tokens"]
+    assert _shapes(graphs["policy.decoder"].output)["logits"][:2] == [1, 1]
     assert _shapes(graphs["sam.decoder"].input) == {
         "image_embeddings": [1, 32, 8, 8],
         "point_coords": [1, "points", 2],
