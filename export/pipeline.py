@@ -25,6 +25,7 @@ from wise_edge.export import gguf_target, onnx_target, sam_target
 from wise_edge.export.adapter import merge_adapter
 from wise_edge.export.calibration import CalibrationSample, read_calibration
 from wise_edge.export.checkpoint_tensors import weight_files
+from wise_edge.export.engine_bundle import add_engines, check_devices
 from wise_edge.export.policy_source import PolicySource
 from wise_edge.export.progress import Progress
 from wise_edge.export.sam_target import SamSource
@@ -32,8 +33,19 @@ from wise_edge.export.verify import check_figures
 from wise_edge.extras import require
 from wise_edge.manifest import Artefact, Figure, Manifest
 
-TARGETS = ("onnx", "gguf")
-_TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "gguf", "llama-cpp-python", "peft")
+TARGETS = ("onnx", "gguf", "tensorrt")
+_TOOLS = (
+    "torch",
+    "transformers",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "gguf",
+    "llama-cpp-python",
+    "peft",
+    "tensorrt",
+    "tensorrt_rtx",
+)
 
 Check = Callable[[Path, Path], Sequence[Figure]]
 """Runs a bundle that is about to be written (first) against the policy's checkpoint (second), end to end."""
@@ -44,9 +56,10 @@ class ExportOptions:
     """What to make of a policy.
 
     Attributes:
-        targets: some of `TARGETS`.
+        targets: some of `TARGETS`; "tensorrt" makes the graphs of "onnx" too, from which its engines are built.
         quant: type of the language model's matrices in GGUF.
         vision_quant: type of the vision tower's matrices in GGUF.
+        device: kinds of GPU that engines are for, see `wise_edge.devices.parse_targets`; empty without "tensorrt".
         onnx_precision: of the policy's ONNX graphs, one of `onnx_target.PRECISIONS`.
         sam_precision: of the segmenter, one of `sam_target.PRECISIONS`.
         importance: quantise columns that matter with more care.
@@ -56,6 +69,7 @@ class ExportOptions:
     """
 
     targets: tuple[str, ...] = ("onnx",)
+    device: str = ""
     quant: str = "F16"
     vision_quant: str = "F16"
     onnx_precision: str = "fp32"
@@ -69,6 +83,8 @@ class ExportOptions:
         """Raise `UsageError` for what there is not, before any work is done."""
         if unknown := sorted(set(self.targets) - set(TARGETS)):
             raise UsageError(f"unknown target '{unknown[0]}'; choose {', '.join(TARGETS)}")
+        if ("tensorrt" in self.targets) != bool(self.device):
+            raise UsageError("--target tensorrt needs --device, and nothing else does; for example --device sm86,sm89")
         if self.samples < 1:
             raise UsageError(f"--samples is {self.samples}; at least 1 is needed")
         for precision, known in (
@@ -78,6 +94,11 @@ class ExportOptions:
             if precision not in known:
                 raise UsageError(f"unknown precision '{precision}'; choose {', '.join(known)}")
         gguf_target.check_types(self.quant, self.vision_quant, self.importance)
+
+    @property
+    def makes_graphs(self) -> bool:
+        """Whether the policy becomes ONNX graphs."""
+        return "onnx" in self.targets or "tensorrt" in self.targets
 
 
 def export_bundle(
@@ -107,10 +128,13 @@ def export_bundle(
         UsageError: a checkpoint, an option or the target does not fit.
         MissingExtraError: a package of the export extra is missing.
         VerificationError: the export differs from its checkpoint; nothing is written.
+        DeviceError: a kind of GPU cannot be served; nothing is written.
     """
     options = options or ExportOptions()
     for package in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "safetensors", "segment_anything"):
         require(package, "export")
+    precisions = (options.onnx_precision, options.sam_precision)
+    devices = check_devices(options.device, precisions) if options.device else ()
     base = _open(policy, "policy")
     with staging(target, force=force) as folder, _merged(base, adapter, folder.parent, progress) as policy_folder:
         sam_checkpoint = _open(sam, "sam")
@@ -147,6 +171,8 @@ def export_bundle(
                 check_figures(figures)
             manifest = replace(manifest, verified=True, verification=tuple(figures))
             write_manifest(folder, manifest)
+        if devices:
+            manifest = add_engines(folder, devices, progress)
     return manifest
 
 
@@ -187,7 +213,7 @@ def _space(checkpoint: Path, options: ExportOptions) -> int:
 
 
 def _export_policy(source: PolicySource, out: Path, options: ExportOptions, progress: Progress) -> Iterator[Artefact]:
-    if "onnx" in options.targets:
+    if options.makes_graphs:
         onnx_target.check_family(source.spec)
         yield from onnx_target.export_policy(source, out, options.onnx_precision, progress)
     if "gguf" in options.targets:
@@ -208,7 +234,7 @@ def _export_sam(
 
 
 def _compare_policy(source: PolicySource, out: Path, options: ExportOptions, progress: Progress) -> Iterator[Figure]:
-    if "onnx" in options.targets:
+    if options.makes_graphs:
         yield from onnx_target.compare_policy(source, out, options.onnx_precision, progress)
     if "gguf" in options.targets:
         yield from gguf_target.compare_gguf(source, out, options.quant, options.vision_quant, progress)

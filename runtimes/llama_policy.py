@@ -7,7 +7,7 @@ was asked last until another frame is asked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -20,8 +20,6 @@ from wise_edge.qwen_image import resize_square
 from wise_edge.runtimes.base import Decoding, PolicyOutput
 from wise_edge.runtimes.policy_text import PolicyText
 from wise_edge.runtimes.writing import Writer
-
-_TEXT_TOKENS = 2048  # room beside the picture: instruction, query and completion
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,10 @@ class LlamaPolicy:
         gpu: bool = False,
     ) -> None:
         self.name = name
-        # Keys and values of the published models' 128,000 positions would fill the device.
-        self._spec = replace(spec, max_positions=min(spec.max_positions, spec.image_grid**2 + _TEXT_TOKENS))
-        self._text = PolicyText(tokenizer, self._spec)
+        self._spec = spec
+        self._text = PolicyText(tokenizer, spec)
         self._writer = Writer(self._text, spec.input_size)
-        self._model = LlamaModel(text, vision, self._spec.max_positions, threads=threads, gpu=gpu)
+        self._model = LlamaModel(text, vision, spec.context_tokens, threads=threads, gpu=gpu)
         self._model.append(self._text.before_image, 0)
         self._held: LlamaPicture | None = None
 

@@ -70,7 +70,7 @@ class PolicyText:
             UsageError: the variant is unknown, or the query leaves no room for an answer.
         """
         ids = self.encode(self._spec.prompts.suffix(query, variant))
-        room = self._spec.max_positions - self.prefix_length - len(ids)
+        room = self._spec.context_tokens - self.prefix_length - len(ids)
         if room < self.room_for_answer:
             most = len(ids) + room - self.room_for_answer
             raise UsageError(f"the query takes {len(ids)} tokens, this policy has room for {most}; shorten it")
@@ -78,7 +78,7 @@ class PolicyText:
 
     def token_limit(self, suffix: Sequence[int]) -> int:
         """Return how many tokens may be written behind a prompt."""
-        return min(MAX_NEW_TOKENS, self._spec.max_positions - self.prefix_length - len(suffix))
+        return min(MAX_NEW_TOKENS, self._spec.context_tokens - self.prefix_length - len(suffix))
 
     def accept(self, completion: list[int], token: int, limit: int) -> Finish | None:
         """Add a token to a completion, unless it is an end token; return why writing ends, None where it goes on."""

@@ -19,6 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
 from wise_edge.errors import BundleError, UsageError
+from wise_edge.files import replacing
 from wise_edge.manifest import Artefact, Manifest
 from wise_edge.model_card import render_card
 
@@ -151,10 +152,11 @@ def describe_file(directory: Path, path: str, role: str, file_format: str, preci
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write `bundle.json`, and the model card that says the same to people, into a directory that `staging` gave."""
-    text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False)
-    (directory / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
-    (directory / CARD_NAME).write_text(render_card(manifest), encoding="utf-8")
+    """Write `bundle.json`, and the model card that says the same to people, each at once."""
+    text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    for name, content in ((CARD_NAME, render_card(manifest)), (MANIFEST_NAME, text)):
+        with replacing(directory / name) as fresh:
+            fresh.write_text(content, encoding="utf-8")
 
 
 def creation_time() -> str:

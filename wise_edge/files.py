@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from wise_edge.errors import UsageError
@@ -22,7 +24,8 @@ def atomic_write(path: str | Path, data: bytes, *, force: bool = False) -> None:
     """
     target = check_target(path, force=force)
     try:
-        _write_and_rename(target, data)
+        with replacing(target) as fresh:
+            fresh.write_bytes(data)
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}") from error
 
@@ -56,12 +59,17 @@ def check_target(path: str | Path, *, force: bool = False) -> Path:
     return target
 
 
-def _write_and_rename(target: Path, data: bytes) -> None:
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a temporary neighbour to write, which takes the target's place, flushed to disk, when the block ends well.
+
+    When the block raises, nothing of it is kept and the target stays as it was.
+    """
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
+        yield Path(name)
+        with open(name, "rb") as file:
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())  # mkstemp gives 0600, an ordinary file follows the umask
         os.replace(name, target)

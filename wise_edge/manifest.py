@@ -12,6 +12,8 @@ from wise_edge.errors import BundleError, UsageError
 from wise_edge.prompts import PromptSet
 
 SCHEMA_VERSION = 2
+TEXT_TOKENS = 2048
+"""Room beside the picture, for instruction, query and completion."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class PolicySpec:
     def image_grid(self) -> int:
         """Image tokens along a side of the picture."""
         return self.input_size // (self.patch_size * self.merge_size)
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens that a runtime makes room for: the 128,000 of the published models would fill a device."""
+        return min(self.max_positions, self.image_grid**2 + TEXT_TOKENS)
 
 
 @dataclass(frozen=True)

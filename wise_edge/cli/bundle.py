@@ -125,6 +125,7 @@ def files_table(manifest: Manifest) -> Any:
     from rich.text import Text
 
     table = Table("artefact", "file", "weights", "kB", "sha256")
+    table.columns[0].overflow = table.columns[1].overflow = "fold"
     table.columns[3].justify = "right"
     for artefact in manifest.artefacts:
         kilobytes = f"{artefact.bytes / 1000:.0f}"

@@ -25,8 +25,18 @@ def export(
     sam: Annotated[str | None, typer.Option(metavar="CKPT", help="Checkpoint of the segmenter, or 'embedded'.")] = None,
     adapter: Annotated[Path | None, typer.Option(metavar="DIR", help="LoRA adapter to merge into the policy.")] = None,
     target: Annotated[
-        str, typer.Option(metavar="NAMES", help="What to export to, separated by commas: onnx, gguf; or hf alone.")
+        str,
+        typer.Option(
+            metavar="NAMES", help="What to export to, separated by commas: onnx, gguf, tensorrt; or hf alone."
+        ),
     ] = "onnx",
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="GPUs of --target tensorrt: orin, thor, sm75, sm86, sm89, sm120, sm80, sm90, sm100 or this.",
+        ),
+    ] = "",
     quant: Annotated[
         str, typer.Option(metavar="TYPE", help="GGUF type of the language model: F32, F16, Q8_0, Q4_K_M, ...")
     ] = "F16",
@@ -71,7 +81,7 @@ def export(
         raise UsageError("a bundle needs a segmenter; name its checkpoint with --sam, or 'embedded'")
     targets = tuple(target.split(","))
     options = ExportOptions(
-        targets, quant, vision_quant, onnx_precision, sam_precision, importance, verify, samples, calibration
+        targets, device, quant, vision_quant, onnx_precision, sam_precision, importance, verify, samples, calibration
     )
     check = EndToEnd(sam, options, min_mask_iou, out)
     with ProgressLine() as progress:
@@ -82,6 +92,7 @@ def export(
         typer.echo(json.dumps(manifest.to_dict()))
     else:
         _print(manifest, out)
+    _tell_of_kit(manifest, device, out)
 
 
 class EndToEnd:
@@ -147,3 +158,14 @@ def _print(manifest: Manifest, out: Path) -> None:
         console.print(figures_table(manifest))
     else:
         typer.echo("note: nothing was compared with torch (--no-verify)", err=True)
+
+
+def _tell_of_kit(manifest: Manifest, device: str, out: Path) -> None:
+    """Say what remains to be done on devices whose engines cannot be built here."""
+    from wise_edge.devices import parse_targets
+    from wise_edge.engines import engine_role
+
+    roles = {artefact.role for artefact in manifest.artefacts}
+    targets = parse_targets(device) if device and device != "this" else ()
+    if left := [target.name for target in targets if engine_role("sam.decoder", target.engine_set) not in roles]:
+        typer.echo(f"engines for {', '.join(left)} are built there: copy {out} and run wise-edge build {out}", err=True)

@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from wise_edge import __version__
+from wise_edge.cli.build import build
 from wise_edge.cli.bundle import app as bundle
 from wise_edge.cli.demo import demo
 from wise_edge.cli.evaluate import app as evaluate
@@ -46,7 +47,7 @@ def _options(
     pass
 
 
-for command in (demo, run, train, export):
+for command in (demo, run, train, export, build):
     app.command()(command)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(bundle, name="bundle")

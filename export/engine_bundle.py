@@ -1,0 +1,220 @@
+"""The engines of a bundle: planned at the export, built there or on the device that is to run them.
+
+What a bundle holds for a device that cannot be built for elsewhere is a kit: the ONNX graphs with precision in them,
+and the plan. `build_engines` does the rest there, graph by graph, and goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+from wise_edge.bundle import Bundle, check_space, describe_file, load, write_manifest
+from wise_edge.cuda import find_capability
+from wise_edge.devices import EXTRAS, Capability, Target, check_types, format_capability, parse_targets
+from wise_edge.engines import (
+    PLAN_FILE,
+    PLAN_ROLE,
+    BuildPlan,
+    GraphPlan,
+    Sidecar,
+    engine_file,
+    engine_role,
+    source_hash,
+    target_capabilities,
+)
+from wise_edge.errors import BundleError, DeviceError
+from wise_edge.export.engine import EngineRequest, build_engine
+from wise_edge.export.engine_plan import plan_engines
+from wise_edge.export.progress import Progress
+from wise_edge.extras import require
+from wise_edge.manifest import Artefact, Manifest
+
+FORMAT, SIDECAR_FORMAT, PLAN_FORMAT = "engine", "engine-sidecar", "engine-plan"
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build did.
+
+    Attributes:
+        built: roles of the engines that were built.
+        kept: roles of those that were there and fit.
+        left: kinds of GPU in the plan that cannot be built for here.
+    """
+
+    built: tuple[str, ...]
+    kept: tuple[str, ...]
+    left: tuple[str, ...]
+
+
+def check_devices(names: str, precisions: Collection[str]) -> tuple[Target, ...]:
+    """Return the kinds of GPU that an export is for, refused before any work where they cannot be served.
+
+    Args:
+        names: as `parse_targets`.
+        precisions: what the graphs are to compute with.
+
+    Raises:
+        UsageError, DeviceError: as `parse_targets` and `check_types`.
+        MissingExtraError: an engine is to be built here, and its builder is not installed.
+    """
+    targets = parse_targets(names, find_capability())
+    check_types(precisions, targets, "this export")
+    for builder in {target.builder for target in targets if target.builds_anywhere}:
+        require(builder, EXTRAS[builder])
+    return targets
+
+
+def add_engines(folder: Path, targets: tuple[Target, ...], progress: Progress) -> Manifest:
+    """Write into a bundle how engines are built from its graphs, and those that can be built on this machine.
+
+    Args:
+        folder: the bundle, with its ONNX graphs.
+        targets: kinds of GPU to build for.
+        progress: told which engine is being built, and how far.
+
+    Returns:
+        What the bundle now holds.
+    """
+    bundle = load(folder)
+    (folder / PLAN_FILE).write_text(plan_engines(bundle, targets).to_json(), encoding="utf-8")
+    bundle = _record(bundle, [describe_file(folder, PLAN_FILE, PLAN_ROLE, PLAN_FORMAT)])
+    if _buildable(targets, find_capability()):
+        build_engines(folder, progress)
+    return load(folder).manifest
+
+
+def build_engines(folder: Path, progress: Progress, *, devices: str | None = None, force: bool = False) -> BuildResult:
+    """Build those of a bundle's engines that can be built on this machine and are missing or do not fit.
+
+    The bundle's list of files is written after each engine, so that a build that is stopped goes on with the next.
+
+    Args:
+        folder: the bundle.
+        progress: told which engine is being built, and how far.
+        devices: kinds of GPU to build for, as `parse_targets`; None takes those of the plan that can be built for here.
+        force: build those that fit again.
+
+    Raises:
+        BundleError: the bundle has no plan.
+        UsageError, DeviceError: as `parse_targets`; or nothing of the plan can be built here.
+        MissingExtraError: the builder is not installed.
+        WiseEdgeError: a build failed; what was built before it stays.
+    """
+    bundle = load(folder)
+    if not any(artefact.role == PLAN_ROLE for artefact in bundle.manifest.artefacts):
+        raise BundleError(f"{folder} has no plan of engines; export it with --target tensorrt --device NAME")
+    plan = BuildPlan.read(bundle.file(PLAN_ROLE))
+    here = find_capability()
+    wanted = parse_targets(",".join(plan.targets) if devices is None else devices, here)
+    possible = _buildable(wanted, here)
+    left = tuple(target.name for target in wanted if target not in possible)
+    if (devices is not None and left) or not possible:
+        raise DeviceError(_explain(left, folder, here))
+    for target in possible:
+        require(target.builder, EXTRAS[target.builder])
+    built, kept = [], []
+    check_space(folder, 2 * _size(bundle, plan))
+    for engine_set, targets in groupby(sorted(possible, key=_set_of), key=_set_of):
+        members = tuple(targets)
+        for graph in plan.graphs:
+            role = engine_role(graph.graph, engine_set)
+            if not force and _fits(bundle, graph, engine_set, members):
+                kept.append(role)
+                continue
+            bundle = _build(bundle, graph, engine_set, members, progress)
+            built.append(role)
+    return BuildResult(tuple(built), tuple(kept), left)
+
+
+def _buildable(targets: tuple[Target, ...], here: Capability | None) -> tuple[Target, ...]:
+    return tuple(target for target in targets if target.builds_anywhere or target.capability == here)
+
+
+def _set_of(target: Target) -> str:
+    return target.engine_set
+
+
+def _explain(left: tuple[str, ...], folder: Path, here: Capability | None) -> str:
+    machine = "has no NVIDIA GPU" if here is None else f"has a GPU of compute capability {format_capability(here)}"
+    return (
+        f"engines for {', '.join(left)} are built on the device itself, this machine {machine}; "
+        f"copy {folder} there and run: wise-edge build {folder.name}"
+    )
+
+
+def _size(bundle: Bundle, plan: BuildPlan) -> int:
+    """Return about how many bytes the engines of one set take."""
+    roles = {role for graph in plan.graphs for role in (graph.graph, f"{graph.graph}.data")}
+    return sum(artefact.bytes for artefact in bundle.manifest.artefacts if artefact.role in roles)
+
+
+def _fits(bundle: Bundle, graph: GraphPlan, engine_set: str, targets: tuple[Target, ...]) -> bool:
+    """Return whether a graph's engine is there and is what would be built."""
+    role = engine_role(graph.graph, engine_set)
+    try:
+        sidecar = Sidecar.read(bundle.file(f"{role}.json"))
+        recorded = bundle.artefact(role)
+    except BundleError:
+        return False
+    trt = require(targets[0].builder, EXTRAS[targets[0].builder])
+    return (
+        sidecar.source_sha256 == source_hash(bundle, graph.graph)
+        and sidecar.sha256 == recorded.sha256
+        and (sidecar.builder, sidecar.builder_version) == (targets[0].builder, str(trt.__version__))
+        and set(target_capabilities(targets)) <= set(sidecar.capabilities)
+        and all(sidecar.ranges.get(name) == given for name, given in graph.ranges.items())
+    )
+
+
+def _build(
+    bundle: Bundle, graph: GraphPlan, engine_set: str, targets: tuple[Target, ...], progress: Progress
+) -> Bundle:
+    """Build one engine into a bundle and return the bundle that has it."""
+    role, name = engine_role(graph.graph, engine_set), engine_file(graph.graph, engine_set)
+    # The list lets go of the old engine first: stopped between the two, the bundle is one that lacks it.
+    bundle = _record(bundle, [], without=(role, f"{role}.json"))
+    request = EngineRequest(
+        graph.graph,
+        bundle.file(graph.graph),
+        source_hash(bundle, graph.graph),
+        graph.ranges,
+        targets,
+        _timing_cache(targets),
+    )
+    step = f"building {graph.graph} for {', '.join(target.name for target in targets)}"
+    progress(step)
+    build_engine(request, bundle.directory / name, partial(progress, step))
+    precision = bundle.artefact(graph.graph).precision
+    return _record(
+        bundle,
+        [
+            describe_file(bundle.directory, name, role, FORMAT, precision),
+            describe_file(bundle.directory, f"{name}.json", f"{role}.json", SIDECAR_FORMAT),
+        ],
+    )
+
+
+def _record(bundle: Bundle, added: list[Artefact], without: Collection[str] = ()) -> Bundle:
+    """Write a bundle's list of files anew."""
+    gone = {*without, *(artefact.role for artefact in added)}
+    kept = [artefact for artefact in bundle.manifest.artefacts if artefact.role not in gone]
+    if len(kept) == len(bundle.manifest.artefacts) and not added:
+        return bundle
+    manifest = replace(bundle.manifest, artefacts=(*kept, *added))
+    write_manifest(bundle.directory, manifest)
+    return Bundle(bundle.directory, manifest)
+
+
+def _timing_cache(targets: tuple[Target, ...]) -> Path | None:
+    """Return where TensorRT keeps what it timed on this kind of GPU; TensorRT for RTX times nothing when it builds."""
+    if targets[0].builds_anywhere:
+        return None
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    trt = require(targets[0].builder, EXTRAS[targets[0].builder])
+    return caches / "wise-edge" / f"timings-{targets[0].name}-{trt.__version__}.cache"

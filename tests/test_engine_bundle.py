@@ -1,0 +1,199 @@
+"""The engines of a bundle: a plan, engines for RTX built at the export, a kit for the rest, and builds that go on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+
+pytest.importorskip("onnx")
+trt = pytest.importorskip("tensorrt_rtx")
+
+from wise_edge import cuda  # noqa: E402
+from wise_edge.bundle import EMBEDDED, load, resolve_bundle  # noqa: E402
+from wise_edge.cli.main import main  # noqa: E402
+from wise_edge.devices import parse_targets  # noqa: E402
+from wise_edge.engines import GRAPHS, BuildPlan, Sidecar, engine_role  # noqa: E402
+from wise_edge.errors import BundleError, DeviceError, MissingExtraError, UsageError, WiseEdgeError  # noqa: E402
+from wise_edge.export import engine_bundle  # noqa: E402
+from wise_edge.export.engine_bundle import add_engines, build_engines  # noqa: E402
+
+
+def quiet(step: str, share: float | None = None) -> None:
+    pass
+
+
+def _roles(folder: Path) -> set[str]:
+    return {artefact.role for artefact in load(folder, verify_hashes=True).manifest.artefacts}
+
+
+def _engines(name: str) -> set[str]:
+    return {engine_role(graph, name) for graph in GRAPHS}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """The embedded bundle, to be changed."""
+    return copytree(resolve_bundle(EMBEDDED), tmp_path / "bundle")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded bundle with engines for RTX."""
+    folder = copytree(resolve_bundle(EMBEDDED), tmp_path_factory.mktemp("engines") / "bundle")
+    add_engines(folder, parse_targets("sm86,sm89,sm120"), quiet)
+    return folder
+
+
+def test_every_graph_of_the_embedded_bundle_becomes_an_engine_with_a_sidecar(built: Path) -> None:
+    bundle = load(built, verify_hashes=True)
+    assert _engines("rtx") | {f"{role}.json" for role in _engines("rtx")} | {"engines.plan"} <= _roles(built)
+    for graph in GRAPHS:
+        sidecar = Sidecar.read(bundle.file(f"{engine_role(graph, 'rtx')}.json"))
+        assert sidecar.graph == graph
+        assert sidecar.source_sha256 == bundle.artefact(graph).sha256
+        assert sidecar.sha256 == bundle.artefact(engine_role(graph, "rtx")).sha256
+        assert sidecar.capabilities == ("8.6", "8.9", "12.0")
+    assert bundle.strangers() == []
+
+
+def test_the_plan_gives_room_for_a_whole_prompt_and_an_empty_past(built: Path) -> None:
+    bundle = load(built)
+    plan = BuildPlan.read(bundle.file("engines.plan"))
+    ranges = {graph.graph: graph.ranges for graph in plan.graphs}
+    context = bundle.manifest.policy.context_tokens
+    assert plan.targets == ("sm86", "sm89", "sm120")
+    assert ranges["policy.vision"] == ranges["sam.encoder"] == {}
+    assert ranges["policy.decoder"]["inputs_embeds"].largest[1] == context
+    assert ranges["policy.decoder"]["past_key_0"].smallest[2] == 0
+    assert ranges["policy.decoder"]["past_key_0"].largest[2] == context
+    assert ranges["sam.decoder"]["point_coords"].largest == (1, 64, 2)
+
+
+def test_a_jetson_gets_a_kit_and_is_told_to_build_it_there(bundle: Path) -> None:
+    add_engines(bundle, parse_targets("orin"), quiet)
+    assert "engines.plan" in _roles(bundle)
+    assert not any(".engine." in role for role in _roles(bundle))
+    with pytest.raises(DeviceError, match=r"engines for orin are built on the device itself.*wise-edge build bundle"):
+        build_engines(bundle, quiet)
+
+
+def test_what_can_be_built_here_is_built_and_the_rest_is_left(bundle: Path) -> None:
+    add_engines(bundle, parse_targets("orin,sm89"), quiet)
+    assert _engines("rtx") <= _roles(bundle)
+    assert not _engines("orin") & _roles(bundle)
+    result = build_engines(bundle, quiet)
+    assert (result.built, set(result.kept), result.left) == ((), _engines("rtx"), ("orin",))
+
+
+def test_a_build_that_was_stopped_goes_on_with_the_next_engine(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = engine_bundle.build_engine
+
+    def stop_at_third(request: engine_bundle.EngineRequest, *rest: object) -> Sidecar:
+        if request.graph == "sam.encoder":
+            raise KeyboardInterrupt
+        return real(request, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine_bundle, "build_engine", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        add_engines(bundle, parse_targets("sm89"), quiet)
+    assert _roles(bundle) & _engines("rtx") == {"policy.vision.engine.rtx", "policy.decoder.engine.rtx"}
+    monkeypatch.undo()
+    result = build_engines(bundle, quiet)
+    assert result.kept == ("policy.vision.engine.rtx", "policy.decoder.engine.rtx")
+    assert result.built == ("sam.encoder.engine.rtx", "sam.decoder.engine.rtx")
+    assert build_engines(bundle, quiet, force=True).kept == ()
+
+
+def test_an_engine_that_no_longer_fits_is_built_again(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_engines(bundle, parse_targets("sm89"), quiet)
+    assert build_engines(bundle, quiet).built == ()
+    assert len(build_engines(bundle, quiet, devices="sm89,sm120").built) == len(GRAPHS)  # they lacked one GPU
+    monkeypatch.setattr(trt, "__version__", "99.0")
+    assert len(build_engines(bundle, quiet).built) == len(GRAPHS)
+    assert Sidecar.read(load(bundle).file("sam.decoder.engine.rtx.json")).builder_version == "99.0"
+
+
+def test_a_build_that_fails_keeps_what_was_built(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_engines(bundle, parse_targets("sm89"), quiet)
+
+    def fail(*_: object) -> Sidecar:
+        raise WiseEdgeError("out of memory")
+
+    monkeypatch.setattr(engine_bundle, "build_engine", fail)
+    with pytest.raises(WiseEdgeError, match="out of memory"):
+        build_engines(bundle, quiet, force=True)
+    assert _roles(bundle) & _engines("rtx") == _engines("rtx") - {"policy.vision.engine.rtx"}
+
+
+def test_bundles_without_a_plan_and_devices_that_cannot_be_built_for(bundle: Path, built: Path) -> None:
+    with pytest.raises(BundleError, match="has no plan of engines; export it with --target tensorrt"):
+        build_engines(bundle, quiet)
+    with pytest.raises(DeviceError, match="engines for thor are built on the device itself"):
+        build_engines(built, quiet, devices="sm89,thor")
+    with pytest.raises(DeviceError, match="no NVIDIA GPU is found here"):
+        build_engines(built, quiet, devices="this")
+
+
+def test_a_missing_builder_is_named_before_any_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt_rtx", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'wise-edge\[rtx\]'"):
+        engine_bundle.check_devices("sm89", ("fp32",))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--target", "tensorrt"), 2, "--target tensorrt needs --device"),
+        (("--target", "onnx", "--device", "sm89"), 2, "--target tensorrt needs --device"),
+        (("--target", "tensorrt", "--device", "sm99"), 2, "unknown device 'sm99'"),
+        (("--target", "tensorrt", "--device", "sm75", "--onnx-precision", "int8"), 4, "sm75 (compute capability 7.5)"),
+        (("--target", "tensorrt", "--device", "this"), 4, "no NVIDIA GPU is found here"),
+    ],
+)
+def test_exports_that_cannot_be(
+    arguments: tuple[str, ...], code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["export", "--policy", "embedded", "--sam", "embedded", "--out", str(out), *arguments]) == code
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_the_command_says_what_it_built_and_what_is_left(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", str(built)]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"kept   {engine_role(graph, 'rtx')}" for graph in GRAPHS]
+    assert main(["build", str(built), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["left"] == []
+
+
+@pytest.mark.slow
+def test_an_export_ends_with_engines_or_a_kit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["export", "--policy", "embedded", "--sam", "embedded", "--target", "tensorrt", "--samples", "1"]
+    precisions = ["--onnx-precision", "int4", "--sam-precision", "int8"]
+    assert main([*common, *precisions, "--device", "sm86,sm89,orin", "--out", str(tmp_path / "b")]) == 0
+    assert "engines for orin are built there" in capsys.readouterr().err
+    bundle = load(tmp_path / "b", verify_hashes=True)
+    types = {graph: Sidecar.read(bundle.file(f"{graph}.engine.rtx.json")).types for graph in GRAPHS}
+    assert "int4" in types["policy.decoder"]
+    assert "int8" in types["policy.vision"]
+    assert "int8" in types["sam.encoder"]
+    assert bundle.manifest.verified
+
+
+def test_the_cuda_runtime_of_this_machine_says_what_is_wrong() -> None:
+    if cuda.find_capability() is not None:
+        pytest.skip("there is a GPU")
+    with pytest.raises(DeviceError, match=r"no NVIDIA GPU can be used|no CUDA runtime"):
+        cuda.open_cuda()
+    with pytest.raises(DeviceError, match="the CUDA runtime cannot be loaded"):
+        cuda.Cuda("libcudart.of.nobody.so")
+
+
+def test_an_export_option_names_tensorrt_with_a_device() -> None:
+    from wise_edge.export.pipeline import ExportOptions
+
+    with pytest.raises(UsageError, match="needs --device"):
+        ExportOptions(targets=("tensorrt",))

@@ -1,0 +1,39 @@
+"""`wise-edge build`: the engines of a bundle, on the device that is to run them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wise_edge.cli.options import JsonOption
+
+
+def build(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle exported with --target tensorrt.")],
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="GPUs to build for; those of the export that can be built here if left out."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    force: Annotated[bool, typer.Option("--force", help="Build engines that are there and fit again.")] = False,
+) -> None:
+    """Build the engines of a bundle that are missing or do not fit; stopped, it goes on where it was."""
+    from wise_edge.cli.progress import ProgressLine
+    from wise_edge.export.engine_bundle import build_engines
+
+    with ProgressLine() as progress:
+        result = build_engines(bundle, progress, devices=device, force=force)
+    if as_json:
+        typer.echo(json.dumps(asdict(result)))
+        return
+    for verb, roles in (("built", result.built), ("kept", result.kept)):
+        for role in roles:
+            typer.echo(f"{verb:6} {role}")
+    if result.left:
+        typer.echo(f"engines for {', '.join(result.left)} are built there: copy {bundle} and build it again", err=True)

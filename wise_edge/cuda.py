@@ -1,0 +1,143 @@
+"""The CUDA runtime through ctypes: what engines need of it, without torch or another package on the device.
+
+Reference: https://docs.nvidia.com/cuda/cuda-runtime-api/.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from wise_edge.devices import Capability
+from wise_edge.errors import DeviceError, WiseEdgeError
+
+_VERSIONS = ("13", "12", "11.0")
+_MAJOR, _MINOR = 75, 76  # cudaDevAttrComputeCapabilityMajor, ...Minor
+_TO_DEVICE, _TO_HOST = 1, 2  # cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost
+_NON_BLOCKING = 1  # cudaStreamNonBlocking
+_HINT = "is the NVIDIA driver installed? see: wise-edge doctor"
+
+
+class Cuda:
+    """The CUDA runtime, on the process's first GPU.
+
+    Args:
+        library: path or name of libcudart.
+
+    Raises:
+        DeviceError: the library cannot be loaded, or finds no GPU or driver.
+    """
+
+    def __init__(self, library: str) -> None:
+        try:
+            self._library = ctypes.CDLL(library)
+        except OSError as error:
+            raise DeviceError(f"the CUDA runtime cannot be loaded: {error}") from error
+        self._library.cudaGetErrorString.restype = ctypes.c_char_p
+        count = ctypes.c_int()
+        status = self._library.cudaGetDeviceCount(ctypes.byref(count))
+        if status or not count.value:
+            reason = self._describe(status) if status else "no device"
+            raise DeviceError(f"no NVIDIA GPU can be used ({reason}); {_HINT}")
+
+    @property
+    def capability(self) -> Capability:
+        """Compute capability of the GPU."""
+        values = [ctypes.c_int(), ctypes.c_int()]
+        for value, attribute in zip(values, (_MAJOR, _MINOR), strict=True):
+            self._call("cudaDeviceGetAttribute", ctypes.byref(value), attribute, 0)
+        return values[0].value, values[1].value
+
+    def memory(self) -> tuple[int, int]:
+        """Return free and total memory of the GPU in bytes."""
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        self._call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
+        return free.value, total.value
+
+    def allocate(self, size: int) -> int:
+        """Return the address of fresh memory on the GPU."""
+        address = ctypes.c_void_p()
+        self._call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(size))
+        return address.value or 0
+
+    def free(self, address: int) -> None:
+        """Give memory on the GPU back."""
+        self._call("cudaFree", ctypes.c_void_p(address))
+
+    def allocate_pinned(self, size: int) -> int:
+        """Return the address of fresh memory on the host that the GPU can copy from and to by itself."""
+        address = ctypes.c_void_p()
+        self._call("cudaMallocHost", ctypes.byref(address), ctypes.c_size_t(size))
+        return address.value or 0
+
+    def free_pinned(self, address: int) -> None:
+        """Give pinned memory back."""
+        self._call("cudaFreeHost", ctypes.c_void_p(address))
+
+    def copy_to_device(self, target: int, source: int, size: int, stream: int) -> None:
+        """Queue a copy from pinned memory to the GPU."""
+        self._copy(target, source, size, _TO_DEVICE, stream)
+
+    def copy_to_host(self, target: int, source: int, size: int, stream: int) -> None:
+        """Queue a copy from the GPU to pinned memory."""
+        self._copy(target, source, size, _TO_HOST, stream)
+
+    def create_stream(self) -> int:
+        """Return a new queue of work, which runs beside others."""
+        stream = ctypes.c_void_p()
+        self._call("cudaStreamCreateWithFlags", ctypes.byref(stream), _NON_BLOCKING)
+        return stream.value or 0
+
+    def destroy_stream(self, stream: int) -> None:
+        """Give a queue back."""
+        self._call("cudaStreamDestroy", ctypes.c_void_p(stream))
+
+    def synchronize(self, stream: int) -> None:
+        """Wait until a queue is empty; raises `WiseEdgeError` where something in it failed."""
+        self._call("cudaStreamSynchronize", ctypes.c_void_p(stream))
+
+    def _copy(self, target: int, source: int, size: int, kind: int, stream: int) -> None:
+        places = ctypes.c_void_p(target), ctypes.c_void_p(source), ctypes.c_size_t(size)
+        self._call("cudaMemcpyAsync", *places, kind, ctypes.c_void_p(stream))
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        if status := getattr(self._library, name)(*arguments):
+            raise WiseEdgeError(f"{name} failed: {self._describe(status)}")
+
+    def _describe(self, status: int) -> str:
+        return f"{self._library.cudaGetErrorString(status).decode()}, error {status}"
+
+
+@cache
+def open_cuda() -> Cuda:
+    """Return the CUDA runtime of this machine; raises `DeviceError` where there is none, or no GPU."""
+    reasons = []
+    for library in _libraries():
+        try:
+            return Cuda(library)
+        except DeviceError as error:
+            reasons.append(str(error))
+    # A runtime that loads says more of what is wrong than one that is not there.
+    loaded = [reason for reason in reasons if "cannot be loaded" not in reason]
+    missing = f"no CUDA runtime (libcudart) is found; {_HINT}"
+    raise DeviceError(loaded[0] if loaded else missing)
+
+
+def find_capability() -> Capability | None:
+    """Return the compute capability of this machine's GPU; None without one."""
+    try:
+        return open_cuda().capability
+    except DeviceError:
+        return None
+
+
+def _libraries() -> Iterator[str]:
+    """Yield where libcudart may lie: the loader's places, the toolkit's, those of NVIDIA's wheels."""
+    yield from (f"libcudart.so.{version}" for version in _VERSIONS)
+    folders = [Path("/usr/local/cuda/lib64"), *(Path(entry, "nvidia") for entry in sys.path if entry)]
+    for folder, pattern in zip(folders, ("libcudart.so.*", *["*/lib/libcudart.so.*"] * len(folders)), strict=False):
+        yield from map(str, sorted(folder.glob(pattern), reverse=True))

@@ -1,0 +1,221 @@
+"""What lies beside an engine, so that a runtime knows whether it may be loaded here, and what it takes and gives.
+
+An engine that was built for another GPU or by another version fails in TensorRT with a message that says neither. So a
+sidecar is written from the network when it is built (an engine cannot be inspected without a GPU), and read before the
+engine is touched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from wise_edge.bundle import Bundle
+from wise_edge.devices import Capability, Target, format_capability
+from wise_edge.errors import BundleError, DeviceError
+
+GRAPHS = ("policy.vision", "policy.decoder", "sam.encoder", "sam.decoder")
+"""Roles of a bundle's ONNX graphs that engines are built from."""
+PLAN_ROLE, PLAN_FILE = "engines.plan", "engines.json"
+
+Shape = tuple[int, ...]
+
+
+def engine_role(graph: str, engine_set: str) -> str:
+    """Return the role of a graph's engine in a bundle; its sidecar's has ".json" behind it."""
+    return f"{graph}.engine.{engine_set}"
+
+
+def engine_file(graph: str, engine_set: str) -> str:
+    """Return the name of a graph's engine in a bundle; its sidecar's has ".json" behind it."""
+    return f"{graph}.{engine_set}.engine"
+
+
+@dataclass(frozen=True)
+class ShapeRange:
+    """The shapes that an engine takes for one input.
+
+    Attributes:
+        smallest: least size along each axis.
+        typical: the shape that it is tuned for.
+        largest: largest size along each axis.
+    """
+
+    smallest: Shape
+    typical: Shape
+    largest: Shape
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """An input or output of an engine.
+
+    Attributes:
+        name: its name in the graph.
+        dtype: numpy's name of its type.
+        shape: its sizes, -1 where they vary.
+    """
+
+    name: str
+    dtype: str
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What is known of an engine.
+
+    Attributes:
+        graph: role of the ONNX graph it was built from.
+        source_sha256: hash of that graph, see `source_hash`.
+        builder: import name of the package that built it.
+        builder_version: that package's version.
+        capabilities: compute capabilities it was built for, as "8.6".
+        types: types of numbers in it, numpy's names or "bf16", "fp8", "int4", "fp4".
+        inputs: what it takes.
+        outputs: what it gives.
+        ranges: for each input, the shapes it takes.
+        bytes: size of the engine.
+        sha256: hash of the engine.
+    """
+
+    graph: str
+    source_sha256: str
+    builder: str
+    builder_version: str
+    capabilities: tuple[str, ...]
+    types: tuple[str, ...]
+    inputs: tuple[ArraySpec, ...]
+    outputs: tuple[ArraySpec, ...]
+    ranges: Mapping[str, ShapeRange]
+    bytes: int
+    sha256: str
+
+    def to_json(self) -> str:
+        """Return the sidecar's file."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def read(cls, file: Path) -> Sidecar:
+        """Read a sidecar; raises `BundleError` where it is none."""
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            return cls(**{field.name: _READERS[field.name](data[field.name]) for field in fields(cls)})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BundleError(f"{file} is no sidecar of an engine ({error!r}); {_rebuild(file)}") from error
+
+    def check(self, engine: Path, builder: str, builder_version: str, capability: Capability) -> None:
+        """Refuse an engine that was not built for this GPU and this version of the package.
+
+        Args:
+            engine: the engine's file, for the message.
+            builder: import name of the package that is to load it.
+            builder_version: its version.
+            capability: compute capability of the GPU here.
+
+        Raises:
+            DeviceError: it would not load, or not run.
+        """
+        here = format_capability(capability)
+        if builder != self.builder:
+            raise DeviceError(f"{engine} was built by {self.builder}, here is {builder}; {_rebuild(engine)}")
+        if builder_version != self.builder_version:
+            raise DeviceError(
+                f"{engine} was built by {builder} {self.builder_version}, installed is {builder_version}; "
+                f"{_rebuild(engine)}"
+            )
+        if here not in self.capabilities:
+            raise DeviceError(
+                f"{engine} was built for compute capability {', '.join(self.capabilities)}, this GPU has {here}; "
+                f"{_rebuild(engine)}"
+            )
+
+
+def _rebuild(file: Path) -> str:
+    return f"build it here: wise-edge build {file.parent}"
+
+
+@dataclass(frozen=True)
+class GraphPlan:
+    """How one graph becomes an engine.
+
+    Attributes:
+        graph: its role.
+        ranges: for each input of varying shape, the shapes to take.
+    """
+
+    graph: str
+    ranges: Mapping[str, ShapeRange]
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """How a bundle's graphs become engines: everything that a device needs to know to build them.
+
+    Attributes:
+        targets: names of the kinds of GPU to build for.
+        graphs: the graphs.
+    """
+
+    targets: tuple[str, ...]
+    graphs: tuple[GraphPlan, ...]
+
+    def to_json(self) -> str:
+        """Return the plan's file."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def read(cls, file: Path) -> BuildPlan:
+        """Read a plan; raises `BundleError` where it is none."""
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            graphs = tuple(GraphPlan(str(entry["graph"]), _ranges(entry["ranges"])) for entry in data["graphs"])
+            return cls(tuple(map(str, data["targets"])), graphs)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BundleError(f"{file} is no build plan ({error!r}); export the bundle again") from error
+
+
+def source_hash(bundle: Bundle, graph: str) -> str:
+    """Return the hash of an ONNX graph as its bundle records it, with that of its weights where they lie apart."""
+    roles = {artefact.role: artefact.sha256 for artefact in bundle.manifest.artefacts}
+    return "+".join(roles[role] for role in (graph, f"{graph}.data") if role in roles)
+
+
+def target_capabilities(targets: tuple[Target, ...]) -> tuple[str, ...]:
+    """Return the compute capabilities of kinds of GPU, as a sidecar has them."""
+    return tuple(format_capability(target.capability) for target in targets)
+
+
+def _shape(values: Any) -> Shape:
+    return tuple(int(value) for value in values)
+
+
+def _ranges(data: Mapping[str, Any]) -> dict[str, ShapeRange]:
+    names = [field.name for field in fields(ShapeRange)]
+    return {str(name): ShapeRange(*(_shape(entry[part]) for part in names)) for name, entry in data.items()}
+
+
+def _arrays(data: Any) -> tuple[ArraySpec, ...]:
+    return tuple(ArraySpec(str(entry["name"]), str(entry["dtype"]), _shape(entry["shape"])) for entry in data)
+
+
+def _texts(data: Any) -> tuple[str, ...]:
+    return tuple(map(str, data))
+
+
+_READERS: dict[str, Any] = {
+    "graph": str,
+    "source_sha256": str,
+    "builder": str,
+    "builder_version": str,
+    "capabilities": _texts,
+    "types": _texts,
+    "inputs": _arrays,
+    "outputs": _arrays,
+    "ranges": _ranges,
+    "bytes": int,
+    "sha256": str,
+}
