@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +132,38 @@ def test_weights_in_a_second_file_are_halved_too(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "float.onnx.data").exists()
     batch = batches(1)[0]
     np.testing.assert_array_equal(run(tmp_path / "one.onnx", batch), run(source, batch))
+
+
+_MEASURE = """
+import sys
+from pathlib import Path
+import numpy as np, onnx
+from wise_edge.export.onnx_half import _magnitudes
+
+def peak_mb():
+    return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+model = onnx.load(sys.argv[1])
+names = {name for node in model.graph.node for name in node.output}
+small = {"x": np.ones((1, 1), np.float32)}
+_magnitudes(model, names, Path(sys.argv[1]).parent, [small])
+before = peak_mb()
+_magnitudes(model, names, Path(sys.argv[1]).parent, [{"x": np.ones((1, 2**21), np.float32)}])
+print(peak_mb() - before)
+"""
+
+
+def test_arrays_are_measured_one_by_one(tmp_path: Path) -> None:
+    """Those of a real segmenter do not fit into memory together."""
+    count, array_mb = 64, 8
+    nodes = [onnx.helper.make_node("Neg", [f"{'x' if i == 0 else i}"], [f"{i + 1}"]) for i in range(count)]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["rows", "columns"])
+        for name in ("x", str(count))
+    ]
+    graph = onnx.helper.make_graph(nodes, "chain", ends[:1], ends[1:])
+    opsets = [onnx.helper.make_opsetid("", 20)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "chain.onnx")
+    command = [sys.executable, "-c", _MEASURE, str(tmp_path / "chain.onnx")]
+    grown_mb = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert grown_mb < 12 * array_mb  # of 64

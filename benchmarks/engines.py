@@ -1,0 +1,95 @@
+"""Time and memory of building engines of TensorRT for RTX ahead of time, for SM86, SM89 and SM120 at once, in fp16.
+
+    python benchmarks/engines.py --scratch DIR [--segmenters embedded,vit_b,hiera-tiny] [--json FILE]
+
+Needs no GPU. The segmenters are the embedded one, Segment Anything's vit_b and SAM 2's hiera-tiny at 1024 px, the
+last two with random weights; the policy is the embedded one. Each engine is built in a process of its own; the peak
+of its memory is the kernel's VmHWM. Exported bundles stay in DIR (it needs 2 GB) for another run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from segment_anything import build_sam_vit_b
+from transformers import Sam2Config, Sam2Model
+
+from wise_edge.bundle import load
+from wise_edge.devices import parse_targets
+from wise_edge.engines import GRAPHS
+from wise_edge.export.engine_plan import plan_engines
+from wise_edge.export.pipeline import ExportOptions, export_bundle
+
+DEVICES = "sm86,sm89,sm120"
+_BUILD = """
+import json, sys, time
+from pathlib import Path
+from wise_edge.bundle import load
+from wise_edge.devices import parse_targets
+from wise_edge.engines import BuildPlan, source_hash
+from wise_edge.export.engine import EngineRequest, build_engine
+folder, plan, graph = Path(sys.argv[1]), BuildPlan.read(Path(sys.argv[2])), sys.argv[3]
+bundle = load(folder)
+ranges = next(part.ranges for part in plan.graphs if part.graph == graph)
+targets = parse_targets(",".join(plan.targets))
+request = EngineRequest(graph, bundle.file(graph), source_hash(bundle, graph), ranges, targets)
+started = time.perf_counter()
+sidecar = build_engine(request, folder.parent / f"{folder.name}.{graph}.engine", lambda share: None)
+seconds = time.perf_counter() - started
+peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps({"s": seconds, "peak_bytes": peak, "engine_bytes": sidecar.bytes, "types": sidecar.types}))
+"""
+
+
+def make_segmenter(name: str, scratch: Path) -> str:
+    """Return the checkpoint of a segmenter, made with random weights where it is not embedded."""
+    if name == "embedded":
+        return name
+    torch.manual_seed(0)
+    target = scratch / (f"{name}.pth" if name == "vit_b" else name)
+    if not target.exists() and name == "vit_b":
+        torch.save(build_sam_vit_b().state_dict(), target)
+    elif not target.exists():
+        Sam2Model(Sam2Config()).save_pretrained(target)
+    return str(target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scratch", type=Path, required=True)
+    parser.add_argument("--segmenters", default="embedded,vit_b,hiera-tiny")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    rows = []
+    for name in arguments.segmenters.split(","):
+        folder = arguments.scratch / f"bundle-{name}"
+        if not folder.exists():
+            options = ExportOptions(onnx_precision="fp16", sam_precision="fp16", verify=False, samples=2)
+            sam = make_segmenter(name, arguments.scratch)
+            export_bundle(
+                "embedded", sam, folder, options, progress=lambda step, share=None: print(step, file=sys.stderr)
+            )
+        plan = arguments.scratch / f"{folder.name}.json"
+        plan.write_text(plan_engines(load(folder), parse_targets(DEVICES)).to_json())
+        for graph in GRAPHS:
+            if graph.startswith("policy") and name != "embedded":
+                continue
+            command = [sys.executable, "-c", _BUILD, str(folder), str(plan), graph]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            row = {"model": f"{name} {graph}", **json.loads(done.stdout)}
+            rows.append(row)
+            print(
+                f"{row['model']:28} {row['s']:6.1f} s  peak {row['peak_bytes'] / 1e9:5.2f} GB  "
+                f"engine {row['engine_bytes'] / 1e6:6.1f} MB"
+            )
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"devices": DEVICES, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""A graph on TensorRT or TensorRT for RTX: an engine of a bundle, run through the CUDA runtime alone.
+
+Keys and values and a picture's features stay on the GPU: what a run gives is handed to the next by its address. Host
+memory is pinned, device memory is asked for once. **No engine was run yet: there was no GPU at hand.** The tests run
+this code against stand-ins for the CUDA runtime and for the packages' runtime interface; `make test-gpu` runs it on the
+real ones.
+
+CUDA graphs are not used: a decoding step has other shapes than the one before, since keys and values grow, and the
+other graphs run once a picture or a query.
+
+Reference: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/python-api-docs.html.
+"""
+
+from __future__ import annotations
+
+import mmap
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.bundle import Bundle
+from wise_edge.cuda import open_cuda
+from wise_edge.devices import EXTRAS, find_target
+from wise_edge.engines import ArraySpec, Sidecar, engine_role, source_hash
+from wise_edge.errors import BundleError, DeviceError, WiseEdgeError
+from wise_edge.extras import require
+from wise_edge.runtimes.device_memory import DeviceArray, DevicePool, PinnedBuffer
+from wise_edge.tensorrt_log import make_log
+
+
+class EngineRuntime:
+    """TensorRT for one part of a bundle: a stream of its own, so that policy and segmenter run beside each other.
+
+    Args:
+        bundle: has engines for the GPU of this machine.
+
+    Raises:
+        DeviceError: there is no GPU, or none that engines are built for.
+        MissingExtraError: the package that its engines need is not installed.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self.cuda = open_cuda()
+        self._capability = self.cuda.capability
+        self._target = find_target(self._capability)
+        self.trt = require(self._target.builder, EXTRAS[self._target.builder])
+        self.log = make_log(self.trt)
+        self._runtime = self.trt.Runtime(self.log)
+        self.stream = self.cuda.create_stream()
+        self.pool = DevicePool(self.cuda)
+        weakref.finalize(self, self.cuda.destroy_stream, self.stream).atexit = False
+
+    def open(self, graph: str, resident: tuple[str, ...] = ()) -> TensorRtGraph:
+        """Load the engine of a graph.
+
+        Args:
+            graph: its role in the bundle.
+            resident: beginnings of the names of outputs that stay on the GPU.
+
+        Raises:
+            DeviceError: the engine was built for another GPU or by another version, or does not load.
+            BundleError: it, or its sidecar, is not of this bundle.
+        """
+        role = engine_role(graph, self._target.engine_set)
+        file = self._bundle.file(role)
+        sidecar = Sidecar.read(self._bundle.file(f"{role}.json"))
+        sidecar.check(file, self._target.builder, str(self.trt.__version__), self._capability)
+        recorded = self._bundle.artefact(role).sha256
+        if sidecar.sha256 != recorded or sidecar.source_sha256 != source_hash(self._bundle, graph):
+            raise BundleError(f"{file} does not belong to this bundle; build it again: wise-edge build {file.parent}")
+        return TensorRtGraph(self, self._load(file), file, sidecar, resident)
+
+    def _load(self, file: Path) -> Any:
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            engine = self._runtime.deserialize_cuda_engine(data)
+        if engine is None:
+            raise DeviceError(f"{file} does not load: {self.log.first}; build it again: wise-edge build {file.parent}")
+        return engine
+
+
+class TensorRtGraph:
+    """An engine, loaded and ready to run; not for use by several threads at once.
+
+    Args:
+        runtime: the part's TensorRT.
+        engine: `ICudaEngine`.
+        file: where it lies, for messages.
+        sidecar: what it takes and gives.
+        resident: beginnings of the names of outputs that stay on the GPU.
+    """
+
+    def __init__(
+        self, runtime: EngineRuntime, engine: Any, file: Path, sidecar: Sidecar, resident: tuple[str, ...]
+    ) -> None:
+        self._runtime = runtime
+        self._engine = engine  # kept: the context does not hold it
+        self._file = file
+        self._sidecar = sidecar
+        self._resident = resident
+        self._context = engine.create_execution_context()
+        if self._context is None:
+            raise DeviceError(f"{file} cannot run: {runtime.log.first}")
+        self._pinned = {spec.name: PinnedBuffer(runtime.cuda) for spec in (*sidecar.inputs, *sidecar.outputs)}
+
+    def run(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the engine once and wait for it.
+
+        Args:
+            arrays: for each input a numpy array, or a `DeviceArray` of an earlier run.
+
+        Returns:
+            For each output a numpy array, or a `DeviceArray` where it stays on the GPU.
+
+        Raises:
+            WiseEdgeError: an array is missing, of the wrong type or outside of the engine's shapes, or the run failed.
+        """
+        # What is on the GPU is kept until the run is done, so that its memory is not handed out before.
+        inputs = [self._enter(spec, arrays) for spec in self._sidecar.inputs]
+        if unset := self._context.infer_shapes():
+            raise self._failed(f"the shapes of {', '.join(unset)} do not fit the others")
+        outputs = {spec.name: self._make_room(spec) for spec in self._sidecar.outputs}
+        if not self._context.execute_async_v3(self._runtime.stream):
+            raise self._failed(self._runtime.log.first)
+        fetched = {name: self._fetch(name, array) for name, array in outputs.items() if not self._stays(name)}
+        self._runtime.cuda.synchronize(self._runtime.stream)
+        del inputs
+        return outputs | {name: view.copy() for name, view in fetched.items()}
+
+    def _stays(self, name: str) -> bool:
+        return name.startswith(self._resident) if self._resident else False
+
+    def _enter(self, spec: ArraySpec, arrays: Mapping[str, Any]) -> DeviceArray:
+        """Hand an input to the engine, by way of the GPU's memory where it comes from the host."""
+        array = arrays.get(spec.name)
+        if array is None:
+            raise self._failed(f"the input {spec.name} is missing")
+        self._check(spec, array)
+        if -1 in spec.shape and not self._context.set_input_shape(spec.name, tuple(array.shape)):
+            raise self._failed(self._runtime.log.first)
+        held = array if isinstance(array, DeviceArray) else self._upload(spec.name, array)
+        self._context.set_tensor_address(spec.name, held.address)
+        return held
+
+    def _check(self, spec: ArraySpec, array: Any) -> None:
+        if array.dtype != np.dtype(spec.dtype):
+            raise self._failed(f"the input {spec.name} is {array.dtype}, want {spec.dtype}")
+        given = self._sidecar.ranges[spec.name]
+        fits = len(array.shape) == len(spec.shape) and all(
+            least <= size <= most for least, size, most in zip(given.smallest, array.shape, given.largest, strict=True)
+        )
+        if not fits:
+            raise self._failed(
+                f"the input {spec.name} has shape {list(array.shape)}, the engine takes {list(given.smallest)} to "
+                f"{list(given.largest)}"
+            )
+
+    def _upload(self, name: str, array: npt.NDArray[Any]) -> DeviceArray:
+        held = self._runtime.pool.take(array.shape, array.dtype)
+        if array.nbytes:
+            view = self._pinned[name].view(array.shape, array.dtype)
+            view[...] = array
+            self._runtime.cuda.copy_to_device(held.address, view.ctypes.data, array.nbytes, self._runtime.stream)
+        return held
+
+    def _make_room(self, spec: ArraySpec) -> DeviceArray:
+        array = self._runtime.pool.take(tuple(self._context.get_tensor_shape(spec.name)), spec.dtype)
+        self._context.set_tensor_address(spec.name, array.address)
+        return array
+
+    def _fetch(self, name: str, array: DeviceArray) -> npt.NDArray[Any]:
+        view = self._pinned[name].view(array.shape, array.dtype)
+        self._runtime.cuda.copy_to_host(view.ctypes.data, array.address, array.nbytes, self._runtime.stream)
+        return view
+
+    def _failed(self, reason: str) -> WiseEdgeError:
+        return WiseEdgeError(f"{self._file} failed: {reason}")
