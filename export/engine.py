@@ -22,6 +22,7 @@ from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError
 from wise_edge.export.engine_progress import BuildProgress, make_monitor
 from wise_edge.extras import require
 from wise_edge.files import replacing
+from wise_edge.tensorrt_log import make_log
 
 _TYPES = {
     "FLOAT": "float32",
@@ -78,7 +79,7 @@ def build_engine(request: EngineRequest, file: Path, progress: BuildProgress) ->
     """
     builder = _check_targets(request.targets)
     trt = require(builder, EXTRAS[builder])
-    log = _make_log(trt)
+    log = make_log(trt)
     network = _Network(trt, log, request.onnx)
     check_types(network.types(), request.targets, str(request.onnx))
     network.check_ranges(request.ranges)
@@ -120,23 +121,6 @@ def _check_targets(targets: Sequence[Target]) -> str:
     return builders.pop()
 
 
-def _make_log(trt: ModuleType) -> Any:
-    """Return a logger that keeps errors for our messages and prints nothing."""
-    severe = (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
-
-    class Log(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            # Without a GPU, the driver is asked for and missed now and then; no build fails by it.
-            if severity in severe and "cudaError" not in message:
-                self.errors.append(" ".join(message.split()))
-
-    return Log()
-
-
 class _Network:
     """A parsed graph."""
 
@@ -157,8 +141,8 @@ class _Network:
         unknown = [error.node_operator() for error in errors if "lugin" in error.desc() and error.node_operator()]
         if unknown:
             return f"{self._file} uses the operator {unknown[0]}, which {self._trt.__name__} lacks"
-        reasons = [error.desc() for error in errors] or self.log.errors or ["no reason given"]
-        return f"{self._file} is not read by {self._trt.__name__}: {' '.join(reasons[0].split())}"
+        reason = errors[0].desc() if errors else self.log.first
+        return f"{self._file} is not read by {self._trt.__name__}: {' '.join(reason.split())}"
 
     def _tensors(self) -> tuple[list[Any], list[Any]]:
         network = self.network
@@ -229,7 +213,7 @@ def _add_profile(network: _Network, config: Any, ranges: Mapping[str, ShapeRange
     for name, given in ranges.items():
         profile.set_shape(name, given.smallest, given.typical, given.largest)
     if config.add_optimization_profile(profile) < 0:
-        raise UsageError(f"the shapes {dict(ranges)} are not taken: {_first(network.log.errors)}")
+        raise UsageError(f"the shapes {dict(ranges)} are not taken: {network.log.first}")
 
 
 def _add_capabilities(trt: ModuleType, config: Any, targets: Sequence[Target]) -> None:
@@ -259,7 +243,7 @@ def _serialize(trt: ModuleType, network: _Network, config: Any, file: Path, moni
     if monitor is not None and monitor.interrupted:
         raise KeyboardInterrupt
     if not done:
-        raise WiseEdgeError(f"{trt.__name__} {trt.__version__} built no engine: {_first(network.log.errors)}")
+        raise WiseEdgeError(f"{trt.__name__} {trt.__version__} built no engine: {network.log.first}")
 
 
 def _make_writer(trt: ModuleType, stream: Any) -> Any:
@@ -280,7 +264,3 @@ def _save_timing_cache(config: Any, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as fresh:
         fresh.write_bytes(memoryview(config.get_timing_cache().serialize()))
-
-
-def _first(errors: Sequence[str]) -> str:
-    return errors[0] if errors else "no reason given"

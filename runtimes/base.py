@@ -25,9 +25,12 @@ ENERGY_REASON = "no power sensor is read yet; only time is measured"
 
 
 class Graph(Protocol):
-    """A compiled network that maps named arrays to named arrays."""
+    """A compiled network that maps named arrays to named arrays.
 
-    def run(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    Arrays are numpy's; or such as an earlier run gave, where the network leaves them on the GPU.
+    """
+
+    def run(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
         """Run the network once; names, shapes and dtypes are those of the bundle's contract."""
         ...
 
@@ -212,9 +215,9 @@ class Latencies:
         vision_encode: the policy's vision tower.
         prefill: the language model over the prompt.
         decode: writing the completion.
-        mask_encode: the segmenter's image encoder.
+        mask_encode: the segmenter's image encoder, which may run beside the policy.
         mask_decode: the segmenter's decoder and the upsampling.
-        total: from the picture to the mask, everything between the phases included.
+        total: from the picture to the mask, everything between the phases included; what ran side by side counts once.
     """
 
     preprocess: float

@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from wise_edge.devices import EXTRAS, Capability, find_target
+from wise_edge.engines import PLAN_ROLE, engine_role
 from wise_edge.errors import DeviceError, MissingExtraError, UsageError
 from wise_edge.manifest import Manifest
 from wise_edge.sam_image import SAM2
 
 BACKENDS = {
-    "policy": ("onnx-cuda", "llama-gpu", "onnx", "llama", "torch"),
-    "mask": ("onnx-cuda", "onnx", "torch"),
+    "policy": ("tensorrt", "onnx-cuda", "llama-gpu", "onnx", "llama", "torch"),
+    "mask": ("tensorrt", "onnx-cuda", "onnx", "torch"),
 }
 """The backends of each part, the one to try first in front."""
-ROLES = {
-    "policy": ("policy.vision", "policy.decoder", "policy.embedding", "policy.tokenizer"),
-    "mask": ("sam.encoder", "sam.decoder"),
-}
-"""What ONNX Runtime needs of a bundle."""
+GRAPHS = {"policy": ("policy.vision", "policy.decoder"), "mask": ("sam.encoder", "sam.decoder")}
+"""The graphs of each part, which ONNX Runtime runs, and TensorRT as engines."""
+WORDS = {"policy": ("policy.embedding", "policy.tokenizer"), "mask": ()}
+"""What each part needs of a bundle beside its graphs."""
 LLAMA_ROLES = ("policy.gguf", "policy.mmproj", "policy.tokenizer")
 """What llama.cpp needs of a bundle."""
 CHECKPOINTS = {"policy": "policy", "mask": "sam"}
@@ -39,11 +40,13 @@ class Device:
         packages: import names of the optional packages that are installed.
         providers: ONNX Runtime's execution providers, empty without onnxruntime.
         llama_gpu: whether llama-cpp-python was built for a GPU.
+        gpu: compute capability of the GPU; None without one, or where the bundle has no engines.
     """
 
     packages: Collection[str]
     providers: Collection[str]
     llama_gpu: bool = False
+    gpu: Capability | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,11 @@ def _all_candidates(manifest: Manifest, device: Device, part: str) -> tuple[Cand
             continue
         found.append(Candidate(backend, _REASONS[backend]))
     if not found:  # let the first that the bundle has files for say what the user should mend
-        has_gguf = part == "policy" and not _missing(manifest, LLAMA_ROLES) and _missing(manifest, ROLES[part])
+        has_gguf = (
+            part == "policy"
+            and not _missing(manifest, LLAMA_ROLES)
+            and _missing(manifest, (*GRAPHS[part], *WORDS[part]))
+        )
         _CHECKS["llama" if has_gguf else "onnx"](manifest, device, part)
     return tuple(found)
 
@@ -99,7 +106,7 @@ def _missing(manifest: Manifest, roles: Collection[str]) -> list[str]:
 
 
 def _check_onnx(manifest: Manifest, device: Device, part: str) -> None:
-    if missing := _missing(manifest, ROLES[part]):
+    if missing := _missing(manifest, (*GRAPHS[part], *WORDS[part])):
         raise DeviceError(f"the bundle has no {missing[0]} for ONNX Runtime; export it with --target onnx")
     if "onnxruntime" not in device.packages:
         raise MissingExtraError("onnxruntime", "onnx")
@@ -124,6 +131,18 @@ def _check_llama_gpu(manifest: Manifest, device: Device, part: str) -> None:
         raise DeviceError("this llama-cpp-python was built for the CPU; build it with CMAKE_ARGS=-DGGML_CUDA=on")
 
 
+def _check_tensorrt(manifest: Manifest, device: Device, part: str) -> None:
+    if _missing(manifest, (PLAN_ROLE, *WORDS[part])):
+        raise DeviceError("the bundle has no engines for TensorRT; export it with --target tensorrt --device NAME")
+    if device.gpu is None:
+        raise DeviceError("TensorRT needs an NVIDIA GPU, none is found here; see: wise-edge doctor")
+    target = find_target(device.gpu)
+    if missing := _missing(manifest, [engine_role(graph, target.engine_set) for graph in GRAPHS[part]]):
+        raise DeviceError(f"the bundle has no {missing[0]} for this GPU ({target.name}); run: wise-edge build BUNDLE")
+    if target.builder not in device.packages:
+        raise MissingExtraError(target.builder, EXTRAS[target.builder])
+
+
 def _check_torch(manifest: Manifest, device: Device, part: str) -> None:
     if CHECKPOINTS[part] not in manifest.provenance:
         raise DeviceError(f"the bundle names no checkpoint of its {part}; export it again")
@@ -136,6 +155,7 @@ def _check_torch(manifest: Manifest, device: Device, part: str) -> None:
 
 
 _CHECKS: dict[str, Callable[[Manifest, Device, str], None]] = {
+    "tensorrt": _check_tensorrt,
     "onnx-cuda": _check_onnx_cuda,
     "onnx": _check_onnx,
     "llama-gpu": _check_llama_gpu,
@@ -143,6 +163,7 @@ _CHECKS: dict[str, Callable[[Manifest, Device, str], None]] = {
     "torch": _check_torch,
 }
 _REASONS = {
+    "tensorrt": "TensorRT runs the engines that were built for this GPU",
     "onnx-cuda": "ONNX Runtime with CUDA is installed",
     "onnx": "ONNX Runtime runs the bundle's graphs on the CPU",
     "llama-gpu": "llama.cpp is built for a GPU",

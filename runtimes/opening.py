@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wise_edge.bundle import Bundle, resolve_checkpoint
+from wise_edge.cuda import find_capability
+from wise_edge.engines import PLAN_ROLE
 from wise_edge.errors import DeviceError
 from wise_edge.extras import require
 from wise_edge.llama import offloads_to_gpu
 from wise_edge.manifest import Manifest
-from wise_edge.runtimes.base import BackendChoice, MaskBackend, PolicyBackend
-from wise_edge.runtimes.dispatch import CHECKPOINTS, LLAMA_ROLES, Candidate, Device, list_candidates
+from wise_edge.runtimes.base import BackendChoice, Graph, MaskBackend, PolicyBackend
+from wise_edge.runtimes.dispatch import CHECKPOINTS, GRAPHS, LLAMA_ROLES, Candidate, Device, list_candidates
 from wise_edge.runtimes.graph import CPU, CUDA, OnnxGraph
 from wise_edge.runtimes.graph_mask import GraphMask
 from wise_edge.runtimes.graph_policy import GraphPolicy
 from wise_edge.runtimes.llama_policy import LlamaPolicy
 
-_PACKAGES = ("onnxruntime", "llama_cpp", "torch", "transformers", "segment_anything")
+_PACKAGES = ("onnxruntime", "llama_cpp", "torch", "transformers", "segment_anything", "tensorrt", "tensorrt_rtx")
+_RESIDENT = {"policy.decoder": ("present_",), "sam.encoder": ("",)}
+"""Outputs of engines that stay on the GPU, by the beginnings of their names: keys and values, a picture's features."""
 _PROVIDERS = {"onnx": CPU, "onnx-cuda": CUDA}
 
 BackendT = TypeVar("BackendT")
@@ -50,12 +54,18 @@ def open_backends(
 def find_device(manifest: Manifest) -> Device:
     """Find out which optional packages are installed and what they were built for.
 
-    llama.cpp takes half a second to import and is asked only where a bundle has files for it.
+    llama.cpp takes half a second to import and is asked only where a bundle has files for it, as is CUDA.
     """
     packages = frozenset(package for package in _PACKAGES if find_spec(package) is not None)
     providers = require("onnxruntime", "onnx").get_available_providers() if "onnxruntime" in packages else ()
     has_gguf = any(artefact.format == "gguf" for artefact in manifest.artefacts)
-    return Device(packages, tuple(providers), has_gguf and "llama_cpp" in packages and offloads_to_gpu())
+    has_engines = any(artefact.role == PLAN_ROLE for artefact in manifest.artefacts)
+    return Device(
+        packages,
+        tuple(providers),
+        has_gguf and "llama_cpp" in packages and offloads_to_gpu(),
+        find_capability() if has_engines else None,
+    )
 
 
 def _open_first(candidates: tuple[Candidate, ...], opener: Callable[[str], BackendT]) -> tuple[BackendT, BackendChoice]:
@@ -78,7 +88,7 @@ def _open_policy(bundle: Bundle, backend: str, threads: int | None) -> PolicyBac
     if backend in ("llama", "llama-gpu"):
         files = [bundle.file(role) for role in LLAMA_ROLES]
         return LlamaPolicy(backend, bundle.manifest.policy, *files, threads=threads, gpu=backend == "llama-gpu")
-    vision, decoder = (_graph(bundle, role, backend, threads) for role in ("policy.vision", "policy.decoder"))
+    vision, decoder = _graphs(bundle, "policy", backend, threads)
     embedding, tokenizer = bundle.file("policy.embedding"), bundle.file("policy.tokenizer")
     return GraphPolicy(backend, bundle.manifest.policy, vision, decoder, embedding, tokenizer)
 
@@ -88,12 +98,17 @@ def _open_mask(bundle: Bundle, backend: str, threads: int | None) -> MaskBackend
         from wise_edge.runtimes.torch_mask import open_torch_mask
 
         return open_torch_mask(_checkpoint(bundle, "mask"))
-    encoder, decoder = (_graph(bundle, role, backend, threads) for role in ("sam.encoder", "sam.decoder"))
+    encoder, decoder = _graphs(bundle, "mask", backend, threads)
     return GraphMask(backend, bundle.manifest.sam, encoder, decoder)
 
 
-def _graph(bundle: Bundle, role: str, backend: str, threads: int | None) -> OnnxGraph:
-    return OnnxGraph(bundle.file(role), _PROVIDERS[backend], threads)
+def _graphs(bundle: Bundle, part: str, backend: str, threads: int | None) -> list[Graph]:
+    if backend == "tensorrt":
+        from wise_edge.runtimes.tensorrt_graph import EngineRuntime
+
+        runtime = EngineRuntime(bundle)
+        return [runtime.open(graph, _RESIDENT.get(graph, ())) for graph in GRAPHS[part]]
+    return [OnnxGraph(bundle.file(graph), _PROVIDERS[backend], threads) for graph in GRAPHS[part]]
 
 
 def _checkpoint(bundle: Bundle, part: str) -> Path:

@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import subprocess
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -80,6 +81,7 @@ def make_package(name: str, version: str, graphs: Mapping[str, Path], counters: 
             return Engine(graphs[digest], self._log, counters)
 
     package = ModuleType(name)
+    package.__spec__ = ModuleSpec(name, None)
     package.__dict__.update(__version__=version, ILogger=ILogger, Runtime=Runtime)
     return package
 

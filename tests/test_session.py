@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from fake_session import FakeMask, FakePolicy, completion
+from fake_session import FakeFrame, FakeMask, FakePolicy, completion
 from hypothesis import given
 from hypothesis import strategies as st
 from test_bundle import POLICY, SAM
@@ -17,7 +18,7 @@ from test_bundle import POLICY, SAM
 from wise_edge.errors import DeviceError, MissingExtraError, UsageError, WiseEdgeError
 from wise_edge.manifest import Artefact, Manifest
 from wise_edge.runtimes.base import BackendChoice, SegmentationResult
-from wise_edge.runtimes.dispatch import LLAMA_ROLES, ROLES, Device, list_candidates
+from wise_edge.runtimes.dispatch import GRAPHS, LLAMA_ROLES, WORDS, Device, list_candidates
 from wise_edge.runtimes.session import Session
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (56, 224, 3), np.uint8)
@@ -35,7 +36,7 @@ def make_session(text: str | None = None) -> tuple[Session, FakePolicy]:
 
 
 def make_manifest(*, graphs: bool = True, checkpoints: bool = True, gguf: bool = False) -> Manifest:
-    roles = {role for part in ROLES.values() for role in part} if graphs else set()
+    roles = {role for part in (*GRAPHS.values(), *WORDS.values()) for role in part} if graphs else set()
     roles |= set(LLAMA_ROLES) if gguf else set()
     artefacts = tuple(Artefact(role, "onnx", "fp16", role, 1, "") for role in roles)
     provenance = {"policy": "embedded", "sam": "embedded"} if checkpoints else {}
@@ -68,6 +69,42 @@ def test_phases_sum_up_and_a_known_picture_costs_nothing_again() -> None:
     assert (first.preprocess, first.vision_encode, first.prefill, first.mask_encode) == (2.0, 20.0, 12.0, 30.0)
     assert (again.preprocess, again.vision_encode, again.prefill, again.mask_encode) == (0.0, 0.0, 7.0, 0.0)
     assert policy.encoded == 1
+
+
+def test_a_picture_is_encoded_for_the_segmenter_while_the_policy_writes() -> None:
+    encoding, writing = threading.Event(), threading.Event()
+
+    class Mask(FakeMask):
+        def encode(self, image: npt.NDArray[np.uint8]) -> FakeFrame:
+            encoding.set()
+            assert writing.wait(10), "the policy did not write meanwhile"
+            return super().encode(image)
+
+    def write(*_: object) -> str:
+        if encoding.wait(10):
+            writing.set()
+        return completion()
+
+    choice = BackendChoice("fake", "the test asked for it")
+    session = Session(FakePolicy(write), Mask(), {"policy": choice, "mask": choice}, beside=True)
+
+    first = session.segment(PICTURE, "the ring")
+    again = session.segment(PICTURE, "the star")
+
+    assert writing.is_set()
+    assert (first.latency_ms.mask_encode, again.latency_ms.mask_encode) == (30.0, 0.0)
+    assert first.mask is not None
+    assert session.afresh().segment(PICTURE, "the ring").latency_ms.mask_encode == 30.0
+
+
+def test_what_fails_beside_the_policy_is_raised() -> None:
+    class Mask(FakeMask):
+        def encode(self, image: npt.NDArray[np.uint8]) -> FakeFrame:
+            raise WiseEdgeError("the encoder failed")
+
+    session = Session(FakePolicy(), Mask(), {}, beside=True)
+    with pytest.raises(WiseEdgeError, match="the encoder failed"):
+        session.segment(PICTURE, "the ring")
 
 
 def test_another_picture_in_the_same_buffer_is_seen() -> None:
@@ -163,7 +200,7 @@ def test_auto_lists_what_can_run_best_first() -> None:
         ("torch", ONNX, True, True, MissingExtraError, r"pip install 'wise-edge\[export\]'"),
         ("torch", TORCH, True, False, DeviceError, "no checkpoint"),
         ("auto", BARE, True, True, MissingExtraError, r"pip install 'wise-edge\[onnx\]'"),
-        ("tensorrt", ONNX, True, True, UsageError, "auto, onnx-cuda, llama-gpu, onnx, llama, torch"),
+        ("openvino", ONNX, True, True, UsageError, "auto, tensorrt, onnx-cuda, llama-gpu, onnx, llama, torch"),
         ("llama", LLAMA, True, True, DeviceError, "--target gguf"),
     ],
 )

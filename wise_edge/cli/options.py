@@ -24,12 +24,14 @@ PolicyBackendOption = Annotated[
     typer.Option(
         "--policy-backend",
         metavar="NAME",
-        help="Runtime of the policy: auto, onnx-cuda, llama-gpu, onnx, llama or torch.",
+        help="Runtime of the policy: auto, tensorrt, onnx-cuda, llama-gpu, onnx, llama or torch.",
     ),
 ]
 MaskBackendOption = Annotated[
     str,
-    typer.Option("--mask-backend", metavar="NAME", help="Runtime of the segmenter: auto, onnx-cuda, onnx or torch."),
+    typer.Option(
+        "--mask-backend", metavar="NAME", help="Runtime of the segmenter: auto, tensorrt, onnx-cuda, onnx or torch."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace output files that exist.")]
