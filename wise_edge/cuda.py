@@ -19,7 +19,7 @@ _VERSIONS = ("13", "12", "11.0")
 _MAJOR, _MINOR = 75, 76  # cudaDevAttrComputeCapabilityMajor, ...Minor
 _TO_DEVICE, _TO_HOST = 1, 2  # cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost
 _NON_BLOCKING = 1  # cudaStreamNonBlocking
-_HINT = "is the NVIDIA driver installed? see: wise-edge doctor"
+_HINT = "is the NVIDIA driver installed?"
 
 
 class Cuda:
@@ -51,6 +51,16 @@ class Cuda:
         for value, attribute in zip(values, (_MAJOR, _MINOR), strict=True):
             self._call("cudaDeviceGetAttribute", ctypes.byref(value), attribute, 0)
         return values[0].value, values[1].value
+
+    @property
+    def versions(self) -> tuple[str, str]:
+        """Version of the runtime, and the latest one that the driver takes."""
+        found = []
+        for name in ("cudaRuntimeGetVersion", "cudaDriverGetVersion"):
+            value = ctypes.c_int()
+            self._call(name, ctypes.byref(value))
+            found.append(f"{value.value // 1000}.{value.value % 1000 // 10}")
+        return found[0], found[1]
 
     def memory(self) -> tuple[int, int]:
         """Return free and total memory of the GPU in bytes."""

@@ -18,6 +18,7 @@ from wise_edge import __version__
 from wise_edge.cli.build import build
 from wise_edge.cli.bundle import app as bundle
 from wise_edge.cli.demo import demo
+from wise_edge.cli.doctor import doctor
 from wise_edge.cli.evaluate import app as evaluate
 from wise_edge.cli.export import export
 from wise_edge.cli.run import run
@@ -47,7 +48,7 @@ def _options(
     pass
 
 
-for command in (demo, run, train, export, build):
+for command in (demo, run, train, export, build, doctor):
     app.command()(command)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(bundle, name="bundle")

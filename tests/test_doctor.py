@@ -1,0 +1,173 @@
+"""What doctor says of each kind of device, on file systems as they have them, and how to mend what is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jetson_trees import BOARDS, write_tree
+
+from wise_edge import doctor
+from wise_edge.cli.main import main
+from wise_edge.cuda import Cuda
+from wise_edge.doctor import Finding, Surroundings, examine
+from wise_edge.errors import DeviceError
+from wise_edge.jetson import read_jetson
+
+
+class FakeCuda:
+    """A GPU."""
+
+    def __init__(self, major: int, minor: int) -> None:
+        self.capability = (major, minor)
+        self.versions = ("12.6", "12.6")
+
+    def memory(self) -> tuple[int, int]:
+        return 5_000_000_000, 8_000_000_000
+
+
+def no_gpu() -> Cuda:
+    raise DeviceError("no NVIDIA GPU can be used (no device); is the NVIDIA driver installed?")
+
+
+def gpu(major: int, minor: int) -> Callable[[], Any]:
+    return lambda: FakeCuda(major, minor)
+
+
+def ask(root: Path, cuda: Callable[[], Any] = no_gpu, machine: str = "aarch64") -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine(Surroundings(root, cuda, machine))}
+
+
+def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+    """Let packages be not installed."""
+    real = doctor.find_spec
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name in modules else real(name))
+
+
+@pytest.mark.parametrize(
+    ("board", "jetpack", "capability", "rails"),
+    [
+        ("orin-nano", "6.2", (8, 7), ["VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"]),
+        ("orin-nx", "6.1", (8, 7), ["VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"]),
+        ("agx-orin", "6.0", (8, 7), ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0", "VDDQ_VDD2_1V8AO"]),
+        ("thor", "7.0", (11, 0), ["VIN", "VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"]),
+    ],
+)
+def test_each_jetson_is_read(
+    board: str, jetpack: str, capability: tuple[int, int], rails: list[str], tmp_path: Path
+) -> None:
+    jetson = read_jetson(write_tree(tmp_path, BOARDS[board], mode=1))
+    assert jetson is not None
+    assert (jetson.model, jetson.jetpack, jetson.capability) == (BOARDS[board].model, jetpack, capability)
+    assert [rail.label for rail in jetson.rails] == rails
+    assert jetson.power_mode == BOARDS[board].modes[1]
+    assert [clock.name for clock in jetson.clocks] == ["cpu0", "cpu1", BOARDS[board].gpu]
+    assert jetson.clocks[0].most_hz == 1_728_000_000
+    assert jetson.clocks[2].most_hz == 1_020_000_000
+    assert not any(clock.pinned for clock in jetson.clocks)
+
+
+def test_a_release_that_is_newer_than_the_table_is_known_by_its_major_number(tmp_path: Path) -> None:
+    root = write_tree(tmp_path, BOARDS["thor"])
+    (root / "etc/nv_tegra_release").write_text("# R39 (release), REVISION: 2.0, GCID: 1, BOARD: generic\n")
+    jetson = read_jetson(root)
+    assert jetson is not None
+    assert (jetson.l4t, jetson.jetpack) == ("39.2", "7")
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_jetson_without_packages_is_told_how_to_get_each(
+    board: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "tensorrt", "tensorrt_rtx", "onnxruntime")
+    root = write_tree(tmp_path, BOARDS[board])
+    jetson = read_jetson(root)
+    assert jetson is not None
+    assert jetson.capability is not None
+    found = ask(root, gpu(*jetson.capability))
+    assert found["board"].text == BOARDS[board].model
+    assert found["TensorRT"].text is None
+    assert "sudo apt install nvidia-jetpack" in str(found["TensorRT"].advice)
+    assert found["ONNX Runtime"].advice == "run: pip install 'wise-edge[onnx]'"
+    architecture = "{}{}".format(*jetson.capability)
+    assert f"-DCMAKE_CUDA_ARCHITECTURES={architecture}" in str(found["llama.cpp"].advice)
+    assert "TensorRT for RTX" not in found  # it does not serve a Jetson
+    assert found["clocks"].advice == "they change with load; before measuring: sudo jetson_clocks"
+    assert found["GPU"].data["target"] == ("thor" if board == "thor" else "orin")
+    assert found["memory"].data == {"free_bytes": 6000000 * 1024, "total_bytes": 7802048 * 1024}
+
+
+def test_pinned_clocks_need_no_advice(tmp_path: Path) -> None:
+    found = ask(write_tree(tmp_path, BOARDS["orin-nano"], mode=2, pinned=True), gpu(8, 7))
+    assert found["clocks"].advice is None
+    assert found["power mode"].text == "MAXN_SUPER of 15W, 25W, MAXN_SUPER"
+
+
+def test_a_jetson_whose_files_say_little_says_so(tmp_path: Path) -> None:
+    root = write_tree(tmp_path, BOARDS["orin-nano"])
+    for file in ("var/lib/nvpmodel/status", "sys/class/hwmon/hwmon1/name"):
+        (root / file).unlink()
+    (root / "etc/nv_tegra_release").write_text("# R35 (release), REVISION: 4.1, GCID: 1\n")
+    found = ask(root)
+    assert found["power mode"].text is None
+    assert "sudo nvpmodel -q" in str(found["power mode"].advice)
+    assert "energy cannot be measured" in str(found["power rails"].advice)
+    assert found["release"].advice == "update to JetPack 6 or later"
+    assert "sudo apt install nvidia-jetpack" in str(found["GPU"].advice)
+
+
+def test_a_desktop_with_a_gpu_is_told_of_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "tensorrt", "tensorrt_rtx")
+    driver = tmp_path / "proc/driver/nvidia/version"
+    driver.parent.mkdir(parents=True)
+    driver.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05\nGCC version:\n")
+    found = ask(tmp_path, gpu(8, 9), "x86_64")
+    assert "580.95.05" in str(found["driver"].text)
+    assert found["GPU"].data == {"compute_capability": "8.9", "target": "sm89"}
+    assert found["TensorRT for RTX"].advice == "run: pip install 'wise-edge[rtx]'"
+    assert "TensorRT" not in found
+    assert "pip install 'wise-edge[gpu]'" in str(found["ONNX Runtime"].advice)  # the tests have the CPU's
+    assert "power rails" not in found
+
+
+def test_a_data_centre_gpu_is_served_by_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "tensorrt", "tensorrt_rtx")
+    assert ask(tmp_path, gpu(9, 0), "x86_64")["TensorRT"].advice == "run: pip install 'wise-edge[tensorrt]'"
+    old = ask(tmp_path, gpu(6, 1), "x86_64")
+    assert old["GPU"].advice == "no engines are built for it; use GGUF or ONNX bundles"
+
+
+def test_a_machine_without_a_gpu_is_told_why_and_of_nothing_that_needs_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "tensorrt", "tensorrt_rtx")
+    found = ask(tmp_path, no_gpu, "x86_64")
+    assert found["GPU"].text is None
+    assert str(found["GPU"].advice).startswith("no NVIDIA GPU can be used")
+    assert not {"TensorRT", "TensorRT for RTX", "CUDA"} & found.keys()
+    assert found["ONNX Runtime"].advice is None
+    assert "CPUExecutionProvider" in found["ONNX Runtime"].data["providers"]
+
+
+def test_a_package_that_cannot_be_imported_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> Any:
+        raise ImportError("libnvinfer.so.10: cannot open shared object file")
+
+    monkeypatch.setattr(doctor, "find_spec", lambda name: object())
+    real = doctor.import_module
+    monkeypatch.setattr(doctor, "import_module", lambda name: fail(name) if name == "tensorrt" else real(name))
+    found = ask(tmp_path, gpu(9, 0), "x86_64")
+    assert found["TensorRT"].advice == (
+        "it is installed and cannot be imported: libnvinfer.so.10: cannot open shared object file"
+    )
+
+
+def test_the_command_prints_findings_for_people_and_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    assert "llama-cpp-python" in capsys.readouterr().out
+    assert main(["doctor", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {"name", "text", "advice", "data"} == set(document[0])

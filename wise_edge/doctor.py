@@ -1,0 +1,241 @@
+"""What this device has and lacks for running bundles, each lack with the line that mends it here."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from wise_edge.bundle import EMBEDDED, load, resolve_bundle
+from wise_edge.cuda import Cuda, open_cuda
+from wise_edge.devices import TENSORRT, TENSORRT_RTX, Capability, Target, find_target, format_capability
+from wise_edge.errors import DeviceError, WiseEdgeError
+from wise_edge.jetson import ROOT, Jetson, read_jetson
+from wise_edge.llama import TESTED_VERSIONS, offloads_to_gpu
+
+_LLAMA = f"llama-cpp-python=={TESTED_VERSIONS[-1]}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about the device.
+
+    Attributes:
+        name: what it is about.
+        text: what was found; None where there is nothing.
+        advice: what to do about it; None where nothing is to be done.
+        data: the same for programs, ready for JSON, units in the names.
+    """
+
+    name: str
+    text: str | None
+    advice: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What findings are taken from, so that tests can bring their own.
+
+    Attributes:
+        root: where the file system begins.
+        cuda: gives the CUDA runtime, or raises `DeviceError`.
+        machine: the processor's architecture.
+    """
+
+    root: Path = ROOT
+    cuda: Callable[[], Cuda] = open_cuda
+    machine: str = platform.machine()
+
+
+def examine(surroundings: Surroundings | None = None) -> list[Finding]:
+    """Find out what this device has and lacks.
+
+    Args:
+        surroundings: where to look; None takes this machine.
+    """
+    around = surroundings or Surroundings()
+    jetson = read_jetson(around.root)
+    capability, gpu = _examine_gpu(around, jetson)
+    target = _target(capability)
+    return [
+        Finding("board", jetson.model if jetson else f"{around.machine}, {os.cpu_count()} processors"),
+        *_examine_jetson(jetson),
+        *gpu,
+        *_examine_memory(around.root),
+        *_examine_tensorrt(jetson, target),
+        _examine_onnxruntime(jetson, capability),
+        _examine_llama(capability),
+    ]
+
+
+def to_json(findings: list[Finding]) -> list[dict[str, Any]]:
+    """Return findings ready for JSON."""
+    return [asdict(finding) for finding in findings]
+
+
+def _target(capability: Capability | None) -> Target | None:
+    try:
+        return None if capability is None else find_target(capability)
+    except DeviceError:
+        return None
+
+
+def _examine_jetson(jetson: Jetson | None) -> Iterator[Finding]:
+    if jetson is None:
+        return
+    jetpack = f"JetPack {jetson.jetpack}" if jetson.jetpack else "JetPack unknown"
+    old = jetson.jetpack is not None and int(jetson.jetpack.split(".")[0]) < 6
+    yield Finding(
+        "release",
+        f"{jetpack}, L4T {jetson.l4t}",
+        "update to JetPack 6 or later" if old else None,
+        {"jetpack": jetson.jetpack, "l4t": jetson.l4t},
+    )
+    rails = [rail.label for rail in jetson.rails]
+    yield Finding(
+        "power rails",
+        ", ".join(rails) or None,
+        None if rails else "no INA3221 or INA238 is listed in /sys/class/hwmon: energy cannot be measured",
+        {"rails": rails},
+    )
+    yield Finding(
+        "power mode",
+        f"{jetson.power_mode} of {', '.join(jetson.power_modes)}" if jetson.power_mode else None,
+        None if jetson.power_mode else "nvpmodel does not say; ask with: sudo nvpmodel -q",
+        {"mode": jetson.power_mode, "modes": list(jetson.power_modes)},
+    )
+    loose = any(not clock.pinned for clock in jetson.clocks)
+    yield Finding(
+        "clocks",
+        ", ".join(f"{c.name} {c.now_hz / 1e6:.0f} of {c.most_hz / 1e6:.0f} MHz" for c in jetson.clocks) or None,
+        "they change with load; before measuring: sudo jetson_clocks" if loose else None,
+        {"clocks": [asdict(clock) for clock in jetson.clocks], "pinned": not loose},
+    )
+
+
+def _examine_gpu(around: Surroundings, jetson: Jetson | None) -> tuple[Capability | None, list[Finding]]:
+    """Return the GPU's compute capability, with what is known of it, its driver and CUDA."""
+    driver = _first_line(around.root / "proc/driver/nvidia/version")
+    found = [Finding("driver", driver)] if driver else []
+    try:
+        cuda = around.cuda()
+        capability = cuda.capability
+    except WiseEdgeError as error:
+        advice = "reinstall it: sudo apt install nvidia-jetpack" if jetson else None
+        known = jetson.capability if jetson else None
+        return known, [*found, Finding("GPU", None, f"{error}{f'; {advice}' if advice else ''}")]
+    free, total = cuda.memory()
+    runtime, of_driver = cuda.versions
+    number, target = format_capability(capability), _target(capability)
+    kind = f" ({target.name}: {target.description})" if target else ""
+    return capability, [
+        *found,
+        Finding(
+            "GPU",
+            f"compute capability {number}{kind}",
+            None if target else "no engines are built for it; use GGUF or ONNX bundles",
+            {"compute_capability": number, "target": target.name if target else None},
+        ),
+        _room("GPU memory", "free", free, total),
+        Finding("CUDA", f"runtime {runtime}, driver up to {of_driver}", data={"runtime": runtime, "driver": of_driver}),
+    ]
+
+
+def _examine_memory(root: Path) -> Iterator[Finding]:
+    lines = dict(line.split(":", 1) for line in _lines(root / "proc/meminfo") if ":" in line)
+    if {"MemAvailable", "MemTotal"} <= lines.keys():
+        available, total = (int(lines[key].split()[0]) * 1024 for key in ("MemAvailable", "MemTotal"))
+        yield _room("memory", "available", available, total)
+    disk = shutil.disk_usage(Path.cwd())
+    yield _room("disk", f"free in {Path.cwd()}", disk.free, disk.total)
+
+
+def _room(name: str, what: str, free: int, total: int) -> Finding:
+    text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB {what}"
+    return Finding(name, text, data={"free_bytes": free, "total_bytes": total})
+
+
+def _examine_tensorrt(jetson: Jetson | None, target: Target | None) -> Iterator[Finding]:
+    wanted = target.builder if target else None
+    installs = {
+        TENSORRT: "sudo apt install nvidia-jetpack, and make the environment with --system-site-packages"
+        if jetson
+        else "pip install 'wise-edge[tensorrt]'",
+        TENSORRT_RTX: "pip install 'wise-edge[rtx]'",
+    }
+    for name, title in ((TENSORRT, "TensorRT"), (TENSORRT_RTX, "TensorRT for RTX")):
+        found, failure = _import_version(name)
+        if found is None and name != wanted and not failure:
+            continue
+        advice = failure or (None if found else f"run: {installs[name]}")
+        yield Finding(title, found, advice, {"version": found})
+
+
+def _import_version(module: str) -> tuple[str | None, str | None]:
+    """Return a package's version, or why it cannot be imported; neither where it is not installed."""
+    if find_spec(module) is None:
+        return None, None
+    try:
+        return str(getattr(import_module(module), "__version__", "unknown")), None
+    except (ImportError, OSError) as error:
+        return None, f"it is installed and cannot be imported: {error}"
+
+
+def _examine_onnxruntime(jetson: Jetson | None, capability: Capability | None) -> Finding:
+    if find_spec("onnxruntime") is None:
+        return Finding("ONNX Runtime", None, "run: pip install 'wise-edge[onnx]'")
+    onnxruntime = import_module("onnxruntime")
+    graph = str(load(resolve_bundle(EMBEDDED)).file("sam.decoder"))
+    working: list[str] = []
+    failing: list[str] = []
+    for provider in onnxruntime.get_available_providers():
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            first = onnxruntime.InferenceSession(graph, options, providers=[provider]).get_providers()[0]
+        except Exception:  # its classes derive from Exception itself
+            first = None
+        (working if first == provider else failing).append(provider)
+    advice = f"{', '.join(failing)}: listed, and does not start" if failing else None
+    if capability and not jetson and "CUDAExecutionProvider" not in working:
+        advice = "it has no CUDA; run: pip uninstall -y onnxruntime && pip install 'wise-edge[gpu]'"
+    number = str(onnxruntime.__version__)
+    data = {"version": number, "providers": working, "failing": failing}
+    return Finding("ONNX Runtime", f"{number}, {', '.join(working)}", advice, data)
+
+
+def _examine_llama(capability: Capability | None) -> Finding:
+    build = f"pip install {_LLAMA}"
+    if capability:
+        architecture = "{}{}".format(*capability)
+        flags = f'CMAKE_ARGS="-DGGML_CUDA=on -DCMAKE_CUDA_ARCHITECTURES={architecture}" FORCE_CMAKE=1'
+        build = f"{flags} pip install --no-cache-dir --force-reinstall {_LLAMA}"
+    try:
+        found = version("llama-cpp-python")
+    except PackageNotFoundError:
+        return Finding("llama.cpp", None, f"run: {build}")
+    if found not in TESTED_VERSIONS:
+        return Finding("llama.cpp", found, f"this version was not tried; run: {build}")
+    offloads = offloads_to_gpu()
+    advice = f"it was built for the CPU; run: {build}" if capability and not offloads else None
+    text = f"llama-cpp-python {found}, built for the {'GPU' if offloads else 'CPU'}"
+    return Finding("llama.cpp", text, advice, {"version": found, "gpu": offloads})
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _first_line(file: Path) -> str | None:
+    return next(iter(_lines(file)), None)
