@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.export.onnx_edit import load_float32, save_onnx
+from wise_edge.export.onnx_edit import load_float32, replace_nodes, save_onnx
 from wise_edge.extras import require
 
 if TYPE_CHECKING:
@@ -42,31 +42,27 @@ def quantize_weights(source: Path, target: Path, bits: int, keep_8_bits: tuple[s
     nodes: list[onnx.NodeProto] = []
     done: set[str] = set()
     for node in model.graph.node:
-        if node.op_type in ("MatMul", "Gemm") and _is_matrix(weights.get(node.input[1])):
-            name, channels = node.input[1], _output_axis(node)
+        if node.op_type in ("MatMul", "Gemm") and is_matrix(weights.get(node.input[1])):
+            name, channels = node.input[1], output_axis(node)
             if name not in done:
                 done.add(name)
                 few = bits == 4 and not set(node.output) & set(keep_8_bits)
                 nodes.append(_dequantize(model, weights[name], channels, 4 if few else 8))
             node.input[1] = f"{name}.dequantized"
         nodes.append(node)
-    kept = [tensor for tensor in model.graph.initializer if tensor.name not in done]
-    for field, values in (("node", nodes), ("initializer", kept)):
-        container = getattr(model.graph, field)
-        copies = list(values)
-        del container[:]
-        container.extend(copies)
+    replace_nodes(model, nodes)
     if bits == 4:
         model.opset_import[0].version = max(model.opset_import[0].version, _INT4_OPSET)
         model.ir_version = max(model.ir_version, 10)
     save_onnx(model, target)
 
 
-def _is_matrix(tensor: onnx.TensorProto | None) -> bool:
+def is_matrix(tensor: onnx.TensorProto | None) -> bool:
+    """Return whether a weight is a matrix that is worth rounding."""
     return tensor is not None and len(tensor.dims) == 2 and tensor.dims[0] * tensor.dims[1] >= _SMALLEST
 
 
-def _output_axis(node: onnx.NodeProto) -> int:
+def output_axis(node: onnx.NodeProto) -> int:
     """Return the axis of a product's second factor that runs over output channels."""
     transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
     return 0 if transposed else 1

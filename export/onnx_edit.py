@@ -46,6 +46,17 @@ def replace_graph(file: Path, convert: Callable[[Path, Path], None]) -> None:
         convert(Path(scratch) / file.name, file)
 
 
+def replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
+    """Put other nodes into a model, and drop the weights that none of them uses."""
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    for container, values in ((model.graph.node, nodes), (model.graph.initializer, kept)):
+        copies = list(values)
+        del container[:]
+        container.extend(copies)
+    del model.graph.value_info[:]  # it may name the types of before
+
+
 def load_float32(path: Path) -> onnx.ModelProto:
     """Read a file of `export_onnx`, weights that it stores in half precision back in float32 and without their Cast."""
     package = require("onnx", "export")

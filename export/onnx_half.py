@@ -8,14 +8,14 @@ onnxruntime.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wise_edge.export.onnx_edit import Batch, load_float32, save_onnx
+from wise_edge.export.onnx_edit import Batch, load_float32, replace_nodes, save_onnx
+from wise_edge.export.onnx_ranges import measure_magnitudes
 from wise_edge.extras import require
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def halve(source: Path, target: Path, batches: Iterable[Batch]) -> None:
     """
     model = load_float32(source)
     floats = _float_arrays(model)
-    _Rewriter(model, floats, _exact_nodes(model, floats, _magnitudes(model, floats, target.parent, batches))).rewrite()
+    magnitudes = measure_magnitudes(model, floats, target.parent, batches)
+    _Rewriter(model, floats, _exact_nodes(model, floats, magnitudes)).rewrite()
     save_onnx(model, target)
 
 
@@ -85,39 +86,6 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
                 package.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             )
     return light
-
-
-def _magnitudes(model: onnx.ModelProto, floats: set[str], scratch: Path, batches: Iterable[Batch]) -> dict[str, float]:
-    """Return the largest magnitude of every array that a node gives, over all batches."""
-    onnx = require("onnx", "export")
-    onnxruntime = require("onnxruntime", "export")
-    measured = onnx.ModelProto()
-    measured.CopyFrom(model)
-    del measured.graph.output[:]
-    del measured.graph.node[:]
-    for node in model.graph.node:
-        measured.graph.node.append(node)
-        for name in floats.intersection(node.output):
-            for operator in ("ReduceMax", "ReduceMin"):
-                extreme = f"{name}.{operator}"
-                measured.graph.node.append(onnx.helper.make_node(operator, [name], [extreme], keepdims=0))
-                measured.graph.output.append(onnx.helper.make_tensor_value_info(extreme, onnx.TensorProto.FLOAT, []))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    # Each array is measured as soon as it is there, and let go: otherwise all of them are held, 21 GB instead of 4 for
-    # Segment Anything's vit_b at 1024 px.
-    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
-    with tempfile.TemporaryDirectory(dir=scratch, prefix=".half.") as folder:
-        file = Path(folder) / "measured.onnx"
-        save_onnx(measured, file)
-        del measured
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        extremes = [output.name.rpartition(".")[0] for output in session.get_outputs()]
-        rows = [session.run(None, batch) for batch in batches]
-    largest = np.abs(np.array(rows, np.float64)).max(axis=0).reshape(-1, 2).max(axis=1)  # of both ends; NaN stays
-    return dict(zip(extremes[::2], largest.tolist(), strict=True))
 
 
 def _exact_nodes(model: onnx.ModelProto, floats: set[str], magnitudes: dict[str, float]) -> set[int]:
@@ -169,6 +137,7 @@ class _Rewriter:
 
     def __init__(self, model: onnx.ModelProto, floats: set[str], exact: set[int]) -> None:
         self._onnx = require("onnx", "export")
+        self._model = model
         self._graph = model.graph
         self._floats = floats
         self._exact = exact
@@ -186,12 +155,7 @@ class _Rewriter:
             self._nodes.append(node)
             if half:
                 self._give_halves(node)
-        del self._graph.node[:]
-        self._graph.node.extend(self._nodes)
-        used = {name for node in self._nodes for name in node.input}
-        kept = [tensor for tensor in self._graph.initializer if tensor.name in used]
-        del self._graph.initializer[:]
-        self._graph.initializer.extend(kept)
+        replace_nodes(self._model, self._nodes)
 
     def _touches_floats(self, node: onnx.NodeProto) -> bool:
         return not self._floats.isdisjoint((*node.input, *node.output))

@@ -16,6 +16,7 @@ from wise_edge.errors import UsageError
 from wise_edge.export import policy_onnx, verify
 from wise_edge.export.onnx_blocks import quantize_weights
 from wise_edge.export.onnx_edit import DATA_SUFFIX, replace_graph
+from wise_edge.export.onnx_fp8 import quantize_fp8
 from wise_edge.export.onnx_half import halve
 from wise_edge.export.policy_source import PolicySource
 from wise_edge.export.progress import Progress
@@ -24,9 +25,10 @@ from wise_edge.extras import require
 from wise_edge.manifest import Artefact, Figure, PolicySpec
 
 FAMILY = "qwen2_5_vl"
-PRECISIONS = ("fp32", "fp16", "int8", "int4")
-"""Of the policy's graphs: arithmetic in float32 or half precision, or weights of 8 or 4 bits and float arithmetic."""
-VISION_PRECISION = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "int4": "int8"}
+PRECISIONS = ("fp32", "fp16", "fp8", "int8", "int4")
+"""Of the policy's graphs: arithmetic in float32 or half precision, products of eight-bit floats, or weights of 8 or 4
+bits and float arithmetic."""
+VISION_PRECISION = {"fp32": "fp32", "fp16": "fp16", "fp8": "fp8", "int8": "int8", "int4": "int8"}
 """What the vision tower has beside a language model of a precision; the head of that keeps 8 bits too."""
 _VISION, _DECODER = "policy.vision.onnx", "policy.decoder.onnx"
 _EMBEDDING, _TOKENIZER = "policy.embedding.npy", "policy.tokenizer.json"
@@ -38,13 +40,14 @@ def check_family(spec: PolicySpec) -> None:
         raise UsageError(f"ONNX export knows {FAMILY}, the policy is {spec.family}; export it with --target gguf")
 
 
-def export_policy(source: PolicySource, out: Path, precision: str, progress: Progress) -> list[Artefact]:
+def export_policy(source: PolicySource, out: Path, precision: str, halved: bool, progress: Progress) -> list[Artefact]:
     """Write vision tower, language model, token embedding and tokenizer into a bundle's folder.
 
     Args:
         source: the policy.
         out: the folder.
         precision: one of `PRECISIONS`.
+        halved: compute in half precision beside eight-bit floats and weights of 8 or 4 bits.
         progress: told what is being done.
     """
     progress("exporting the policy's vision tower")
@@ -53,7 +56,7 @@ def export_policy(source: PolicySource, out: Path, precision: str, progress: Pro
     _export_decoder(source.model, source.spec, out / _DECODER)
     if precision != "fp32":
         progress(f"bringing the policy's graphs to {precision}")
-        _lower(source, out, precision)
+        _lower(source, out, precision, halved or precision == "fp16")
     table = policy_onnx.embedding_table(source.model)
     np.save(out / _EMBEDDING, table)
     shutil.copyfile(source.tokenizer, out / _TOKENIZER)
@@ -73,15 +76,19 @@ def compare_policy(source: PolicySource, out: Path, precision: str, progress: Pr
     return [*figures, verify.verify_embedding(source.model, np.load(out / _EMBEDDING))]
 
 
-def _lower(source: PolicySource, out: Path, precision: str) -> None:
+def _lower(source: PolicySource, out: Path, precision: str, halved: bool) -> None:
     vision, decoder = out / _VISION, out / _DECODER
-    if precision == "fp16":
-        inputs = [source.torch_reference.graph_inputs(reference) for reference in source.references]
-        for file, batches in zip((vision, decoder), zip(*inputs, strict=True), strict=True):
-            replace_graph(file, partial(halve, batches=batches))
-    else:
+    if precision.startswith("int"):
         replace_graph(vision, partial(quantize_weights, bits=8))
         replace_graph(decoder, partial(quantize_weights, bits=int(precision[3:]), keep_8_bits=("logits",)))
+    if not halved and precision != "fp8":
+        return
+    inputs = [source.torch_reference.graph_inputs(reference) for reference in source.references]
+    for file, batches in zip((vision, decoder), zip(*inputs, strict=True), strict=True):
+        if precision == "fp8":
+            replace_graph(file, partial(quantize_fp8, batches=batches, keep=("logits",)))
+        if halved:
+            replace_graph(file, partial(halve, batches=batches))
 
 
 def describe_graph(out: Path, role: str, precision: str) -> Iterator[Artefact]:

@@ -100,6 +100,11 @@ class ExportOptions:
         """Whether the policy becomes ONNX graphs."""
         return "onnx" in self.targets or "tensorrt" in self.targets
 
+    @property
+    def halved(self) -> bool:
+        """Whether graphs compute in half precision beside weights of 8 or 4 bits: faster on a GPU, slower on a CPU."""
+        return "tensorrt" in self.targets
+
 
 def export_bundle(
     policy: str,
@@ -162,7 +167,7 @@ def export_bundle(
         if options.verify:
             figures = [
                 *_compare_policy(source, folder, options, progress),
-                *segmenter.compare(folder, options.sam_precision, progress),
+                *segmenter.compare(folder, options.sam_precision, options.halved, progress),
             ]
             check_figures(figures)
             if check is not None:
@@ -215,7 +220,7 @@ def _space(checkpoint: Path, options: ExportOptions) -> int:
 def _export_policy(source: PolicySource, out: Path, options: ExportOptions, progress: Progress) -> Iterator[Artefact]:
     if options.makes_graphs:
         onnx_target.check_family(source.spec)
-        yield from onnx_target.export_policy(source, out, options.onnx_precision, progress)
+        yield from onnx_target.export_policy(source, out, options.onnx_precision, options.halved, progress)
     if "gguf" in options.targets:
         types = (options.quant, options.vision_quant)
         yield from gguf_target.export_gguf(source, out, *types, options.importance, progress)
@@ -230,7 +235,7 @@ def _export_sam(
     progress: Progress,
 ) -> list[Artefact]:
     samples = [] if options.sam_precision == "fp32" else read()
-    return segmenter.export(out, options.sam_precision, samples, progress)
+    return segmenter.export(out, options.sam_precision, options.halved, samples, progress)
 
 
 def _compare_policy(source: PolicySource, out: Path, options: ExportOptions, progress: Progress) -> Iterator[Figure]:

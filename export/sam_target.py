@@ -13,6 +13,7 @@ import numpy as np
 from wise_edge.export import verify
 from wise_edge.export.calibration import CalibrationSample
 from wise_edge.export.onnx_edit import Batch, replace_graph
+from wise_edge.export.onnx_fp8 import quantize_fp8
 from wise_edge.export.onnx_half import halve
 from wise_edge.export.onnx_int8 import quantize_int8
 from wise_edge.export.onnx_target import describe_graph
@@ -28,11 +29,12 @@ from wise_edge.sam_image import SAM2, fit_picture, normalize_picture
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "fp8", "int8")
 PROMPTS = ("point_coords", "point_labels", "mask_input", "has_mask_input")
 """What the decoder takes beside the encoder's features."""
 MASKS = ("low_res_masks", "iou_predictions")
 """What the decoder gives."""
+_OF_8_BITS = {"int8": quantize_int8, "fp8": quantize_fp8}
 _ENCODER, _DECODER = "sam.encoder.onnx", "sam.decoder.onnx"
 
 
@@ -89,13 +91,14 @@ class SamSource:
         self._graphs: SegmenterGraphs = family(checkpoint)
 
     def export(
-        self, out: Path, precision: str, samples: Sequence[CalibrationSample], progress: Progress
+        self, out: Path, precision: str, halved: bool, samples: Sequence[CalibrationSample], progress: Progress
     ) -> list[Artefact]:
         """Write both graphs into a bundle's folder.
 
         Args:
             out: the folder.
-            precision: one of `PRECISIONS`; beside an int8 image encoder the mask decoder, which is small, stays float.
+            precision: one of `PRECISIONS`; beside an image encoder of 8 bits the mask decoder stays float.
+            halved: compute in half precision beside weights of 8 bits.
             samples: pictures to calibrate with, where the precision is not "fp32".
             progress: told what is being done.
         """
@@ -108,18 +111,19 @@ class SamSource:
             _export_mask_decoder(self._graphs, self._graphs.embed(image), out / _DECODER)
         if precision != "fp32":
             progress(f"bringing the segmenter to {precision}")
-            self._lower(out, precision, [self._inputs(sample) for sample in samples])
-        decoder = "fp32" if precision == "int8" else precision
-        return [*describe_graph(out, "sam.encoder", precision), *describe_graph(out, "sam.decoder", decoder)]
+            self._lower(out, precision, halved or precision == "fp16", [self._inputs(sample) for sample in samples])
+        encoder, decoder = _precisions(precision, halved)
+        return [*describe_graph(out, "sam.encoder", encoder), *describe_graph(out, "sam.decoder", decoder)]
 
     def _inputs(self, sample: CalibrationSample) -> Batch:
         height, width, _ = sample.image.shape
         return {"image": normalize_picture(sample.image, fit_picture((width, height), self.spec), self.spec)}
 
-    def _lower(self, out: Path, precision: str, batches: list[Batch]) -> None:
-        convert = {"fp16": halve, "int8": quantize_int8}[precision]
-        replace_graph(out / _ENCODER, partial(convert, batches=batches))
-        if precision == "fp16":
+    def _lower(self, out: Path, precision: str, halved: bool, batches: list[Batch]) -> None:
+        if precision in _OF_8_BITS:
+            replace_graph(out / _ENCODER, partial(_OF_8_BITS[precision], batches=batches))
+        if halved:
+            replace_graph(out / _ENCODER, partial(halve, batches=batches))
             prompts = [self._prompt(batch, seed) for seed, batch in enumerate(batches)]
             replace_graph(out / _DECODER, partial(halve, batches=prompts))
 
@@ -139,12 +143,20 @@ class SamSource:
         shared = zip(self._graphs.features, (feature.numpy() for feature in features), strict=True)
         return dict(shared) | {name: array.astype(np.float32) for name, array in zip(PROMPTS, arrays, strict=True)}
 
-    def compare(self, out: Path, precision: str, progress: Progress) -> list[Figure]:
+    def compare(self, out: Path, precision: str, halved: bool, progress: Progress) -> list[Figure]:
         """Compare the files of `export` with torch; lower precision is judged by the masks of whole queries."""
         progress("comparing the segmenter's graphs with torch")
-        judged = {"fp32": ("sam.encoder", "sam.decoder"), "int8": ("sam.decoder",), "fp16": ()}[precision]
+        named = zip(("sam.encoder", "sam.decoder"), _precisions(precision, halved), strict=True)
+        judged = tuple(graph for graph, of_graph in named if of_graph == "fp32")
         figures = verify.verify_sam(self._graphs, out / _ENCODER, out / _DECODER)
         return [figure if figure.what.startswith(judged) else replace(figure, at_most=None) for figure in figures]
+
+
+def _precisions(precision: str, halved: bool) -> tuple[str, str]:
+    """Return what encoder and decoder compute with."""
+    if precision not in _OF_8_BITS:
+        return precision, precision
+    return precision, "fp16" if halved else "fp32"
 
 
 def _export_mask_decoder(graphs: SegmenterGraphs, features: tuple[Tensor, ...], file: Path) -> None:

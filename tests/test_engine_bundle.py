@@ -180,6 +180,8 @@ def test_an_export_ends_with_engines_or_a_kit(tmp_path: Path, capsys: pytest.Cap
     assert "int4" in types["policy.decoder"]
     assert "int8" in types["policy.vision"]
     assert "int8" in types["sam.encoder"]
+    assert all("float16" in found for found in types.values())  # what is not rounded further computes in half precision
+    assert bundle.artefact("sam.decoder").precision == "fp16"
     assert bundle.manifest.verified
 
 

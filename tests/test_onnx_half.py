@@ -138,7 +138,7 @@ _MEASURE = """
 import sys
 from pathlib import Path
 import numpy as np, onnx
-from wise_edge.export.onnx_half import _magnitudes
+from wise_edge.export.onnx_ranges import measure_magnitudes as measure
 
 def peak_mb():
     return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -146,9 +146,9 @@ def peak_mb():
 model = onnx.load(sys.argv[1])
 names = {name for node in model.graph.node for name in node.output}
 small = {"x": np.ones((1, 1), np.float32)}
-_magnitudes(model, names, Path(sys.argv[1]).parent, [small])
+measure(model, names, Path(sys.argv[1]).parent, [small])
 before = peak_mb()
-_magnitudes(model, names, Path(sys.argv[1]).parent, [{"x": np.ones((1, 2**21), np.float32)}])
+measure(model, names, Path(sys.argv[1]).parent, [{"x": np.ones((1, 2**21), np.float32)}])
 print(peak_mb() - before)
 """
 

@@ -23,7 +23,7 @@ BYTE_MASK_IOU = 0.95
 """Likewise where weights are of 8 bits; below that it is reported only."""
 
 _EXACT = {"F32", "F16", "BF16", "fp32", "fp16", ""}
-_BYTE = {"Q8_0", "int8"}
+_BYTE = {"Q8_0", "int8", "fp8"}
 
 
 @dataclass(frozen=True)

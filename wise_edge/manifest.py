@@ -96,9 +96,10 @@ class Artefact:
 
     Attributes:
         role: what the file is for, for example "policy.decoder"; unique in a bundle.
-        format: "onnx", "npy" or "tokenizer.json".
-        precision: "fp32", "fp16", "int8", "int4" or a GGUF type: what a graph computes with, or its weights are rounded
-            to. Graphs of fp32 too store weights in half precision where that holds them exactly. Empty without weights.
+        format: "onnx", "npy", "engine", "gguf" ...
+        precision: "fp32", "fp16", "fp8", "int8", "int4" or a GGUF type: what a graph computes with, or its weights are
+            rounded to. Graphs of fp32 too store weights in half precision where that holds them exactly. Empty without
+            weights.
         path: relative to the bundle, forward slashes.
         bytes: size of the file.
         sha256: hash of the file, hexadecimal.

@@ -45,10 +45,13 @@ def export(
     ] = "F16",
     onnx_precision: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Precision of the policy's ONNX graphs: fp32, fp16, int8 or int4 weights."),
+        typer.Option(
+            metavar="NAME", help="Precision of the policy's ONNX graphs: fp32, fp16, fp8, or int8 or int4 weights."
+        ),
     ] = "fp32",
     sam_precision: Annotated[
-        str, typer.Option(metavar="NAME", help="Precision of the segmenter: fp32, fp16, or int8 for its encoder.")
+        str,
+        typer.Option(metavar="NAME", help="Precision of the segmenter: fp32, fp16, or fp8 or int8 for its encoder."),
     ] = "fp32",
     importance: Annotated[
         bool, typer.Option("--importance/--no-importance", help="Quantise columns that matter with more care.")

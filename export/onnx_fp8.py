@@ -1,0 +1,117 @@
+"""FP8 (E4M3) for ONNX graphs: linear layers multiply eight-bit floats, written as Q/DQ pairs.
+
+Weights have one scale an output channel, activations one an array, from the largest magnitude over typical inputs: the
+form that TensorRT documents (https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html)
+and that GPUs from compute capability 8.9 on multiply. Convolutions and the products of attention stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.export.onnx_blocks import is_matrix, output_axis
+from wise_edge.export.onnx_edit import Batch, load_float32, replace_nodes, save_onnx
+from wise_edge.export.onnx_ranges import measure_magnitudes
+from wise_edge.extras import require
+
+if TYPE_CHECKING:
+    import onnx
+
+LARGEST_FP8 = 448.0
+"""The largest magnitude that E4M3 holds (https://onnx.ai/onnx/technical/float8.html)."""
+
+
+def quantize_fp8(source: Path, target: Path, batches: Iterable[Batch], keep: tuple[str, ...] = ()) -> None:
+    """Write a graph whose linear layers multiply eight-bit floats.
+
+    Args:
+        source: an ONNX file of `export_onnx`.
+        target: the file to write, and a second one where weights are above 2 GB.
+        batches: inputs by name, typical ones, at least one.
+        keep: names of graph outputs; the product that gives one stays float.
+
+    Raises:
+        MissingExtraError: onnx or onnxruntime is not installed.
+    """
+    model = load_float32(source)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    products = [
+        node
+        for node in model.graph.node
+        if node.op_type in ("MatMul", "Gemm")
+        and is_matrix(weights.get(node.input[1]))
+        and not set(node.output) & {*keep}
+    ]
+    ranges = measure_magnitudes(model, {node.input[0] for node in products}, target.parent, batches)
+    rounding = _Rounding(model)
+    before: dict[int, list[onnx.NodeProto]] = {}
+    for node in products:
+        activation, weight = node.input[0], node.input[1]
+        before[id(node)] = [
+            *rounding.round_activation(activation, ranges[activation]),
+            *rounding.round_weight(weights[weight], output_axis(node)),
+        ]
+        node.input[0], node.input[1] = f"{activation}.fp8.float", f"{weight}.fp8.float"
+    nodes = [part for node in model.graph.node for part in (*before.get(id(node), []), node)]
+    replace_nodes(model, nodes)
+    save_onnx(model, target)
+
+
+class _Rounding:
+    """Puts Q/DQ pairs into a graph, one for each array."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._onnx = require("onnx", "export")
+        self._model = model
+        self._done: set[str] = set()
+
+    def round_activation(self, name: str, largest: float) -> list[onnx.NodeProto]:
+        if not self._begin(name):
+            return []
+        scale = np.float32(largest / LARGEST_FP8 if 0 < largest < np.inf else 1)
+        parameters = self._parameters(name, np.array(scale))
+        make = self._onnx.helper.make_node
+        return [
+            make("QuantizeLinear", [name, *parameters], [f"{name}.fp8"], f"{name}.quantize"),
+            make("DequantizeLinear", [f"{name}.fp8", *parameters], [f"{name}.fp8.float"], f"{name}.dequantize"),
+        ]
+
+    def round_weight(self, tensor: onnx.TensorProto, channels: int) -> list[onnx.NodeProto]:
+        name = tensor.name
+        if not self._begin(name):
+            return []
+        values = self._onnx.numpy_helper.to_array(tensor)
+        scales = np.abs(values).max(axis=1 - channels) / np.float32(LARGEST_FP8)
+        scales[scales == 0] = 1
+        rounded = (values / np.expand_dims(scales, 1 - channels)).astype(self._fp8())
+        self._add(self._onnx.numpy_helper.from_array(rounded, f"{name}.fp8"))
+        inputs = [f"{name}.fp8", *self._parameters(name, scales)]
+        return [
+            self._onnx.helper.make_node(
+                "DequantizeLinear", inputs, [f"{name}.fp8.float"], f"{name}.dequantize", axis=channels
+            )
+        ]
+
+    def _begin(self, name: str) -> bool:
+        fresh = name not in self._done
+        self._done.add(name)
+        return fresh
+
+    def _parameters(self, name: str, scales: npt.NDArray[np.float32]) -> list[str]:
+        """Store scales and zero points of an array; return their names."""
+        zeros = np.zeros(scales.shape, self._fp8())
+        names = [f"{name}.fp8.scale", f"{name}.fp8.zero"]
+        for part, values in zip(names, (scales, zeros), strict=True):
+            self._add(self._onnx.numpy_helper.from_array(values, part))
+        return names
+
+    def _add(self, tensor: Any) -> None:
+        self._model.graph.initializer.append(tensor)
+
+    def _fp8(self) -> Any:
+        return self._onnx.helper.tensor_dtype_to_np_dtype(self._onnx.TensorProto.FLOAT8E4M3FN)
