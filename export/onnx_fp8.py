@@ -40,24 +40,22 @@ def quantize_fp8(source: Path, target: Path, batches: Iterable[Batch], keep: tup
     """
     model = load_float32(source)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    products = [
-        node
-        for node in model.graph.node
-        if node.op_type in ("MatMul", "Gemm")
-        and is_matrix(weights.get(node.input[1]))
-        and not set(node.output) & {*keep}
-    ]
-    ranges = measure_magnitudes(model, {node.input[0] for node in products}, target.parent, batches)
+
+    def is_rounded(node: onnx.NodeProto) -> bool:
+        linear = node.op_type in ("MatMul", "Gemm") and is_matrix(weights.get(node.input[1]))
+        return linear and not set(node.output) & {*keep}
+
+    activations = {node.input[0] for node in model.graph.node if is_rounded(node)}
+    ranges = measure_magnitudes(model, activations, target.parent, batches)
     rounding = _Rounding(model)
-    before: dict[int, list[onnx.NodeProto]] = {}
-    for node in products:
-        activation, weight = node.input[0], node.input[1]
-        before[id(node)] = [
-            *rounding.round_activation(activation, ranges[activation]),
-            *rounding.round_weight(weights[weight], output_axis(node)),
-        ]
-        node.input[0], node.input[1] = f"{activation}.fp8.float", f"{weight}.fp8.float"
-    nodes = [part for node in model.graph.node for part in (*before.get(id(node), []), node)]
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        if is_rounded(node):
+            activation, weight = node.input[0], node.input[1]
+            nodes += rounding.round_activation(activation, ranges[activation])
+            nodes += rounding.round_weight(weights[weight], output_axis(node))
+            node.input[0], node.input[1] = f"{activation}.fp8.float", f"{weight}.fp8.float"
+        nodes.append(node)
     replace_nodes(model, nodes)
     save_onnx(model, target)
 

@@ -54,11 +54,10 @@ def export_policy(source: PolicySource, out: Path, precision: str, halved: bool,
     _export_vision(source.model, source.spec, out / _VISION)
     progress("exporting the policy's language model")
     _export_decoder(source.model, source.spec, out / _DECODER)
-    if precision != "fp32":
-        progress(f"bringing the policy's graphs to {precision}")
-        _lower(source, out, precision, halved or precision == "fp16")
     table = policy_onnx.embedding_table(source.model)
     np.save(out / _EMBEDDING, table)
+    if precision != "fp32":
+        _lower(source, out, precision, halved or precision == "fp16", progress)
     shutil.copyfile(source.tokenizer, out / _TOKENIZER)
     return [
         *describe_graph(out, "policy.vision", VISION_PRECISION[precision]),
@@ -76,15 +75,17 @@ def compare_policy(source: PolicySource, out: Path, precision: str, progress: Pr
     return [*figures, verify.verify_embedding(source.model, np.load(out / _EMBEDDING))]
 
 
-def _lower(source: PolicySource, out: Path, precision: str, halved: bool) -> None:
+def _lower(source: PolicySource, out: Path, precision: str, halved: bool, progress: Progress) -> None:
     vision, decoder = out / _VISION, out / _DECODER
+    inputs = []
+    if halved or precision == "fp8":
+        inputs = [source.torch_reference.graph_inputs(reference) for reference in source.references]
+    source.release()  # its weights and those of a graph in memory together are too much where one is large
+    progress(f"bringing the policy's graphs to {precision}")
     if precision.startswith("int"):
         replace_graph(vision, partial(quantize_weights, bits=8))
         replace_graph(decoder, partial(quantize_weights, bits=int(precision[3:]), keep_8_bits=("logits",)))
-    if not halved and precision != "fp8":
-        return
-    inputs = [source.torch_reference.graph_inputs(reference) for reference in source.references]
-    for file, batches in zip((vision, decoder), zip(*inputs, strict=True), strict=True):
+    for file, batches in zip((vision, decoder), zip(*inputs, strict=True), strict=bool(inputs)):
         if precision == "fp8":
             replace_graph(file, partial(quantize_fp8, batches=batches, keep=("logits",)))
         if halved:

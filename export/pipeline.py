@@ -214,7 +214,9 @@ def _merged(base: Path, adapter: Path | None, scratch: Path, progress: Progress)
 def _space(checkpoint: Path, options: ExportOptions) -> int:
     """Return about how many bytes an export of a checkpoint writes, intermediate files included."""
     stored = sum(file.stat().st_size for file in _weights(checkpoint))
-    return 2 * stored * len(options.targets)  # float32 at most, or a lossless file beside the quantised one
+    lowered = options.makes_graphs and {options.onnx_precision, options.sam_precision} != {"fp32"}
+    # Float32 at most, or a lossless file beside the quantised one; a graph that is lowered is there three times.
+    return 2 * stored * (len(options.targets) + 2 * lowered)
 
 
 def _export_policy(source: PolicySource, out: Path, options: ExportOptions, progress: Progress) -> Iterator[Artefact]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +45,12 @@ class PolicySource:
         """The model in transformers, float32 on the CPU."""
         self._progress("loading the policy")
         return load_policy(self.folder)
+
+    def release(self) -> None:
+        """Let go of the model; it is loaded again where it is needed again."""
+        for name in ("model", "torch_reference"):
+            self.__dict__.pop(name, None)
+        gc.collect()
 
     @cached_property
     def torch_reference(self) -> TorchReference:

@@ -6,21 +6,26 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from wise_edge.export.onnx_edit import save_onnx
+from wise_edge.export import onnx_edit
+from wise_edge.export.onnx_edit import DATA_SUFFIX, save_onnx
 from wise_edge.extras import require
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir
     from torch import nn
 
 OPSET = 20
 _SMALLEST_HALVED = 256  # elements; below that a Cast node costs more than it saves
+_SMALLEST_EXTERNAL = 1024  # bytes; what shapes are computed from stays in the graph
+_ALIGNMENT = 4096  # bytes; runtimes map weights into memory page by page
 
 
 def export_onnx(
@@ -56,10 +61,14 @@ def export_onnx(
             dynamic_shapes=dynamic,
             verbose=False,
         )
-    model = program.model_proto
-    _strip(model)
-    _store_half(model)
-    save_onnx(model, path)
+    weights: Mapping[str, Any] = program.model.graph.initializers
+    if sum(value.const_value.nbytes for value in weights.values()) > onnx_edit.LARGEST_FILE:
+        _save_streamed(program.model, path)
+    else:
+        model = program.model_proto
+        _strip(model)
+        _store_half(model)
+        save_onnx(model, path)
 
 
 @contextlib.contextmanager
@@ -90,18 +99,63 @@ def _strip(model: onnx.ModelProto) -> None:
 
 def _store_half(model: onnx.ModelProto) -> None:
     onnx = require("onnx", "export")
-    large = [
-        tensor
-        for tensor in model.graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT and np.prod(tensor.dims) >= _SMALLEST_HALVED
-    ]
-    for tensor in large:
-        values = onnx.numpy_helper.to_array(tensor)
-        with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        if not np.array_equal(half.astype(np.float32), values):
-            continue
-        name = tensor.name
-        tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
-        cast = onnx.helper.make_node("Cast", [f"{name}.half"], [name], f"{name}.cast", to=onnx.TensorProto.FLOAT)
-        model.graph.node.insert(0, cast)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            half = _exact_half(onnx.numpy_helper.to_array(tensor))
+            if half is not None:
+                _cast_back(model, tensor, onnx.numpy_helper.from_array(half))
+
+
+def _exact_half(values: npt.NDArray[Any]) -> npt.NDArray[np.float16] | None:
+    """Return values in half precision where there are many and it holds them exactly."""
+    if values.dtype != np.float32 or values.size < _SMALLEST_HALVED:
+        return None
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    return half if np.array_equal(half.astype(np.float32), values) else None
+
+
+def _cast_back(model: onnx.ModelProto, tensor: onnx.TensorProto, stored: onnx.TensorProto) -> None:
+    """Store a weight in another type, and cast it to the old one where the graph begins."""
+    onnx = require("onnx", "export")
+    name = tensor.name
+    tensor.CopyFrom(stored)
+    tensor.name = f"{name}.half"
+    cast = onnx.helper.make_node("Cast", [tensor.name], [name], f"{name}.cast", to=onnx.TensorProto.FLOAT)
+    model.graph.node.insert(0, cast)
+
+
+def _save_streamed(model: onnx_ir.Model, path: Path) -> None:
+    """Write a model with its weights in a file of their own, one by one: together they are in memory once, in torch."""
+    ir = require("onnx_ir", "export")
+    package = require("onnx", "export")
+    halved = set()
+    with path.with_name(path.name + DATA_SUFFIX).open("wb") as data:
+        weights: Mapping[str, Any] = model.graph.initializers
+        for name, value in weights.items():
+            array = value.const_value.numpy()
+            if array.nbytes < _SMALLEST_EXTERNAL:
+                continue
+            kind = value.const_value.dtype
+            if (half := _exact_half(array)) is not None:
+                array, kind = half, ir.DataType.FLOAT16
+                halved.add(name)
+            data.write(b"\0" * (-data.tell() % _ALIGNMENT))
+            place = data.tell()
+            data.write(np.ascontiguousarray(array).data)
+            value.const_value = ir.ExternalTensor(
+                Path(data.name).name,
+                place,
+                array.nbytes,
+                kind,
+                shape=ir.Shape(array.shape),
+                name=name,
+                base_dir=path.parent,
+            )
+    proto = ir.to_proto(model)
+    _strip(proto)
+    for tensor in proto.graph.initializer:
+        if tensor.name in halved:
+            _cast_back(proto, tensor, tensor)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+    package.checker.check_model(str(path))

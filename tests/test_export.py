@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import safetensors.torch
 import torch
@@ -156,6 +157,26 @@ def test_weights_beyond_one_file_lie_in_a_second_and_are_part_of_the_bundle(
     assert sizes["policy.decoder.data"] > 20_000 > sizes["policy.decoder"]
     image = np.zeros((20, 30, 3), np.uint8)
     assert Session.from_bundle(tmp_path / "bundle").segment(image, "anything").text
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_weights_of_a_second_file_are_those_of_one(
+    exact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(64, 64)
+    if exact:
+        layer.weight.data = layer.weight.data.half().float()
+    x = np.random.default_rng(0).standard_normal((1, 64)).astype(np.float32)
+    outputs = []
+    for largest in (onnx_edit.LARGEST_FILE, 1000):
+        monkeypatch.setattr(onnx_edit, "LARGEST_FILE", largest)
+        file = tmp_path / f"{largest}.onnx"
+        export_onnx(layer, (torch.zeros(1, 64),), ["x"], ["y"], file)
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        outputs.append(session.run(None, {"x": x})[0])
+    assert (tmp_path / "1000.onnx.data").stat().st_size == 64 * 64 * (2 if exact else 4)
+    assert (outputs[0] == outputs[1]).all()
 
 
 def test_the_embedding_is_half_only_where_that_loses_nothing() -> None:
