@@ -1,7 +1,8 @@
-# make demo    a few scenes through the embedded models; overlays in build/demo
-# make test    all tests that need no GPU; compiles llama.cpp, which takes minutes and a C++ compiler
-# make check   format, lint, types and the fast tests
-# make clean   removes what the targets above made
+# make demo      a few scenes through the embedded models; overlays in build/demo
+# make test      all tests that need no GPU; compiles llama.cpp, which takes minutes and a C++ compiler
+# make test-gpu  what needs an NVIDIA GPU; on a Jetson first: python3 -m venv --system-site-packages .venv
+# make check     format, lint, types and the fast tests
+# make clean     removes what the targets above made
 #
 # Each target makes .venv and installs what it needs; stamps keep a second call from installing again. pip reads its
 # own settings: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu makes `make test` take PyTorch's CPU wheels.
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary
 SOURCES := pyproject.toml wise_edge/__init__.py
 
-.PHONY: help demo test check clean
+.PHONY: help demo test test-gpu check clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -22,6 +23,9 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q
+
+test-gpu: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -m gpu
 
 check: $(VENV)/.installed-test
 	scripts/check

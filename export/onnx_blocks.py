@@ -1,7 +1,8 @@
 """Weights of 8 or 4 bits for ONNX graphs, with float arithmetic: constant matrices behind a DequantizeLinear.
 
 Eight bits have one scale an output channel, four bits one a block of input channels: the forms that TensorRT documents
-(https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html); none was built yet.
+(https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html). TensorRT for RTX
+builds engines of both; none was run yet.
 """
 
 from __future__ import annotations
