@@ -46,6 +46,12 @@ def replace_graph(file: Path, convert: Callable[[Path, Path], None]) -> None:
         convert(Path(scratch) / file.name, file)
 
 
+def load_light(path: Path) -> onnx.ModelProto:
+    """Read a file without the weights that lie in a file of their own."""
+    model: onnx.ModelProto = require("onnx", "export").load(path, load_external_data=False)
+    return model
+
+
 def replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
     """Put other nodes into a model, and drop the weights that none of them uses."""
     used = {name for node in nodes for name in node.input}

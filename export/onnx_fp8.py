@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.export.onnx_blocks import is_matrix, output_axis
-from wise_edge.export.onnx_edit import Batch, load_float32, replace_nodes, save_onnx
+from wise_edge.export.onnx_edit import Batch, load_float32, load_light, replace_nodes, save_onnx
 from wise_edge.export.onnx_ranges import measure_magnitudes
 from wise_edge.extras import require
 
 if TYPE_CHECKING:
     import onnx
 
+_LINEAR = ("MatMul", "Gemm")
 LARGEST_FP8 = 448.0
 """The largest magnitude that E4M3 holds (https://onnx.ai/onnx/technical/float8.html)."""
 
@@ -38,15 +39,15 @@ def quantize_fp8(source: Path, target: Path, batches: Iterable[Batch], keep: tup
     Raises:
         MissingExtraError: onnx or onnxruntime is not installed.
     """
+    products = [node for node in load_light(source).graph.node if node.op_type in _LINEAR]
+    ranges = measure_magnitudes(source, {node.input[0] for node in products}, batches)
     model = load_float32(source)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
 
     def is_rounded(node: onnx.NodeProto) -> bool:
-        linear = node.op_type in ("MatMul", "Gemm") and is_matrix(weights.get(node.input[1]))
+        linear = node.op_type in _LINEAR and is_matrix(weights.get(node.input[1]))
         return linear and not set(node.output) & {*keep}
 
-    activations = {node.input[0] for node in model.graph.node if is_rounded(node)}
-    ranges = measure_magnitudes(model, activations, target.parent, batches)
     rounding = _Rounding(model)
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wise_edge.export.onnx_edit import Batch, load_float32, replace_nodes, save_onnx
+from wise_edge.export.onnx_edit import Batch, load_float32, load_light, replace_nodes, save_onnx
 from wise_edge.export.onnx_ranges import measure_magnitudes
 from wise_edge.extras import require
 
@@ -54,9 +54,10 @@ def halve(source: Path, target: Path, batches: Iterable[Batch]) -> None:
     Raises:
         MissingExtraError: onnx or onnxruntime is not installed.
     """
+    # Measured before the weights are loaded: there is room for one of the two where they are large.
+    magnitudes = measure_magnitudes(source, _float_arrays(load_light(source)), batches)
     model = load_float32(source)
     floats = _float_arrays(model)
-    magnitudes = measure_magnitudes(model, floats, target.parent, batches)
     _Rewriter(model, floats, _exact_nodes(model, floats, magnitudes)).rewrite()
     save_onnx(model, target)
 
@@ -79,7 +80,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     for field in ("node", "input", "output"):
         getattr(light.graph, field).extend(getattr(model.graph, field))
     for tensor in model.graph.initializer:
-        if len(tensor.raw_data) < 2**10:
+        if len(tensor.raw_data) < 2**10 and not package.external_data_helper.uses_external_data(tensor):
             light.graph.initializer.append(tensor)
         else:
             light.graph.input.append(

@@ -2,80 +2,70 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wise_edge.export.onnx_edit import Batch, save_onnx
+from wise_edge.export.onnx_edit import Batch, load_light
 from wise_edge.extras import require
 
 if TYPE_CHECKING:
     import onnx
 
 
-def measure_magnitudes(
-    model: onnx.ModelProto, names: Collection[str], scratch: Path, batches: Iterable[Batch]
-) -> dict[str, float]:
+def measure_magnitudes(source: Path, names: Collection[str], batches: Iterable[Batch]) -> dict[str, float]:
     """Return the largest magnitude of each named array that a node gives or that goes in, over all batches.
 
     Args:
-        model: a graph that computes in float32.
-        names: float arrays; those that are neither given by a node nor inputs are left out.
-        scratch: folder for a copy of the graph.
+        source: an ONNX file that computes in float32; weights of a file beside it are used where they lie.
+        names: float arrays; weights among them are left out.
         batches: inputs by name, at least one.
 
     Raises:
         MissingExtraError: onnx or onnxruntime is not installed.
     """
-    package = require("onnx", "export")
     onnxruntime = require("onnxruntime", "export")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     # Each array is measured as soon as it is there, and let go: otherwise all of them are held, 21 GB instead of 4 for
-    # Segment Anything's vit_b at 1024 px. Weights of a file of their own are used where they lie.
+    # Segment Anything's vit_b at 1024 px. Nothing is folded or packed either: both copy weights.
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "1")
-    with tempfile.TemporaryDirectory(dir=scratch, prefix=".ranges.") as folder:
-        file = Path(folder) / "measured.onnx"
-        with _measuring(model, names):
-            save_onnx(model, file)
+    model = load_light(source)
+    _measure_arrays(model.graph, names)
+    file = source.with_name(f"{source.name}.measured")  # beside the weights, which it names
+    try:
+        file.write_bytes(model.SerializeToString(deterministic=True))
+        del model
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         extremes = [output.name.rpartition(".")[0] for output in session.get_outputs()]
         rows = [session.run(None, batch) for batch in batches]
-        del session
-        package.external_data_helper.load_external_data_for_model(model, folder)  # which `save_onnx` took out of it
+    finally:
+        file.unlink(missing_ok=True)
     largest = np.abs(np.array(rows, np.float64)).max(axis=0).reshape(-1, 2).max(axis=1)  # of both ends; NaN stays
     return dict(zip(extremes[::2], largest.tolist(), strict=True))
 
 
-@contextmanager
-def _measuring(model: onnx.ModelProto, names: Collection[str]) -> Iterator[None]:
-    """Let a model give how far its arrays reach instead of what it gives; a copy would hold its weights twice."""
-    graph = model.graph
-    nodes, outputs = list(graph.node), list(graph.output)
-    weights = {tensor.name for tensor in graph.initializer}
+def _measure_arrays(graph: onnx.GraphProto, names: Collection[str]) -> None:
+    """Let a graph give how far its arrays reach instead of what it gives, each measured where it appears."""
+    nodes = list(graph.node)
+    stored = {tensor.name for tensor in graph.initializer}
     del graph.node[:]
     del graph.output[:]
-    try:
-        given = [value.name for value in graph.input if value.name not in weights]
-        for node in (None, *nodes):
-            if node is not None:
-                graph.node.append(node)
-                given = list(node.output)
-            for name in given:
-                if name in names:
-                    _measure(graph, name)
-        yield
-    finally:
-        for container, values in ((graph.node, nodes), (graph.output, outputs)):
-            del container[:]
-            container.extend(values)
+    given = [value.name for value in graph.input if value.name not in stored]
+    for node in (None, *nodes):
+        if node is not None:
+            graph.node.append(node)
+            is_weight = node.op_type == "Cast" and node.input[0] in stored
+            given = [] if is_weight else list(node.output)
+        for name in given:
+            if name in names:
+                _measure(graph, name)
 
 
 def _measure(graph: onnx.GraphProto, name: str) -> None:

@@ -146,9 +146,9 @@ def peak_mb():
 model = onnx.load(sys.argv[1])
 names = {name for node in model.graph.node for name in node.output}
 small = {"x": np.ones((1, 1), np.float32)}
-measure(model, names, Path(sys.argv[1]).parent, [small])
+measure(Path(sys.argv[1]), names, [small])
 before = peak_mb()
-measure(model, names, Path(sys.argv[1]).parent, [{"x": np.ones((1, 2**21), np.float32)}])
+measure(Path(sys.argv[1]), names, [{"x": np.ones((1, 2**21), np.float32)}])
 print(peak_mb() - before)
 """
 
