@@ -52,18 +52,21 @@ class BuildResult:
     left: tuple[str, ...]
 
 
-def check_devices(names: str, precisions: Collection[str]) -> tuple[Target, ...]:
+def check_devices(names: str, precisions: Collection[str], *, build: bool) -> tuple[Target, ...]:
     """Return the kinds of GPU that an export is for, refused before any work where they cannot be served.
 
     Args:
         names: as `parse_targets`.
         precisions: what the graphs are to compute with.
+        build: whether engines are wanted.
 
     Raises:
         UsageError, DeviceError: as `parse_targets` and `check_types`.
         MissingExtraError: an engine is to be built here, and its builder is not installed.
     """
     targets = parse_targets(names, find_capability())
+    if not build:
+        return targets
     check_types(precisions, targets, "this export")
     for builder in {target.builder for target in targets if target.builds_anywhere}:
         require(builder, EXTRAS[builder])

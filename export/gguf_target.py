@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from wise_edge.bundle import describe_file
@@ -22,7 +21,7 @@ from wise_edge.export.verify_gguf import verify_gguf
 from wise_edge.llama import require_llama
 from wise_edge.manifest import Artefact, Figure
 
-TEXT_FILE, VISION_FILE, TOKENIZER_FILE = "policy.gguf", "policy.mmproj.gguf", "policy.tokenizer.json"
+TEXT_FILE, VISION_FILE = "policy.gguf", "policy.mmproj.gguf"
 _ROLES = {TEXT_FILE: "policy.gguf", VISION_FILE: "policy.mmproj"}
 
 
@@ -73,7 +72,6 @@ def export_gguf(
         progress(f"quantising {name} to {kind}")
         quantize_gguf(lossless, out / name, kind, columns)
         lossless.unlink()
-    shutil.copyfile(source.tokenizer, out / TOKENIZER_FILE)
     return [
         describe_file(out, name, role, "gguf", kind)
         for (name, role), kind in zip(_ROLES.items(), (text, vision), strict=True)

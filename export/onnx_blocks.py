@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.export.onnx_edit import load_float32, replace_nodes, save_onnx
+from wise_edge.export.onnx_edit import load_float32, replace_nodes, save_onnx, values_of
 from wise_edge.extras import require
 
 if TYPE_CHECKING:
@@ -48,14 +48,15 @@ def quantize_weights(source: Path, target: Path, bits: int, keep_8_bits: tuple[s
             if name not in done:
                 done.add(name)
                 few = bits == 4 and not set(node.output) & set(keep_8_bits)
-                nodes.append(_dequantize(model, weights[name], channels, 4 if few else 8))
+                values = values_of(weights[name], source)
+                nodes.append(_dequantize(model, name, values, channels, 4 if few else 8))
             node.input[1] = f"{name}.dequantized"
         nodes.append(node)
     replace_nodes(model, nodes)
     if bits == 4:
         model.opset_import[0].version = max(model.opset_import[0].version, _INT4_OPSET)
         model.ir_version = max(model.ir_version, 10)
-    save_onnx(model, target)
+    save_onnx(model, target, source)
 
 
 def is_matrix(tensor: onnx.TensorProto | None) -> bool:
@@ -69,12 +70,12 @@ def output_axis(node: onnx.NodeProto) -> int:
     return 0 if transposed else 1
 
 
-def _dequantize(model: onnx.ModelProto, tensor: onnx.TensorProto, channels: int, bits: int) -> onnx.NodeProto:
+def _dequantize(
+    model: onnx.ModelProto, name: str, values: npt.NDArray[np.float32], channels: int, bits: int
+) -> onnx.NodeProto:
     """Put a matrix into the graph in few bits; return the node that gives it back."""
     onnx = require("onnx", "export")
-    values = onnx.numpy_helper.to_array(tensor)
     block = next((size for size in BLOCKS if values.shape[1 - channels] % size == 0), None)
-    name = tensor.name
     options: dict[str, int] = {"axis": channels}
     if bits == 4 and block is not None:
         rounded, scales = round_blocks(values, 1 - channels, block)

@@ -27,9 +27,19 @@ def exceeds_one_file(model: onnx.ModelProto) -> bool:
     return sum(len(tensor.raw_data) for tensor in model.graph.initializer) > LARGEST_FILE
 
 
-def save_onnx(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model, the same bytes every time, and check it; large weights go to a second file (`DATA_SUFFIX`)."""
+def save_onnx(model: onnx.ModelProto, path: Path, source: Path | None = None) -> None:
+    """Write a model, the same bytes every time, and check it; large weights go to a second file (`DATA_SUFFIX`).
+
+    Args:
+        model: what to write.
+        path: the file.
+        source: the file that it was read from with `load_float32`, where weights of it may still lie.
+    """
     onnx = require("onnx", "export")
+    if source is not None:
+        for tensor in model.graph.initializer:
+            if onnx.external_data_helper.uses_external_data(tensor):
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values_of(tensor, source), tensor.name))
     if exceeds_one_file(model):
         onnx.save_model(model, path, save_as_external_data=True, location=path.name + DATA_SUFFIX)
     else:
@@ -54,19 +64,24 @@ def load_light(path: Path) -> onnx.ModelProto:
 
 def replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
     """Put other nodes into a model, and drop the weights that none of them uses."""
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    for container, values in ((model.graph.node, nodes), (model.graph.initializer, kept)):
-        copies = list(values)
-        del container[:]
-        container.extend(copies)
-    del model.graph.value_info[:]  # it may name the types of before
+    copies, graph = list(nodes), model.graph
+    del graph.node[:]
+    del graph.value_info[:]  # it may name the types of before
+    graph.node.extend(copies)
+    used = {name for node in copies for name in node.input}
+    for place in reversed(range(len(graph.initializer))):  # protobuf would hold those twice that are put in again
+        if graph.initializer[place].name not in used:
+            del graph.initializer[place]
 
 
 def load_float32(path: Path) -> onnx.ModelProto:
-    """Read a file of `export_onnx`, weights that it stores in half precision back in float32 and without their Cast."""
+    """Read a file of `export_onnx` without the Casts of weights that it stores in half precision.
+
+    Weights in the file itself are float32 then. Those of a second file stay there, in the type that they have there:
+    `values_of` reads one, and `save_onnx` what is left of them. A large model is never in memory as a whole.
+    """
     package = require("onnx", "export")
-    model: onnx.ModelProto = package.load(path)
+    model = load_light(path)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = []
     for node in model.graph.node:
@@ -74,8 +89,21 @@ def load_float32(path: Path) -> onnx.ModelProto:
             nodes.append(node)
             continue
         tensor = stored[node.input[0]]
-        values = package.numpy_helper.to_array(tensor).astype(np.float32)
-        tensor.CopyFrom(package.numpy_helper.from_array(values, node.output[0]))
+        if package.external_data_helper.uses_external_data(tensor):
+            tensor.name = node.output[0]
+        else:
+            tensor.CopyFrom(package.numpy_helper.from_array(values_of(tensor, path), node.output[0]))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model
+
+
+def values_of(tensor: onnx.TensorProto, source: Path) -> npt.NDArray[Any]:
+    """Return a weight of a model of `load_float32`, half precision as float32.
+
+    Args:
+        tensor: the weight.
+        source: the file that the model was read from.
+    """
+    values: npt.NDArray[Any] = require("onnx", "export").numpy_helper.to_array(tensor, str(source.parent))
+    return values.astype(np.float32) if values.dtype == np.float16 else values

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.export.onnx_blocks import is_matrix, output_axis
-from wise_edge.export.onnx_edit import Batch, load_float32, load_light, replace_nodes, save_onnx
+from wise_edge.export.onnx_edit import Batch, load_float32, load_light, replace_nodes, save_onnx, values_of
 from wise_edge.export.onnx_ranges import measure_magnitudes
 from wise_edge.extras import require
 
@@ -54,11 +54,11 @@ def quantize_fp8(source: Path, target: Path, batches: Iterable[Batch], keep: tup
         if is_rounded(node):
             activation, weight = node.input[0], node.input[1]
             nodes += rounding.round_activation(activation, ranges[activation])
-            nodes += rounding.round_weight(weights[weight], output_axis(node))
+            nodes += rounding.round_weight(weight, values_of(weights[weight], source), output_axis(node))
             node.input[0], node.input[1] = f"{activation}.fp8.float", f"{weight}.fp8.float"
         nodes.append(node)
     replace_nodes(model, nodes)
-    save_onnx(model, target)
+    save_onnx(model, target, source)
 
 
 class _Rounding:
@@ -80,11 +80,9 @@ class _Rounding:
             make("DequantizeLinear", [f"{name}.fp8", *parameters], [f"{name}.fp8.float"], f"{name}.dequantize"),
         ]
 
-    def round_weight(self, tensor: onnx.TensorProto, channels: int) -> list[onnx.NodeProto]:
-        name = tensor.name
+    def round_weight(self, name: str, values: npt.NDArray[np.float32], channels: int) -> list[onnx.NodeProto]:
         if not self._begin(name):
             return []
-        values = self._onnx.numpy_helper.to_array(tensor)
         scales = np.abs(values).max(axis=1 - channels) / np.float32(LARGEST_FP8)
         scales[scales == 0] = 1
         rounded = (values / np.expand_dims(scales, 1 - channels)).astype(self._fp8())

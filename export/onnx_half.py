@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wise_edge.export.onnx_edit import Batch, load_float32, load_light, replace_nodes, save_onnx
+from wise_edge.export.onnx_edit import Batch, load_float32, load_light, replace_nodes, save_onnx, values_of
 from wise_edge.export.onnx_ranges import measure_magnitudes
 from wise_edge.extras import require
 
@@ -54,12 +54,14 @@ def halve(source: Path, target: Path, batches: Iterable[Batch]) -> None:
     Raises:
         MissingExtraError: onnx or onnxruntime is not installed.
     """
-    # Measured before the weights are loaded: there is room for one of the two where they are large.
-    magnitudes = measure_magnitudes(source, _float_arrays(load_light(source)), batches)
+    floats = _float_arrays(load_light(source))
+    magnitudes = measure_magnitudes(source, floats, batches)
     model = load_float32(source)
-    floats = _float_arrays(model)
-    _Rewriter(model, floats, _exact_nodes(model, floats, magnitudes)).rewrite()
-    save_onnx(model, target)
+    for tensor in model.graph.initializer:
+        if tensor.name in floats and np.prod(tensor.dims) > 0:
+            magnitudes[tensor.name] = float(np.abs(values_of(tensor, source)).max())
+    _Rewriter(model, source, floats, _exact_nodes(model, floats, magnitudes)).rewrite()
+    save_onnx(model, target, source)
 
 
 def _float_arrays(model: onnx.ModelProto) -> set[str]:
@@ -91,10 +93,6 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _exact_nodes(model: onnx.ModelProto, floats: set[str], magnitudes: dict[str, float]) -> set[int]:
     """Return the places of the nodes that stay float32."""
-    onnx = require("onnx", "export")
-    for tensor in model.graph.initializer:
-        if tensor.name in floats and np.prod(tensor.dims) > 0:
-            magnitudes[tensor.name] = float(np.abs(onnx.numpy_helper.to_array(tensor)).max())
     nodes = list(model.graph.node)
     large = {name for name, magnitude in magnitudes.items() if not magnitude <= LARGEST}
     exact = {
@@ -136,9 +134,10 @@ def _grow(nodes: list[onnx.NodeProto], exact: set[int], floats: set[str]) -> set
 class _Rewriter:
     """Puts Cast nodes where an array meets a node of the other type."""
 
-    def __init__(self, model: onnx.ModelProto, floats: set[str], exact: set[int]) -> None:
+    def __init__(self, model: onnx.ModelProto, source: Path, floats: set[str], exact: set[int]) -> None:
         self._onnx = require("onnx", "export")
         self._model = model
+        self._source = source
         self._graph = model.graph
         self._floats = floats
         self._exact = exact
@@ -179,7 +178,7 @@ class _Rewriter:
         if name not in self._made:
             self._made[name] = f"{name}.{'half' if half else 'float'}"
             if name in self._weights:
-                values = self._onnx.numpy_helper.to_array(self._weights[name]).astype(np.float16)
+                values = values_of(self._weights[name], self._source).astype(np.float16)
                 self._graph.initializer.append(self._onnx.numpy_helper.from_array(values, self._made[name]))
             else:
                 kind = self._onnx.TensorProto.FLOAT16 if half else self._onnx.TensorProto.FLOAT

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wise_edge.export.onnx_edit import Batch, exceeds_one_file, load_float32, save_onnx
+from wise_edge.export.onnx_edit import DATA_SUFFIX, Batch, load_float32, save_onnx
 from wise_edge.extras import require
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ def quantize_int8(source: Path, target: Path, batches: Iterable[Batch]) -> None:
     onnx = require("onnx", "export")
     quantization = require("onnxruntime.quantization", "export")
     model = load_float32(source)
-    large = exceeds_one_file(model)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".int8.") as scratch, _quiet():
         whole = Path(scratch) / "float.onnx"
-        save_onnx(model, whole)
+        save_onnx(model, whole, source)
+        large = whole.with_name(whole.name + DATA_SUFFIX).exists()
         excluded = _without_weights(model)
         del model  # the quantiser reads the file again: one copy of the weights is enough
         quantization.quantize_static(

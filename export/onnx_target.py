@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -31,7 +30,7 @@ bits and float arithmetic."""
 VISION_PRECISION = {"fp32": "fp32", "fp16": "fp16", "fp8": "fp8", "int8": "int8", "int4": "int8"}
 """What the vision tower has beside a language model of a precision; the head of that keeps 8 bits too."""
 _VISION, _DECODER = "policy.vision.onnx", "policy.decoder.onnx"
-_EMBEDDING, _TOKENIZER = "policy.embedding.npy", "policy.tokenizer.json"
+_EMBEDDING = "policy.embedding.npy"
 
 
 def check_family(spec: PolicySpec) -> None:
@@ -58,7 +57,6 @@ def export_policy(source: PolicySource, out: Path, precision: str, halved: bool,
     np.save(out / _EMBEDDING, table)
     if precision != "fp32":
         _lower(source, out, precision, halved or precision == "fp16", progress)
-    shutil.copyfile(source.tokenizer, out / _TOKENIZER)
     return [
         *describe_graph(out, "policy.vision", VISION_PRECISION[precision]),
         *describe_graph(out, "policy.decoder", precision),

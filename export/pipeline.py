@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from wise_edge.bundle import (
     write_manifest,
 )
 from wise_edge.errors import UsageError
-from wise_edge.export import gguf_target, onnx_target, sam_target
+from wise_edge.export import edgellm, gguf_target, onnx_target, sam_target
 from wise_edge.export.adapter import merge_adapter
 from wise_edge.export.calibration import CalibrationSample, read_calibration
 from wise_edge.export.checkpoint_tensors import weight_files
@@ -33,7 +34,8 @@ from wise_edge.export.verify import check_figures
 from wise_edge.extras import require
 from wise_edge.manifest import Artefact, Figure, Manifest
 
-TARGETS = ("onnx", "gguf", "tensorrt")
+TARGETS = ("onnx", "gguf", "tensorrt", "edgellm")
+_TOKENIZER = "policy.tokenizer.json"
 _TOOLS = (
     "torch",
     "transformers",
@@ -59,9 +61,10 @@ class ExportOptions:
         targets: some of `TARGETS`; "tensorrt" makes the graphs of "onnx" too, from which its engines are built.
         quant: type of the language model's matrices in GGUF.
         vision_quant: type of the vision tower's matrices in GGUF.
-        device: kinds of GPU that engines are for, see `wise_edge.devices.parse_targets`; empty without "tensorrt".
+        device: kinds of GPU that "tensorrt" and "edgellm" are for, see `wise_edge.devices.parse_targets`; else empty.
         onnx_precision: of the policy's ONNX graphs, one of `onnx_target.PRECISIONS`.
         sam_precision: of the segmenter, one of `sam_target.PRECISIONS`.
+        edgellm_quant: what Edge-LLM's language model is brought to, one of `edgellm.METHODS`.
         importance: quantise columns that matter with more care.
         verify: compare with torch; without, the bundle says that nobody did.
         samples: how many pictures and queries to measure with.
@@ -74,6 +77,7 @@ class ExportOptions:
     vision_quant: str = "F16"
     onnx_precision: str = "fp32"
     sam_precision: str = "fp32"
+    edgellm_quant: str = "fp16"
     importance: bool = True
     verify: bool = True
     samples: int = 8
@@ -83,8 +87,10 @@ class ExportOptions:
         """Raise `UsageError` for what there is not, before any work is done."""
         if unknown := sorted(set(self.targets) - set(TARGETS)):
             raise UsageError(f"unknown target '{unknown[0]}'; choose {', '.join(TARGETS)}")
-        if ("tensorrt" in self.targets) != bool(self.device):
-            raise UsageError("--target tensorrt needs --device, and nothing else does; for example --device sm86,sm89")
+        if bool({"tensorrt", "edgellm"} & set(self.targets)) != bool(self.device):
+            raise UsageError(
+                "--target tensorrt and edgellm need --device, nothing else does; for example --device orin"
+            )
         if self.samples < 1:
             raise UsageError(f"--samples is {self.samples}; at least 1 is needed")
         for precision, known in (
@@ -139,7 +145,9 @@ def export_bundle(
     for package in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "safetensors", "segment_anything"):
         require(package, "export")
     precisions = (options.onnx_precision, options.sam_precision)
-    devices = check_devices(options.device, precisions) if options.device else ()
+    devices = check_devices(options.device, precisions, build="tensorrt" in options.targets) if options.device else ()
+    if "edgellm" in options.targets:
+        edgellm.check_method(options.edgellm_quant, devices)
     base = _open(policy, "policy")
     with staging(target, force=force) as folder, _merged(base, adapter, folder.parent, progress) as policy_folder:
         sam_checkpoint = _open(sam, "sam")
@@ -176,7 +184,7 @@ def export_bundle(
                 check_figures(figures)
             manifest = replace(manifest, verified=True, verification=tuple(figures))
             write_manifest(folder, manifest)
-        if devices:
+        if "tensorrt" in options.targets:
             manifest = add_engines(folder, devices, progress)
     return manifest
 
@@ -226,7 +234,10 @@ def _export_policy(source: PolicySource, out: Path, options: ExportOptions, prog
     if "gguf" in options.targets:
         types = (options.quant, options.vision_quant)
         yield from gguf_target.export_gguf(source, out, *types, options.importance, progress)
-    yield describe_file(out, gguf_target.TOKENIZER_FILE, "policy.tokenizer", "tokenizer.json")
+    if "edgellm" in options.targets:
+        yield from edgellm.export_edgellm(source, out, options.edgellm_quant, progress)
+    shutil.copyfile(source.tokenizer, out / _TOKENIZER)
+    yield describe_file(out, _TOKENIZER, "policy.tokenizer", "tokenizer.json")
 
 
 def _export_sam(
@@ -245,6 +256,8 @@ def _compare_policy(source: PolicySource, out: Path, options: ExportOptions, pro
         yield from onnx_target.compare_policy(source, out, options.onnx_precision, progress)
     if "gguf" in options.targets:
         yield from gguf_target.compare_gguf(source, out, options.quant, options.vision_quant, progress)
+    if "edgellm" in options.targets:
+        yield from edgellm.compare_edgellm(source, out, options.edgellm_quant, progress)
 
 
 def _weights(checkpoint: Path) -> list[Path]:

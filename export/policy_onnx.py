@@ -30,10 +30,9 @@ def build_vision(visual: Any, grid: int) -> nn.Module:
         A module from pixel_values float32 [grid * grid, patch values] to image_embeds float32 [image tokens, hidden].
     """
     torch = require("torch", "export")
-    merge = visual.spatial_merge_size
-    order, lengths = _windows(grid // merge, visual.window_size // visual.patch_size // merge)
-    angles = _angles(grid, merge, visual.rotary_pos_emb.inv_freq)
-    unit = merge * merge
+    order, lengths = window_order(visual, grid)
+    unit = visual.spatial_merge_size**2
+    angles = rotary_angles(visual, grid)
     angles = angles.view(len(order), unit, -1)[order].flatten(0, 1)
 
     class Vision(torch.nn.Module):  # type: ignore[misc, name-defined]
@@ -61,16 +60,19 @@ def build_vision(visual: Any, grid: int) -> nn.Module:
     return Vision().eval()
 
 
-def _windows(side: int, window: int) -> tuple[npt.NDArray[np.int64], list[int]]:
+def window_order(visual: Any, grid: int) -> tuple[npt.NDArray[np.int64], list[int]]:
     """Return the order of merged patches that makes windows contiguous, and each window's length."""
+    merge = visual.spatial_merge_size
+    side, window = grid // merge, visual.window_size // visual.patch_size // merge
     index = np.arange(side * side).reshape(side, side)
     starts = range(0, side, window)
     windows = [index[y : y + window, x : x + window].ravel() for y in starts for x in starts]
     return np.concatenate(windows), [len(part) for part in windows]
 
 
-def _angles(grid: int, merge: int, inv_freq: Tensor) -> Tensor:
+def rotary_angles(visual: Any, grid: int) -> Tensor:
     """Return the rotary angles [grid * grid, head_dim] of the patches, merge groups contiguous."""
+    merge, inv_freq = visual.spatial_merge_size, visual.rotary_pos_emb.inv_freq
     torch = require("torch", "export")
     index = torch.arange(grid * grid).view(grid // merge, merge, grid // merge, merge).transpose(1, 2).flatten()
     rows, columns = (axis[:, None] * inv_freq for axis in (index // grid, index % grid))

@@ -58,11 +58,19 @@ class PolicySource:
         return TorchReference(self.model, self.spec, self.tokenizer)
 
     @cached_property
+    def samples(self) -> list[CalibrationSample]:
+        """Pictures and queries to measure with."""
+        return self._samples()
+
+    @cached_property
     def references(self) -> list[Reference]:
         """The model's answers to the samples."""
-        samples = self._samples()
         answers = []
-        for done, sample in enumerate(samples, 1):
+        for done, sample in enumerate(self.samples, 1):
             answers.append(self.torch_reference.answer(sample))
-            self._progress("answering with torch", done / len(samples))
+            self._progress("answering with torch", done / len(self.samples))
         return answers
+
+    def answer_text(self, number: int) -> str:
+        """Return what the model answers to a sample."""
+        return self.torch_reference.decode(self.references[number].completion)

@@ -87,6 +87,11 @@ class TorchReference:
         logits = torch.cat(output.logits).numpy()
         return Reference(sample.name, image, ids[:start], ids[start + spec.image_grid**2 :], completion, logits)
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens."""
+        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=False)
+        return text
+
     def repeat(self, reference: Reference) -> int:
         """Run the model once over a prompt and its answer, for what hooks see; return the number of tokens."""
         torch = require("torch", "export")

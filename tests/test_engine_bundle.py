@@ -140,14 +140,14 @@ def test_bundles_without_a_plan_and_devices_that_cannot_be_built_for(bundle: Pat
 def test_a_missing_builder_is_named_before_any_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorrt_rtx", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'wise-edge\[rtx\]'"):
-        engine_bundle.check_devices("sm89", ("fp32",))
+        engine_bundle.check_devices("sm89", ("fp32",), build=True)
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--target", "tensorrt"), 2, "--target tensorrt needs --device"),
-        (("--target", "onnx", "--device", "sm89"), 2, "--target tensorrt needs --device"),
+        (("--target", "tensorrt"), 2, "--target tensorrt and edgellm need --device"),
+        (("--target", "onnx", "--device", "sm89"), 2, "--target tensorrt and edgellm need --device"),
         (("--target", "tensorrt", "--device", "sm99"), 2, "unknown device 'sm99'"),
         (("--target", "tensorrt", "--device", "sm75", "--onnx-precision", "int8"), 4, "sm75 (compute capability 7.5)"),
         (("--target", "tensorrt", "--device", "this"), 4, "no NVIDIA GPU is found here"),
@@ -197,5 +197,5 @@ def test_the_cuda_runtime_of_this_machine_says_what_is_wrong() -> None:
 def test_an_export_option_names_tensorrt_with_a_device() -> None:
     from wise_edge.export.pipeline import ExportOptions
 
-    with pytest.raises(UsageError, match="needs --device"):
+    with pytest.raises(UsageError, match="need --device"):
         ExportOptions(targets=("tensorrt",))

@@ -27,14 +27,14 @@ def export(
     target: Annotated[
         str,
         typer.Option(
-            metavar="NAMES", help="What to export to, separated by commas: onnx, gguf, tensorrt; or hf alone."
+            metavar="NAMES", help="What to export to, separated by commas: onnx, gguf, tensorrt, edgellm; or hf alone."
         ),
     ] = "onnx",
     device: Annotated[
         str,
         typer.Option(
             metavar="NAMES",
-            help="GPUs of --target tensorrt: orin, thor, sm75, sm86, sm89, sm120, sm80, sm90, sm100 or this.",
+            help="GPUs to build for: orin, thor, sm75, sm86, sm89, sm120, sm80, sm90, sm100 or this.",
         ),
     ] = "",
     quant: Annotated[
@@ -53,6 +53,10 @@ def export(
         str,
         typer.Option(metavar="NAME", help="Precision of the segmenter: fp32, fp16, or fp8 or int8 for its encoder."),
     ] = "fp32",
+    edgellm_quant: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Language model of --target edgellm: fp16, fp8, int8_sq, int4_awq or nvfp4."),
+    ] = "fp16",
     importance: Annotated[
         bool, typer.Option("--importance/--no-importance", help="Quantise columns that matter with more care.")
     ] = True,
@@ -82,9 +86,18 @@ def export(
         return
     if sam is None:
         raise UsageError("a bundle needs a segmenter; name its checkpoint with --sam, or 'embedded'")
-    targets = tuple(target.split(","))
     options = ExportOptions(
-        targets, device, quant, vision_quant, onnx_precision, sam_precision, importance, verify, samples, calibration
+        targets=tuple(target.split(",")),
+        device=device,
+        quant=quant,
+        vision_quant=vision_quant,
+        onnx_precision=onnx_precision,
+        sam_precision=sam_precision,
+        edgellm_quant=edgellm_quant,
+        importance=importance,
+        verify=verify,
+        samples=samples,
+        calibration=calibration,
     )
     check = EndToEnd(sam, options, min_mask_iou, out)
     with ProgressLine() as progress:
@@ -95,7 +108,8 @@ def export(
         typer.echo(json.dumps(manifest.to_dict()))
     else:
         _print(manifest, out)
-    _tell_of_kit(manifest, device, out)
+    if "tensorrt" in options.targets:
+        _tell_of_kit(manifest, device, out)
 
 
 class EndToEnd:
@@ -169,6 +183,6 @@ def _tell_of_kit(manifest: Manifest, device: str, out: Path) -> None:
     from wise_edge.engines import engine_role
 
     roles = {artefact.role for artefact in manifest.artefacts}
-    targets = parse_targets(device) if device and device != "this" else ()
+    targets = parse_targets(device) if device != "this" else ()
     if left := [target.name for target in targets if engine_role("sam.decoder", target.engine_set) not in roles]:
         typer.echo(f"engines for {', '.join(left)} are built there: copy {out} and run wise-edge build {out}", err=True)

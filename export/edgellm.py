@@ -1,0 +1,101 @@
+"""`--target edgellm`: a policy for NVIDIA's TensorRT Edge-LLM, quantised here and checked, built on the device.
+
+What the bundle holds is a checkpoint: `tensorrt-edgellm-build` makes engines of it on a Jetson or a desktop GPU. Its
+graphs are exported here too, looked at and thrown away: whether every product is of the kind that was asked for, and
+whether they compute what transformers does.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from wise_edge.bundle import describe_file
+from wise_edge.devices import Target, check_types
+from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.export import edgellm_check
+from wise_edge.export.onnx_target import check_family
+from wise_edge.export.policy_source import PolicySource
+from wise_edge.export.progress import Progress
+from wise_edge.extras import require
+from wise_edge.images import save_png
+from wise_edge.manifest import Artefact, Figure
+from wise_edge.qwen_image import resize_square
+
+METHODS = {"fp16": "fp16", "fp8": "fp8", "int8_sq": "int8", "int4_awq": "int4", "nvfp4": "fp4"}
+"""What the language model can be brought to, and the type of number that a GPU must have for it."""
+FOLDER, FORMAT = "policy.edgellm", "edgellm"
+_BLOCK = 128  # input channels that share a scale in int4_awq
+
+
+def check_method(method: str, targets: tuple[Target, ...]) -> None:
+    """Refuse what there is not, or what a GPU lacks.
+
+    Raises:
+        UsageError: the method is unknown.
+        DeviceError: a GPU lacks its type of number.
+        MissingExtraError: tensorrt-edgellm is not installed.
+    """
+    if method not in METHODS:
+        raise UsageError(f"unknown method '{method}' of Edge-LLM; choose {', '.join(METHODS)}")
+    check_types([METHODS[method]], targets, f"--edgellm-quant {method}")
+    for package in ("tensorrt_edgellm", "modelopt", "datasets"):
+        require(package, "edgellm")
+
+
+def export_edgellm(source: PolicySource, out: Path, method: str, progress: Progress) -> Iterator[Artefact]:
+    """Write the checkpoint that Edge-LLM builds from into a bundle's folder.
+
+    Args:
+        source: the policy.
+        out: the folder.
+        method: one of `METHODS`.
+        progress: told what is being done.
+
+    Raises:
+        UsageError: the policy's family or widths do not fit.
+        WiseEdgeError: tensorrt-edgellm failed.
+    """
+    check_family(source.spec)
+    if method == "int4_awq" and source.spec.hidden_size % _BLOCK:
+        raise UsageError(
+            f"int4_awq needs widths of multiples of {_BLOCK}, the policy is {source.spec.hidden_size} wide"
+        )
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".samples.") as scratch:
+        _write_samples(source, Path(scratch))
+        source.release()
+        progress(f"bringing the policy to {method} with tensorrt-edgellm")
+        arguments = [str(source.folder), str(out / FOLDER), method, scratch]
+        _run("wise_edge.export.edgellm_quantize", arguments)
+    for file in sorted((out / FOLDER).iterdir()):
+        path = f"{FOLDER}/{file.name}"
+        yield describe_file(out, path, path, FORMAT, method if file.suffix == ".safetensors" else "")
+
+
+def compare_edgellm(source: PolicySource, out: Path, method: str, progress: Progress) -> list[Figure]:
+    """Export the graphs that Edge-LLM would build from, and compare them with torch; see `edgellm_check`."""
+    progress("comparing tensorrt-edgellm's graphs with torch")
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".graphs.") as scratch:
+        _run("tensorrt_edgellm.scripts.export", [str(out / FOLDER), scratch])
+        edgellm_check.check_operators(Path(scratch) / "llm" / "model.onnx", method, source.spec.num_layers)
+        return list(edgellm_check.check_numbers(source, Path(scratch), method))
+
+
+def _write_samples(source: PolicySource, folder: Path) -> None:
+    listed = []
+    for number, sample in enumerate(source.samples):
+        save_png(resize_square(sample.image, source.spec.input_size), folder / f"{number}.png", True)
+        words = source.spec.prompts.user_text(sample.query, source.spec.default_variant)
+        listed.append((f"{number}.png", sample.query, f"{words}\n{source.answer_text(number)}"))
+    (folder / "samples.json").write_text(json.dumps(listed), encoding="utf-8")
+
+
+def _run(module: str, arguments: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise WiseEdgeError(f"tensorrt-edgellm failed: {lines[-1] if lines else f'exit code {done.returncode}'}")

@@ -1,0 +1,205 @@
+"""Whether the graphs of TensorRT Edge-LLM compute what the checkpoint does, without a GPU.
+
+Its graphs use operators of its plugins. `onnx.reference` runs the rest, and the two attentions are written out here in
+numpy: rotary angles in halves, causal for text, within windows for pictures. Reference: the plugins' inputs as
+https://github.com/NVIDIA/TensorRT-Edge-LLM names them, version 0.11.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.errors import VerificationError
+from wise_edge.export.onnx_edit import Batch, load_light
+from wise_edge.export.policy_onnx import rotary_angles, window_order
+from wise_edge.export.policy_source import PolicySource
+from wise_edge.extras import require
+from wise_edge.manifest import Figure
+
+BOUND = 5e-3
+"""What half precision may differ by, of the largest value."""
+_DOMAIN = "trt_edgellm"
+_PAGE = 128  # positions in a page of keys and values
+_PRODUCTS = 4  # of a layer that every method rounds, at least: two of attention, where three are one, and two behind it
+
+Array = npt.NDArray[Any]
+
+
+def check_operators(graph: Path, method: str, layers: int) -> None:
+    """Refuse a graph whose products are not of the kind that was asked for: the exporter leaves them out in silence.
+
+    Args:
+        graph: the language model.
+        method: one of `edgellm.METHODS`.
+        layers: of the language model.
+
+    Raises:
+        VerificationError: too few are, or some are where none was asked for.
+    """
+    onnx = require("onnx", "export")
+    model = load_light(graph)
+    stored = Counter(tensor.data_type for tensor in model.graph.initializer)
+    kinds = onnx.TensorProto
+    four_bits = sum(node.op_type.startswith("Int4GroupwiseGemmPlugin") for node in model.graph.node)
+    found = {
+        "fp8": stored[kinds.FLOAT8E4M3FN] if not stored[kinds.FLOAT4E2M1] else 0,  # there they are scales
+        "int8_sq": stored[kinds.INT8] if not four_bits else 0,  # there they are two weights each
+        "nvfp4": stored[kinds.FLOAT4E2M1],
+        "int4_awq": four_bits,
+    }
+    wanted = _PRODUCTS * layers
+    if method in found and found[method] < wanted:
+        raise VerificationError(
+            f"{graph} has {found[method]} products of {method}, at least {wanted} were to be rounded; "
+            "tensorrt-edgellm left them out"
+        )
+    if others := [name for name, count in found.items() if name != method and count]:
+        raise VerificationError(f"{graph} has products of {others[0]}, {method} was asked for")
+
+
+def check_numbers(source: PolicySource, folder: Path, method: str) -> Iterator[Figure]:
+    """Compare vision tower and language model with transformers over a picture, a query and its answer.
+
+    Args:
+        source: the checkpoint, of which the first sample is taken.
+        folder: with `llm/model.onnx` and `visual/model.onnx`.
+        method: "fp16" is judged, the others are reported.
+    """
+    pixels, words = source.torch_reference.graph_inputs(source.references[0])
+    bound = BOUND if method == "fp16" else None
+    yield Figure("edgellm vision tower", _vision_error(source, folder, pixels), "relative error", at_most=bound)
+    yield Figure("edgellm language model", _language_error(source, folder, words), "relative error", at_most=bound)
+
+
+def _vision_error(source: PolicySource, folder: Path, pixels: Batch) -> float:
+    torch = require("torch", "export")
+    spec, visual = source.spec, source.model.model.visual
+    side = spec.input_size // spec.patch_size
+    unit = spec.merge_size**2
+    order, lengths = window_order(visual, side)
+    angles = rotary_angles(visual, side).numpy()
+    feeds: Batch = {
+        "input": pixels["pixel_values"].astype(np.float16),
+        "rotary_pos_emb": angles[:, : angles.shape[1] // 2].astype(np.float32),
+        "cu_seqlens": np.array([0, side * side], np.int32),
+        "cu_window_seqlens": np.cumsum([0, *(length * unit for length in lengths)]).astype(np.int32),
+        "window_index": order,
+        "reverse_window_index": np.argsort(order),
+        "max_seqlen_carrier": np.zeros(side * side, np.int32),
+    }
+    with torch.no_grad():
+        grid = torch.tensor([[1, side, side]])
+        expected = visual(torch.from_numpy(pixels["pixel_values"]), grid_thw=grid).pooler_output.numpy()
+    return _error(_run(folder / "visual" / "model.onnx", feeds), expected)
+
+
+def _language_error(source: PolicySource, folder: Path, words: Batch) -> float:
+    """Return the largest error of the logits behind the prompt, in the middle of the answer and behind it."""
+    torch = require("torch", "export")
+    spec = source.spec
+    embeds, positions = words["inputs_embeds"], words["position_ids"]
+    with torch.no_grad():
+        inputs = torch.from_numpy(embeds), torch.from_numpy(positions)
+        expected = source.model(inputs_embeds=inputs[0], position_ids=inputs[1]).logits[0].numpy()
+    count = embeds.shape[1]
+    completion = len(source.references[0].completion)
+    errors = []
+    for length in sorted({count - completion, count - completion // 2, count}):
+        pages = -(-length // _PAGE)
+        empty = np.zeros((2, pages, _PAGE, spec.num_kv_heads, spec.head_dim), np.float16)
+        one, none = np.array([length], np.int32), np.zeros(1, np.int32)
+        feeds: Batch = {
+            "inputs_embeds": embeds[0, :length].astype(np.float16),
+            "rope_rotary_cos_sin": _rope(source, positions[:, 0, :length]),
+            "positions": np.arange(length, dtype=np.int32),
+            "query_start_offsets": np.array([0, length], np.int32),
+            "query_lengths": one,
+            "past_lengths": none,
+            "attention_sequence_lengths": one,
+            "state_indices": none,
+            "execution_phase_marker": none,
+            "context_sequence_count_carrier": none,
+            "kv_page_table": np.arange(2 * pages, dtype=np.int32).reshape(1, 2, pages),
+            "logits_indices": np.array([length - 1]),
+            **{f"past_key_values_{layer}": empty for layer in range(spec.num_layers)},
+        }
+        errors.append(_error(_run(folder / "llm" / "model.onnx", feeds)[0], expected[length - 1]))
+    return max(errors)
+
+
+def _rope(source: PolicySource, positions: Array) -> npt.NDArray[np.float32]:
+    """Return cosines and sines [tokens, head_dim] for positions [3, tokens] of M-RoPE."""
+    config = source.model.config.text_config
+    inverse = source.model.model.language_model.rotary_emb.inv_freq.numpy()
+    axis = np.repeat(np.arange(3), config.rope_parameters["mrope_section"])
+    angles = positions[axis].T * inverse
+    both: npt.NDArray[np.float32] = np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    return both
+
+
+def _error(got: Array, expected: Array) -> float:
+    return float(np.abs(got.astype(np.float64) - expected).max() / np.abs(expected).max())
+
+
+def _run(graph: Path, feeds: Batch) -> Array:
+    """Return the first output of a graph."""
+    reference = require("onnx.reference", "export")
+    evaluator = reference.ReferenceEvaluator(str(graph), new_ops=_plugins())
+    names = {value.name for value in load_light(graph).graph.input}
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # its Sigmoid computes both branches, one of which overflows
+        result: Array = evaluator.run(None, {name: array for name, array in feeds.items() if name in names})[0]
+    return result
+
+
+def _plugins() -> list[Any]:
+    op_run = require("onnx.reference.op_run", "export").OpRun
+
+    class AttentionPlugin(op_run):  # type: ignore[misc, valid-type]
+        op_domain = _DOMAIN
+
+        def _run(self, qkv: Array, past: Array, lengths: Array, rope: Array, *_: Array, **options: Any) -> Any:
+            heads, shared, width = options["num_q_heads"], options["num_kv_heads"], options["head_size"]
+            parts = qkv.astype(np.float32).reshape(len(qkv), heads + 2 * shared, width)
+            query, key, value = np.split(parts, [heads, heads + shared], axis=1)
+            query, key = _rotate(query, rope), _rotate(key, rope)
+            key, value = (np.repeat(part, heads // shared, axis=1) for part in (key, value))
+            causal = np.triu(np.full((len(qkv), len(qkv)), -np.inf, np.float32), 1)
+            out = _attend(query, key, value, options["attention_scale"], causal)
+            return out.astype(qkv.dtype), past
+
+    class ViTAttentionPlugin(op_run):  # type: ignore[misc, valid-type]
+        op_domain = _DOMAIN
+
+        def _run(self, query: Array, key: Array, value: Array, starts: Array, *_: Array, **options: Any) -> Any:
+            shape = (-1, options["num_heads"], options["head_size"])
+            q, k, v = (part.astype(np.float32).reshape(shape) for part in (query, key, value))
+            window = np.searchsorted(starts, np.arange(len(query)), side="right")
+            apart = np.where(window[:, None] == window, 0, -np.inf).astype(np.float32)
+            out = _attend(q, k, v, options["attention_scale"], apart)
+            return (out.reshape(query.shape).astype(query.dtype),)
+
+    return [AttentionPlugin, ViTAttentionPlugin]
+
+
+def _rotate(states: Array, rope: Array) -> Array:
+    half = states.shape[-1] // 2
+    first, second = states[..., :half], states[..., half:]
+    cos, sin = rope[:, None, :half], rope[:, None, half:]
+    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+
+
+def _attend(query: Array, key: Array, value: Array, scale: float, mask: Array) -> Array:
+    """Attend; all [tokens, heads, width]."""
+    scores = np.einsum("qhd,khd->hqk", query, key) * scale + mask
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    out: Array = np.einsum("hqk,khd->qhd", weights, value)
+    return out

@@ -1,0 +1,46 @@
+"""Run NVIDIA's quantisation with the bundle's own pictures and words, in a process of its own.
+
+    python -m wise_edge.export.edgellm_quantize CHECKPOINT OUT METHOD SAMPLES
+
+It registers itself with torch, logs to stdout and asks a hub for data where it is given none; a child keeps all that
+apart. SAMPLES is a folder with `samples.json`: a list of [picture, query, text].
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wise_edge.extras import require
+
+
+def main(checkpoint: str, out: str, method: str, samples: str) -> None:
+    """Write a checkpoint whose language model is quantised."""
+    pillow = require("PIL.Image", "edgellm")
+    quantize: Any = require("tensorrt_edgellm.quantization.quantize", "edgellm").quantize_and_export
+    folder = Path(samples)
+    listed: list[tuple[str, str, str]] = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+
+    def pictures() -> Iterator[tuple[Any, str]]:
+        for picture, query, _ in listed:
+            yield pillow.open(folder / picture).convert("RGB"), query
+
+    def texts() -> Iterator[str]:
+        yield from (text for _, _, text in listed)
+
+    quantize(
+        model_dir=checkpoint,
+        output_dir=out,
+        quantization=None if method == "fp16" else method,
+        device="cpu",
+        text_dataset=texts,
+        image_dataset=pictures,
+        num_samples=len(listed),
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

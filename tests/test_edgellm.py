@@ -1,0 +1,171 @@
+"""TensorRT Edge-LLM: the checkpoint for it is what was asked for, and its graphs compute what transformers does."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("tensorrt_edgellm")
+import torch
+import transformers
+
+from wise_edge.bundle import load, resolve_checkpoint
+from wise_edge.cli.main import main
+from wise_edge.devices import parse_targets
+from wise_edge.errors import (
+    DeviceError,
+    MissingExtraError,
+    UsageError,
+    VerificationError,
+    WiseEdgeError,
+)
+from wise_edge.export import edgellm, edgellm_check
+from wise_edge.export.calibration import read_calibration
+from wise_edge.export.policy_source import PolicySource
+
+EMBEDDED = resolve_checkpoint("embedded", "policy")
+
+
+def quiet(step: str, share: float | None = None) -> None:
+    pass
+
+
+def _source(folder: Path = EMBEDDED) -> PolicySource:
+    return PolicySource(folder, partial(read_calibration, None, 2), quiet)
+
+
+@pytest.fixture(scope="module")
+def source() -> PolicySource:
+    return _source()
+
+
+def _export(source: PolicySource, method: str, folder: Path) -> Path:
+    """Bring a policy to a method and return the folder of its graphs."""
+    out = folder / "bundle"
+    out.mkdir()
+    list(edgellm.export_edgellm(source, out, method, quiet))
+    edgellm._run("tensorrt_edgellm.scripts.export", [str(out / edgellm.FOLDER), str(folder / "graphs")])
+    return folder / "graphs"
+
+
+@pytest.fixture(scope="module")
+def graphs(source: PolicySource, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded policy's graphs in half precision."""
+    return _export(source, "fp16", tmp_path_factory.mktemp("fp16"))
+
+
+@pytest.mark.slow
+def test_the_graphs_compute_what_transformers_does(source: PolicySource, graphs: Path) -> None:
+    figures = list(edgellm_check.check_numbers(source, graphs, "fp16"))
+    assert [figure.what for figure in figures] == ["edgellm vision tower", "edgellm language model"]
+    assert all(1e-5 < figure.value <= edgellm_check.BOUND for figure in figures), figures
+    edgellm_check.check_operators(graphs / "llm" / "model.onnx", "fp16", source.spec.num_layers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["rope", "windows"])
+def test_a_mistake_in_the_positions_shows(
+    source: PolicySource, graphs: Path, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if part == "rope":  # time, row and column take each other's places
+        real = edgellm_check._rope
+        monkeypatch.setattr(edgellm_check, "_rope", lambda source, positions: real(source, positions[[1, 2, 0]]))
+    else:  # rows and columns do
+        angles = edgellm_check.rotary_angles
+        swapped = lambda visual, grid: angles(visual, grid).roll(angles(visual, grid).shape[1] // 4, dims=1)  # noqa: E731
+        monkeypatch.setattr(edgellm_check, "rotary_angles", swapped)
+    figures = {figure.what: figure for figure in edgellm_check.check_numbers(source, graphs, "fp16")}
+    assert not figures["edgellm language model" if part == "rope" else "edgellm vision tower"].passed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fp8", "int8_sq", "nvfp4"])
+def test_each_method_leaves_its_operators(source: PolicySource, method: str, tmp_path: Path) -> None:
+    graph = _export(source, method, tmp_path) / "llm" / "model.onnx"
+    edgellm_check.check_operators(graph, method, source.spec.num_layers)
+    for other in edgellm.METHODS.keys() - {method}:
+        with pytest.raises(VerificationError, match=r"left them out|was asked for"):
+            edgellm_check.check_operators(graph, other, source.spec.num_layers)
+
+
+@pytest.mark.slow
+def test_four_bits_leave_their_operators(tmp_path: Path) -> None:
+    """On a model whose widths 128 divides; the embedded one's are not."""
+    source = _source(_make_wide(tmp_path / "wide"))
+    graph = _export(source, "int4_awq", tmp_path) / "llm" / "model.onnx"
+    edgellm_check.check_operators(graph, "int4_awq", source.spec.num_layers)
+    with pytest.raises(VerificationError, match="has products of int4_awq, fp16 was asked for"):
+        edgellm_check.check_operators(graph, "fp16", source.spec.num_layers)
+
+
+def _make_wide(folder: Path) -> Path:
+    config = transformers.AutoConfig.from_pretrained(EMBEDDED)
+    config.text_config.update({"hidden_size": 256, "intermediate_size": 256, "num_attention_heads": 8})
+    config.text_config.update({"num_hidden_layers": 2, "layer_types": ["full_attention"] * 2})
+    config.vision_config.out_hidden_size = 256
+    torch.manual_seed(0)
+    transformers.Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    for file in EMBEDDED.iterdir():
+        if not (folder / file.name).exists() and file.suffix != ".safetensors":
+            shutil.copyfile(file, folder / file.name)
+    shutil.copyfile(EMBEDDED / "generation_config.json", folder / "generation_config.json")
+    return folder
+
+
+@pytest.mark.slow
+def test_an_export_is_a_bundle_of_a_checkpoint_and_a_segmenter(tmp_path: Path) -> None:
+    arguments = ["--target", "edgellm", "--device", "orin,thor", "--samples", "1", "--out", str(tmp_path / "b")]
+    assert main(["export", "--policy", "embedded", "--sam", "embedded", *arguments]) == 0
+    bundle = load(tmp_path / "b", verify_hashes=True)
+    roles = {artefact.role for artefact in bundle.manifest.artefacts}
+    assert {
+        "policy.edgellm/config.json",
+        "policy.edgellm/model.safetensors",
+        "policy.tokenizer",
+        "sam.encoder",
+    } <= roles
+    judged = {figure.what: figure.at_most for figure in bundle.manifest.verification}
+    assert judged["edgellm language model"] == judged["edgellm vision tower"] == edgellm_check.BOUND
+    assert bundle.strangers() == []
+
+
+@pytest.mark.parametrize(
+    ("method", "names", "error", "message"),
+    [
+        ("q4", "orin", UsageError, "unknown method 'q4' of Edge-LLM; choose fp16, fp8"),
+        ("fp8", "thor,orin", DeviceError, "--edgellm-quant fp8 computes with fp8, which orin"),
+        ("nvfp4", "orin", DeviceError, "computes with fp4, which orin"),
+    ],
+)
+def test_methods_that_cannot_be(method: str, names: str, error: type[WiseEdgeError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        edgellm.check_method(method, parse_targets(names))
+
+
+def test_methods_that_can_be() -> None:
+    edgellm.check_method("int4_awq", parse_targets("orin"))
+    edgellm.check_method("nvfp4", parse_targets("thor"))
+
+
+def test_four_bits_need_widths_that_128_divides(source: PolicySource, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs widths of multiples of 128, the policy is 192 wide"):
+        list(edgellm.export_edgellm(source, tmp_path, "int4_awq", quiet))
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "modelopt", None)
+    with pytest.raises(MissingExtraError, match=r"modelopt is not installed; run: pip install 'wise-edge\[edgellm\]'"):
+        edgellm.check_method("fp8", parse_targets("thor"))
+
+
+def test_what_the_other_process_says_is_passed_on(tmp_path: Path) -> None:
+    with pytest.raises(WiseEdgeError, match=r"tensorrt-edgellm failed: .*No module named"):
+        edgellm._run("wise_edge.no_such_module", [])
+    arguments: list[Any] = [str(tmp_path / "gone"), str(tmp_path / "out"), "fp16", str(tmp_path)]
+    with pytest.raises(WiseEdgeError, match="tensorrt-edgellm failed: "):
+        edgellm._run("wise_edge.export.edgellm_quantize", arguments)
