@@ -6,7 +6,6 @@ and the plan. `build_engines` does the rest there, graph by graph, and goes on w
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +31,7 @@ from wise_edge.export.engine import EngineRequest, build_engine
 from wise_edge.export.engine_plan import plan_engines
 from wise_edge.export.progress import Progress
 from wise_edge.extras import require
+from wise_edge.files import cache_folder
 from wise_edge.manifest import Artefact, Manifest
 
 FORMAT, SIDECAR_FORMAT, PLAN_FORMAT = "engine", "engine-sidecar", "engine-plan"
@@ -218,6 +218,5 @@ def _timing_cache(targets: tuple[Target, ...]) -> Path | None:
     """Return where TensorRT keeps what it timed on this kind of GPU; TensorRT for RTX times nothing when it builds."""
     if targets[0].builds_anywhere:
         return None
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     trt = require(targets[0].builder, EXTRAS[targets[0].builder])
-    return caches / "wise-edge" / f"timings-{targets[0].name}-{trt.__version__}.cache"
+    return cache_folder() / f"timings-{targets[0].name}-{trt.__version__}.cache"

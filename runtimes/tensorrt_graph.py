@@ -16,6 +16,7 @@ from __future__ import annotations
 import mmap
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ import numpy.typing as npt
 
 from wise_edge.bundle import Bundle
 from wise_edge.cuda import open_cuda
-from wise_edge.devices import EXTRAS, find_target
+from wise_edge.devices import EXTRAS, TENSORRT_RTX, find_target
 from wise_edge.engines import ArraySpec, Sidecar, engine_role, source_hash
 from wise_edge.errors import BundleError, DeviceError, WiseEdgeError
 from wise_edge.extras import require
+from wise_edge.files import cache_folder, replacing
 from wise_edge.runtimes.device_memory import DeviceArray, DevicePool, PinnedBuffer
 from wise_edge.tensorrt_log import make_log
 
@@ -102,7 +104,7 @@ class TensorRtGraph:
         self._file = file
         self._sidecar = sidecar
         self._resident = resident
-        self._context = engine.create_execution_context()
+        self._context = self._create_context()
         if self._context is None:
             raise DeviceError(f"{file} cannot run: {runtime.log.first}")
         self._pinned = {spec.name: PinnedBuffer(runtime.cuda) for spec in (*sidecar.inputs, *sidecar.outputs)}
@@ -130,6 +132,22 @@ class TensorRtGraph:
         self._runtime.cuda.synchronize(self._runtime.stream)
         del inputs
         return outputs | {name: view.copy() for name, view in fetched.items()}
+
+    def _create_context(self) -> Any:
+        """Return an execution context; that of TensorRT for RTX with the kernels that earlier processes compiled.
+
+        It compiles kernels when they are first used, and itself refuses those of another GPU, driver or version
+        (https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/work-with-runtime-cache.html).
+        """
+        if self._sidecar.builder != TENSORRT_RTX:
+            return self._engine.create_execution_context()
+        config = self._engine.create_runtime_config()
+        kernels = config.create_runtime_cache()
+        file = cache_folder() / f"kernels-{self._sidecar.sha256[:16]}.cache"
+        held = file.stat().st_size if file.is_file() and kernels.deserialize(file.read_bytes()) else 0
+        config.set_runtime_cache(kernels)
+        weakref.finalize(self, _save_kernels, kernels, file, held)  # at the end of the process at the latest
+        return self._engine.create_execution_context(config)
 
     def _stays(self, name: str) -> bool:
         return name.startswith(self._resident) if self._resident else False
@@ -179,3 +197,14 @@ class TensorRtGraph:
 
     def _failed(self, reason: str) -> WiseEdgeError:
         return WiseEdgeError(f"{self._file} failed: {reason}")
+
+
+def _save_kernels(kernels: Any, file: Path, held: int) -> None:
+    """Keep compiled kernels for the next process, where there are more of them than it began with."""
+    data = memoryview(kernels.serialize())
+    if data.nbytes <= held:
+        return
+    with suppress(OSError):  # a disk that is full or read-only costs the next process time and nothing else
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as fresh:
+            fresh.write_bytes(data)

@@ -90,15 +90,48 @@ class Engine:
     def __init__(self, graph: Path, log: Any, counters: Counters) -> None:
         self.graph, self.log, self.counters = graph, log, counters
 
-    def create_execution_context(self) -> Context:
-        return Context(self)
+    def create_runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig()
+
+    def create_execution_context(self, config: RuntimeConfig | None = None) -> Context:
+        return Context(self, config.cache if config else None)
+
+
+class RuntimeCache:
+    """Kernels: one byte for each that was compiled."""
+
+    rejects = False
+
+    def __init__(self) -> None:
+        self.kernels = b""
+
+    def deserialize(self, data: bytes) -> bool:
+        if self.rejects:
+            return False
+        self.kernels = bytes(data)
+        return True
+
+    def serialize(self) -> bytes:
+        return self.kernels
+
+
+class RuntimeConfig:
+    cache: RuntimeCache | None = None
+
+    def create_runtime_cache(self) -> RuntimeCache:
+        return RuntimeCache()
+
+    def set_runtime_cache(self, cache: RuntimeCache) -> bool:
+        self.cache = cache
+        return True
 
 
 class Context:
     fails = False
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, cache: RuntimeCache | None) -> None:
         self._engine = engine
+        self._cache = cache
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(engine.graph), options, providers=["CPUExecutionProvider"])
@@ -136,6 +169,8 @@ class Context:
         if self.fails:
             self._engine.log.log(ILogger.ERROR, "Error Code 1: Cask (no kernel)")
             return False
+        if self._cache and not self._cache.kernels:
+            self._cache.kernels = b"k"
         feeds = {
             name: self._view(name, self._shapes[name], np.int64 if "int64" in value.type else np.float32)
             for name, value in self._inputs.items()

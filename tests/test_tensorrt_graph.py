@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("onnx")
 trt = pytest.importorskip("tensorrt_rtx")
-from fake_tensorrt import Context, Counters, compile_cudart, make_package  # noqa: E402
+from fake_tensorrt import Context, Counters, RuntimeCache, compile_cudart, make_package  # noqa: E402
 
 from wise_edge import cuda  # noqa: E402
 from wise_edge.bundle import EMBEDDED, load, resolve_bundle  # noqa: E402
@@ -44,7 +44,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def gpu(library: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counters]:
+def gpu(library: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Counters]:
     """A GPU of compute capability 8.9 with TensorRT for RTX of the version that built the engines."""
     opened = load(bundle)
     graphs = {opened.artefact(engine_role(graph, "rtx")).sha256: opened.file(graph) for graph in GRAPHS}
@@ -52,6 +52,7 @@ def gpu(library: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     counters.set("capability", 89)
     counters.set("devices", 1)
     counters.set("allocations_left", -1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.setattr(cuda, "_libraries", lambda: iter([str(library)]))
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", make_package("tensorrt_rtx", trt.__version__, graphs, counters))
     cuda.open_cuda.cache_clear()
@@ -118,6 +119,30 @@ def test_all_memory_comes_back(gpu: Counters, bundle: Path) -> None:
     del session
     gc.collect()
     assert (gpu.blocks, gpu.streams) == before
+
+
+def test_compiled_kernels_are_kept_for_the_next_process(
+    gpu: Counters, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches = tmp_path / "caches" / "wise-edge"
+
+    def run() -> None:
+        EngineRuntime(load(bundle)).open("sam.decoder").run(_prompt())
+        gc.collect()
+
+    run()
+    (kept,) = caches.iterdir()
+    assert kept.read_bytes() == b"k"
+    kept.write_bytes(b"kk")
+    run()
+    assert kept.read_bytes() == b"kk"  # what is there is read, and not written again
+    monkeypatch.setattr(RuntimeCache, "rejects", True)  # as those of another driver are
+    run()
+    assert kept.read_bytes() == b"k"
+    kept.unlink()
+    caches.rmdir()
+    caches.write_text("no folder")
+    run()  # a cache that cannot be written is no error
 
 
 @pytest.fixture

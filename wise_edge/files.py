@@ -78,6 +78,14 @@ def replacing(target: Path) -> Iterator[Path]:
         raise
 
 
+def cache_folder() -> Path:
+    """Return where files lie that save time and may be deleted at any time; it need not be there yet.
+
+    Source: https://specifications.freedesktop.org/basedir-spec/latest/.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wise-edge"
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
