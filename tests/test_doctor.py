@@ -16,6 +16,7 @@ from wise_edge.cuda import Cuda
 from wise_edge.doctor import Finding, Surroundings, examine
 from wise_edge.errors import DeviceError
 from wise_edge.jetson import read_jetson
+from wise_edge.nvml import GpuFacts
 
 
 class FakeCuda:
@@ -37,8 +38,17 @@ def gpu(major: int, minor: int) -> Callable[[], Any]:
     return lambda: FakeCuda(major, minor)
 
 
-def ask(root: Path, cuda: Callable[[], Any] = no_gpu, machine: str = "aarch64") -> dict[str, Finding]:
-    return {finding.name: finding for finding in examine(Surroundings(root, cuda, machine))}
+def no_nvml() -> GpuFacts:
+    raise DeviceError("NVML says nothing: NVML Shared Library Not Found")
+
+
+def ask(
+    root: Path,
+    cuda: Callable[[], Any] = no_gpu,
+    machine: str = "aarch64",
+    nvml: Callable[[], GpuFacts] = no_nvml,
+) -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine(Surroundings(root, cuda, nvml, machine))}
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
@@ -124,9 +134,14 @@ def test_a_desktop_with_a_gpu_is_told_of_its_packages(tmp_path: Path, monkeypatc
     driver = tmp_path / "proc/driver/nvidia/version"
     driver.parent.mkdir(parents=True)
     driver.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05\nGCC version:\n")
-    found = ask(tmp_path, gpu(8, 9), "x86_64")
-    assert "580.95.05" in str(found["driver"].text)
-    assert found["GPU"].data == {"compute_capability": "8.9", "target": "sm89"}
+    assert "580.95.05" in str(ask(tmp_path, gpu(8, 9), "x86_64")["driver"].text)
+    facts = GpuFacts("NVIDIA GeForce RTX 4090", "580.95.05", 450.0)
+    found = ask(tmp_path, gpu(8, 9), "x86_64", lambda: facts)
+    assert found["driver"].text == "580.95.05"
+    assert str(found["GPU"].text).startswith("NVIDIA GeForce RTX 4090, compute capability 8.9 (sm89: ")
+    assert str(found["GPU"].text).endswith(", up to 450 W")
+    assert found["GPU"].data["compute_capability"] == "8.9"
+    assert found["GPU"].data["power_limit_w"] == 450.0
     assert found["TensorRT for RTX"].advice == "run: pip install 'wise-edge[rtx]'"
     assert "TensorRT" not in found
     assert "pip install 'wise-edge[gpu]'" in str(found["ONNX Runtime"].advice)  # the tests have the CPU's

@@ -19,6 +19,7 @@ from wise_edge.devices import TENSORRT, TENSORRT_RTX, Capability, Target, find_t
 from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.jetson import ROOT, Jetson, read_jetson
 from wise_edge.llama import TESTED_VERSIONS, offloads_to_gpu
+from wise_edge.nvml import GpuFacts, read_gpu
 
 _LLAMA = f"llama-cpp-python=={TESTED_VERSIONS[-1]}"
 
@@ -47,11 +48,13 @@ class Surroundings:
     Attributes:
         root: where the file system begins.
         cuda: gives the CUDA runtime, or raises `DeviceError`.
+        gpu: gives what NVML says, or raises `DeviceError`.
         machine: the processor's architecture.
     """
 
     root: Path = ROOT
     cuda: Callable[[], Cuda] = open_cuda
+    gpu: Callable[[], GpuFacts] = read_gpu
     machine: str = platform.machine()
 
 
@@ -123,30 +126,47 @@ def _examine_jetson(jetson: Jetson | None) -> Iterator[Finding]:
 
 def _examine_gpu(around: Surroundings, jetson: Jetson | None) -> tuple[Capability | None, list[Finding]]:
     """Return the GPU's compute capability, with what is known of it, its driver and CUDA."""
-    driver = _first_line(around.root / "proc/driver/nvidia/version")
-    found = [Finding("driver", driver)] if driver else []
+    facts = _facts(around)
+    driver = [Finding("driver", facts.driver, data={"version": facts.driver})] if facts.driver else []
     try:
         cuda = around.cuda()
         capability = cuda.capability
     except WiseEdgeError as error:
         advice = "reinstall it: sudo apt install nvidia-jetpack" if jetson else None
         known = jetson.capability if jetson else None
-        return known, [*found, Finding("GPU", None, f"{error}{f'; {advice}' if advice else ''}")]
+        return known, [*driver, Finding("GPU", facts.name, f"{error}{f'; {advice}' if advice else ''}")]
     free, total = cuda.memory()
     runtime, of_driver = cuda.versions
     number, target = format_capability(capability), _target(capability)
-    kind = f" ({target.name}: {target.description})" if target else ""
+    parts = [
+        facts.name,
+        f"compute capability {number}{f' ({target.name}: {target.description})' if target else ''}",
+        f"up to {facts.power_limit_w:.0f} W" if facts.power_limit_w else None,
+    ]
     return capability, [
-        *found,
+        *driver,
         Finding(
             "GPU",
-            f"compute capability {number}{kind}",
+            ", ".join(filter(None, parts)),
             None if target else "no engines are built for it; use GGUF or ONNX bundles",
-            {"compute_capability": number, "target": target.name if target else None},
+            {
+                "name": facts.name,
+                "compute_capability": number,
+                "target": target.name if target else None,
+                "power_limit_w": facts.power_limit_w,
+            },
         ),
         _room("GPU memory", "free", free, total),
         Finding("CUDA", f"runtime {runtime}, driver up to {of_driver}", data={"runtime": runtime, "driver": of_driver}),
     ]
+
+
+def _facts(around: Surroundings) -> GpuFacts:
+    """Return what NVML says; of a driver without it what its file says."""
+    try:
+        return around.gpu()
+    except DeviceError:
+        return GpuFacts(None, _first_line(around.root / "proc/driver/nvidia/version"), None)
 
 
 def _examine_memory(root: Path) -> Iterator[Finding]:

@@ -1,0 +1,22 @@
+/* A stand-in for NVIDIA's management library: one GPU, whose answers the tests set. */
+#include <string.h>
+
+enum { SUCCESS = 0, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, DRIVER_NOT_LOADED = 9 };
+
+int fake_init, fake_devices = 1, fake_limit_status;
+unsigned fake_limit_mw = 450000;
+int fake_sessions;
+
+int nvmlInitWithFlags(unsigned flags) { (void)flags; if (!fake_init) fake_sessions++; return fake_init; }
+int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+int nvmlShutdown(void) { fake_sessions--; return SUCCESS; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
+    *device = &fake_devices;
+    return index < (unsigned)fake_devices ? SUCCESS : NOT_FOUND;
+}
+int nvmlDeviceGetName(void *device, char *name, unsigned length) { (void)device; strncpy(name, "NVIDIA GeForce RTX 4090", length); return SUCCESS; }
+int nvmlSystemGetDriverVersion(char *version, unsigned length) { strncpy(version, "580.95.05", length); return SUCCESS; }
+int nvmlDeviceGetPowerManagementLimit(void *device, unsigned *limit) { (void)device; *limit = fake_limit_mw; return fake_limit_status; }
+const char *nvmlErrorString(int status) {
+    return status == DRIVER_NOT_LOADED ? "Driver Not Loaded" : status == NOT_FOUND ? "Not Found" : "Not Supported";
+}

@@ -1,0 +1,74 @@
+"""What NVML says of a GPU, through its real interface in ctypes and a library that stands in for NVIDIA's."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pynvml
+import pytest
+
+from wise_edge.errors import DeviceError
+from wise_edge.nvml import GpuFacts, read_gpu
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    target = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
+    source = Path(__file__).with_name("fake_nvml.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", target, source], check=True)
+    return ctypes.CDLL(str(target))
+
+
+@pytest.fixture
+def answer(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets what the library answers."""
+    monkeypatch.setattr(pynvml, "nvmlLib", library)
+    monkeypatch.setattr(pynvml, "_nvmlLib_refcount", 0)
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+
+    def set_all(init: int = 0, devices: int = 1, limit_status: int = 0) -> None:
+        for name, value in (("init", init), ("devices", devices), ("limit_status", limit_status)):
+            ctypes.c_int.in_dll(library, f"fake_{name}").value = value
+
+    set_all()
+    return set_all
+
+
+def _sessions(library: ctypes.CDLL) -> int:
+    return ctypes.c_int.in_dll(library, "fake_sessions").value
+
+
+def test_name_driver_and_power_limit(answer: Callable[..., None], library: ctypes.CDLL) -> None:
+    assert read_gpu() == GpuFacts("NVIDIA GeForce RTX 4090", "580.95.05", 450.0)
+    assert _sessions(library) == 0
+
+
+@pytest.mark.parametrize("status", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_NO_PERMISSION])
+def test_what_it_does_not_say_is_none(answer: Callable[..., None], status: int) -> None:
+    answer(limit_status=status)
+    assert read_gpu() == GpuFacts("NVIDIA GeForce RTX 4090", "580.95.05", None)
+
+
+def test_a_driver_that_is_not_loaded_and_a_machine_without_a_gpu(
+    answer: Callable[..., None], library: ctypes.CDLL
+) -> None:
+    answer(init=pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+    with pytest.raises(DeviceError, match="NVML says nothing: Driver Not Loaded"):
+        read_gpu()
+    answer(devices=0)
+    with pytest.raises(DeviceError, match="NVML finds no GPU: Not Found"):
+        read_gpu()
+    assert _sessions(library) == 0
+
+
+def test_a_machine_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> ctypes.CDLL:
+        raise OSError(name)
+
+    monkeypatch.setattr(pynvml, "nvmlLib", None)
+    monkeypatch.setattr(pynvml, "CDLL", missing)
+    with pytest.raises(DeviceError, match="NVML says nothing: NVML Shared Library Not Found"):
+        read_gpu()
