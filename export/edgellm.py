@@ -16,6 +16,7 @@ from pathlib import Path
 
 from wise_edge.bundle import describe_file
 from wise_edge.devices import Target, check_types
+from wise_edge.engines import EDGELLM_FOLDER
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.export import edgellm_check
 from wise_edge.export.onnx_target import check_family
@@ -28,7 +29,7 @@ from wise_edge.qwen_image import resize_square
 
 METHODS = {"fp16": "fp16", "fp8": "fp8", "int8_sq": "int8", "int4_awq": "int4", "nvfp4": "fp4"}
 """What the language model can be brought to, and the type of number that a GPU must have for it."""
-FOLDER, FORMAT = "policy.edgellm", "edgellm"
+FORMAT = "edgellm"
 _BLOCK = 128  # input channels that share a scale in int4_awq
 
 
@@ -69,18 +70,19 @@ def export_edgellm(source: PolicySource, out: Path, method: str, progress: Progr
         _write_samples(source, Path(scratch))
         source.release()
         progress(f"bringing the policy to {method} with tensorrt-edgellm")
-        arguments = [str(source.folder), str(out / FOLDER), method, scratch]
+        arguments = [str(source.folder), str(out / EDGELLM_FOLDER), method, scratch]
         _run("wise_edge.export.edgellm_quantize", arguments)
-    for file in sorted((out / FOLDER).iterdir()):
-        path = f"{FOLDER}/{file.name}"
+    for file in sorted((out / EDGELLM_FOLDER).iterdir()):
+        path = f"{EDGELLM_FOLDER}/{file.name}"
         yield describe_file(out, path, path, FORMAT, method if file.suffix == ".safetensors" else "")
 
 
 def compare_edgellm(source: PolicySource, out: Path, method: str, progress: Progress) -> list[Figure]:
     """Export the graphs that Edge-LLM would build from, and compare them with torch; see `edgellm_check`."""
     progress("comparing tensorrt-edgellm's graphs with torch")
+    edgellm_check.check_template(source, out / EDGELLM_FOLDER)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".graphs.") as scratch:
-        _run("tensorrt_edgellm.scripts.export", [str(out / FOLDER), scratch])
+        _run("tensorrt_edgellm.scripts.export", [str(out / EDGELLM_FOLDER), scratch])
         edgellm_check.check_operators(Path(scratch) / "llm" / "model.onnx", method, source.spec.num_layers)
         return list(edgellm_check.check_numbers(source, Path(scratch), method))
 

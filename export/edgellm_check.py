@@ -64,6 +64,26 @@ def check_operators(graph: Path, method: str, layers: int) -> None:
         raise VerificationError(f"{graph} has products of {others[0]}, {method} was asked for")
 
 
+def check_template(source: PolicySource, folder: Path) -> None:
+    """Refuse a checkpoint whose chat template writes another prompt than the policy was trained with.
+
+    Args:
+        source: the policy.
+        folder: the checkpoint that Edge-LLM reads the template from.
+
+    Raises:
+        VerificationError: it does.
+    """
+    tokenizer = require("transformers", "export").AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    prompts, query = source.spec.prompts, "the red mug"
+    for variant in prompts.variants:
+        content = [{"type": "image"}, {"type": "text", "text": prompts.user_text(query, variant)}]
+        messages = [{"role": "system", "content": prompts.system}, {"role": "user", "content": content}]
+        written = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        if written != (expected := prompts.render(query, variant, 1)):
+            raise VerificationError(f"the chat template of {source.folder} writes {written!r}, want {expected!r}")
+
+
 def check_numbers(source: PolicySource, folder: Path, method: str) -> Iterator[Figure]:
     """Compare vision tower and language model with transformers over a picture, a query and its answer.
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from wise_edge.devices import EXTRAS, Capability, find_target
-from wise_edge.engines import PLAN_ROLE, engine_role
+from wise_edge.engines import EDGELLM_FOLDER, PLAN_ROLE, engine_role
 from wise_edge.errors import DeviceError, MissingExtraError, UsageError
 from wise_edge.manifest import Manifest
 from wise_edge.sam_image import SAM2
 
 BACKENDS = {
-    "policy": ("tensorrt", "onnx-cuda", "llama-gpu", "onnx", "llama", "torch"),
+    "policy": ("tensorrt", "edgellm", "onnx-cuda", "llama-gpu", "onnx", "llama", "torch"),
     "mask": ("tensorrt", "onnx-cuda", "onnx", "torch"),
 }
 """The backends of each part, the one to try first in front."""
@@ -26,6 +26,8 @@ WORDS = {"policy": ("policy.embedding", "policy.tokenizer"), "mask": ()}
 """What each part needs of a bundle beside its graphs."""
 LLAMA_ROLES = ("policy.gguf", "policy.mmproj", "policy.tokenizer")
 """What llama.cpp needs of a bundle."""
+EDGELLM_ROLES = (f"{EDGELLM_FOLDER}/config.json", "policy.tokenizer")
+"""What TensorRT Edge-LLM needs of a bundle: a checkpoint in that folder."""
 CHECKPOINTS = {"policy": "policy", "mask": "sam"}
 """For each part, the entry of the manifest's provenance that names its checkpoint."""
 
@@ -40,7 +42,7 @@ class Device:
         packages: import names of the optional packages that are installed.
         providers: ONNX Runtime's execution providers, empty without onnxruntime.
         llama_gpu: whether llama-cpp-python was built for a GPU.
-        gpu: compute capability of the GPU; None without one, or where the bundle has no engines.
+        gpu: compute capability of the GPU; None without one, or where the bundle has nothing for TensorRT.
     """
 
     packages: Collection[str]
@@ -143,6 +145,15 @@ def _check_tensorrt(manifest: Manifest, device: Device, part: str) -> None:
         raise MissingExtraError(target.builder, EXTRAS[target.builder])
 
 
+def _check_edgellm(manifest: Manifest, device: Device, _: str) -> None:
+    if _missing(manifest, EDGELLM_ROLES):
+        raise DeviceError("the bundle has no checkpoint for TensorRT Edge-LLM; export it with --target edgellm")
+    if device.gpu is None:
+        raise DeviceError("TensorRT Edge-LLM needs an NVIDIA GPU, none is found here; see: wise-edge doctor")
+    if "tensorrt_edgellm" not in device.packages:
+        raise MissingExtraError("tensorrt_edgellm", "edgellm")
+
+
 def _check_torch(manifest: Manifest, device: Device, part: str) -> None:
     if CHECKPOINTS[part] not in manifest.provenance:
         raise DeviceError(f"the bundle names no checkpoint of its {part}; export it again")
@@ -156,6 +167,7 @@ def _check_torch(manifest: Manifest, device: Device, part: str) -> None:
 
 _CHECKS: dict[str, Callable[[Manifest, Device, str], None]] = {
     "tensorrt": _check_tensorrt,
+    "edgellm": _check_edgellm,
     "onnx-cuda": _check_onnx_cuda,
     "onnx": _check_onnx,
     "llama-gpu": _check_llama_gpu,
@@ -164,6 +176,7 @@ _CHECKS: dict[str, Callable[[Manifest, Device, str], None]] = {
 }
 _REASONS = {
     "tensorrt": "TensorRT runs the engines that were built for this GPU",
+    "edgellm": "TensorRT Edge-LLM builds engines from the bundle's checkpoint and runs them",
     "onnx-cuda": "ONNX Runtime with CUDA is installed",
     "onnx": "ONNX Runtime runs the bundle's graphs on the CPU",
     "llama-gpu": "llama.cpp is built for a GPU",

@@ -9,19 +9,36 @@ from typing import Any, TypeVar
 
 from wise_edge.bundle import Bundle, resolve_checkpoint
 from wise_edge.cuda import find_capability
-from wise_edge.engines import PLAN_ROLE
+from wise_edge.engines import EDGELLM_FOLDER, PLAN_ROLE
 from wise_edge.errors import DeviceError
 from wise_edge.extras import require
 from wise_edge.llama import offloads_to_gpu
 from wise_edge.manifest import Manifest
 from wise_edge.runtimes.base import BackendChoice, Graph, MaskBackend, PolicyBackend
-from wise_edge.runtimes.dispatch import CHECKPOINTS, GRAPHS, LLAMA_ROLES, Candidate, Device, list_candidates
+from wise_edge.runtimes.dispatch import (
+    CHECKPOINTS,
+    EDGELLM_ROLES,
+    GRAPHS,
+    LLAMA_ROLES,
+    Candidate,
+    Device,
+    list_candidates,
+)
 from wise_edge.runtimes.graph import CPU, CUDA, OnnxGraph
 from wise_edge.runtimes.graph_mask import GraphMask
 from wise_edge.runtimes.graph_policy import GraphPolicy
 from wise_edge.runtimes.llama_policy import LlamaPolicy
 
-_PACKAGES = ("onnxruntime", "llama_cpp", "torch", "transformers", "segment_anything", "tensorrt", "tensorrt_rtx")
+_PACKAGES = (
+    "onnxruntime",
+    "llama_cpp",
+    "torch",
+    "transformers",
+    "segment_anything",
+    "tensorrt",
+    "tensorrt_rtx",
+    "tensorrt_edgellm",
+)
 _RESIDENT = {"policy.decoder": ("present_",), "sam.encoder": ("",)}
 """Outputs of engines that stay on the GPU, by the beginnings of their names: keys and values, a picture's features."""
 _PROVIDERS = {"onnx": CPU, "onnx-cuda": CUDA}
@@ -59,12 +76,12 @@ def find_device(manifest: Manifest) -> Device:
     packages = frozenset(package for package in _PACKAGES if find_spec(package) is not None)
     providers = require("onnxruntime", "onnx").get_available_providers() if "onnxruntime" in packages else ()
     has_gguf = any(artefact.format == "gguf" for artefact in manifest.artefacts)
-    has_engines = any(artefact.role == PLAN_ROLE for artefact in manifest.artefacts)
+    for_tensorrt = any(artefact.role in (PLAN_ROLE, EDGELLM_ROLES[0]) for artefact in manifest.artefacts)
     return Device(
         packages,
         tuple(providers),
         has_gguf and "llama_cpp" in packages and offloads_to_gpu(),
-        find_capability() if has_engines else None,
+        find_capability() if for_tensorrt else None,
     )
 
 
@@ -88,6 +105,11 @@ def _open_policy(bundle: Bundle, backend: str, threads: int | None) -> PolicyBac
     if backend in ("llama", "llama-gpu"):
         files = [bundle.file(role) for role in LLAMA_ROLES]
         return LlamaPolicy(backend, bundle.manifest.policy, *files, threads=threads, gpu=backend == "llama-gpu")
+    if backend == "edgellm":
+        from wise_edge.runtimes.edgellm_policy import EdgellmPolicy
+
+        checkpoint, tokenizer = bundle.directory / EDGELLM_FOLDER, bundle.file("policy.tokenizer")
+        return EdgellmPolicy(backend, bundle.manifest.policy, checkpoint, tokenizer)
     vision, decoder = _graphs(bundle, "policy", backend, threads)
     embedding, tokenizer = bundle.file("policy.embedding"), bundle.file("policy.tokenizer")
     return GraphPolicy(backend, bundle.manifest.policy, vision, decoder, embedding, tokenizer)

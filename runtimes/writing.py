@@ -9,6 +9,7 @@ nothing is run. So an answer always reads, and it is the one that free decoding 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -176,6 +177,22 @@ class _Forced:
         self._pending = []
         self._steps += 1
         return logits
+
+
+def answer_pattern(largest: int, variant: str) -> str:
+    """Return a regular expression of the completions that keep the form, for runtimes that take one.
+
+    Args:
+        largest: the largest coordinate.
+        variant: the prompt variant; "answer" has no rationale.
+    """
+    number = f"(0|[1-9][0-9]{{0,{len(str(largest)) - 1}}})"
+    form = _plain(_ANSWER) + "".join(number + _plain(words) for words in _AFTER_NUMBERS)
+    return form if variant == _WITHOUT_RATIONALE else f"{_THINK}>[^<]*{_END_OF_THINK}>{form}"
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"([\\^$.|?*+()\[\]{}])", r"\\\1", text)
 
 
 def _rest_of_bridge(tail: str, *, close: bool) -> str | None:

@@ -17,6 +17,7 @@ import transformers
 from wise_edge.bundle import load, resolve_checkpoint
 from wise_edge.cli.main import main
 from wise_edge.devices import parse_targets
+from wise_edge.engines import EDGELLM_FOLDER
 from wise_edge.errors import (
     DeviceError,
     MissingExtraError,
@@ -49,7 +50,7 @@ def _export(source: PolicySource, method: str, folder: Path) -> Path:
     out = folder / "bundle"
     out.mkdir()
     list(edgellm.export_edgellm(source, out, method, quiet))
-    edgellm._run("tensorrt_edgellm.scripts.export", [str(out / edgellm.FOLDER), str(folder / "graphs")])
+    edgellm._run("tensorrt_edgellm.scripts.export", [str(out / EDGELLM_FOLDER), str(folder / "graphs")])
     return folder / "graphs"
 
 
@@ -65,6 +66,16 @@ def test_the_graphs_compute_what_transformers_does(source: PolicySource, graphs:
     assert [figure.what for figure in figures] == ["edgellm vision tower", "edgellm language model"]
     assert all(1e-5 < figure.value <= edgellm_check.BOUND for figure in figures), figures
     edgellm_check.check_operators(graphs / "llm" / "model.onnx", "fp16", source.spec.num_layers)
+
+
+def test_a_template_that_writes_another_prompt_is_refused(source: PolicySource, tmp_path: Path) -> None:
+    folder = tmp_path / "policy"
+    shutil.copytree(EMBEDDED, folder)
+    edgellm_check.check_template(source, folder)
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|vision_end|>", "<|vision_end|>Query: "))
+    with pytest.raises(VerificationError, match=r"the chat template of .* writes .*, want "):
+        edgellm_check.check_template(source, folder)
 
 
 @pytest.mark.slow

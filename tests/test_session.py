@@ -200,7 +200,7 @@ def test_auto_lists_what_can_run_best_first() -> None:
         ("torch", ONNX, True, True, MissingExtraError, r"pip install 'wise-edge\[export\]'"),
         ("torch", TORCH, True, False, DeviceError, "no checkpoint"),
         ("auto", BARE, True, True, MissingExtraError, r"pip install 'wise-edge\[onnx\]'"),
-        ("openvino", ONNX, True, True, UsageError, "auto, tensorrt, onnx-cuda, llama-gpu, onnx, llama, torch"),
+        ("openvino", ONNX, True, True, UsageError, "auto, tensorrt, edgellm, onnx-cuda, llama-gpu, onnx, llama, torch"),
         ("llama", LLAMA, True, True, DeviceError, "--target gguf"),
     ],
 )

@@ -20,6 +20,8 @@ from wise_edge.errors import BundleError, DeviceError
 GRAPHS = ("policy.vision", "policy.decoder", "sam.encoder", "sam.decoder")
 """Roles of a bundle's ONNX graphs that engines are built from."""
 PLAN_ROLE, PLAN_FILE = "engines.plan", "engines.json"
+EDGELLM_FOLDER = "policy.edgellm"
+"""Folder of a bundle with the checkpoint that TensorRT Edge-LLM builds engines from; roles in it are paths."""
 
 Shape = tuple[int, ...]
 

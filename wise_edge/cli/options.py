@@ -24,7 +24,7 @@ PolicyBackendOption = Annotated[
     typer.Option(
         "--policy-backend",
         metavar="NAME",
-        help="Runtime of the policy: auto, tensorrt, onnx-cuda, llama-gpu, onnx, llama or torch.",
+        help="Runtime of the policy: auto, tensorrt, edgellm, onnx-cuda, llama-gpu, onnx, llama or torch.",
     ),
 ]
 MaskBackendOption = Annotated[

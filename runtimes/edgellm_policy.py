@@ -1,0 +1,152 @@
+"""A policy on NVIDIA's TensorRT Edge-LLM, through its Python interface.
+
+It builds engines from the bundle's checkpoint when it is first opened, which takes minutes, and keeps them in the cache
+folder. The answer's form is forced by its guided decoding; a picture is handed over in the policy's size, so that its
+own resizing has nothing to do. **Not yet run: there was no GPU at hand**; the tests use a stand-in of the interface as
+version 0.11 has it (https://github.com/NVIDIA/TensorRT-Edge-LLM, experimental/server).
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from wise_edge.errors import DeviceError, UsageError, WiseEdgeError
+from wise_edge.extras import require
+from wise_edge.files import cache_folder
+from wise_edge.manifest import PolicySpec
+from wise_edge.qwen_image import resize_square
+from wise_edge.runtimes.base import Decoding, Finish, PolicyOutput
+from wise_edge.runtimes.policy_text import MAX_NEW_TOKENS, PolicyText
+from wise_edge.runtimes.writing import answer_pattern
+
+_END = "</answer>"
+
+
+@dataclass(frozen=True)
+class EdgellmFrame:
+    """A picture in the policy's size, as a data URL; Edge-LLM encodes it with each query, or finds it in its cache.
+
+    What encoding it takes is part of a query's prefill: both happen in one call, which tells them not apart.
+    """
+
+    url: str
+    preprocess_ms: float
+    vision_encode_ms: float = 0.0
+    prefill_ms: float = 0.0
+
+
+class EdgellmPolicy:
+    """Runs a policy's checkpoint on TensorRT Edge-LLM.
+
+    Args:
+        name: backend name.
+        spec: the policy.
+        checkpoint: folder of `--target edgellm`.
+        tokenizer: tokenizer.json.
+
+    Raises:
+        MissingExtraError: tensorrt-edgellm is not installed.
+        DeviceError: it does not start here, or builds no engine.
+    """
+
+    def __init__(self, name: str, spec: PolicySpec, checkpoint: Path, tokenizer: Path) -> None:
+        self.name = name
+        self._spec = spec
+        self._text = PolicyText(tokenizer, spec)
+        self._server: Any = require("experimental.server", "edgellm")  # the name that NVIDIA's wheel gives it
+        tokens = spec.image_grid**2
+        try:
+            self._llm = self._server.LLM(
+                model=str(checkpoint),
+                cache_dir=str(cache_folder() / "edgellm"),
+                max_input_len=spec.context_tokens,
+                max_kv_cache_capacity=spec.context_tokens + MAX_NEW_TOKENS,
+                max_image_tokens=tokens,
+                max_image_tokens_per_image=tokens,
+            )
+        except Exception as error:  # of several classes, from a missing library to a failed build
+            raise DeviceError(f"TensorRT Edge-LLM does not start with {checkpoint}: {_first_line(error)}") from error
+
+    @property
+    def input_size(self) -> int:
+        """Side in pixels of the resized square."""
+        return self._spec.input_size
+
+    @property
+    def default_variant(self) -> str:
+        """The prompt variant used when none is asked for."""
+        return self._spec.default_variant
+
+    def encode(self, image: npt.NDArray[np.uint8]) -> EdgellmFrame:
+        """Prepare a picture (HWC uint8 RGB, any size) for queries."""
+        start = perf_counter()
+        stream = BytesIO()
+        Image.fromarray(resize_square(image, self._spec.input_size)).save(stream, "PNG", compress_level=1)
+        url = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+        return EdgellmFrame(url, (perf_counter() - start) * 1e3)
+
+    def generate(self, frame: EdgellmFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+        """Write greedily; see `PolicyBackend`. The first token ends what counts as prefill.
+
+        Raises:
+            UsageError: as `PolicyText.suffix`; or a limit of rationale tokens is asked for, which there is none of.
+            WiseEdgeError: Edge-LLM failed.
+        """
+        if decoding.max_rationale_tokens is not None:
+            raise UsageError("edgellm cannot limit the rationale's tokens; take another policy backend")
+        start = perf_counter()
+        suffix = self._text.suffix(query, variant)
+        prompts = self._spec.prompts
+        content = [
+            {"type": "image", "image": frame.url, "do_resize": False},
+            {"type": "text", "text": prompts.user_text(query, variant)},
+        ]
+        messages = [{"role": "system", "content": prompts.system}, {"role": "user", "content": content}]
+        pattern = answer_pattern(self._spec.input_size, variant)
+        parameters = self._server.SamplingParams(
+            temperature=1.0,
+            top_k=1,
+            top_p=1.0,
+            max_tokens=self._text.token_limit(suffix),
+            guided_decoding=("regex", pattern) if decoding.forced else None,
+            skip_special_tokens=False,
+        )
+        text, tokens, prefilled = "", 0, None
+        finish: Finish = "end"
+        stream = self._llm.generate_stream(messages, parameters)
+        try:
+            for delta in stream:
+                prefilled = prefilled or perf_counter()
+                text += delta.text
+                tokens += len(delta.token_ids)
+                if _END in text:
+                    finish = "answer"
+                    break
+                if delta.finish_reason == "length":
+                    finish = "length"
+        except (RuntimeError, ValueError) as error:
+            raise WiseEdgeError(f"TensorRT Edge-LLM failed: {_first_line(error)}") from error
+        finally:
+            stream.close()  # ends what is still being written
+        prefilled, end = prefilled or perf_counter(), perf_counter()
+        text = text[: text.index(_END) + len(_END)] if finish == "answer" else _without_end(text, self._spec.eos_tokens)
+        counts = self._text.count(text, suffix, 0, tokens)
+        return PolicyOutput(text, finish, counts, (prefilled - start) * 1e3, (end - prefilled) * 1e3)
+
+
+def _without_end(text: str, ends: tuple[str, ...]) -> str:
+    return re.split("|".join(map(re.escape, ends)), text, maxsplit=1)[0]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
