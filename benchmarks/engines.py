@@ -26,7 +26,7 @@ from wise_edge.export.engine_plan import plan_engines
 from wise_edge.export.pipeline import ExportOptions, export_bundle
 
 DEVICES = "sm86,sm89,sm120"
-_BUILD = """
+BUILD = """
 import json, sys, time
 from pathlib import Path
 from wise_edge.bundle import load
@@ -79,7 +79,7 @@ def main() -> None:
         for graph in GRAPHS:
             if graph.startswith("policy") and name != "embedded":
                 continue
-            command = [sys.executable, "-c", _BUILD, str(folder), str(plan), graph]
+            command = [sys.executable, "-c", BUILD, str(folder), str(plan), graph]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             row = {"model": f"{name} {graph}", **json.loads(done.stdout)}
             rows.append(row)

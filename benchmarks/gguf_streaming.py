@@ -24,8 +24,12 @@ from safetensors.torch import save_file
 
 from wise_edge.bundle import resolve_checkpoint
 from wise_edge.export.policy_gguf import PolicyGguf
+from wise_edge.prompts import DEFAULT
 
 SHARDS = 2
+_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+_SIDE_PX = 840
+_COPIED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 _CONVERT = """
 import json, resource, sys, time
 from pathlib import Path
@@ -42,7 +46,7 @@ print(json.dumps({"s": time.perf_counter() - started, "peak_bytes": peak_kb * 10
 
 
 def make_checkpoint(folder: Path, layers: int) -> None:
-    """Write the checkpoint shard by shard: sizes of Qwen2.5-VL-3B-Instruct, the embedded policy's tokenizer."""
+    """Write a policy shard by shard: sizes of Qwen2.5-VL-3B-Instruct, pictures of 840 px, the embedded tokenizer."""
     config = transformers.Qwen2_5_VLConfig(
         text_config={
             "vocab_size": 151936,
@@ -78,11 +82,17 @@ def make_checkpoint(folder: Path, layers: int) -> None:
         file = f"model-{shard + 1:05d}-of-{SHARDS:05d}.safetensors"
         save_file({name: draw(shapes[name], generator) for name in part}, folder / file)
         weight_map |= dict.fromkeys(part, file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    config.save_pretrained(folder)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     embedded = resolve_checkpoint("embedded", "policy")
-    for name in ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json"):
+    tokens = transformers.AutoConfig.from_pretrained(embedded)
+    config.update({name: getattr(tokens, name) for name in _TOKENS})
+    config.save_pretrained(folder)
+    (folder / "prompts.json").write_text(json.dumps(DEFAULT.to_dict()))
+    for name in _COPIED:
         shutil.copyfile(embedded / name, folder / name)
+    processor = json.loads((embedded / "preprocessor_config.json").read_text())
+    processor["size"] = {"shortest_edge": _SIDE_PX**2, "longest_edge": _SIDE_PX**2}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
 
 
 def draw(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:

@@ -42,6 +42,7 @@ def save_onnx(model: onnx.ModelProto, path: Path, source: Path | None = None) ->
                 tensor.CopyFrom(onnx.numpy_helper.from_array(values_of(tensor, source), tensor.name))
     if exceeds_one_file(model):
         onnx.save_model(model, path, save_as_external_data=True, location=path.name + DATA_SUFFIX)
+        path.with_name(path.name + DATA_SUFFIX).chmod(path.stat().st_mode)  # onnx lets nobody else read it
     else:
         path.write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(path))
