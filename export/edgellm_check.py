@@ -103,13 +103,14 @@ def _vision_error(source: PolicySource, folder: Path, pixels: Batch) -> float:
     spec, visual = source.spec, source.model.model.visual
     side = spec.input_size // spec.patch_size
     unit = spec.merge_size**2
-    order, lengths = window_order(visual, side)
+    order, windows = window_order(visual, side)
+    lengths = [length * unit for count, length in windows for _ in range(count)]
     angles = rotary_angles(visual, side).numpy()
     feeds: Batch = {
         "input": pixels["pixel_values"].astype(np.float16),
         "rotary_pos_emb": angles[:, : angles.shape[1] // 2].astype(np.float32),
         "cu_seqlens": np.array([0, side * side], np.int32),
-        "cu_window_seqlens": np.cumsum([0, *(length * unit for length in lengths)]).astype(np.int32),
+        "cu_window_seqlens": np.cumsum([0, *lengths]).astype(np.int32),
         "window_index": order,
         "reverse_window_index": np.argsort(order),
         "max_seqlen_carrier": np.zeros(side * side, np.int32),

@@ -8,6 +8,7 @@ an array outside of it.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def build_vision(visual: Any, grid: int) -> nn.Module:
         A module from pixel_values float32 [grid * grid, patch values] to image_embeds float32 [image tokens, hidden].
     """
     torch = require("torch", "export")
-    order, lengths = window_order(visual, grid)
+    order, windows = window_order(visual, grid)
     unit = visual.spatial_merge_size**2
     angles = rotary_angles(visual, grid)
     angles = angles.view(len(order), unit, -1)[order].flatten(0, 1)
@@ -51,7 +52,7 @@ def build_vision(visual: Any, grid: int) -> nn.Module:
             hidden = hidden.view(len(order), unit, -1)[self.order].flatten(0, 1)
             for index, block in enumerate(visual.blocks):
                 full = index in visual.fullatt_block_indexes
-                parts = [len(hidden)] if full else [length * unit for length in lengths]
+                parts = [(1, len(hidden))] if full else [(count, length * unit) for count, length in windows]
                 hidden = hidden + _attend(block.attn, block.norm1(hidden), self.cos, self.sin, parts)
                 hidden = hidden + block.mlp(block.norm2(hidden))
             embeds: Tensor = visual.merger(hidden)[self.inverse]
@@ -60,14 +61,19 @@ def build_vision(visual: Any, grid: int) -> nn.Module:
     return Vision().eval()
 
 
-def window_order(visual: Any, grid: int) -> tuple[npt.NDArray[np.int64], list[int]]:
-    """Return the order of merged patches that makes windows contiguous, and each window's length."""
+def window_order(visual: Any, grid: int) -> tuple[npt.NDArray[np.int64], list[tuple[int, int]]]:
+    """Return the order of merged patches that makes windows contiguous, and how many windows of which length follow.
+
+    Windows of one length stand together: those that the border cuts off behind the whole ones.
+    """
     merge = visual.spatial_merge_size
     side, window = grid // merge, visual.window_size // visual.patch_size // merge
     index = np.arange(side * side).reshape(side, side)
     starts = range(0, side, window)
     windows = [index[y : y + window, x : x + window].ravel() for y in starts for x in starts]
-    return np.concatenate(windows), [len(part) for part in windows]
+    windows.sort(key=len, reverse=True)
+    counts = Counter(map(len, windows))
+    return np.concatenate(windows), [(counts[length], length) for length in sorted(counts, reverse=True)]
 
 
 def rotary_angles(visual: Any, grid: int) -> Tensor:
@@ -80,15 +86,28 @@ def rotary_angles(visual: Any, grid: int) -> Tensor:
     return angles
 
 
-def _attend(attention: Any, hidden: Tensor, cos: Tensor, sin: Tensor, lengths: list[int]) -> Tensor:
-    """Attend within parts of the given lengths; hidden [patches, width], cos and sin [patches, 1, head_dim]."""
+def _attend(attention: Any, hidden: Tensor, cos: Tensor, sin: Tensor, parts: list[tuple[int, int]]) -> Tensor:
+    """Attend within parts, (how many, of which length); hidden [patches, width], cos and sin [patches, 1, head_dim].
+
+    Parts of one length are a batch: a graph with a product for each of the 64 windows of 840 px takes minutes to trace.
+    """
     torch = require("torch", "export")
     qkv = attention.qkv(hidden).view(len(hidden), 3, attention.num_heads, -1)
     query, key = (x * cos + _rotate_half(x) * sin for x in (qkv[:, 0], qkv[:, 1]))
-    heads = [x.transpose(0, 1).split(lengths, dim=1) for x in (query * attention.scaling, key, qkv[:, 2])]
-    parts = [torch.softmax(q @ k.transpose(1, 2), dim=-1) @ v for q, k, v in zip(*heads, strict=True)]
-    joined: Tensor = attention.proj(torch.cat(parts, dim=1).transpose(0, 1).flatten(1))
+    sizes = [count * length for count, length in parts]
+    heads = [x.transpose(0, 1).split(sizes, dim=1) for x in (query * attention.scaling, key, qkv[:, 2])]
+    done = [_attend_parts(q, k, v, count) for q, k, v, (count, _) in zip(*heads, parts, strict=True)]
+    joined: Tensor = attention.proj(torch.cat(done, dim=1).transpose(0, 1).flatten(1))
     return joined
+
+
+def _attend_parts(query: Tensor, key: Tensor, value: Tensor, count: int) -> Tensor:
+    """Attend within each of `count` parts of equal length; all [heads, patches, head_dim]."""
+    torch = require("torch", "export")
+    if count > 1:
+        query, key, value = (x.unflatten(1, (count, -1)) for x in (query, key, value))
+    out: Tensor = torch.softmax(query @ key.transpose(-2, -1), dim=-1) @ value
+    return out.flatten(1, 2) if count > 1 else out
 
 
 def _rotate_half(x: Tensor) -> Tensor:
