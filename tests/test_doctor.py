@@ -125,7 +125,7 @@ def test_a_jetson_whose_files_say_little_says_so(tmp_path: Path) -> None:
     assert found["power mode"].text is None
     assert "sudo nvpmodel -q" in str(found["power mode"].advice)
     assert "energy cannot be measured" in str(found["power rails"].advice)
-    assert found["release"].advice == "update to JetPack 6 or later"
+    assert found["release"].advice == "update to JetPack 6 or 7.2"
     assert "sudo apt install nvidia-jetpack" in str(found["GPU"].advice)
 
 

@@ -95,11 +95,12 @@ def _examine_jetson(jetson: Jetson | None) -> Iterator[Finding]:
     if jetson is None:
         return
     jetpack = f"JetPack {jetson.jetpack}" if jetson.jetpack else "JetPack unknown"
+    target = _target(jetson.capability)
     old = jetson.jetpack is not None and int(jetson.jetpack.split(".")[0]) < 6
     yield Finding(
         "release",
         f"{jetpack}, L4T {jetson.l4t}",
-        "update to JetPack 6 or later" if old else None,
+        f"update to JetPack {target.jetpack if target else '6 or later'}" if old else None,
         {"jetpack": jetson.jetpack, "l4t": jetson.l4t},
     )
     rails = [rail.label for rail in jetson.rails]
