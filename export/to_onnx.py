@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import warnings
@@ -69,6 +70,19 @@ def export_onnx(
         _strip(model)
         _store_half(model)
         save_onnx(model, path)
+    del program, weights
+    _forget_graphs()
+
+
+def _forget_graphs() -> None:
+    """Let onnxscript's rewrite rules let go of the last graph that they saw, and with it of torch's weights.
+
+    They are global and keep what they matched last (onnxscript 0.7); a policy of 3B would stay in memory.
+    """
+    for thing in gc.get_objects():
+        if type(thing).__name__.endswith("PatternMatcher"):
+            for name in ("_current_node", "_graph", "_match"):
+                thing.__dict__.pop(name, None)
 
 
 @contextlib.contextmanager

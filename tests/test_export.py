@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +133,18 @@ def test_weights_that_half_precision_cannot_hold_stay_whole(tmp_path: Path) -> N
 
     stored = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "layer.onnx").graph.initializer}
     assert set(stored.values()) == {onnx.TensorProto.FLOAT}
+
+
+def test_an_export_lets_go_of_the_weights(tmp_path: Path) -> None:
+    """Those of a large model and of its graphs are too much together."""
+    layer = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.SiLU(), torch.nn.Linear(64, 64))
+    weight = weakref.ref(layer[0].weight)
+
+    export_onnx(layer, (torch.zeros(1, 64),), ["x"], ["y"], tmp_path / "layer.onnx")
+    del layer
+    gc.collect()
+
+    assert weight() is None
 
 
 def test_the_same_module_gives_the_same_bytes(tmp_path: Path) -> None:
