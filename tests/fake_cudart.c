@@ -1,5 +1,6 @@
 /* A stand-in for the CUDA runtime: memory of the "GPU" is the host's, every address is checked, and copies to the host
  * happen only when the stream is waited for, so that whoever reads too early reads noise. */
+#include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,10 @@ static Copy copies[MOST];
 static int block_count, copy_count, streams;
 int fake_capability = 89, fake_devices = 1;
 long fake_allocations, fake_to_device, fake_to_host, fake_allocations_left = -1;
+
+/* Policy and segmenter call from threads of their own, as they may. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+#define LOCKED(call) ({ pthread_mutex_lock(&lock); int status_ = (call); pthread_mutex_unlock(&lock); status_; })
 
 static int holds(const char *at, size_t size, int kind) {
     for (int i = 0; i < block_count; i++)
@@ -43,7 +48,7 @@ static int give(void *at, int kind) {
     return INVALID;
 }
 
-int fake_holds(void *at, size_t size) { return holds(at, size, DEVICE); }
+int fake_holds(void *at, size_t size) { return LOCKED(holds(at, size, DEVICE)); }
 int fake_blocks(void) { return block_count; }
 int fake_streams(void) { return streams; }
 
@@ -54,21 +59,25 @@ int cudaDeviceGetAttribute(int *value, int attribute, int device) {
     return device ? INVALID : SUCCESS;
 }
 int cudaMemGetInfo(size_t *available, size_t *total) { *available = 3, *total = 4; return SUCCESS; }
-int cudaMalloc(void **at, size_t size) { return take(at, size, DEVICE); }
-int cudaMallocHost(void **at, size_t size) { return take(at, size, PINNED); }
-int cudaFree(void *at) { return give(at, DEVICE); }
-int cudaFreeHost(void *at) { return give(at, PINNED); }
-int cudaStreamCreateWithFlags(void **stream, unsigned flags) { streams++; return (*stream = malloc(1)) && flags ? SUCCESS : INVALID; }
-int cudaStreamDestroy(void *stream) { streams--; free(stream); return SUCCESS; }
-int cudaStreamSynchronize(void *stream) {
-    if (!stream) return INVALID;
+int cudaMalloc(void **at, size_t size) { return LOCKED(take(at, size, DEVICE)); }
+int cudaMallocHost(void **at, size_t size) { return LOCKED(take(at, size, PINNED)); }
+int cudaFree(void *at) { return LOCKED(give(at, DEVICE)); }
+int cudaFreeHost(void *at) { return LOCKED(give(at, PINNED)); }
+static int change_streams(int by) { streams += by; return SUCCESS; }
+int cudaStreamCreateWithFlags(void **stream, unsigned flags) {
+    LOCKED(change_streams(1));
+    return (*stream = malloc(1)) && flags ? SUCCESS : INVALID;
+}
+int cudaStreamDestroy(void *stream) { free(stream); return LOCKED(change_streams(-1)); }
+static int finish_copies(void) {
     for (int i = 0; i < copy_count; i++) memcpy(copies[i].to, copies[i].from, copies[i].size);
     copy_count = 0;
     return SUCCESS;
 }
-int cudaMemcpyAsync(void *to, const void *from, size_t size, int kind, void *stream) {
+int cudaStreamSynchronize(void *stream) { return stream ? LOCKED(finish_copies()) : INVALID; }
+static int copy(void *to, const void *from, size_t size, int kind) {
     int device = kind == 1;
-    if (!stream || !holds(to, size, device ? DEVICE : PINNED) || !holds(from, size, device ? PINNED : DEVICE)) return INVALID;
+    if (!holds(to, size, device ? DEVICE : PINNED) || !holds(from, size, device ? PINNED : DEVICE)) return INVALID;
     if (device) {
         memcpy(to, from, size);
         fake_to_device += size;
@@ -77,4 +86,7 @@ int cudaMemcpyAsync(void *to, const void *from, size_t size, int kind, void *str
         fake_to_host += size;
     }
     return SUCCESS;
+}
+int cudaMemcpyAsync(void *to, const void *from, size_t size, int kind, void *stream) {
+    return stream ? LOCKED(copy(to, from, size, kind)) : INVALID;
 }

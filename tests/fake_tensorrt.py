@@ -24,7 +24,7 @@ SOURCE = Path(__file__).with_name("fake_cudart.c")
 def compile_cudart(folder: Path) -> Path:
     """Compile the stand-in for libcudart."""
     library = folder / "libcudart.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, SOURCE], check=True)
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-pthread", "-o", library, SOURCE], check=True)
     return library
 
 

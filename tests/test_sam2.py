@@ -58,8 +58,8 @@ def test_graphs_equal_torch(copied: Path, tmp_path: Path, threshold: float) -> N
     edit_config(copied, "mask_decoder_config", dynamic_multimask_stability_thresh=threshold)
     source = SamSource(copied)
 
-    artefacts = source.export(tmp_path, "fp32", [], lambda *_: None)
-    figures = source.compare(tmp_path, "fp32", lambda *_: None)
+    artefacts = source.export(tmp_path, "fp32", False, [], lambda *_: None)
+    figures = source.compare(tmp_path, "fp32", False, lambda *_: None)
 
     assert [artefact.role for artefact in artefacts] == ["sam.encoder", "sam.decoder"]
     assert [figure.what for figure in figures] == [
@@ -73,7 +73,7 @@ def test_graphs_equal_torch(copied: Path, tmp_path: Path, threshold: float) -> N
 @pytest.mark.parametrize("shape", [(64, 64), (150, 224), (40, 33)])
 def test_masks_are_those_of_transformers(checkpoint: Path, tmp_path: Path, shape: tuple[int, int]) -> None:
     source = SamSource(checkpoint)
-    source.export(tmp_path, "fp32", [], lambda *_: None)
+    source.export(tmp_path, "fp32", False, [], lambda *_: None)
     graphs = [OnnxGraph(tmp_path / f"sam.{part}.onnx") for part in ("encoder", "decoder")]
     image = np.resize(sample("test", 3).scene.image, (*shape, 3))
     ours, stock = GraphMask("onnx", source.spec, *graphs), open_torch_mask(checkpoint)

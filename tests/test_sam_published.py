@@ -71,8 +71,8 @@ def test_a_file_gives_the_model_it_was_saved_from(published: tuple[Path, Any]) -
 def test_a_file_exports_to_graphs_that_equal_torch(published: tuple[Path, Any], tmp_path: Path) -> None:
     source = SamSource(published[0])
 
-    artefacts = source.export(tmp_path, "fp32", [], lambda *_: None)
-    figures = source.compare(tmp_path, "fp32", lambda *_: None)
+    artefacts = source.export(tmp_path, "fp32", False, [], lambda *_: None)
+    figures = source.compare(tmp_path, "fp32", False, lambda *_: None)
 
     assert [artefact.role for artefact in artefacts] == ["sam.encoder", "sam.decoder"]
     assert all(figure.passed and figure.at_most == 1e-4 for figure in figures)
