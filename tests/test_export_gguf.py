@@ -359,7 +359,12 @@ def test_the_manifest_is_the_document_that_is_printed(
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_export_leaves_nothing(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "wise_edge", "export", "--policy", "embedded", "--sam", "embedded"]
-    with subprocess.Popen([*command, "--out", str(tmp_path / "b")], stderr=subprocess.PIPE, text=True) as process:
+
+    def listen() -> None:  # in the background of a script Ctrl-C is ignored, and children inherit that
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    command += ["--out", str(tmp_path / "b")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=listen) as process:
         assert process.stderr is not None
         line = next(line for line in process.stderr if "exporting the segmenter" in line)
         assert list(tmp_path.iterdir()), line  # it is being written
