@@ -2,9 +2,9 @@
 
     python benchmarks/engines_3b.py --scratch DIR [--precisions fp16,int4] [--layers 36] [--json FILE]
 
-Needs no GPU; DIR needs 55 GB. The checkpoint (7.5 GB, random weights, pictures of 840 px) is made in DIR and kept for
-another run. Export and build run in processes of their own; what is given is the peak of their anonymous memory, read
-every 0.2 s, which must fit. Files that are mapped into memory count to nobody.
+Needs no GPU; DIR needs several times the 7.5 GB of the checkpoint, which is made there (random weights, pictures of
+840 px) and kept for another run. Export and build run in processes of their own; what is given is the peak of their
+anonymous memory, read every 0.2 s, which must fit. Files that are mapped into memory count to nobody.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def compare_edgellm(source: PolicySource, out: Path, method: str, progress: Prog
     edgellm_check.check_template(source, out / EDGELLM_FOLDER)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".graphs.") as scratch:
         _run("tensorrt_edgellm.scripts.export", [str(out / EDGELLM_FOLDER), scratch])
-        edgellm_check.check_operators(Path(scratch) / "llm" / "model.onnx", method, source.spec.num_layers)
+        edgellm_check.check_operators(Path(scratch) / "llm" / "model.onnx", method)
         return list(edgellm_check.check_numbers(source, Path(scratch), method))
 
 

@@ -27,21 +27,20 @@ BOUND = 5e-3
 """What half precision may differ by, of the largest value."""
 _DOMAIN = "trt_edgellm"
 _PAGE = 128  # positions in a page of keys and values
-_PRODUCTS = 4  # of a layer that every method rounds, at least: two of attention, where three are one, and two behind it
+_HEADS = 1  # products that stay float: the one that gives the logits
 
 Array = npt.NDArray[Any]
 
 
-def check_operators(graph: Path, method: str, layers: int) -> None:
+def check_operators(graph: Path, method: str) -> None:
     """Refuse a graph whose products are not of the kind that was asked for: the exporter leaves them out in silence.
 
     Args:
         graph: the language model.
         method: one of `edgellm.METHODS`.
-        layers: of the language model.
 
     Raises:
-        VerificationError: too few are, or some are where none was asked for.
+        VerificationError: one beside the head's is still float, or some are rounded where none was to be.
     """
     onnx = require("onnx", "export")
     model = load_light(graph)
@@ -54,14 +53,30 @@ def check_operators(graph: Path, method: str, layers: int) -> None:
         "nvfp4": stored[kinds.FLOAT4E2M1],
         "int4_awq": four_bits,
     }
-    wanted = _PRODUCTS * layers
-    if method in found and found[method] < wanted:
+    left = _float_products(model.graph)
+    if method in found and (not found[method] or left > _HEADS):
         raise VerificationError(
-            f"{graph} has {found[method]} products of {method}, at least {wanted} were to be rounded; "
-            "tensorrt-edgellm left them out"
+            f"{graph} has {found[method]} products of {method} and {left} in float, of which only the head's was to "
+            "stay; tensorrt-edgellm left them out"
         )
     if others := [name for name, count in found.items() if name != method and count]:
         raise VerificationError(f"{graph} has products of {others[0]}, {method} was asked for")
+
+
+def _float_products(graph: Any) -> int:
+    """Return how many products have weights that are stored as floats."""
+    kinds = require("onnx", "export").TensorProto
+    floats = {kinds.FLOAT, kinds.FLOAT16, kinds.BFLOAT16}
+    stored = {tensor.name for tensor in graph.initializer if tensor.data_type in floats}
+    made_by = {name: node for node in graph.node for name in node.output}
+    count = 0
+    for node in graph.node:
+        if node.op_type in ("MatMul", "Gemm"):
+            weight = node.input[1]
+            while weight in made_by and made_by[weight].op_type in ("Cast", "Reshape", "Transpose"):
+                weight = made_by[weight].input[0]
+            count += weight in stored
+    return count
 
 
 def check_template(source: PolicySource, folder: Path) -> None:

@@ -14,19 +14,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from wise_edge.extras import require
 
 
 def main(checkpoint: str, out: str, method: str, samples: str) -> None:
     """Write a checkpoint whose language model is quantised."""
-    pillow = require("PIL.Image", "edgellm")
     quantize: Any = require("tensorrt_edgellm.quantization.quantize", "edgellm").quantize_and_export
     folder = Path(samples)
     listed: list[tuple[str, str, str]] = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
 
     def pictures() -> Iterator[tuple[Any, str]]:
         for picture, query, _ in listed:
-            yield pillow.open(folder / picture).convert("RGB"), query
+            yield Image.open(folder / picture).convert("RGB"), query
 
     def texts() -> Iterator[str]:
         yield from (text for _, _, text in listed)

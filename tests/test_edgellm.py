@@ -65,7 +65,31 @@ def test_the_graphs_compute_what_transformers_does(source: PolicySource, graphs:
     figures = list(edgellm_check.check_numbers(source, graphs, "fp16"))
     assert [figure.what for figure in figures] == ["edgellm vision tower", "edgellm language model"]
     assert all(1e-5 < figure.value <= edgellm_check.BOUND for figure in figures), figures
-    edgellm_check.check_operators(graphs / "llm" / "model.onnx", "fp16", source.spec.num_layers)
+    edgellm_check.check_operators(graphs / "llm" / "model.onnx", "fp16")
+
+
+def test_a_product_that_was_left_in_float_shows(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    make, kinds = onnx.helper, onnx.TensorProto
+    for rounded, fits in ((("a", "b"), True), (("a",), False)):
+        nodes, weights = [], []
+        for name, given in (("a", "x"), ("b", "a.y"), ("head", "b.y")):  # the head stays float
+            kind = kinds.FLOAT8E4M3FN if name in rounded else kinds.FLOAT
+            weights.append(make.make_tensor(name, kind, [2, 2], [1.0] * 4))
+            if name in rounded:
+                weights.append(make.make_tensor(f"{name}.scale", kinds.FLOAT, [], [1.0]))
+                nodes.append(make.make_node("DequantizeLinear", [name, f"{name}.scale"], [f"{name}.float"]))
+            source = f"{name}.float" if name in rounded else name
+            nodes.append(make.make_node("Transpose", [source], [f"{name}.turned"]))
+            nodes.append(make.make_node("MatMul", [given, f"{name}.turned"], [f"{name}.y"]))
+        ends = [make.make_tensor_value_info(name, kinds.FLOAT, [2, 2]) for name in ("x", "head.y")]
+        file = tmp_path / "model.onnx"
+        onnx.save(make.make_model(make.make_graph(nodes, "g", ends[:1], ends[1:], weights)), file)
+        if fits:
+            edgellm_check.check_operators(file, "fp8")
+        else:
+            with pytest.raises(VerificationError, match="has 1 products of fp8 and 2 in float"):
+                edgellm_check.check_operators(file, "fp8")
 
 
 def test_a_template_that_writes_another_prompt_is_refused(source: PolicySource, tmp_path: Path) -> None:
@@ -98,10 +122,10 @@ def test_a_mistake_in_the_positions_shows(
 @pytest.mark.parametrize("method", ["fp8", "int8_sq", "nvfp4"])
 def test_each_method_leaves_its_operators(source: PolicySource, method: str, tmp_path: Path) -> None:
     graph = _export(source, method, tmp_path) / "llm" / "model.onnx"
-    edgellm_check.check_operators(graph, method, source.spec.num_layers)
+    edgellm_check.check_operators(graph, method)
     for other in edgellm.METHODS.keys() - {method}:
         with pytest.raises(VerificationError, match=r"left them out|was asked for"):
-            edgellm_check.check_operators(graph, other, source.spec.num_layers)
+            edgellm_check.check_operators(graph, other)
 
 
 @pytest.mark.slow
@@ -109,9 +133,9 @@ def test_four_bits_leave_their_operators(tmp_path: Path) -> None:
     """On a model whose widths 128 divides; the embedded one's are not."""
     source = _source(_make_wide(tmp_path / "wide"))
     graph = _export(source, "int4_awq", tmp_path) / "llm" / "model.onnx"
-    edgellm_check.check_operators(graph, "int4_awq", source.spec.num_layers)
+    edgellm_check.check_operators(graph, "int4_awq")
     with pytest.raises(VerificationError, match="has products of int4_awq, fp16 was asked for"):
-        edgellm_check.check_operators(graph, "fp16", source.spec.num_layers)
+        edgellm_check.check_operators(graph, "fp16")
 
 
 def _make_wide(folder: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from shutil import copytree
 
@@ -80,6 +81,23 @@ def test_a_jetson_gets_a_kit_and_is_told_to_build_it_there(bundle: Path) -> None
         build_engines(bundle, quiet)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorRT for RTX wants no timing cache, TensorRT does
+def test_on_the_device_a_kit_becomes_engines_and_timings_are_kept(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT for RTX, which has the same interface, stands in for TensorRT on an Orin."""
+    add_engines(bundle, parse_targets("orin"), quiet)
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    monkeypatch.setattr(engine_bundle, "find_capability", lambda: (8, 7))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    assert set(build_engines(bundle, quiet).built) == _engines("orin")
+    (timings,) = (tmp_path / "caches" / "wise-edge").iterdir()
+    assert timings.name == f"timings-orin-{trt.__version__}.cache"
+    assert Sidecar.read(load(bundle).file("sam.decoder.engine.orin.json")).capabilities == ("8.7",)
+    again = build_engines(bundle, quiet, devices="this", force=True)  # reads the timings
+    assert set(again.built) == _engines("orin")
+
+
 def test_what_can_be_built_here_is_built_and_the_rest_is_left(bundle: Path) -> None:
     add_engines(bundle, parse_targets("orin,sm89"), quiet)
     assert _engines("rtx") <= _roles(bundle)
@@ -138,7 +156,7 @@ def test_bundles_without_a_plan_and_devices_that_cannot_be_built_for(bundle: Pat
 
 
 def test_a_missing_builder_is_named_before_any_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "tensorrt_rtx", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'wise-edge\[rtx\]'"):
         engine_bundle.check_devices("sm89", ("fp32",), build=True)
 

@@ -148,6 +148,6 @@ def find_capability() -> Capability | None:
 def _libraries() -> Iterator[str]:
     """Yield where libcudart may lie: the loader's places, the toolkit's, those of NVIDIA's wheels."""
     yield from (f"libcudart.so.{version}" for version in _VERSIONS)
-    folders = [Path("/usr/local/cuda/lib64"), *(Path(entry, "nvidia") for entry in sys.path if entry)]
-    for folder, pattern in zip(folders, ("libcudart.so.*", *["*/lib/libcudart.so.*"] * len(folders)), strict=False):
-        yield from map(str, sorted(folder.glob(pattern), reverse=True))
+    wheels = (file for entry in sys.path if entry for file in Path(entry, "nvidia").glob("*/lib/libcudart.so.*"))
+    for file in (*Path("/usr/local/cuda/lib64").glob("libcudart.so.*"), *wheels):
+        yield str(file)
