@@ -1,4 +1,5 @@
-"""Half precision for ONNX graphs: weights and products in float16, what would overflow or lose too much in float32.
+"""Half precision for ONNX graphs: weights and products in float16 or bfloat16, what would overflow or lose too much in
+float32.
 
 Which values would overflow is measured: the float graph is run over typical inputs with the largest magnitude of every
 array as a further output. Types are explicit in the result (Cast nodes), as TensorRT's strongly typed networks want it;
@@ -9,6 +10,7 @@ onnxruntime.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +23,22 @@ from wise_edge.extras import require
 if TYPE_CHECKING:
     import onnx
 
-LARGEST = 65504.0 / 8
-"""Magnitude above which an array stays float32: what half precision holds, with room for inputs that were not seen."""
+
+@dataclass(frozen=True)
+class HalfType:
+    """Numbers of 16 bits.
+
+    Attributes:
+        name: of the type in ONNX.
+        largest: magnitude above which an array stays float32: what they hold, with room for inputs that were not seen.
+    """
+
+    name: str
+    largest: float
+
+
+HALF_TYPES = {"fp16": HalfType("FLOAT16", 65504.0 / 8), "bf16": HalfType("BFLOAT16", 2.0**128 / 8)}
+"""By precision. bfloat16 has the range of float32 and a third of float16's digits."""
 _SENSITIVE = {
     "CumSum",
     "Cos",
@@ -43,34 +59,37 @@ _GLUE = {"Add", "Div", "Mul", "Neg", "Sub"}
 """Operators that stay in float32 where all around them do: rounding on the way there and back would gain nothing."""
 
 
-def halve(source: Path, target: Path, batches: Iterable[Batch]) -> None:
+def halve(source: Path, target: Path, batches: Iterable[Batch], precision: str = "fp16") -> None:
     """Write a graph that computes in half precision where that is safe.
 
     Args:
         source: an ONNX file of `export_onnx`.
         target: the file to write, and a second one where weights are above 2 GB.
         batches: inputs by name, typical ones, at least one.
+        precision: one of `HALF_TYPES`.
 
     Raises:
         MissingExtraError: onnx or onnxruntime is not installed.
     """
-    floats = _float_arrays(load_light(source))
+    kind = HALF_TYPES[precision]
+    floats = arrays_of_type(load_light(source), "FLOAT")
     magnitudes = measure_magnitudes(source, floats, batches)
     model = load_float32(source)
     for tensor in model.graph.initializer:
         if tensor.name in floats and np.prod(tensor.dims) > 0:
             magnitudes[tensor.name] = float(np.abs(values_of(tensor, source)).max())
-    _Rewriter(model, source, floats, _exact_nodes(model, floats, magnitudes)).rewrite()
+    _Rewriter(model, source, floats, _exact_nodes(model, floats, magnitudes, kind), kind).rewrite()
     save_onnx(model, target, source)
 
 
-def _float_arrays(model: onnx.ModelProto) -> set[str]:
-    """Return the names of all float32 arrays of a graph."""
+def arrays_of_type(model: onnx.ModelProto, name: str) -> set[str]:
+    """Return the names of all arrays of a graph of a type, weights included; `name` is ONNX's, for example "FLOAT"."""
     onnx = require("onnx", "export")
+    kind = onnx.TensorProto.DataType.Value(name)
     graph = onnx.shape_inference.infer_shapes(_without_weights(model)).graph
     typed = [*graph.value_info, *graph.input, *graph.output]
-    names = {value.name for value in typed if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
-    return names | {tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    names = {value.name for value in typed if value.type.tensor_type.elem_type == kind}
+    return names | {tensor.name for tensor in model.graph.initializer if tensor.data_type == kind}
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -91,18 +110,29 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return light
 
 
-def _exact_nodes(model: onnx.ModelProto, floats: set[str], magnitudes: dict[str, float]) -> set[int]:
+def _exact_nodes(model: onnx.ModelProto, floats: set[str], magnitudes: dict[str, float], kind: HalfType) -> set[int]:
     """Return the places of the nodes that stay float32."""
     nodes = list(model.graph.node)
-    large = {name for name, magnitude in magnitudes.items() if not magnitude <= LARGEST}
+    large = {name for name, magnitude in magnitudes.items() if not magnitude <= kind.largest}
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     exact = {
         place
         for place, node in enumerate(nodes)
         if node.op_type in _SENSITIVE
         or not large.isdisjoint((*node.input, *node.output))
         or _makes_floats(node, floats)
+        or not _takes(node, floats, opset, kind)
     }
     return _grow(nodes, exact, floats)
+
+
+def _takes(node: onnx.NodeProto, floats: set[str], opset: int, kind: HalfType) -> bool:
+    """Return whether an operator is defined for numbers of 16 bits (for bfloat16 convolutions are not, before 22)."""
+    schema = require("onnx", "export").defs.get_schema(node.op_type, opset, node.domain)
+    allowed = {entry.type_param_str: entry.allowed_type_strs for entry in schema.type_constraints}
+    last = len(schema.inputs) - 1
+    formal = [schema.inputs[min(place, last)].type_str for place, name in enumerate(node.input) if name in floats]
+    return all(f"tensor({kind.name.lower()})" in allowed.get(name, [name]) for name in formal)
 
 
 def _makes_floats(node: onnx.NodeProto, floats: set[str]) -> bool:
@@ -134,8 +164,9 @@ def _grow(nodes: list[onnx.NodeProto], exact: set[int], floats: set[str]) -> set
 class _Rewriter:
     """Puts Cast nodes where an array meets a node of the other type."""
 
-    def __init__(self, model: onnx.ModelProto, source: Path, floats: set[str], exact: set[int]) -> None:
+    def __init__(self, model: onnx.ModelProto, source: Path, floats: set[str], exact: set[int], kind: HalfType) -> None:
         self._onnx = require("onnx", "export")
+        self._half = self._onnx.TensorProto.DataType.Value(kind.name)
         self._model = model
         self._source = source
         self._graph = model.graph
@@ -178,11 +209,12 @@ class _Rewriter:
         if name not in self._made:
             self._made[name] = f"{name}.{'half' if half else 'float'}"
             if name in self._weights:
-                values = values_of(self._weights[name], self._source).astype(np.float16)
+                values = values_of(self._weights[name], self._source).astype(
+                    self._onnx.helper.tensor_dtype_to_np_dtype(self._half)
+                )
                 self._graph.initializer.append(self._onnx.numpy_helper.from_array(values, self._made[name]))
             else:
-                kind = self._onnx.TensorProto.FLOAT16 if half else self._onnx.TensorProto.FLOAT
-                self._cast(name, self._made[name], kind)
+                self._cast(name, self._made[name], self._half if half else self._onnx.TensorProto.FLOAT)
         return self._made[name]
 
     def _cast(self, source: str, target: str, kind: int) -> None:

@@ -16,7 +16,7 @@ from wise_edge.export import policy_onnx, verify
 from wise_edge.export.onnx_blocks import quantize_weights
 from wise_edge.export.onnx_edit import DATA_SUFFIX, replace_graph
 from wise_edge.export.onnx_fp8 import quantize_fp8
-from wise_edge.export.onnx_half import halve
+from wise_edge.export.onnx_half import HALF_TYPES, halve
 from wise_edge.export.policy_source import PolicySource
 from wise_edge.export.progress import Progress
 from wise_edge.export.to_onnx import export_onnx
@@ -24,10 +24,10 @@ from wise_edge.extras import require
 from wise_edge.manifest import Artefact, Figure, PolicySpec
 
 FAMILY = "qwen2_5_vl"
-PRECISIONS = ("fp32", "fp16", "fp8", "int8", "int4")
-"""Of the policy's graphs: arithmetic in float32 or half precision, products of eight-bit floats, or weights of 8 or 4
-bits and float arithmetic."""
-VISION_PRECISION = {"fp32": "fp32", "fp16": "fp16", "fp8": "fp8", "int8": "int8", "int4": "int8"}
+PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "int4")
+"""Of the policy's graphs: arithmetic in float32 or half precision (float16 or bfloat16), products of eight-bit floats, or
+weights of 8 or 4 bits and float arithmetic."""
+VISION_PRECISION = {precision: precision for precision in PRECISIONS} | {"int4": "int8"}
 """What the vision tower has beside a language model of a precision; the head of that keeps 8 bits too."""
 _VISION, _DECODER = "policy.vision.onnx", "policy.decoder.onnx"
 _EMBEDDING = "policy.embedding.npy"
@@ -56,7 +56,7 @@ def export_policy(source: PolicySource, out: Path, precision: str, halved: bool,
     table = policy_onnx.embedding_table(source.model)
     np.save(out / _EMBEDDING, table)
     if precision != "fp32":
-        _lower(source, out, precision, halved or precision == "fp16", progress)
+        _lower(source, out, precision, halved or precision in HALF_TYPES, progress)
     return [
         *describe_graph(out, "policy.vision", VISION_PRECISION[precision]),
         *describe_graph(out, "policy.decoder", precision),
@@ -80,6 +80,7 @@ def _lower(source: PolicySource, out: Path, precision: str, halved: bool, progre
         inputs = [source.torch_reference.graph_inputs(reference) for reference in source.references]
     source.release()  # its weights and those of a graph in memory together are too much where one is large
     progress(f"bringing the policy's graphs to {precision}")
+    arithmetic = precision if precision in HALF_TYPES else "fp16"
     if precision.startswith("int"):
         replace_graph(vision, partial(quantize_weights, bits=8))
         replace_graph(decoder, partial(quantize_weights, bits=int(precision[3:]), keep_8_bits=("logits",)))
@@ -87,7 +88,7 @@ def _lower(source: PolicySource, out: Path, precision: str, halved: bool, progre
         if precision == "fp8":
             replace_graph(file, partial(quantize_fp8, batches=batches, keep=("logits",)))
         if halved:
-            replace_graph(file, partial(halve, batches=batches))
+            replace_graph(file, partial(halve, batches=batches, precision=arithmetic))
 
 
 def describe_graph(out: Path, role: str, precision: str) -> Iterator[Artefact]:

@@ -27,12 +27,13 @@ from wise_edge.export.adapter import merge_adapter
 from wise_edge.export.calibration import CalibrationSample, read_calibration
 from wise_edge.export.checkpoint_tensors import weight_files
 from wise_edge.export.engine_bundle import add_engines, check_devices
+from wise_edge.export.onnx_bf16 import runnable
 from wise_edge.export.policy_source import PolicySource
 from wise_edge.export.progress import Progress
 from wise_edge.export.sam_target import SamSource
 from wise_edge.export.verify import check_figures
 from wise_edge.extras import require
-from wise_edge.manifest import Artefact, Figure, Manifest
+from wise_edge.manifest import BFLOAT16, Artefact, Figure, Manifest
 
 TARGETS = ("onnx", "gguf", "tensorrt", "edgellm")
 _TOKENIZER = "policy.tokenizer.json"
@@ -99,6 +100,8 @@ class ExportOptions:
         ):
             if precision not in known:
                 raise UsageError(f"unknown precision '{precision}'; choose {', '.join(known)}")
+        if BFLOAT16 in (self.onnx_precision, self.sam_precision) and "tensorrt" not in self.targets:
+            raise UsageError("graphs in bf16 run on TensorRT alone; add --target tensorrt and --device, or take fp16")
         gguf_target.check_types(self.quant, self.vision_quant, self.importance)
 
     @property
@@ -173,15 +176,16 @@ def export_bundle(
         )
         write_manifest(folder, manifest)
         if options.verify:
-            figures = [
-                *_compare_policy(source, folder, options, progress),
-                *segmenter.compare(folder, options.sam_precision, options.halved, progress),
-            ]
-            check_figures(figures)
-            if check is not None:
-                progress("comparing answers and masks with torch")
-                figures += check(folder, policy_folder)
+            with runnable(folder, manifest) as checked:
+                figures = [
+                    *_compare_policy(source, checked, options, progress),
+                    *segmenter.compare(checked, options.sam_precision, options.halved, progress),
+                ]
                 check_figures(figures)
+                if check is not None:
+                    progress("comparing answers and masks with torch")
+                    figures += check(checked, policy_folder)
+                    check_figures(figures)
             manifest = replace(manifest, verified=True, verification=tuple(figures))
             write_manifest(folder, manifest)
         if "tensorrt" in options.targets:

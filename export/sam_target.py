@@ -14,7 +14,7 @@ from wise_edge.export import verify
 from wise_edge.export.calibration import CalibrationSample
 from wise_edge.export.onnx_edit import Batch, replace_graph
 from wise_edge.export.onnx_fp8 import quantize_fp8
-from wise_edge.export.onnx_half import halve
+from wise_edge.export.onnx_half import HALF_TYPES, halve
 from wise_edge.export.onnx_int8 import quantize_int8
 from wise_edge.export.onnx_target import describe_graph
 from wise_edge.export.progress import Progress
@@ -29,7 +29,7 @@ from wise_edge.sam_image import SAM2, fit_picture, normalize_picture
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PRECISIONS = ("fp32", "fp16", "fp8", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8")
 PROMPTS = ("point_coords", "point_labels", "mask_input", "has_mask_input")
 """What the decoder takes beside the encoder's features."""
 MASKS = ("low_res_masks", "iou_predictions")
@@ -111,7 +111,8 @@ class SamSource:
             _export_mask_decoder(self._graphs, self._graphs.embed(image), out / _DECODER)
         if precision != "fp32":
             progress(f"bringing the segmenter to {precision}")
-            self._lower(out, precision, halved or precision == "fp16", [self._inputs(sample) for sample in samples])
+            lowers = halved or precision in HALF_TYPES
+            self._lower(out, precision, lowers, [self._inputs(sample) for sample in samples])
         encoder, decoder = _precisions(precision, halved)
         return [*describe_graph(out, "sam.encoder", encoder), *describe_graph(out, "sam.decoder", decoder)]
 
@@ -123,9 +124,10 @@ class SamSource:
         if precision in _OF_8_BITS:
             replace_graph(out / _ENCODER, partial(_OF_8_BITS[precision], batches=batches))
         if halved:
-            replace_graph(out / _ENCODER, partial(halve, batches=batches))
+            arithmetic = precision if precision in HALF_TYPES else "fp16"
+            replace_graph(out / _ENCODER, partial(halve, batches=batches, precision=arithmetic))
             prompts = [self._prompt(batch, seed) for seed, batch in enumerate(batches)]
-            replace_graph(out / _DECODER, partial(halve, batches=prompts))
+            replace_graph(out / _DECODER, partial(halve, batches=prompts, precision=arithmetic))
 
     def _prompt(self, batch: Batch, seed: int) -> Batch:
         """Return a prompt at a random place of a picture, every second one with a mask."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from wise_edge.devices import EXTRAS, Capability, find_target
 from wise_edge.engines import EDGELLM_FOLDER, PLAN_ROLE, engine_role
 from wise_edge.errors import DeviceError, MissingExtraError, UsageError
-from wise_edge.manifest import Manifest
+from wise_edge.manifest import BFLOAT16, Manifest
 from wise_edge.sam_image import SAM2
 
 BACKENDS = {
@@ -110,6 +110,9 @@ def _missing(manifest: Manifest, roles: Collection[str]) -> list[str]:
 def _check_onnx(manifest: Manifest, device: Device, part: str) -> None:
     if missing := _missing(manifest, (*GRAPHS[part], *WORDS[part])):
         raise DeviceError(f"the bundle has no {missing[0]} for ONNX Runtime; export it with --target onnx")
+    precisions = {artefact.role: artefact.precision for artefact in manifest.artefacts}
+    if BFLOAT16 in (precisions[graph] for graph in GRAPHS[part]):
+        raise DeviceError(f"the bundle's {part} is in bf16, which TensorRT alone runs; export it in fp16 or fp32")
     if "onnxruntime" not in device.packages:
         raise MissingExtraError("onnxruntime", "onnx")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("onnx")
 trt = pytest.importorskip("tensorrt_rtx")
@@ -203,6 +204,25 @@ def test_an_export_ends_with_engines_or_a_kit(tmp_path: Path, capsys: pytest.Cap
     assert bundle.manifest.verified
 
 
+@pytest.mark.slow
+def test_bfloat16_is_verified_by_float32_rounded_as_often(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["export", "--policy", "embedded", "--sam", "embedded", "--target", "tensorrt", "--samples", "1"]
+    precisions = ["--onnx-precision", "bf16", "--sam-precision", "bf16"]
+    assert main([*common, *precisions, "--device", "sm86", "--out", str(tmp_path / "b")]) == 0
+    bundle = load(tmp_path / "b", verify_hashes=True)
+    assert {bundle.artefact(graph).precision for graph in GRAPHS} == {"bf16"}
+    assert all("bf16" in Sidecar.read(bundle.file(f"{graph}.engine.rtx.json")).types for graph in GRAPHS)
+    figures = {figure.what: figure for figure in bundle.manifest.verification}
+    assert figures["onnx: mask IoU with torch, mean"].at_least == 0.95
+    assert 1e-3 < figures["policy.vision"].value < 0.05  # it was rounded, and not more often than that
+    assert bundle.strangers() == []
+    capsys.readouterr()
+    picture = str(tmp_path / "picture.png")
+    Image.new("RGB", (64, 64)).save(picture)
+    assert main(["run", picture, "the ring", "--bundle", str(tmp_path / "b"), "--policy-backend", "onnx"]) == 4
+    assert "in bf16, which TensorRT alone runs" in capsys.readouterr().err
+
+
 def test_the_cuda_runtime_of_this_machine_says_what_is_wrong() -> None:
     if cuda.find_capability() is not None:
         pytest.skip("there is a GPU")
@@ -217,3 +237,5 @@ def test_an_export_option_names_tensorrt_with_a_device() -> None:
 
     with pytest.raises(UsageError, match="need --device"):
         ExportOptions(targets=("tensorrt",))
+    with pytest.raises(UsageError, match="bf16 run on TensorRT alone; add --target tensorrt"):
+        ExportOptions(sam_precision="bf16")

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from wise_edge.export import onnx_edit, onnx_half
+from wise_edge.export.onnx_bf16 import stand_in
 from wise_edge.export.onnx_edit import replace_graph
 from wise_edge.export.onnx_half import halve
 from wise_edge.export.to_onnx import export_onnx
@@ -90,7 +91,8 @@ def test_what_overflows_stays_float(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_without_room_for_large_values_it_would_be_infinite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_half, "LARGEST", np.inf)  # the check above checks something
+    unlimited = onnx_half.HalfType("FLOAT16", np.inf)  # the check above checks something
+    monkeypatch.setitem(onnx_half.HALF_TYPES, "fp16", unlimited)
     source = export(tmp_path, 1e6)
 
     halve(source, tmp_path / "half.onnx", batches())
@@ -167,3 +169,35 @@ def test_arrays_are_measured_one_by_one(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _MEASURE, str(tmp_path / "chain.onnx")]
     grown_mb = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert grown_mb < 12 * array_mb  # of 64
+
+
+def test_bfloat16_keeps_the_range_of_float32_and_rounds_in_its_stand_in(tmp_path: Path) -> None:
+    source, narrow, checked = export(tmp_path, 1e6), tmp_path / "narrow.onnx", tmp_path / "checked.onnx"
+
+    halve(source, narrow, batches(), "bf16")
+    stand_in(narrow, checked)
+
+    assert products(narrow) == [onnx.TensorProto.BFLOAT16] * 3
+    assert [v.type.tensor_type.elem_type for v in onnx.load(narrow).graph.output] == [FLOAT]
+    batch = batches(9)[8]
+    exact, got = run(source, batch), run(checked, batch)
+    assert 1e-3 < np.abs(got - exact).max() / np.abs(exact).max() < 4e-2
+    torch.manual_seed(0)
+    with torch.no_grad():  # the same module with its products in bfloat16
+        module = Overflowing(1e6).eval()
+        x, wide = torch.from_numpy(batch["x"]), torch.bfloat16
+        for layer in (module.first, module.middle, module.last):
+            layer.to(wide)
+        hidden = torch.relu(module.middle(torch.relu(module.first(x.to(wide)))) * module.gain).float()
+        reference = module.last(module.norm(hidden).to(wide)).float().numpy()
+    assert np.abs(got - reference).max() / np.abs(exact).max() < 2e-2
+
+
+def test_an_operator_that_is_not_defined_for_bfloat16_stays_float(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()).eval()
+    export_onnx(module, (torch.zeros(1, 3, 8, 8),), ["x"], ["y"], tmp_path / "float.onnx")
+    halve(tmp_path / "float.onnx", tmp_path / "narrow.onnx", [{"x": np.ones((1, 3, 8, 8), np.float32)}], "bf16")
+    model = onnx.load(tmp_path / "narrow.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    typed = types(tmp_path / "narrow.onnx")
+    assert [typed[node.output[0]] for node in model.graph.node if node.op_type == "Conv"] == [FLOAT]

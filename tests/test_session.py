@@ -35,10 +35,12 @@ def make_session(text: str | None = None) -> tuple[Session, FakePolicy]:
     return Session(policy, FakeMask(), {"policy": choice, "mask": choice}), policy
 
 
-def make_manifest(*, graphs: bool = True, checkpoints: bool = True, gguf: bool = False) -> Manifest:
+def make_manifest(
+    *, graphs: bool = True, checkpoints: bool = True, gguf: bool = False, precision: str = "fp16"
+) -> Manifest:
     roles = {role for part in (*GRAPHS.values(), *WORDS.values()) for role in part} if graphs else set()
     roles |= set(LLAMA_ROLES) if gguf else set()
-    artefacts = tuple(Artefact(role, "onnx", "fp16", role, 1, "") for role in roles)
+    artefacts = tuple(Artefact(role, "onnx", precision, role, 1, "") for role in roles)
     provenance = {"policy": "embedded", "sam": "embedded"} if checkpoints else {}
     return Manifest("tiny", "", POLICY, SAM, artefacts, True, (), provenance)
 
@@ -230,6 +232,13 @@ def test_a_bundle_of_gguf_files_asks_for_llama_cpp() -> None:
 
     with pytest.raises(DeviceError, match="built for the CPU"):
         names(make_manifest(gguf=True), LLAMA, "llama-gpu")
+
+
+def test_graphs_in_bfloat16_are_left_to_tensorrt() -> None:
+    manifest = make_manifest(precision="bf16")
+    assert names(manifest, Device((*ONNX.packages, *TORCH.packages), CUDA.providers)) == ["torch"]
+    with pytest.raises(DeviceError, match="policy is in bf16, which TensorRT alone runs"):
+        names(manifest, ONNX)
 
 
 def test_a_wish_that_can_be_met_is_the_only_candidate() -> None:

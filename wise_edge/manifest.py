@@ -14,6 +14,10 @@ from wise_edge.prompts import PromptSet
 SCHEMA_VERSION = 2
 TEXT_TOKENS = 2048
 """Room beside the picture, for instruction, query and completion."""
+BFLOAT16 = "bf16"
+"""Precision of graphs that TensorRT runs and ONNX Runtime does not: its kernels for bfloat16 are few."""
+ROUNDED_TO_BFLOAT16 = "bf16 in fp32"
+"""Precision of graphs that stand in for those where an export is verified on a CPU: float32, rounded as often."""
 
 
 @dataclass(frozen=True)

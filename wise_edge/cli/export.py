@@ -46,12 +46,15 @@ def export(
     onnx_precision: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="Precision of the policy's ONNX graphs: fp32, fp16, fp8, or int8 or int4 weights."
+            metavar="NAME",
+            help="Precision of the policy's ONNX graphs: fp32, fp16, bf16, fp8, or weights of int8 or int4.",
         ),
     ] = "fp32",
     sam_precision: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Precision of the segmenter: fp32, fp16, or fp8 or int8 for its encoder."),
+        typer.Option(
+            metavar="NAME", help="Precision of the segmenter: fp32, fp16, bf16, or fp8 or int8 for its encoder."
+        ),
     ] = "fp32",
     edgellm_quant: Annotated[
         str,

@@ -1,0 +1,88 @@
+"""Graphs in bfloat16 on a CPU: ONNX Runtime has no products of that type there, so float32 stands in, rounded as often.
+
+The stand-in is made from the graph that a bundle holds: every array that it names bfloat16 is float32 and rounded to
+bfloat16 where a node gives it. Products of a GPU are summed in float32 and rounded at the end, as here.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wise_edge.bundle import write_manifest
+from wise_edge.export.onnx_edit import DATA_SUFFIX, load_light, replace_nodes, save_onnx, values_of
+from wise_edge.export.onnx_half import arrays_of_type
+from wise_edge.export.onnx_target import describe_graph
+from wise_edge.extras import require
+from wise_edge.manifest import BFLOAT16, ROUNDED_TO_BFLOAT16, Manifest
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@contextmanager
+def runnable(folder: Path, manifest: Manifest) -> Iterator[Path]:
+    """Give a bundle that ONNX Runtime runs on a CPU: the folder itself, or one with stand-ins for what is bfloat16.
+
+    Args:
+        folder: the bundle.
+        manifest: what it holds.
+    """
+    roles = [part.role for part in manifest.artefacts if part.format == "onnx" and part.precision == BFLOAT16]
+    if not roles:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".bf16.") as scratch:
+        place = Path(scratch)
+        kept = [part for part in manifest.artefacts if part.role.removesuffix(DATA_SUFFIX) not in roles]
+        for part in kept:
+            (place / part.path).parent.mkdir(parents=True, exist_ok=True)
+            os.link(folder / part.path, place / part.path)
+        for role in roles:
+            stand_in(folder / f"{role}.onnx", place / f"{role}.onnx")
+        made = [part for role in roles for part in describe_graph(place, role, ROUNDED_TO_BFLOAT16)]
+        write_manifest(place, replace(manifest, artefacts=(*kept, *made)))
+        yield place
+
+
+def stand_in(source: Path, target: Path) -> None:
+    """Write a graph in float32 that rounds where a graph in bfloat16 does.
+
+    Args:
+        source: an ONNX file of `onnx_half.halve`.
+        target: the file to write, and a second one where weights are above 2 GB.
+    """
+    package = require("onnx", "export")
+    model = load_light(source)
+    narrow = arrays_of_type(model, "BFLOAT16")
+    for tensor in model.graph.initializer:
+        if tensor.name in narrow:
+            values = values_of(tensor, source).astype(np.float32)
+            tensor.CopyFrom(package.numpy_helper.from_array(values, tensor.name))
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        given = [name for name in node.output if name in narrow]
+        if node.op_type == "Cast" and given:
+            node = package.helper.make_node("Identity", [node.input[0]], given, node.name)
+        node.output[:] = [f"{name}.exact" if name in narrow else name for name in node.output]
+        nodes.append(node)
+        for name in given:
+            nodes += _round(name)
+    replace_nodes(model, nodes)
+    save_onnx(model, target, source)
+
+
+def _round(name: str) -> list[onnx.NodeProto]:
+    package = require("onnx", "export")
+    to, back = package.TensorProto.BFLOAT16, package.TensorProto.FLOAT
+    return [
+        package.helper.make_node("Cast", [f"{name}.exact"], [f"{name}.rounded"], f"{name}.round", to=to),
+        package.helper.make_node("Cast", [f"{name}.rounded"], [name], f"{name}.back", to=back),
+    ]
