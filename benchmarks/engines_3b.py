@@ -30,7 +30,9 @@ DEVICE = "sm89"
 _EXPORT = """
 import sys
 from pathlib import Path
+from wise_edge.export import reference
 from wise_edge.export.pipeline import ExportOptions, export_bundle
+reference.MAX_NEW_TOKENS = 16  # random weights never end an answer, and each token takes seconds
 checkpoint, out, precision = sys.argv[1:]
 # A kit: the graphs of engines, which are not built here but below, each by itself.
 options = ExportOptions(targets=("tensorrt",), device="orin", onnx_precision=precision, verify=False, samples=1)

@@ -1,5 +1,4 @@
-"""Half precision for ONNX graphs: weights and products in float16 or bfloat16, what would overflow or lose too much in
-float32.
+"""Half precision for ONNX graphs: products in float16 or bfloat16, what would overflow or lose too much in float32.
 
 Which values would overflow is measured: the float graph is run over typical inputs with the largest magnitude of every
 array as a further output. Types are explicit in the result (Cast nodes), as TensorRT's strongly typed networks want it;

@@ -25,8 +25,8 @@ from wise_edge.manifest import Artefact, Figure, PolicySpec
 
 FAMILY = "qwen2_5_vl"
 PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "int4")
-"""Of the policy's graphs: arithmetic in float32 or half precision (float16 or bfloat16), products of eight-bit floats, or
-weights of 8 or 4 bits and float arithmetic."""
+"""Of the policy's graphs: arithmetic in float32 or half precision (float16 or bfloat16), products of eight-bit floats,
+or weights of 8 or 4 bits and float arithmetic."""
 VISION_PRECISION = {precision: precision for precision in PRECISIONS} | {"int4": "int8"}
 """What the vision tower has beside a language model of a precision; the head of that keeps 8 bits too."""
 _VISION, _DECODER = "policy.vision.onnx", "policy.decoder.onnx"

@@ -56,5 +56,6 @@ def _forced(model: LlamaModel, reference: Reference) -> npt.NDArray[np.float32]:
     model.truncate(0)
     model.append(reference.before, 0)
     position = model.append_picture(picture, len(reference.before))
-    steps = model.append([*reference.behind, *reference.completion[:-1]], position, every=True)
+    tokens = [*reference.behind, *reference.completion[:-1]]
+    steps = model.append(tokens, position, rows=len(tokens))
     return steps[len(reference.behind) - 1 :]

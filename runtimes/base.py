@@ -7,16 +7,18 @@ belongs to the query, and both hand back their own clock readings: phases are me
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from threading import Event
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.errors import UsageError
+from wise_edge.errors import QueryCancelledError, UsageError
 from wise_edge.geometry import Box, Point
 from wise_edge.rle import run_lengths
+from wise_edge.runtimes.deadline import DeadlineChoice
 
 Finish = Literal["answer", "end", "length"]
 """Why a policy stopped: `</answer>` was written, an end token came, or the token limit was reached."""
@@ -80,15 +82,25 @@ class Decoding:
     Attributes:
         forced: the answer's form is given and only its numbers are asked of the model; otherwise every token is.
         max_rationale_tokens: after so many tokens a forced rationale is closed; None closes it where room ends.
+        draft: a completion that this one may equal in its beginning, such as that of the last frame of a video; a
+            backend that can runs it at once and keeps what the model would have written.
+        cancel: when set, the query ends before the next call of the model with `QueryCancelledError`.
     """
 
     forced: bool = True
     max_rationale_tokens: int | None = None
+    draft: str = ""
+    cancel: Event | None = None
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for what cannot be."""
         if self.max_rationale_tokens is not None and (self.max_rationale_tokens < 0 or not self.forced):
             raise UsageError("max_rationale_tokens must be 0 or more, and needs forced decoding")
+
+    def check_cancelled(self) -> None:
+        """Raise `QueryCancelledError` where the query was cancelled."""
+        if self.cancel is not None and self.cancel.is_set():
+            raise QueryCancelledError("the query was cancelled")
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,10 @@ class PolicyOutput:
     tokens: TokenCounts
     prefill_ms: float
     decode_ms: float
+
+    def shared(self, count: int) -> PolicyOutput:
+        """Return it with its share of the time that `count` queries took together."""
+        return replace(self, prefill_ms=self.prefill_ms / count, decode_ms=self.decode_ms / count)
 
 
 class MaskFrame(Protocol):
@@ -167,6 +183,15 @@ class PolicyBackend(Protocol[PolicyFrameT]):
 
     def generate(self, frame: PolicyFrameT, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
         """Write greedily until `</answer>`; free decoding also ends at an end token or the token limit."""
+        ...
+
+
+@runtime_checkable
+class BatchingPolicy(Protocol):
+    """A policy backend that writes several completions at once."""
+
+    def generate_many(self, frame: Any, queries: Sequence[str], variant: str, decoding: Decoding) -> list[PolicyOutput]:
+        """Write the completions of several queries together; each has its share of the time that they took."""
         ...
 
 
@@ -251,7 +276,8 @@ class SegmentationResult:
         energy_j: energy of the phases in J; None where it was not measured.
         energy_reason: why `energy_j` is None.
         backends: for "policy" and "mask", the backend and why it was chosen.
-        frame_reused: whether the picture was the previous query's, so that its embeddings were reused.
+        frame_reused: whether the picture was known, so that its embeddings were reused.
+        deadline: what was chosen to meet a deadline; None where there was none.
     """
 
     query: str
@@ -272,6 +298,7 @@ class SegmentationResult:
     energy_reason: str | None
     backends: Mapping[str, BackendChoice]
     frame_reused: bool
+    deadline: DeadlineChoice | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data; the mask as COCO's uncompressed run lengths (column-major, background first)."""
@@ -280,5 +307,6 @@ class SegmentationResult:
             "mask": None if self.mask is None else run_lengths(self.mask),
             "tokens": asdict(self.tokens),
             "latency_ms": asdict(self.latency_ms),
+            "deadline": None if self.deadline is None else asdict(self.deadline),
             "backends": {part: asdict(choice) for part, choice in self.backends.items()},
         }

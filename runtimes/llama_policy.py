@@ -1,12 +1,14 @@
 """A Qwen-VL policy on llama.cpp.
 
 One sequence of keys and values is kept: the system message for the life of the backend, the picture of the frame that
-was asked last until another frame is asked.
+was asked last until another frame is asked. Then they move into the frame, if anybody still holds it, and back when it
+is asked again. Several queries on a frame are sequences that share its beginning, run together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -14,22 +16,28 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.llama import LlamaModel, LlamaPicture
+from wise_edge.errors import WiseEdgeError
+from wise_edge.llama import MOST_SEQUENCES, LlamaModel, LlamaPicture, Piece
 from wise_edge.manifest import PolicySpec
 from wise_edge.qwen_image import resize_square
 from wise_edge.runtimes.base import Decoding, PolicyOutput
-from wise_edge.runtimes.policy_text import PolicyText
-from wise_edge.runtimes.writing import Writer
+from wise_edge.runtimes.drafting import DraftedRun
+from wise_edge.runtimes.policy_text import MAX_NEW_TOKENS, PolicyText
+from wise_edge.runtimes.writing import Logits, Writer
+
+_QUERY_TOKENS = 128 + MAX_NEW_TOKENS
+"""Room for a query and its completion beside the first one's."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class LlamaPolicyFrame:
-    """A picture's embeddings in the language model."""
+    """A picture's embeddings and, while another frame is asked, its keys and values."""
 
     picture: LlamaPicture
     preprocess_ms: float
     vision_encode_ms: float
-    prefill_ms: float
+    prefill_ms: float = 0.0
+    state: npt.NDArray[np.uint8] | None = None
 
 
 class LlamaPolicy:
@@ -63,9 +71,10 @@ class LlamaPolicy:
         self._spec = spec
         self._text = PolicyText(tokenizer, spec)
         self._writer = Writer(self._text, spec.input_size)
-        self._model = LlamaModel(text, vision, spec.context_tokens, threads=threads, gpu=gpu)
-        self._model.append(self._text.before_image, 0)
-        self._held: LlamaPicture | None = None
+        self._room = spec.context_tokens + (MOST_SEQUENCES - 1) * _QUERY_TOKENS
+        self._model = LlamaModel(text, vision, self._room, threads=threads, gpu=gpu)
+        self._begin()
+        self._held: weakref.ref[LlamaPolicyFrame] | None = None
 
     @property
     def input_size(self) -> int:
@@ -84,32 +93,92 @@ class LlamaPolicy:
         prepared = perf_counter()
         picture = self._model.encode(square)
         seen = perf_counter()
-        self._hold(picture)
-        end = perf_counter()
-        return LlamaPolicyFrame(picture, (prepared - start) * 1e3, (seen - prepared) * 1e3, (end - seen) * 1e3)
+        frame = LlamaPolicyFrame(picture, (prepared - start) * 1e3, (seen - prepared) * 1e3)
+        self._hold(frame)
+        frame.prefill_ms = (perf_counter() - seen) * 1e3
+        return frame
 
     def generate(self, frame: LlamaPolicyFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
         """Write greedily; see `PolicyBackend`."""
         start = perf_counter()
         suffix = self._text.suffix(query, variant)
-        if self._held is not frame.picture:
-            self._hold(frame.picture)
-        position = self._text.prefix_end
+        draft = self._text.encode(decoding.draft) if decoding.draft else []
+        self._hold(frame)
+        run = DraftedRun(self._run_rows, self._text.prefix_end, len(suffix), draft)
+        written = self._writer.write(run, suffix, variant, decoding)
+        return written.output(self._text, suffix, start, steps=run.calls - 1)
+
+    def generate_many(
+        self, frame: LlamaPolicyFrame, queries: Sequence[str], variant: str, decoding: Decoding
+    ) -> list[PolicyOutput]:
+        """Write the completions of several queries together; see `BatchingPolicy`."""
+        outputs: list[PolicyOutput] = []
+        suffixes = [self._text.suffix(query, variant) for query in queries]
+        while len(outputs) < len(suffixes):
+            outputs += self._write_group(frame, self._next_group(suffixes[len(outputs) :]), variant, decoding)
+        return outputs
+
+    def _next_group(self, suffixes: list[list[int]]) -> list[list[int]]:
+        """Return as many prompts as fit together, at least the first."""
+        room, count = self._room - self._text.prefix_length, 0
+        for suffix in suffixes[:MOST_SEQUENCES]:
+            room -= len(suffix) + self._text.token_limit(suffix)
+            count += room >= 0
+        return suffixes[: max(count, 1)]
+
+    def _write_group(
+        self, frame: LlamaPolicyFrame, suffixes: list[list[int]], variant: str, decoding: Decoding
+    ) -> list[PolicyOutput]:
+        start = perf_counter()
+        self._hold(frame)
+        positions = [self._text.prefix_end] * len(suffixes)
+
+        def run(asked: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
+            pieces = [Piece(tokens, positions[place], place) for place, tokens in asked.items()]
+            rows = self._model.append_each(pieces)
+            for place, tokens in asked.items():
+                positions[place] += len(tokens)
+            return dict(zip(asked, rows, strict=True))
+
+        self._model.truncate(self._text.prefix_end)
+        self._model.fork(self._text.prefix_end, len(suffixes))
+        try:
+            together = self._writer.write_together(run, suffixes, variant, decoding)
+        finally:
+            self._model.join()
+        outputs = [done.output(self._text, suffix, start) for done, suffix in zip(together, suffixes, strict=True)]
+        return [output.shared(len(outputs)) for output in outputs]
+
+    def _run_rows(self, tokens: Sequence[int], position: int, rows: int) -> Logits:
         self._model.truncate(position)
+        return self._model.append(tokens, position, rows=rows)
 
-        def run(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-            nonlocal position
-            logits: npt.NDArray[np.float32] = self._model.append(tokens, position)[-1]
-            position += len(tokens)
-            return logits
-
-        return self._writer.write(run, suffix, variant, decoding).output(self._text, suffix, start)
-
-    def _hold(self, picture: LlamaPicture) -> None:
-        """Run the language model over a picture, in place of the one it holds."""
-        before = len(self._text.before_image)
+    def _hold(self, frame: LlamaPolicyFrame) -> None:
+        """Let the language model hold a picture, in place of the one that it holds."""
+        held = self._held() if self._held is not None else None
+        if held is frame:
+            return
+        if held is not None and held.state is None:
+            self._model.truncate(self._text.prefix_end)
+            held.state = self._model.save()
         self._held = None  # until it is there whole
-        self._model.truncate(before)
-        position = self._model.append_picture(picture, before)
-        self._model.append(self._text.after_image, position)
-        self._held = picture
+        if frame.state is not None:
+            self._restore(frame.state)
+        else:
+            before = len(self._text.before_image)
+            self._model.truncate(before)
+            position = self._model.append_picture(frame.picture, before)
+            self._model.append(self._text.after_image, position)
+        self._held = weakref.ref(frame)
+
+    def _restore(self, state: npt.NDArray[np.uint8]) -> None:
+        try:
+            self._model.restore(state)
+        except WiseEdgeError:
+            self._begin()
+            raise
+
+    def _begin(self) -> None:
+        """Let the language model hold the system message alone."""
+        self._model.truncate(0)
+        self._model.append(self._text.before_image, 0)

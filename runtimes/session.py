@@ -1,21 +1,27 @@
 """A session: a policy and a segmenter that answer queries on pictures.
 
-The embeddings of the current picture are kept, so that a further query on it costs its own words, the completion and
-the mask decoder only. A picture is recognised by the hash of its content: a camera may hand out the same buffer with
+The embeddings of the last pictures are kept, so that a further query on one costs its own words, the completion and the
+mask decoder only. A picture is recognised by the hash of its content: a camera may hand out the same buffer with
 another picture in it, or the same picture in another buffer.
+
+Threads may share a session. The policy answers one query (or batch) at a time and the segmenter makes one mask at a
+time, each behind a lock of its own, so that one thread's mask is made while the next thread's policy writes. What fails
+leaves nothing half done: the next query begins anew.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event, Lock
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +34,7 @@ from wise_edge.prompts import normalize_query
 from wise_edge.runtimes.base import (
     ENERGY_REASON,
     BackendChoice,
+    BatchingPolicy,
     Decoding,
     Latencies,
     MaskBackend,
@@ -38,17 +45,39 @@ from wise_edge.runtimes.base import (
     PolicyOutput,
     SegmentationResult,
 )
+from wise_edge.runtimes.deadline import Decode, Pace
+
+if TYPE_CHECKING:
+    from wise_edge.runtimes.tracking import Stamped, Tracked
+
+_DRAFTS = 16
+"""Standing queries whose last completion is kept as a draft of the next."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Frame:
     digest: bytes
     policy: PolicyFrame
     mask: MaskFrame | None = None
 
 
+@dataclass(frozen=True)
+class _Spent:
+    """What came before a mask: for a query of a batch, its share of that.
+
+    Attributes:
+        policy: the frame, where this query paid for it.
+        mask: likewise.
+        total_ms: clock time.
+    """
+
+    policy: PolicyFrame | None
+    mask: MaskFrame | None
+    total_ms: float
+
+
 class Session:
-    """Answers queries on pictures; not for use by several threads at once.
+    """Answers queries on pictures; threads may share it.
 
     Args:
         policy: writes the answer.
@@ -57,6 +86,10 @@ class Session:
         decoding: how completions are written; None forces the answer's form and leaves the rationale free.
         beside: encode a new picture for the segmenter in a thread of its own while the policy writes. It pays where the
             two do not wait for the same cores: on two cores of a CPU it gained nothing.
+        frames: pictures whose embeddings are kept, the last ones that were asked; for several cameras one each.
+
+    Attributes:
+        pace: what queries took so far, by which a deadline is met.
     """
 
     def __init__(
@@ -67,13 +100,21 @@ class Session:
         decoding: Decoding | None = None,
         *,
         beside: bool = False,
+        frames: int = 1,
     ) -> None:
+        if frames < 1:
+            raise UsageError(f"a session keeps at least one picture, frames is {frames}")
         self.policy = policy
         self.mask = mask
         self.choices = choices
         self.decoding = decoding or Decoding()
+        self.pace = Pace()
         self._worker = ThreadPoolExecutor(1, "mask-encoder") if beside else None
-        self._frame: _Frame | None = None
+        self._most_frames = frames
+        self._frames: OrderedDict[bytes, _Frame] = OrderedDict()
+        self._drafts: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._policy_lock = Lock()
+        self._mask_lock = Lock()
 
     @classmethod
     def from_bundle(
@@ -84,6 +125,7 @@ class Session:
         mask_backend: str = "auto",
         threads: int | None = None,
         decoding: Decoding | None = None,
+        frames: int = 1,
         verify_hashes: bool = True,
     ) -> Session:
         """Open a bundle on the backends that fit this device, or on those asked for.
@@ -94,6 +136,7 @@ class Session:
             mask_backend: likewise.
             threads: CPU threads of one graph; None leaves it to the runtime.
             decoding: how completions are written.
+            frames: pictures whose embeddings are kept.
             verify_hashes: read every file and compare its sha256 first, about a second for each GB.
 
         Raises:
@@ -105,7 +148,7 @@ class Session:
 
         bundle = bundles.load(bundles.resolve_bundle(directory), verify_hashes=verify_hashes)
         policy, mask, choices = open_backends(bundle, policy_backend, mask_backend, threads)
-        return cls(policy, mask, choices, decoding, beside=mask.name == "tensorrt")
+        return cls(policy, mask, choices, decoding, beside=mask.name == "tensorrt", frames=frames)
 
     @classmethod
     def from_checkpoints(cls, policy: str | Path, sam: str | Path, decoding: Decoding | None = None) -> Session:
@@ -124,40 +167,180 @@ class Session:
         return cls(*parts, {"policy": choice, "mask": choice}, decoding)
 
     def afresh(self) -> Session:
-        """Return a session on the same backends that holds no picture."""
-        return Session(self.policy, self.mask, self.choices, self.decoding, beside=self._worker is not None)
+        """Return a session on the same backends that holds no picture and has measured nothing."""
+        other = Session(
+            self.policy,
+            self.mask,
+            self.choices,
+            self.decoding,
+            beside=self._worker is not None,
+            frames=self._most_frames,
+        )
+        other._policy_lock, other._mask_lock = self._policy_lock, self._mask_lock
+        return other
 
-    def segment(self, image: npt.NDArray[np.uint8], query: str, variant: str | None = None) -> SegmentationResult:
+    def segment(
+        self,
+        image: npt.NDArray[np.uint8],
+        query: str,
+        variant: str | None = None,
+        *,
+        deadline_ms: float | None = None,
+        cancel: Event | None = None,
+    ) -> SegmentationResult:
         """Find what a query names in a picture.
 
         Args:
             image: HWC uint8 RGB, 0 to 255, any size.
             query: what to find, in words.
             variant: prompt variant; None takes the bundle's default.
+            deadline_ms: choose the variant by this instead: the richest whose expected time, from the picture to the
+                mask, fits (`wise_edge.runtimes.deadline`). It is no guarantee; the result says what was expected.
+            cancel: set from another thread, it ends the query before the policy's next call.
 
         Returns:
             The result; an answer that cannot be read is one too, without box, points and mask but with the reason.
 
         Raises:
-            UsageError: the picture is no uint8 RGB array, the query is empty or too long, or the variant is unknown.
+            UsageError: the picture is no uint8 RGB array, the query is empty or too long, the variant is unknown, or
+                a variant and a deadline are given.
+            QueryCancelledError: it was cancelled.
+            WiseEdgeError: an engine failed; the session goes on with the next query.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise UsageError(f"want a uint8 RGB picture [H, W, 3], got {image.dtype} {list(image.shape)}")
-        start = perf_counter()
+        _check_picture(image)
+        if deadline_ms is not None and (variant is not None or not deadline_ms > 0):
+            raise UsageError("a deadline is a positive number of ms and chooses the variant; leave the variant out")
         words = normalize_query(query)
+        with self._policy_lock:
+            start = perf_counter()
+            digest = _hash(image)
+            known = digest in self._frames
+            choice = None if deadline_ms is None else self.pace.choose(deadline_ms, new_frame=not known)
+            variant = choice.variant if choice else variant or self.policy.default_variant
+            decoding = replace(self.decoding, cancel=cancel)
+            if choice is not None and choice.max_rationale_tokens is not None and decoding.forced:
+                decoding = replace(decoding, max_rationale_tokens=choice.max_rationale_tokens)
+            if not known:  # on a known picture the same query is asked by nobody but those who measure
+                decoding = replace(decoding, draft=self._drafts.get((words, variant), ""))
+            frame = self._enter(image, digest)
+            with self._encode_beside(frame, image) as encoded:
+                output = self.policy.generate(frame.policy, words, variant, decoding)
+            self._keep_draft(words, variant, output)
+            spent_ms = (perf_counter() - start) * 1e3
+        decoding.check_cancelled()
+        spent = _Spent(None if known else frame.policy, encoded[0] if encoded else None, spent_ms)
+        result = self._finish(image, words, variant, frame, output, spent)
+        self._observe(result, output, new_frame=not known, drafted=bool(decoding.draft))
+        return replace(result, deadline=choice)
+
+    def segment_many(
+        self,
+        image: npt.NDArray[np.uint8],
+        queries: Sequence[str],
+        variant: str | None = None,
+        *,
+        cancel: Event | None = None,
+    ) -> list[SegmentationResult]:
+        """Find what several queries name in one picture; on llama.cpp the policy answers them together.
+
+        Args:
+            image: HWC uint8 RGB, 0 to 255, any size.
+            queries: what to find, in words.
+            variant: prompt variant of all; None takes the bundle's default.
+            cancel: as in `segment`.
+
+        Returns:
+            The results in the order of the queries. What the policy took for all of them is shared evenly; the picture
+            is paid for by the first.
+
+        Raises:
+            UsageError, QueryCancelledError, WiseEdgeError: as `segment`.
+        """
+        _check_picture(image)
+        if not queries:
+            return []
+        words = [normalize_query(query) for query in queries]
         variant = variant or self.policy.default_variant
-        frame, policy_reused = self._enter(image)
-        mask_reused = frame.mask is not None
-        with self._encode_beside(frame, image):
-            output = self.policy.generate(frame.policy, words, variant, self.decoding)
-        size = (image.shape[1], image.shape[0])
-        square = self.policy.input_size
+        decoding = replace(self.decoding, cancel=cancel)
+        with self._policy_lock:
+            start = perf_counter()
+            digest = _hash(image)
+            known = digest in self._frames
+            frame = self._enter(image, digest)
+            entered = perf_counter()
+            with self._encode_beside(frame, image) as encoded:
+                outputs = self._write_each(frame, words, variant, decoding)
+            share_ms = (perf_counter() - entered) * 1e3 / len(words)
+        first = _Spent(
+            None if known else frame.policy, encoded[0] if encoded else None, (entered - start) * 1e3 + share_ms
+        )
+        results: list[SegmentationResult] = []
+        for query, output in zip(words, outputs, strict=True):
+            decoding.check_cancelled()
+            spent = _Spent(None, None, share_ms) if results else first
+            results.append(self._finish(image, query, variant, frame, output, spent))
+        return results
+
+    def track(
+        self, frames: Iterable[Stamped], query: str, variant: str | None = None, *, cancel: Event | None = None
+    ) -> Iterator[Tracked]:
+        """Follow what a query names through the frames of a camera; see `wise_edge.runtimes.tracking.track`."""
+        from wise_edge.runtimes.tracking import track
+
+        return track(self, frames, query, variant, cancel=cancel)
+
+    def find_mask(self, image: npt.NDArray[np.uint8], box: Box, points: tuple[Point, ...]) -> MaskOutput:
+        """Segment what a box and points name, without the policy.
+
+        Args:
+            image: HWC uint8 RGB, 0 to 255, any size.
+            box: XYXY pixels of the picture, around the object.
+            points: XY pixels of the picture, inside the object.
+
+        Raises:
+            UsageError: the picture is no uint8 RGB array.
+            WiseEdgeError: the segmenter failed.
+        """
+        _check_picture(image)
+        with self._mask_lock:
+            return self.mask.decode(self.mask.encode(image), box, points)
+
+    def _write_each(self, frame: _Frame, queries: list[str], variant: str, decoding: Decoding) -> list[PolicyOutput]:
+        if isinstance(self.policy, BatchingPolicy):
+            return self.policy.generate_many(frame.policy, queries, variant, decoding)
+        return [self.policy.generate(frame.policy, query, variant, decoding) for query in queries]
+
+    def _finish(
+        self,
+        image: npt.NDArray[np.uint8],
+        query: str,
+        variant: str,
+        frame: _Frame,
+        output: PolicyOutput,
+        spent: _Spent,
+    ) -> SegmentationResult:
+        """Turn what the policy wrote into a mask and a result."""
+        start = perf_counter()
+        size, square = (image.shape[1], image.shape[0]), self.policy.input_size
         parsed = parse_answer(output.text, square)
-        target = None if parsed.answer is None else _to_original(parsed.answer, square, size)
-        found = None if target is None else self._find_mask(frame, image, *target)
-        box, points = target or (None, None)
+        box, points = (None, None) if parsed.answer is None else _to_original(parsed.answer, square, size)
+        found, encoded = None, spent.mask
+        if box is not None and points is not None:
+            with self._mask_lock:
+                encoded = self._encode_mask(frame, image) or encoded
+                found = self.mask.decode(frame.mask, box, points)
+        latency_ms = Latencies(
+            preprocess=(spent.policy.preprocess_ms if spent.policy else 0.0)
+            + (encoded.preprocess_ms if encoded else 0.0),
+            vision_encode=spent.policy.vision_encode_ms if spent.policy else 0.0,
+            prefill=(spent.policy.prefill_ms if spent.policy else 0.0) + output.prefill_ms,
+            decode=output.decode_ms,
+            mask_encode=encoded.encode_ms if encoded else 0.0,
+            mask_decode=found.decode_ms if found else 0.0,
+            total=spent.total_ms + (perf_counter() - start) * 1e3,
+        )
         return SegmentationResult(
-            query=words,
+            query=query,
             variant=variant,
             text=output.text,
             rationale=split_completion(output.text).rationale,
@@ -170,44 +353,80 @@ class Session:
             mask=None if found is None else found.mask,
             score=None if found is None else found.score,
             tokens=output.tokens,
-            latency_ms=_latencies(
-                None if policy_reused else frame.policy, output, None if mask_reused else frame.mask, found, start
-            ),
+            latency_ms=latency_ms,
             energy_j=None,
             energy_reason=ENERGY_REASON,
             backends=self.choices,
-            frame_reused=policy_reused,
+            frame_reused=spent.policy is None,
         )
 
-    def _enter(self, image: npt.NDArray[np.uint8]) -> tuple[_Frame, bool]:
-        digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16, salt=_shape_salt(image)).digest()
-        if self._frame is not None and self._frame.digest == digest:
-            return self._frame, True
-        self._frame = _Frame(digest, self.policy.encode(image))
-        return self._frame, False
+    def _observe(self, result: SegmentationResult, output: PolicyOutput, *, new_frame: bool, drafted: bool) -> None:
+        """Let deadlines learn from a query; one without a mask was cheaper than others will be."""
+        if not result.answer_valid:
+            return
+        spent = result.latency_ms
+        query_ms = output.prefill_ms + spent.mask_decode
+        frame_ms = max(0.0, spent.total - query_ms - output.decode_ms) if new_frame else None
+        steps = 0 if drafted else output.tokens.decode_steps
+        self.pace.observe(
+            result.variant,
+            frame_ms=frame_ms,
+            query_ms=query_ms,
+            decode=Decode(output.decode_ms, steps, output.tokens.rationale),
+        )
+
+    def _enter(self, image: npt.NDArray[np.uint8], digest: bytes) -> _Frame:
+        """Return the frame of a picture, prepared for the policy if it is new."""
+        if digest not in self._frames:
+            while len(self._frames) >= self._most_frames:  # before the next is made: its memory is needed
+                self._frames.popitem(last=False)
+            self._frames[digest] = _Frame(digest, self.policy.encode(image))
+        self._frames.move_to_end(digest)
+        return self._frames[digest]
+
+    def _keep_draft(self, query: str, variant: str, output: PolicyOutput) -> None:
+        self._drafts[query, variant] = output.text
+        self._drafts.move_to_end((query, variant))
+        while len(self._drafts) > _DRAFTS:
+            self._drafts.popitem(last=False)
 
     @contextmanager
-    def _encode_beside(self, frame: _Frame, image: npt.NDArray[np.uint8]) -> Iterator[None]:
-        """Encode the picture for the segmenter while the block runs, where that was asked for and is not done."""
-        if self._worker is None or frame.mask is not None:
-            yield
+    def _encode_beside(self, frame: _Frame, image: npt.NDArray[np.uint8]) -> Iterator[list[MaskFrame]]:
+        """Encode the picture for the segmenter while the block runs, where that was asked for and is not done.
+
+        Gives a list that holds what was encoded once the block has ended.
+        """
+        done: list[MaskFrame] = []
+        if self._worker is None:
+            yield done
             return
-        pending = self._worker.submit(self.mask.encode, image)
+        pending = self._worker.submit(self._encode_mask_alone, frame, image)
         try:
-            yield
+            yield done
         finally:  # also where the block raises: the caller may change the picture once this is left
-            frame.mask = pending.result()
+            if (encoded := pending.result()) is not None:
+                done.append(encoded)
 
-    def _find_mask(
-        self, frame: _Frame, image: npt.NDArray[np.uint8], box: Box, points: tuple[Point, Point]
-    ) -> MaskOutput:
-        if frame.mask is None:
-            frame.mask = self.mask.encode(image)
-        return self.mask.decode(frame.mask, box, points)
+    def _encode_mask_alone(self, frame: _Frame, image: npt.NDArray[np.uint8]) -> MaskFrame | None:
+        with self._mask_lock:
+            return self._encode_mask(frame, image)
+
+    def _encode_mask(self, frame: _Frame, image: npt.NDArray[np.uint8]) -> MaskFrame | None:
+        """Prepare a frame for the segmenter; return that where it was not done before. The caller holds its lock."""
+        if frame.mask is not None:
+            return None
+        frame.mask = self.mask.encode(image)
+        return frame.mask
 
 
-def _shape_salt(image: npt.NDArray[np.uint8]) -> bytes:
-    return struct.pack("<QQ", *image.shape[:2])
+def _check_picture(image: npt.NDArray[np.uint8]) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise UsageError(f"want a uint8 RGB picture [H, W, 3], got {image.dtype} {list(image.shape)}")
+
+
+def _hash(image: npt.NDArray[np.uint8]) -> bytes:
+    salt = struct.pack("<QQ", *image.shape[:2])
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16, salt=salt).digest()
 
 
 def _to_original(answer: Answer, square: int, size: Size) -> tuple[Box, tuple[Point, Point]]:
@@ -220,17 +439,3 @@ def _explain(reason: str, output: PolicyOutput) -> str:
     if output.finish == "length":
         return f"{reason}; the policy reached its token limit"
     return reason
-
-
-def _latencies(
-    policy: PolicyFrame | None, output: PolicyOutput, mask: MaskFrame | None, found: MaskOutput | None, start: float
-) -> Latencies:
-    return Latencies(
-        preprocess=(policy.preprocess_ms if policy else 0.0) + (mask.preprocess_ms if mask else 0.0),
-        vision_encode=policy.vision_encode_ms if policy else 0.0,
-        prefill=(policy.prefill_ms if policy else 0.0) + output.prefill_ms,
-        decode=output.decode_ms,
-        mask_encode=mask.encode_ms if mask else 0.0,
-        mask_decode=found.decode_ms if found else 0.0,
-        total=(perf_counter() - start) * 1000.0,
-    )

@@ -5,12 +5,15 @@ are known: they are run together with the token before them, in one call. Within
 number may win, a number that no digit can follow within the picture ends without asking, and after the last one
 nothing is run. So an answer always reads, and it is the one that free decoding gives wherever that one keeps the form
 (https://arxiv.org/abs/2307.09702 constrains by masks alone, one token a call).
+
+A completion is written by a generator, which gives the tokens to run and is sent the logits behind them: so one loop
+writes one completion, and another several at once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -20,8 +23,12 @@ import numpy.typing as npt
 from wise_edge.runtimes.base import Decoding, Finish, PolicyOutput
 from wise_edge.runtimes.policy_text import PolicyText
 
-Run = Callable[[Sequence[int]], npt.NDArray[np.float32]]
-"""Runs the language model over tokens behind those that it holds; gives the last one's logits, float32 [vocabulary]."""
+Logits = npt.NDArray[np.float32]
+"""Of the last token that was run, [vocabulary]."""
+Run = Callable[[Sequence[int]], Logits]
+"""Runs the language model over tokens behind those that it holds."""
+RunTogether = Callable[[Mapping[int, Sequence[int]]], Mapping[int, Logits]]
+"""The same for several completions at once, each known by its number."""
 
 _THINK, _END_OF_THINK = "<think", "</think"
 """Both without their last character, which a tokenizer may join with the next one."""
@@ -51,12 +58,25 @@ class Written:
     steps: int
     prefilled: float
 
-    def output(self, text: PolicyText, suffix: Sequence[int], start: float) -> PolicyOutput:
-        """Return the result of a query that began at the clock reading `start`."""
+    def output(
+        self, text: PolicyText, suffix: Sequence[int], start: float, *, steps: int | None = None
+    ) -> PolicyOutput:
+        """Return the result of a query that began at the clock reading `start`.
+
+        Args:
+            text: the policy's tokens.
+            suffix: the prompt behind its prefix.
+            start: clock reading in seconds.
+            steps: runs of the language model behind the prompt, where a draft made them fewer.
+        """
         words = text.decode(self.tokens)
         decode_ms = (perf_counter() - self.prefilled) * 1e3
-        counts = text.count(words, suffix, self.forced, self.steps)
+        counts = text.count(words, suffix, self.forced, self.steps if steps is None else steps)
         return PolicyOutput(words, self.finish, counts, (self.prefilled - start) * 1e3, decode_ms)
+
+
+Steps = Generator[list[int], Logits, Written]
+"""A completion that is being written: gives tokens to run and takes the last one's logits."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +111,42 @@ class Writer:
             suffix: the rest of the prompt.
             variant: the prompt variant; "answer" has no rationale.
             decoding: how.
+
+        Raises:
+            QueryCancelledError: before a call of the model, where the query was cancelled.
         """
+        return self.write_together(lambda asked: {0: run(asked[0])}, [suffix], variant, decoding)[0]
+
+    def write_together(
+        self, run: RunTogether, suffixes: Sequence[list[int]], variant: str, decoding: Decoding
+    ) -> list[Written]:
+        """Write behind several prompts of one prefix at once, each as `write` does; arguments likewise."""
+        writing = [self._steps(suffix, variant, decoding) for suffix in suffixes]
+        asked = {place: next(steps) for place, steps in enumerate(writing)}
+        done: dict[int, Written] = {}
+        while asked:
+            decoding.check_cancelled()
+            found, asked = run(asked), {}
+            for place, logits in found.items():
+                try:
+                    asked[place] = writing[place].send(logits)
+                except StopIteration as end:
+                    done[place] = end.value
+        return [done[place] for place in range(len(writing))]
+
+    def _steps(self, suffix: list[int], variant: str, decoding: Decoding) -> Steps:
         limit = self._text.token_limit(suffix)
         if not decoding.forced:
-            return self._write_freely(run, suffix, limit)
-        return _Forced(self, self._text, run).write(suffix, variant, limit, decoding.max_rationale_tokens)
+            return self._write_freely(suffix, limit)
+        return _Forced(self, self._text).write(suffix, variant, limit, decoding.max_rationale_tokens)
 
-    def _write_freely(self, run: Run, suffix: list[int], limit: int) -> Written:
-        token = int(run(suffix).argmax())
+    def _write_freely(self, suffix: list[int], limit: int) -> Steps:
+        logits = yield suffix
         prefilled = perf_counter()
         tokens: list[int] = []
         steps = 0
-        while (finish := self._text.accept(tokens, token, limit)) is None:
-            token = int(run([token]).argmax())
+        while (finish := self._text.accept(tokens, int(logits.argmax()), limit)) is None:
+            logits = yield tokens[-1:]
             steps += 1
         return Written(tokens, finish, 0, steps, prefilled)
 
@@ -111,32 +154,31 @@ class Writer:
 class _Forced:
     """One completion with its form forced."""
 
-    def __init__(self, writer: Writer, text: PolicyText, run: Run) -> None:
+    def __init__(self, writer: Writer, text: PolicyText) -> None:
         self._writer = writer
         self._text = text
-        self._model = run
         self._tokens: list[int] = []
         self._pending: list[int] = []  # written and not yet run
         self._asked = 0  # tokens that the model chose
         self._steps = 0
 
-    def write(self, suffix: list[int], variant: str, limit: int, most: int | None) -> Written:
+    def write(self, suffix: list[int], variant: str, limit: int, most: int | None) -> Steps:
         thinks = variant != _WITHOUT_RATIONALE
         self._force(self._writer._think if thinks else self._writer._answer)
-        logits = self._model([*suffix, *self._pending])
+        logits = yield [*suffix, *self._pending]
         self._pending = []
         prefilled = perf_counter()
         if thinks:
             room = limit - len(self._tokens) - self._text.room_for_answer
-            logits = self._think(logits, room if most is None else min(most, room))
+            logits = yield from self._think(logits, room if most is None else min(most, room))
         for place, number in enumerate(self._writer._numbers):
-            self._write_number(logits, number)
+            yield from self._write_number(logits, number)
             self._force(number.tokens)
             if place + 1 < len(self._writer._numbers):
-                logits = self._run()
+                logits = yield from self._run()
         return Written(self._tokens, "answer", len(self._tokens) - self._asked, self._steps, prefilled)
 
-    def _think(self, logits: npt.NDArray[np.float32], most: int) -> npt.NDArray[np.float32]:
+    def _think(self, logits: Logits, most: int) -> Generator[list[int], Logits, Logits]:
         """Let the model write until it closes its rationale, or close it; return the logits of the first number."""
         before = len(self._tokens)
         while True:
@@ -147,16 +189,16 @@ class _Forced:
             rest = _rest_of_bridge(self._text.decode(self._tokens[-_TAIL:]), close=over)
             if rest is not None:
                 self._force(self._text.encode(rest))
-                return self._run()
-            logits = self._run()
+                return (yield from self._run())
+            logits = yield from self._run()
 
-    def _write_number(self, logits: npt.NDArray[np.float32], number: _Number) -> None:
+    def _write_number(self, logits: Logits, number: _Number) -> Generator[list[int], Logits, None]:
         """Write digits until one of `number.ends` wins, or no digit can follow."""
         digits, largest = self._writer._digits, self._writer._largest
         value = int(logits[digits].argmax())
         self._ask(int(digits[value]))
         while 0 < value * 10 <= largest:
-            logits = self._run()
+            logits = yield from self._run()
             digit = int(logits[digits].argmax())
             if logits[number.ends].max() > logits[digits[digit]]:
                 return
@@ -172,8 +214,8 @@ class _Forced:
         self._tokens += tokens
         self._pending += tokens
 
-    def _run(self) -> npt.NDArray[np.float32]:
-        logits = self._model(self._pending)
+    def _run(self) -> Generator[list[int], Logits, Logits]:
+        logits = yield self._pending
         self._pending = []
         self._steps += 1
         return logits

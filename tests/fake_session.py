@@ -67,7 +67,13 @@ class FakeMask:
     def encode(self, image: npt.NDArray[np.uint8]) -> FakeFrame:
         return FakeFrame(image)
 
-    def decode(self, frame: FakeFrame, box: Box, points: tuple[Point, ...]) -> MaskOutput:
+    def decode(
+        self,
+        frame: FakeFrame,
+        box: Box,
+        points: tuple[Point, ...],
+        previous: npt.NDArray[np.float32] | None = None,
+    ) -> MaskOutput:
         mask = np.zeros(frame.image.shape[:2], np.bool_)
         mask[box[1] : box[3], box[0] : box[2]] = True
         return MaskOutput(mask, 0.9, np.zeros((4, 4), np.float32), 4.0)

@@ -75,7 +75,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_teacher_forced_logits_are_those_of_transformers(case: Case) -> None:
     position = case.prefill(case.model.encode(case.image))
 
-    logits = case.model.append(case.behind, position, every=True)
+    logits = case.model.append(case.behind, position, rows=STEPS)
 
     expected = case.expected()
     assert np.abs(logits - expected).max() <= TOLERANCE
@@ -85,7 +85,7 @@ def test_teacher_forced_logits_are_those_of_transformers(case: Case) -> None:
 
 def test_one_token_at_a_time_and_a_second_query_give_the_same(case: Case) -> None:
     start = case.prefill(case.model.encode(case.image))
-    together = case.model.append(case.behind, start, every=True)
+    together = case.model.append(case.behind, start, rows=STEPS)
 
     case.model.truncate(start)
     single = [case.model.append([token], start + step)[0] for step, token in enumerate(case.behind)]

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_bundle import POLICY, SAM
 
-from wise_edge.errors import DeviceError, MissingExtraError, UsageError, WiseEdgeError
+from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.manifest import Artefact, Manifest
-from wise_edge.runtimes.base import BackendChoice, SegmentationResult
+from wise_edge.runtimes.base import BackendChoice, Decoding, PolicyOutput, SegmentationResult
 from wise_edge.runtimes.dispatch import GRAPHS, LLAMA_ROLES, WORDS, Device, list_candidates
 from wise_edge.runtimes.session import Session
 
@@ -269,3 +269,137 @@ def test_auto_says_what_did_not_start(tiny_bundle: Path, monkeypatch: pytest.Mon
     assert "onnx-cuda did not start" in session.choices["policy"].reason
     with pytest.raises(DeviceError):
         Session.from_bundle(tiny_bundle, policy_backend="onnx-cuda")
+
+
+def test_several_queries_share_the_picture_and_the_policys_time() -> None:
+    session, policy = make_session()
+    single = [make_session()[0].segment(PICTURE, query) for query in ("the ring", "the star")]
+
+    results = session.segment_many(PICTURE, ["the ring", " the  star "])
+
+    assert [result.query for result in results] == ["the ring", "the star"]
+    assert [(r.box, r.points, r.text) for r in results] == [(r.box, r.points, r.text) for r in single]
+    assert [result.frame_reused for result in results] == [False, True]
+    assert [result.latency_ms.mask_encode for result in results] == [30.0, 0.0]
+    assert policy.encoded == 1
+    assert session.segment_many(PICTURE, []) == []
+    assert session.segment_many(PICTURE, ["the ring"])[0].frame_reused
+    with pytest.raises(UsageError, match="empty"):
+        session.segment_many(PICTURE, ["the ring", " "])
+
+
+def test_a_policy_that_batches_is_asked_once() -> None:
+    class Batching(FakePolicy):
+        asked: tuple[str, ...] = ()
+
+        def generate_many(
+            self, frame: FakeFrame, queries: list[str], variant: str, decoding: Decoding
+        ) -> list[PolicyOutput]:
+            self.asked += tuple(queries)
+            return [self.generate(frame, query, variant, decoding).shared(len(queries)) for query in queries]
+
+    policy = Batching()
+    results = Session(policy, FakeMask(), {}).segment_many(PICTURE, ["the ring", "the star"], "wise-s")
+
+    assert policy.asked == ("the ring", "the star")
+    assert [result.latency_ms.prefill for result in results] == [5.0 + 3.5, 3.5]
+
+
+@pytest.mark.parametrize(("frames", "encoded"), [(1, 4), (2, 2)])
+def test_as_many_pictures_are_kept_as_asked_for(frames: int, encoded: int) -> None:
+    policy = FakePolicy()
+    session = Session(policy, FakeMask(), {}, frames=frames)
+
+    for image in (PICTURE, PICTURE[::-1], PICTURE, PICTURE[::-1]):
+        session.segment(image, "the ring")
+
+    assert policy.encoded == encoded
+    with pytest.raises(UsageError, match="at least one"):
+        Session(policy, FakeMask(), {}, frames=0)
+
+
+def test_the_last_completion_of_a_query_is_the_draft_on_the_next_picture() -> None:
+    drafts = []
+
+    class Drafted(FakePolicy):
+        def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+            drafts.append(decoding.draft)
+            return super().generate(frame, query, variant, decoding)
+
+    session = Session(Drafted(lambda _, query, __: completion(query)), FakeMask(), {})
+    for image, query in (
+        (PICTURE, "the ring"),
+        (PICTURE[::-1], "the ring"),
+        (PICTURE, "the star"),
+        (PICTURE, "the ring"),
+    ):
+        session.segment(image, query)
+
+    assert drafts == ["", completion("the ring"), "", ""]  # a known picture is asked the same by who measures
+
+
+def test_threads_share_a_session() -> None:
+    busy, most = [0], [0]
+
+    class Watched(FakePolicy):
+        def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+            busy[0] += 1
+            most[0] = max(most[0], busy[0])
+            threading.Event().wait(0.002)
+            busy[0] -= 1
+            return super().generate(frame, query, variant, decoding)
+
+    def write(image: npt.NDArray[np.uint8], query: str, _: str) -> str:
+        return completion(f"{query} on {int(image[0, 0, 0])}")
+
+    session = Session(Watched(write), FakeMask(), {})
+    wrong = []
+
+    def ask(number: int) -> None:
+        for place in range(10):
+            image = np.full((8, 8, 3), place % 3, np.uint8)
+            if session.segment(image, f"ring {number}").rationale != f"ring {number} on {place % 3}":
+                wrong.append((number, place))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
+    assert most == [1]
+
+
+def test_a_cancelled_query_leaves_the_session_usable() -> None:
+    class Cancelled(FakePolicy):
+        def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+            decoding.check_cancelled()
+            return super().generate(frame, query, variant, decoding)
+
+    session, cancel = Session(Cancelled(), FakeMask(), {}), threading.Event()
+    cancel.set()
+    with pytest.raises(QueryCancelledError):
+        session.segment(PICTURE, "the ring", cancel=cancel)
+    with pytest.raises(QueryCancelledError):
+        session.segment_many(PICTURE, ["the ring"], cancel=cancel)
+    assert session.segment(PICTURE, "the ring").answer_valid
+
+
+@pytest.mark.parametrize("part", ["policy.encode", "policy.generate", "mask.encode", "mask.decode"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_after_an_engine_failed_the_next_query_is_answered(
+    part: str, beside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(FakePolicy(), FakeMask(), {}, beside=beside)
+    owner, name = part.split(".")
+
+    def fail(*_: object) -> None:
+        raise WiseEdgeError("the engine failed")
+
+    for image in (PICTURE, PICTURE[::-1]):
+        with monkeypatch.context() as patch:
+            patch.setattr(getattr(session, owner), name, fail)
+            with pytest.raises(WiseEdgeError, match="the engine failed"):
+                session.segment(image, "the ring")
+        assert session.segment(image, "the ring").mask is not None

@@ -5,7 +5,8 @@
     ├── MissingExtraError       3  an optional package is not installed
     ├── DeviceError             4  this device cannot do what was asked
     ├── VerificationError       5  an export does not equal its checkpoint within the tolerance
-    └── BundleError             1  a bundle is incomplete, altered, unsafe or too new
+    ├── BundleError             1  a bundle is incomplete, altered, unsafe or too new
+    └── QueryCancelledError     1  a query was cancelled by its own caller
 
 A message is one line and says what to do about it. Anything else that escapes is a bug.
 """
@@ -57,3 +58,7 @@ class VerificationError(WiseEdgeError):
 
 class BundleError(WiseEdgeError):
     """A bundle is incomplete, altered, names a path outside of itself or has a newer schema."""
+
+
+class QueryCancelledError(WiseEdgeError):
+    """A query ended because its caller cancelled it; the session goes on."""

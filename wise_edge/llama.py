@@ -14,7 +14,9 @@ import ctypes
 import os
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain, repeat
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +29,8 @@ from wise_edge.extras import require
 
 TESTED_VERSIONS = ("0.3.36",)
 _LEAST_IMAGE_TOKENS, _MOST_IMAGE_TOKENS = 4, 1 << 16
+MOST_SEQUENCES = 8
+"""Sequences of keys and values that a model holds at once."""
 _SMALL_FILE = 32 * 10**6  # bytes
 _ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
 
@@ -103,6 +107,21 @@ class LlamaPicture:
         weakref.finalize(self, mtmd.mtmd_input_chunk_free, chunk)
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Tokens to run.
+
+    Attributes:
+        tokens: at least one.
+        position: of the first.
+        sequence: which sequence they belong to.
+    """
+
+    tokens: Sequence[int]
+    position: int
+    sequence: int = 0
+
+
 def default_threads(text: Path) -> int:
     """Return the CPU threads for a language model's file: one a core, or one alone for a small file.
 
@@ -114,12 +133,12 @@ def default_threads(text: Path) -> int:
 
 
 class LlamaModel:
-    """A language model and its vision tower with one sequence of keys and values.
+    """A language model and its vision tower with a sequence of keys and values, and forks of it.
 
     Args:
         text: GGUF file of the language model.
         vision: GGUF file of the vision tower (mmproj).
-        context: longest sequence in tokens.
+        context: tokens that all sequences hold together, a beginning that they share counted once.
         threads: CPU threads; None takes `default_threads` (llama.cpp would take four, however many cores there are).
         gpu: put all layers on the GPU.
         exact: keep keys and values in float32 and attend without fused kernels, to compare with torch.
@@ -148,7 +167,7 @@ class LlamaModel:
                 "this llama-cpp-python was built for the CPU; run: CMAKE_ARGS=-DGGML_CUDA=on FORCE_CMAKE=1 "
                 f"pip install --no-cache-dir --force-reinstall llama-cpp-python=={TESTED_VERSIONS[-1]}"
             )
-        self._context = context
+        self._length = context
         threads = threads or default_threads(text)
         self._open_text(text, threads, gpu, exact)
         self._open_vision(vision, threads, gpu, exact)
@@ -164,16 +183,17 @@ class LlamaModel:
         self._finalizers.append(weakref.finalize(self, llama.llama_model_free, model))
         self._model = model
         params = llama.llama_context_default_params()
-        params.n_ctx = params.n_batch = self._context
+        params.n_ctx = params.n_batch = self._length
+        params.n_seq_max, params.kv_unified = MOST_SEQUENCES, True  # sequences share cells, and so a prefix
         params.n_threads = params.n_threads_batch = threads
         if exact:
             params.type_k = params.type_v = 0  # GGML_TYPE_F32
             params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         context = llama.llama_init_from_model(model, params)
         if not context:
-            raise WiseEdgeError(explain_failure(f"llama.cpp cannot hold {self._context} tokens of {file}"))
+            raise WiseEdgeError(explain_failure(f"llama.cpp cannot hold {self._length} tokens of {file}"))
         self._finalizers.append(weakref.finalize(self, llama.llama_free, context))
-        self._sequence = context
+        self._context = context
         self._vocabulary = int(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))
         self._width = int(llama.llama_model_n_embd_inp(model))
 
@@ -250,12 +270,12 @@ class LlamaModel:
         following = self._llama.llama_pos(0)
         failed = self._mtmd.mtmd_helper_decode_image_chunk(
             self._tower,
-            self._sequence,
+            self._context,
             picture.chunk,
             picture.embeddings.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
             position,
             0,
-            self._context,
+            self._length,
             ctypes.byref(following),
             self._mtmd.mtmd_helper_post_decode_callback(),
             None,
@@ -264,36 +284,83 @@ class LlamaModel:
             raise WiseEdgeError(explain_failure("llama.cpp failed on the picture"))
         return int(following.value)
 
-    def append(self, tokens: Sequence[int], position: int, *, every: bool = False) -> npt.NDArray[np.float32]:
-        """Run the language model over tokens behind those that it holds.
+    def append(self, tokens: Sequence[int], position: int, *, rows: int = 1) -> npt.NDArray[np.float32]:
+        """Run the language model over tokens behind those that the first sequence holds.
 
         Args:
             tokens: at least one.
             position: of the first.
-            every: return the logits of every token, not only the last one's.
+            rows: of how many tokens, the last ones, to return the logits.
 
         Returns:
-            float32 [tokens or 1, vocabulary], a copy.
+            float32 [rows, vocabulary], a copy.
+
+        Raises:
+            WiseEdgeError: llama.cpp failed.
         """
-        count = len(tokens)
-        integers = ctypes.c_int32 * count
-        sequence = ctypes.pointer(ctypes.c_int32(0))
-        wanted = np.full(count, every, np.int8)
-        wanted[-1] = 1
+        return self.append_each([Piece(tokens, position)], rows=rows)
+
+    def append_each(self, pieces: Sequence[Piece], *, rows: int = 1) -> npt.NDArray[np.float32]:
+        """Run the language model over tokens of several sequences in one call.
+
+        Args:
+            pieces: at least one, one for a sequence.
+            rows: of how many tokens of each piece, the last ones, to return the logits.
+
+        Returns:
+            float32 [pieces * rows, vocabulary], a copy, those of the first piece in front.
+        """
+        counts = [len(piece.tokens) for piece in pieces]
+        count = sum(counts)
+        integers, bytes_ = ctypes.c_int32 * count, ctypes.c_int8 * count
+        owners = [ctypes.pointer(ctypes.c_int32(piece.sequence)) for piece in pieces]
         batch = self._llama.llama_batch(
             n_tokens=count,
-            token=integers(*tokens),
-            pos=integers(*range(position, position + count)),
-            n_seq_id=integers(*[1] * count),
-            seq_id=(ctypes.POINTER(ctypes.c_int32) * count)(*[sequence] * count),
-            logits=(ctypes.c_int8 * count)(*wanted),
+            token=integers(*chain.from_iterable(piece.tokens for piece in pieces)),
+            pos=integers(*chain.from_iterable(range(p.position, p.position + len(p.tokens)) for p in pieces)),
+            n_seq_id=integers(*repeat(1, count)),
+            seq_id=(ctypes.POINTER(ctypes.c_int32) * count)(*chain.from_iterable(map(repeat, owners, counts))),
+            logits=bytes_(*chain.from_iterable((*repeat(0, length - rows), *repeat(1, rows)) for length in counts)),
         )
-        context = self._sequence
-        if self._llama.llama_decode(context, batch):
+        if self._llama.llama_decode(self._context, batch):
             raise WiseEdgeError(explain_failure("llama.cpp failed on the prompt"))
-        rows = [self._llama.llama_get_logits_ith(context, index) for index in np.flatnonzero(wanted)]
-        return np.stack([np.ctypeslib.as_array(row, (self._vocabulary,)) for row in rows])
+        found = self._llama.llama_get_logits(self._context)  # those that were wanted, one behind the other
+        logits: npt.NDArray[np.float32] = np.ctypeslib.as_array(found, (len(pieces) * rows, self._vocabulary)).copy()
+        return logits
 
     def truncate(self, position: int) -> None:
-        """Forget everything from a position on."""
-        self._llama.llama_memory_seq_rm(self._llama.llama_get_memory(self._sequence), 0, position, -1)
+        """Forget everything of the first sequence from a position on."""
+        self._llama.llama_memory_seq_rm(self._llama.llama_get_memory(self._context), 0, position, -1)
+
+    def fork(self, position: int, count: int) -> None:
+        """Let so many sequences, the first one included, begin with what the first holds up to a position."""
+        memory = self._llama.llama_get_memory(self._context)
+        for sequence in range(1, count):
+            self._llama.llama_memory_seq_cp(memory, 0, sequence, 0, position)
+
+    def join(self) -> None:
+        """Forget every sequence but the first."""
+        memory = self._llama.llama_get_memory(self._context)
+        for sequence in range(1, MOST_SEQUENCES):
+            self._llama.llama_memory_seq_rm(memory, sequence, -1, -1)
+
+    def save(self) -> npt.NDArray[np.uint8]:
+        """Return the keys and values of the first sequence."""
+        size = self._llama.llama_state_seq_get_size(self._context, 0)
+        state = np.empty(size, np.uint8)
+        written = self._llama.llama_state_seq_get_data(self._context, _bytes_of(state), size, 0)
+        return state[:written]
+
+    def restore(self, state: npt.NDArray[np.uint8]) -> None:
+        """Let the first sequence hold what `save` returned.
+
+        Raises:
+            WiseEdgeError: llama.cpp does not take it.
+        """
+        self.truncate(0)
+        if not self._llama.llama_state_seq_set_data(self._context, _bytes_of(state), state.size, 0):
+            raise WiseEdgeError(explain_failure("llama.cpp cannot restore its state"))
+
+
+def _bytes_of(array: npt.NDArray[np.uint8]) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

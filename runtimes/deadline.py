@@ -1,0 +1,134 @@
+"""Which rationale fits a deadline, judged by what queries took on this device so far.
+
+The paper (https://arxiv.org/abs/2604.02040) leaves a budget that adapts to the moment for future work. Here the richest
+variant whose expected time fits is taken, and its rationale is closed where the time for the answer would not suffice.
+Expected is the 90th percentile of the last readings of each part: the frame's own work, the prompt's words and the
+mask, one step of the language model, and how many steps a variant takes. Until a variant has been seen, the paper's
+mean stands for its rationale.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wise_edge.files import replacing
+
+RICHEST_FIRST = ("wise-infer", "wise-s", "answer")
+PAPER_TOKENS = {"wise-infer": 38.8, "wise-s": 22.7, "answer": 0.0}
+"""Mean rationale on ReasonSeg's test set, tokens (table 1 of the paper)."""
+_KEPT = 32
+_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class DeadlineChoice:
+    """What was chosen to meet a deadline.
+
+    Attributes:
+        deadline_ms: the deadline, from the picture to the mask.
+        variant: the prompt variant.
+        max_rationale_tokens: where the rationale is closed at the latest; None for no limit.
+        expected_ms: what the query was expected to take; None where nothing had been measured.
+        reason: why.
+    """
+
+    deadline_ms: float
+    variant: str
+    max_rationale_tokens: int | None
+    expected_ms: float | None
+    reason: str
+
+
+class Pace:
+    """Running measurements of one device, bundle and choice of backends."""
+
+    def __init__(self) -> None:
+        self._readings: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
+
+    @classmethod
+    def read(cls, file: Path) -> Pace:
+        """Return what `write` kept; nothing where there is no such file, or none that reads."""
+        pace = cls()
+        try:
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            for name, values in kept.items():
+                pace._readings[name].extend(float(value) for value in values)
+        except (OSError, ValueError, AttributeError, TypeError):
+            return cls()
+        return pace
+
+    def write(self, file: Path) -> None:
+        """Keep the measurements for another process; raises `OSError` where that cannot be."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as fresh:
+            fresh.write_text(json.dumps({name: list(values) for name, values in self._readings.items()}))
+
+    def observe(self, variant: str, *, frame_ms: float | None, query_ms: float, decode: Decode) -> None:
+        """Take a query into account.
+
+        Args:
+            variant: the prompt variant.
+            frame_ms: what belongs to the picture; None where an earlier query had paid for it.
+            query_ms: the prompt's words and the mask.
+            decode: what writing took.
+        """
+        if frame_ms is not None:
+            self._readings["frame_ms"].append(frame_ms)
+        self._readings["query_ms"].append(query_ms)
+        if decode.steps:
+            self._readings["step_ms"].append(decode.ms / decode.steps)
+            self._readings["answer_steps"].append(max(0, decode.steps - decode.rationale_tokens))
+            self._readings[variant].append(decode.rationale_tokens)
+
+    def choose(self, deadline_ms: float, *, new_frame: bool) -> DeadlineChoice:
+        """Choose the richest variant that fits.
+
+        Args:
+            deadline_ms: from the picture to the mask.
+            new_frame: whether the picture's own work is still to be done.
+        """
+        cheapest = RICHEST_FIRST[-1]
+        needed = ["query_ms", "step_ms", *(["frame_ms"] if new_frame else [])]
+        if not all(self._readings[name] for name in needed):
+            reason = f"{cheapest}: nothing was measured on this device before, and it is the fastest"
+            return DeadlineChoice(deadline_ms, cheapest, None, None, reason)
+        step_ms = _upper(self._readings["step_ms"])
+        least_ms = sum(_upper(self._readings[name]) for name in needed if name != "step_ms")
+        least_ms += step_ms * _upper(self._readings["answer_steps"])
+        expected = {variant: least_ms + step_ms * self._rationale(variant) for variant in RICHEST_FIRST}
+        told = ", ".join(f"{variant} {ms:.0f} ms" for variant, ms in expected.items())
+        for variant, expected_ms in expected.items():
+            if expected_ms <= deadline_ms:
+                most = None if variant == cheapest else int((deadline_ms - least_ms) / step_ms)
+                reason = f"{variant} is the richest that fits {deadline_ms:g} ms; expected are {told}"
+                return DeadlineChoice(deadline_ms, variant, most, expected_ms, reason)
+        reason = f"{cheapest}: nothing fits {deadline_ms:g} ms, and it is the fastest; expected are {told}"
+        return DeadlineChoice(deadline_ms, cheapest, None, expected[cheapest], reason)
+
+    def _rationale(self, variant: str) -> float:
+        return _upper(self._readings[variant]) if self._readings[variant] else PAPER_TOKENS[variant]
+
+
+@dataclass(frozen=True)
+class Decode:
+    """What writing a completion took.
+
+    Attributes:
+        ms: time.
+        steps: runs of the language model.
+        rationale_tokens: tokens of the rationale.
+    """
+
+    ms: float
+    steps: int
+    rationale_tokens: int
+
+
+def _upper(values: Iterable[float]) -> float:
+    return float(np.quantile(list(values), _SHARE))

@@ -1,0 +1,74 @@
+"""Running a language model over a draft of its completion at once.
+
+A draft is what the completion may well be: that of the same query on the last frame of a video. Behind every token of
+it the model says what it would have written there; as long as that is the draft's next token, nothing else has to be
+run (https://arxiv.org/abs/2211.17192, section 2, for greedy decoding and a draft that costs nothing). So the completion
+is the one without a draft, but for the order in which sums of several tokens are rounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from wise_edge.runtimes.writing import Logits
+
+RunRows = Callable[[Sequence[int], int, int], Logits]
+"""Runs tokens (first) from a position (second) on, forgetting what was behind it, and gives the last rows of logits, as
+many as the third says: float32 [rows, vocabulary]."""
+
+
+class DraftedRun:
+    """Runs tokens behind a prompt's prefix, a draft together with the first of them.
+
+    Args:
+        run_rows: the language model.
+        position: behind the prefix.
+        suffix: how many tokens of the first call belong to the prompt.
+        draft: tokens of the completion, from its first on; may be empty.
+
+    Attributes:
+        calls: how often the model was run.
+    """
+
+    def __init__(self, run_rows: RunRows, position: int, suffix: int, draft: Sequence[int] = ()) -> None:
+        self._run_rows = run_rows
+        self._position = position
+        self._suffix = suffix
+        self._ahead = list(draft)
+        self._rows: Logits | None = None  # behind each token of `_ahead`, once it was run
+        self.calls = 0
+
+    def __call__(self, tokens: Sequence[int]) -> Logits:
+        """Return the logits behind `tokens`, which follow those of the last call."""
+        if self._rows is None:
+            return self._begin(list(tokens))
+        known = _common(tokens, self._ahead)
+        if known == len(tokens):
+            logits: Logits = self._rows[known - 1]
+            self._ahead, self._rows = self._ahead[known:], self._rows[known:]
+        else:
+            logits = self._run(tokens[known:], self._position + known, 1)[-1]
+            self._ahead = []
+        self._position += len(tokens)
+        return logits
+
+    def _begin(self, tokens: list[int]) -> Logits:
+        begun = tokens[self._suffix :]
+        if self._ahead[: len(begun)] != begun:
+            self._ahead = begun
+        self._ahead = self._ahead[len(begun) :]
+        rows = self._run([*tokens, *self._ahead], self._position, 1 + len(self._ahead))
+        first: Logits = rows[0]
+        self._rows = rows[1:]
+        self._position += len(tokens)
+        return first
+
+    def _run(self, tokens: Sequence[int], position: int, rows: int) -> Logits:
+        self.calls += 1
+        return self._run_rows(tokens, position, rows)
+
+
+def _common(left: Sequence[int], right: Sequence[int]) -> int:
+    """Return how many tokens two sequences have in common at their beginnings."""
+    pairs = zip(left, right, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))

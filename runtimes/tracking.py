@@ -1,0 +1,303 @@
+"""Following an object through the frames of a camera, with a policy that is slower than it.
+
+Three things go on at once. A reader takes frames as they come, and the newest one alone waits (a queue of one, so that
+nobody's slowness grows memory). The policy grounds the query at its own pace, always on the newest frame. In between,
+the segmenter follows at the camera's pace: its prompt is the box around the last mask, with the points moved along. A
+grounding that arrives is as old as it took; where what was followed agrees with it on its own frame, it is moved by
+what was followed since.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from threading import Condition, Event, Thread
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.errors import QueryCancelledError
+from wise_edge.geometry import Box, Point, box_iou, mask_box
+from wise_edge.runtimes.base import SegmentationResult
+
+if TYPE_CHECKING:
+    from wise_edge.runtimes.session import Session
+
+_PATH = 256  # boxes of the last frames that a late grounding is compared with
+_AGREES = 0.5  # IoU of a followed and a grounded box on one frame
+_LOOK_S = 0.1  # how often somebody who waits looks whether it was cancelled
+
+
+@dataclass(frozen=True, eq=False)
+class Stamped:
+    """A frame of a camera.
+
+    Attributes:
+        image: HWC uint8 RGB, any size, which may change from frame to frame.
+        stamp_s: when it was taken, in seconds of any clock that does not run backwards.
+    """
+
+    image: npt.NDArray[np.uint8]
+    stamp_s: float
+
+
+@dataclass(frozen=True, eq=False)
+class Tracked:
+    """What is known of the object on one frame.
+
+    Attributes:
+        stamp_s: of the frame; box and mask are in its pixels.
+        box: XYXY, half-open; None where the policy's last answer names nothing, or nothing is there any more.
+        points: inside the object.
+        mask: bool [H, W].
+        score: the segmenter's own estimate of the mask's IoU.
+        grounding: the policy's last answer, whose rationale this rests on.
+        grounded_stamp_s: of the frame that it was asked about.
+        dropped: frames before this one that no result was made for.
+    """
+
+    stamp_s: float
+    box: Box | None
+    points: tuple[Point, ...]
+    mask: npt.NDArray[np.bool_] | None
+    score: float | None
+    grounding: SegmentationResult
+    grounded_stamp_s: float
+    dropped: int
+
+    @property
+    def stale(self) -> bool:
+        """Whether the policy has not seen this frame but an earlier one."""
+        return self.grounded_stamp_s != self.stamp_s
+
+    @property
+    def age_s(self) -> float:
+        """How much older the frame is that the policy saw."""
+        return self.stamp_s - self.grounded_stamp_s
+
+
+def track(
+    session: Session, frames: Iterable[Stamped], query: str, variant: str | None = None, *, cancel: Event | None = None
+) -> Iterator[Tracked]:
+    """Follow what a query names; the newest frame wins.
+
+    Args:
+        session: runs policy and segmenter, for others too.
+        frames: read by a thread of its own, as fast as they come: a camera waits for its next frame. A recording that
+            is to be seen as it was goes through `at_recorded_pace`.
+        query: what to find, in words.
+        variant: prompt variant; None takes the bundle's default.
+        cancel: set from another thread, it ends the tracking; so does closing the iterator.
+
+    Yields:
+        A result for each frame that there was time for, from the first grounding on, and another one for a frame that
+        is still the newest when its own grounding comes. So the last frame's last result is its own.
+
+    Raises:
+        WiseEdgeError: policy or segmenter failed; or whatever reading `frames` raised.
+    """
+    stop = Event()
+    board = _Board()
+    reader = Thread(target=_read, args=(frames, board, stop), name="frames", daemon=True)  # it may wait for ever
+    grounder = Thread(target=_ground, args=(session, board, query, variant, stop), name="grounding")
+    follower = _Follower(session)
+    seen = reported = 0
+    reader.start()
+    grounder.start()
+    try:
+        while cancel is None or not cancel.is_set():
+            news = board.wait(seen)
+            seen = news.place
+            if news.grounding is not None:
+                follower.reground(news.grounding)
+            if news.frame is None or follower.grounding is None:
+                if news.over:
+                    return
+                continue
+            is_new = news.place > reported
+            if is_new or (news.grounding is not None and news.grounding.frame is news.frame):
+                dropped = news.place - reported - 1 if is_new else 0
+                reported = news.place
+                yield follower.follow(news.frame, dropped)
+            elif news.over:
+                return
+    finally:
+        stop.set()
+        grounder.join()
+
+
+def at_recorded_pace(
+    frames: Iterable[Stamped],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Stamped]:
+    """Give the frames of a recording when a camera would have: each its stamp's distance behind the first one."""
+    begun: tuple[float, float] | None = None
+    for frame in frames:
+        begun = begun or (clock(), frame.stamp_s)
+        if (early := frame.stamp_s - begun[1] - (clock() - begun[0])) > 0:
+            sleep(early)
+        yield frame
+
+
+@dataclass(frozen=True, eq=False)
+class _Grounding:
+    frame: Stamped
+    result: SegmentationResult
+
+
+@dataclass(frozen=True)
+class _News:
+    """What is on the board: the newest frame and its number, a grounding nobody took yet, whether nothing will come."""
+
+    place: int
+    frame: Stamped | None
+    grounding: _Grounding | None
+    over: bool
+
+
+class _Board:
+    """Where reader, policy and follower meet: one frame, one grounding, and what went wrong."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._place = 0
+        self._frame: Stamped | None = None
+        self._grounding: _Grounding | None = None
+        self._frames_over = self._grounding_over = False
+        self._error: BaseException | None = None
+
+    def put_frame(self, frame: Stamped) -> None:
+        with self._changed:
+            self._place, self._frame = self._place + 1, frame
+            self._changed.notify_all()
+
+    def put_grounding(self, grounding: _Grounding) -> None:
+        with self._changed:
+            self._grounding = grounding
+            self._changed.notify_all()
+
+    def end_frames(self, error: BaseException | None = None) -> None:
+        with self._changed:
+            self._frames_over, self._error = True, self._error or error
+            self._changed.notify_all()
+
+    def end_grounding(self, error: BaseException | None = None) -> None:
+        with self._changed:
+            self._grounding_over, self._error = True, self._error or error
+            self._changed.notify_all()
+
+    def wait(self, seen: int) -> _News:
+        """Wait a moment for a frame later than `seen` or a grounding; raise what went wrong."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._place > seen or self._grounding or self._grounding_over or self._error, _LOOK_S
+            )
+            if self._error is not None:
+                raise self._error
+            grounding, self._grounding = self._grounding, None
+            return _News(self._place, self._frame, grounding, self._grounding_over)
+
+    def next_frame(self, seen: int) -> tuple[int, Stamped | None]:
+        """Wait a moment for a frame later than `seen`; None where there is none, and -1 where there will be none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._place > seen or self._frames_over, _LOOK_S)
+            if self._place > seen:
+                return self._place, self._frame
+            return -1 if self._frames_over else seen, None
+
+
+def _read(frames: Iterable[Stamped], board: _Board, stop: Event) -> None:
+    try:
+        for frame in frames:
+            if stop.is_set():
+                break
+            board.put_frame(frame)
+    except BaseException as error:  # whatever it is, it is the caller's, in whose thread it is raised
+        board.end_frames(error)
+    else:
+        board.end_frames()
+
+
+def _ground(session: Session, board: _Board, query: str, variant: str | None, stop: Event) -> None:
+    seen = 0
+    try:
+        while seen >= 0 and not stop.is_set():
+            seen, frame = board.next_frame(seen)
+            if frame is not None:
+                board.put_grounding(_Grounding(frame, session.segment(frame.image, query, variant, cancel=stop)))
+    except QueryCancelledError:
+        board.end_grounding()
+    except BaseException as error:
+        board.end_grounding(error)
+    else:
+        board.end_grounding()
+
+
+class _Follower:
+    """Makes masks between groundings."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._path: deque[tuple[float, Box]] = deque(maxlen=_PATH)
+        self._box: Box | None = None
+        self._points: tuple[Point, ...] = ()
+        self.grounding: _Grounding | None = None
+
+    def reground(self, grounding: _Grounding) -> None:
+        """Go on from what the policy says of an earlier frame."""
+        self.grounding = grounding
+        box, points = grounding.result.box, grounding.result.points or ()
+        moved = (0, 0)
+        if box is not None and self._box is not None and self._path:
+            then = min(self._path, key=lambda entry: abs(entry[0] - grounding.frame.stamp_s))[1]
+            if box_iou(then, box) > _AGREES:
+                moved = _shift(then, self._box)
+        self._box = None if box is None else _move_box(box, moved)
+        self._points = tuple(_move(point, moved) for point in points)
+
+    def follow(self, frame: Stamped, dropped: int) -> Tracked:
+        """Return what is known of a frame."""
+        grounding = self.grounding
+        if grounding is None:
+            raise RuntimeError("nothing was grounded yet")
+        result = grounding.result
+        box: Box | None = None
+        points: tuple[Point, ...] = ()
+        mask, score = None, None
+        if grounding.frame is frame:
+            box, points, mask, score = result.box, result.points or (), result.mask, result.score
+        elif self._box is not None:
+            found = self._session.find_mask(frame.image, self._box, self._points)
+            mask, score = found.mask, found.score
+            if mask.any():  # else it is looked for in the same place on the next frame
+                box = mask_box(mask)
+                points = _inside(mask, self._points, _shift(self._box, box))
+        if box is not None:
+            self._box, self._points = box, points
+            self._path.append((frame.stamp_s, box))
+        return Tracked(frame.stamp_s, box, points, mask, score, result, grounding.frame.stamp_s, dropped)
+
+
+def _shift(start: Box, end: Box) -> tuple[int, int]:
+    """Return how far a box's centre moved, in pixels."""
+    return (end[0] + end[2] - start[0] - start[2]) // 2, (end[1] + end[3] - start[1] - start[3]) // 2
+
+
+def _move(point: Point, by: tuple[int, int]) -> Point:
+    return point[0] + by[0], point[1] + by[1]
+
+
+def _move_box(box: Box, by: tuple[int, int]) -> Box:
+    return box[0] + by[0], box[1] + by[1], box[2] + by[0], box[3] + by[1]
+
+
+def _inside(mask: npt.NDArray[np.bool_], points: tuple[Point, ...], by: tuple[int, int]) -> tuple[Point, ...]:
+    """Return moved points, each replaced by the nearest pixel of the mask where it is none."""
+    rows, columns = np.nonzero(mask)
+    moved = [_move(point, by) for point in points]
+    nearest = [int(((columns - x) ** 2 + (rows - y) ** 2).argmin()) for x, y in moved]
+    return tuple((int(columns[place]), int(rows[place])) for place in nearest)

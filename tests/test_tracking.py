@@ -1,0 +1,271 @@
+"""Tracking: the newest frame wins, masks follow between groundings, and nothing waits for ever or grows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from queue import Queue
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from fake_session import FakeFrame, FakeMask, FakePolicy, completion
+
+from wise_edge.answer import Answer, format_answer
+from wise_edge.errors import WiseEdgeError
+from wise_edge.geometry import Box, Point, mask_box
+from wise_edge.runtimes.base import Decoding, MaskOutput, PolicyOutput
+from wise_edge.runtimes.session import Session
+from wise_edge.runtimes.tracking import Stamped, Tracked, at_recorded_pace
+
+SIDE = 112
+
+
+def picture(left: int, size: int = 20) -> npt.NDArray[np.uint8]:
+    """A white square on black; its left edge is in column `left`, its upper in row 40."""
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    image[40 : 40 + size, left : left + size] = 255
+    return image
+
+
+class SeeingMask(FakeMask):
+    """Gives the white pixels in the box, grown by 6 pixels, so that a square that moves by less is found again."""
+
+    def decode(
+        self,
+        frame: FakeFrame,
+        box: Box,
+        points: tuple[Point, ...],
+        previous: npt.NDArray[np.float32] | None = None,
+    ) -> MaskOutput:
+        near = np.zeros(frame.image.shape[:2], np.bool_)
+        near[max(0, box[1] - 6) : box[3] + 6, max(0, box[0] - 6) : box[2] + 6] = True
+        return MaskOutput(near & (frame.image[..., 0] > 0), 0.9, np.zeros((4, 4), np.float32), 4.0)
+
+
+@dataclass
+class SlowPolicy(FakePolicy):
+    """Finds the square, when it is let."""
+
+    allowed: Queue[str] = field(default_factory=Queue)
+    seen: list[int] = field(default_factory=list)
+
+    def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+        left = int(np.flatnonzero(frame.image.any(axis=(0, 2)))[0])
+        self.seen.append(left)
+        while self.allowed.empty():
+            decoding.check_cancelled()
+            threading.Event().wait(0.001)
+        if (word := self.allowed.get()) != "answer":
+            raise WiseEdgeError(word)
+        box = (left, 40, left + 20, 60)
+        answer = Answer(box, ((left + 5, 50), (left + 15, 50)))
+        self.write = lambda *_: completion(answer=format_answer(answer))
+        return super().generate(frame, query, variant, decoding)
+
+
+class Camera:
+    """Frames that a test takes out of its sleeve; waits for the test, as a camera does for the world."""
+
+    def __init__(self) -> None:
+        self._frames: Queue[Stamped | None] = Queue()
+        self.taken = threading.Semaphore(0)
+
+    def show(self, left: int, stamp_s: float) -> None:
+        """Show a frame and return once it is on the board."""
+        self._frames.put(Stamped(picture(left), stamp_s))
+        assert self.taken.acquire(timeout=10)
+
+    def end(self) -> None:
+        self._frames.put(None)
+
+    def __iter__(self) -> Iterator[Stamped]:
+        while (frame := self._frames.get(timeout=10)) is not None:
+            yield frame
+            self.taken.release()  # the reader asks for the next: this one is on the board
+
+
+def make() -> tuple[Session, SlowPolicy]:
+    policy = SlowPolicy()
+    return Session(policy, SeeingMask(), {}), policy
+
+
+def wait_for(condition: object) -> None:
+    for _ in range(5000):
+        if condition():  # type: ignore[operator]
+            return
+        threading.Event().wait(0.002)
+    raise AssertionError("it did not come to that within 10 s")
+
+
+def test_between_groundings_masks_follow_and_a_late_grounding_is_carried_along() -> None:
+    session, policy = make()
+    camera = Camera()
+    results = session.track(camera, "the square")
+
+    policy.allowed.put("answer")
+    first = _ask_beside(results, lambda: camera.show(10, 0.0))
+    assert (first.box, first.stale, first.dropped) == ((10, 40, 30, 60), False, 0)
+
+    camera.show(14, 1.0)  # the policy looks at this one until it is let
+    second = next(results)
+    wait_for(lambda: policy.seen == [10, 14])
+    followed = []
+    for left in (18, 22, 26, 30):
+        camera.show(left, float(left))
+        followed.append(next(results))
+    assert (second.box, second.stale, second.age_s) == ((14, 40, 34, 60), True, 1.0)
+    assert [result.box for result in followed] == [(left, 40, left + 20, 60) for left in (18, 22, 26, 30)]
+    assert {result.grounded_stamp_s for result in followed} == {0.0}
+    assert all(result.mask is not None and mask_box(result.mask) == result.box for result in followed)
+    assert all(result.mask[y, x] for result in followed for x, y in result.points if result.mask is not None)
+
+    policy.allowed.put("answer")  # for the frame of 1.0, where the square was 16 pixels to the left
+    wait_for(lambda: policy.seen == [10, 14, 30])
+    camera.show(34, 34.0)
+    late = next(results)
+    assert (late.box, late.grounded_stamp_s, late.age_s) == ((34, 40, 54, 60), 1.0, 33.0)
+
+    camera.end()
+    for _ in range(3):
+        policy.allowed.put("answer")
+    rest = list(results)
+    assert (rest[-1].stamp_s, rest[-1].stale, rest[-1].box) == (34.0, False, (34, 40, 54, 60))
+
+
+def _ask_beside(results: Iterator[Tracked], act: object) -> Tracked:
+    """Let the tracking begin, and act while it waits for its first frame."""
+    found: list[Tracked] = []
+    thread = threading.Thread(target=lambda: found.append(next(results)))
+    thread.start()
+    act()  # type: ignore[operator]
+    thread.join(10)
+    return found[0]
+
+
+def test_frames_that_nobody_had_time_for_are_counted_and_let_go() -> None:
+    session, policy = make()
+    frames = [Stamped(picture(left), float(left)) for left in range(10, 60)]
+
+    def hurry() -> Iterator[Stamped]:
+        yield frames[0]
+        wait_for(lambda: policy.seen == [10])
+        yield from frames[1:]
+        policy.allowed.put("answer")
+        policy.allowed.put("answer")
+
+    results = list(session.track(hurry(), "the square"))
+
+    assert policy.seen == [10, 59]  # the newest, not the next
+    assert [(result.stamp_s, result.grounded_stamp_s, result.dropped) for result in results][-1][:2] == (59.0, 59.0)
+    assert sum(result.dropped for result in results) == 49
+    assert results[-1].box == (59, 40, 79, 60)
+
+
+def test_a_single_frame_is_grounded_and_given_once() -> None:
+    session, policy = make()
+    policy.allowed.put("answer")
+
+    results = list(session.track([Stamped(picture(10), 3.0)], "the square"))
+
+    assert [(result.stamp_s, result.stale, result.box) for result in results] == [(3.0, False, (10, 40, 30, 60))]
+    assert list(session.track([], "the square")) == []
+
+
+def test_an_answer_that_names_nothing_ends_the_following() -> None:
+    session, policy = make()
+    policy.generate = lambda *_: FakePolicy(lambda *_: "I see nothing.").generate(*_)  # type: ignore[method-assign]
+
+    results = list(session.track([Stamped(picture(10), 0.0)], "the ring"))
+
+    assert [(result.box, result.mask, result.points) for result in results] == [(None, None, ())]
+    assert results[0].grounding.reason
+
+
+def test_a_square_that_hides_is_found_again_where_it_was_lost() -> None:
+    session, policy = make()
+    camera = Camera()
+    results = session.track(camera, "the square")
+    policy.allowed.put("answer")
+    _ask_beside(results, lambda: camera.show(10, 0.0))
+    found = []
+    for left, stamp in ((90, 1.0), (12, 2.0)):
+        camera.show(left, stamp)
+        found.append(next(results))
+    results.close()  # type: ignore[attr-defined]
+    camera.end()
+
+    assert [result.box for result in found] == [None, (12, 40, 32, 60)]
+    assert found[0].mask is not None
+    assert not found[0].mask.any()
+
+
+def test_what_fails_is_raised_where_the_results_are_read() -> None:
+    def broken() -> Iterator[Stamped]:
+        yield Stamped(picture(10), 0.0)
+        raise OSError("the camera is gone")
+
+    session, policy = make()
+    with pytest.raises(OSError, match="the camera is gone"):
+        list(session.track(broken(), "the square"))
+
+    session, policy = make()
+    policy.allowed.put("the engine failed")
+    with pytest.raises(WiseEdgeError, match="the engine failed"):
+        list(session.track([Stamped(picture(10), 0.0)], "the square"))
+    policy.allowed.put("answer")
+    assert session.segment(picture(10), "the square").box == (10, 40, 30, 60)
+
+
+def test_cancelling_and_closing_leave_no_thread_behind() -> None:
+    session, policy = make()
+    for close in (False, True):
+        camera, cancel = Camera(), threading.Event()
+        results = session.track(camera, "the square", cancel=cancel)
+        policy.allowed.put("answer")
+        _ask_beside(results, lambda camera=camera: camera.show(10, 0.0))
+        camera.show(12, 1.0)
+        next(results)
+        if close:
+            results.close()  # type: ignore[attr-defined]
+        else:
+            cancel.set()
+            assert list(results) == []
+        camera.end()
+        wait_for(lambda: not {t.name for t in threading.enumerate()} & {"frames", "grounding"})
+
+
+def test_a_frame_of_another_size_is_taken() -> None:
+    session, policy = make()
+    large = np.zeros((2 * SIDE, 3 * SIDE, 3), np.uint8)
+    large[40:60, 10:30] = 255
+    policy.allowed.put("answer")
+    camera = Camera()
+    results = session.track(camera, "the square")
+    _ask_beside(results, lambda: camera.show(10, 0.0))
+    camera._frames.put(Stamped(large, 1.0))
+    second = next(results)
+    results.close()  # type: ignore[attr-defined]
+    camera.end()
+
+    assert second.mask is not None
+    assert (second.mask.shape, second.box) == (large.shape[:2], (10, 40, 30, 60))
+
+
+def test_a_recording_is_given_at_the_pace_it_was_taken() -> None:
+    now, slept = [100.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    frames = [Stamped(picture(10), stamp) for stamp in (7.0, 7.5, 9.0)]
+    given = []
+    for frame in at_recorded_pace(frames, lambda: now[0], sleep):
+        given.append(now[0])
+        now[0] += 0.75  # somebody is slow
+        assert frame in frames
+
+    assert given == [100.0, 100.75, 102.0]
+    assert slept == [0.5]
