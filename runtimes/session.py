@@ -219,7 +219,8 @@ class Session:
             variant = choice.variant if choice else variant or self.policy.default_variant
             decoding = replace(self.decoding, cancel=cancel)
             if choice is not None and choice.max_rationale_tokens is not None and decoding.forced:
-                decoding = replace(decoding, max_rationale_tokens=choice.max_rationale_tokens)
+                limits = [choice.max_rationale_tokens, decoding.max_rationale_tokens]
+                decoding = replace(decoding, max_rationale_tokens=min(n for n in limits if n is not None))
             if not known:  # on a known picture the same query is asked by nobody but those who measure
                 decoding = replace(decoding, draft=self._drafts.get((words, variant), ""))
             frame = self._enter(image, digest)

@@ -147,3 +147,32 @@ def test_no_text_can_steer_the_terminal(
     out = capsys.readouterr().out
     assert not {"\x1b", "\x07", "\x9b"} & set(out)
     assert "the \\x1b[31mring" in out
+
+
+def test_a_deadline_is_met_by_what_earlier_runs_took(
+    picture: Path,
+    opened: fake_session.Opened,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    run = ["run", str(picture), "the red ring", "--deadline-ms"]
+
+    assert main([*run, "60000"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "60000 ms met; answer: nothing was measured on this device before" in told
+    assert main([*run, "60000", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["variant"] == data["deadline"]["variant"] == "wise-infer"
+    assert data["deadline"]["deadline_ms"] == 60000
+    assert main([*run, "0.001"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "0.001 ms missed by" in told
+    assert "nothing fits 0.001 ms" in told
+
+    assert main([*run, "100", "--variant", "wise-s"]) == 2
+    assert "leave the variant out" in capsys.readouterr().err
+    monkeypatch.setenv("XDG_CACHE_HOME", str(picture / "no folder"))
+    assert main([*run, "60000", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["variant"] == "answer"

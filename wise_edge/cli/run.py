@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from wise_edge.runtimes.base import SegmentationResult
+    from wise_edge.runtimes.session import Session
 
 
 def run(
@@ -38,6 +39,13 @@ def run(
     max_rationale_tokens: Annotated[
         int | None,
         typer.Option(metavar="N", min=0, help="Close the rationale after N tokens; as long as it is where left out."),
+    ] = None,
+    deadline_ms: Annotated[
+        float | None,
+        typer.Option(
+            metavar="T",
+            help="Take the richest of wise-infer, wise-s and answer that is expected to fit T milliseconds.",
+        ),
     ] = None,
     as_json: JsonOption = False,
     force: ForceOption = False,
@@ -62,7 +70,10 @@ def run(
     _say_if_unverified(bundle)
     decoding = Decoding(max_rationale_tokens=max_rationale_tokens)
     session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding)
-    result = session.segment(pixels, query, variant)
+    if deadline_ms is not None:
+        result = _meet_deadline(session, bundle, pixels, query, variant, deadline_ms)
+    else:
+        result = session.segment(pixels, query, variant)
     _write_files(result, pixels, mask, overlay, force)
     _print(result, as_json, explain)
 
@@ -72,6 +83,32 @@ def _say_if_unverified(bundle: Path | None) -> None:
 
     if not load(resolve_bundle(bundle)).manifest.verified:
         typer.echo(f"note: {bundle} was never compared with its checkpoints (export --no-verify)", err=True)
+
+
+def _meet_deadline(
+    session: Session,
+    bundle: Path | None,
+    pixels: npt.NDArray[np.uint8],
+    query: str,
+    variant: str | None,
+    deadline_ms: float,
+) -> SegmentationResult:
+    """Answer by what earlier runs of this bundle on these backends took, and keep what this one took for the next."""
+    import hashlib
+    from contextlib import suppress
+
+    from wise_edge.bundle import load, resolve_bundle
+    from wise_edge.files import cache_folder
+    from wise_edge.runtimes.deadline import Pace
+
+    files = [artefact.sha256 for artefact in load(resolve_bundle(bundle)).manifest.artefacts]
+    named = "\n".join([session.policy.name, session.mask.name, *files])
+    kept = cache_folder() / "pace" / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
+    session.pace = Pace.read(kept)
+    result = session.segment(pixels, query, variant, deadline_ms=deadline_ms)
+    with suppress(OSError):  # it is a convenience: a home that cannot be written costs the next run its readings only
+        session.pace.write(kept)
+    return result
 
 
 def _check_outputs(mask: Path | None, overlay: Path | None, force: bool) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 from wise_edge.panel import Caption, milliseconds, phases
 from wise_edge.report import Picture
 from wise_edge.runtimes.base import SegmentationResult
+from wise_edge.runtimes.deadline import DeadlineChoice
 
 BAR_CELLS = 24
 
@@ -34,6 +35,8 @@ def result_table(result: SegmentationResult, explain: bool, console: Console) ->
         table.add_row(label, Text(printable(text)))
     table.add_row("tokens", Text(_tokens(result)))
     table.add_row("latency", _latency(asdict(result.latency_ms), "█" if "utf" in console.encoding.lower() else "#"))
+    if result.deadline is not None:
+        table.add_row("deadline", Text(_deadline(result.deadline, result.latency_ms.total)))
     table.add_row("energy", Text(energy_line(result)))
     table.add_row("backends", Text(_backends(result, explain)))
     return table
@@ -110,6 +113,11 @@ def _latency(latency_ms: Mapping[str, float], block: str) -> Table:
             table.add_row(phase.replace("_", " "), milliseconds(value), block * round(share * BAR_CELLS))
     table.add_row("total", milliseconds(latency_ms["total"]), "", style="bold")
     return table
+
+
+def _deadline(choice: DeadlineChoice, total_ms: float) -> str:
+    met = "met" if total_ms <= choice.deadline_ms else f"missed by {total_ms - choice.deadline_ms:.0f} ms"
+    return f"{choice.deadline_ms:g} ms {met}; {choice.reason}"
 
 
 def _backends(result: SegmentationResult, explain: bool) -> str:
