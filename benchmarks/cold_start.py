@@ -28,7 +28,7 @@ import numpy as np
 from wise_edge.images import save_png
 from wise_edge.scenes import sample
 
-TARGET_S = 2.0
+TARGET_S = 1.0
 SHOWN_PACKAGES = 10
 
 _IMPORT_LINE = re.compile(r"^import time:\s+(\d+) \|\s+\d+ \|\s*(\S+)", re.MULTILINE)

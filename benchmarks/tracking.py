@@ -4,7 +4,7 @@
 
 A video is a test scene past which the camera pans, two pixels a frame. First the query is asked on every frame, once
 with the last frame's completion as a draft and once without. Then the first frame's mask is given and the segmenter
-follows, prompted as `wise_edge.runtimes.tracking` does (box and points of the last mask) and with the last mask besides.
+follows, prompted as `wise_edge.runtimes.tracking` does (box and points of the last mask) and with that mask besides.
 """
 
 from __future__ import annotations
