@@ -225,10 +225,17 @@ class MaskBackend(Protocol[MaskFrameT]):
 
 @dataclass(frozen=True)
 class BackendChoice:
-    """Which backend runs a part, and why it was chosen."""
+    """Which backend runs a part, and why it was chosen.
+
+    Attributes:
+        name: the backend.
+        reason: why it was chosen, and what was tried before it.
+        passed_over: why none that would have been better runs here.
+    """
 
     name: str
     reason: str
+    passed_over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,17 @@ def list_candidates(manifest: Manifest, device: Device, part: str, wish: str) ->
     return (Candidate(wish, "asked for by name"),)
 
 
+def list_passed_over(manifest: Manifest, device: Device, part: str, chosen: str) -> tuple[str, ...]:
+    """Return why no backend that stands before the chosen one runs a part, best first."""
+    reasons = []
+    for backend in BACKENDS[part][: BACKENDS[part].index(chosen)]:
+        try:
+            _CHECKS[backend](manifest, device, part)
+        except (DeviceError, MissingExtraError) as error:
+            reasons.append(f"{backend}: {error}")
+    return tuple(reasons)
+
+
 def _all_candidates(manifest: Manifest, device: Device, part: str) -> tuple[Candidate, ...]:
     found = []
     for backend in BACKENDS[part]:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from wise_edge.errors import BundleError, DeviceError, WiseEdgeError
 from wise_edge.extras import require
+from wise_edge.memory import find_shortage
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -26,6 +27,7 @@ class OnnxGraph:
     Raises:
         MissingExtraError: onnxruntime is not installed.
         DeviceError: the provider does not start here; ONNX Runtime itself would go on with the CPU in silence.
+            Or memory ran out.
         BundleError: the file cannot be loaded.
     """
 
@@ -39,6 +41,8 @@ class OnnxGraph:
                 str(file), _options(onnxruntime, threads), providers=[provider]
             )
         except Exception as error:  # its classes derive from Exception itself, one a status code
+            if (shortage := find_shortage(file, _first_line(error))) is not None:
+                raise shortage from error
             raise BundleError(f"{file} cannot be loaded: {_first_line(error)}; export the bundle again") from error
         if (first := self._session.get_providers()[0]) != provider:
             raise DeviceError(f"{provider} does not start here and {first} would run instead; check its libraries")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from wise_edge.runtimes.dispatch import (
     Candidate,
     Device,
     list_candidates,
+    list_passed_over,
 )
 from wise_edge.runtimes.graph import CPU, CUDA, OnnxGraph
 from wise_edge.runtimes.graph_mask import GraphMask
@@ -65,7 +67,11 @@ def open_backends(
     masks = list_candidates(bundle.manifest, device, "mask", mask_wish)
     policy, policy_choice = _open_first(policies, lambda backend: _open_policy(bundle, backend, threads))
     mask, mask_choice = _open_first(masks, lambda backend: _open_mask(bundle, backend, threads))
-    return policy, mask, {"policy": policy_choice, "mask": mask_choice}
+    choices = {"policy": policy_choice, "mask": mask_choice}
+    for part, choice in choices.items():
+        passed_over = list_passed_over(bundle.manifest, device, part, choice.name)
+        choices[part] = replace(choice, passed_over=passed_over)
+    return policy, mask, choices
 
 
 def find_device(manifest: Manifest) -> Device:

@@ -18,7 +18,7 @@ from test_bundle import POLICY, SAM
 from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.manifest import Artefact, Manifest
 from wise_edge.runtimes.base import BackendChoice, Decoding, PolicyOutput, SegmentationResult
-from wise_edge.runtimes.dispatch import GRAPHS, LLAMA_ROLES, WORDS, Device, list_candidates
+from wise_edge.runtimes.dispatch import GRAPHS, LLAMA_ROLES, WORDS, Device, list_candidates, list_passed_over
 from wise_edge.runtimes.session import Session
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (56, 224, 3), np.uint8)
@@ -176,7 +176,7 @@ def test_the_result_as_json_has_every_part() -> None:
 
     data = json.loads(json.dumps(session.segment(PICTURE, "the ring").to_dict()))
 
-    assert data["backends"]["mask"] == {"name": "fake", "reason": "the test asked for it"}
+    assert data["backends"]["mask"] == {"name": "fake", "reason": "the test asked for it", "passed_over": []}
     assert data["energy_j"] is None
     assert data["energy_reason"]
     assert set(data["latency_ms"]) >= {"preprocess", "vision_encode", "prefill", "decode", "mask_encode", "total"}
@@ -224,6 +224,15 @@ def test_a_wish_that_cannot_be_met_is_no_fallback(
 )
 def test_gguf_files_are_run_where_llama_cpp_is(device: Device, graphs: bool, expected: list[str]) -> None:
     assert names(make_manifest(graphs=graphs, gguf=True), device) == expected
+
+
+def test_what_would_have_been_better_is_told_with_the_reason() -> None:
+    passed = list_passed_over(make_manifest(gguf=True), ONNX, "policy", "onnx")
+
+    assert [line.split(":")[0] for line in passed] == ["tensorrt", "edgellm", "onnx-cuda", "llama-gpu"]
+    assert "pip install 'wise-edge[gpu]'" in passed[2]
+    assert "pip install 'wise-edge[llama]'" in passed[3]
+    assert list_passed_over(make_manifest(), ONNX, "mask", "tensorrt") == ()
 
 
 def test_a_bundle_of_gguf_files_asks_for_llama_cpp() -> None:

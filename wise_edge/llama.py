@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.extras import require
+from wise_edge.memory import find_shortage
 
 TESTED_VERSIONS = ("0.3.36",)
 _LEAST_IMAGE_TOKENS, _MOST_IMAGE_TOKENS = 4, 1 << 16
@@ -145,7 +146,7 @@ class LlamaModel:
 
     Raises:
         MissingExtraError: llama-cpp-python is not installed.
-        DeviceError: its version was not tried, or a GPU is asked for and its build has none.
+        DeviceError: its version was not tried, a GPU is asked for and its build has none, or memory ran out.
         WiseEdgeError: a file cannot be loaded.
     """
 
@@ -179,7 +180,7 @@ class LlamaModel:
         model_params.n_gpu_layers = -1 if gpu else 0
         model = llama.llama_model_load_from_file(str(file).encode(), model_params)
         if not model:
-            raise WiseEdgeError(explain_failure(f"llama.cpp cannot load {file}"))
+            raise _loading_error(file, f"llama.cpp cannot load {file}")
         self._finalizers.append(weakref.finalize(self, llama.llama_model_free, model))
         self._model = model
         params = llama.llama_context_default_params()
@@ -191,7 +192,7 @@ class LlamaModel:
             params.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         context = llama.llama_init_from_model(model, params)
         if not context:
-            raise WiseEdgeError(explain_failure(f"llama.cpp cannot hold {self._length} tokens of {file}"))
+            raise _loading_error(file, f"llama.cpp cannot hold {self._length} tokens of {file}")
         self._finalizers.append(weakref.finalize(self, llama.llama_free, context))
         self._context = context
         self._vocabulary = int(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))
@@ -208,7 +209,7 @@ class LlamaModel:
             params.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         context = mtmd.mtmd_init_from_file(str(file).encode(), self._model, params)
         if not context:
-            raise WiseEdgeError(explain_failure(f"llama.cpp cannot load {file}"))
+            raise _loading_error(file, f"llama.cpp cannot load {file}")
         self._finalizers.append(weakref.finalize(self, mtmd.mtmd_free, context))
         self._tower = context
 
@@ -360,6 +361,11 @@ class LlamaModel:
         self.truncate(0)
         if not self._llama.llama_state_seq_set_data(self._context, _bytes_of(state), state.size, 0):
             raise WiseEdgeError(explain_failure("llama.cpp cannot restore its state"))
+
+
+def _loading_error(file: Path, what: str) -> WiseEdgeError:
+    reason = explain_failure(what)
+    return find_shortage(file, reason) or WiseEdgeError(reason)
 
 
 def _bytes_of(array: npt.NDArray[np.uint8]) -> Any:

@@ -122,5 +122,8 @@ def _deadline(choice: DeadlineChoice, total_ms: float) -> str:
 
 def _backends(result: SegmentationResult, explain: bool) -> str:
     if explain:
-        return "\n".join(f"{part} {choice.name}: {choice.reason}" for part, choice in result.backends.items())
+        lines = []
+        for part, choice in result.backends.items():
+            lines += [f"{part} {choice.name}: {choice.reason}", *(f"  not {why}" for why in choice.passed_over)]
+        return "\n".join(lines)
     return ", ".join(f"{part} {choice.name}" for part, choice in result.backends.items())
