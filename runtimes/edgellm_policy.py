@@ -59,6 +59,9 @@ class EdgellmPolicy:
         DeviceError: it does not start here, or builds no engine.
     """
 
+    limits_rationale = False
+    """A rationale's tokens cannot be limited, so that a deadline chooses the variant alone."""
+
     def __init__(self, name: str, spec: PolicySpec, checkpoint: Path, tokenizer: Path) -> None:
         self.name = name
         self._spec = spec
@@ -126,6 +129,7 @@ class EdgellmPolicy:
         stream = self._llm.generate_stream(messages, parameters)
         try:
             for delta in stream:
+                decoding.check_cancelled()
                 prefilled = prefilled or perf_counter()
                 text += delta.text
                 tokens += len(delta.token_ids)

@@ -218,7 +218,8 @@ class Session:
             choice = None if deadline_ms is None else self.pace.choose(deadline_ms, new_frame=not known)
             variant = choice.variant if choice else variant or self.policy.default_variant
             decoding = replace(self.decoding, cancel=cancel)
-            if choice is not None and choice.max_rationale_tokens is not None and decoding.forced:
+            can_limit = decoding.forced and getattr(self.policy, "limits_rationale", True)
+            if choice is not None and choice.max_rationale_tokens is not None and can_limit:
                 limits = [choice.max_rationale_tokens, decoding.max_rationale_tokens]
                 decoding = replace(decoding, max_rationale_tokens=min(n for n in limits if n is not None))
             if not known:  # on a known picture the same query is asked by nobody but those who measure

@@ -10,19 +10,22 @@ from dataclasses import dataclass, field
 from dataclasses import fields as fields_of
 from io import BytesIO
 from pathlib import Path
+from threading import Event
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_session import FakeMask
 from PIL import Image
 
 from wise_edge.bundle import EMBEDDED, load, resolve_bundle
-from wise_edge.errors import DeviceError, MissingExtraError, UsageError, WiseEdgeError
+from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.qwen_image import resize_square
 from wise_edge.runtimes.base import Decoding
 from wise_edge.runtimes.dispatch import EDGELLM_ROLES, Device, list_candidates
 from wise_edge.runtimes.edgellm_policy import EdgellmPolicy
+from wise_edge.runtimes.session import Session
 from wise_edge.runtimes.writing import answer_pattern
 
 ANSWER = '<answer>{"bbox": [1, 20, 112, 40], "points_1": [5, 30], "points_2": [0, 31]}</answer>'
@@ -163,6 +166,24 @@ def test_what_it_cannot_do_is_refused(policy: EdgellmPolicy) -> None:
         _generate(policy, decoding=Decoding(max_rationale_tokens=5))
     with pytest.raises(UsageError, match="unknown variant"):
         _generate(policy, variant="loud")
+
+
+def test_a_cancelled_query_ends_what_is_being_written(policy: EdgellmPolicy) -> None:
+    cancel = Event()
+    cancel.set()
+    with pytest.raises(QueryCancelledError):
+        _generate(policy, decoding=Decoding(cancel=cancel))
+    assert LLM.made.stream.closed
+    assert _generate(policy, decoding=Decoding(cancel=Event())).finish == "answer"
+
+
+def test_a_deadline_chooses_the_variant_alone(policy: EdgellmPolicy) -> None:
+    session = Session(policy, FakeMask(), {})
+    assert session.segment(IMAGE, "the red ring", deadline_ms=1e6).variant == "answer"
+    chosen = session.segment(IMAGE, "the red ring", deadline_ms=1e6)
+    assert chosen.variant == "wise-infer"
+    assert chosen.deadline is not None
+    assert chosen.deadline.max_rationale_tokens is not None
 
 
 def test_failures_are_passed_on(policy: EdgellmPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
