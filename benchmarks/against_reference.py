@@ -1,6 +1,6 @@
 """A query here against the way of the paper's reference code, on the same weights and cores, as ratios in one run.
 
-    python benchmarks/against_reference.py [--bundle DIR ...] [--samples 20] [--json]
+    python benchmarks/against_reference.py [--bundle DIR ...] [--samples 20] [--plot FILE] [--json]
 
 The reference way: the prompt `verbose`, transformers' `generate`, then segment-anything's predictor, one after the
 other, everything from scratch for every query, all cores. Ours: `wise-s`, the session of a bundle, on every policy
@@ -16,6 +16,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -32,12 +33,15 @@ from wise_edge.answer import parse_answer
 from wise_edge.bundle import load, resolve_bundle, resolve_checkpoint
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.geometry import scale_box, scale_point
+from wise_edge.panel import PHASE_COLORS
 from wise_edge.policy_checkpoint import load_policy, read_policy_spec
 from wise_edge.qwen_image import patchify, resize_square
 from wise_edge.runtimes.graph import OnnxGraph
 from wise_edge.runtimes.llama_policy import LlamaPolicy
 from wise_edge.runtimes.session import Session
 from wise_edge.sam_model import load_sam
+
+WAYS = ("reference way", "new frame", "further query", "one of 8 together")
 
 
 class ReferenceWay:
@@ -50,32 +54,52 @@ class ReferenceWay:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._end = [self._tokenizer.token_to_id(token) for token in self._spec.eos_tokens]
         self._sam = load_sam(resolve_checkpoint("embedded", "sam"))
+        self.phases: dict[str, float] = {}
+        for name, module in (
+            ("vision_encode", self._model.model.visual),
+            ("prefill", self._model.model.language_model),
+        ):
+            self._time_first(name, module)
+
+    def _time_first(self, name: str, module: Any) -> None:
+        """Note what the first call of a module within a query takes, in ms."""
+        begun: list[float] = []
+        module.register_forward_pre_hook(lambda *_: begun.append(perf_counter()))
+        module.register_forward_hook(
+            lambda *_: self.phases.setdefault(name, (perf_counter() - begun.pop()) * 1e3) and None
+        )
 
     def segment(self, image: npt.NDArray[np.uint8], query: str) -> npt.NDArray[np.bool_] | None:
-        """Return the mask of what a query names; None where the answer cannot be read."""
+        """Return a query's mask, None where no answer can be read; `phases` tells what took how long."""
+        self.phases.clear()
+        start = perf_counter()
         spec, size = self._spec, (image.shape[1], image.shape[0])
         prompt = spec.prompts.render(query, "verbose", spec.image_grid**2)
         ids = torch.tensor([self._tokenizer.encode(prompt, add_special_tokens=False).ids])
         square = resize_square(image, spec.input_size)
+        patches = torch.from_numpy(patchify(square))
         side = spec.input_size // spec.patch_size
+        prepared = perf_counter()
         with torch.no_grad():
             output = self._model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 mm_token_type_ids=(ids == self._model.config.image_token_id).int(),
-                pixel_values=torch.from_numpy(patchify(square)),
+                pixel_values=patches,
                 image_grid_thw=torch.tensor([[1, side, side]]),
                 do_sample=False,
                 max_new_tokens=512,
                 eos_token_id=self._end,
                 pad_token_id=self._end[0],
             )
+        written = perf_counter()
         answer = parse_answer(self._tokenizer.decode(output[0, ids.shape[1] :].tolist()), spec.input_size).answer
         if answer is None:
             return None
         frame = (spec.input_size, spec.input_size)
         predictor = SamPredictor(self._sam)
         predictor.set_image(image)
+        seen = perf_counter()
         masks, _, _ = predictor.predict(
             point_coords=np.array([scale_point(point, frame, size) for point in answer.points]),
             point_labels=np.ones(2, np.int64),
@@ -83,6 +107,13 @@ class ReferenceWay:
             multimask_output=False,
         )
         mask: npt.NDArray[np.bool_] = masks[0]
+        known = self.phases["vision_encode"] + self.phases["prefill"]
+        self.phases |= {
+            "preprocess": (prepared - start) * 1e3,
+            "decode": (written - prepared) * 1e3 - known,
+            "mask_encode": (seen - written) * 1e3,
+            "mask_decode": (perf_counter() - seen) * 1e3,
+        }
         return mask
 
 
@@ -164,6 +195,50 @@ def measure_ways(ways: dict[str, Session], samples: int) -> list[dict[str, Any]]
     ]
 
 
+def measure_phases(session: Session, samples: int, count: int = 8) -> dict[str, dict[str, float]]:
+    """Return each way's phases, medians in ms; what an earlier query on the picture paid for is 0."""
+    reference, scenes = ReferenceWay(), SceneDataset("test")
+    found: dict[str, list[dict[str, float]]] = {}
+    queries = [scenes[place].query for place in range(count)]
+    for place in range(samples + 1):
+        example, fresh = scenes[place], session.afresh()
+        if reference.segment(example.image, example.query) is None:
+            continue
+        results = [fresh.segment(example.image, query) for query in (example.query, scenes[place + 1].query)]
+        together = fresh.segment_many(example.image, queries)
+        share = {name: sum(asdict(r.latency_ms)[name] for r in together) / count for name in PHASE_COLORS}
+        rows = [dict(reference.phases), *(asdict(result.latency_ms) for result in results), share]
+        for way, row in zip(WAYS, rows, strict=True):
+            found.setdefault(way, []).append(row)
+    return {way: {name: median(row[name] for row in rows[1:]) for name in PHASE_COLORS} for way, rows in found.items()}
+
+
+def plot_phases(phases: dict[str, dict[str, float]], file: Path) -> None:
+    """Draw each way as a bar of its phases, all of them once and ours again to a scale of their own."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    ours = list(WAYS[1:])
+    figure, axes = pyplot.subplots(2, 1, figsize=(9, 4.6), height_ratios=[4, 3], layout="constrained")
+    for axis, ways in zip(axes, (list(WAYS), ours), strict=True):
+        lefts = [0.0] * len(ways)
+        for name, color in PHASE_COLORS.items():
+            values = [phases[way][name] for way in ways]
+            shade = [channel / 255 for channel in color]
+            axis.barh(ways, values, left=lefts, color=shade, label=name.replace("_", " "))
+            lefts = [left + value for left, value in zip(lefts, values, strict=True)]
+        for place, total in enumerate(lefts):
+            axis.text(total, place, f" {total:.0f} ms", va="center")
+        axis.invert_yaxis()
+        axis.set_xlim(0, 1.12 * max(lefts))
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(loc="lower right", frameon=False, ncols=2)
+    axes[1].set_xlabel("ms a query")
+    figure.savefig(file, dpi=120)
+
+
 def measure_batch(session: Session, samples: int, count: int = 8) -> float:
     """Return how many times faster a query of a batch on a known picture is than one by itself."""
     scenes, ratios = SceneDataset("test"), []
@@ -216,6 +291,7 @@ def measure(bundles: list[str], samples: int) -> dict[str, Any]:
     ways = open_ways(bundles)
     rows = measure_ways(ways, samples)
     best = max(rows[1:], key=lambda row: row["further"])["way"]
+    phases = measure_phases(ways[best], samples)
     overhead = measure_overhead(ways[best], samples)
     figures = [
         ("first query on a new frame, times the reference way", max(row["first"] for row in rows), ">=", 10),
@@ -232,6 +308,7 @@ def measure(bundles: list[str], samples: int) -> dict[str, Any]:
         "samples": samples,
         "best": best,
         "rows": rows,
+        "phases_ms": phases,
         "figures": [judge(*figure) for figure in figures],
     }
 
@@ -240,9 +317,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare a query with the reference's way.")
     parser.add_argument("--bundle", action="append", help="bundle, or several; the embedded one where left out")
     parser.add_argument("--samples", type=int, default=20, help="test scenes")
+    parser.add_argument("--plot", type=Path, help="draw where the time goes, as PNG")
     parser.add_argument("--json", action="store_true", help="print a JSON document")
     options = parser.parse_args()
     found = measure(options.bundle or ["embedded"], options.samples)
+    if options.plot:
+        plot_phases(found["phases_ms"], options.plot)
     if options.json:
         print(json.dumps(found, indent=1))
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from time import perf_counter
 
 import numpy as np
@@ -104,15 +105,15 @@ def upsample(logits: npt.NDArray[np.float32], spec: SamSpec, resized: Size, size
         own size, SAM 2 goes there at once. Each step is linear in rows and in columns, so that one matrix a side does
         all of them.
     """
-    if spec.family == SAM2:
-        rows, columns = (_bilinear(spec.low_res_size, side) for side in (size[1], size[0]))
-    else:
-        rows, columns = (_to_original(spec, resized[axis], size[axis]) for axis in (1, 0))
+    rows, columns = (_to_original(spec, resized[axis], size[axis]) for axis in (1, 0))
     full: npt.NDArray[np.float32] = rows @ logits @ columns.T
     return full
 
 
+@lru_cache(maxsize=8)  # a camera's pictures are of one size
 def _to_original(spec: SamSpec, cropped: int, original: int) -> npt.NDArray[np.float32]:
+    if spec.family == SAM2:
+        return _bilinear(spec.low_res_size, original)
     return _bilinear(cropped, original) @ _bilinear(spec.low_res_size, spec.input_size)[:cropped]
 
 

@@ -75,6 +75,7 @@ class LlamaPolicy:
         self._model = LlamaModel(text, vision, self._room, threads=threads, gpu=gpu)
         self._begin()
         self._held: weakref.ref[LlamaPolicyFrame] | None = None
+        self._end = -1  # position behind the tokens of a query; -1 where unknown
 
     @property
     def input_size(self) -> int:
@@ -104,6 +105,7 @@ class LlamaPolicy:
         suffix = self._text.suffix(query, variant)
         draft = self._text.encode(decoding.draft) if decoding.draft else []
         self._hold(frame)
+        self._end = -1
         run = DraftedRun(self._run_rows, self._text.prefix_end, len(suffix), draft)
         written = self._writer.write(run, suffix, variant, decoding)
         return written.output(self._text, suffix, start, steps=run.calls - 1)
@@ -150,8 +152,12 @@ class LlamaPolicy:
         return [output.shared(len(outputs)) for output in outputs]
 
     def _run_rows(self, tokens: Sequence[int], position: int, rows: int) -> Logits:
-        self._model.truncate(position)
-        return self._model.append(tokens, position, rows=rows)
+        if position != self._end:
+            self._model.truncate(position)
+        self._end = -1  # until they are there whole
+        logits = self._model.append(tokens, position, rows=rows)
+        self._end = position + len(tokens)
+        return logits
 
     def _hold(self, frame: LlamaPolicyFrame) -> None:
         """Let the language model hold a picture, in place of the one that it holds."""

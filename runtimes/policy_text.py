@@ -50,6 +50,7 @@ class PolicyText:
             raise BundleError(f"{file} is not a tokenizer ({error}); export the bundle again") from error
         self._spec = spec
         self._file = file
+        self._pieces: dict[int, str] = {}
         self._eos = {self._token(token) for token in spec.eos_tokens}
         image_token = self._token(spec.image_token)
         ids = self.encode(spec.prompts.prefix(spec.image_grid**2))
@@ -93,6 +94,12 @@ class PolicyText:
         """Return the text of tokens."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
+
+    def piece(self, token: int) -> str:
+        """Return the text of a token by itself."""
+        if token not in self._pieces:
+            self._pieces[token] = self.decode([token])
+        return self._pieces[token]
 
     def count(self, text: str, suffix: Sequence[int], forced: int, decode_steps: int) -> TokenCounts:
         """Count a prompt's and its completion's tokens."""

@@ -1,8 +1,8 @@
 """A session: a policy and a segmenter that answer queries on pictures.
 
 The embeddings of the last pictures are kept, so that a further query on one costs its own words, the completion and the
-mask decoder only. A picture is recognised by the hash of its content: a camera may hand out the same buffer with
-another picture in it, or the same picture in another buffer.
+mask decoder only. A picture is recognised by its content: a camera may hand out the same buffer with another picture in
+it, or the same picture in another buffer.
 
 Threads may share a session. The policy answers one query (or batch) at a time and the segmenter makes one mask at a
 time, each behind a lock of its own, so that one thread's mask is made while the next thread's policy writes. What fails
@@ -11,8 +11,6 @@ leaves nothing half done: the next query begins anew.
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,7 +54,7 @@ _DRAFTS = 16
 
 @dataclass(eq=False)
 class _Frame:
-    digest: bytes
+    image: npt.NDArray[np.uint8]
     policy: PolicyFrame
     mask: MaskFrame | None = None
 
@@ -111,7 +109,7 @@ class Session:
         self.pace = Pace()
         self._worker = ThreadPoolExecutor(1, "mask-encoder") if beside else None
         self._most_frames = frames
-        self._frames: OrderedDict[bytes, _Frame] = OrderedDict()
+        self._frames: list[_Frame] = []
         self._drafts: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._policy_lock = Lock()
         self._mask_lock = Lock()
@@ -213,8 +211,8 @@ class Session:
         words = normalize_query(query)
         with self._policy_lock:
             start = perf_counter()
-            digest = _hash(image)
-            known = digest in self._frames
+            frame = self._find(image)
+            known = frame is not None
             choice = None if deadline_ms is None else self.pace.choose(deadline_ms, new_frame=not known)
             variant = choice.variant if choice else variant or self.policy.default_variant
             decoding = replace(self.decoding, cancel=cancel)
@@ -224,7 +222,7 @@ class Session:
                 decoding = replace(decoding, max_rationale_tokens=min(n for n in limits if n is not None))
             if not known:  # on a known picture the same query is asked by nobody but those who measure
                 decoding = replace(decoding, draft=self._drafts.get((words, variant), ""))
-            frame = self._enter(image, digest)
+            frame = frame or self._enter(image)
             with self._encode_beside(frame, image) as encoded:
                 output = self.policy.generate(frame.policy, words, variant, decoding)
             self._keep_draft(words, variant, output)
@@ -266,9 +264,9 @@ class Session:
         decoding = replace(self.decoding, cancel=cancel)
         with self._policy_lock:
             start = perf_counter()
-            digest = _hash(image)
-            known = digest in self._frames
-            frame = self._enter(image, digest)
+            frame = self._find(image)
+            known = frame is not None
+            frame = frame or self._enter(image)
             entered = perf_counter()
             with self._encode_beside(frame, image) as encoded:
                 outputs = self._write_each(frame, words, variant, decoding)
@@ -377,14 +375,21 @@ class Session:
             decode=Decode(output.decode_ms, steps, output.tokens.rationale),
         )
 
-    def _enter(self, image: npt.NDArray[np.uint8], digest: bytes) -> _Frame:
-        """Return the frame of a picture, prepared for the policy if it is new."""
-        if digest not in self._frames:
-            while len(self._frames) >= self._most_frames:  # before the next is made: its memory is needed
-                self._frames.popitem(last=False)
-            self._frames[digest] = _Frame(digest, self.policy.encode(image))
-        self._frames.move_to_end(digest)
-        return self._frames[digest]
+    def _find(self, image: npt.NDArray[np.uint8]) -> _Frame | None:
+        """Return the frame of a picture that is kept, which becomes the last one asked."""
+        for frame in self._frames:
+            if np.array_equal(frame.image, image):  # faster than a hash, and exact
+                self._frames.remove(frame)
+                self._frames.append(frame)
+                return frame
+        return None
+
+    def _enter(self, image: npt.NDArray[np.uint8]) -> _Frame:
+        """Return a new frame, prepared for the policy, in place of the one that was not asked for longest."""
+        while len(self._frames) >= self._most_frames:  # before the next is made: its memory is needed
+            del self._frames[0]
+        self._frames.append(_Frame(image.copy(), self.policy.encode(image)))
+        return self._frames[-1]
 
     def _keep_draft(self, query: str, variant: str, output: PolicyOutput) -> None:
         self._drafts[query, variant] = output.text
@@ -424,11 +429,6 @@ class Session:
 def _check_picture(image: npt.NDArray[np.uint8]) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise UsageError(f"want a uint8 RGB picture [H, W, 3], got {image.dtype} {list(image.shape)}")
-
-
-def _hash(image: npt.NDArray[np.uint8]) -> bytes:
-    salt = struct.pack("<QQ", *image.shape[:2])
-    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16, salt=salt).digest()
 
 
 def _to_original(answer: Answer, square: int, size: Size) -> tuple[Box, tuple[Point, Point]]:

@@ -36,6 +36,7 @@ _ANSWER_TAG = "<answer"
 _ANSWER = f'{_ANSWER_TAG}>{{"bbox": ['
 _BRIDGE = f"{_END_OF_THINK}>{_ANSWER}"
 _AFTER_NUMBERS = (", ", ", ", ", ", '], "points_1": [', ", ", '], "points_2": [', ", ", "]}</answer>")
+_LAST_OF_TAGS = {_END_OF_THINK[-1], _ANSWER_TAG[-1]}
 _TAIL = 48  # tokens of a completion in which the end of the rationale is looked for; the bridge has fewer
 _WITHOUT_RATIONALE = "answer"
 
@@ -186,7 +187,9 @@ class _Forced:
             over = self._text.is_end(token) or len(self._tokens) - before >= most
             if not over:
                 self._ask(token)
-            rest = _rest_of_bridge(self._text.decode(self._tokens[-_TAIL:]), close=over)
+            rest = None
+            if over or not _LAST_OF_TAGS.isdisjoint(self._text.piece(token)):
+                rest = _rest_of_bridge(self._text.decode(self._tokens[-_TAIL:]), close=over)
             if rest is not None:
                 self._force(self._text.encode(rest))
                 return (yield from self._run())

@@ -188,7 +188,7 @@ def test_logits_of_a_fork_and_of_a_restored_state_are_those_from_scratch(files: 
     forked = model.append_each([Piece(behind, position, place) for place in range(3)], rows=len(behind))
     model.join()
 
-    np.testing.assert_allclose(restored, expected, atol=1e-4)
-    # Cells lie in another order, and so do the sums.
-    np.testing.assert_allclose(forked.reshape(3, *expected.shape), np.stack([expected] * 3), atol=1e-3)
+    np.testing.assert_allclose(restored, expected, atol=0.05)
+    # Cells lie in another order, and so do the sums; activations are rounded to half precision in between.
+    np.testing.assert_allclose(forked.reshape(3, *expected.shape), np.stack([expected] * 3), atol=0.05)
     assert np.abs(expected).max() > 3
