@@ -10,6 +10,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# GCC before 13 leaves the shape of AMX's tiles out of ggml's products, and a quantised policy ends the process with SIGILL.
+AMX := $(shell grep -q amx_tile /proc/cpuinfo 2>/dev/null && $(CXX) -mno-amx-tile -x c++ -E /dev/null >/dev/null 2>&1 && echo yes)
+ifeq ($(AMX),yes)
+NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
+export CMAKE_ARGS ?= -DCMAKE_C_FLAGS='$(NO_AMX)' -DCMAKE_CXX_FLAGS='$(NO_AMX)'
+endif
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary
 SOURCES := pyproject.toml wise_edge/__init__.py
 

@@ -42,7 +42,7 @@ class DraftedRun:
         """Return the logits behind `tokens`, which follow those of the last call."""
         if self._rows is None:
             return self._begin(list(tokens))
-        known = _common(tokens, self._ahead)
+        known = common_length(tokens, self._ahead)
         if known == len(tokens):
             logits: Logits = self._rows[known - 1]
             self._ahead, self._rows = self._ahead[known:], self._rows[known:]
@@ -68,7 +68,7 @@ class DraftedRun:
         return self._run_rows(tokens, position, rows)
 
 
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
-    """Return how many tokens two sequences have in common at their beginnings."""
+def common_length(left: Sequence[object], right: Sequence[object]) -> int:
+    """Return how many tokens, or characters, two sequences have in common at their beginnings."""
     pairs = zip(left, right, strict=False)
     return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))

@@ -44,6 +44,7 @@ from wise_edge.runtimes.base import (
     SegmentationResult,
 )
 from wise_edge.runtimes.deadline import Decode, Pace
+from wise_edge.runtimes.drafting import common_length
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.tracking import Stamped, Tracked
@@ -110,7 +111,7 @@ class Session:
         self._worker = ThreadPoolExecutor(1, "mask-encoder") if beside else None
         self._most_frames = frames
         self._frames: list[_Frame] = []
-        self._drafts: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._drafts: OrderedDict[tuple[str, str], tuple[str, bool]] = OrderedDict()
         self._policy_lock = Lock()
         self._mask_lock = Lock()
 
@@ -221,7 +222,7 @@ class Session:
                 limits = [choice.max_rationale_tokens, decoding.max_rationale_tokens]
                 decoding = replace(decoding, max_rationale_tokens=min(n for n in limits if n is not None))
             if not known:  # on a known picture the same query is asked by nobody but those who measure
-                decoding = replace(decoding, draft=self._drafts.get((words, variant), ""))
+                decoding = replace(decoding, draft=self._draft(words, variant))
             frame = frame or self._enter(image)
             with self._encode_beside(frame, image) as encoded:
                 output = self.policy.generate(frame.policy, words, variant, decoding)
@@ -391,8 +392,15 @@ class Session:
         self._frames.append(_Frame(image.copy(), self.policy.encode(image)))
         return self._frames[-1]
 
+    def _draft(self, query: str, variant: str) -> str:
+        """Return a query's last completion, unless it had little to do with the one before: then it would cost only."""
+        text, alike = self._drafts.get((query, variant), ("", False))
+        return text if alike else ""
+
     def _keep_draft(self, query: str, variant: str, output: PolicyOutput) -> None:
-        self._drafts[query, variant] = output.text
+        before, _ = self._drafts.get((query, variant), ("", True))
+        alike = not before or common_length(before, output.text) >= len(output.text) / 2
+        self._drafts[query, variant] = output.text, alike
         self._drafts.move_to_end((query, variant))
         while len(self._drafts) > _DRAFTS:
             self._drafts.popitem(last=False)

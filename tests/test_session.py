@@ -327,24 +327,33 @@ def test_as_many_pictures_are_kept_as_asked_for(frames: int, encoded: int) -> No
         Session(policy, FakeMask(), {}, frames=0)
 
 
+class Drafted(FakePolicy):
+    """Remembers the drafts that it was given."""
+
+    drafts: tuple[str, ...] = ()
+
+    def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+        self.drafts += (decoding.draft,)
+        return super().generate(frame, query, variant, decoding)
+
+
 def test_the_last_completion_of_a_query_is_the_draft_on_the_next_picture() -> None:
-    drafts = []
-
-    class Drafted(FakePolicy):
-        def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
-            drafts.append(decoding.draft)
-            return super().generate(frame, query, variant, decoding)
-
-    session = Session(Drafted(lambda _, query, __: completion(query)), FakeMask(), {})
-    for image, query in (
-        (PICTURE, "the ring"),
-        (PICTURE[::-1], "the ring"),
-        (PICTURE, "the star"),
-        (PICTURE, "the ring"),
-    ):
+    policy = Drafted(lambda _, query, __: completion(query))
+    session = Session(policy, FakeMask(), {})
+    for image, query in ((PICTURE, "ring"), (PICTURE[::-1], "ring"), (PICTURE, "star"), (PICTURE, "ring")):
         session.segment(image, query)
 
-    assert drafts == ["", completion("the ring"), "", ""]  # a known picture is asked the same by who measures
+    assert policy.drafts == ("", completion("ring"), "", "")  # a known picture is asked the same by who measures
+
+
+def test_completions_that_keep_changing_are_no_drafts() -> None:
+    said = iter(["red", "red", "It is something else.", "red", "red", "red"])
+    policy = Drafted(lambda *_: completion(next(said)))
+    session = Session(policy, FakeMask(), {})
+    for number in range(6):
+        session.segment(np.full((8, 8, 3), number, np.uint8), "the ring")
+
+    assert policy.drafts == ("", completion("red"), completion("red"), "", "", completion("red"))
 
 
 def test_threads_share_a_session() -> None:
