@@ -10,7 +10,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# GCC before 13 leaves the shape of AMX's tiles out of ggml's products, and a quantised policy ends the process with SIGILL.
+# GCC 12 leaves the shapes of AMX's tiles out of ggml's products, and a quantised policy ends the process with SIGILL.
 AMX := $(shell grep -q amx_tile /proc/cpuinfo 2>/dev/null && $(CXX) -mno-amx-tile -x c++ -E /dev/null >/dev/null 2>&1 && echo yes)
 ifeq ($(AMX),yes)
 NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
