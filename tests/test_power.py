@@ -1,0 +1,318 @@
+"""Power and energy are right within the bound, or said not to be measurable."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from jetson_trees import BOARDS, write_tree
+
+from wise_edge.errors import DeviceError
+from wise_edge.power import PowerSource, find_battery, find_jetson_rails, find_rapl, list_sources, total_of
+from wise_edge.power_trace import PowerSampler, PowerTrace
+
+Power = Callable[[float], float]
+
+TRACES: dict[str, Power] = {
+    "constant": lambda t: 12.0,
+    "step": lambda t: 5.0 if t < 1.003 else 25.0,
+    "two steps": lambda t: 25.0 if 0.8017 < t < 1.2346 else 5.0,
+    "ramp": lambda t: 5.0 + 4.0 * t,
+    "sawtooth": lambda t: 5.0 + 20.0 * (t / 0.31 % 1.0),
+    "sawtooth that keeps time": lambda t: 5.0 + 20.0 * (t / 0.05 % 1.0),
+    "spikes": lambda t: 40.0 if t % 0.21 < 0.004 else 8.0,
+    "square of 3 ms": lambda t: 30.0 if t % 0.006 < 0.003 else 3.0,
+}
+WINDOWS = [(0.5, 0.53), (0.7, 0.76), (0.9, 1.1), (0.5, 1.5), (0.3, 2.3), (0.2, 5.2)]
+
+
+def true_energy(power: Power, start_s: float, end_s: float) -> float:
+    at_s = np.linspace(start_s, end_s, 200_001)
+    middles = (at_s[1:] + at_s[:-1]) / 2
+    return float(sum(map(power, middles)) * (at_s[1] - at_s[0]))
+
+
+class World:
+    """Virtual time in which a sampler runs, with a load and a sensor that may be late or leave readings out."""
+
+    def __init__(self, power: Power, *, end_s: float = 5.5, trouble: bool = False, seed: int = 0) -> None:
+        self.now_s, self._end_s, self._trouble = 0.0, end_s, trouble
+        self.power = power
+        self._random = Random(seed)
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def wait(self, seconds: float) -> bool:
+        late = 0.0
+        if self._trouble:
+            late = self._random.expovariate(1 / 0.001) + (0.03 if self._random.random() < 0.01 else 0.0)
+        self.now_s += seconds + late
+        return self.now_s > self._end_s
+
+    def source(self, **changes: object) -> PowerSource:
+        plain = PowerSource("a load", "power", ("in",), (0,), None, None, lambda: (self.power(self.now_s),), (None,))
+        return replace(plain, **changes)  # type: ignore[arg-type]
+
+    def counter(self, interval_s: float = 0.02, wrap_j: float | None = None) -> PowerSource:
+        """Energy since 100 s ago, which moves every `interval_s`, and begins anew at `wrap_j`."""
+        held = [(-1.0, 0.0)]
+
+        def read() -> tuple[float]:
+            moved_s = self.now_s // interval_s * interval_s
+            if moved_s > held[0][0]:
+                since_s = max(held[0][0], 0.0)
+                held[0] = (moved_s, held[0][1] + (true_energy_fast(self.power, since_s, moved_s) if moved_s > 0 else 0))
+            return (held[0][1] % wrap_j if wrap_j else held[0][1],)
+
+        return self.source(kind="energy", interval_s=interval_s, read=read, wrap_j=(wrap_j,))
+
+    def sample(self, source: PowerSource) -> PowerTrace:
+        sampler = PowerSampler(source, self.clock, self.wait)
+        sampler.sample()
+        return sampler.trace()
+
+
+def true_energy_fast(power: Power, start_s: float, end_s: float) -> float:
+    count = max(20, int((end_s - start_s) / 2e-5))
+    step = (end_s - start_s) / count
+    return sum(power(start_s + (place + 0.5) * step) for place in range(count)) * step
+
+
+@pytest.mark.parametrize("name", TRACES)
+@pytest.mark.parametrize("trouble", [False, True])
+@pytest.mark.parametrize("kind", ["power", "energy"])
+def test_energy_is_right_or_not_measurable(name: str, trouble: bool, kind: str) -> None:
+    power, measured = TRACES[name], 0
+    for seed in range(3):
+        world = World(power, trouble=trouble, seed=seed)
+        trace = world.sample(world.source() if kind == "power" else world.counter())
+        for start_s, end_s in WINDOWS:
+            energy = trace.energy(start_s, end_s)
+            if energy.energy_j is None:
+                assert energy.reason
+                continue
+            measured += 1
+            assert energy.energy_j == pytest.approx(true_energy(power, start_s, end_s), rel=0.02)
+            assert energy.error_share is not None
+            assert energy.error_share <= 0.02
+    if name in ("constant", "step", "two steps", "ramp", "sawtooth"):
+        assert measured >= (1 if trouble else 3)  # the longest window at least, in spite of gaps of 30 ms in one seed
+
+
+def test_short_windows_are_not_measurable_at_a_slow_rate() -> None:
+    world = World(TRACES["constant"])
+    trace = world.sample(world.source(interval_s=0.1))
+
+    short, long = trace.energy(0.5, 0.56), trace.energy(0.5, 3.0)
+
+    assert short.energy_j is None
+    assert short.reason == f"{short.samples} samples in 60 ms, at least 5 are needed"
+    assert long.energy_j == pytest.approx(30.0, rel=1e-6)
+    assert long.samples == pytest.approx(50, abs=3)
+
+
+def test_a_gap_may_hide_what_happened_elsewhere() -> None:
+    world = World(lambda t: 30.0 if 1.0 < t < 1.5 else 5.0)
+    trace = world.sample(world.source())
+    kept = (trace.times_s < 1.2) | (trace.times_s > 1.32)
+    holed = PowerTrace(trace.source, trace.times_s[kept], np.array([[TRACES["constant"](0.0)]] * int(kept.sum())))
+    values = np.array([[world.power(at_s)] for at_s in trace.times_s[kept]])
+    holed = PowerTrace(trace.source, trace.times_s[kept], values)
+
+    assert trace.energy(0.9, 1.9).energy_j is not None
+    lacking = holed.energy(0.9, 1.9)
+    assert lacking.energy_j is None
+    assert lacking.largest_gap_s == pytest.approx(0.12, abs=0.015)
+    assert "uncertain" in (lacking.reason or "")
+
+
+def test_a_counter_that_begins_anew_loses_nothing() -> None:
+    world = World(TRACES["sawtooth"])
+    trace = world.sample(world.counter(wrap_j=7.5))
+
+    energy = trace.energy(0.3, 5.1)
+
+    assert energy.energy_j == pytest.approx(true_energy(TRACES["sawtooth"], 0.3, 5.1), rel=0.02)
+
+
+def test_readings_that_make_no_sense_are_dropped_and_counted() -> None:
+    rng = Random(1)
+    world = World(lambda t: rng.choice([math.nan, -1.0, math.inf]) if rng.random() < 0.1 else 10.0)
+    trace = world.sample(world.source())
+
+    assert trace.dropped > 50
+    assert trace.energy(1.0, 4.0).energy_j == pytest.approx(30.0)
+
+
+def test_a_source_that_is_lost_says_so_for_what_came_after() -> None:
+    world = World(TRACES["constant"])
+
+    def read() -> tuple[float]:
+        if world.now_s > 2.0:
+            raise DeviceError("the rail VDD_IN cannot be read")
+        return (12.0,)
+
+    trace = world.sample(world.source(read=read))
+
+    assert trace.energy(0.5, 1.5).energy_j == pytest.approx(12.0)
+    assert trace.energy(1.5, 2.5).reason == "the rail VDD_IN cannot be read"
+    assert PowerTrace(world.source(), np.empty(0), np.empty((0, 1))).energy(0, 1).reason == (
+        "the window reaches beyond the samples"
+    )
+
+
+def test_a_sampler_runs_beside_work_and_ends_with_it() -> None:
+    source = World(TRACES["constant"]).source()
+    with PowerSampler(source).running() as sampler:
+        threading.Event().wait(0.2)
+    trace = sampler.trace()
+
+    assert 15 <= len(trace.times_s) <= 50
+    assert "power" not in {thread.name for thread in threading.enumerate()}
+    assert trace.energy(trace.times_s[1], trace.times_s[-2]).energy_j is not None
+
+
+def write_rails(root: Path, watts: dict[str, float]) -> None:
+    """Give the rails of a tree what they measure, at 5 V; an INA238 in µW."""
+    for label in (root / "sys/class/hwmon").glob("hwmon*/in*_label"):
+        name, channel = label.read_text().strip(), label.name[2:-6]
+        if name not in watts:
+            continue
+        if (label.parent / "name").read_text().strip() == "ina238":
+            (label.parent / f"power{channel}_input").write_text(f"{watts[name] * 1e6:.0f}\n")
+        else:
+            (label.parent / f"in{channel}_input").write_text("5000\n")
+            (label.parent / f"curr{channel}_input").write_text(f"{watts[name] / 5 * 1e3:.0f}\n")
+
+
+@pytest.mark.parametrize(
+    ("board", "watts", "total_w"),
+    [
+        ("orin-nano", {"VDD_IN": 8.0, "VDD_CPU_GPU_CV": 3.0, "VDD_SOC": 2.0}, 8.0),
+        ("orin-nx", {"VDD_IN": 14.0, "VDD_CPU_GPU_CV": 6.0, "VDD_SOC": 4.0}, 14.0),
+        (
+            "agx-orin",
+            {"VDD_GPU_SOC": 10.0, "VDD_CPU_CV": 4.0, "VIN_SYS_5V0": 6.0, "VDDQ_VDD2_1V8AO": 2.0},
+            20.0,
+        ),
+        ("thor", {"VIN": 60.0, "VDD_GPU": 30.0, "VDD_CPU_SOC_MSS": 12.0, "VIN_SYS_5V0": 8.0}, 60.0),
+    ],
+)
+def test_the_total_of_each_board_is_by_its_rule(
+    board: str, watts: dict[str, float], total_w: float, tmp_path: Path
+) -> None:
+    root = write_tree(tmp_path, BOARDS[board])
+    write_rails(root, watts)
+    source = find_jetson_rails(root)
+
+    assert source is not None
+    assert source.reason is None
+    assert dict(zip(source.parts, source.read(), strict=True)) == pytest.approx(watts)
+    assert total_of(source, source.read()) == pytest.approx(total_w)
+    assert [found.name for found in list_sources(root) if isinstance(found, PowerSource)] == [source.name]
+
+
+def test_rails_of_an_unknown_board_have_no_total(tmp_path: Path) -> None:
+    board = replace(BOARDS["orin-nx"], sensors=(("ina3221", {1: "MY_RAIL", 2: "OTHER"}),))
+    root = write_tree(tmp_path, board)
+    write_rails(root, {"MY_RAIL": 3.0, "OTHER": 4.0})
+    source = find_jetson_rails(root)
+
+    assert source is not None
+    assert total_of(source, source.read()) is None
+    assert "the rails MY_RAIL, OTHER are of no board that is known" in (source.reason or "")
+    world = World(TRACES["constant"])
+    assert world.sample(source).energy(1.0, 2.0).reason == source.reason
+    (root / "sys/class/hwmon/hwmon1/curr1_input").unlink()
+    with pytest.raises(DeviceError, match=r"the rail MY_RAIL cannot be read.*udev rule"):
+        source.read()
+
+
+def test_rails_are_read_at_their_own_interval(tmp_path: Path) -> None:
+    root = write_tree(tmp_path, BOARDS["orin-nano"])
+    write_rails(root, {"VDD_IN": 8.0, "VDD_CPU_GPU_CV": 3.0, "VDD_SOC": 2.0})
+    (root / "sys/class/hwmon/hwmon1/update_interval").write_text("40\n")
+    source = find_jetson_rails(root)
+
+    assert source is not None
+    assert source.interval_s == 0.04
+    assert PowerSampler(source).pause_s == 0.02
+    assert PowerSampler(replace(source, interval_s=None)).pause_s == 0.005
+
+
+def _powercap(root: Path, domains: dict[str, tuple[str, int]]) -> None:
+    for folder, (name, energy_uj) in domains.items():
+        place = root / "sys/class/powercap" / folder
+        place.mkdir(parents=True)
+        (place / "name").write_text(f"{name}\n")
+        (place / "energy_uj").write_text(f"{energy_uj}\n")
+        (place / "max_energy_range_uj").write_text("262143328850\n")
+
+
+def test_packages_and_memory_are_a_processors_total(tmp_path: Path) -> None:
+    _powercap(
+        tmp_path,
+        {
+            "intel-rapl:0": ("package-0", 5_000_000),
+            "intel-rapl:0:0": ("core", 3_000_000),
+            "intel-rapl:0:1": ("dram", 2_000_000),
+        },
+    )
+    source = find_rapl(tmp_path)
+
+    assert source is not None
+    assert (source.parts, source.total) == (("package-0", "dram"), (0, 1))
+    assert total_of(source, source.read()) == pytest.approx(7.0)
+    assert source.wrap_j == pytest.approx((262143.32885,) * 2)
+    assert find_rapl(tmp_path / "none") is None
+
+
+def test_the_platforms_counter_holds_the_others(tmp_path: Path) -> None:
+    _powercap(tmp_path, {"intel-rapl:0": ("package-0", 5_000_000), "intel-rapl:1": ("psys", 9_000_000)})
+    source = find_rapl(tmp_path)
+
+    assert source is not None
+    assert total_of(source, source.read()) == pytest.approx(9.0)
+
+
+def test_counters_that_may_not_be_read_say_how_to(tmp_path: Path) -> None:
+    _powercap(tmp_path, {"intel-rapl:0": ("package-0", 5_000_000)})
+    (tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj").unlink()
+    (tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj").mkdir()  # root reads every file, but no folder
+
+    found = list(list_sources(tmp_path))
+
+    assert len(found) == 1
+    assert isinstance(found[0], DeviceError)
+    assert "energy_uj cannot be read" in str(found[0])
+    assert "udev rule" in str(found[0])
+
+
+@pytest.mark.parametrize(
+    ("files", "watts"),
+    [
+        ({"power_now": "8500000"}, 8.5),
+        ({"voltage_now": "12000000", "current_now": "-700000"}, 8.4),
+        ({"voltage_now": "12000000"}, None),
+        ({"power_now": "8500000", "status": "Charging"}, None),
+    ],
+)
+def test_a_battery_tells_what_flows_out(files: dict[str, str], watts: float | None, tmp_path: Path) -> None:
+    for name, text in files.items():
+        file = tmp_path / "sys/class/power_supply/BAT0" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{text}\n")
+    source = find_battery(tmp_path)
+
+    assert (None if source is None else source.read()) == (None if watts is None else pytest.approx((watts,)))
+
+
+def test_a_machine_without_any_has_none(tmp_path: Path) -> None:
+    assert list(list_sources(tmp_path)) == []

@@ -1,0 +1,195 @@
+"""Where a device tells what power it takes, and how its readings become one total.
+
+A source gives power in W (Jetson's rails, NVML's gauge, a battery) or energy in J since some moment (NVML's and a
+processor's counters), a value for each of its parts. Which parts make the total is a rule of the board, no sum of all:
+
+- Jetson Orin Nano and Orin NX measure their input as VDD_IN, which holds the other rails.
+- AGX Orin has no total; it is VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0, which holds the memory's rail
+  (https://docs.nvidia.com/jetson/archives/r36.4.3/DeveloperGuide/SD/PlatformPowerAndPerformance.html).
+- AGX Thor measures its input as VIN on an INA238.
+- RAPL's "package" domains hold their cores; memory ("dram") comes on top, "psys" holds everything
+  (https://docs.kernel.org/power/powercap/powercap.html).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from wise_edge.errors import DeviceError
+from wise_edge.jetson import ROOT, Rail, read_rails
+
+Kind = Literal["power", "energy"]
+"""Whether a source gives W, or J since some moment."""
+
+_INPUTS = ("VDD_IN", "VIN")
+"""Rails that hold all others."""
+_AGX_ORIN = ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
+"""Rails that are AGX Orin's total together."""
+_UNREADABLE = "run as root, or let your user read it with a udev rule"
+
+
+@dataclass(frozen=True)
+class PowerSource:
+    """Something that tells power or energy.
+
+    Attributes:
+        name: for a report, for example "Jetson rails (ina3221)".
+        kind: what `read` gives.
+        parts: names of what is measured, in the order of `read`.
+        total: places in `parts` whose sum is the device's total; empty where that is not known.
+        reason: why there is no total; None where there is one.
+        interval_s: how often the readings change; None where that is unknown.
+        read: gives a value for each part, W or J since some moment; raises `DeviceError` where it cannot any more.
+        wrap_j: for each part, where a counter of energy begins anew; None where it does not.
+    """
+
+    name: str
+    kind: Kind
+    parts: tuple[str, ...]
+    total: tuple[int, ...]
+    reason: str | None
+    interval_s: float | None
+    read: Callable[[], tuple[float, ...]]
+    wrap_j: tuple[float | None, ...]
+
+
+def find_jetson_rails(root: Path = ROOT) -> PowerSource | None:
+    """Return a Jetson's power rails; None where this machine has none."""
+    rails = tuple(read_rails(root))
+    if not rails:
+        return None
+    labels = tuple(rail.label for rail in rails)
+    total = _total_rails(labels)
+    unknown = f"the rails {', '.join(labels)} are of no board that is known, and may hold one another: no total"
+    intervals_ms = [_number(rail.folder / "update_interval") for rail in rails]
+    return PowerSource(
+        name=f"Jetson rails ({', '.join(sorted({rail.sensor for rail in rails}))})",
+        kind="power",
+        parts=labels,
+        total=total,
+        reason=None if total else unknown,
+        interval_s=max((interval / 1e3 for interval in intervals_ms if interval), default=None),
+        read=lambda: tuple(_rail_power(rail) for rail in rails),
+        wrap_j=(None,) * len(rails),
+    )
+
+
+def find_rapl(root: Path = ROOT) -> PowerSource | None:
+    """Return a processor's counters of energy; None where this machine has none.
+
+    Raises:
+        DeviceError: it has some, and this user may not read them (root alone may, since CVE-2020-8694).
+    """
+    named = [(folder, _text(folder / "name")) for folder in sorted((root / "sys/class/powercap").glob("intel-rapl:*"))]
+    # Other domains (core, uncore) lie within their package; intel-rapl-mmio holds the same counters once more.
+    domains = [(folder, name) for folder, name in named if re.match(r"package|dram|psys", name)]
+    if not domains:
+        return None
+    folders, names = zip(*domains, strict=True)
+    wraps_uj = [_number(folder / "max_energy_range_uj") for folder in folders]
+    platform = [place for place, name in enumerate(names) if name.startswith("psys")]
+    source = PowerSource(
+        name="RAPL counters of the processor",
+        kind="energy",
+        parts=names,
+        total=tuple(platform[:1] or range(len(names))),
+        reason=None,
+        interval_s=1e-3,  # Intel's manual, volume 3B, "RAPL interfaces": about a millisecond
+        read=lambda: tuple(_counter(folder) for folder in folders),
+        wrap_j=tuple(None if wrap is None else wrap / 1e6 for wrap in wraps_uj),
+    )
+    source.read()
+    return source
+
+
+def find_battery(root: Path = ROOT) -> PowerSource | None:
+    """Return the first battery or supply that tells what flows out: coarse, and of the whole machine."""
+    for folder in sorted((root / "sys/class/power_supply").glob("*")):
+        read = partial(_supply_power, folder)
+        try:
+            read()
+        except DeviceError:
+            continue
+        if _text(folder / "status") == "Charging":
+            continue  # what flows is then the charger's
+        # How often it changes is the driver's affair, and may be seconds.
+        return PowerSource(f"power supply {folder.name}", "power", (folder.name,), (0,), None, None, read, (None,))
+    return None
+
+
+def total_of(source: PowerSource, values: Sequence[float]) -> float | None:
+    """Return the device's total among a source's values; None where the rule of the board is not known."""
+    return math.fsum(values[place] for place in source.total) if source.total else None
+
+
+def list_sources(root: Path = ROOT) -> Iterator[PowerSource | DeviceError]:
+    """Yield what this machine's files tell power by, best first; an error says what there is and may not be read."""
+    for find in (find_jetson_rails, find_rapl, find_battery):
+        try:
+            found = find(root)
+        except DeviceError as error:
+            yield error
+            continue
+        if found is not None:
+            yield found
+
+
+def _total_rails(labels: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the places of the rails that make a board's total; none where the board is not known."""
+    places = {label: place for place, label in enumerate(labels)}
+    for label in _INPUTS:
+        if label in places:
+            return (places[label],)
+    return tuple(places[label] for label in _AGX_ORIN) if set(_AGX_ORIN) <= set(places) else ()
+
+
+def _rail_power(rail: Rail) -> float:
+    if rail.sensor == "ina238":
+        micro_w = _number(rail.folder / f"power{rail.channel}_input")
+        if micro_w is not None:
+            return micro_w / 1e6
+    milli_v = _number(rail.folder / f"in{rail.channel}_input")
+    milli_a = _number(rail.folder / f"curr{rail.channel}_input")
+    if milli_v is None or milli_a is None:
+        raise DeviceError(f"the rail {rail.label} cannot be read in {rail.folder}; {_UNREADABLE}")
+    return milli_v * milli_a / 1e6
+
+
+def _supply_power(folder: Path) -> tuple[float]:
+    """Return a supply's power in W; some drivers count what flows out as negative."""
+    micro_w = _number(folder / "power_now")
+    if micro_w is not None:
+        return (abs(micro_w) / 1e6,)
+    micro_v, micro_a = (_number(folder / name) for name in ("voltage_now", "current_now"))
+    if micro_v is None or micro_a is None:
+        raise DeviceError(f"{folder} tells no power")
+    return (abs(micro_v * micro_a) / 1e12,)
+
+
+def _counter(folder: Path) -> float:
+    try:
+        return int((folder / "energy_uj").read_text()) / 1e6
+    except (OSError, ValueError) as error:
+        raise DeviceError(f"{folder / 'energy_uj'} cannot be read ({error}); {_UNREADABLE}") from error
+
+
+def _number(file: Path) -> float | None:
+    """Return a file's number; None where it holds none or cannot be read."""
+    try:
+        value = float(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,248 @@
+"""Sampling a power source beside work, and the energy of windows of that work.
+
+Power between two samples is taken to go straight from one to the other. What that may be wrong by is known: a sudden
+step may lie anywhere between its samples, so that each pair of them is uncertain by half their difference times their
+distance. The errors of many steps grow with the square root of their number, as long as samples do not keep time with
+the load; so the pauses between them are varied on purpose. A counter of energy is uncertain at the edges of a window
+only. Energy is given where three standard deviations of that are within a bound, and is not measurable otherwise: a
+number is never guessed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+from threading import Event, Thread
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from wise_edge.errors import DeviceError
+from wise_edge.power import PowerSource
+
+FASTEST_S = 0.005
+"""Pause between two readings of a source that changes faster, or does not tell."""
+MOST_ERROR = 0.02
+"""Share of a window's energy that may be uncertain."""
+LEAST_SAMPLES = 5
+_JITTER = 0.2  # share of a pause that it is varied by, either way
+Floats = npt.NDArray[np.float64]
+_BLOCK = 1 << 14  # samples that memory is asked for at a time
+_SIGMAS = 3.0
+_BRIEF = 3  # samples
+
+
+@dataclass(frozen=True)
+class Energy:
+    """What a window of time took.
+
+    Attributes:
+        energy_j: of the device's total; None where it is not measurable.
+        parts_j: of each part of the source, likewise.
+        reason: why there is none.
+        samples: readings in the window.
+        largest_gap_s: longest time between two of them, the edges included.
+        error_share: what the total may be wrong by, as a share of it; None without one.
+    """
+
+    energy_j: float | None
+    parts_j: tuple[float, ...] | None
+    reason: str | None
+    samples: int
+    largest_gap_s: float
+    error_share: float | None
+
+
+class PowerTrace:
+    """Readings of a source over time.
+
+    Args:
+        source: what was read.
+        times_s: float64 [N], rising.
+        values: float64 [N, parts], as `source.read` gave them.
+        dropped: readings that made no sense: not finite, or negative power.
+        lost: why the source could not be read any more; None where it could to the end.
+    """
+
+    def __init__(
+        self,
+        source: PowerSource,
+        times_s: Floats,
+        values: Floats,
+        dropped: int = 0,
+        lost: str | None = None,
+    ) -> None:
+        self.source = source
+        self.dropped = dropped
+        self.lost = lost
+        self.times_s, self._values = (times_s, values) if source.kind == "power" else _moves(source, times_s, values)
+        self._brief_w, self._brief_hz = (0.0, 0.0)
+        if source.kind == "power" and len(times_s) > _BRIEF:
+            self._brief_w, self._brief_hz = _brief_loads(times_s, values[:, list(source.total)].sum(axis=1))
+        self._late_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
+
+    def energy(self, start_s: float, end_s: float, most_error: float = MOST_ERROR) -> Energy:
+        """Return what the time from `start_s` to `end_s` took, by the clock of the samples."""
+        inside = self.times_s[(self.times_s >= start_s) & (self.times_s <= end_s)]
+        gap_s = float(np.diff([start_s, *inside, end_s]).max())
+        if (refused := self._refuse(start_s, end_s, len(inside))) is not None:
+            return Energy(None, None, refused, len(inside), gap_s, None)
+        measure = self._integrate if self.source.kind == "power" else self._subtract
+        parts_j, error_j = measure(start_s, end_s)
+        total_j = float(parts_j[list(self.source.total)].sum())
+        share = error_j / total_j if total_j > 0 else math.inf
+        if share > most_error:
+            why = f"uncertain by {share:.0%} at this rate of samples, more than {most_error:.0%}"
+            return Energy(None, None, why, len(inside), gap_s, share)
+        return Energy(total_j, tuple(parts_j.tolist()), None, len(inside), gap_s, share)
+
+    def _refuse(self, start_s: float, end_s: float, samples: int) -> str | None:
+        if self.source.reason is not None:
+            return self.source.reason
+        if not len(self.times_s) or start_s < self.times_s[0] or end_s > self.times_s[-1]:
+            return self.lost or "the window reaches beyond the samples"
+        if samples < LEAST_SAMPLES:
+            return f"{samples} samples in {(end_s - start_s) * 1e3:.0f} ms, at least {LEAST_SAMPLES} are needed"
+        return None
+
+    def _around(self, start_s: float, end_s: float) -> slice:
+        """Return the samples of a window, with the one before it and the one behind it."""
+        first = int(np.searchsorted(self.times_s, start_s, "right")) - 1
+        return slice(max(first, 0), int(np.searchsorted(self.times_s, end_s, "left")) + 1)
+
+    def _integrate(self, start_s: float, end_s: float) -> tuple[Floats, float]:
+        """Return energy and its uncertainty from samples of power."""
+        around = self._around(start_s, end_s)
+        times_s, power_w = self.times_s[around], self._values[around]
+        at_s = np.concatenate([[start_s], times_s[1:-1], [end_s]])
+        at_w = np.stack([np.interp(at_s, times_s, column) for column in power_w.T], axis=1)
+        parts_j = ((at_w[1:] + at_w[:-1]) / 2 * np.diff(at_s)[:, None]).sum(axis=0)
+        total_w = power_w[:, list(self.source.total)].sum(axis=1)
+        distances_s, steps_w = np.diff(times_s), np.abs(np.diff(total_w))
+        # In a gap anything may have happened that happened elsewhere.
+        is_gap = distances_s > 4 * np.median(distances_s)
+        steps_w = np.where(is_gap, np.maximum(steps_w, 2 * np.ptp(total_w)), steps_w)
+        # A sensor that averages or lags by its interval blurs a step as far as a slow sampler does.
+        blurred_s = np.maximum(distances_s, self.source.interval_s or 0.0)
+        variance = ((steps_w * blurred_s) ** 2).sum()
+        # Loads as short as a few samples, seen anywhere, may have been missed here.
+        missed = max(1.0, self._brief_hz * (end_s - start_s))
+        variance += missed * (self._brief_w * np.median(blurred_s)) ** 2
+        return parts_j, _SIGMAS * math.sqrt(float(variance) / 12)
+
+    def _subtract(self, start_s: float, end_s: float) -> tuple[Floats, float]:
+        """Return energy and its uncertainty from a counter: where it stood between two moves is not known."""
+        ends = [np.interp((start_s, end_s), self.times_s, column) for column in self._values.T]
+        parts_j = np.array([float(high - low) for low, high in ends])
+        total_j = self._values[:, list(self.source.total)].sum(axis=1)
+        variance = 0.0
+        for edge_s in (start_s, end_s):
+            place = int(np.clip(np.searchsorted(self.times_s, edge_s), 1, len(self.times_s) - 1))
+            near = slice(max(place - 2, 0), place + 2)
+            spans_s = np.diff(self.times_s[near])
+            power_w = np.diff(total_j[near]) / spans_s
+            # A move is seen late, by up to a pause; and power within its span may be that of the neighbours.
+            variance += (power_w.max() * self._late_s) ** 2 + (np.ptp(power_w) * spans_s.max()) ** 2
+        return parts_j, _SIGMAS * math.sqrt(float(variance) / 12)
+
+
+class PowerSampler:
+    """Reads a source in a thread of its own, at its own pace.
+
+    Args:
+        source: what to read.
+        clock: seconds, the clock of the marks that windows are made of.
+        wait: waits so many seconds; returns True where it was woken to end.
+        seed: of the pauses' variation.
+    """
+
+    def __init__(
+        self,
+        source: PowerSource,
+        clock: Callable[[], float] = time.perf_counter,
+        wait: Callable[[float], bool] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._source = source
+        self._clock = clock
+        self._stop = Event()
+        self._wait = wait or self._stop.wait
+        self._random = Random(seed)
+        self.pause_s = max(FASTEST_S, (source.interval_s or 0.0) / 2)
+        self._times_s = np.empty(_BLOCK)
+        self._values = np.empty((_BLOCK, len(source.parts)))
+        self._count = self._dropped = 0
+        self._lost: str | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[PowerSampler]:
+        """Sample while the block runs."""
+        thread = Thread(target=self.sample, name="power", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def sample(self) -> None:
+        """Read until told to end, or the source is lost."""
+        while True:
+            before = self._clock()
+            try:
+                values = self._source.read()
+            except DeviceError as error:
+                self._lost = str(error)
+                return
+            self._keep((before + self._clock()) / 2, values)
+            if self._wait(self.pause_s * (1 + _JITTER * (2 * self._random.random() - 1))):
+                return
+
+    def trace(self) -> PowerTrace:
+        """Return what was read so far."""
+        count = self._count
+        return PowerTrace(
+            self._source, self._times_s[:count].copy(), self._values[:count].copy(), self._dropped, self._lost
+        )
+
+    def _keep(self, at_s: float, values: tuple[float, ...]) -> None:
+        if not all(math.isfinite(value) and value >= 0 for value in values):
+            self._dropped += 1
+            return
+        if self._count == len(self._times_s):
+            self._times_s = np.concatenate([self._times_s, np.empty(_BLOCK)])
+            self._values = np.concatenate([self._values, np.empty((_BLOCK, len(values)))])
+        self._times_s[self._count], self._values[self._count] = at_s, values
+        self._count += 1
+
+
+def _brief_loads(times_s: Floats, total_w: Floats) -> tuple[float, float]:
+    """Return the height of peaks and dips narrower than `_BRIEF` samples, and how many there are a second.
+
+    What is below a tenth of the mean is noise.
+    """
+    padded = np.pad(total_w, _BRIEF - 1, mode="edge")
+    floor = sliding_window_view(sliding_window_view(padded, _BRIEF).min(axis=1), _BRIEF).max(axis=1)
+    ceiling = sliding_window_view(sliding_window_view(padded, _BRIEF).max(axis=1), _BRIEF).min(axis=1)
+    heights_w = np.maximum(total_w - floor, ceiling - total_w)
+    brief = heights_w > 0.1 * total_w.mean()
+    if not brief.any():
+        return 0.0, 0.0
+    return float(heights_w.max()), float(brief.sum() / (times_s[-1] - times_s[0]))
+
+
+def _moves(source: PowerSource, times_s: Floats, values: Floats) -> tuple[Floats, Floats]:
+    """Return the readings at which a counter had moved, with what it lost where it began anew."""
+    if len(times_s) < 2:
+        return times_s, values
+    steps_j = np.diff(values, axis=0)
+    for part, wrap_j in enumerate(source.wrap_j):
+        if wrap_j is not None:
+            steps_j[:, part] += wrap_j * (steps_j[:, part] < 0)
+    moved = np.flatnonzero(steps_j.any(axis=1)) + 1
+    return times_s[moved], np.cumsum(steps_j, axis=0)[moved - 1]
