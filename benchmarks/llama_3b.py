@@ -16,7 +16,9 @@ import json
 import multiprocessing
 import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -60,6 +62,14 @@ def make_files(scratch: Path, layers: int, kind: str) -> tuple[Path, Path, Path]
         text.with_suffix(".part").rename(text)
         whole.unlink()
     return checkpoint, text, vision
+
+
+def growing_text() -> Iterator[str]:
+    """Yield texts, each a word longer than the last."""
+    text = "The"
+    for word in cycle(["red", "ring", "is", "at", "the", "left", "of", "a", "blue", "star,"]):
+        yield text
+        text += f" {word}"
 
 
 def measure_bandwidth(threads: int, size: int = 1 << 30) -> float:
@@ -122,7 +132,7 @@ def measure(scratch: Path, layers: int, kind: str, threads: int) -> dict[str, An
     ways = {}
     for name, variant, tokens, forced in (("long", "verbose", LONG, False), ("short", "wise-s", SHORT, True)):
         suffix = words.suffix("the red ring", variant)
-        rationale = words.decode((words.encode("the ring at the left is red and large ") * 20)[:tokens])
+        rationale = next(text for text in growing_text() if len(words.encode(text)) >= tokens)
         answer = '{"bbox": [100, 200, 300, 400], "points_1": [150, 250], "points_2": [250, 350]}'
         script = words.encode(f"<think>{rationale}</think><answer>{answer}</answer>")
         model.truncate(words.prefix_end)

@@ -23,7 +23,7 @@ from wise_edge.runtimes.deadline import DeadlineChoice
 Finish = Literal["answer", "end", "length"]
 """Why a policy stopped: `</answer>` was written, an end token came, or the token limit was reached."""
 
-ENERGY_REASON = "no power sensor is read yet; only time is measured"
+ENERGY_REASON = "a single query is too short for a power sensor; wise-edge profile repeats it"
 
 
 class Graph(Protocol):
