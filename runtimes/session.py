@@ -43,7 +43,7 @@ from wise_edge.runtimes.base import (
     PolicyOutput,
     SegmentationResult,
 )
-from wise_edge.runtimes.deadline import Decode, Pace
+from wise_edge.runtimes.deadline import DeadlineChoice, Decode, Pace
 from wise_edge.runtimes.drafting import common_length
 
 if TYPE_CHECKING:
@@ -194,7 +194,8 @@ class Session:
             query: what to find, in words.
             variant: prompt variant; None takes the bundle's default.
             deadline_ms: choose the variant by this instead: the richest whose expected time, from the picture to the
-                mask, fits (`wise_edge.runtimes.deadline`). It is no guarantee; the result says what was expected.
+                mask, fits (`wise_edge.runtimes.deadline`). It is no guarantee; the result says what was expected. What
+                the query waits for those of other threads does not count.
             cancel: set from another thread, it ends the query before the policy's next call.
 
         Returns:
@@ -216,11 +217,7 @@ class Session:
             known = frame is not None
             choice = None if deadline_ms is None else self.pace.choose(deadline_ms, new_frame=not known)
             variant = choice.variant if choice else variant or self.policy.default_variant
-            decoding = replace(self.decoding, cancel=cancel)
-            can_limit = decoding.forced and getattr(self.policy, "limits_rationale", True)
-            if choice is not None and choice.max_rationale_tokens is not None and can_limit:
-                limits = [choice.max_rationale_tokens, decoding.max_rationale_tokens]
-                decoding = replace(decoding, max_rationale_tokens=min(n for n in limits if n is not None))
+            decoding = replace(self._within(choice), cancel=cancel)
             if not known:  # on a known picture the same query is asked by nobody but those who measure
                 decoding = replace(decoding, draft=self._draft(words, variant))
             frame = frame or self._enter(image)
@@ -391,6 +388,14 @@ class Session:
             del self._frames[0]
         self._frames.append(_Frame(image.copy(), self.policy.encode(image)))
         return self._frames[-1]
+
+    def _within(self, choice: DeadlineChoice | None) -> Decoding:
+        """Return how to write so that a deadline is met."""
+        can_limit = self.decoding.forced and getattr(self.policy, "limits_rationale", True)
+        if choice is None or choice.max_rationale_tokens is None or not can_limit:
+            return self.decoding
+        limits = [choice.max_rationale_tokens, self.decoding.max_rationale_tokens]
+        return replace(self.decoding, max_rationale_tokens=min(limit for limit in limits if limit is not None))
 
     def _draft(self, query: str, variant: str) -> str:
         """Return a query's last completion, unless it had little to do with the one before: then it would cost only."""

@@ -6,6 +6,8 @@ enum { SUCCESS = 0, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, DRIVER_
 int fake_init, fake_devices = 1, fake_limit_status;
 unsigned fake_limit_mw = 450000;
 int fake_sessions;
+int fake_energy_status, fake_power_status;
+unsigned long long fake_energy_mj = 5000000123456ULL;
 
 int nvmlInitWithFlags(unsigned flags) { (void)flags; if (!fake_init) fake_sessions++; return fake_init; }
 int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
@@ -17,6 +19,10 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
 int nvmlDeviceGetName(void *device, char *name, unsigned length) { (void)device; strncpy(name, "NVIDIA GeForce RTX 4090", length); return SUCCESS; }
 int nvmlSystemGetDriverVersion(char *version, unsigned length) { strncpy(version, "580.95.05", length); return SUCCESS; }
 int nvmlDeviceGetPowerManagementLimit(void *device, unsigned *limit) { (void)device; *limit = fake_limit_mw; return fake_limit_status; }
+int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *energy) {
+    (void)device; *energy = fake_energy_mj; return fake_energy_status;
+}
+int nvmlDeviceGetPowerUsage(void *device, unsigned *power) { (void)device; *power = 85500; return fake_power_status; }
 const char *nvmlErrorString(int status) {
     return status == DRIVER_NOT_LOADED ? "Driver Not Loaded" : status == NOT_FOUND ? "Not Found" : "Not Supported";
 }

@@ -11,7 +11,7 @@ import pynvml
 import pytest
 
 from wise_edge.errors import DeviceError
-from wise_edge.nvml import GpuFacts, read_gpu
+from wise_edge.nvml import GpuFacts, find_gpu_power, read_gpu
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,9 @@ def answer(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Callable[..
     monkeypatch.setattr(pynvml, "_nvmlLib_refcount", 0)
     monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
 
-    def set_all(init: int = 0, devices: int = 1, limit_status: int = 0) -> None:
-        for name, value in (("init", init), ("devices", devices), ("limit_status", limit_status)):
+    def set_all(**values: int) -> None:
+        plain = {"init": 0, "devices": 1, "limit_status": 0, "energy_status": 0, "power_status": 0}
+        for name, value in (plain | values).items():
             ctypes.c_int.in_dll(library, f"fake_{name}").value = value
 
     set_all()
@@ -72,3 +73,43 @@ def test_a_machine_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pynvml, "CDLL", missing)
     with pytest.raises(DeviceError, match="NVML says nothing: NVML Shared Library Not Found"):
         read_gpu()
+
+
+def test_energy_is_read_from_the_counter_in_joules(answer: Callable[..., None], library: ctypes.CDLL) -> None:
+    source = find_gpu_power()
+
+    assert source is not None
+    assert (source.name, source.kind, source.parts) == ("energy counter of the NVIDIA GPU", "energy", ("GPU",))
+    assert source.read() == (5000000123.456,)
+    ctypes.c_ulonglong.in_dll(library, "fake_energy_mj").value += 2500
+    assert source.read() == (5000000125.956,)
+    assert source.interval_s == 0.1
+
+
+def test_without_a_counter_the_gauge_is_read(answer: Callable[..., None]) -> None:
+    answer(energy_status=pynvml.NVML_ERROR_NOT_SUPPORTED)
+    source = find_gpu_power()
+
+    assert source is not None
+    assert (source.kind, source.read(), source.interval_s) == ("power", (85.5,), 1.0)
+
+
+def test_a_part_of_a_gpu_and_a_user_without_rights_are_told_why(answer: Callable[..., None]) -> None:
+    answer(energy_status=pynvml.NVML_ERROR_NOT_SUPPORTED, power_status=pynvml.NVML_ERROR_NO_PERMISSION)
+    with pytest.raises(DeviceError, match=r"neither energy nor power.*GetTotalEnergyConsumption.*GetPowerUsage.*MIG"):
+        find_gpu_power()
+
+
+def test_a_source_that_is_lost_raises(answer: Callable[..., None]) -> None:
+    source = find_gpu_power()
+    assert source is not None
+    answer(energy_status=pynvml.NVML_ERROR_NOT_SUPPORTED)
+    with pytest.raises(DeviceError, match="nvmlDeviceGetTotalEnergyConsumption"):
+        source.read()
+
+
+def test_a_machine_without_a_driver_has_no_source(answer: Callable[..., None]) -> None:
+    answer(init=pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+    assert find_gpu_power() is None
+    answer(devices=0)
+    assert find_gpu_power() is None

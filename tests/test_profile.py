@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import fake_session
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from fake_session import FakeMask, FakePolicy
 
-from wise_edge import power, profiler
+from wise_edge import nvml, power, profiler
 from wise_edge.cli.main import main
 from wise_edge.datasets.base import Example
 from wise_edge.errors import DeviceError, UsageError
@@ -84,18 +83,24 @@ def test_nothing_to_ask_is_refused() -> None:
         profile_session(Session(FakePolicy(), FakeMask(), {}), [], None, 1, Meter(None))
 
 
-def sources(*found: PowerSource | DeviceError) -> object:
-    def list_all() -> Iterator[PowerSource | DeviceError]:
-        yield from found
+def only(monkeypatch: pytest.MonkeyPatch, found: PowerSource | DeviceError | None) -> None:
+    """Let the machine have one source of power, one that may not be read, or none."""
 
-    return list_all
+    def find() -> PowerSource | None:
+        if isinstance(found, DeviceError):
+            raise found
+        return found
+
+    for module, name in ((power, "find_jetson_rails"), (nvml, "find_gpu_power"), (power, "find_battery")):
+        monkeypatch.setattr(module, name, lambda: None)
+    monkeypatch.setattr(power, "find_rapl", find)
 
 
 def test_the_command_prints_every_variant_and_backend(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = fake_session.install(monkeypatch)
-    monkeypatch.setattr(power, "list_sources", sources(DeviceError("energy_uj cannot be read")))
+    only(monkeypatch, DeviceError("energy_uj cannot be read"))
     command = ["profile", "--scenes", "2", "--variants", "wise-s,answer", "--backends", "onnx,llama"]
 
     assert main([*command, "--json"]) == 0
@@ -105,7 +110,7 @@ def test_the_command_prints_every_variant_and_backend(
     assert data["power_source"] is None
     assert data["costs"][0]["energy"]["query"]["reason"] == "energy_uj cannot be read"
 
-    monkeypatch.setattr(power, "list_sources", sources(CONSTANT))
+    only(monkeypatch, CONSTANT)
     assert main([*command[:3], "--variants", "wise-s"]) == 0
     told = capsys.readouterr().out
     assert "wise-s on fake and fake: 2 queries after 3 to warm up" in told
@@ -117,7 +122,7 @@ def test_a_variant_that_is_unknown_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake_session.install(monkeypatch)
-    monkeypatch.setattr(power, "list_sources", sources())
+    only(monkeypatch, None)
 
     assert main(["profile", "--scenes", "1", "--variants", "loud"]) == 2
     assert "unknown variant 'loud'" in capsys.readouterr().err

@@ -217,9 +217,7 @@ class LlamaModel:
         params = llama.llama_context_default_params()
         params.n_ctx = params.n_batch = self._length
         params.n_seq_max, params.kv_unified = MOST_SEQUENCES, True  # sequences share cells, and so a prefix
-        params.n_threads = params.n_threads_batch = (
-            threads  # two numbers would cost more: short and long calls alternate
-        )
+        params.n_threads = params.n_threads_batch = threads  # short and long calls alternate: one number for both
         params.flash_attn_type = _flash_attention(llama, gpu)
         if exact:
             params.type_k = params.type_v = 0  # GGML_TYPE_F32

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -126,18 +126,6 @@ def find_battery(root: Path = ROOT) -> PowerSource | None:
 def total_of(source: PowerSource, values: Sequence[float]) -> float | None:
     """Return the device's total among a source's values; None where the rule of the board is not known."""
     return math.fsum(values[place] for place in source.total) if source.total else None
-
-
-def list_sources(root: Path = ROOT) -> Iterator[PowerSource | DeviceError]:
-    """Yield what this machine's files tell power by, best first; an error says what there is and may not be read."""
-    for find in (find_jetson_rails, find_rapl, find_battery):
-        try:
-            found = find(root)
-        except DeviceError as error:
-            yield error
-            continue
-        if found is not None:
-            yield found
 
 
 def _total_rails(labels: tuple[str, ...]) -> tuple[int, ...]:

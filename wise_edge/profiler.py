@@ -53,7 +53,8 @@ class PartEnergy:
     """What doing one thing once takes.
 
     Attributes:
-        energy_j: of the whole device; None where it is not measurable.
+        energy_j: of what the source measures (a Jetson's rails the board, NVML the GPU alone); None where it is not
+            measurable.
         net_j: less what the device takes idle in that time.
         reason: why there is none.
         times: how often it was done in the window.

@@ -31,7 +31,8 @@ def profile(
 ) -> None:
     """Measure what queries cost on this device, by phase.
 
-    Energy is that of the whole device, measured where it tells its power surely; elsewhere the reason is given.
+    Energy is that of what tells its power (a Jetson: the board; a desktop: its GPU alone, else its processor), where it
+    does so surely; elsewhere the reason is given.
     """
     from wise_edge.datasets.scenes import SceneDataset
     from wise_edge.profiler import profile_session
@@ -56,14 +57,20 @@ def profile(
 
 def _open_meter() -> Meter:
     """Return a meter on the best source of this machine, or one that says why there is none."""
-    from wise_edge.power import PowerSource, list_sources
+    from wise_edge.errors import DeviceError
+    from wise_edge.nvml import find_gpu_power
+    from wise_edge.power import find_battery, find_jetson_rails, find_rapl
     from wise_edge.profiler import Meter
 
     refused = []
-    for found in list_sources():
-        if isinstance(found, PowerSource):
-            return Meter(found)
-        refused.append(str(found))
+    for find in (find_jetson_rails, find_gpu_power, find_rapl, find_battery):
+        try:
+            source = find()
+        except DeviceError as error:
+            refused.append(str(error))
+            continue
+        if source is not None:
+            return Meter(source)
     return Meter(None, "; ".join(refused) or "this machine tells its power nowhere that is known")
 
 
