@@ -51,6 +51,7 @@ class LlamaPolicy:
         tokenizer: tokenizer.json.
         threads: CPU threads; None takes `wise_edge.llama.default_threads`.
         gpu: put all layers on the GPU.
+        flash_attention: attend with fused kernels; None as `LlamaModel` sees fit.
 
     Raises:
         MissingExtraError, DeviceError, WiseEdgeError: as `LlamaModel`.
@@ -66,13 +67,14 @@ class LlamaPolicy:
         *,
         threads: int | None = None,
         gpu: bool = False,
+        flash_attention: bool | None = None,
     ) -> None:
         self.name = name
         self._spec = spec
         self._text = PolicyText(tokenizer, spec)
         self._writer = Writer(self._text, spec.input_size)
         self._room = spec.context_tokens + (MOST_SEQUENCES - 1) * _QUERY_TOKENS
-        self._model = LlamaModel(text, vision, self._room, threads=threads, gpu=gpu)
+        self._model = LlamaModel(text, vision, self._room, threads=threads, gpu=gpu, flash_attention=flash_attention)
         self._begin()
         self._held: weakref.ref[LlamaPolicyFrame] | None = None
         self._end = -1  # position behind the tokens of a query; -1 where unknown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from wise_edge.errors import DeviceError
 from wise_edge.extras import require
 from wise_edge.llama import offloads_to_gpu
 from wise_edge.manifest import Manifest
-from wise_edge.runtimes.base import BackendChoice, Graph, MaskBackend, PolicyBackend
+from wise_edge.runtimes.base import BackendChoice, Graph, MaskBackend, PolicyBackend, Tuning
 from wise_edge.runtimes.dispatch import (
     CHECKPOINTS,
     EDGELLM_ROLES,
@@ -49,7 +49,7 @@ BackendT = TypeVar("BackendT")
 
 
 def open_backends(
-    bundle: Bundle, policy_wish: str, mask_wish: str, threads: int | None
+    bundle: Bundle, policy_wish: str, mask_wish: str, tuning: Tuning
 ) -> tuple[PolicyBackend[Any], MaskBackend[Any], dict[str, BackendChoice]]:
     """Open a policy and a mask backend, with the reason for each choice.
 
@@ -57,7 +57,7 @@ def open_backends(
         bundle: what is run.
         policy_wish: "auto" or a backend's name.
         mask_wish: likewise.
-        threads: CPU threads of one graph; None leaves it to the runtime.
+        tuning: what the user set.
 
     Raises:
         UsageError, MissingExtraError, DeviceError: as `list_candidates`, or no candidate started.
@@ -65,8 +65,8 @@ def open_backends(
     device = find_device(bundle.manifest)
     policies = list_candidates(bundle.manifest, device, "policy", policy_wish)
     masks = list_candidates(bundle.manifest, device, "mask", mask_wish)
-    policy, policy_choice = _open_first(policies, lambda backend: _open_policy(bundle, backend, threads))
-    mask, mask_choice = _open_first(masks, lambda backend: _open_mask(bundle, backend, threads))
+    policy, policy_choice = _open_first(policies, lambda backend: _open_policy(bundle, backend, tuning))
+    mask, mask_choice = _open_first(masks, lambda backend: _open_mask(bundle, backend, tuning.threads))
     choices = {"policy": policy_choice, "mask": mask_choice}
     for part, choice in choices.items():
         passed_over = list_passed_over(bundle.manifest, device, part, choice.name)
@@ -103,20 +103,20 @@ def _open_first(candidates: tuple[Candidate, ...], opener: Callable[[str], Backe
     raise DeviceError("; ".join(failures))
 
 
-def _open_policy(bundle: Bundle, backend: str, threads: int | None) -> PolicyBackend[Any]:
+def _open_policy(bundle: Bundle, backend: str, tuning: Tuning) -> PolicyBackend[Any]:
     if backend == "torch":
         from wise_edge.runtimes.torch_policy import TorchPolicy
 
         return TorchPolicy(_checkpoint(bundle, "policy"))
     if backend in ("llama", "llama-gpu"):
         files = [bundle.file(role) for role in LLAMA_ROLES]
-        return LlamaPolicy(backend, bundle.manifest.policy, *files, threads=threads, gpu=backend == "llama-gpu")
+        return LlamaPolicy(backend, bundle.manifest.policy, *files, gpu=backend == "llama-gpu", **asdict(tuning))
     if backend == "edgellm":
         from wise_edge.runtimes.edgellm_policy import EdgellmPolicy
 
         checkpoint, tokenizer = bundle.directory / EDGELLM_FOLDER, bundle.file("policy.tokenizer")
         return EdgellmPolicy(backend, bundle.manifest.policy, checkpoint, tokenizer)
-    vision, decoder = _graphs(bundle, "policy", backend, threads)
+    vision, decoder = _graphs(bundle, "policy", backend, tuning.threads)
     embedding, tokenizer = bundle.file("policy.embedding"), bundle.file("policy.tokenizer")
     return GraphPolicy(backend, bundle.manifest.policy, vision, decoder, embedding, tokenizer)
 

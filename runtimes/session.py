@@ -42,6 +42,7 @@ from wise_edge.runtimes.base import (
     PolicyFrame,
     PolicyOutput,
     SegmentationResult,
+    Tuning,
 )
 from wise_edge.runtimes.deadline import DeadlineChoice, Decode, Pace
 from wise_edge.runtimes.drafting import common_length
@@ -123,6 +124,7 @@ class Session:
         policy_backend: str = "auto",
         mask_backend: str = "auto",
         threads: int | None = None,
+        flash_attention: bool | None = None,
         decoding: Decoding | None = None,
         frames: int = 1,
         verify_hashes: bool = True,
@@ -133,7 +135,8 @@ class Session:
             directory: the bundle, a name of `wise_edge.bundle.SHIPPED`, or None for the embedded one.
             policy_backend: "auto" or a backend's name; a name never falls back to another one.
             mask_backend: likewise.
-            threads: CPU threads of one graph; None leaves it to the runtime.
+            threads: as `Tuning`.
+            flash_attention: likewise.
             decoding: how completions are written.
             frames: pictures whose embeddings are kept.
             verify_hashes: read every file and compare its sha256 first, about a second for each GB.
@@ -146,7 +149,7 @@ class Session:
         from wise_edge.runtimes.opening import open_backends
 
         bundle = bundles.load(bundles.resolve_bundle(directory), verify_hashes=verify_hashes)
-        policy, mask, choices = open_backends(bundle, policy_backend, mask_backend, threads)
+        policy, mask, choices = open_backends(bundle, policy_backend, mask_backend, Tuning(threads, flash_attention))
         return cls(policy, mask, choices, decoding, beside=mask.name == "tensorrt", frames=frames)
 
     @classmethod

@@ -124,6 +124,27 @@ def test_a_file_that_is_none_gives_the_reason_of_llama_cpp(tmp_path: Path) -> No
         LlamaModel(tmp_path / "text.gguf", tmp_path / "vision.gguf", 64)
 
 
+@pytest.mark.parametrize(
+    ("gpu", "wish", "chosen"),
+    [(False, None, 0), (True, None, -1), (False, True, 1), (True, False, 0)],  # LLAMA_FLASH_ATTN_TYPE_...
+)
+def test_fused_attention_is_the_devices_choice_or_the_users(
+    gpu: bool, wish: bool | None, chosen: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    low_level, asked = llama.require_llama(), []
+
+    def remember(_: object, params: Any) -> None:
+        asked.append((params.flash_attn_type, params.n_threads, params.n_threads_batch))
+
+    monkeypatch.setattr(low_level, "llama_supports_gpu_offload", lambda: True)
+    monkeypatch.setattr(low_level, "llama_model_load_from_file", lambda *_: 1)
+    monkeypatch.setattr(low_level, "llama_model_free", lambda *_: None)
+    monkeypatch.setattr(low_level, "llama_init_from_model", remember)
+    with pytest.raises(WiseEdgeError, match="cannot hold 64 tokens"):
+        LlamaModel(tmp_path / "t.gguf", tmp_path / "v.gguf", 64, threads=3, gpu=gpu, flash_attention=wish)
+    assert asked == [(chosen, 3, 3)]
+
+
 def test_a_small_model_runs_on_one_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     file = tmp_path / "text.gguf"
