@@ -15,6 +15,7 @@ AMX := $(shell grep -q amx_tile /proc/cpuinfo 2>/dev/null && $(CXX) -mno-amx-til
 ifeq ($(AMX),yes)
 NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
 export CMAKE_ARGS ?= -DCMAKE_C_FLAGS='$(NO_AMX)' -DCMAKE_CXX_FLAGS='$(NO_AMX)'
+LLAMA := $(shell grep -o -m1 'llama-cpp-python[=~<>][^"]*' pyproject.toml)# not from pip's cache, which knows no flags
 endif
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --prefer-binary
 SOURCES := pyproject.toml wise_edge/__init__.py
@@ -51,5 +52,6 @@ $(VENV)/.installed-demo: $(VENV)/.made $(SOURCES)
 
 $(VENV)/.installed-test: $(VENV)/.made $(SOURCES)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "training and tests need Python 3.11; make clean, then set PYTHON=")'
+	$(if $(NO_AMX),$(INSTALL) --no-cache-dir '$(LLAMA)')
 	$(INSTALL) -e '.[data,edgellm,export,llama,qlora,rtx,train,dev]'
 	@touch $(VENV)/.installed-demo $@
