@@ -37,7 +37,7 @@ class HalfType:
 
 
 HALF_TYPES = {"fp16": HalfType("FLOAT16", 65504.0 / 8), "bf16": HalfType("BFLOAT16", 2.0**128 / 8)}
-"""By precision. bfloat16 has the range of float32 and a third of float16's digits."""
+"""By precision. bfloat16 has the range of float32, and 8 significant bits instead of float16's 11."""
 _SENSITIVE = {
     "CumSum",
     "Cos",

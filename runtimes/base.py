@@ -23,7 +23,7 @@ from wise_edge.runtimes.deadline import DeadlineChoice
 Finish = Literal["answer", "end", "length"]
 """Why a policy stopped: `</answer>` was written, an end token came, or the token limit was reached."""
 
-ENERGY_REASON = "a single query is too short for a power sensor; wise-edge profile repeats it"
+ENERGY_REASON = "too short for a power sensor; see wise-edge profile"
 
 
 class Graph(Protocol):

@@ -21,7 +21,7 @@ from wise_edge.files import replacing
 
 RICHEST_FIRST = ("wise-infer", "wise-s", "answer")
 PAPER_TOKENS = {"wise-infer": 38.8, "wise-s": 22.7, "answer": 0.0}
-"""Mean rationale on ReasonSeg's test set, tokens (table 1 of the paper)."""
+"""Mean rationale on ReasonSeg's test set in tokens, as the paper reports it."""
 _KEPT = 32
 _SHARE = 0.9
 

@@ -8,10 +8,12 @@ is the one without a draft, but for the order in which sums of several tokens ar
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from wise_edge.runtimes.writing import Logits
 
+_QUERIES = 16
 RunRows = Callable[[Sequence[int], int, int], Logits]
 """Runs tokens (first) from a position (second) on, forgetting what was behind it, and gives the last rows of logits, as
 many as the third says: float32 [rows, vocabulary]."""
@@ -66,6 +68,27 @@ class DraftedRun:
     def _run(self, tokens: Sequence[int], position: int, rows: int) -> Logits:
         self.calls += 1
         return self._run_rows(tokens, position, rows)
+
+
+class Drafts:
+    """The last completions of the last queries, each a draft of the query's next one."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str], tuple[str, bool]] = OrderedDict()
+
+    def find(self, query: str, variant: str) -> str:
+        """Return a query's last completion, unless it had little to do with the one before: then it would cost only."""
+        text, alike = self._kept.get((query, variant), ("", False))
+        return text if alike else ""
+
+    def keep(self, query: str, variant: str, text: str) -> None:
+        """Take a completion in place of the query's last one."""
+        before, _ = self._kept.get((query, variant), ("", True))
+        alike = not before or common_length(before, text) >= len(text) / 2
+        self._kept[query, variant] = text, alike
+        self._kept.move_to_end((query, variant))
+        while len(self._kept) > _QUERIES:
+            self._kept.popitem(last=False)
 
 
 def common_length(left: Sequence[object], right: Sequence[object]) -> int:

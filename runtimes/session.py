@@ -11,7 +11,6 @@ leaves nothing half done: the next query begins anew.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -45,13 +44,10 @@ from wise_edge.runtimes.base import (
     Tuning,
 )
 from wise_edge.runtimes.deadline import DeadlineChoice, Decode, Pace
-from wise_edge.runtimes.drafting import common_length
+from wise_edge.runtimes.drafting import Drafts
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.tracking import Stamped, Tracked
-
-_DRAFTS = 16
-"""Standing queries whose last completion is kept as a draft of the next."""
 
 
 @dataclass(eq=False)
@@ -112,7 +108,7 @@ class Session:
         self._worker = ThreadPoolExecutor(1, "mask-encoder") if beside else None
         self._most_frames = frames
         self._frames: list[_Frame] = []
-        self._drafts: OrderedDict[tuple[str, str], tuple[str, bool]] = OrderedDict()
+        self._drafts = Drafts()
         self._policy_lock = Lock()
         self._mask_lock = Lock()
 
@@ -222,11 +218,11 @@ class Session:
             variant = choice.variant if choice else variant or self.policy.default_variant
             decoding = replace(self._within(choice), cancel=cancel)
             if not known:  # on a known picture the same query is asked by nobody but those who measure
-                decoding = replace(decoding, draft=self._draft(words, variant))
+                decoding = replace(decoding, draft=self._drafts.find(words, variant))
             frame = frame or self._enter(image)
             with self._encode_beside(frame, image) as encoded:
                 output = self.policy.generate(frame.policy, words, variant, decoding)
-            self._keep_draft(words, variant, output)
+            self._drafts.keep(words, variant, output.text)
             spent_ms = (perf_counter() - start) * 1e3
         decoding.check_cancelled()
         spent = _Spent(None if known else frame.policy, encoded[0] if encoded else None, spent_ms)
@@ -399,19 +395,6 @@ class Session:
             return self.decoding
         limits = [choice.max_rationale_tokens, self.decoding.max_rationale_tokens]
         return replace(self.decoding, max_rationale_tokens=min(limit for limit in limits if limit is not None))
-
-    def _draft(self, query: str, variant: str) -> str:
-        """Return a query's last completion, unless it had little to do with the one before: then it would cost only."""
-        text, alike = self._drafts.get((query, variant), ("", False))
-        return text if alike else ""
-
-    def _keep_draft(self, query: str, variant: str, output: PolicyOutput) -> None:
-        before, _ = self._drafts.get((query, variant), ("", True))
-        alike = not before or common_length(before, output.text) >= len(output.text) / 2
-        self._drafts[query, variant] = output.text, alike
-        self._drafts.move_to_end((query, variant))
-        while len(self._drafts) > _DRAFTS:
-            self._drafts.popitem(last=False)
 
     @contextmanager
     def _encode_beside(self, frame: _Frame, image: npt.NDArray[np.uint8]) -> Iterator[list[MaskFrame]]:

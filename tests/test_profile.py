@@ -69,6 +69,16 @@ def test_energy_is_that_of_the_windows_and_idle_is_taken_off() -> None:
     assert (query.error_share, query.reason) == (0.0, None)
 
 
+def test_what_a_device_takes_idle_is_known_from_a_counter_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiler, "IDLE_S", 1.5)
+
+    def read() -> tuple[float]:
+        return (time.perf_counter() // 0.01 * 0.1,)  # 10 W, in steps of 10 ms
+
+    with Meter(replace(CONSTANT, kind="energy", interval_s=0.01, read=read)).running() as meter:
+        assert meter.idle_w == pytest.approx(10.0, rel=0.02)
+
+
 def test_a_window_that_cannot_be_resolved_is_not_measured() -> None:
     with Meter(replace(CONSTANT, interval_s=0.2)).running() as meter:
         energy = meter.measure(lambda: time.sleep(0.05))

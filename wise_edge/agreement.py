@@ -20,7 +20,7 @@ from wise_edge.runtimes.session import Session
 EXACT_MASK_IOU = 0.99
 """What the mean IoU of a bundle's masks with torch's must reach where weights are of 16 bits or more."""
 BYTE_MASK_IOU = 0.95
-"""Likewise where weights are of 8 bits or arithmetic is bfloat16, of 8 digits; below that it is reported only."""
+"""Likewise where weights are of 8 bits or arithmetic is bfloat16, of 8 bits too; below that it is reported only."""
 
 _EXACT = {"F32", "F16", "BF16", "fp32", "fp16", ""}
 _BYTE = {"Q8_0", "int8", "fp8", ROUNDED_TO_BFLOAT16}

@@ -136,6 +136,7 @@ class Meter:
             yield self
             return
         with self._sampler.running():
+            self._pause(4 * self._sampler.pause_s)  # a counter's first move must lie before the window
             start = self._clock()
             self._pause(IDLE_S)
             end = self._clock()
