@@ -142,6 +142,33 @@ def test_a_counter_that_begins_anew_loses_nothing() -> None:
     assert energy.energy_j == pytest.approx(true_energy(TRACES["sawtooth"], 0.3, 5.1), rel=0.02)
 
 
+def test_a_counter_that_its_driver_set_back_is_not_measurable_there() -> None:
+    world = World(TRACES["constant"])
+    counter = world.counter()
+
+    def read() -> tuple[float]:
+        return (counter.read()[0] - (20.0 if world.now_s > 2.0 else 0.0),)
+
+    trace = world.sample(replace(counter, read=lambda: (read()[0] + 100.0,)))
+
+    assert trace.energy(0.5, 1.5).energy_j == pytest.approx(12.0, rel=0.02)
+    assert trace.energy(1.5, 2.5).reason == "the counter began anew in the window: its driver was loaded again"
+
+
+def test_the_power_around_a_query_is_told_for_its_picture() -> None:
+    world = World(TRACES["ramp"])
+    gauge, counter = world.sample(world.source()), World(TRACES["ramp"])
+    times_s, power_w = gauge.power(1.0, 1.2)
+    assert (times_s[0] <= 1.0, times_s[-1] >= 1.2) == (True, True)
+    assert power_w == pytest.approx(5.0 + 4.0 * times_s)
+
+    times_s, power_w = counter.sample(counter.counter()).power(1.0, 1.2)
+    assert power_w == pytest.approx(5.0 + 4.0 * times_s, abs=3.0)  # a counter's moves are seen late by up to a pause
+
+    unknown = replace(world.source(), total=(), reason="no total")
+    assert len(PowerTrace(unknown, gauge.times_s, gauge.times_s[:, None]).power(1.0, 1.2)[0]) == 0
+
+
 def test_readings_that_make_no_sense_are_dropped_and_counted() -> None:
     rng = Random(1)
     world = World(lambda t: rng.choice([math.nan, -1.0, math.inf]) if rng.random() < 0.1 else 10.0)
@@ -229,9 +256,23 @@ def test_rails_of_an_unknown_board_have_no_total(tmp_path: Path) -> None:
     assert "the rails MY_RAIL, OTHER are of no board that is known" in (source.reason or "")
     world = World(TRACES["constant"])
     assert world.sample(source).energy(1.0, 2.0).reason == source.reason
-    (root / "sys/class/hwmon/hwmon1/curr1_input").unlink()
+    (root / "sys/class/hwmon/hwmon1/curr1_input").write_text("")
     with pytest.raises(DeviceError, match=r"the rail MY_RAIL cannot be read.*udev rule"):
         source.read()
+
+
+@pytest.mark.parametrize(("label", "total_w"), [("POM_5V_IN", 7.5), ("VDD_IN", 7.5), ("GPU", None)])
+def test_rails_of_kernels_before_jetpack_5(label: str, total_w: float | None, tmp_path: Path) -> None:
+    folder = tmp_path / "sys/bus/i2c/drivers/ina3221x/1-0040/iio:device0"
+    folder.mkdir(parents=True)
+    for channel, (name, milli_w) in enumerate(((label, 7500), ("POM_5V_CPU", 2100))):
+        (folder / f"rail_name_{channel}").write_text(f"{name}\n")
+        (folder / f"in_power{channel}_input").write_text(f"{milli_w}\n")
+    source = find_jetson_rails(tmp_path)
+
+    assert source is not None
+    assert (source.parts, source.read()) == ((label, "POM_5V_CPU"), pytest.approx((7.5, 2.1)))
+    assert total_of(source, source.read()) == total_w
 
 
 def test_rails_are_read_at_their_own_interval(tmp_path: Path) -> None:
@@ -243,7 +284,7 @@ def test_rails_are_read_at_their_own_interval(tmp_path: Path) -> None:
     assert source is not None
     assert source.interval_s == 0.04
     assert PowerSampler(source).pause_s == 0.02
-    assert PowerSampler(replace(source, interval_s=None)).pause_s == 0.005
+    assert PowerSampler(replace(source, interval_s=None)).pause_s == 0.008
 
 
 def _powercap(root: Path, domains: dict[str, tuple[str, int]]) -> None:

@@ -28,7 +28,7 @@ class Rail:
 
     Attributes:
         label: its name, for example "VDD_IN".
-        sensor: name of the chip that measures it, for example "ina3221".
+        sensor: name of the chip that measures it, or of its driver: "ina3221", "ina238", "ina3221x".
         folder: where its files lie.
         channel: number of it in their names.
     """
@@ -98,21 +98,29 @@ def read_jetson(root: Path = ROOT) -> Jetson | None:
     if match is None or not model:
         return None
     l4t = f"{match[1]}.{match[2]}".removesuffix(".0")
-    modes = _power_modes(root)
     return Jetson(
         model=model,
         l4t=l4t,
         jetpack=_JETPACKS.get(l4t) or _MAJORS.get(match[1]),
         capability=_capability(root),
-        power_mode=modes.get(_power_mode_id(root)),
-        power_modes=tuple(modes.values()),
+        power_mode=read_power_mode(root),
+        power_modes=tuple(_power_modes(root).values()),
         rails=tuple(read_rails(root)),
-        clocks=tuple(_clocks(root)),
+        clocks=tuple(read_clocks(root)),
     )
 
 
+def read_power_mode(root: Path = ROOT) -> str | None:
+    """Return the name of the power mode that nvpmodel set; None where it does not say."""
+    match = re.search(r"pmode:(\d+)", _read(root / "var/lib/nvpmodel/status"))
+    return _power_modes(root).get(int(match[1])) if match else None
+
+
 def read_rails(root: Path = ROOT) -> Iterator[Rail]:
-    """Yield the rails of the power sensors that hold a label, INA3221 and INA238, in the order of their files."""
+    """Yield the rails of the power sensors that hold a label, INA3221 and INA238, in the order of their files.
+
+    Kernels before JetPack 5 have the INA3221 among the devices of industrial I/O, by a driver called ina3221x.
+    """
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         sensor = _read(folder / "name")
         if sensor not in ("ina3221", "ina238"):
@@ -122,6 +130,18 @@ def read_rails(root: Path = ROOT) -> Iterator[Rail]:
             # An INA3221 gives the sum of its channels' shunt voltages as one more, which is no rail.
             if "sum" not in (name := _read(label)).lower():
                 yield Rail(name, sensor, folder, channel)
+    for label in sorted((root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*/rail_name_*")):
+        yield Rail(_read(label), "ina3221x", label.parent, int(re.sub(r"\D", "", label.name)))
+
+
+def read_clocks(root: Path = ROOT) -> Iterator[Clock]:
+    """Yield the clocks of processors, of any machine, and of a Jetson's GPU."""
+    for folder in sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq")):
+        if clock := _clock(folder.parent.name, folder, "scaling_", 1000):
+            yield clock
+    for folder in sorted((root / "sys/class/devfreq").glob("*")):
+        if re.search(r"gpu|ga10b|gb10b", folder.name) and (clock := _clock(folder.name, folder, "", 1)):
+            yield clock
 
 
 def _capability(root: Path) -> Capability | None:
@@ -129,23 +149,9 @@ def _capability(root: Path) -> Capability | None:
     return next((_CHIPS[chip] for chip in compatible if chip in _CHIPS), None)
 
 
-def _power_mode_id(root: Path) -> int:
-    match = re.search(r"pmode:(\d+)", _read(root / "var/lib/nvpmodel/status"))
-    return int(match[1]) if match else -1
-
-
 def _power_modes(root: Path) -> dict[int, str]:
     text = _read(root / "etc/nvpmodel.conf")
     return {int(number): name for number, name in re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", text)}
-
-
-def _clocks(root: Path) -> Iterator[Clock]:
-    for folder in sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq")):
-        if clock := _clock(folder.parent.name, folder, "scaling_", 1000):
-            yield clock
-    for folder in sorted((root / "sys/class/devfreq").glob("*")):
-        if re.search(r"gpu|ga10b|gb10b", folder.name) and (clock := _clock(folder.name, folder, "", 1)):
-            yield clock
 
 
 def _clock(name: str, folder: Path, prefix: str, unit_hz: int) -> Clock | None:

@@ -3,7 +3,8 @@
 A source gives power in W (Jetson's rails, NVML's gauge, a battery) or energy in J since some moment (NVML's and a
 processor's counters), a value for each of its parts. Which parts make the total is a rule of the board, no sum of all:
 
-- Jetson Orin Nano and Orin NX measure their input as VDD_IN, which holds the other rails.
+- Jetson Orin Nano and Orin NX measure their input as VDD_IN, which holds the other rails, as TX2 and Xavier NX do; the
+  first Jetson Nano calls it POM_5V_IN.
 - AGX Orin has no total; it is VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0, which holds the memory's rail
   (https://docs.nvidia.com/jetson/archives/r36.4.3/DeveloperGuide/SD/PlatformPowerAndPerformance.html).
 - AGX Thor measures its input as VIN on an INA238.
@@ -14,6 +15,7 @@ processor's counters), a value for each of its parts. Which parts make the total
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ from wise_edge.jetson import ROOT, Rail, read_rails
 Kind = Literal["power", "energy"]
 """Whether a source gives W, or J since some moment."""
 
-_INPUTS = ("VDD_IN", "VIN")
+_INPUTS = ("VDD_IN", "VIN", "POM_5V_IN")
 """Rails that hold all others."""
 _AGX_ORIN = ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
 """Rails that are AGX Orin's total together."""
@@ -65,6 +67,7 @@ def find_jetson_rails(root: Path = ROOT) -> PowerSource | None:
     if not rails:
         return None
     labels = tuple(rail.label for rail in rails)
+    reads = [_read_rail(rail) for rail in rails]
     total = _total_rails(labels)
     unknown = f"the rails {', '.join(labels)} are of no board that is known, and may hold one another: no total"
     intervals_ms = [_number(rail.folder / "update_interval") for rail in rails]
@@ -75,7 +78,7 @@ def find_jetson_rails(root: Path = ROOT) -> PowerSource | None:
         total=total,
         reason=None if total else unknown,
         interval_s=max((interval / 1e3 for interval in intervals_ms if interval), default=None),
-        read=lambda: tuple(_rail_power(rail) for rail in rails),
+        read=lambda: tuple(read() for read in reads),
         wrap_j=(None,) * len(rails),
     )
 
@@ -93,6 +96,7 @@ def find_rapl(root: Path = ROOT) -> PowerSource | None:
         return None
     folders, names = zip(*domains, strict=True)
     wraps_uj = [_number(folder / "max_energy_range_uj") for folder in folders]
+    reads = [_read_counter(folder / "energy_uj") for folder in folders]
     platform = [place for place, name in enumerate(names) if name.startswith("psys")]
     source = PowerSource(
         name="RAPL counters of the processor",
@@ -101,7 +105,7 @@ def find_rapl(root: Path = ROOT) -> PowerSource | None:
         total=tuple(platform[:1] or range(len(names))),
         reason=None,
         interval_s=1e-3,  # Intel's manual, volume 3B, "RAPL interfaces": about a millisecond
-        read=lambda: tuple(_counter(folder) for folder in folders),
+        read=lambda: tuple(read() for read in reads),
         wrap_j=tuple(None if wrap is None else wrap / 1e6 for wrap in wraps_uj),
     )
     source.read()
@@ -137,16 +141,23 @@ def _total_rails(labels: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(places[label] for label in _AGX_ORIN) if set(_AGX_ORIN) <= set(places) else ()
 
 
-def _rail_power(rail: Rail) -> float:
-    if rail.sensor == "ina238":
-        micro_w = _number(rail.folder / f"power{rail.channel}_input")
-        if micro_w is not None:
-            return micro_w / 1e6
-    milli_v = _number(rail.folder / f"in{rail.channel}_input")
-    milli_a = _number(rail.folder / f"curr{rail.channel}_input")
-    if milli_v is None or milli_a is None:
-        raise DeviceError(f"the rail {rail.label} cannot be read in {rail.folder}; {_UNREADABLE}")
-    return milli_v * milli_a / 1e6
+def _read_rail(rail: Rail) -> Callable[[], float]:
+    """Return what gives a rail's power in W, by the files of its kind of sensor."""
+    folder, channel = rail.folder, rail.channel
+    refused = f"the rail {rail.label} cannot be read in {folder}; {_UNREADABLE}"
+    milli_v, milli_a = (_Attribute(folder / f"{what}{channel}_input") for what in ("in", "curr"))
+    name, unit = {"ina238": ("power", 1e-6), "ina3221x": ("in_power", 1e-3)}.get(rail.sensor, (None, 1.0))
+    whole = None if name is None else _Attribute(folder / f"{name}{channel}_input")
+
+    def read() -> float:
+        if whole is not None and (power := whole.number()) is not None:
+            return power * unit
+        volts, amperes = milli_v.number(), milli_a.number()
+        if volts is None or amperes is None:
+            raise DeviceError(refused)
+        return volts * amperes / 1e6
+
+    return read
 
 
 def _supply_power(folder: Path) -> tuple[float]:
@@ -160,20 +171,48 @@ def _supply_power(folder: Path) -> tuple[float]:
     return (abs(micro_v * micro_a) / 1e12,)
 
 
-def _counter(folder: Path) -> float:
-    try:
-        return int((folder / "energy_uj").read_text()) / 1e6
-    except (OSError, ValueError) as error:
-        raise DeviceError(f"{folder / 'energy_uj'} cannot be read ({error}); {_UNREADABLE}") from error
+def _read_counter(file: Path) -> Callable[[], float]:
+    """Return what gives a counter's state in J."""
+    micro_j = _Attribute(file)
+
+    def read() -> float:
+        if (value := micro_j.number()) is None:
+            raise DeviceError(f"{file} cannot be read; {_UNREADABLE}")
+        return value / 1e6
+
+    return read
+
+
+class _Attribute:
+    """A file of sysfs that is kept open: opening it for every reading takes more time than reading it.
+
+    Args:
+        file: need not be there.
+    """
+
+    def __init__(self, file: Path) -> None:
+        try:
+            self._handle: int | None = os.open(file, os.O_RDONLY)
+        except OSError:
+            self._handle = None
+
+    def __del__(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+
+    def number(self) -> float | None:
+        """Return the number that it holds now; None where it holds none or cannot be read."""
+        if self._handle is None:
+            return None
+        try:
+            value = float(os.pread(self._handle, 64, 0))
+        except (OSError, ValueError):
+            return None
+        return value if math.isfinite(value) else None
 
 
 def _number(file: Path) -> float | None:
-    """Return a file's number; None where it holds none or cannot be read."""
-    try:
-        value = float(file.read_text())
-    except (OSError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
+    return _Attribute(file).number()
 
 
 def _text(file: Path) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
+from struct import Struct
 from threading import Event, Thread
 
 import numpy as np
@@ -25,8 +26,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from wise_edge.errors import DeviceError
 from wise_edge.power import PowerSource
 
-FASTEST_S = 0.005
-"""Pause between two readings of a source that changes faster, or does not tell."""
+FASTEST_S = 0.008
+"""Pause between two readings of a source that changes faster, or does not tell: waking a thread costs 50 µs of a busy
+core, so that 5 ms took 1.5 % of one (`benchmarks/profile_overhead.py`)."""
 MOST_ERROR = 0.02
 """Share of a window's energy that may be uncertain."""
 LEAST_SAMPLES = 5
@@ -84,6 +86,7 @@ class PowerTrace:
         self._brief_w, self._brief_hz = (0.0, 0.0)
         if source.kind == "power" and len(times_s) > _BRIEF:
             self._brief_w, self._brief_hz = _brief_loads(times_s, values[:, list(source.total)].sum(axis=1))
+        self._resets_s = _find_resets(source, times_s, values)
         self._late_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
 
     def energy(self, start_s: float, end_s: float, most_error: float = MOST_ERROR) -> Energy:
@@ -101,11 +104,26 @@ class PowerTrace:
             return Energy(None, None, why, len(inside), gap_s, share)
         return Energy(total_j, tuple(parts_j.tolist()), None, len(inside), gap_s, share)
 
+    def power(self, start_s: float, end_s: float) -> tuple[Floats, Floats]:
+        """Return times in s and the total in W then, for a picture of a stretch of time.
+
+        Of a counter it is the mean between two of its moves, at the middle of them; without a total there is nothing.
+        """
+        around = self._around(start_s, end_s)
+        times_s, total = self.times_s[around], self._values[around][:, list(self.source.total)].sum(axis=1)
+        if not self.source.total:
+            return np.empty(0), np.empty(0)
+        if self.source.kind == "energy":
+            return (times_s[1:] + times_s[:-1]) / 2, np.diff(total) / np.diff(times_s)
+        return times_s, total
+
     def _refuse(self, start_s: float, end_s: float, samples: int) -> str | None:
         if self.source.reason is not None:
             return self.source.reason
         if not len(self.times_s) or start_s < self.times_s[0] or end_s > self.times_s[-1]:
             return self.lost or "the window reaches beyond the samples"
+        if ((self._resets_s > start_s) & (self._resets_s <= end_s)).any():
+            return "the counter began anew in the window: its driver was loaded again"
         if samples < LEAST_SAMPLES:
             return f"{samples} samples in {(end_s - start_s) * 1e3:.0f} ms, at least {LEAST_SAMPLES} are needed"
         return None
@@ -154,10 +172,13 @@ class PowerTrace:
 class PowerSampler:
     """Reads a source in a thread of its own, at its own pace.
 
+    The thread does little more than read: what it wakes for, hundreds of times a second, finds the caches full of what
+    is being measured (`benchmarks/profile_overhead.py`).
+
     Args:
         source: what to read.
         clock: seconds, the clock of the marks that windows are made of.
-        wait: waits so many seconds; returns True where it was woken to end.
+        wait: waits so many seconds; returns True where sampling is to end.
         seed: of the pauses' variation.
     """
 
@@ -170,13 +191,15 @@ class PowerSampler:
     ) -> None:
         self._source = source
         self._clock = clock
-        self._stop = Event()
-        self._wait = wait or self._stop.wait
+        self._stopped = False
+        self._awake = Event()
+        self._awake.set()
+        self._wait = wait or self._sleep
         self._random = Random(seed)
         self.pause_s = max(FASTEST_S, (source.interval_s or 0.0) / 2)
-        self._times_s = np.empty(_BLOCK)
-        self._values = np.empty((_BLOCK, len(source.parts)))
-        self._count = self._dropped = 0
+        self._row = Struct(f"{1 + len(source.parts)}d")
+        self._rows = bytearray(_BLOCK * self._row.size)
+        self._count = 0
         self._lost: str | None = None
 
     @contextmanager
@@ -187,38 +210,47 @@ class PowerSampler:
         try:
             yield self
         finally:
-            self._stop.set()
+            self._stopped = True
+            self._awake.set()
             thread.join()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Read nothing while the block runs."""
+        self._awake.clear()
+        try:
+            yield
+        finally:
+            self._awake.set()
 
     def sample(self) -> None:
         """Read until told to end, or the source is lost."""
-        while True:
-            before = self._clock()
+        read, clock, wait, uniform, pack = self._source.read, self._clock, self._wait, self._random.random, self._row
+        shortest_s, spread_s = self.pause_s * (1 - _JITTER), self.pause_s * 2 * _JITTER
+        while self._awake.wait():
+            before = clock()
             try:
-                values = self._source.read()
+                values = read()
             except DeviceError as error:
                 self._lost = str(error)
                 return
-            self._keep((before + self._clock()) / 2, values)
-            if self._wait(self.pause_s * (1 + _JITTER * (2 * self._random.random() - 1))):
+            if (end := (self._count + 1) * pack.size) > len(self._rows):
+                self._rows = self._rows + bytearray(_BLOCK * pack.size)  # a copy: a reader may hold the old one
+            pack.pack_into(self._rows, end - pack.size, (before + clock()) / 2, *values)
+            self._count += 1
+            if wait(shortest_s + spread_s * uniform()):
                 return
 
     def trace(self) -> PowerTrace:
         """Return what was read so far."""
-        count = self._count
-        return PowerTrace(
-            self._source, self._times_s[:count].copy(), self._values[:count].copy(), self._dropped, self._lost
-        )
+        rows = np.frombuffer(bytes(self._rows[: self._count * self._row.size])).reshape(-1, 1 + len(self._source.parts))
+        sane = (np.isfinite(rows) & (rows >= 0)).all(axis=1)
+        kept = rows[sane]
+        return PowerTrace(self._source, kept[:, 0], kept[:, 1:], int((~sane).sum()), self._lost)
 
-    def _keep(self, at_s: float, values: tuple[float, ...]) -> None:
-        if not all(math.isfinite(value) and value >= 0 for value in values):
-            self._dropped += 1
-            return
-        if self._count == len(self._times_s):
-            self._times_s = np.concatenate([self._times_s, np.empty(_BLOCK)])
-            self._values = np.concatenate([self._values, np.empty((_BLOCK, len(values)))])
-        self._times_s[self._count], self._values[self._count] = at_s, values
-        self._count += 1
+    def _sleep(self, seconds: float) -> bool:
+        time.sleep(seconds)
+        return self._stopped
 
 
 def _brief_loads(times_s: Floats, total_w: Floats) -> tuple[float, float]:
@@ -234,6 +266,15 @@ def _brief_loads(times_s: Floats, total_w: Floats) -> tuple[float, float]:
     if not brief.any():
         return 0.0, 0.0
     return float(heights_w.max()), float(brief.sum() / (times_s[-1] - times_s[0]))
+
+
+def _find_resets(source: PowerSource, times_s: Floats, values: Floats) -> Floats:
+    """Return when a counter that never begins anew by itself had fallen."""
+    lasting = [part for part, wrap_j in enumerate(source.wrap_j) if wrap_j is None]
+    if source.kind == "power" or not lasting or len(times_s) < 2:
+        return np.empty(0)
+    fell: Floats = times_s[1:][(np.diff(values[:, lasting], axis=0) < 0).any(axis=1)]
+    return fell
 
 
 def _moves(source: PowerSource, times_s: Floats, values: Floats) -> tuple[Floats, Floats]:
