@@ -23,6 +23,24 @@ int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *energy
     (void)device; *energy = fake_energy_mj; return fake_energy_status;
 }
 int nvmlDeviceGetPowerUsage(void *device, unsigned *power) { (void)device; *power = 85500; return fake_power_status; }
+int fake_state_status, fake_own_pid;
+
+int nvmlDeviceGetClockInfo(void *device, unsigned type, unsigned *mhz) { (void)device; *mhz = type == 1 ? 2520 : 0; return fake_state_status; }
+int nvmlDeviceGetTemperature(void *device, unsigned sensor, unsigned *celsius) { (void)device; *celsius = sensor ? 0 : 61; return fake_state_status; }
+struct violation { unsigned long long reference, time; };
+int nvmlDeviceGetViolationStatus(void *device, unsigned policy, struct violation *found) {
+    (void)device; found->time = policy == 1 ? 250000000ULL : 4000000000ULL; return fake_state_status;
+}
+struct process { unsigned pid; unsigned long long memory; unsigned instances[2]; };
+int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, struct process *found) {
+    (void)device;
+    if (fake_state_status) return fake_state_status;
+    if (*count < 1) { *count = 1; return 7; }  /* too small */
+    *count = 1;
+    found->pid = fake_own_pid;
+    found->memory = 1234567890ULL;
+    return SUCCESS;
+}
 const char *nvmlErrorString(int status) {
     return status == DRIVER_NOT_LOADED ? "Driver Not Loaded" : status == NOT_FOUND ? "Not Found" : "Not Supported";
 }

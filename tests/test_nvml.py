@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pynvml
 import pytest
 
 from wise_edge.errors import DeviceError
-from wise_edge.nvml import GpuFacts, find_gpu_power, read_gpu
+from wise_edge.nvml import GpuFacts, GpuState, find_gpu_power, read_gpu, read_gpu_state
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,7 @@ def answer(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Callable[..
 
     def set_all(**values: int) -> None:
         plain = {"init": 0, "devices": 1, "limit_status": 0, "energy_status": 0, "power_status": 0}
+        plain |= {"state_status": 0, "own_pid": 0}
         for name, value in (plain | values).items():
             ctypes.c_int.in_dll(library, f"fake_{name}").value = value
 
@@ -44,6 +46,14 @@ def _sessions(library: ctypes.CDLL) -> int:
 
 def test_name_driver_and_power_limit(answer: Callable[..., None], library: ctypes.CDLL) -> None:
     assert read_gpu() == GpuFacts("NVIDIA GeForce RTX 4090", "580.95.05", 450.0)
+    assert _sessions(library) == 0
+
+
+def test_clock_heat_throttling_and_memory(answer: Callable[..., None], library: ctypes.CDLL) -> None:
+    answer(own_pid=os.getpid())
+    assert read_gpu_state() == GpuState(2520_000_000, 61, {"heat": 0.25, "power": 4.0}, 1_234_567_890)
+    answer(own_pid=1, state_status=pynvml.NVML_ERROR_NOT_SUPPORTED)
+    assert read_gpu_state() == GpuState(None, None, {}, None)
     assert _sessions(library) == 0
 
 
@@ -76,9 +86,8 @@ def test_a_machine_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_energy_is_read_from_the_counter_in_joules(answer: Callable[..., None], library: ctypes.CDLL) -> None:
-    source = find_gpu_power()
+    source = find_gpu_power()[0]
 
-    assert source is not None
     assert (source.name, source.kind, source.parts) == ("energy counter of the NVIDIA GPU", "energy", ("GPU",))
     assert source.read() == (5000000123.456,)
     ctypes.c_ulonglong.in_dll(library, "fake_energy_mj").value += 2500
@@ -87,10 +96,10 @@ def test_energy_is_read_from_the_counter_in_joules(answer: Callable[..., None], 
 
 
 def test_without_a_counter_the_gauge_is_read(answer: Callable[..., None]) -> None:
+    assert [source.kind for source in find_gpu_power()] == ["energy", "power"]
     answer(energy_status=pynvml.NVML_ERROR_NOT_SUPPORTED)
-    source = find_gpu_power()
+    (source,) = find_gpu_power()
 
-    assert source is not None
     assert (source.kind, source.read(), source.interval_s) == ("power", (85.5,), 1.0)
 
 
@@ -101,8 +110,7 @@ def test_a_part_of_a_gpu_and_a_user_without_rights_are_told_why(answer: Callable
 
 
 def test_a_source_that_is_lost_raises(answer: Callable[..., None]) -> None:
-    source = find_gpu_power()
-    assert source is not None
+    source = find_gpu_power()[0]
     answer(energy_status=pynvml.NVML_ERROR_NOT_SUPPORTED)
     with pytest.raises(DeviceError, match="nvmlDeviceGetTotalEnergyConsumption"):
         source.read()
@@ -110,6 +118,6 @@ def test_a_source_that_is_lost_raises(answer: Callable[..., None]) -> None:
 
 def test_a_machine_without_a_driver_has_no_source(answer: Callable[..., None]) -> None:
     answer(init=pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
-    assert find_gpu_power() is None
+    assert find_gpu_power() == []
     answer(devices=0)
-    assert find_gpu_power() is None
+    assert find_gpu_power() == []

@@ -13,7 +13,7 @@ import wise_edge
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("export", "runtimes", "training")
-KNOWS_ALL_STAGES = ("wise_edge/cli/", "wise_edge/agreement.py", "wise_edge/evaluate.py", "wise_edge/profiler.py")
+KNOWS_ALL_STAGES = ("wise_edge/cli/", "wise_edge/agreement.py", "wise_edge/evaluate.py", "wise_edge/profiling/")
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 
 

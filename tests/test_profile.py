@@ -1,138 +1,326 @@
-"""A profile gives latency by phase, and energy where a source tells it; elsewhere the reason."""
+"""A profile gives latency by phase, accuracy, and energy where a source tells it; elsewhere the reason."""
 
 from __future__ import annotations
 
+import csv
+import fcntl
+import io
 import json
+import os
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import fake_session
+import jsonschema
 import numpy as np
 import pytest
-from fake_session import FakeMask, FakePolicy
+from fake_session import FakeFrame, FakeMask, FakePolicy
 
-from wise_edge import nvml, power, profiler
 from wise_edge.cli.main import main
 from wise_edge.datasets.base import Example
 from wise_edge.errors import DeviceError, UsageError
+from wise_edge.files import cache_folder
+from wise_edge.images import save_png
 from wise_edge.power import PowerSource
-from wise_edge.profiler import PARTS, Meter, profile_session
+from wise_edge.profiling import conditions, meter, sources
+from wise_edge.profiling.document import SCHEMA
+from wise_edge.profiling.marks import Span, covered_s
+from wise_edge.profiling.measure import PARTS, PHASES, profile_session
+from wise_edge.profiling.meter import Meter
+from wise_edge.runtimes.base import Decoding, PolicyOutput
 from wise_edge.runtimes.session import Session
 
+MASK = np.zeros((20, 30), np.bool_)
+MASK[5:15, 8:23] = True
 EXAMPLES = [
-    Example(f"{n}", "the ring", np.full((20, 30, 3), n, np.uint8), (2, 2, 9, 9), ((3, 3), (5, 5)), None, None, None)
+    Example(f"{n}", "the ring", np.full((20, 30, 3), n, np.uint8), (8, 5, 23, 15), ((8, 8), (9, 9)), MASK, None, None)
     for n in range(3)
 ]
 CONSTANT = PowerSource("a load", "power", ("in",), (0,), None, None, lambda: (10.0,), (None,))
 
 
 @pytest.fixture(autouse=True)
-def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiler, "WINDOW_S", 0.15)
-    monkeypatch.setattr(profiler, "IDLE_S", 0.15)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A cache of its own, so that tests beside each other do not lock each other out."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
-class Busy(FakePolicy):
-    """Takes 10 ms for a picture, in which the load takes more."""
+@dataclass
+class TimedPolicy(FakePolicy):
+    """Takes the time that it says."""
 
-    def encode(self, image: np.ndarray) -> fake_session.FakeFrame:
-        time.sleep(0.01)
+    def encode(self, image: np.ndarray) -> FakeFrame:
+        time.sleep(0.026)
+        return super().encode(image)
+
+    def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+        output = super().generate(frame, query, variant, decoding)
+        time.sleep((output.prefill_ms + output.decode_ms) / 1e3)
+        return output
+
+
+@dataclass
+class TimedMask(FakeMask):
+    def encode(self, image: np.ndarray) -> FakeFrame:
+        time.sleep(0.031)
         return super().encode(image)
 
 
-def test_phases_and_their_sum_are_those_of_the_results() -> None:
-    policy = FakePolicy()
-    cost = profile_session(Session(policy, FakeMask(), {}), EXAMPLES, "wise-s", 2, Meter(None, "no sensor"))
+def test_phases_overlap_and_the_rest_make_the_total() -> None:
+    session = Session(TimedPolicy(), TimedMask(), {}, beside=True)
+    with Meter([], "no sensor").running() as running:
+        (measured,) = profile_session(session, EXAMPLES, ["wise-s"], 2, running)
 
-    assert (cost.variant, cost.policy, cost.mask, cost.queries, cost.warm_up) == ("wise-s", "fake", "fake", 6, 3)
-    phases = cost.latency_ms
-    assert [phases[name].p50 for name in ("preprocess", "vision_encode", "prefill", "mask_encode")] == [2, 20, 12, 30]
-    parts = sum(spread.mean for name, spread in phases.items() if name not in ("total", "other"))
-    assert parts + phases["other"].mean == pytest.approx(phases["total"].mean)
-    assert phases["decode"].interval == (phases["decode"].mean,) * 2
-    assert cost.step_ms == pytest.approx(3.0)
-    assert set(cost.energy) == set(PARTS)
-    assert {(energy.energy_j, energy.reason) for energy in cost.energy.values()} == {(None, "no sensor")}
-
-
-def test_energy_is_that_of_the_windows_and_idle_is_taken_off() -> None:
-    with Meter(CONSTANT).running() as meter:
-        cost = profile_session(Session(Busy(), FakeMask(), {}), EXAMPLES, None, 1, meter)
-
-    assert meter.idle_w == pytest.approx(10.0, rel=0.02)
-    query = cost.energy["query"]
-    assert query.energy_j == pytest.approx(10.0 * query.window_s / query.times)
-    assert query.window_s >= 0.15
-    assert query.window_s / query.times >= 0.01
-    assert query.net_j == pytest.approx(0.0, abs=0.02 * (query.energy_j or 0))
-    assert cost.energy["mask_decode"].times > query.times
-    assert (query.error_share, query.reason) == (0.0, None)
+    assert (measured.variant, measured.policy, measured.mask, measured.warm_up) == ("wise-s", "fake", "fake", 3)
+    assert [reading.example for reading in measured.readings] == ["0", "1", "2"] * 2
+    for reading in measured.readings:
+        spent = reading.latency_ms
+        phases = sum(spent[name] for name in PHASES)
+        assert phases - spent["overlap"] + spent["other"] == pytest.approx(spent["total"])
+        assert spent["overlap"] > 25  # the segmenter's encoder ran while the policy wrote
+        assert abs(spent["other"]) < 0.15 * spent["total"]
+        assert spent["first_token"] == pytest.approx(26 + 7, abs=5)
+    assert set(measured.windows.values()) == {None}
+    assert measured.step_ms == pytest.approx(3.0)
+    assert {span.phase for span in measured.median} == set(PHASES)
 
 
-def test_what_a_device_takes_idle_is_known_from_a_counter_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiler, "IDLE_S", 1.5)
-
-    def read() -> tuple[float]:
-        return (time.perf_counter() // 0.01 * 0.1,)  # 10 W, in steps of 10 ms
-
-    with Meter(replace(CONSTANT, kind="energy", interval_s=0.01, read=read)).running() as meter:
-        assert meter.idle_w == pytest.approx(10.0, rel=0.02)
+def test_time_that_is_covered_counts_once() -> None:
+    spans = [Span("decode", 0.0, 2.0), Span("mask_encode", 1.0, 1.5), Span("prefill", 1.5, 3.0), Span("decode", 4, 5)]
+    assert covered_s(spans) == 4.0
+    assert covered_s([]) == 0.0
 
 
-def test_a_window_that_cannot_be_resolved_is_not_measured() -> None:
-    with Meter(replace(CONSTANT, interval_s=0.2)).running() as meter:
-        energy = meter.measure(lambda: time.sleep(0.05))
+def test_accuracy_stands_beside_cost_where_the_truth_is_known() -> None:
+    session = Session(FakePolicy(), FakeMask(), {})
+    accuracy = next(profile_session(session, EXAMPLES, ["wise-s"], 1, Meter())).accuracy
+    assert accuracy is not None
+    assert (accuracy.ciou, accuracy.giou) == pytest.approx((1.0, 1.0))
+    assert accuracy.ciou_interval == pytest.approx((1.0, 1.0))
 
-    assert (energy.energy_j, energy.net_j) == (None, None)
-    assert "at least 5 are needed" in (energy.reason or "")
-    assert energy.times >= 3
+    unlabelled = [replace(EXAMPLES[0], mask=None), *EXAMPLES[1:]]
+    assert next(profile_session(session, unlabelled, ["wise-s"], 1, Meter())).accuracy is None
+
+
+def test_memory_is_told_of_the_host() -> None:
+    (measured,) = profile_session(Session(FakePolicy(), FakeMask(), {}), EXAMPLES, ["wise-s"], 1, Meter())
+    assert 10e6 < (measured.memory.host_peak_bytes or 0) < 100e9
+    assert measured.memory.gpu_bytes is None
 
 
 def test_nothing_to_ask_is_refused() -> None:
     with pytest.raises(UsageError, match="at least one picture"):
-        profile_session(Session(FakePolicy(), FakeMask(), {}), [], None, 1, Meter(None))
+        next(profile_session(Session(FakePolicy(), FakeMask(), {}), [], ["wise-s"], 1, Meter()))
 
 
-def only(monkeypatch: pytest.MonkeyPatch, found: PowerSource | DeviceError | None) -> None:
-    """Let the machine have one source of power, one that may not be read, or none."""
+def test_variants_take_turns() -> None:
+    asked: list[tuple[int, str]] = []
 
-    def find() -> PowerSource | None:
-        if isinstance(found, DeviceError):
-            raise found
-        return found
+    def write(image: np.ndarray, query: str, variant: str) -> str:
+        asked.append((int(image[0, 0, 0]), variant))
+        return fake_session.write_canned(image, query, variant)
 
-    for module, name in ((power, "find_jetson_rails"), (nvml, "find_gpu_power"), (power, "find_battery")):
-        monkeypatch.setattr(module, name, lambda: None)
-    monkeypatch.setattr(power, "find_rapl", find)
+    session = Session(FakePolicy(write), FakeMask(), {})
+    assert len(list(profile_session(session, EXAMPLES, ["verbose", "answer"], 1, Meter()))) == 2
+    assert asked[6:12] == [(place, variant) for place in range(3) for variant in ("verbose", "answer")]
 
 
-def test_the_command_prints_every_variant_and_backend(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def power(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets what tells power on this machine."""
+    monkeypatch.setattr(meter, "WINDOW_S", 0.15)
+
+    def set_sources(*found: PowerSource, reason: str = "no sensor") -> None:
+        monkeypatch.setattr(sources, "find_sources", lambda: (list(found), reason))
+
+    set_sources()
+    return set_sources
+
+
+def profile(*options: str) -> int:
+    return main(["profile", "--scenes", "2", "--window", "0.15", *options])
+
+
+def test_the_document_keeps_its_schema_with_and_without_power(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], power: Callable[..., None]
 ) -> None:
     opened = fake_session.install(monkeypatch)
-    only(monkeypatch, DeviceError("energy_uj cannot be read"))
-    command = ["profile", "--scenes", "2", "--variants", "wise-s,answer", "--backends", "onnx,llama"]
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
 
-    assert main([*command, "--json"]) == 0
-    data = json.loads(capsys.readouterr().out)
+    assert profile("--variants", "wise-s,answer", "--backends", "onnx,llama", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator(schema).validate(document)
     assert [call["policy_backend"] for call in opened.calls] == ["onnx", "llama"]
-    assert [cost["variant"] for cost in data["costs"]] == ["wise-s", "answer"] * 2
-    assert data["power_source"] is None
-    assert data["costs"][0]["energy"]["query"]["reason"] == "energy_uj cannot be read"
+    assert [run["variant"] for run in document["runs"]] == ["wise-s", "answer"] * 2
+    assert document["power"] == {"reason": "no sensor", "sources": []}
+    assert document["stopped"] is None
+    assert set(document["runs"][0]["energy"]) == set(PARTS)
 
-    only(monkeypatch, CONSTANT)
-    assert main([*command[:3], "--variants", "wise-s"]) == 0
-    told = capsys.readouterr().out
-    assert "wise-s on fake and fake: 2 queries after 3 to warm up" in told
-    assert "energy, query: " in told
-    assert "power from a load, idle 10.00 W" in told
+    power(CONSTANT, replace(CONSTANT, name="another"))
+    assert profile("--variants", "wise-s", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    jsonschema.Draft202012Validator(schema).validate(document)
+    run = document["runs"][0]
+    assert [each["energy_j"] is not None for each in run["energy"]["query"]] == [True, True]
+    assert run["step_j"] == pytest.approx(run["energy"]["policy_write"][0]["energy_j"] / run["decode_steps"], rel=0.5)
+    assert [trace["source"] for trace in run["timeline"]["power"]] == ["a load", "another"]
+    assert document["power"]["sources"][0]["idle_before_w"] == pytest.approx(10.0)
 
 
-def test_a_variant_that_is_unknown_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_terminal_has_phases_runs_and_power(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], power: Callable[..., None]
 ) -> None:
     fake_session.install(monkeypatch)
-    only(monkeypatch, None)
+    power(CONSTANT)
+    assert profile("--variants", "wise-s,answer") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "wise-s on fake and fake: 2 queries after 3 to warm up" in told
+    assert "a query: " in told
+    assert "power from a load: " in told
+    assert "idle 10.00 W before, 10.00 W after" in told
 
-    assert main(["profile", "--scenes", "1", "--variants", "loud"]) == 2
+
+def test_reports_are_written_by_their_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, power: Callable[..., None]
+) -> None:
+    fake_session.install(monkeypatch)
+    power(CONSTANT)
+    html, data, table = (tmp_path / f"report.{kind}" for kind in ("html", "json", "csv"))
+    files = [part for file in (html, data, table) for part in ("--out", str(file))]
+
+    assert profile("--variants", "wise-s,verbose", *files) == 0
+    document = json.loads(data.read_text())
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert len(rows) == 4
+    first = document["runs"][0]["readings"][0]
+    assert float(rows[0]["total_ms"]) == pytest.approx(first["latency_ms"]["total"], abs=1e-4)
+    assert (rows[0]["variant"], rows[0]["example"]) == ("wise-s", first["example"])
+    page = html.read_text()
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    for words in ("What a mask costs", "wise-s", "verbose", "may be wrong by"):
+        assert words in page
+
+    capsys.readouterr()
+    assert profile(*files) == 2
+    assert "exists; use --force" in capsys.readouterr().err
+    assert profile("--out", str(tmp_path / "report.pdf")) == 2
+    assert "end its name in .html, .json, .csv" in capsys.readouterr().err
+
+
+def test_what_an_interrupt_ends_is_kept_and_marked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, power: Callable[..., None]
+) -> None:
+    power(CONSTANT)
+    calls = stop = 0
+
+    def write(image: np.ndarray, query: str, variant: str) -> str:
+        nonlocal calls
+        calls += 1
+        if calls == stop:
+            raise KeyboardInterrupt
+        return fake_session.write_canned(image, query, variant)
+
+    fake_session.install(monkeypatch, write)
+    for number, at in enumerate((9, 12), 1):  # in the second turn of the variants, and while energy is measured
+        calls, stop = 0, at
+        file, page = tmp_path / f"{number}.json", tmp_path / f"{number}.html"
+        assert profile("--variants", "wise-s,answer", "--out", str(file), "--out", str(page)) == 130
+        document = json.loads(file.read_text())
+        assert [(run["variant"], run["queries"]) for run in document["runs"]] == [
+            ("wise-s", number),
+            ("answer", number),
+        ]
+        assert document["stopped"] == "interrupted"
+        assert "incomplete: interrupted" in page.read_text()
+
+    calls, stop = 0, 3  # while warming up: nothing was measured
+    assert profile("--variants", "answer", "--out", str(tmp_path / "none.json")) == 130
+    assert not (tmp_path / "none.json").exists()
+
+
+def test_a_failure_after_the_first_backend_keeps_its_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, power: Callable[..., None]
+) -> None:
+    fake_session.install(monkeypatch)
+    opened = Session.from_bundle
+
+    def open_one(*arguments: object, **options: object) -> Session:
+        if options["policy_backend"] == "tensorrt":
+            raise DeviceError("no GPU is found")
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(Session, "from_bundle", open_one)
+    file = tmp_path / "report.json"
+    assert profile("--variants", "wise-s", "--backends", "onnx,tensorrt", "--out", str(file)) == 4
+    assert "no GPU is found" in capsys.readouterr().err
+    document = json.loads(file.read_text())
+    assert (len(document["runs"]), document["stopped"]) == (1, "no GPU is found")
+    assert profile("--variants", "wise-s,loud") == 2
     assert "unknown variant 'loud'" in capsys.readouterr().err
+
+
+def test_two_profiles_at_once_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], power: Callable[..., None]
+) -> None:
+    fake_session.install(monkeypatch)
+    assert profile("--variants", "wise-s") == 0  # makes the folder, and lets go
+    with (cache_folder() / "profile.lock").open("r+") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        capsys.readouterr()
+        assert profile("--variants", "wise-s") == 4
+    assert f"another profile runs here (process {os.getpid()})" in capsys.readouterr().err
+
+
+def test_own_pictures_are_asked_what_lies_beside_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, power: Callable[..., None]
+) -> None:
+    asked: list[str] = []
+
+    def write(image: np.ndarray, query: str, variant: str) -> str:
+        asked.append(query)
+        return fake_session.write_canned(image, query, variant)
+
+    fake_session.install(monkeypatch, write)
+    for name in ("b", "a"):
+        save_png(np.full((20, 30, 3), 9, np.uint8), tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(f"the {name}\n")
+    command = ["profile", "--images", str(tmp_path), "--variants", "wise-s", "--json"]
+    assert main(command) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [reading["example"] for reading in document["runs"][0]["readings"]] == ["a.png", "b.png"]
+    assert set(asked) == {"the a", "the b"}
+    assert document["runs"][0]["accuracy"] is None
+
+    assert main([*command, "--query", "the mug"]) == 0
+    assert asked[-1] == "the mug"
+    (tmp_path / "a.txt").unlink()
+    capsys.readouterr()
+    for options, line in (
+        ([], "what is asked of a.png? write it into"),
+        (["--scenes", "2"], "choose one"),
+    ):
+        assert main([*command, *options]) == 2
+        assert line in capsys.readouterr().err
+    for options, line in (
+        (["--images", str(tmp_path / "none")], "is no folder"),
+        (["--query", "the mug"], "--query asks the pictures of --images"),
+        (["--dataset", "refcoco"], "where does refcoco lie?"),
+        (["--bundle", str(tmp_path)], "is no bundle"),
+    ):
+        assert main(["profile", *options]) in (1, 2)
+        assert line in capsys.readouterr().err
+
+
+def test_a_change_of_conditions_flags_the_profile(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], power: Callable[..., None]
+) -> None:
+    fake_session.install(monkeypatch)
+    now = conditions.read_conditions()
+    states = iter([now, replace(now, power_mode="15W")])
+    monkeypatch.setattr(conditions, "read_conditions", lambda: next(states))
+    assert profile("--variants", "wise-s") == 0
+    assert "! the power mode changed from None to 15W" in capsys.readouterr().out

@@ -1,12 +1,13 @@
-"""What NVIDIA's management library says of the first GPU: its name, driver, power limit, energy and power.
+"""What NVIDIA's management library says of the first GPU: name, driver, power limit, energy, power, heat and memory.
 
 Reference: https://docs.nvidia.com/deploy/nvml-api/. On a Jetson it is missing or knows little, by JetPack.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -36,20 +37,63 @@ class GpuFacts:
     power_limit_w: float | None
 
 
+@dataclass(frozen=True)
+class GpuState:
+    """How a GPU is at one moment; None for what the library does not say.
+
+    Attributes:
+        clock_hz: of its multiprocessors.
+        temperature_c: of the chip.
+        violations_s: what held its clocks down, "heat" or "power", to how long it did since the driver was loaded.
+        memory_bytes: what this process has of its memory.
+    """
+
+    clock_hz: int | None
+    temperature_c: int | None
+    violations_s: dict[str, float]
+    memory_bytes: int | None
+
+
 def read_gpu() -> GpuFacts:
     """Ask for the first GPU; raises `DeviceError` where the library or a GPU is missing."""
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        raise DeviceError(f"NVML says nothing: {error}") from error
-    try:
-        gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+    with _first_gpu() as gpu:
         limit_mw = _ask(lambda: int(pynvml.nvmlDeviceGetPowerManagementLimit(gpu)))
         return GpuFacts(
             name=_ask(lambda: str(pynvml.nvmlDeviceGetName(gpu))),
             driver=_ask(lambda: str(pynvml.nvmlSystemGetDriverVersion())),
             power_limit_w=None if limit_mw is None else limit_mw / 1000,
         )
+
+
+def read_gpu_state() -> GpuState:
+    """Ask how the first GPU is; raises `DeviceError` where the library or a GPU is missing."""
+    policies = {"heat": pynvml.NVML_PERF_POLICY_THERMAL, "power": pynvml.NVML_PERF_POLICY_POWER}
+    with _first_gpu() as gpu:
+        clock_mhz = _ask(lambda: int(pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM)))
+        held_ns = {
+            why: _ask(
+                partial(lambda policy: int(pynvml.nvmlDeviceGetViolationStatus(gpu, policy).violationTime), policy)
+            )
+            for why, policy in policies.items()
+        }
+        processes = _ask(lambda: list(pynvml.nvmlDeviceGetComputeRunningProcesses(gpu))) or []
+        return GpuState(
+            clock_hz=None if clock_mhz is None else clock_mhz * 1_000_000,
+            temperature_c=_ask(lambda: int(pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU))),
+            violations_s={why: ns / 1e9 for why, ns in held_ns.items() if ns is not None},
+            memory_bytes=next((process.usedGpuMemory for process in processes if process.pid == os.getpid()), None),
+        )
+
+
+@contextmanager
+def _first_gpu() -> Iterator[Any]:
+    """Open the library and give the first GPU's handle."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise DeviceError(f"NVML says nothing: {error}") from error
+    try:
+        yield pynvml.nvmlDeviceGetHandleByIndex(0)
     except pynvml.NVMLError as error:
         raise DeviceError(f"NVML finds no GPU: {error}") from error
     finally:
@@ -65,12 +109,13 @@ def _ask(question: Callable[[], T]) -> T | None:
         return None
 
 
-def find_gpu_power() -> PowerSource | None:
-    """Return what the first GPU tells of its energy, or else of its power; None where there is no NVIDIA driver.
+def find_gpu_power() -> list[PowerSource]:
+    """Return what the first GPU tells of its energy and its power, the better first; none without an NVIDIA driver.
 
     The counter of energy (Volta and later) moves every 20 to 100 ms. The gauge of power gives the mean of a second from
     Ampere on, and on A100 and H100 of a quarter of the time only (https://arxiv.org/abs/2312.02741), so that it is the
-    second choice. Either is of the GPU alone, its board included, not of the machine.
+    second choice, and a check where there is the first. Either is of the GPU alone, its board included, not of the
+    machine.
 
     Raises:
         DeviceError: there is a GPU that tells neither to this user.
@@ -79,8 +124,8 @@ def find_gpu_power() -> PowerSource | None:
         pynvml.nvmlInit()
         gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
     except pynvml.NVMLError:
-        return None  # the library stays open otherwise: a source is read until the process ends
-    refusals = []
+        return []  # the library stays open otherwise: a source is read until the process ends
+    found, refusals = [], []
     questions: tuple[tuple[Callable[[Any], int], Kind, str, float], ...] = (
         (pynvml.nvmlDeviceGetTotalEnergyConsumption, "energy", "energy counter of the NVIDIA GPU", COUNTER_S),
         (pynvml.nvmlDeviceGetPowerUsage, "power", "power gauge of the NVIDIA GPU", GAUGE_S),
@@ -92,8 +137,11 @@ def find_gpu_power() -> PowerSource | None:
         except DeviceError as error:
             refusals.append(str(error))
             continue
-        return PowerSource(name, kind, ("GPU",), (0,), None, interval_s, read, (None,))
-    raise DeviceError(f"the GPU tells neither energy nor power ({'; '.join(refusals)}); a part of one (MIG) never does")
+        found.append(PowerSource(name, kind, ("GPU",), (0,), None, interval_s, read, (None,)))
+    if not found:
+        told = "; ".join(refusals)
+        raise DeviceError(f"the GPU tells neither energy nor power ({told}); a part of one (MIG) never does")
+    return found
 
 
 def _read_milli(question: Callable[[Any], int], gpu: Any) -> tuple[float]:

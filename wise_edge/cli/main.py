@@ -21,7 +21,7 @@ from wise_edge.cli.demo import demo
 from wise_edge.cli.doctor import doctor
 from wise_edge.cli.evaluate import app as evaluate
 from wise_edge.cli.export import export
-from wise_edge.cli.profile import profile
+from wise_edge.cli.profile import app as profile
 from wise_edge.cli.run import run
 from wise_edge.cli.train import train
 from wise_edge.errors import WiseEdgeError
@@ -49,10 +49,11 @@ def _options(
     pass
 
 
-for command in (demo, run, train, export, build, profile, doctor):
+for command in (demo, run, train, export, build, doctor):
     app.command()(command)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(bundle, name="bundle")
+app.add_typer(profile, name="profile")
 
 
 def main(argv: list[str] | None = None) -> int:

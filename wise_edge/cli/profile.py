@@ -1,21 +1,53 @@
-"""`wise-edge profile`: what a mask costs on this device, in milliseconds and joules."""
+"""`wise-edge profile`: what a mask costs on this device, in milliseconds and joules.
+
+`profile compare` sets two of its reports side by side, `profile plan` estimates a device that is not at hand.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wise_edge.cli.options import BundleOption, JsonOption, MaskBackendOption
+from wise_edge.cli.options import BundleOption, ForceOption, JsonOption, MaskBackendOption
+from wise_edge.cli.profile_compare import compare
+from wise_edge.cli.profile_plan import plan
+from wise_edge.cli.profile_print import print_profile
 
 if TYPE_CHECKING:
-    from wise_edge.profiler import Cost, Meter, PartEnergy
+    from wise_edge.datasets.base import Example
+    from wise_edge.profiling.document import Document
+    from wise_edge.profiling.measure import Measured
+
+app = typer.Typer(invoke_without_command=True)
+app.command()(compare)
+app.command()(plan)
+
+_SCENES = 20
 
 
+@app.callback()
 def profile(
+    context: typer.Context,
     bundle: BundleOption = None,
-    scenes: Annotated[int, typer.Option("--scenes", metavar="N", min=1, help="Synthetic test scenes to ask.")] = 20,
+    scenes: Annotated[
+        int | None, typer.Option("--scenes", metavar="N", min=1, help=f"Synthetic test scenes to ask; {_SCENES}.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="DIR", help="Pictures of your own to ask instead.")
+    ] = None,
+    query: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="What is asked of --images; else NAME.txt beside each picture says it."),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Labelled data to ask instead, as in evaluate.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Where --dataset lies.")] = None,
+    split: Annotated[str | None, typer.Option(metavar="NAME", help="Part of --dataset.")] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many of its samples.")] = _SCENES,
     repeat: Annotated[int, typer.Option(metavar="N", min=1, help="How often each is asked.")] = 1,
     variants: Annotated[
         str, typer.Option(metavar="NAMES", help="Prompt variants, separated by commas.")
@@ -27,88 +59,123 @@ def profile(
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="CPU threads; the runtime's choice where left out.")
     ] = None,
+    power: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A wall meter's log (CSV: time, power_w), read when all is measured."),
+    ] = None,
+    window: Annotated[
+        float, typer.Option(metavar="S", min=0.1, help="How long each part is repeated for its energy.")
+    ] = 1.5,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Write the report: .html, .json or .csv; may be given several times."),
+    ] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what queries cost on this device, by phase.
+    """Measure what queries cost on this device, by phase, and how good their masks are where that is known.
 
-    Energy is that of what tells its power (a Jetson: the board; a desktop: its GPU alone, else its processor), where it
-    does so surely; elsewhere the reason is given.
+    Energy is that of what tells its power (a Jetson: the board; a desktop: its GPU, and its processor beside it), where
+    it does so surely; elsewhere the reason is given. What Ctrl-C ends is reported as far as it came, and marked so.
     """
-    from wise_edge.datasets.scenes import SceneDataset
-    from wise_edge.profiler import profile_session
+    if context.invoked_subcommand is not None:
+        return
+    from wise_edge.profiling.conditions import read_conditions
+    from wise_edge.profiling.document import make_document
+    from wise_edge.profiling.lock import running_alone
+    from wise_edge.profiling.measure import profile_session
+    from wise_edge.profiling.meter import Meter
+    from wise_edge.profiling.sources import find_sources
     from wise_edge.runtimes.session import Session
 
-    dataset = SceneDataset("test")
-    examples = [dataset[place] for place in range(scenes)]
-    costs: list[Cost] = []
-    with _open_meter().running() as meter:
-        for backend in backends.split(","):
-            session = Session.from_bundle(bundle, policy_backend=backend, mask_backend=mask_backend, threads=threads)
-            for variant in variants.split(","):
-                typer.echo(f"measuring {variant} on {session.policy.name}", err=True)
-                costs.append(profile_session(session, examples, variant, repeat, meter))
+    _check_out(out or [], force)
+    name, examples = _open_examples(scenes, images, query, (dataset, data, split, limit))
+    sources, reason = find_sources()
+    meter = Meter(sources, reason, wall_meter=power, window_s=window)
+    setup = _describe(bundle) | {"data": {"name": name, "queries": len(examples), "repeat": repeat}}
+    done: list[Measured] = []
+    failure: BaseException | None = None
+    before = read_conditions()
+    try:
+        with running_alone(), meter.running():
+            for backend in backends.split(","):
+                session = Session.from_bundle(
+                    bundle, policy_backend=backend, mask_backend=mask_backend, threads=threads
+                )
+                typer.echo(f"measuring {variants} on {session.policy.name}", err=True)
+                for measured in profile_session(session, examples, variants.split(","), repeat, meter):
+                    done.append(measured)  # one by one: what follows may be interrupted
+    except BaseException as error:  # Ctrl-C too: minutes of measuring are not thrown away
+        if not done:
+            raise
+        failure = error
+    stopped = None if failure is None else str(failure) or "interrupted"
+    document = make_document(setup, done, meter, before, read_conditions(), stopped)
+    _write(document, out or [], force)
     if as_json:
-        source = None if meter.source is None else meter.source.name
-        document = {"power_source": source, "idle_w": meter.idle_w, "costs": [cost.to_dict() for cost in costs]}
         typer.echo(json.dumps(document))
     else:
-        _print(costs, meter)
+        print_profile(document)
+    if failure is not None:
+        raise failure
 
 
-def _open_meter() -> Meter:
-    """Return a meter on the best source of this machine, or one that says why there is none."""
-    from wise_edge.errors import DeviceError
-    from wise_edge.nvml import find_gpu_power
-    from wise_edge.power import find_battery, find_jetson_rails, find_rapl
-    from wise_edge.profiler import Meter
+def _open_examples(
+    scenes: int | None,
+    images: Path | None,
+    query: str | None,
+    labelled: tuple[str | None, Path | None, str | None, int],
+) -> tuple[str, list[Example]]:
+    """Return what is asked, and what it is called."""
+    from wise_edge.errors import UsageError
+    from wise_edge.evaluate import open_labelled
+    from wise_edge.profiling.pictures import read_pictures
 
-    refused = []
-    for find in (find_jetson_rails, find_gpu_power, find_rapl, find_battery):
-        try:
-            source = find()
-        except DeviceError as error:
-            refused.append(str(error))
-            continue
-        if source is not None:
-            return Meter(source)
-    return Meter(None, "; ".join(refused) or "this machine tells its power nowhere that is known")
-
-
-def _print(costs: list[Cost], meter: Meter) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from wise_edge.panel import milliseconds
-
-    console = Console()
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False)
-
-    for cost in costs:
-        counts = f"{cost.queries} queries after {cost.warm_up} to warm up"
-        title = f"{cost.variant} on {cost.policy} and {cost.mask}: {counts}"
-        table = Table("phase", "p50", "p90", "p99", "mean", "95 %", title=title, title_justify="left")
-        for name, spread in cost.latency_ms.items():
-            low, high = spread.interval
-            times = [spread.p50, spread.p90, spread.p99, spread.mean]
-            table.add_row(name.replace("_", " "), *map(milliseconds, times), f"{low:.1f} to {high:.1f} ms")
-        console.print(table)
-        step = "" if cost.step_ms is None else f", {cost.step_ms:.2f} ms each"
-        say(
-            f"{cost.rationale_tokens:.1f} tokens of rationale, {cost.decode_steps:.1f} runs of the language model{step}"
-        )
-        reasons = {energy.reason for energy in cost.energy.values() if energy.reason}
-        for part, energy in cost.energy.items():
-            if energy.energy_j is not None:
-                say(f"energy, {part.replace('_', ' ')}: {_energy(energy)}")
-        for reason in sorted(reasons):
-            say(f"energy not measured: {reason}")
-    if meter.source is not None:
-        idle = "not measured" if meter.idle_w is None else f"{meter.idle_w:.2f} W"
-        say(f"power from {meter.source.name}, idle {idle}")
+    name, data, split, limit = labelled
+    if sum(given is not None for given in (scenes, images, name)) > 1:
+        raise UsageError("--scenes, --images and --dataset are three things to ask; choose one")
+    if query is not None and images is None:
+        raise UsageError("--query asks the pictures of --images; name their folder")
+    if images is not None:
+        return str(images), read_pictures(images, query)
+    opened, count = open_labelled(name or "scenes", data, split, limit if scenes is None else scenes)
+    return f"{opened.name}/{opened.split}", [opened[place] for place in range(count)]
 
 
-def _energy(energy: PartEnergy) -> str:
-    net = "" if energy.net_j is None else f", {energy.net_j:.3g} J above idle"
-    return f"{energy.energy_j:.3g} J ± {energy.error_share:.1%}{net} ({energy.times} in {energy.window_s:.1f} s)"
+def _describe(bundle: Path | None) -> dict[str, Any]:
+    """Return the bundle's name and the sha256 of its manifest, by which two reports are known to be of the same."""
+    from wise_edge.bundle import EMBEDDED, MANIFEST_NAME, hash_file, resolve_bundle
+    from wise_edge.errors import BundleError
+
+    manifest = resolve_bundle(bundle) / MANIFEST_NAME
+    if not manifest.is_file():
+        raise BundleError(f"{manifest.parent} is no bundle: it has no {MANIFEST_NAME}")
+    return {"bundle": {"name": str(bundle or EMBEDDED), "sha256": hash_file(manifest)}}
+
+
+_WRITERS = (".html", ".json", ".csv")
+
+
+def _check_out(files: list[Path], force: bool) -> None:
+    from wise_edge.errors import UsageError
+    from wise_edge.files import check_target
+
+    for file in files:
+        if file.suffix not in _WRITERS:
+            raise UsageError(f"--out {file}: what is it to be? end its name in {', '.join(_WRITERS)}")
+        check_target(file, force=force)
+
+
+def _write(document: Document, files: list[Path], force: bool) -> None:
+    from wise_edge.files import atomic_write
+    from wise_edge.profiling.document import to_csv
+    from wise_edge.profiling.page import render_page
+
+    writers = {
+        ".html": render_page,
+        ".json": lambda document: json.dumps(document, indent=1) + "\n",
+        ".csv": to_csv,
+    }
+    for file in files:
+        atomic_write(file, writers[file.suffix](document).encode(), force=force)
+        typer.echo(f"wrote {file}", err=True)

@@ -1,0 +1,225 @@
+"""A meter tells the energy of windows from every source at hand, or why it cannot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from wise_edge.errors import DeviceError, UsageError
+from wise_edge.power import PowerSource
+from wise_edge.profiling.meter import Meter
+from wise_edge.profiling.wall_meter import read_wall_meter
+
+CONSTANT = PowerSource("a load", "power", ("in",), (0,), None, None, lambda: (10.0,), (None,))
+WINDOW_S = 0.15
+
+
+class Busy:
+    """Work that takes a while, and a load that takes more meanwhile, the more the longer it runs."""
+
+    def __init__(self, length_s: float) -> None:
+        self._length_s = length_s
+        self._began_s: float | None = None
+
+    def __call__(self) -> None:
+        self._began_s = time.perf_counter()
+        time.sleep(self._length_s)
+        self._began_s = None
+
+    def source(self) -> PowerSource:
+        return replace(CONSTANT, read=lambda: (self._power_w(),))
+
+    @property
+    def energy_j(self) -> float:
+        """What it takes once: 8 W, and 20 W more in its second half."""
+        return 18.0 * self._length_s
+
+    def _power_w(self) -> float:
+        began_s = self._began_s
+        if began_s is None:
+            return 8.0
+        return 28.0 if time.perf_counter() - began_s > self._length_s / 2 else 8.0
+
+
+def test_energy_is_that_of_the_window_and_idle_is_taken_off() -> None:
+    with Meter([CONSTANT], window_s=WINDOW_S).running() as meter:
+        window = meter.record(lambda: time.sleep(0.01))
+
+    assert window is not None
+    (energy,) = meter.energy(window)
+    assert energy.energy_j == pytest.approx(10.0 * window.length_s / window.times)
+    assert energy.net_j == pytest.approx(0.0, abs=0.02 * (energy.energy_j or 0))
+    assert window.length_s >= WINDOW_S
+    assert (energy.error_share, energy.reason) == (0.0, None)
+    (facts,) = meter.facts()
+    assert (facts.idle_before_w, facts.idle_after_w) == pytest.approx((10.0, 10.0))
+    assert (facts.total, facts.dropped, facts.lost) == (("in",), 0, None)
+    assert facts.readings > 50
+    assert 0.004 < (facts.largest_gap_s or 0) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length_s", [0.03, 0.06])
+def test_phases_too_short_for_a_sensor_are_measured_by_repetition(length_s: float) -> None:
+    work = Busy(length_s)
+    with Meter([work.source()], window_s=1.5).running() as meter:
+        window = meter.record(work)
+
+    (energy,) = meter.energy(window)
+    assert energy.energy_j is not None, energy.reason
+    assert energy.energy_j == pytest.approx(work.energy_j, rel=0.05)
+
+
+def test_a_window_grows_until_it_is_sure() -> None:
+    rng = Random(0)
+    noisy = replace(CONSTANT, read=lambda: (10.0 + 2.5 * rng.random(),))
+    with Meter([noisy], window_s=WINDOW_S).running() as meter:
+        window = meter.record(lambda: time.sleep(0.01))
+
+    assert window is not None
+    assert window.length_s > 1.9 * WINDOW_S
+    assert meter.energy(window)[0].energy_j == pytest.approx(11.25 * window.length_s / window.times, rel=0.02)
+
+
+def test_what_a_device_takes_idle_is_known_from_a_counter_too() -> None:
+    def read() -> tuple[float]:
+        return (time.perf_counter() // 0.01 * 0.1,)  # 10 W, in steps of 10 ms
+
+    with Meter([replace(CONSTANT, kind="energy", interval_s=0.01, read=read)], window_s=1.5).running() as meter:
+        pass
+
+    assert meter.facts()[0].idle_before_w == pytest.approx(10.0, rel=0.02)
+
+
+def test_a_window_that_cannot_be_resolved_is_not_measured() -> None:
+    with Meter([replace(CONSTANT, interval_s=0.5)], window_s=WINDOW_S).running() as meter:
+        window = meter.record(lambda: time.sleep(0.05))
+
+    (energy,) = meter.energy(window)
+    assert (energy.energy_j, energy.net_j) == (None, None)
+    assert "at least 5 are needed" in (energy.reason or "")
+
+
+def test_a_second_source_checks_the_first() -> None:
+    with Meter(
+        [CONSTANT, replace(CONSTANT, name="another", read=lambda: (11.0,))], window_s=WINDOW_S
+    ).running() as meter:
+        window = meter.record(lambda: time.sleep(0.01))
+
+    first, second = (energy.energy_j for energy in meter.energy(window))
+    assert first is not None
+    assert second == pytest.approx(1.1 * first, rel=1e-3)
+    assert [facts.name for facts in meter.facts()] == ["a load", "another"]
+
+
+def test_without_a_source_nothing_is_repeated() -> None:
+    meter, times = Meter([], "no sensor"), []
+    with meter.running():
+        assert meter.record(lambda: times.append(0)) is None
+
+    assert (times, meter.energy(None), meter.facts(), meter.reason) == ([], (), [], "no sensor")
+
+
+def test_rails_that_vanish_leave_what_came_before() -> None:
+    lost_s = time.perf_counter() + 3.5 * WINDOW_S
+
+    def read() -> tuple[float]:
+        if time.perf_counter() > lost_s:
+            raise DeviceError("the rail VDD_IN cannot be read")
+        return (10.0,)
+
+    with Meter([replace(CONSTANT, read=read)], window_s=WINDOW_S).running() as meter:
+        before = meter.record(lambda: time.sleep(0.01))
+        time.sleep(2 * WINDOW_S)
+        after = meter.record(lambda: time.sleep(0.01))
+
+    assert meter.energy(before)[0].energy_j is not None
+    assert meter.energy(after)[0].reason == "the rail VDD_IN cannot be read"
+    assert (meter.facts()[0].idle_after_w, meter.facts()[0].lost) == (None, "the rail VDD_IN cannot be read")
+
+
+def test_what_was_measured_before_an_interrupt_is_told() -> None:
+    meter = Meter([CONSTANT], window_s=WINDOW_S)
+    window = None
+    with pytest.raises(KeyboardInterrupt), meter.running():
+        window = meter.record(lambda: time.sleep(0.01))
+        time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    assert meter.energy(window)[0].energy_j is not None
+    assert meter.facts()[0].idle_after_w is None
+
+
+def log(file: Path, power: Callable[[float], float], *, start_s: float, end_s: float, pause_s: float = 0.02) -> None:
+    """Write what a wall meter would log."""
+    lines = ["time,power_w,volts"]
+    while start_s < end_s:
+        lines.append(f"{start_s:.4f},{power(start_s)},230")
+        start_s += pause_s
+    file.write_text("\n".join(lines) + "\n")
+
+
+def test_a_wall_meters_log_is_merged_by_its_times(tmp_path: Path) -> None:
+    file = tmp_path / "meter.csv"
+    began_s = time.time()
+    with Meter([CONSTANT], wall_meter=file, window_s=WINDOW_S).running() as meter:
+        window = meter.record(lambda: time.sleep(0.01))
+        time.sleep(0.05)
+        log(file, lambda at_s: 40.0, start_s=began_s - 1, end_s=time.time() + 1)
+
+    wall, rails = meter.energy(window)
+    assert window is not None
+    assert wall.energy_j == pytest.approx(40.0 * window.length_s / window.times)
+    assert rails.energy_j == pytest.approx(10.0 * window.length_s / window.times)
+    assert meter.facts()[0].name == "wall meter (meter.csv)"
+    assert meter.facts()[0].idle_before_w == pytest.approx(40.0)
+
+
+def test_a_log_that_ends_too_early_or_a_clock_that_was_set_gives_no_energy(tmp_path: Path) -> None:
+    file = tmp_path / "meter.csv"
+    log(file, lambda at_s: 40.0, start_s=time.time() - 5, end_s=time.time())
+    with Meter(wall_meter=file, window_s=WINDOW_S).running() as meter:
+        window = meter.record(lambda: time.sleep(0.01))
+    assert meter.energy(window)[0].reason == "the window reaches beyond the samples"
+
+    clock = iter([1000.0, 1003.5])
+    log(file, lambda at_s: 40.0, start_s=990.0, end_s=1010.0)
+    meter = Meter(wall_meter=file, window_s=WINDOW_S, unix_clock=lambda: next(clock))
+    with meter.running():
+        window = meter.record(lambda: time.sleep(0.01))
+    assert "the system's clock was set by +" in (meter.energy(window)[0].reason or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("time,volts\n1,2\n", "has the columns time, volts; it needs a time (time, timestamp"),
+        ("time,power_w\nnoon,2\n", "line 2: 'noon' is no time"),
+        ("time,power_w\n2,2\n1,2\n", "line 3: its times do not rise"),
+    ],
+)
+def test_a_log_that_cannot_be_read_is_one_line(text: str, line: str, tmp_path: Path) -> None:
+    file = tmp_path / "meter.csv"
+    file.write_text(text)
+    with pytest.raises(UsageError) as refused:
+        read_wall_meter(file)
+    assert line in str(refused.value)
+    with pytest.raises(UsageError, match="--power names the log"):
+        read_wall_meter(tmp_path / "none.csv")
+
+
+def test_times_may_be_iso_8601_and_power_milliwatts(tmp_path: Path) -> None:
+    file = tmp_path / "meter.csv"
+    file.write_text(
+        "Timestamp, Power_mW\n2026-01-01T00:00:00Z,1000\n2026-01-01T00:00:01.5+00:00,2000\n2026-01-01T00:00:02Z,nan\n"
+    )
+    trace = read_wall_meter(file, shift_s=-1767225600.0)
+
+    assert trace.times_s.tolist() == [0.0, 1.5]
+    assert trace.power(0.0, 1.5)[1].tolist() == [1.0, 2.0]
+    assert trace.dropped == 1

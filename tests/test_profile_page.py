@@ -1,0 +1,202 @@
+"""The page of a profile: whole, without scripts or network, and drawn by a browser where there is one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wise_edge.profiling.charts import Scale, draw_phases, draw_timeline, draw_tradeoff
+from wise_edge.profiling.measure import PHASES
+from wise_edge.profiling.page import render_page
+from wise_edge.profiling.words import name_rows
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def spread(value: float) -> dict[str, Any]:
+    return {"p50": value, "p90": value * 1.1, "p99": value * 1.3, "mean": value, "interval": [value * 0.9, value * 1.1]}
+
+
+def make_run(variant: str, decode_ms: float, ciou: float | None, power: bool) -> dict[str, Any]:
+    latency = dict.fromkeys(PHASES, 10.0) | {"decode": decode_ms, "overlap": 0.0, "other": 1.0, "first_token": 30.0}
+    latency["total"] = 51.0 + decode_ms
+    spans, at_ms = [], 0.0
+    for phase in PHASES:
+        spans.append({"phase": phase, "start_ms": at_ms, "end_ms": at_ms + latency[phase]})
+        at_ms += latency[phase]
+    times = [float(ms) for ms in range(-20, 220, 5)]
+    trace = {"source": "Jetson rails", "time_ms": times, "power_w": [8.0 + 6.0 * (0 < ms < 150) for ms in times]}
+    part = {
+        "energy_j": 1.5,
+        "net_j": 0.5,
+        "reason": None,
+        "times": 12,
+        "window_s": 1.6,
+        "samples": 320,
+        "largest_gap_s": 0.006,
+        "error_share": 0.011,
+    }
+    refused = part | {"energy_j": None, "net_j": None, "reason": "3 samples in 60 ms", "error_share": None}
+    accuracy = {"ciou": ciou, "ciou_interval": [0.7, 0.9], "giou": 0.8, "giou_interval": [0.7, 0.9]}
+    reading = {
+        "example": "test-0",
+        "latency_ms": latency,
+        "rationale_tokens": 15,
+        "answer_tokens": 46,
+        "decode_steps": 31,
+        "valid": True,
+        "intersection_px": 90,
+        "union_px": 100,
+    }
+    return {
+        "variant": variant,
+        "policy": "llama",
+        "mask": "onnx",
+        "queries": 2,
+        "warm_up": 3,
+        "latency_ms": {name: spread(value) for name, value in latency.items()},
+        "rationale_tokens": 15.0,
+        "answer_tokens": 46.0,
+        "decode_steps": 31.0,
+        "step_ms": 1.5,
+        "step_j": 0.02 if power else None,
+        "valid_rate": 1.0,
+        "accuracy": accuracy if ciou is not None else None,
+        "memory": {"host_peak_bytes": 160_000_000, "gpu_bytes": None},
+        "energy": {"query": [part], "mask_decode": [refused]} if power else {"query": [], "mask_decode": []},
+        "timeline": {"total_ms": latency["total"], "spans": spans, "power": [trace] if power else []},
+        "readings": [reading, reading],
+    }
+
+
+def make_document(*, power: bool = True, ciou: float | None = 0.8) -> dict[str, Any]:
+    source = {
+        "name": "Jetson rails (ina3221)",
+        "kind": "power",
+        "parts": ["VDD_IN"],
+        "total": ["VDD_IN"],
+        "interval_s": 0.005,
+        "readings": 4000,
+        "dropped": 0,
+        "largest_gap_s": 0.006,
+        "idle_before_w": 5.0,
+        "idle_after_w": 5.2,
+        "lost": None,
+    }
+    state = {
+        "power_mode": "15W",
+        "clocks": [{"name": "cpu0", "now_hz": 729600000, "least_hz": 729600000, "most_hz": 1728000000}],
+        "temperatures_c": {"gpu-thermal": 51.0},
+        "throttled": {},
+        "gpu": None,
+        "slept_s": 0.0,
+        "unix_minus_monotonic_s": 0.0,
+    }
+    return {
+        "format": "wise-edge profile",
+        "version": 1,
+        "wise_edge": "0",
+        "written": "2026-01-01T00:00:00+00:00",
+        "stopped": None,
+        "device": {
+            "board": "NVIDIA Jetson <Orin>",
+            "processor": None,
+            "cores": 6,
+            "memory_bytes": 8_000_000_000,
+            "gpu": None,
+            "gpu_driver": None,
+            "gpu_power_limit_w": None,
+            "jetpack": "6.2",
+            "system": "5.15",
+        },
+        "bundle": {"name": "embedded", "sha256": "0" * 64},
+        "data": {"name": "scenes/test", "queries": 2, "repeat": 1},
+        "power": {"reason": None if power else "no sensor", "sources": [source] if power else []},
+        "conditions": {"before": state, "after": state, "changes": []},
+        "runs": [make_run("verbose", 120.0, ciou, power), make_run("wise-s", 40.0, ciou, power)],
+    }
+
+
+@pytest.mark.parametrize("power", [True, False])
+@pytest.mark.parametrize("ciou", [0.8, None])
+def test_every_chart_is_whole_and_nothing_is_fetched(power: bool, ciou: float | None) -> None:
+    page = render_page(make_document(power=power, ciou=ciou))
+
+    assert "NVIDIA Jetson &lt;Orin&gt;" in page
+    assert not re.search(r"<script|src=|@import|url\(|https?:", page)
+    charts = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(charts) == (5 if ciou is not None else 4)
+    for chart in charts:
+        assert not re.search(r"\b(nan|inf)\b", chart)
+        ElementTree.fromstring(chart)
+    assert ("power, W" in page) == power
+    assert ("not measurable" in page) == power
+    assert ("No power beside it: no sensor" in page) != power
+    assert ("What a rationale buys" in page) == (ciou is not None)
+
+
+def test_doubts_stand_first() -> None:
+    document = make_document()
+    document["stopped"] = "interrupted"
+    document["conditions"]["changes"] = ["the device was throttled: oc1_event_cnt counted 3 more events"]
+    page = render_page(document)
+    assert page.index("incomplete: interrupted") < page.index("counted 3 more events") < page.index("At a glance")
+
+
+def test_bars_are_as_long_as_their_phases() -> None:
+    runs = make_document()["runs"]
+    chart = ElementTree.fromstring(draw_phases(runs, (*PHASES, "other")))
+    widths = [float(bar.get("width", "0")) for bar in chart.iter("rect")]
+    assert len(widths) == 14
+    assert widths[3] / widths[0] == pytest.approx(12.0, rel=0.01)
+    assert widths[10] / widths[3] == pytest.approx(40 / 120, rel=0.01)
+
+
+def test_a_timeline_has_the_power_above_the_phases() -> None:
+    run = make_document()["runs"][1]
+    chart = ElementTree.fromstring(draw_timeline(run, PHASES, 171.0))
+    (line,) = chart.iter("polyline")
+    heights = [float(point.split(",")[1]) for point in line.get("points", "").split()]
+    assert min(heights) < 20 < max(heights) < min(float(bar.get("y", "0")) for bar in chart.iter("rect"))
+
+
+def test_names_tell_runs_apart() -> None:
+    runs = make_document()["runs"]
+    assert name_rows(runs) == ["verbose", "wise-s"]
+    assert name_rows([runs[0], runs[1] | {"policy": "onnx"}]) == ["verbose · llama", "wise-s · onnx"]
+    assert draw_tradeoff([runs[0] | {"accuracy": None}]) is None
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 171), (0.61, 0.93), (40, 40), (0, 0.004)])
+def test_ticks_are_round_and_inside(low: float, high: float) -> None:
+    ticks = Scale(low, high, 0, 100).ticks()
+    assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
+    assert len(ticks) <= 8
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_browser_draws_it_without_a_complaint(tmp_path: Path, dark: bool) -> None:
+    page, shot = tmp_path / "page.html", tmp_path / "page.png"
+    page.write_text(render_page(make_document()))
+    flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --hide-scrollbars"
+    options = [*flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1180,2400"]
+    options += ["--enable-logging=stderr", *(["--blink-settings=preferredColorScheme=0"] if dark else [])]
+    told = subprocess.run(
+        [str(CHROMIUM), *options, f"--screenshot={shot}", page.as_uri()], capture_output=True, text=True, timeout=120
+    )
+
+    assert "CONSOLE" not in told.stderr
+    pixels = np.asarray(Image.open(shot).convert("RGB"))
+    assert (pixels[5, 5].mean() < 60) == dark
+    drawn = {tuple(color) for color in pixels.reshape(-1, 3)[::7].tolist()}
+    assert (255, 99, 132) in drawn  # decoding's bar

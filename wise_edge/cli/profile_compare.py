@@ -1,0 +1,81 @@
+"""`wise-edge profile compare`: two profiles side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wise_edge.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from wise_edge.profiling.comparison import Compared, Ratio
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="Profile (--out FILE.json) to compare with.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The other profile.")],
+    max_regression: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENT", min=0, help="End with exit code 5 where B costs more than that, and surely more, than A."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say by what ratio B's times, energy and memory differ from A's, with intervals (95 %)."""
+    from wise_edge.errors import VerificationError
+    from wise_edge.profiling.comparison import compare_profiles, find_differences, find_regressions
+    from wise_edge.profiling.document import read_document
+
+    first, second = read_document(a), read_document(b)
+    compared = compare_profiles(first, second)
+    differences = find_differences(first, second)
+    regressions = [] if max_regression is None else find_regressions(compared, max_regression / 100)
+    if as_json:
+        document = {
+            "a": str(a),
+            "b": str(b),
+            "differences": differences,
+            "runs": [asdict(run) for run in compared],
+            "regressions": regressions,
+        }
+        typer.echo(json.dumps(document))
+    else:
+        _print(compared, differences)
+    if regressions:
+        raise VerificationError(f"B costs more than A by more than {max_regression:g} %: {'; '.join(regressions)}")
+
+
+def _print(compared: Sequence[Compared], differences: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    for run in compared:
+        how = "query by query" if run.paired else "different queries"
+        table = Table("", "A", "B", "B / A", "interval", title=f"{run.name}, {how}", title_justify="left")
+        for figure in run.figures:
+            interval = "-" if figure.interval is None else "{:.3f} to {:.3f}".format(*figure.interval)
+            a, b = (_value(figure, value) for value in (figure.a, figure.b))
+            table.add_row(figure.name.replace("_", " "), a, b, f"{figure.ratio:.3f}", interval)
+        tokens = [f"{count:.1f}" for count in run.rationale_tokens]
+        table.add_row("rationale tokens", *tokens, "", "")
+        if run.ciou is not None:
+            table.add_row("cIoU", *(f"{value:.3f}" for value in run.ciou), "", "")
+        console.print(table)
+    for line in differences:
+        console.print(f"! {line}", markup=False)
+
+
+def _value(figure: Ratio, value: float) -> str:
+    from wise_edge.panel import milliseconds
+    from wise_edge.profiling.words import joules
+
+    if figure.name == "memory":
+        return f"{value / 1e6:.0f} MB"
+    return joules(value) if figure.name == "energy" else milliseconds(value)

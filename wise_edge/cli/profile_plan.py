@@ -1,0 +1,160 @@
+"""`wise-edge profile plan`: what a query would cost on a device that is not at hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wise_edge.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from wise_edge.profiling.roofline import Deviation, PhaseEstimate
+    from wise_edge.profiling.roofline_data import Device, Policy, Quant
+
+
+def plan(
+    model: Annotated[str, typer.Option(metavar="NAME", help="Policy, for example qwen2.5-vl-3b.")] = "qwen2.5-vl-3b",
+    quant: Annotated[
+        str, typer.Option(metavar="NAME", help="Its weights: int4, nvfp4, ... (TensorRT) or Q4_K_M, ... (llama.cpp).")
+    ] = "int4",
+    sam: Annotated[
+        str, typer.Option(metavar="NAME", help="Segmenter: sam-vit-b, sam-vit-l or sam-vit-h.")
+    ] = "sam-vit-b",
+    device: Annotated[str, typer.Option(metavar="NAME", help="Device, for example orin-nx.")] = "orin-nx",
+    variant: Annotated[str, typer.Option(metavar="NAME", help="Prompt variant whose phases are shown.")] = "wise-s",
+    side: Annotated[
+        int | None, typer.Option(metavar="PX", help="Side of the resized picture; 840, or what comes next to it.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="List every published measurement beside what the others make of it.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Estimate the phases of a query from arithmetic, bytes and published peaks; nothing is measured.
+
+    The estimate is the bound that no device beats, over the share of it that published measurements reach.
+    """
+    from wise_edge.errors import DeviceError
+    from wise_edge.profiling import roofline
+    from wise_edge.profiling.roofline_data import DEVICES, POLICIES, QUANTS, SEGMENTERS
+
+    policy = roofline.find(POLICIES, model, "model")
+    weights = roofline.find(QUANTS, quant, "quant")
+    segmenter = roofline.find(SEGMENTERS, sam, "segmenter")
+    target = roofline.find(DEVICES, device, "device")
+    if weights.fp4 and target.fp4_tflops is None:
+        raise DeviceError(f"{target.description} does not compute in 4 bits; choose --quant int4")
+    names = [variant, *(name for name in roofline.RATIONALE_TOKENS if name != variant)]
+    estimates = {name: roofline.plan(policy, weights, segmenter, target, name, side) for name in names}
+    deviations = roofline.check_published()
+    resident_gb = roofline.resident_bytes(policy, weights) / 1e9
+    if as_json:
+        document = {
+            "estimate": True,
+            "device": asdict(target),
+            "model": asdict(policy),
+            "quant": asdict(weights),
+            "segmenter": asdict(segmenter),
+            "image_tokens": roofline.image_tokens(policy, side),
+            "weights_gb": resident_gb,
+            "variants": {name: _variant(phases, target) for name, phases in estimates.items()},
+            "published": [asdict(each) for each in deviations],
+        }
+        typer.echo(json.dumps(document))
+        return
+    _print(policy, weights, target, variant, estimates, resident_gb)
+    _print_check(deviations, check)
+
+
+def _variant(phases: Sequence[PhaseEstimate], device: Device) -> dict[str, Any]:
+    known = [phase.estimate_ms for phase in phases]
+    total = None if any(ms is None for ms in known) else sum(ms for ms in known if ms is not None)
+    return {
+        "phases": [asdict(phase) for phase in phases],
+        "bound_ms": sum(phase.bound_ms for phase in phases),
+        "estimate_ms": total,
+        "energy_j_at_most": None if total is None else total / 1e3 * device.power_w,
+    }
+
+
+def _print(
+    policy: Policy,
+    quant: Quant,
+    device: Device,
+    variant: str,
+    estimates: Mapping[str, Sequence[PhaseEstimate]],
+    resident_gb: float,
+) -> None:
+    from rich.console import Console
+
+    from wise_edge.panel import milliseconds
+
+    console = Console(highlight=False)
+    console.print(
+        f"estimate, not measured: {policy.name} {quant.name} on {device.description}, {variant}", markup=False
+    )
+    table = _table("", "GFLOP", "GB", "at least", "about", "range", "share")
+    for phase in estimates[variant]:
+        low, high, share = phase.low_ms, phase.high_ms, phase.share
+        table.add_row(
+            phase.phase.replace("_", " "),
+            f"{phase.flops / 1e9:,.0f}",
+            f"{phase.bytes / 1e9:.1f}",
+            milliseconds(phase.bound_ms),
+            "-" if phase.estimate_ms is None else milliseconds(phase.estimate_ms),
+            "-" if low is None or high is None or low == high else f"{low:,.0f} to {high:,.0f} ms",
+            "-" if share is None else f"{share.middle:.0%} ({share.rows})",
+        )
+    console.print(table)
+    totals = _table("", "at least", "about", f"at most, at {device.power_w:.0f} W")
+    for name, phases in estimates.items():
+        figures = _variant(phases, device)
+        about, joules = figures["estimate_ms"], figures["energy_j_at_most"]
+        row = ("-", "-") if about is None else (milliseconds(about), f"{joules:.0f} J")
+        totals.add_row(name, milliseconds(figures["bound_ms"]), *row)
+    console.print(totals)
+    foreign = [phase for phase in estimates[variant] if phase.share and phase.share.of != device.family]
+    for phase in foreign:
+        name = phase.phase.replace("_", " ")
+        console.print(f"{name}: published measurements are of {phase.share.of if phase.share else ''}", markup=False)
+    fits = "" if resident_gb < device.memory_gb else ": it does not fit"
+    console.print(f"weights of the policy: {resident_gb:.1f} of {device.memory_gb:.0f} GB{fits}", markup=False)
+    console.print(
+        "Mask decode is not estimated (launching kernels bounds it: a few ms). Phases are taken one after the other.",
+        markup=False,
+    )
+
+
+def _table(*headings: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
+    return table
+
+
+def _print_check(deviations: Sequence[Deviation], each: bool) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    known = [abs(found.deviation) for found in deviations if found.deviation is not None]
+    console.print(
+        f"{len(deviations)} published measurements, each estimated from the others: off by {median(known):.0%} in the "
+        f"median, {max(known):.0%} at most; {len(deviations) - len(known)} have no others. "
+        + ("" if each else "--check lists them."),
+        markup=False,
+    )
+    for found in deviations if each else ():
+        row = found.row
+        what = f"{row.device}, {row.model} {row.quant}, {row.phase.replace('_', ' ')} of {row.tokens} tokens"
+        estimate = "no others" if found.estimate_ms is None else f"{found.estimate_ms:.1f} ms, {found.deviation:+.0%}"
+        console.print(f"{what}: {row.value_ms:.1f} ms; from the others {estimate} ({row.source})", soft_wrap=True)

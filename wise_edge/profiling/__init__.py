@@ -1,0 +1,1 @@
+"""What a mask costs on a device: measuring, reporting, comparing and estimating it."""

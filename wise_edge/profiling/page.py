@@ -1,0 +1,243 @@
+"""A profile as one page that needs nothing else: no network, no script; it follows the reader's light or dark theme."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from wise_edge.panel import milliseconds
+from wise_edge.profiling.charts import (
+    color_of,
+    draw_distribution,
+    draw_phases,
+    draw_timeline,
+    draw_tradeoff,
+)
+from wise_edge.profiling.document import Document
+from wise_edge.profiling.measure import PHASES
+from wise_edge.profiling.words import PARTS, describe_doubts, describe_power, joules, name_rows, name_run
+
+_SHOWN = (*PHASES, "other")
+_STYLE = """
+:root { color-scheme: light dark; --back: #fbfcfe; --raised: #fff; --line: #dde3ec; --plain: #2a3342; --quiet: #64708a;
+  --accent: #0b7fab; --warn: #b4540a; }
+@media (prefers-color-scheme: dark) { :root { --back: #111621; --raised: #182030; --line: #2b364b; --plain: #dbe3ef;
+  --quiet: #93a0b8; --accent: #19c8f0; --warn: #ffa657; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--back); color: var(--plain);
+  font: 15px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 32px 20px 64px; }
+h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px; } h2 { font-size: 19px; margin: 40px 0 4px; }
+h3 { font-size: 15px; margin: 20px 0 4px; } p { margin: 4px 0 12px; color: var(--quiet); max-width: 78ch; }
+section { background: var(--raised); border: 1px solid var(--line); border-radius: 10px; padding: 16px; margin: 10px 0;
+  overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 6px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } tr:last-child td { border-bottom: 0; }
+th { color: var(--quiet); font-weight: 500; } td small { color: var(--quiet); }
+.doubts { border-color: var(--warn); color: var(--warn); } .doubts ul { margin: 0; padding-left: 20px; }
+.legend span { display: inline-block; margin-right: 16px; color: var(--quiet); }
+.legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px; }
+svg { display: block; width: 100%; min-width: 620px; height: auto; } svg text { fill: var(--plain); font-size: 14px; }
+svg text.tiny { fill: var(--quiet); font-size: 12px; } svg .grid { stroke: var(--line); fill: none; }
+svg .dot { fill: var(--accent); fill-opacity: .35; } svg .disc { fill: var(--accent); fill-opacity: .85; }
+svg .interval { stroke: var(--accent); stroke-opacity: .5; stroke-width: 2; }
+svg .p50 { stroke: var(--plain); stroke-width: 2.5; } svg .p90, svg .p99 { stroke: var(--quiet); stroke-width: 1.5; }
+svg .p99 { stroke-dasharray: 3 3; } svg .power { stroke: var(--warn); stroke-width: 2; fill: none; }
+summary { cursor: pointer; color: var(--accent); margin: 6px 0; } footer { color: var(--quiet); margin-top: 40px; }
+"""
+
+
+def render_page(document: Document) -> str:
+    """Return the page of a profile, HTML that fetches nothing."""
+    runs = document["runs"]
+    title = f"What a mask costs on {_device(document)}"
+    longest_ms = max(run["timeline"]["total_ms"] for run in runs)
+    blocks = [
+        f"<h1>{escape(title)}</h1>",
+        f"<p>{escape(_subtitle(document))}</p>",
+        _doubts(document),
+        "<h2>At a glance</h2>",
+        _section(_glance(runs)),
+        *_tradeoff(runs),
+        "<h2>Where the time goes</h2>",
+        "<p>Means of the phases, stacked; the number is the mean of the whole query.</p>",
+        _section(draw_phases(runs, _SHOWN) + _legend(_SHOWN)),
+        "<h2>How much it varies</h2>",
+        "<p>A dot for each query, outliers kept. Lines: p50 (thick), p90, and p99 (dashed).</p>",
+        _section(draw_distribution(runs)),
+        "<h2>A median query</h2>",
+        f"<p>{escape(_power_note(document))}</p>",
+        *(
+            f"<h3>{escape(name)}</h3>{_section(draw_timeline(run, PHASES, longest_ms))}"
+            for name, run in zip(name_rows(runs), runs, strict=True)
+        ),
+        "<h2>Energy</h2>",
+        *_energy(document),
+        "<h2>All figures</h2>",
+        *(f"<details><summary>{escape(name_run(run))}</summary>{_section(_figures(run))}</details>" for run in runs),
+        "<h2>Conditions</h2>",
+        _section(_conditions(document)),
+        f"<footer>wise-edge {escape(document['wise_edge'])}, {escape(document['written'])}</footer>",
+    ]
+    head = [
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{_STYLE}</style>',
+    ]
+    body = "\n".join(block for block in blocks if block)
+    return "\n".join(
+        ["<!doctype html>", '<html lang="en"><head>', *head, f"</head><body><main>{body}</main></body></html>", ""]
+    )
+
+
+def _subtitle(document: Document) -> str:
+    device, data = document["device"], document["data"]
+    asked = f"{data['queries']} queries of {data['name']}" + (
+        f", {data['repeat']} times each" if data["repeat"] > 1 else ""
+    )
+    what = [device["board"], f"{device['cores']} processors", f"bundle {document['bundle']['name']}", asked]
+    return ", ".join(part for part in what if part)
+
+
+def _device(document: Document) -> str:
+    """Return the name that people know a device by: a Jetson's board, else its GPU or its processor."""
+    device = document["device"]
+    names = [device["board"] if device["jetpack"] else None, device["gpu"], device["processor"], device["board"]]
+    return str(next(name for name in names if name))
+
+
+def _doubts(document: Document) -> str:
+    lines = describe_doubts(document)
+    return (
+        f'<section class="doubts"><ul>{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul></section>'
+        if lines
+        else ""
+    )
+
+
+def _glance(runs: Sequence[Mapping[str, Any]]) -> str:
+    head = ("", "rationale tokens", "cIoU", "first token", "p50", "p90", "p99", "energy", "memory")
+    rows = []
+    for name, run in zip(name_rows(runs), runs, strict=True):
+        accuracy, latency = run["accuracy"], run["latency_ms"]
+        energy = run["energy"]["query"][:1]
+        joule = energy[0]["energy_j"] if energy else None
+        memory = run["memory"]["host_peak_bytes"]
+        rows.append(
+            (
+                name,
+                f"{run['rationale_tokens']:.1f}",
+                "–" if accuracy is None else _with_interval(accuracy["ciou"], accuracy["ciou_interval"]),
+                milliseconds(latency["first_token"]["p50"]),
+                *(milliseconds(latency["total"][key]) for key in ("p50", "p90", "p99")),
+                "–" if joule is None else joules(joule),
+                "–" if memory is None else f"{memory / 1e6:.0f} MB",
+            )
+        )
+    return _table(head, rows)
+
+
+def _tradeoff(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    chart = draw_tradeoff(runs)
+    if chart is None:
+        return []
+    words = (
+        "Further up is more accurate, further left is faster. Discs grow with the rationale, lines are 95 % intervals."
+    )
+    return ["<h2>What a rationale buys</h2>", f"<p>{words}</p>", _section(chart)]
+
+
+def _power_note(document: Document) -> str:
+    where = "When each phase ran, of the query whose total is the median one."
+    return where if document["power"]["sources"] else f"{where} No power beside it: {document['power']['reason']}."
+
+
+def _energy(document: Document) -> list[str]:
+    notes = "".join(f"<p>{escape(line)}</p>" for line in describe_power(document["power"]))
+    if not document["power"]["sources"]:
+        return [notes]
+    words = (
+        "<p>Each part was repeated alone in a window long enough for the sensor, and the window's energy divided.</p>"
+    )
+    head = ("", "energy", "may be wrong by", "above idle", "repeated", "window", "readings", "largest gap", "source")
+    blocks = [notes, words]
+    for name, run in zip(name_rows(document["runs"]), document["runs"], strict=True):
+        found = [
+            (PARTS[part], source["name"], each)
+            for part, energies in run["energy"].items()
+            for source, each in zip(document["power"]["sources"], energies, strict=True)
+        ]
+        refused = dict.fromkeys(f"{part}: {each['reason']}" for part, _, each in found if each["reason"])
+        reasons = "".join(f"<p>{escape(line)}</p>" for line in refused)
+        blocks.append(
+            f"<h3>{escape(name)}</h3>{_section(_table(head, (_energy_row(*each) for each in found)) + reasons)}"
+        )
+    return blocks
+
+
+def _energy_row(part: str, source: str, each: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        part,
+        "not measurable" if each["energy_j"] is None else joules(each["energy_j"]),
+        "–" if each["error_share"] is None else f"{each['error_share']:.1%}",
+        "–" if each["net_j"] is None else joules(each["net_j"]),
+        f"{each['times']} ×",
+        f"{each['window_s']:.2f} s",
+        str(each["samples"]),
+        f"{each['largest_gap_s'] * 1e3:.0f} ms",
+        source,
+    )
+
+
+def _figures(run: Mapping[str, Any]) -> str:
+    head = ("phase", "p50", "p90", "p99", "mean", "95 % of the mean")
+    rows = [
+        (
+            name.replace("_", " "),
+            *(milliseconds(spread[key]) for key in ("p50", "p90", "p99", "mean")),
+            f"{spread['interval'][0]:.2f} to {spread['interval'][1]:.2f} ms",
+        )
+        for name, spread in run["latency_ms"].items()
+    ]
+    counts = f"{run['queries']} queries after {run['warm_up']} to warm up; {run['decode_steps']:.1f} runs of the model"
+    step = "" if run["step_ms"] is None else f", {run['step_ms']:.2f} ms each"
+    return _table(head, rows) + f"<p>{escape(counts + step)}</p>"
+
+
+def _conditions(document: Document) -> str:
+    before, after = (document["conditions"][when] for when in ("before", "after"))
+    rows: list[tuple[str, ...]] = [("power mode", before["power_mode"] or "none", after["power_mode"] or "none")]
+    rows += [
+        (clock["name"], *(f"{each['now_hz'] / 1e6:.0f} of {each['most_hz'] / 1e6:.0f} MHz" for each in pair))
+        for clock, pair in ((pair[0], pair) for pair in zip(before["clocks"], after["clocks"], strict=False))
+    ]
+    rows += [
+        (zone, f"{heat:.0f} °C", f"{after['temperatures_c'].get(zone, float('nan')):.0f} °C")
+        for zone, heat in before["temperatures_c"].items()
+    ]
+    if before["gpu"] and after["gpu"]:
+        rows.append(("GPU", *(f"{each['temperature_c']} °C" for each in (before["gpu"], after["gpu"]))))
+    device = [(key.replace("_", " "), str(value), "") for key, value in document["device"].items() if value is not None]
+    return _table(("", "before", "after"), rows) + "<h3>Device</h3>" + _table(("", "", ""), device)
+
+
+def _with_interval(value: float, interval: Sequence[float]) -> str:
+    return f"{value:.3f} ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def _legend(phases: Iterable[str]) -> str:
+    entries = (
+        f'<span><i style="background:{color_of(name)}"></i>{escape(name.replace("_", " "))}</span>' for name in phases
+    )
+    return f'<div class="legend">{"".join(entries)}</div>'
+
+
+def _section(inner: str) -> str:
+    return f"<section>{inner}</section>"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>"

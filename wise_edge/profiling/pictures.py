@@ -1,0 +1,46 @@
+"""A user's own pictures, with what is asked of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wise_edge.datasets.base import Example
+from wise_edge.errors import UsageError
+from wise_edge.images import load_image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+
+
+def read_pictures(folder: Path, query: str | None) -> list[Example]:
+    """Read a folder's pictures, in the order of their names.
+
+    Args:
+        folder: holds them.
+        query: asked of every one; None takes the words of the text file of the same name beside it (`mug.txt` for
+            `mug.jpg`).
+
+    Returns:
+        Examples without a truth.
+
+    Raises:
+        UsageError: there is no such folder or no picture in it, a picture cannot be read, or has no words.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder; --images names one with pictures")
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise UsageError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
+    return [Example(file.name, query or _words(file), load_image(file), None, None, None, None, None) for file in files]
+
+
+def _words(picture: Path) -> str:
+    file = picture.with_suffix(".txt")
+    try:
+        words = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        words = ""
+    if not words:
+        raise UsageError(
+            f"what is asked of {picture.name}? write it into {file}, or name one query for all with --query"
+        )
+    return words

@@ -1,0 +1,36 @@
+"""What tells the power of this machine, the best first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wise_edge.errors import DeviceError
+from wise_edge.nvml import find_gpu_power
+from wise_edge.power import PowerSource, find_battery, find_jetson_rails, find_rapl
+
+NOWHERE = "this machine tells its power nowhere that is known"
+
+
+def find_sources() -> tuple[list[PowerSource], str]:
+    """Return the sources to read, the one that counts first, and why there is none.
+
+    A Jetson's rails are of the whole board, so nothing else is read there. On a desktop its GPU counts, with the
+    processor beside it; a battery is the last resort.
+    """
+    refused: list[str] = []
+    board = _ask(find_jetson_rails, refused)
+    if board:
+        return board, ""
+    parts = [*_ask(find_gpu_power, refused), *_ask(find_rapl, refused)]
+    return parts or _ask(find_battery, refused), "; ".join(refused) or NOWHERE
+
+
+def _ask(
+    find: Callable[[], PowerSource | None] | Callable[[], list[PowerSource]], refused: list[str]
+) -> list[PowerSource]:
+    try:
+        found = find()
+    except DeviceError as error:
+        refused.append(str(error))
+        return []
+    return found if isinstance(found, list) else [source for source in [found] if source]

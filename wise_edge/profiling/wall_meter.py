@@ -1,0 +1,105 @@
+"""A wall meter's log: power of the whole machine over time, written by another program while a profile runs.
+
+The first line names the columns. One is the time (`time`, `timestamp`, `datetime`, `unix` or `unix_s`), either seconds
+since 1970 or ISO 8601; without a zone it is this machine's. One is the power (`power_w`, `power`, `watts`, `w`, or
+`power_mw` and `mw`). Other columns are left alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from wise_edge.errors import UsageError
+from wise_edge.power import PowerSource
+from wise_edge.power_trace import PowerTrace
+
+_TIMES = ("time", "timestamp", "datetime", "unix", "unix_s")
+_POWERS = {"power_w": 1.0, "power": 1.0, "watts": 1.0, "w": 1.0, "power_mw": 1e-3, "mw": 1e-3}
+"""Names of the column to what turns its numbers into W."""
+
+
+def read_wall_meter(file: Path, shift_s: float = 0.0, untrusted: str | None = None) -> PowerTrace:
+    """Read a log.
+
+    Args:
+        file: CSV, as the module's header says.
+        shift_s: added to the times, which turns them into those of another clock.
+        untrusted: why no energy can be told from it; None where it can.
+
+    Returns:
+        Its readings; those that are no numbers or negative are counted in `dropped`.
+
+    Raises:
+        UsageError: the file cannot be read, has no such columns, a time that is none, or times that run backwards.
+    """
+    times_s: list[float] = []
+    values_w: list[float] = []
+    dropped = 0
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            rows = csv.DictReader(lines)
+            time_name, power_name = _find(file, rows.fieldnames or ())
+            for row in rows:
+                watts = _watts(row[power_name], _POWERS[power_name.strip().lower()])
+                if watts is None:
+                    dropped += 1
+                    continue
+                times_s.append(_seconds(file, rows.line_num, row[time_name]) + shift_s)
+                values_w.append(watts)
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}; --power names the log of a wall meter") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{file} is no CSV file: {error}") from error
+    at_s = np.array(times_s)
+    if (np.diff(at_s) <= 0).any():
+        line = int(np.flatnonzero(np.diff(at_s) <= 0)[0]) + 3
+        raise UsageError(f"{file}, line {line}: its times do not rise; sort the log, and log parts of a second")
+    interval_s = float(np.median(np.diff(at_s))) if len(at_s) > 1 else None
+    name = f"wall meter ({file.name})"
+    source = PowerSource(name, "power", ("machine",), (0,), untrusted, interval_s, _unreadable, (None,))
+    return PowerTrace(source, at_s, np.array(values_w)[:, None], dropped)
+
+
+def _find(file: Path, names: Sequence[str]) -> tuple[str, str]:
+    """Return the names of the columns of time and power, as they are written."""
+    plain = {name.strip().lower(): name for name in names if name}
+    found = [next((plain[name] for name in known if name in plain), None) for known in (_TIMES, _POWERS)]
+    if found[0] is None or found[1] is None:
+        raise UsageError(
+            f"{file} has the columns {', '.join(plain) or '(none)'}; it needs a time ({', '.join(_TIMES)}) and a power "
+            f"({', '.join(_POWERS)}) by its first line"
+        )
+    return found[0], found[1]
+
+
+def _watts(text: str | None, unit: float) -> float | None:
+    try:
+        watts = float(text or "") * unit
+    except ValueError:
+        return None
+    return watts if math.isfinite(watts) and watts >= 0 else None
+
+
+def _seconds(file: Path, line: int, text: str | None) -> float:
+    """Return seconds since 1970."""
+    written = (text or "").strip()
+    try:
+        return float(written)
+    except ValueError:
+        pass
+    try:  # Python 3.10 knows no "Z"
+        return datetime.fromisoformat(
+            written.removesuffix("Z") + ("+00:00" if written.endswith("Z") else "")
+        ).timestamp()
+    except ValueError:
+        raise UsageError(f"{file}, line {line}: {written!r} is no time; write seconds since 1970 or ISO 8601") from None
+
+
+def _unreadable() -> tuple[float, ...]:
+    raise RuntimeError("a log is read as a whole")
