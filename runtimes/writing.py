@@ -71,8 +71,8 @@ class Written:
             steps: runs of the language model behind the prompt, where a draft made them fewer.
         """
         words = text.decode(self.tokens)
-        decode_ms = (perf_counter() - self.prefilled) * 1e3
         counts = text.count(words, suffix, self.forced, self.steps if steps is None else steps)
+        decode_ms = (perf_counter() - self.prefilled) * 1e3  # with counting, or no phase would hold it
         return PolicyOutput(words, self.finish, counts, (self.prefilled - start) * 1e3, decode_ms)
 
 

@@ -73,6 +73,7 @@ def test_phases_too_short_for_a_sensor_are_measured_by_repetition(length_s: floa
     (energy,) = meter.energy(window)
     assert energy.energy_j is not None, energy.reason
     assert energy.energy_j == pytest.approx(work.energy_j, rel=0.05)
+    assert meter.facts()[0].resolution == pytest.approx(20.0)
 
 
 def test_a_window_grows_until_it_is_sure() -> None:

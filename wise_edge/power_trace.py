@@ -117,6 +117,11 @@ class PowerTrace:
             return (times_s[1:] + times_s[:-1]) / 2, np.diff(total) / np.diff(times_s)
         return times_s, total
 
+    def resolution(self) -> float | None:
+        """Return the smallest step between two readings of the total, W or J; None where it never moved."""
+        steps = np.abs(np.diff(self._values[:, list(self.source.total)].sum(axis=1)))
+        return float(steps[steps > 0].min()) if (steps > 0).any() else None
+
     def _refuse(self, start_s: float, end_s: float, samples: int) -> str | None:
         if self.source.reason is not None:
             return self.source.reason

@@ -85,6 +85,7 @@ class SourceFacts:
         parts: what it measures.
         total: which of them make the total.
         interval_s: how often its readings change; None where that is unknown.
+        resolution: smallest step between two readings of the total, W or J; None where it never moved.
         readings: how many were kept.
         dropped: how many made no sense.
         largest_gap_s: longest time between two readings in a window; None without a window.
@@ -98,6 +99,7 @@ class SourceFacts:
     parts: tuple[str, ...]
     total: tuple[str, ...]
     interval_s: float | None
+    resolution: float | None
     readings: int
     dropped: int
     largest_gap_s: float | None
@@ -247,6 +249,7 @@ class Meter:
             source.parts,
             tuple(source.parts[place] for place in source.total),
             source.interval_s,
+            trace.resolution(),
             len(times_s),
             trace.dropped,
             max(gaps_s, default=None),

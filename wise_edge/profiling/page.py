@@ -208,6 +208,8 @@ def _figures(run: Mapping[str, Any]) -> str:
 def _conditions(document: Document) -> str:
     before, after = (document["conditions"][when] for when in ("before", "after"))
     rows: list[tuple[str, ...]] = [("power mode", before["power_mode"] or "none", after["power_mode"] or "none")]
+    pinned = [_pinned(when["clocks"]) for when in (before, after)]
+    rows.append(("clocks", *pinned))
     rows += [
         (clock["name"], *(f"{each['now_hz'] / 1e6:.0f} of {each['most_hz'] / 1e6:.0f} MHz" for each in pair))
         for clock, pair in ((pair[0], pair) for pair in zip(before["clocks"], after["clocks"], strict=False))
@@ -220,6 +222,13 @@ def _conditions(document: Document) -> str:
         rows.append(("GPU", *(f"{each['temperature_c']} °C" for each in (before["gpu"], after["gpu"]))))
     device = [(key.replace("_", " "), str(value), "") for key, value in document["device"].items() if value is not None]
     return _table(("", "before", "after"), rows) + "<h3>Device</h3>" + _table(("", "", ""), device)
+
+
+def _pinned(clocks: Sequence[Mapping[str, Any]]) -> str:
+    """Say whether clocks can change: `jetson_clocks` lets none."""
+    if not clocks:
+        return "not told"
+    return "pinned" if all(clock["least_hz"] == clock["most_hz"] for clock in clocks) else "change with load"
 
 
 def _with_interval(value: float, interval: Sequence[float]) -> str:

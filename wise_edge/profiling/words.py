@@ -35,6 +35,8 @@ def describe_power(power: Mapping[str, Any]) -> list[str]:
         moments = (("before", source["idle_before_w"]), ("after", source["idle_after_w"]))
         told = ", ".join(f"{'not measured' if watts is None else f'{watts:.2f} W'} {when}" for when, watts in moments)
         gap = "" if source["largest_gap_s"] is None else f", largest gap {source['largest_gap_s'] * 1e3:.0f} ms"
+        unit = "W" if source["kind"] == "power" else "J"
+        gap += "" if source["resolution"] is None else f", steps of {source['resolution']:.3g} {unit}"
         lines.append(f"power from {source['name']}: {source['readings']} readings{gap}; idle {told}")
     return lines
 
