@@ -279,12 +279,18 @@ class Session:
         return results
 
     def track(
-        self, frames: Iterable[Stamped], query: str, variant: str | None = None, *, cancel: Event | None = None
+        self,
+        frames: Iterable[Stamped],
+        query: str,
+        variant: str | None = None,
+        *,
+        deadline_ms: float | None = None,
+        cancel: Event | None = None,
     ) -> Iterator[Tracked]:
         """Follow what a query names through the frames of a camera; see `wise_edge.runtimes.tracking.track`."""
         from wise_edge.runtimes.tracking import track
 
-        return track(self, frames, query, variant, cancel=cancel)
+        return track(self, frames, query, variant, deadline_ms=deadline_ms, cancel=cancel)
 
     def find_mask(self, image: npt.NDArray[np.uint8], box: Box, points: tuple[Point, ...]) -> MaskOutput:
         """Segment what a box and points name, without the policy.

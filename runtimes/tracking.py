@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from threading import Condition, Event, Thread
 from typing import TYPE_CHECKING
 
@@ -49,29 +50,39 @@ class Tracked:
     """What is known of the object on one frame.
 
     Attributes:
-        stamp_s: of the frame; box and mask are in its pixels.
+        frame: the very one that was given; box and mask are in its pixels.
         box: XYXY, half-open; None where the policy's last answer names nothing, or nothing is there any more.
         points: inside the object.
         mask: bool [H, W].
         score: the segmenter's own estimate of the mask's IoU.
         grounding: the policy's last answer, whose rationale this rests on.
-        grounded_stamp_s: of the frame that it was asked about.
+        grounded_frame: the frame that it was asked about.
         dropped: frames before this one that no result was made for.
     """
 
-    stamp_s: float
+    frame: Stamped
     box: Box | None
     points: tuple[Point, ...]
     mask: npt.NDArray[np.bool_] | None
     score: float | None
     grounding: SegmentationResult
-    grounded_stamp_s: float
+    grounded_frame: Stamped
     dropped: int
+
+    @property
+    def grounded_stamp_s(self) -> float:
+        """When the frame was taken that the policy saw."""
+        return self.grounded_frame.stamp_s
+
+    @property
+    def stamp_s(self) -> float:
+        """When the frame was taken."""
+        return self.frame.stamp_s
 
     @property
     def stale(self) -> bool:
         """Whether the policy has not seen this frame but an earlier one."""
-        return self.grounded_stamp_s != self.stamp_s
+        return self.grounded_frame is not self.frame
 
     @property
     def age_s(self) -> float:
@@ -80,7 +91,13 @@ class Tracked:
 
 
 def track(
-    session: Session, frames: Iterable[Stamped], query: str, variant: str | None = None, *, cancel: Event | None = None
+    session: Session,
+    frames: Iterable[Stamped],
+    query: str,
+    variant: str | None = None,
+    *,
+    deadline_ms: float | None = None,
+    cancel: Event | None = None,
 ) -> Iterator[Tracked]:
     """Follow what a query names; the newest frame wins.
 
@@ -90,6 +107,7 @@ def track(
             is to be seen as it was goes through `at_recorded_pace`.
         query: what to find, in words.
         variant: prompt variant; None takes the bundle's default.
+        deadline_ms: choose the variant of each grounding by this instead, as `Session.segment` does.
         cancel: set from another thread, it ends the tracking; so does closing the iterator.
 
     Yields:
@@ -102,7 +120,8 @@ def track(
     stop = Event()
     board = _Board()
     reader = Thread(target=_read, args=(frames, board, stop), name="frames", daemon=True)  # it may wait for ever
-    grounder = Thread(target=_ground, args=(session, board, query, variant, stop), name="grounding")
+    ask = partial(session.segment, query=query, variant=variant, deadline_ms=deadline_ms, cancel=stop)
+    grounder = Thread(target=_ground, args=(ask, board, stop), name="grounding")
     follower = _Follower(session)
     seen = reported = 0
     reader.start()
@@ -222,13 +241,13 @@ def _read(frames: Iterable[Stamped], board: _Board, stop: Event) -> None:
         board.end_frames()
 
 
-def _ground(session: Session, board: _Board, query: str, variant: str | None, stop: Event) -> None:
+def _ground(ask: Callable[[npt.NDArray[np.uint8]], SegmentationResult], board: _Board, stop: Event) -> None:
     seen = 0
     try:
         while seen >= 0 and not stop.is_set():
             seen, frame = board.next_frame(seen)
             if frame is not None:
-                board.put_grounding(_Grounding(frame, session.segment(frame.image, query, variant, cancel=stop)))
+                board.put_grounding(_Grounding(frame, ask(frame.image)))
     except QueryCancelledError:
         board.end_grounding()
     except BaseException as error:
@@ -279,7 +298,7 @@ class _Follower:
         if box is not None:
             self._box, self._points = box, points
             self._path.append((frame.stamp_s, box))
-        return Tracked(frame.stamp_s, box, points, mask, score, result, grounding.frame.stamp_s, dropped)
+        return Tracked(frame, box, points, mask, score, result, grounding.frame, dropped)
 
 
 def _shift(start: Box, end: Box) -> tuple[int, int]:

@@ -13,7 +13,13 @@ import wise_edge
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("export", "runtimes", "training")
-KNOWS_ALL_STAGES = ("wise_edge/cli/", "wise_edge/agreement.py", "wise_edge/evaluate.py", "wise_edge/profiling/")
+KNOWS_ALL_STAGES = (
+    "wise_edge/cli/",
+    "wise_edge/agreement.py",
+    "wise_edge/evaluate.py",
+    "wise_edge/profiling/",
+    "wise_edge/robot/",
+)
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 
 
