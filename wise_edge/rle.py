@@ -5,6 +5,7 @@ https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,13 @@ def run_lengths(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
     starts = np.flatnonzero(flat[1:] != flat[:-1])
     counts = np.diff(np.concatenate([[0], starts, [mask.size]]))
     return {"size": list(mask.shape), "counts": counts.tolist()}
+
+
+def mask_of_runs(runs: Mapping[str, Sequence[int]]) -> NDArray[np.bool_]:
+    """Return the mask, bool [H, W], of what `run_lengths` gave."""
+    counts = np.asarray(runs["counts"], np.int64)
+    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    return flat.reshape(tuple(runs["size"]), order="F")
 
 
 def compressed_runs(mask: NDArray[np.bool_]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from wise_edge import __version__
+from wise_edge.cli.bag import bag
 from wise_edge.cli.build import build
 from wise_edge.cli.bundle import app as bundle
 from wise_edge.cli.demo import demo
@@ -49,7 +50,7 @@ def _options(
     pass
 
 
-for command in (demo, run, train, export, build, doctor):
+for command in (demo, run, train, export, build, bag, doctor):
     app.command()(command)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(bundle, name="bundle")

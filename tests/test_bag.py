@@ -1,0 +1,271 @@
+"""Bags: every picture gets one result with its own stamp, whatever the storage, also after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fake_session
+import numpy as np
+import pytest
+from fake_session import FakeMask, FakePolicy
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from wise_edge.cli.main import main
+from wise_edge.datasets.scenes import SceneDataset
+from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.rle import mask_of_runs, run_lengths
+from wise_edge.robot import bags
+from wise_edge.robot.bags import FOUND, MASKS, TOLD, process_bag
+from wise_edge.robot.messages import stamp_of
+from wise_edge.robot.pace import replay
+from wise_edge.runtimes.session import Session
+
+STORE = get_typestore(Stores.ROS2_HUMBLE)
+TYPES = STORE.types
+BEGIN_NS = 1_700_000_000_123_456_789
+STEP_NS = 33_333_333
+TOPIC = "/camera/color/image_raw"
+
+
+def image_message(pixels: np.ndarray, stamp_ns: int) -> Any:
+    stamp = TYPES["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    header = TYPES["std_msgs/msg/Header"](stamp=stamp, frame_id="camera_optical")
+    height, width = pixels.shape[:2]
+    return TYPES["sensor_msgs/msg/Image"](
+        header=header,
+        height=height,
+        width=width,
+        encoding="rgb8",
+        is_bigendian=0,
+        step=3 * width,
+        data=pixels.ravel(),
+    )
+
+
+def write_bag(
+    folder: Path, count: int, *, storage: str = "MCAP", picture: Callable[[int], np.ndarray] | None = None
+) -> Path:
+    """A camera at 30 Hz and some chatter between its pictures; the bag has them 5 ms after they were taken."""
+    with Writer(folder, version=9, storage_plugin=StoragePlugin[storage]) as writer:
+        camera = writer.add_connection(TOPIC, "sensor_msgs/msg/Image", typestore=STORE)
+        chatter = writer.add_connection("/chatter", "std_msgs/msg/String", typestore=STORE)
+        for number in range(count):
+            pixels = picture(number) if picture else np.full((20, 30, 3), number, np.uint8)
+            stamp_ns = BEGIN_NS + number * STEP_NS
+            message = image_message(pixels, stamp_ns)
+            writer.write(camera, stamp_ns + 5_000_000, STORE.serialize_cdr(message, "sensor_msgs/msg/Image"))
+            words = STORE.serialize_cdr(TYPES["std_msgs/msg/String"](data=f"{number}"), "std_msgs/msg/String")
+            writer.write(chatter, stamp_ns + 10_000_000, words)
+    return folder
+
+
+def read_bag(folder: Path) -> dict[str, list[tuple[int, Any]]]:
+    """Topic to times and messages."""
+    found: dict[str, list[tuple[int, Any]]] = {}
+    with AnyReader([folder], default_typestore=STORE) as reader:
+        for connection, time_ns, data in reader.messages():
+            message = reader.deserialize(data, connection.msgtype)
+            found.setdefault(connection.topic, []).append((time_ns, message))
+    return found
+
+
+def session() -> Session:
+    return Session(FakePolicy(), FakeMask(), {})
+
+
+@pytest.mark.parametrize("storage", ["MCAP", "SQLITE3"])
+def test_results_stand_beside_the_pictures_with_their_stamps(storage: str, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "in", 5, storage=storage)
+    report = process_bag(session(), bag, None, "the ring", tmp_path / "out", storage=storage.lower())
+
+    assert (report.frames, report.found, report.reused) == (5, 5, 0)
+    before, after = read_bag(bag), read_bag(tmp_path / "out")
+    assert set(after) == {TOPIC, "/chatter", MASKS, FOUND, TOLD}
+    for topic in (TOPIC, "/chatter"):
+        assert [time_ns for time_ns, _ in after[topic]] == [time_ns for time_ns, _ in before[topic]]
+    stamps = [stamp_of(message.header) for _, message in before[TOPIC]]
+    assert stamps == [BEGIN_NS + number * STEP_NS for number in range(5)]
+    for topic in (MASKS, FOUND):
+        assert [stamp_of(message.header) for _, message in after[topic]] == stamps
+        assert [time_ns for time_ns, _ in after[topic]] == [time_ns for time_ns, _ in before[TOPIC]]
+        assert {message.header.frame_id for _, message in after[topic]} == {"camera_optical"}
+    mask = after[MASKS][0][1]
+    assert (mask.height, mask.width, mask.encoding) == (20, 30, "mono8")
+    assert mask.data.sum() == 255 * 150
+    told = json.loads(after[TOLD][0][1].data)
+    assert (told["query"], told["stamp_ns"], told["box"]) == ("the ring", BEGIN_NS, [8, 5, 23, 15])
+    assert told["rationale"] == fake_session.RATIONALE
+    assert not list(tmp_path.glob("*.log"))
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+def test_the_results_alone(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "in", 3)
+    process_bag(session(), bag, TOPIC, "the ring", tmp_path / "out", copy=False)
+    assert set(read_bag(tmp_path / "out")) == {MASKS, FOUND, TOLD}
+
+
+def test_a_ros_1_bag(tmp_path: Path) -> None:
+    store = get_typestore(Stores.ROS1_NOETIC)
+    types = store.types
+    with Writer1(tmp_path / "in.bag") as writer:
+        camera = writer.add_connection(TOPIC, "sensor_msgs/msg/Image", typestore=store)
+        for number in range(3):
+            stamp = types["builtin_interfaces/msg/Time"](sec=100 + number, nanosec=7)
+            header = types["std_msgs/msg/Header"](seq=number, stamp=stamp, frame_id="old")
+            message = types["sensor_msgs/msg/Image"](
+                header=header,
+                height=20,
+                width=30,
+                encoding="bgr8",
+                is_bigendian=0,
+                step=90,
+                data=np.zeros(1800, np.uint8),
+            )
+            data = store.serialize_ros1(message, "sensor_msgs/msg/Image")
+            writer.write(camera, (100 + number) * 10**9 + 7, data)
+    report = process_bag(session(), tmp_path / "in.bag", None, "the ring", tmp_path / "out")
+
+    assert report.frames == 3
+    after = read_bag(tmp_path / "out")
+    assert set(after) == {MASKS, FOUND, TOLD}
+    assert [stamp_of(message.header) for _, message in after[MASKS]] == [(100 + n) * 10**9 + 7 for n in range(3)]
+
+
+class Failing(FakePolicy):
+    """Fails at the third picture, once."""
+
+    failed = False
+
+    def encode(self, image: np.ndarray) -> fake_session.FakeFrame:
+        if image[0, 0, 0] == 2 and not self.failed:
+            self.failed = True
+            raise WiseEdgeError("the engine is lost")
+        return super().encode(image)
+
+
+def test_a_run_that_failed_goes_on_where_it_was(tmp_path: Path) -> None:
+    bag, out = write_bag(tmp_path / "in", 6), tmp_path / "out"
+    policy = Failing()
+    with pytest.raises(WiseEdgeError, match="the engine is lost"):
+        process_bag(Session(policy, FakeMask(), {}), bag, None, "the ring", out)
+    assert not out.exists()
+    with pytest.raises(UsageError, match="go on with --resume"):
+        process_bag(session(), bag, None, "the ring", out)
+    with pytest.raises(UsageError, match="made with other settings"):
+        process_bag(session(), bag, None, "the star", out, resume=True)
+
+    log = tmp_path / "out.log"
+    log.write_bytes(log.read_bytes() + b'{"torn')
+    encoded = policy.encoded
+    report = process_bag(Session(policy, FakeMask(), {}), bag, None, "the ring", out, resume=True)
+    assert (report.frames, report.reused) == (6, 2)
+    assert policy.encoded - encoded == 4
+    assert len(read_bag(out)[MASKS]) == 6
+
+
+def test_what_cannot_be_asked_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bag = write_bag(tmp_path / "in", 2)
+    (tmp_path / "no.mcap").write_bytes(b"nothing")
+    for arguments, line in (
+        ((tmp_path / "none", None, tmp_path / "out"), "does not exist; name a rosbag2 folder"),
+        ((tmp_path / "no.mcap", None, tmp_path / "out"), "cannot be read as a bag"),
+        ((bag, "/depth", tmp_path / "out"), f"has no pictures on /depth; its topics with pictures: {TOPIC}"),
+        ((bag, None, bag), "exists; name another folder"),
+    ):
+        source, topic, out = arguments
+        with pytest.raises(UsageError) as refused:
+            process_bag(session(), source, topic, "the ring", out)
+        assert line in str(refused.value)
+    with pytest.raises(UsageError, match="unknown storage 'tape'"):
+        process_bag(session(), bag, None, "the ring", tmp_path / "out", storage="tape")
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(bags, "_copy", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        process_bag(session(), bag, None, "the ring", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out.log").exists()  # what was asked is kept
+
+
+def test_masks_of_run_lengths_are_the_masks() -> None:
+    rng = np.random.default_rng(1)
+    for mask in (rng.random((7, 5)) > 0.5, np.zeros((3, 4), np.bool_), np.ones((3, 4), np.bool_)):
+        assert np.array_equal(mask_of_runs(run_lengths(mask)), mask)
+
+
+def test_the_newest_frame_wins_in_a_replay() -> None:
+    stamps = [number * 0.1 for number in range(10)]
+    fast = replay(stamps, [0.05] * 10)
+    assert (fast.grounded, fast.dropped) == (tuple(range(10)), 0)
+    assert fast.rate_hz == pytest.approx(10.0)
+    assert fast.age_s == pytest.approx([0.1] * 9)
+
+    slow = replay(stamps, [0.25] * 10)
+    assert slow.grounded == (0, 2, 5, 7, 9)  # free at 0.25, 0.5, 0.75, 1.0
+    assert slow.dropped == 5
+    assert slow.age_percentile_s(99) == pytest.approx(0.5, abs=0.02)
+    assert replay([], []).rate_hz is None
+    assert replay([1.0], [0.5]).age_percentile_s(50) is None
+
+
+def test_the_command_tells_what_live_would_have_been(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    fake_session.install(monkeypatch)
+    bag = write_bag(tmp_path / "in", 4)
+    assert main(["bag", str(bag), "--query", "the ring", "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert "4 pictures asked, a mask in 4" in told
+    assert "live at 30.0 Hz the policy would have seen 4 of 4 and dropped 0" in told
+    command = ["bag", str(bag), "--query", "the ring", "--out", str(tmp_path / "more"), "--results-only", "--json"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["rate_hz"] == pytest.approx(30.0, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_bag_of_300_frames_survives_a_kill_without_a_gap_or_a_double(tmp_path: Path) -> None:
+    dataset = SceneDataset("test")
+    bag = write_bag(tmp_path / "in", 300, picture=lambda number: dataset[number // 30].image)
+    out, log = tmp_path / "out", tmp_path / "out.log"
+    command = [
+        sys.executable,
+        "-m",
+        "wise_edge",
+        "bag",
+        str(bag),
+        "--query",
+        "the red ring",
+        "--out",
+        str(out),
+        "--json",
+    ]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not log.exists() or log.read_bytes().count(b"\n") < 60:
+        assert killed.poll() is None
+        time.sleep(0.02)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not out.exists()
+
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)
+    figures = json.loads(done.stdout)
+    assert (figures["frames"], figures["reused"] >= 59) == (300, True)
+    after = read_bag(out)
+    stamps = [BEGIN_NS + number * STEP_NS for number in range(300)]
+    for topic in (TOPIC, MASKS, FOUND):
+        assert [stamp_of(message.header) for _, message in after[topic]] == stamps
+    assert [json.loads(message.data)["stamp_ns"] for _, message in after[TOLD]] == stamps

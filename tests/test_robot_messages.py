@@ -1,0 +1,186 @@
+"""ROS messages become frames and results become messages that rosbags' definitions of ROS take."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from wise_edge.errors import UsageError
+from wise_edge.robot.frames import Place
+from wise_edge.robot.messages import (
+    CAMERA,
+    COMPRESSED,
+    DETECTIONS,
+    IMAGE,
+    VISION_MSGS,
+    decode_depth,
+    decode_image,
+    stamp_of,
+    to_detections,
+    to_frame,
+    to_intrinsics,
+    to_mask_message,
+)
+from wise_edge.robot.node import NodeResult
+
+STORE = get_typestore(Stores.ROS2_HUMBLE)
+for _name, _definition in VISION_MSGS.items():
+    STORE.register(get_types_from_msg(_definition, _name))
+TYPES = STORE.types
+PICTURE = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+STAMP_NS = 1_700_000_000_123_456_789
+
+
+def header() -> Any:
+    stamp = TYPES["builtin_interfaces/msg/Time"](sec=STAMP_NS // 10**9, nanosec=STAMP_NS % 10**9)
+    return TYPES["std_msgs/msg/Header"](stamp=stamp, frame_id="camera")
+
+
+def image_message(pixels: np.ndarray, encoding: str, *, padding: int = 0, big: bool = False) -> Any:
+    """An `Image` with rows padded by so many bytes."""
+    height, width = pixels.shape[:2]
+    rows = pixels.astype(pixels.dtype.newbyteorder(">" if big else "<")).reshape(height, -1).view(np.uint8)
+    data = np.pad(rows, ((0, 0), (0, padding)))
+    return TYPES[IMAGE](
+        header=header(),
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=int(big),
+        step=data.shape[1],
+        data=data.ravel(),
+    )
+
+
+GREY = np.repeat(PICTURE[..., :1], 3, axis=2)
+ALPHA = np.full((5, 7, 1), 255, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pixels", "expected"),
+    [
+        ("rgb8", PICTURE, PICTURE),
+        ("bgr8", PICTURE[..., ::-1], PICTURE),
+        ("rgba8", np.concatenate([PICTURE, ALPHA], 2), PICTURE),
+        ("bgra8", np.concatenate([PICTURE[..., ::-1], ALPHA], 2), PICTURE),
+        ("8UC3", PICTURE[..., ::-1], PICTURE),
+        ("mono8", PICTURE[..., :1], GREY),
+        ("mono16", PICTURE[..., :1].astype(np.uint16) * 256 + 3, GREY),
+    ],
+)
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("big", [False, True])
+def test_pictures_of_every_encoding(
+    encoding: str, pixels: np.ndarray, expected: np.ndarray, padding: int, big: bool
+) -> None:
+    message = image_message(np.ascontiguousarray(pixels), encoding, padding=padding, big=big)
+    message = STORE.deserialize_cdr(STORE.serialize_cdr(message, IMAGE), IMAGE)
+    frame = to_frame(message, "/camera")
+
+    assert np.array_equal(frame.image, expected)
+    assert frame.image.dtype == np.uint8
+    assert (frame.stamp_ns, frame.frame_id) == (STAMP_NS, "camera")
+
+
+def test_compressed_pictures() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(PICTURE).save(buffer, "PNG")
+    data = np.frombuffer(buffer.getvalue(), np.uint8)
+    message = TYPES[COMPRESSED](header=header(), format="rgb8; png compressed bgr8", data=data)
+    assert np.array_equal(to_frame(message, "/camera").image, PICTURE)
+
+    broken = TYPES[COMPRESSED](header=header(), format="jpeg", data=data[:20])
+    with pytest.raises(UsageError, match="/camera, jpeg: "):
+        to_frame(broken, "/camera")
+    depth = TYPES[COMPRESSED](header=header(), format="16UC1; compressedDepth", data=data)
+    with pytest.raises(UsageError, match="name the topic of the colour pictures"):
+        to_frame(depth, "/camera")
+
+
+def test_pictures_that_cannot_be_read_say_why() -> None:
+    message = image_message(PICTURE, "bayer_rggb8")
+    with pytest.raises(UsageError, match="encoded as bayer_rggb8; wise-edge reads rgb8, bgr8"):
+        decode_image(message, "/camera")
+    message = image_message(PICTURE, "rgb8")
+    message.data = message.data[:30]
+    with pytest.raises(UsageError, match=r"a picture of 7 x 5 \(rgb8, 21 bytes a row\) has 30 bytes"):
+        decode_image(message, "/camera")
+
+
+def test_depth_in_millimetres_and_metres() -> None:
+    depth = np.array([[1500, 0, 2250]], np.uint16)
+    assert decode_depth(image_message(depth, "16UC1"), "/depth")[0] == pytest.approx([1.5, 0.0, 2.25])
+    metres = np.array([[1.5, np.nan]], np.float32)
+    found = decode_depth(image_message(metres, "32FC1", big=True), "/depth")
+    assert found[0, 0] == 1.5
+    assert np.isnan(found[0, 1])
+    with pytest.raises(UsageError, match="/depth has depth encoded as rgb8"):
+        decode_depth(image_message(PICTURE, "rgb8"), "/depth")
+
+
+def test_intrinsics_and_stamps_of_both_versions_of_ros() -> None:
+    matrix = np.array([500, 0, 320, 0, 510, 240, 0, 0, 1], np.float64)
+
+    class Ros1:
+        K = matrix
+
+    assert CAMERA in TYPES
+    for message in (type("Ros2", (), {"k": matrix})(), Ros1()):
+        camera = to_intrinsics(message)
+        assert (camera.fx, camera.fy, camera.cx, camera.cy) == (500.0, 510.0, 320.0, 240.0)
+    old = type("Header", (), {"stamp": type("Time", (), {"secs": 3, "nsecs": 7})()})()
+    assert stamp_of(old) == 3_000_000_007
+
+
+def result(**changes: Any) -> NodeResult:
+    mask = np.zeros((5, 7), np.bool_)
+    mask[1:3, 2:6] = True
+    fields: dict[str, Any] = {
+        "stamp_ns": STAMP_NS,
+        "frame_id": "camera",
+        "query": "the mug",
+        "standing": True,
+        "box": (2, 1, 6, 3),
+        "points": ((3, 1), (4, 2)),
+        "mask": mask,
+        "score": 0.9,
+        "place": Place((0.1, 0.2, 1.5), (0.1, 0.1, 0.05), 8),
+        "rationale": "It is the mug.",
+        "variant": "wise-s",
+        "reason": None,
+        "grounded_stamp_ns": STAMP_NS,
+        "dropped": 0,
+        "delay_ms": 40.0,
+        "latency_ms": {"total": 40.0},
+    }
+    return NodeResult(**fields | changes)
+
+
+def test_masks_and_detections_are_messages_that_ros_takes() -> None:
+    mask = to_mask_message(result(), header(), TYPES)
+    mask = STORE.deserialize_cdr(STORE.serialize_cdr(mask, IMAGE), IMAGE)
+    assert (mask.encoding, mask.height, mask.width, mask.step) == ("mono8", 5, 7, 7)
+    assert np.array_equal(mask.data.reshape(5, 7) > 0, result().mask)
+
+    found = to_detections(result(), header(), TYPES)
+    found = STORE.deserialize_cdr(STORE.serialize_cdr(found, DETECTIONS), DETECTIONS)
+    (detection,) = found.detections
+    assert (detection.bbox.center.position.x, detection.bbox.center.position.y) == (4.0, 2.0)
+    assert (detection.bbox.size_x, detection.bbox.size_y, detection.id) == (4.0, 2.0, "the mug")
+    (hypothesis,) = detection.results
+    assert (hypothesis.hypothesis.class_id, hypothesis.hypothesis.score) == ("the mug", 0.9)
+    assert hypothesis.pose.pose.position.z == 1.5
+    assert stamp_of(detection.header) == STAMP_NS
+
+
+def test_nothing_found_is_an_empty_mask_and_no_detection() -> None:
+    nothing = result(box=None, mask=None, points=(), score=None, place=None)
+    mask = to_mask_message(nothing, header(), TYPES)
+    assert (mask.height, mask.width, len(mask.data)) == (0, 0, 0)
+    assert to_detections(nothing, header(), TYPES).detections == []
+    STORE.serialize_cdr(mask, IMAGE)

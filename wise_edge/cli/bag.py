@@ -1,0 +1,90 @@
+"""`wise-edge bag`: ask a recorded camera."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wise_edge.cli.options import BundleOption, JsonOption, MaskBackendOption, PolicyBackendOption, VariantOption
+from wise_edge.cli.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from wise_edge.robot.bags import BagReport
+
+
+def bag(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="rosbag2 folder, .mcap file or ROS 1 .bag.")],
+    query: Annotated[str, typer.Option("--query", metavar="TEXT", help="What to find in every picture.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the new rosbag2.")],
+    topic: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Topic of the pictures, where there are several.")
+    ] = None,
+    storage: Annotated[str, typer.Option(metavar="NAME", help="mcap or sqlite3.")] = "mcap",
+    results_only: Annotated[
+        bool, typer.Option("--results-only", help="Leave the input's messages out of the new bag.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was ended.")] = False,
+    variant: VariantOption = None,
+    bundle: BundleOption = None,
+    policy_backend: PolicyBackendOption = "auto",
+    mask_backend: MaskBackendOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a bag with the mask, box and rationale of every picture, at its stamps; ROS is not needed.
+
+    Also says what the camera would have seen live: which frames the policy would have had to drop at the recorded rate,
+    and how old its answers would have been.
+    """
+    from wise_edge.robot.bags import process_bag
+    from wise_edge.runtimes.session import Session
+
+    session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
+    with ProgressLine() as show:
+        report = process_bag(
+            session,
+            source,
+            topic,
+            query,
+            out,
+            variant=variant,
+            storage=storage,
+            copy=not results_only,
+            resume=resume,
+            progress=lambda done, count: show("asking", done / count),
+        )
+    figures = _figures(report)
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    reused = f", {report.reused} of them by an earlier run" if report.reused else ""
+    typer.echo(f"{out}: {report.frames} pictures asked{reused}, a mask in {report.found}")
+    typer.echo("a picture took {took_ms_p50:.0f} ms at the median, {took_ms_p99:.0f} ms at p99".format(**figures))
+    if figures["rate_hz"] is not None:
+        live = "live at {rate_hz:.1f} Hz the policy would have seen {grounded} of {frames} and dropped {dropped}"
+        typer.echo(live.format(**figures))
+    if figures["age_ms_p50"] is not None:
+        typer.echo(
+            "its newest answer would have been {age_ms_p50:.0f} ms old, {age_ms_p99:.0f} ms at p99".format(**figures)
+        )
+
+
+def _figures(report: BagReport) -> dict[str, Any]:
+    import numpy as np
+
+    ages = [report.replay.age_percentile_s(share) for share in (50, 99)]
+    p50, p99 = np.percentile(report.took_ms, (50, 99)).tolist()
+    return {
+        "frames": report.frames,
+        "found": report.found,
+        "reused": report.reused,
+        "took_ms_p50": p50,
+        "took_ms_p99": p99,
+        "rate_hz": report.replay.rate_hz,
+        "grounded": len(report.replay.grounded),
+        "dropped": report.replay.dropped,
+        "age_ms_p50": None if ages[0] is None else ages[0] * 1e3,
+        "age_ms_p99": None if ages[1] is None else ages[1] * 1e3,
+    }
