@@ -7,7 +7,7 @@ belongs to the query, and both hand back their own clock readings: phases are me
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from threading import Event
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -98,12 +98,14 @@ class Decoding:
         draft: a completion that this one may equal in its beginning, such as that of the last frame of a video; a
             backend that can runs it at once and keeps what the model would have written.
         cancel: when set, the query ends before the next call of the model with `QueryCancelledError`.
+        on_text: takes what is written so far before each call of the model, where one query is written by itself.
     """
 
     forced: bool = True
     max_rationale_tokens: int | None = None
     draft: str = ""
     cancel: Event | None = None
+    on_text: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for what cannot be."""

@@ -11,7 +11,7 @@ leaves nothing half done: the next query begins anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -185,6 +185,7 @@ class Session:
         *,
         deadline_ms: float | None = None,
         cancel: Event | None = None,
+        on_text: Callable[[str], None] | None = None,
     ) -> SegmentationResult:
         """Find what a query names in a picture.
 
@@ -196,6 +197,8 @@ class Session:
                 mask, fits (`wise_edge.runtimes.deadline`). It is no guarantee; the result says what was expected. What
                 the query waits for those of other threads does not count.
             cancel: set from another thread, it ends the query before the policy's next call.
+            on_text: takes the completion as it grows, in this thread, before each of the policy's calls; backends that
+                write in one call (Edge-LLM) never call it.
 
         Returns:
             The result; an answer that cannot be read is one too, without box, points and mask but with the reason.
@@ -216,7 +219,7 @@ class Session:
             known = frame is not None
             choice = None if deadline_ms is None else self.pace.choose(deadline_ms, new_frame=not known)
             variant = choice.variant if choice else variant or self.policy.default_variant
-            decoding = replace(self._within(choice), cancel=cancel)
+            decoding = replace(self._within(choice), cancel=cancel, on_text=on_text)
             if not known:  # on a known picture the same query is asked by nobody but those who measure
                 decoding = replace(decoding, draft=self._drafts.find(words, variant))
             frame = frame or self._enter(image)

@@ -125,8 +125,10 @@ class Writer:
         writing = [self._steps(suffix, variant, decoding) for suffix in suffixes]
         asked = {place: next(steps) for place, steps in enumerate(writing)}
         done: dict[int, Written] = {}
+        report = _Reporter(self._text, decoding, suffixes)
         while asked:
             decoding.check_cancelled()
+            report(asked)
             found, asked = run(asked), {}
             for place, logits in found.items():
                 try:
@@ -150,6 +152,22 @@ class Writer:
             logits = yield tokens[-1:]
             steps += 1
         return Written(tokens, finish, 0, steps, prefilled)
+
+
+class _Reporter:
+    """Tells what a single completion has come to, where somebody wants to know."""
+
+    def __init__(self, text: PolicyText, decoding: Decoding, suffixes: Sequence[list[int]]) -> None:
+        self._text = text
+        self._take = decoding.on_text if len(suffixes) == 1 else None
+        self._prompt = len(suffixes[0]) if suffixes else 0
+        self._tokens: list[int] = []
+
+    def __call__(self, asked: Mapping[int, Sequence[int]]) -> None:
+        if self._take is None:
+            return
+        self._tokens += asked[0]
+        self._take(self._text.decode(self._tokens[self._prompt :]))
 
 
 class _Forced:

@@ -19,6 +19,7 @@ KNOWS_ALL_STAGES = (
     "wise_edge/evaluate.py",
     "wise_edge/profiling/",
     "wise_edge/robot/",
+    "wise_edge/service/",
 )
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 

@@ -21,7 +21,7 @@ MAX_PIXELS = 100_000_000
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 
 
-def load_image(source: str | Path | bytes) -> NDArray[np.uint8]:
+def load_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read a picture as it is meant to be seen.
 
     Transparent pixels are laid over white, 16-bit grey keeps its upper 8 bits, CMYK and palettes become RGB, an EXIF
@@ -29,18 +29,19 @@ def load_image(source: str | Path | bytes) -> NDArray[np.uint8]:
 
     Args:
         source: a path, or the content of a picture file.
+        max_pixels: largest picture that is read; its size is known before it is decoded.
 
     Returns:
-        HWC uint8 RGB, at least 1 x 1, at most `MAX_PIXELS` pixels.
+        HWC uint8 RGB, at least 1 x 1, at most `max_pixels` pixels.
 
     Raises:
         UsageError: the file is missing, a folder, empty, damaged, too large or not a picture.
     """
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "the picture")
+        return _decode(io.BytesIO(source), "the picture", max_pixels)
     try:
         with Path(source).open("rb") as file:
-            return _decode(file, str(source))
+            return _decode(file, str(source), max_pixels)
     except FileNotFoundError:
         raise UsageError(f"{source} does not exist; name a picture") from None
     except IsADirectoryError:
@@ -66,17 +67,17 @@ def save_png(array: NDArray[np.uint8] | NDArray[np.bool_], path: str | Path, for
     atomic_write(path, buffer.getvalue(), force=force)
 
 
-def _decode(file: BinaryIO, name: str) -> NDArray[np.uint8]:
+def _decode(file: BinaryIO, name: str, max_pixels: int) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd metadata; the limit here is ours
         try:
             with Image.open(file, formats=FORMATS) as image:
-                _check_size(image, name)
+                _check_size(image, name, max_pixels)
                 return np.array(_to_rgb(ImageOps.exif_transpose(image), name))
         except UsageError:
             raise
         except Image.DecompressionBombError:
-            raise UsageError(f"{name} has more than {MAX_PIXELS // 10**6} million pixels; make it smaller") from None
+            raise UsageError(f"{name} has more than {max_pixels / 1e6:g} million pixels; make it smaller") from None
         except UnidentifiedImageError:
             raise UsageError(f"{name} is empty or not a picture in one of {', '.join(FORMATS)}") from None
         except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
@@ -84,12 +85,12 @@ def _decode(file: BinaryIO, name: str) -> NDArray[np.uint8]:
             raise UsageError(f"{name} is damaged or cut short ({detail}); save it again") from None
 
 
-def _check_size(image: Image.Image, name: str) -> None:
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     if image.width * image.height == 0:
         raise UsageError(f"{name} has no pixels")
-    if image.width * image.height > MAX_PIXELS:
+    if image.width * image.height > max_pixels:
         size = f"{image.width} x {image.height} pixels"
-        raise UsageError(f"{name} has {size}; at most {MAX_PIXELS // 10**6} million are read; make it smaller")
+        raise UsageError(f"{name} has {size}; at most {max_pixels / 1e6:g} million are read; make it smaller")
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -24,6 +24,7 @@ from wise_edge.cli.evaluate import app as evaluate
 from wise_edge.cli.export import export
 from wise_edge.cli.profile import app as profile
 from wise_edge.cli.run import run
+from wise_edge.cli.serve import serve
 from wise_edge.cli.train import train
 from wise_edge.errors import WiseEdgeError
 
@@ -50,7 +51,7 @@ def _options(
     pass
 
 
-for command in (demo, run, train, export, build, bag, doctor):
+for command in (demo, run, train, export, build, bag, serve, doctor):
     app.command()(command)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(bundle, name="bundle")

@@ -1,0 +1,60 @@
+"""`wise-edge serve`: one device, over HTTP."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import Annotated
+
+import typer
+
+from wise_edge.cli.options import BundleOption, MaskBackendOption, PolicyBackendOption
+
+TOKEN_VARIABLE = "WISE_EDGE_TOKEN"
+
+
+def serve(
+    bundle: BundleOption = None,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Another one than this machine's own needs a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes any that is free.")] = 8020,
+    waiting: Annotated[int, typer.Option(metavar="N", min=1, help="Queries that may wait; more get 429.")] = 16,
+    time_limit: Annotated[float, typer.Option("--time-limit", metavar="S", min=0.1, help="Of a query.")] = 60.0,
+    frames: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures kept for further queries.")] = 8,
+    max_megabytes: Annotated[float, typer.Option("--max-megabytes", metavar="N", min=0.001, help="Of a body.")] = 10.0,
+    policy_backend: PolicyBackendOption = "auto",
+    mask_backend: MaskBackendOption = "auto",
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="CPU threads; the runtime's choice where left out.")
+    ] = None,
+) -> None:
+    """Serve a page and an interface for programs: pictures and queries in, masks out.
+
+    The token that clients show (`Authorization: Bearer ...`) is read from the environment, WISE_EDGE_TOKEN, so that no
+    list of processes shows it. SIGTERM and Ctrl-C let the queries that are being answered end.
+    """
+    from wise_edge.errors import UsageError
+    from wise_edge.runtimes.session import Session
+    from wise_edge.service.app import make_app
+    from wise_edge.service.limits import Limits
+    from wise_edge.service.server import run_server
+
+    token = os.environ.get(TOKEN_VARIABLE) or None
+    if token is None and not _is_loopback(host):
+        raise UsageError(
+            f"--host {host} is open to others: set {TOKEN_VARIABLE} to a token that they show, for example "
+            f"export {TOKEN_VARIABLE}=$(openssl rand -hex 24)"
+        )
+    limits = Limits(body_bytes=int(max_megabytes * 1e6), waiting=waiting, query_s=time_limit, frames=frames)
+    session = Session.from_bundle(
+        bundle, policy_backend=policy_backend, mask_backend=mask_backend, threads=threads, frames=frames
+    )
+    run_server(make_app(session, limits, token), host, port, limits, lambda url: typer.echo(f"serving {url}", err=True))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

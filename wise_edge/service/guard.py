@@ -1,0 +1,103 @@
+"""What is decided of a request before its body is read: who asks, how much they send, and how slowly.
+
+Plain ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html), so that a body too large is never held in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from wise_edge.extras import require
+from wise_edge.service.limits import Limits
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+OPEN_TO_ALL = ("/", "/healthz", "/readyz", "/favicon.ico")
+"""Paths that tell nothing of anybody's pictures, and need no token."""
+
+
+class Guard:
+    """Lets through what is within the limits and has the token.
+
+    Args:
+        app: what is guarded.
+        limits: of bodies.
+        token: that clients show as `Authorization: Bearer ...`; None asks for none.
+        count: takes the path of each request, as the application declares it, and the answer's status.
+
+    Raises:
+        MissingExtraError: FastAPI is not installed.
+    """
+
+    def __init__(self, app: App, limits: Limits, token: str | None, count: Callable[[str, int], None]) -> None:
+        self._app, self._limits, self._token, self._count = app, limits, token, count
+        # FastAPI hands on no other exception that reading a body raises.
+        self._refusal: Any = require("fastapi", "serve").HTTPException
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            self._check_head(scope)
+            await self._app(scope, self._counted(receive), watched_send)
+        except self._refusal as refused:
+            if not status:
+                await _refuse(watched_send, refused.status_code, str(refused.detail))
+        finally:
+            self._count(getattr(scope.get("route"), "path", "unknown"), status)
+
+    def _check_head(self, scope: MutableMapping[str, Any]) -> None:
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        if self._token is not None and scope["path"] not in OPEN_TO_ALL:
+            shown = headers.get(b"authorization", b"")
+            if not secrets.compare_digest(shown, f"Bearer {self._token}".encode()):
+                raise self._refusal(401, "show the service's token: Authorization: Bearer TOKEN")
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._limits.body_bytes:
+            raise self._refusal(413, f"a body may have {self._limits.body_bytes} bytes, this has {length.decode()}")
+
+    def _counted(self, receive: Receive) -> Receive:
+        """Return a `receive` that ends where a body is too long or too slow."""
+        taken, whole, deadline_s = 0, False, asyncio.get_running_loop().time() + self._limits.body_s
+
+        async def counted() -> Message:
+            nonlocal taken, whole
+            if whole:  # what comes behind a body is the client's leaving, however long it stays
+                return await receive()
+            left_s = deadline_s - asyncio.get_running_loop().time()
+            try:
+                message = await asyncio.wait_for(receive(), max(0.0, left_s))
+            except asyncio.TimeoutError:
+                raise self._refusal(408, f"the body did not come within {self._limits.body_s:g} s") from None
+            taken += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            if taken > self._limits.body_bytes:
+                raise self._refusal(413, f"a body may have {self._limits.body_bytes} bytes")
+            return message
+
+        return counted
+
+
+async def _refuse(send: Send, status: int, reason: str) -> None:
+    body = json.dumps({"error": reason}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers += [(b"connection", b"close")]  # the rest of the body is not read
+    headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,59 @@
+"""What a service tells Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from wise_edge.extras import require
+from wise_edge.runtimes.base import SegmentationResult
+
+_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+
+
+class Metrics:
+    """Counts requests and queries, in a registry of its own.
+
+    Args:
+        waiting: tells how many queries wait or run.
+        frames: tells how many pictures are kept.
+
+    Raises:
+        MissingExtraError: prometheus_client is not installed.
+    """
+
+    def __init__(self, waiting: Callable[[], int], frames: Callable[[], int]) -> None:
+        prometheus = require("prometheus_client", "serve")
+        self._prometheus = prometheus
+        self._registry = prometheus.CollectorRegistry()
+        own = {"registry": self._registry}
+        self._requests = prometheus.Counter("wise_edge_requests", "Requests.", ["path", "status"], **own)
+        self._queries = prometheus.Counter(
+            "wise_edge_queries", "Queries that were answered.", ["variant", "valid"], **own
+        )
+        self._phases = prometheus.Histogram(
+            "wise_edge_phase_seconds", "Time of a query by phase.", ["phase"], buckets=_SECONDS, **own
+        )
+        self._tokens = prometheus.Counter("wise_edge_rationale_tokens", "Tokens of rationales.", ["variant"], **own)
+        for name, text, value in (
+            ("wise_edge_waiting", "Queries that wait or run.", waiting),
+            ("wise_edge_frames", "Pictures that are kept.", frames),
+        ):
+            prometheus.Gauge(name, text, **own).set_function(value)
+
+    def count_request(self, path: str, status: int) -> None:
+        """Count a request by the path as it is declared, not as it was asked."""
+        self._requests.labels(path, status).inc()
+
+    def count_query(self, result: SegmentationResult) -> None:
+        """Count a query that was answered."""
+        self._queries.labels(result.variant, str(result.answer_valid).lower()).inc()
+        self._tokens.labels(result.variant).inc(result.tokens.rationale)
+        for phase, spent_ms in asdict(result.latency_ms).items():
+            self._phases.labels(phase).observe(spent_ms / 1e3)
+
+    def render(self) -> tuple[bytes, str]:
+        """Return what Prometheus reads, and its type."""
+        text: Any = self._prometheus.generate_latest(self._registry)
+        return text, str(self._prometheus.CONTENT_TYPE_LATEST)
