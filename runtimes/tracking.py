@@ -316,7 +316,13 @@ def _move_box(box: Box, by: tuple[int, int]) -> Box:
 
 def _inside(mask: npt.NDArray[np.bool_], points: tuple[Point, ...], by: tuple[int, int]) -> tuple[Point, ...]:
     """Return moved points, each replaced by the nearest pixel of the mask where it is none."""
+    return tuple(_nearest(mask, _move(point, by)) for point in points)
+
+
+def _nearest(mask: npt.NDArray[np.bool_], point: Point) -> Point:
+    x, y = point
+    if 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1] and mask[y, x]:
+        return point  # as a rule, and looking at every pixel of the mask takes milliseconds
     rows, columns = np.nonzero(mask)
-    moved = [_move(point, by) for point in points]
-    nearest = [int(((columns - x) ** 2 + (rows - y) ** 2).argmin()) for x, y in moved]
-    return tuple((int(columns[place]), int(rows[place])) for place in nearest)
+    place = int(((columns - x) ** 2 + (rows - y) ** 2).argmin())
+    return int(columns[place]), int(rows[place])
