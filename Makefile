@@ -53,5 +53,5 @@ $(VENV)/.installed-demo: $(VENV)/.made $(SOURCES)
 $(VENV)/.installed-test: $(VENV)/.made $(SOURCES)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "training and tests need Python 3.11; make clean, then set PYTHON=")'
 	$(if $(NO_AMX),$(INSTALL) --no-cache-dir '$(LLAMA)')
-	$(INSTALL) -e '.[data,edgellm,export,llama,qlora,ros,rtx,serve,train,dev]'
+	$(INSTALL) -e '.[data,dora,edgellm,export,llama,qlora,ros,rtx,serve,train,dev]'
 	@touch $(VENV)/.installed-demo $@

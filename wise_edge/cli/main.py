@@ -20,6 +20,7 @@ from wise_edge.cli.build import build
 from wise_edge.cli.bundle import app as bundle
 from wise_edge.cli.demo import demo
 from wise_edge.cli.doctor import doctor
+from wise_edge.cli.dora import dora
 from wise_edge.cli.evaluate import app as evaluate
 from wise_edge.cli.export import export
 from wise_edge.cli.profile import app as profile
@@ -51,7 +52,7 @@ def _options(
     pass
 
 
-for command in (demo, run, train, export, build, bag, serve, doctor):
+for command in (demo, run, train, export, build, bag, serve, dora, doctor):
     app.command()(command)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(bundle, name="bundle")

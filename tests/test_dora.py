@@ -1,0 +1,125 @@
+"""The dora adapter: pictures and words in, masks and JSON out, in stand-ins and in a dataflow that really runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_session import FakeMask, FakePolicy
+from test_tracking import wait_for
+
+from wise_edge.errors import UsageError
+from wise_edge.robot.dora import serve_dataflow, to_frame
+from wise_edge.runtimes.session import Session
+
+pa = pytest.importorskip("pyarrow", reason="needs the extra 'dora'")
+PICTURE = np.arange(20 * 30 * 3, dtype=np.uint32).reshape(20, 30, 3).astype(np.uint8)
+METADATA = {"width": 30, "height": 20, "encoding": "rgb8", "stamp_ns": 1_700_000_000_123_456_789, "frame_id": "camera"}
+
+
+def image(pixels: np.ndarray = PICTURE, **changes: Any) -> dict[str, Any]:
+    return {"type": "INPUT", "id": "image", "value": pa.array(pixels.ravel()), "metadata": METADATA | changes}
+
+
+def words(name: str, text: str) -> dict[str, Any]:
+    return {"type": "INPUT", "id": name, "value": pa.array([text]), "metadata": {}}
+
+
+class Dataflow:
+    """What dora gives a node, out of a test's sleeve."""
+
+    def __init__(self) -> None:
+        self.events: Queue[Mapping[str, Any]] = Queue()
+        self.sent: list[tuple[str, Any, dict[str, Any]]] = []
+
+    def next(self, timeout: float) -> Mapping[str, Any] | None:
+        try:
+            return self.events.get(timeout=timeout)
+        except Empty:
+            return None
+
+    def send_output(self, output_id: str, data: Any, metadata: dict[str, Any]) -> None:
+        self.sent.append((output_id, data.to_pylist(), metadata))
+
+    def outputs(self, name: str) -> list[tuple[Any, dict[str, Any]]]:
+        return [(data, metadata) for output, data, metadata in self.sent if output == name]
+
+
+def test_frames_of_every_encoding() -> None:
+    assert np.array_equal(to_frame(image()).image, PICTURE)
+    assert np.array_equal(to_frame(image(PICTURE[..., ::-1], encoding="bgr8")).image, PICTURE)
+    frame = to_frame(image())
+    assert (frame.stamp_ns, frame.frame_id) == (METADATA["stamp_ns"], "camera")
+    with pytest.raises(UsageError, match="encoding is yuv420; wise-edge reads rgb8, bgr8, jpeg"):
+        to_frame(image(encoding="yuv420"))
+    with pytest.raises(UsageError, match=r"an image of 31 x 20 \(rgb8\) has 1800 bytes"):
+        to_frame(image(width=31))
+
+
+def test_a_dataflow_is_answered_until_it_stops() -> None:
+    dataflow = Dataflow()
+    session = Session(FakePolicy(), FakeMask(), {})
+    serving = threading.Thread(
+        target=serve_dataflow, args=(dataflow, session, None), kwargs={"variant": None, "deadline_ms": None}
+    )
+    serving.start()
+    dataflow.events.put(words("query", "the ring"))
+    dataflow.events.put(image())
+    wait_for(lambda: dataflow.outputs("result"))
+    (told, metadata), (mask, picture) = dataflow.outputs("result")[0], dataflow.outputs("mask")[0]
+    result = json.loads(told[0])
+    assert (result["query"], result["stamp_ns"]) == ("the ring", METADATA["stamp_ns"])
+    assert metadata == {"stamp_ns": METADATA["stamp_ns"], "frame_id": "camera"}
+    assert (picture["width"], picture["height"], picture["encoding"], picture["stale"]) == (30, 20, "mono8", False)
+    assert sum(mask) == 255 * 150
+
+    dataflow.events.put({"type": "INPUT", "id": "enable", "value": pa.array([False]), "metadata": {}})
+    dataflow.events.put(words("ask", "the star"))
+    wait_for(lambda: json.loads(dataflow.outputs("result")[-1][0][0])["query"] == "the star")
+    dataflow.events.put(image(encoding="yuv420"))
+    wait_for(lambda: dataflow.outputs("diagnostics"))
+    assert "yuv420" in json.loads(dataflow.outputs("diagnostics")[-1][0][0])["message"]
+    dataflow.events.put(words("tick", ""))
+    wait_for(lambda: len(dataflow.outputs("diagnostics")) == 2)
+    assert json.loads(dataflow.outputs("diagnostics")[-1][0][0])["enabled"] is False
+    dataflow.events.put({"type": "STOP"})
+    serving.join(timeout=10)
+    assert not serving.is_alive()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which("dora") is None and not Path(sys.executable).with_name("dora").exists(), reason="no dora"
+)
+def test_the_example_dataflow_runs(tmp_path: Path) -> None:
+    example = Path(__file__).parents[1] / "examples" / "dora"
+    shutil.copytree(example, tmp_path / "dora")
+    paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    sink = tmp_path / "results.jsonl"
+    done = subprocess.run(
+        ["dora", "run", str(tmp_path / "dora" / "dataflow.yml"), "--stop-after", "15"],
+        env=os.environ | {"PATH": paths, "SINK": str(sink)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    told = [json.loads(line) for line in sink.read_text().splitlines()]
+    results = [line["result"] for line in told if "result" in line]
+    assert len(results) >= 10
+    assert {result["query"] for result in results} == {"the orange object"}
+    assert all(result["mask_px"] is None or result["mask_px"] > 500 for result in results)
+    stamps = [result["stamp_ns"] for result in results]
+    assert stamps == sorted(stamps)
+    assert any(line["diagnostics"]["level"] == "ok" for line in told if "diagnostics" in line)

@@ -1,0 +1,32 @@
+"""`wise-edge dora`: a node of a dora dataflow."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wise_edge.cli.options import BundleOption, MaskBackendOption, PolicyBackendOption, VariantOption
+
+
+def dora(
+    query: Annotated[
+        str | None, typer.Option("--query", metavar="TEXT", help="The standing query to begin with.")
+    ] = None,
+    deadline_ms: Annotated[
+        float | None, typer.Option("--deadline-ms", metavar="T", help="Choose each grounding's variant by this.")
+    ] = None,
+    variant: VariantOption = None,
+    bundle: BundleOption = None,
+    policy_backend: PolicyBackendOption = "auto",
+    mask_backend: MaskBackendOption = "auto",
+) -> None:
+    """Be a node of the dora dataflow that starts this command; examples/dora has one.
+
+    Inputs: image, query, ask, enable, tick. Outputs: mask, result, diagnostics.
+    """
+    from wise_edge.robot.dora import run_dora
+    from wise_edge.runtimes.session import Session
+
+    session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
+    run_dora(session, query, variant=variant, deadline_ms=deadline_ms)
