@@ -24,6 +24,7 @@ from wise_edge.cli.dora import dora
 from wise_edge.cli.evaluate import app as evaluate
 from wise_edge.cli.export import export
 from wise_edge.cli.profile import app as profile
+from wise_edge.cli.ros2 import ros2
 from wise_edge.cli.run import run
 from wise_edge.cli.serve import serve
 from wise_edge.cli.train import train
@@ -54,6 +55,7 @@ def _options(
 
 for command in (demo, run, train, export, build, bag, serve, dora, doctor):
     app.command()(command)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(ros2)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(bundle, name="bundle")
 app.add_typer(profile, name="profile")
