@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import TypeVar
 
-from wise_edge.errors import WiseEdgeError
+from wise_edge.errors import QueryCancelledError, WiseEdgeError
 from wise_edge.service.limits import Limits
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ class LateError(WiseEdgeError):
 
 
 class Device:
-    """Runs one query at a time, in a thread of its own.
+    """Runs one query at a time, in a thread of its own that takes the next one without asking the event loop.
 
     Args:
         limits: how many may wait, and how long each may take.
@@ -42,8 +43,7 @@ class Device:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._line = asyncio.Lock()  # lets them in in the order in which they came
-        self._thread = ThreadPoolExecutor(1, "device")
+        self._thread = ThreadPoolExecutor(1, "device")  # takes them in the order in which they came
         self._took_s = 0.1
         self.waiting = 0
 
@@ -60,13 +60,14 @@ class Device:
         self.check_room()
         cancel = Event()
         self.waiting += 1
+        running = asyncio.get_running_loop().run_in_executor(self._thread, self._do, work, cancel)
+        running.add_done_callback(self._end)
         try:
-            return await asyncio.wait_for(self._run(work, cancel), self._limits.query_s)
+            return await asyncio.wait_for(asyncio.shield(running), self._limits.query_s)
         except asyncio.TimeoutError:
             raise LateError(f"the query was not answered within {self._limits.query_s:g} s") from None
         finally:  # a client that went away cancels it too
             cancel.set()
-            self.waiting -= 1
 
     def check_room(self) -> None:
         """Raise `BusyError` where too many wait already."""
@@ -74,19 +75,19 @@ class Device:
             raise BusyError(max(1, round(self.waiting * self._took_s)))
 
     def close(self) -> None:
-        """End the thread once its query is done."""
+        """End the thread once its queries are done."""
         self._thread.shutdown()
 
-    async def _run(self, work: Callable[[Event], T], cancel: Event) -> T:
-        loop = asyncio.get_running_loop()
-        async with self._line:
-            began_s = loop.time()
-            running = loop.run_in_executor(self._thread, work, cancel)
-            try:
-                return await asyncio.shield(running)
-            except asyncio.CancelledError:
-                cancel.set()
-                await asyncio.wait([running])  # the line moves on when the device is free, not before
-                raise
-            finally:
-                self._took_s += 0.2 * (loop.time() - began_s - self._took_s)
+    def _do(self, work: Callable[[Event], T], cancel: Event) -> T:
+        if cancel.is_set():
+            raise QueryCancelledError("nobody waits for this query any more")
+        began_s = time.perf_counter()
+        try:
+            return work(cancel)
+        finally:
+            self._took_s += 0.2 * (time.perf_counter() - began_s - self._took_s)
+
+    def _end(self, running: asyncio.Future[T]) -> None:
+        self.waiting -= 1
+        if not running.cancelled():
+            running.exception()  # it is known, though nobody may wait for it any more

@@ -1,0 +1,115 @@
+"""Clients against `wise-edge serve` on loopback: right answers, no errors, the longest wait, and throughput.
+
+    $ python benchmarks/service_load.py [--seconds 300] [--clients 8] [--json]
+
+Each client asks its own scenes one after the other, a new picture every time, and checks every answer against the
+session's own. What the session does alone, in a process of its own and without HTTP, is measured before and after; the
+clients run on the same cores as the service. 429 is no error: the client waits as it is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from wise_edge.datasets.scenes import SceneDataset
+from wise_edge.runtimes.session import Session
+
+SCENES = 4  # of each client
+ALONE_S = 10.0
+
+
+def encode(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def ask_alone(session: Session, examples: list, seconds: float) -> float:
+    """Return queries a second."""
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        example = examples[count % len(examples)]
+        session.afresh().segment(example.image, example.query)
+        count += 1
+    return count / (time.perf_counter() - began)
+
+
+def be_client(url: str, asked: list[tuple[bytes, str, list[int]]], end_s: float) -> dict[str, list[float] | int]:
+    waits_ms: list[float] = []
+    wrong = busy = failed = 0
+    with httpx.Client(base_url=url, timeout=120) as http:
+        place = 0
+        while time.perf_counter() < end_s:
+            picture, query, box = asked[place % len(asked)]
+            began = time.perf_counter()
+            answer = http.post("/v1/segment", files={"image": picture}, data={"query": query})
+            if answer.status_code == 429:
+                busy += 1
+                time.sleep(float(answer.headers["retry-after"]))
+                continue
+            waits_ms.append((time.perf_counter() - began) * 1e3)
+            failed += answer.status_code != 200
+            wrong += answer.status_code == 200 and answer.json()["box"] != box
+            place += 1
+    return {"waits_ms": waits_ms, "wrong": wrong, "busy": busy, "failed": failed}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    dataset = SceneDataset("test")
+    examples = [dataset[place] for place in range(SCENES * options.clients)]
+    session = Session.from_bundle()
+    expected = [session.afresh().segment(example.image, example.query).box for example in examples]
+    asked = [(encode(e.image), e.query, list(box or ())) for e, box in zip(examples, expected, strict=True)]
+    alone_hz = [ask_alone(session, examples, ALONE_S)]
+    command = [sys.executable, "-m", "wise_edge", "serve", "--port", "0", "--frames", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        url = server.stderr.readline().split()[-1]
+        try:
+            end_s = time.perf_counter() + options.seconds
+            with ThreadPoolExecutor(options.clients) as pool:
+                parts = [asked[place :: options.clients] for place in range(options.clients)]
+                found = list(pool.map(lambda part: be_client(url, part, end_s), parts))
+        finally:
+            server.terminate()
+            server.wait()
+    alone_hz.append(ask_alone(session, examples, ALONE_S))
+    waits_ms = [wait for client in found for wait in client["waits_ms"]]  # type: ignore[union-attr]
+    figures = {
+        "seconds": options.seconds,
+        "clients": options.clients,
+        "answers": len(waits_ms),
+        "wrong": sum(client["wrong"] for client in found),  # type: ignore[misc]
+        "failed": sum(client["failed"] for client in found),  # type: ignore[misc]
+        "busy_429": sum(client["busy"] for client in found),  # type: ignore[misc]
+        "wait_ms_p50": float(np.percentile(waits_ms, 50)),
+        "wait_ms_p99": float(np.percentile(waits_ms, 99)),
+        "service_hz": len(waits_ms) / options.seconds,
+        "alone_hz": float(np.mean(alone_hz)),
+        "exit_code": server.returncode,
+    }
+    figures["throughput_ratio"] = figures["service_hz"] / figures["alone_hz"]
+    if options.json:
+        print(json.dumps(figures, indent=1))
+        return
+    for name, value in figures.items():
+        print(f"{name:18} {value:.3f}" if isinstance(value, float) else f"{name:18} {value}")
+
+
+if __name__ == "__main__":
+    main()
