@@ -236,6 +236,23 @@ def test_the_command_tells_what_live_would_have_been(
     assert json.loads(capsys.readouterr().out)["rate_hz"] == pytest.approx(30.0, rel=1e-3)
 
 
+def test_a_recording_for_rerun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("rerun", reason="rerun-sdk is not installed")
+    fake_session.install(monkeypatch)
+    bag, file = write_bag(tmp_path / "in", 4), tmp_path / "out.rrd"
+    command = ["bag", str(bag), "--query", "the ring", "--out"]
+    assert main([*command, str(tmp_path / "out"), "--rerun", str(file)]) == 0
+    content = file.read_bytes()
+    assert content[:4] == b"RRF2"
+    assert len(content) > 4 * 30 * 20 * 3
+    assert main([*command, str(tmp_path / "more"), "--rerun", str(file)]) == 2
+    assert "exists; name another" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "more"), "--rerun", "out.txt"]) == 2
+    assert "ends in .rrd, or connect" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_bag_of_300_frames_survives_a_kill_without_a_gap_or_a_double(tmp_path: Path) -> None:
     dataset = SceneDataset("test")

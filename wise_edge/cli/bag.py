@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,9 @@ def bag(
     results_only: Annotated[
         bool, typer.Option("--results-only", help="Leave the input's messages out of the new bag.")
     ] = False,
+    rerun: Annotated[
+        str | None, typer.Option("--rerun", metavar="FILE|connect", help="Also log to the Rerun viewer.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was ended.")] = False,
     variant: VariantOption = None,
     bundle: BundleOption = None,
@@ -39,10 +43,13 @@ def bag(
     and how old its answers would have been.
     """
     from wise_edge.robot.bags import process_bag
+    from wise_edge.robot.rerun_log import RerunLog
     from wise_edge.runtimes.session import Session
 
     session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
-    with ProgressLine() as show:
+    with ExitStack() as stack:
+        observe = stack.enter_context(RerunLog(rerun)) if rerun else lambda frame, result: None
+        show = stack.enter_context(ProgressLine())
         report = process_bag(
             session,
             source,
@@ -54,6 +61,7 @@ def bag(
             copy=not results_only,
             resume=resume,
             progress=lambda done, count: show("asking", done / count),
+            observe=observe,
         )
     figures = _figures(report)
     if as_json:

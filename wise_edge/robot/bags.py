@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.extras import require
 from wise_edge.rle import mask_of_runs
-from wise_edge.robot.frames import Place
+from wise_edge.robot.frames import Frame, Place
 from wise_edge.robot.messages import (
     COMPRESSED,
     DETECTIONS,
@@ -92,6 +92,7 @@ def process_bag(
     copy: bool = True,
     resume: bool = False,
     progress: Callable[[int, int], None] = lambda done, count: None,
+    observe: Callable[[Frame, NodeResult], None] = lambda frame, result: None,
 ) -> BagReport:
     """Ask every picture of a topic and write the results as a bag.
 
@@ -106,6 +107,7 @@ def process_bag(
         copy: put the input's messages beside the results; those of a ROS 1 bag are of other types and never are.
         resume: go on with the log of a run that was killed.
         progress: called with how many pictures are done, and how many there are.
+        observe: called with each picture and its result, those of an earlier run excepted.
 
     Raises:
         UsageError: there is no such bag, topic or storage, its pictures cannot be read, or `out` or its log exist.
@@ -128,7 +130,10 @@ def process_bag(
             for place, (connection, time_ns, data) in enumerate(reader.messages(connections=connections)):
                 if place >= reused:
                     message = reader.deserialize(data, connection.msgtype)
-                    log.append(_ask(session, message, settings, time_ns))
+                    frame = to_frame(message, topic)
+                    result = _ask(session, frame, settings)
+                    log.append(result.to_dict() | {"time_ns": time_ns})
+                    observe(frame, result)
                     progress(place + 1, count)
         if not log.records:
             raise UsageError(f"{topic} has no message")
@@ -145,11 +150,9 @@ def process_bag(
     )
 
 
-def _ask(session: Session, message: Any, settings: BagSettings, time_ns: int) -> dict[str, Any]:
-    """Return the record of one picture: what `NodeResult.to_dict` gives, and when the bag has it."""
-    frame = to_frame(message, settings.topic)
+def _ask(session: Session, frame: Frame, settings: BagSettings) -> NodeResult:
     result = session.segment(frame.image, settings.query, settings.variant)
-    found = NodeResult(
+    return NodeResult(
         stamp_ns=frame.stamp_ns,
         frame_id=frame.frame_id,
         query=settings.query,
@@ -167,7 +170,6 @@ def _ask(session: Session, message: Any, settings: BagSettings, time_ns: int) ->
         delay_ms=result.latency_ms.total,
         latency_ms=asdict(result.latency_ms),
     )
-    return found.to_dict() | {"time_ns": time_ns}
 
 
 @contextmanager

@@ -1,0 +1,74 @@
+"""Pictures and results for the Rerun viewer (https://rerun.io): on the camera's own time line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from wise_edge.errors import DeviceError, UsageError
+from wise_edge.extras import require
+from wise_edge.robot.frames import Frame
+from wise_edge.robot.node import NodeResult
+
+CONNECT = "connect"
+"""The target that is a viewer that runs already."""
+_MASK_RGBA = (0, 214, 255, 140)
+
+
+class RerunLog:
+    """Writes a recording, or feeds a viewer; a context manager, and called with each frame and its result.
+
+    Args:
+        target: a file (`.rrd`), or `CONNECT`.
+        force: replace a file that exists.
+
+    Raises:
+        MissingExtraError: rerun-sdk is not installed.
+        UsageError: the file exists, or is called otherwise.
+        DeviceError: no viewer runs.
+    """
+
+    def __init__(self, target: str, *, force: bool = False) -> None:
+        self._rerun = require("rerun", "rerun")
+        self._recording = self._rerun.RecordingStream("wise-edge")
+        if target == CONNECT:
+            try:
+                self._recording.connect_grpc()
+            except Exception as error:  # rerun's own, of many kinds
+                raise DeviceError(f"no Rerun viewer takes recordings here ({error}); start one with: rerun") from error
+            return
+        file = Path(target)
+        if file.suffix != ".rrd":
+            raise UsageError(f"--rerun {target}: name a file that ends in .rrd, or {CONNECT}")
+        if file.exists() and not force:
+            raise UsageError(f"{file} exists; name another, or delete it")
+        self._recording.save(file)
+
+    def __enter__(self) -> RerunLog:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write what is still to be written."""
+        self._recording.flush()
+        self._recording.disconnect()
+
+    def __call__(self, frame: Frame, result: NodeResult) -> None:
+        """Log a frame with its mask, box, points, rationale and phases."""
+        rerun, log = self._rerun, self._recording.log
+        self._recording.set_time("camera", timestamp=np.datetime64(frame.stamp_ns, "ns"))
+        log("camera", rerun.Image(frame.image))
+        mask = np.zeros(frame.image.shape[:2], np.bool_) if result.mask is None else result.mask
+        log("camera/mask", rerun.Image(mask[..., None] * np.array(_MASK_RGBA, np.uint8), color_model="RGBA"))
+        boxes = [] if result.box is None else [result.box]
+        centres = [((left + right) / 2, (top + bottom) / 2) for left, top, right, bottom in boxes]
+        halves = [((right - left) / 2, (bottom - top) / 2) for left, top, right, bottom in boxes]
+        log("camera/box", rerun.Boxes2D(centers=centres, half_sizes=halves, labels=[result.query] * len(boxes)))
+        log("camera/points", rerun.Points2D(list(result.points), radii=2.0))
+        log("rationale", rerun.TextLog(result.rationale or result.reason or "(no rationale)"))
+        for phase, spent_ms in result.latency_ms.items():
+            log(f"ms/{phase}", rerun.Scalars(spent_ms))
