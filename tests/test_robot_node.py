@@ -13,8 +13,10 @@ import pytest
 from test_tracking import SeeingMask, SlowPolicy, make, picture, wait_for
 
 from wise_edge.errors import DeviceError, UsageError
+from wise_edge.power import PowerSource
 from wise_edge.robot.frames import Frame, Intrinsics, find_place
 from wise_edge.robot.node import Node, NodeResult
+from wise_edge.robot.power_gauge import PowerGauge
 from wise_edge.runtimes.session import Session
 
 NS = 1_700_000_000_123_456_789  # a stamp that no float64 in seconds holds
@@ -208,6 +210,27 @@ def test_diagnostics_tell_rates_and_what_fails_to_come() -> None:
     assert node.diagnostics().message == "no result in the last 5 s"
     now[0] += 6
     assert node.diagnostics().frames_hz == 0
+
+
+def test_diagnostics_tell_the_power_of_gauges_and_counters() -> None:
+    now = [0.0]
+
+    def gauge(kind: str, *values: float) -> PowerGauge:
+        left = iter(values)
+        source = PowerSource("s", kind, ("in",), (0,), None, None, lambda: (next(left),), (None,))  # type: ignore[arg-type]
+        return PowerGauge(source, clock=lambda: now[0])
+
+    assert gauge("power", 12.5).read() == (12.5, None)
+    counter = gauge("energy", 100.0, 130.0, 5.0)
+    assert counter.read()[0] is None
+    now[0] = 2.0
+    assert counter.read() == (15.0, None)
+    now[0] = 3.0
+    assert counter.read() == (None, "the counter began anew")
+    assert PowerGauge(None, "no sensor").read() == (None, "no sensor")
+
+    node = Node(Session(SlowPolicy(), SeeingMask(), {}), print, power=gauge("power", 7.0))
+    assert node.diagnostics().power_w == 7.0
 
 
 def test_a_deadline_and_a_variant_exclude_each_other() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -189,6 +190,25 @@ def test_a_body_too_large_is_refused_with_or_without_its_length() -> None:
         answer = client.post("/v1/frames/x/segment", content=chunks(), headers={"content-type": "application/json"})
         assert answer.status_code == 413
         assert ask(client).status_code == 200
+
+
+def test_a_body_that_comes_too_slowly_is_let_go() -> None:
+    async def dribble() -> dict[str, Any]:
+        await asyncio.sleep(0.3)
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    app = make_app(Session(Gated(), FakeMask(), {}), Limits(body_s=0.5))
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/v1/segment", "raw_path": b"/v1/segment"}
+    scope |= {"query_string": b"", "root_path": "", "scheme": "http", "server": ("x", 80), "client": ("y", 1)}
+    scope |= {"headers": [(b"content-type", b"multipart/form-data; boundary=b")]}
+    asyncio.run(app(scope, dribble, send))
+    assert sent[0]["status"] == 408
+    assert b"did not come within 0.5 s" in sent[1]["body"]
 
 
 def test_a_token_is_asked_of_all_that_tells_of_pictures() -> None:

@@ -25,6 +25,7 @@ from wise_edge.geometry import Box, Point
 from wise_edge.prompts import normalize_query
 from wise_edge.rle import run_lengths
 from wise_edge.robot.frames import Frame, Place, find_place
+from wise_edge.robot.power_gauge import PowerGauge
 from wise_edge.runtimes.base import SegmentationResult
 from wise_edge.runtimes.session import Session
 from wise_edge.runtimes.tracking import Stamped, Tracked
@@ -117,6 +118,8 @@ class Diagnostics:
         age_ms_p99: how much older the frame is that the policy saw; None without any.
         grounding_ms: phase to ms, of the last grounding.
         failures: queries that failed.
+        power_w: what the device takes; None where it is not told.
+        power_reason: why it is not; None where it is.
     """
 
     level: Level
@@ -133,6 +136,8 @@ class Diagnostics:
     age_ms_p99: float | None
     grounding_ms: dict[str, float]
     failures: int
+    power_w: float | None
+    power_reason: str | None
 
 
 @dataclass(eq=False)
@@ -165,6 +170,7 @@ class Node:
             diagnostics, and the node goes on.
         variant: prompt variant; None takes the bundle's default.
         deadline_ms: choose the variant of each grounding by this instead.
+        power: tells what the device takes, for diagnostics; None looks for it on this machine.
         clock: seconds that do not run backwards.
     """
 
@@ -175,12 +181,14 @@ class Node:
         *,
         variant: str | None = None,
         deadline_ms: float | None = None,
+        power: PowerGauge | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if variant is not None and deadline_ms is not None:
             raise UsageError("a deadline chooses the variant; leave the variant out")
         self._session, self._publish = session, publish
         self._variant, self._deadline_ms = variant, deadline_ms
+        self._power = power or PowerGauge.find()
         self._clock = clock
         self._changed = Condition()
         self._newest: _Arrival | None = None
@@ -259,9 +267,10 @@ class Node:
 
     def diagnostics(self) -> Diagnostics:
         """Return how the node fares now."""
+        power = self._power.read()
         with self._changed:
             query = self._standing.query if self._standing else None
-            return self._record.describe(self._clock(), self._enabled, query)
+            return self._record.describe(self._clock(), self._enabled, query, power)
 
     def _set_standing(self, standing: _Standing | None) -> None:
         """Take another standing query; the caller holds the lock."""
@@ -406,7 +415,9 @@ class _Record:
         self.failures += 1
         self._failed = message
 
-    def describe(self, now_s: float, enabled: bool, query: str | None) -> Diagnostics:
+    def describe(
+        self, now_s: float, enabled: bool, query: str | None, power: tuple[float | None, str | None]
+    ) -> Diagnostics:
         frames_hz, results_hz = (_rate(times, now_s) for times in (self._frame_times, self._result_times))
         level, message = self._judge(frames_hz, results_hz, enabled and query is not None)
         return Diagnostics(
@@ -424,6 +435,8 @@ class _Record:
             age_ms_p99=_percentile(self._ages_ms, 99),
             grounding_ms=self._grounding_ms,
             failures=self.failures,
+            power_w=power[0],
+            power_reason=power[1],
         )
 
     def _judge(self, frames_hz: float, results_hz: float, busy: bool) -> tuple[Level, str]:
