@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import fake_session
 import numpy as np
@@ -230,10 +232,27 @@ def test_the_command_tells_what_live_would_have_been(
     assert main(["bag", str(bag), "--query", "the ring", "--out", str(tmp_path / "out")]) == 0
     told = capsys.readouterr().out
     assert "4 pictures asked, a mask in 4" in told
-    assert "live at 30.0 Hz the policy would have seen 4 of 4 and dropped 0" in told
+    assert "live at 30.0 Hz: 4 of 4 seen by the policy, 0 dropped" in told
     command = ["bag", str(bag), "--query", "the ring", "--out", str(tmp_path / "more"), "--results-only", "--json"]
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out)["rate_hz"] == pytest.approx(30.0, rel=1e-3)
+
+
+def test_a_page_draws_times_and_drops(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    fake_session.install(monkeypatch)
+    bag, page = write_bag(tmp_path / "in", 4), tmp_path / "report.html"
+    command = ["bag", str(bag), "--query", "the <ring>", "--report", str(page), "--out"]
+    assert main([*command, str(tmp_path / "out")]) == 0
+    drawn = page.read_text()
+    assert "the &lt;ring&gt;, in in" in drawn
+    charts = re.findall(r"<svg.*?</svg>", drawn, re.DOTALL)
+    assert [len(list(ElementTree.fromstring(chart).iter("circle"))) for chart in charts] == [4, 3]
+    assert not re.search(r"<script|https?:", drawn)
+    assert main([*command, str(tmp_path / "more")]) == 2
+    assert "exists; use --force" in capsys.readouterr().err
+    assert not (tmp_path / "more.log").exists()  # refused before anything was asked
 
 
 def test_a_recording_for_rerun(

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wise_edge.cli.options import BundleOption, JsonOption, MaskBackendOption, PolicyBackendOption, VariantOption
+from wise_edge.cli.options import (
+    BundleOption,
+    ForceOption,
+    JsonOption,
+    MaskBackendOption,
+    PolicyBackendOption,
+    VariantOption,
+)
 from wise_edge.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
@@ -30,6 +37,10 @@ def bag(
     rerun: Annotated[
         str | None, typer.Option("--rerun", metavar="FILE|connect", help="Also log to the Rerun viewer.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw times and drops as a page (.html).")
+    ] = None,
+    force: ForceOption = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was ended.")] = False,
     variant: VariantOption = None,
     bundle: BundleOption = None,
@@ -42,15 +53,19 @@ def bag(
     Also says what the camera would have seen live: which frames the policy would have had to drop at the recorded rate,
     and how old its answers would have been.
     """
+    from wise_edge.files import atomic_write, check_target
+    from wise_edge.robot.bag_page import render_bag
     from wise_edge.robot.bags import process_bag
     from wise_edge.robot.rerun_log import RerunLog
     from wise_edge.runtimes.session import Session
 
+    if report is not None:
+        check_target(report, force=force)
     session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
     with ExitStack() as stack:
         observe = stack.enter_context(RerunLog(rerun)) if rerun else lambda frame, result: None
         show = stack.enter_context(ProgressLine())
-        report = process_bag(
+        done = process_bag(
             session,
             source,
             topic,
@@ -63,20 +78,33 @@ def bag(
             progress=lambda done, count: show("asking", done / count),
             observe=observe,
         )
-    figures = _figures(report)
+    figures = _figures(done)
+    if report is not None:
+        title = f"{query}, in {source.name}"
+        atomic_write(report, render_bag(title, done, _facts(figures)).encode(), force=force)
     if as_json:
         typer.echo(json.dumps(figures))
         return
-    reused = f", {report.reused} of them by an earlier run" if report.reused else ""
-    typer.echo(f"{out}: {report.frames} pictures asked{reused}, a mask in {report.found}")
-    typer.echo("a picture took {took_ms_p50:.0f} ms at the median, {took_ms_p99:.0f} ms at p99".format(**figures))
+    reused = f", {done.reused} of them by an earlier run" if done.reused else ""
+    typer.echo(f"{out}: {done.frames} pictures asked{reused}, a mask in {done.found}")
+    for name, value in _facts(figures)[2:]:
+        typer.echo(f"{name}: {value}")
+
+
+def _facts(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return names and values for people."""
+    facts = [
+        ("pictures", f"{figures['frames']}"),
+        ("with a mask", f"{figures['found']}"),
+        ("a picture took", "{took_ms_p50:.0f} ms at the median, {took_ms_p99:.0f} ms at p99".format(**figures)),
+    ]
     if figures["rate_hz"] is not None:
-        live = "live at {rate_hz:.1f} Hz the policy would have seen {grounded} of {frames} and dropped {dropped}"
-        typer.echo(live.format(**figures))
+        seen = "{grounded} of {frames} seen by the policy, {dropped} dropped".format(**figures)
+        facts.append((f"live at {figures['rate_hz']:.1f} Hz", seen))
     if figures["age_ms_p50"] is not None:
-        typer.echo(
-            "its newest answer would have been {age_ms_p50:.0f} ms old, {age_ms_p99:.0f} ms at p99".format(**figures)
-        )
+        age = "{age_ms_p50:.0f} ms old, {age_ms_p99:.0f} ms at p99".format(**figures)
+        facts.append(("its newest answer", age))
+    return facts
 
 
 def _figures(report: BagReport) -> dict[str, Any]:

@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
-from math import ceil, floor, log10
 from typing import Any
 
 from wise_edge.panel import OTHER_COLOR, PHASE_COLORS, milliseconds
 from wise_edge.profiling.words import name_rows
+from wise_edge.svg import AXIS, WIDTH, Scale, axis, rect, svg, text
 
-WIDTH = 960
-"""Units that every chart is wide."""
 _LABELS = 190  # what names of rows take of it
 _ROW = 34
-_AXIS = 34
 Run = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Maps values from `low` to `high` onto units from `start` to `end`."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        """Return where a value lies."""
-        span = self.high - self.low
-        return self.start + (value - self.low) / (span or 1.0) * (self.end - self.start)
-
-    def ticks(self, count: int = 6) -> list[float]:
-        """Return round values, about `count` of them."""
-        raw = (self.high - self.low or 1.0) / count
-        unit = 10.0 ** floor(log10(raw))
-        step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw)
-        first = ceil(self.low / step)
-        return [number * step for number in range(first, floor(self.high / step + 1e-9) + 1)]
 
 
 def color_of(phase: str) -> str:
@@ -56,7 +29,7 @@ def draw_phases(runs: Sequence[Run], phases: Sequence[str]) -> str:
     """
     sums = [sum(max(0.0, run["latency_ms"][phase]["mean"]) for phase in phases) for run in runs]
     scale = Scale(0.0, max(sums) * 1.08, _LABELS, WIDTH - 90)
-    parts = [_axis(scale, len(runs) * _ROW, "ms, mean")]
+    parts = [axis(scale, len(runs) * _ROW, "ms, mean")]
     for row, (name, run, total) in enumerate(zip(name_rows(runs), runs, sums, strict=True)):
         y = row * _ROW
         parts.append(_label(name, y))
@@ -65,10 +38,10 @@ def draw_phases(runs: Sequence[Run], phases: Sequence[str]) -> str:
             mean = max(0.0, run["latency_ms"][phase]["mean"])
             left, right = scale(reached), scale(reached + mean)
             title = f"{phase.replace('_', ' ')}: {milliseconds(mean)}"
-            parts.append(_rect(left, y + 5, right - left, _ROW - 10, color_of(phase), title))
+            parts.append(rect(left, y + 5, right - left, _ROW - 10, color_of(phase), title))
             reached += mean
-        parts.append(_text(scale(total) + 8, y + _ROW / 2, milliseconds(run["latency_ms"]["total"]["mean"]), "middle"))
-    return _svg(len(runs) * _ROW + _AXIS, parts, "mean latency by phase")
+        parts.append(text(scale(total) + 8, y + _ROW / 2, milliseconds(run["latency_ms"]["total"]["mean"]), "middle"))
+    return svg(len(runs) * _ROW + AXIS, parts, "mean latency by phase")
 
 
 def draw_distribution(runs: Sequence[Run]) -> str:
@@ -78,7 +51,7 @@ def draw_distribution(runs: Sequence[Run]) -> str:
     margin = 0.06 * (high - low or high)
     scale = Scale(max(0.0, low - margin), high + margin, _LABELS, WIDTH - 90)
     row_px = _ROW + 10
-    parts = [_axis(scale, len(runs) * row_px + 8, "ms, whole query")]
+    parts = [axis(scale, len(runs) * row_px + 8, "ms, whole query")]
     for row, (name, run, values) in enumerate(zip(name_rows(runs), runs, totals, strict=True)):
         y = row * row_px + 8
         parts.append(_label(name, y + 5))
@@ -92,8 +65,8 @@ def draw_distribution(runs: Sequence[Run]) -> str:
                 f'<g><title>{title}</title><path d="M{x:.1f} {y + 6}V{y + row_px - 6}" class="{quantile}"/></g>'
             )
         x = scale(run["latency_ms"]["total"]["p50"])
-        parts.append(_text(x, y + 4, "p50", "middle", "tiny", "middle"))
-    return _svg(len(runs) * row_px + 8 + _AXIS, parts, "distribution of the latency of whole queries")
+        parts.append(text(x, y + 4, "p50", "middle", "tiny", "middle"))
+    return svg(len(runs) * row_px + 8 + AXIS, parts, "distribution of the latency of whole queries")
 
 
 def draw_tradeoff(runs: Sequence[Run]) -> str | None:
@@ -107,7 +80,7 @@ def draw_tradeoff(runs: Sequence[Run]) -> str | None:
     pad = 0.25 * (max(times) - min(times) or max(times))
     across = Scale(max(0.0, min(times) - pad), max(times) + pad, 70, WIDTH - 40)
     up = Scale(max(0.0, min(edges) - 0.03), min(1.0, max(edges) + 0.03), height, 16)
-    parts = [_axis(across, height, "ms, p50 of a query"), *_grid(up, "cIoU")]
+    parts = [axis(across, height, "ms, p50 of a query"), *_grid(up, "cIoU")]
     named = sorted(zip(name_rows(shown), shown, strict=True), key=lambda pair: pair[1]["latency_ms"]["total"]["p50"])
     for number, (name, run) in enumerate(named):
         x, y = across(run["latency_ms"]["total"]["p50"]), up(run["accuracy"]["ciou"])
@@ -120,10 +93,10 @@ def draw_tradeoff(runs: Sequence[Run]) -> str | None:
         parts += [
             f'<path d="M{x:.1f} {up(low):.1f}V{up(high):.1f}" class="interval"/>',
             f'<g><title>{escape(title)}</title><circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" class="disc"/></g>',
-            _text(x + 6, y + side * (radius + 22) - 8, name, "middle"),
-            _text(x + 6, y + side * (radius + 22) + 8, ", ".join(notes), "middle", "tiny"),
+            text(x + 6, y + side * (radius + 22) - 8, name, "middle"),
+            text(x + 6, y + side * (radius + 22) + 8, ", ".join(notes), "middle", "tiny"),
         ]
-    return _svg(height + _AXIS, parts, "accuracy over latency")
+    return svg(height + AXIS, parts, "accuracy over latency")
 
 
 def draw_timeline(run: Run, phases: Sequence[str], total_ms: float) -> str:
@@ -140,17 +113,17 @@ def draw_timeline(run: Run, phases: Sequence[str], total_ms: float) -> str:
     above = 110 if power else 0
     scale = Scale(-0.1 * total_ms if power else 0.0, total_ms * (1.1 if power else 1.0), _LABELS, WIDTH - 20)
     height = above + len(rows) * 24
-    parts = [_axis(scale, height, "ms since the picture came")]
+    parts = [axis(scale, height, "ms since the picture came")]
     if power:
         parts += _power(power, scale, above)
     for row, phase in enumerate(rows):
         y = above + row * 24
-        parts.append(_text(_LABELS - 12, y + 12, phase.replace("_", " "), "middle", "label", "end"))
+        parts.append(text(_LABELS - 12, y + 12, phase.replace("_", " "), "middle", "label", "end"))
         for span in (span for span in timeline["spans"] if span["phase"] == phase):
             left, right = scale(span["start_ms"]), scale(span["end_ms"])
             title = f"{phase.replace('_', ' ')}: {milliseconds(span['end_ms'] - span['start_ms'])}"
-            parts.append(_rect(left, y + 3, max(1.0, right - left), 18, color_of(phase), title))
-    return _svg(height + _AXIS, parts, f"timeline of the median query, {run['variant']}")
+            parts.append(rect(left, y + 3, max(1.0, right - left), 18, color_of(phase), title))
+    return svg(height + AXIS, parts, f"timeline of the median query, {run['variant']}")
 
 
 def _power(trace: Mapping[str, Any], across: Scale, height: float) -> Iterable[str]:
@@ -163,10 +136,10 @@ def _power(trace: Mapping[str, Any], across: Scale, height: float) -> Iterable[s
         return []
     up = Scale(0.0, max(watts for _, watts in pairs) * 1.1, height - 12, 8)
     line = " ".join(f"{across(at):.1f},{up(watts):.1f}" for at, watts in pairs)
-    label = _text(_LABELS - 12, height / 2, "power, W", "middle", "label", "end")
+    label = text(_LABELS - 12, height / 2, "power, W", "middle", "label", "end")
     grid = [
         f'<path d="M{across.start} {up(tick):.1f}H{across.end}" class="grid"/>'
-        + _text(across.start + 3, up(tick) - 5, f"{tick:g}", "middle", "tiny")
+        + text(across.start + 3, up(tick) - 5, f"{tick:g}", "middle", "tiny")
         for tick in up.ticks(3)
     ]
     return [label, *grid, f'<polyline points="{line}" class="power"/>']
@@ -177,38 +150,14 @@ def _query_energy(run: Run) -> float | None:
     return found[0]["energy_j"] if found else None
 
 
-def _axis(scale: Scale, height: float, unit: str) -> str:
-    parts = [
-        f'<path d="M{scale(tick):.1f} 0V{height}" class="grid"/>'
-        + _text(scale(tick), height + 14, f"{tick:g}", "middle", "tiny", "middle")
-        for tick in scale.ticks()
-    ]
-    return "".join([*parts, _text(scale.end, height + 28, unit, "middle", "tiny", "end")])
-
-
 def _grid(up: Scale, unit: str) -> list[str]:
     lines = [
         f'<path d="M70 {up(tick):.1f}H{WIDTH - 40}" class="grid"/>'
-        + _text(62, up(tick), f"{tick:.2f}", "middle", "tiny", "end")
+        + text(62, up(tick), f"{tick:.2f}", "middle", "tiny", "end")
         for tick in up.ticks(5)
     ]
-    return [*lines, _text(0, up.end + 4, unit, "middle", "tiny")]
+    return [*lines, text(0, up.end + 4, unit, "middle", "tiny")]
 
 
 def _label(name: str, y: float) -> str:
-    return _text(_LABELS - 12, y + _ROW / 2, name, "middle", "label", "end")
-
-
-def _rect(x: float, y: float, width: float, height: float, color: str, title: str) -> str:
-    shape = f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{height:.1f}" fill="{color}"/>'
-    return f"<g><title>{escape(title)}</title>{shape}</g>"
-
-
-def _text(x: float, y: float, words: str, baseline: str, kind: str = "value", anchor: str = "start") -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" dominant-baseline="{baseline}" text-anchor="{anchor}"'
-    return f'<text {place} class="{kind}">{escape(words)}</text>'
-
-
-def _svg(height: float, parts: Iterable[str], title: str) -> str:
-    size = f'viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title, quote=True)}"'
-    return f"<svg {size}>{''.join(parts)}</svg>"
+    return text(_LABELS - 12, y + _ROW / 2, name, "middle", "label", "end")

@@ -17,36 +17,9 @@ from wise_edge.profiling.charts import (
 from wise_edge.profiling.document import Document
 from wise_edge.profiling.measure import PHASES
 from wise_edge.profiling.words import PARTS, describe_doubts, describe_power, joules, name_rows, name_run
+from wise_edge.web import render, section, table
 
 _SHOWN = (*PHASES, "other")
-_STYLE = """
-:root { color-scheme: light dark; --back: #fbfcfe; --raised: #fff; --line: #dde3ec; --plain: #2a3342; --quiet: #64708a;
-  --accent: #0b7fab; --warn: #b4540a; }
-@media (prefers-color-scheme: dark) { :root { --back: #111621; --raised: #182030; --line: #2b364b; --plain: #dbe3ef;
-  --quiet: #93a0b8; --accent: #19c8f0; --warn: #ffa657; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--back); color: var(--plain);
-  font: 15px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 32px 20px 64px; }
-h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px; } h2 { font-size: 19px; margin: 40px 0 4px; }
-h3 { font-size: 15px; margin: 20px 0 4px; } p { margin: 4px 0 12px; color: var(--quiet); max-width: 78ch; }
-section { background: var(--raised); border: 1px solid var(--line); border-radius: 10px; padding: 16px; margin: 10px 0;
-  overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 6px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } tr:last-child td { border-bottom: 0; }
-th { color: var(--quiet); font-weight: 500; } td small { color: var(--quiet); }
-.doubts { border-color: var(--warn); color: var(--warn); } .doubts ul { margin: 0; padding-left: 20px; }
-.legend span { display: inline-block; margin-right: 16px; color: var(--quiet); }
-.legend i { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px; }
-svg { display: block; width: 100%; min-width: 620px; height: auto; } svg text { fill: var(--plain); font-size: 14px; }
-svg text.tiny { fill: var(--quiet); font-size: 12px; } svg .grid { stroke: var(--line); fill: none; }
-svg .dot { fill: var(--accent); fill-opacity: .35; } svg .disc { fill: var(--accent); fill-opacity: .85; }
-svg .interval { stroke: var(--accent); stroke-opacity: .5; stroke-width: 2; }
-svg .p50 { stroke: var(--plain); stroke-width: 2.5; } svg .p90, svg .p99 { stroke: var(--quiet); stroke-width: 1.5; }
-svg .p99 { stroke-dasharray: 3 3; } svg .power { stroke: var(--warn); stroke-width: 2; fill: none; }
-summary { cursor: pointer; color: var(--accent); margin: 6px 0; } footer { color: var(--quiet); margin-top: 40px; }
-"""
 
 
 def render_page(document: Document) -> str:
@@ -59,36 +32,29 @@ def render_page(document: Document) -> str:
         f"<p>{escape(_subtitle(document))}</p>",
         _doubts(document),
         "<h2>At a glance</h2>",
-        _section(_glance(runs)),
+        section(_glance(runs)),
         *_tradeoff(runs),
         "<h2>Where the time goes</h2>",
         "<p>Means of the phases, stacked; the number is the mean of the whole query.</p>",
-        _section(draw_phases(runs, _SHOWN) + _legend(_SHOWN)),
+        section(draw_phases(runs, _SHOWN) + _legend(_SHOWN)),
         "<h2>How much it varies</h2>",
         "<p>A dot for each query, outliers kept. Lines: p50 (thick), p90, and p99 (dashed).</p>",
-        _section(draw_distribution(runs)),
+        section(draw_distribution(runs)),
         "<h2>A median query</h2>",
         f"<p>{escape(_power_note(document))}</p>",
         *(
-            f"<h3>{escape(name)}</h3>{_section(draw_timeline(run, PHASES, longest_ms))}"
+            f"<h3>{escape(name)}</h3>{section(draw_timeline(run, PHASES, longest_ms))}"
             for name, run in zip(name_rows(runs), runs, strict=True)
         ),
         "<h2>Energy</h2>",
         *_energy(document),
         "<h2>All figures</h2>",
-        *(f"<details><summary>{escape(name_run(run))}</summary>{_section(_figures(run))}</details>" for run in runs),
+        *(f"<details><summary>{escape(name_run(run))}</summary>{section(_figures(run))}</details>" for run in runs),
         "<h2>Conditions</h2>",
-        _section(_conditions(document)),
+        section(_conditions(document)),
         f"<footer>wise-edge {escape(document['wise_edge'])}, {escape(document['written'])}</footer>",
     ]
-    head = [
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{_STYLE}</style>',
-    ]
-    body = "\n".join(block for block in blocks if block)
-    return "\n".join(
-        ["<!doctype html>", '<html lang="en"><head>', *head, f"</head><body><main>{body}</main></body></html>", ""]
-    )
+    return render(title, blocks)
 
 
 def _subtitle(document: Document) -> str:
@@ -135,7 +101,7 @@ def _glance(runs: Sequence[Mapping[str, Any]]) -> str:
                 "–" if memory is None else f"{memory / 1e6:.0f} MB",
             )
         )
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _tradeoff(runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -145,7 +111,7 @@ def _tradeoff(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     words = (
         "Further up is more accurate, further left is faster. Discs grow with the rationale, lines are 95 % intervals."
     )
-    return ["<h2>What a rationale buys</h2>", f"<p>{words}</p>", _section(chart)]
+    return ["<h2>What a rationale buys</h2>", f"<p>{words}</p>", section(chart)]
 
 
 def _power_note(document: Document) -> str:
@@ -171,7 +137,7 @@ def _energy(document: Document) -> list[str]:
         refused = dict.fromkeys(f"{part}: {each['reason']}" for part, _, each in found if each["reason"])
         reasons = "".join(f"<p>{escape(line)}</p>" for line in refused)
         blocks.append(
-            f"<h3>{escape(name)}</h3>{_section(_table(head, (_energy_row(*each) for each in found)) + reasons)}"
+            f"<h3>{escape(name)}</h3>{section(table(head, (_energy_row(*each) for each in found)) + reasons)}"
         )
     return blocks
 
@@ -202,7 +168,7 @@ def _figures(run: Mapping[str, Any]) -> str:
     ]
     counts = f"{run['queries']} queries after {run['warm_up']} to warm up; {run['decode_steps']:.1f} runs of the model"
     step = "" if run["step_ms"] is None else f", {run['step_ms']:.2f} ms each"
-    return _table(head, rows) + f"<p>{escape(counts + step)}</p>"
+    return table(head, rows) + f"<p>{escape(counts + step)}</p>"
 
 
 def _conditions(document: Document) -> str:
@@ -221,7 +187,7 @@ def _conditions(document: Document) -> str:
     if before["gpu"] and after["gpu"]:
         rows.append(("GPU", *(f"{each['temperature_c']} °C" for each in (before["gpu"], after["gpu"]))))
     device = [(key.replace("_", " "), str(value), "") for key, value in document["device"].items() if value is not None]
-    return _table(("", "before", "after"), rows) + "<h3>Device</h3>" + _table(("", "", ""), device)
+    return table(("", "before", "after"), rows) + "<h3>Device</h3>" + table(("", "", ""), device)
 
 
 def _pinned(clocks: Sequence[Mapping[str, Any]]) -> str:
@@ -240,13 +206,3 @@ def _legend(phases: Iterable[str]) -> str:
         f'<span><i style="background:{color_of(name)}"></i>{escape(name.replace("_", " "))}</span>' for name in phases
     )
     return f'<div class="legend">{"".join(entries)}</div>'
-
-
-def _section(inner: str) -> str:
-    return f"<section>{inner}</section>"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table>"

@@ -69,6 +69,7 @@ class BagReport:
         frames: pictures of the topic.
         found: those with a mask.
         reused: results that an earlier, killed run had made.
+        stamps_s: when each picture was taken.
         took_ms: of each result, from the picture to the mask.
         replay: as it would have been live.
     """
@@ -76,6 +77,7 @@ class BagReport:
     frames: int
     found: int
     reused: int
+    stamps_s: tuple[float, ...]
     took_ms: tuple[float, ...]
     replay: Replay
 
@@ -139,12 +141,13 @@ def process_bag(
             raise UsageError(f"{topic} has no message")
         _write(reader, connections, log.records, out, storage, copy and reader.is2)
     log.path.unlink()
-    stamps_s = [record["stamp_ns"] / 1e9 for record in log.records]
+    stamps_s = tuple(record["stamp_ns"] / 1e9 for record in log.records)
     took_ms = tuple(record["latency_ms"]["total"] for record in log.records)
     return BagReport(
         frames=len(log.records),
         found=sum(record["mask"] is not None for record in log.records),
         reused=reused,
+        stamps_s=stamps_s,
         took_ms=took_ms,
         replay=replay(stamps_s, [ms / 1e3 for ms in took_ms]),
     )

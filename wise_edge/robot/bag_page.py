@@ -1,0 +1,57 @@
+"""What came of a bag as a page: how long each picture took, and what the policy would have seen live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from wise_edge.panel import milliseconds
+from wise_edge.robot.bags import BagReport
+from wise_edge.svg import AXIS, WIDTH, Scale, axis, svg, text
+from wise_edge.web import render, section, table
+
+_LEFT = 70
+_HEIGHT = 240
+
+
+def render_bag(title: str, report: BagReport, figures: Iterable[tuple[str, str]]) -> str:
+    """Return the page.
+
+    Args:
+        title: its heading.
+        report: what came of the bag.
+        figures: names and values of what is told in a table.
+    """
+    live = report.replay
+    known = len(report.took_ms) - len(live.age_s)  # frames that came before the first answer
+    blocks = [
+        f"<h1>{escape(title)}</h1>",
+        section(table(("", ""), figures)),
+        "<h2>How long each picture took</h2>",
+        "<p>From the picture to its mask. Pale: live, the policy would have dropped it.</p>",
+        section(_draw(report.took_ms, report.stamps_s, set(live.grounded), "ms, from picture to mask")),
+    ]
+    if live.age_s:
+        ages_ms = [1e3 * age_s for age_s in live.age_s]
+        blocks += [
+            "<h2>How old the newest answer would have been</h2>",
+            "<p>When each frame came, at the recorded rate: between groundings masks are followed.</p>",
+            section(_draw(ages_ms, report.stamps_s[known:], None, "ms, age of the newest answer")),
+        ]
+    return render(title, blocks)
+
+
+def _draw(values_ms: Sequence[float], stamps_s: Sequence[float], full: set[int] | None, unit: str) -> str:
+    """Draw a dot for each value over time; those whose places are not in `full` are pale."""
+    across = Scale(0.0, (stamps_s[-1] - stamps_s[0]) or 1.0, _LEFT, WIDTH - 20)
+    up = Scale(0.0, max(values_ms) * 1.1, _HEIGHT, 18)
+    parts = [axis(across, _HEIGHT, "s of the recording"), text(0, 12, unit, "middle", "tiny")]
+    for tick in up.ticks(4):
+        parts.append(f'<path d="M{_LEFT} {up(tick):.1f}H{WIDTH - 20}" class="grid"/>')
+        parts.append(text(_LEFT - 8, up(tick), f"{tick:g}", "middle", "tiny", "end"))
+    for place, (value_ms, stamp_s) in enumerate(zip(values_ms, stamps_s, strict=True)):
+        kind = "disc" if full is None or place in full else "dot"
+        x, y = across(stamp_s - stamps_s[0]), up(value_ms)
+        shape = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" class="{kind}"/>'
+        parts.append(f"<g><title>{milliseconds(value_ms)}</title>{shape}</g>")
+    return svg(_HEIGHT + AXIS, parts, unit)
