@@ -24,7 +24,8 @@ from fake_session import FakeMask, FakePolicy
 
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.robot.frames import Frame
-from wise_edge.robot.node import Node, NodeResult
+from wise_edge.robot.node import Node
+from wise_edge.robot.results import NodeResult
 from wise_edge.runtimes.session import Session
 
 RATE_HZ = 30

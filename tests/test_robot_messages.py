@@ -26,7 +26,7 @@ from wise_edge.robot.messages import (
     to_intrinsics,
     to_mask_message,
 )
-from wise_edge.robot.node import NodeResult
+from wise_edge.robot.results import NodeResult
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)
 for _name, _definition in VISION_MSGS.items():

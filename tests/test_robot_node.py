@@ -15,8 +15,9 @@ from test_tracking import SeeingMask, SlowPolicy, make, picture, wait_for
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.power import PowerSource
 from wise_edge.robot.frames import Frame, Intrinsics, find_place
-from wise_edge.robot.node import Node, NodeResult
+from wise_edge.robot.node import Node
 from wise_edge.robot.power_gauge import PowerGauge
+from wise_edge.robot.results import NodeResult
 from wise_edge.runtimes.session import Session
 
 NS = 1_700_000_000_123_456_789  # a stamp that no float64 in seconds holds

@@ -31,8 +31,8 @@ from wise_edge.robot.messages import (
     to_frame,
     to_mask_message,
 )
-from wise_edge.robot.node import NodeResult
 from wise_edge.robot.pace import Replay, replay
+from wise_edge.robot.results import NodeResult
 from wise_edge.runtimes.session import Session
 
 MASKS, FOUND, TOLD = "/wise_edge/mask", "/wise_edge/detections", "/wise_edge/result"

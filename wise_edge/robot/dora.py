@@ -22,7 +22,8 @@ from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.extras import require
 from wise_edge.images import load_image
 from wise_edge.robot.frames import Frame
-from wise_edge.robot.node import Node, NodeResult
+from wise_edge.robot.node import Node
+from wise_edge.robot.results import NodeResult
 from wise_edge.runtimes.session import Session
 
 _POLL_S = 0.005

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from wise_edge.errors import UsageError
 from wise_edge.images import load_image
 from wise_edge.robot.frames import Frame, Intrinsics
-from wise_edge.robot.node import NodeResult
+from wise_edge.robot.results import NodeResult
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 DETECTIONS, TEXT, CAMERA = "vision_msgs/msg/Detection2DArray", "std_msgs/msg/String", "sensor_msgs/msg/CameraInfo"

@@ -9,13 +9,11 @@ hand out results; nothing here knows what carries them.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from threading import Condition, Event, Thread
 from types import TracebackType
-from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,121 +21,16 @@ import numpy.typing as npt
 from wise_edge.errors import DeviceError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.geometry import Box, Point
 from wise_edge.prompts import normalize_query
-from wise_edge.rle import run_lengths
-from wise_edge.robot.frames import Frame, Place, find_place
+from wise_edge.robot.diagnostics import Diagnostics, Record
+from wise_edge.robot.frames import Frame, find_place
 from wise_edge.robot.power_gauge import PowerGauge
+from wise_edge.robot.results import NodeResult
 from wise_edge.runtimes.base import SegmentationResult
 from wise_edge.runtimes.session import Session
 from wise_edge.runtimes.tracking import Stamped, Tracked
 
-RATE_S = 5.0
-"""Over which rates are told."""
-_KEPT = 256  # ages and delays that percentiles are told of
 _LOOK_S = 0.1
 _RETRY_S = 1.0
-Level = Literal["ok", "warn", "error"]
-
-
-@dataclass(frozen=True, eq=False)
-class NodeResult:
-    """What is known of a query's object on one frame.
-
-    Attributes:
-        stamp_ns: the frame's own.
-        frame_id: likewise.
-        query: what was asked.
-        standing: whether it is of a standing query, or of a one-shot.
-        box: XYXY, half-open pixels of the frame; None where nothing was found.
-        points: inside the object.
-        mask: bool [H, W] of the frame.
-        score: the segmenter's own estimate of the mask's IoU.
-        place: where it is, in the camera's frame; None without depth and intrinsics.
-        rationale: the policy's, of the last grounding.
-        variant: its prompt variant.
-        reason: why there is no answer; None where there is one.
-        grounded_stamp_ns: stamp of the frame that the policy saw.
-        dropped: frames before this one that got no result.
-        delay_ms: from the frame's coming to this result.
-        latency_ms: phase to ms, of the last grounding.
-    """
-
-    stamp_ns: int
-    frame_id: str
-    query: str
-    standing: bool
-    box: Box | None
-    points: tuple[Point, ...]
-    mask: npt.NDArray[np.bool_] | None
-    score: float | None
-    place: Place | None
-    rationale: str | None
-    variant: str
-    reason: str | None
-    grounded_stamp_ns: int
-    dropped: int
-    delay_ms: float
-    latency_ms: dict[str, float]
-
-    @property
-    def stale(self) -> bool:
-        """Whether the policy has not seen this frame but an earlier one."""
-        return self.grounded_stamp_ns != self.stamp_ns
-
-    @property
-    def age_ms(self) -> float:
-        """How much older the frame is that the policy saw."""
-        return (self.stamp_ns - self.grounded_stamp_ns) / 1e6
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready data; the mask as COCO's uncompressed run lengths."""
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return data | {
-            "mask": None if self.mask is None else run_lengths(self.mask),
-            "place": None if self.place is None else asdict(self.place),
-            "stale": self.stale,
-            "age_ms": self.age_ms,
-        }
-
-
-@dataclass(frozen=True)
-class Diagnostics:
-    """How a node fares.
-
-    Attributes:
-        level: "error" after a failure until the next result, "warn" where frames or results fail to come.
-        message: why, in words.
-        enabled: whether the standing query is worked on.
-        query: the standing query; None without one.
-        frames_hz: frames that came, over `RATE_S`.
-        results_hz: results, likewise.
-        frames: frames since the beginning.
-        results: results since the beginning.
-        dropped: frames that got no result, since the beginning.
-        delay_ms_p50: from a frame's coming to its result, of the last results; None without any.
-        delay_ms_p99: likewise.
-        age_ms_p99: how much older the frame is that the policy saw; None without any.
-        grounding_ms: phase to ms, of the last grounding.
-        failures: queries that failed.
-        power_w: what the device takes; None where it is not told.
-        power_reason: why it is not; None where it is.
-    """
-
-    level: Level
-    message: str
-    enabled: bool
-    query: str | None
-    frames_hz: float
-    results_hz: float
-    frames: int
-    results: int
-    dropped: int
-    delay_ms_p50: float | None
-    delay_ms_p99: float | None
-    age_ms_p99: float | None
-    grounding_ms: dict[str, float]
-    failures: int
-    power_w: float | None
-    power_reason: str | None
 
 
 @dataclass(eq=False)
@@ -194,7 +87,7 @@ class Node:
         self._newest: _Arrival | None = None
         self._standing: _Standing | None = None
         self._enabled, self._closed = True, False
-        self._record = _Record()
+        self._record = Record()
         self._worker = Thread(target=self._work, name="node")
 
     def __enter__(self) -> Node:
@@ -384,81 +277,3 @@ class _Found:
     @classmethod
     def of(cls, source: SegmentationResult | Tracked) -> _Found:
         return cls(source.box, source.points or (), source.mask, source.score)
-
-
-class _Record:
-    """What diagnostics are told from."""
-
-    def __init__(self) -> None:
-        self.frames = self.results = self.dropped = self.failures = 0
-        self._frame_times: deque[float] = deque()
-        self._result_times: deque[float] = deque()
-        self._delays_ms: deque[float] = deque(maxlen=_KEPT)
-        self._ages_ms: deque[float] = deque(maxlen=_KEPT)
-        self._grounding_ms: dict[str, float] = {}
-        self._failed: str | None = None
-
-    def frame(self, now_s: float) -> None:
-        self.frames += 1
-        _count(self._frame_times, now_s)
-
-    def result(self, now_s: float, result: NodeResult) -> None:
-        self.results += 1
-        self.dropped += result.dropped
-        _count(self._result_times, now_s)
-        self._delays_ms.append(result.delay_ms)
-        self._ages_ms.append(result.age_ms)
-        self._grounding_ms = result.latency_ms
-        self._failed = None
-
-    def failure(self, message: str) -> None:
-        self.failures += 1
-        self._failed = message
-
-    def describe(
-        self, now_s: float, enabled: bool, query: str | None, power: tuple[float | None, str | None]
-    ) -> Diagnostics:
-        frames_hz, results_hz = (_rate(times, now_s) for times in (self._frame_times, self._result_times))
-        level, message = self._judge(frames_hz, results_hz, enabled and query is not None)
-        return Diagnostics(
-            level=level,
-            message=message,
-            enabled=enabled,
-            query=query,
-            frames_hz=frames_hz,
-            results_hz=results_hz,
-            frames=self.frames,
-            results=self.results,
-            dropped=self.dropped,
-            delay_ms_p50=_percentile(self._delays_ms, 50),
-            delay_ms_p99=_percentile(self._delays_ms, 99),
-            age_ms_p99=_percentile(self._ages_ms, 99),
-            grounding_ms=self._grounding_ms,
-            failures=self.failures,
-            power_w=power[0],
-            power_reason=power[1],
-        )
-
-    def _judge(self, frames_hz: float, results_hz: float, busy: bool) -> tuple[Level, str]:
-        if self._failed is not None:
-            return "error", self._failed
-        if frames_hz == 0:
-            return "warn", f"no frame came in the last {RATE_S:g} s"
-        if busy and results_hz == 0:
-            return "warn", f"no result in the last {RATE_S:g} s"
-        return "ok", "following" if busy else "idle"
-
-
-def _count(times: deque[float], now_s: float) -> None:
-    """Note a moment, and forget those that no rate is told over any more."""
-    times.append(now_s)
-    while times[0] < now_s - RATE_S:
-        times.popleft()
-
-
-def _rate(times: deque[float], now_s: float) -> float:
-    return sum(at_s >= now_s - RATE_S for at_s in times) / RATE_S
-
-
-def _percentile(values: deque[float], share: float) -> float | None:
-    return float(np.percentile(list(values), share)) if values else None

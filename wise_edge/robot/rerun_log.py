@@ -10,7 +10,7 @@ import numpy as np
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.extras import require
 from wise_edge.robot.frames import Frame
-from wise_edge.robot.node import NodeResult
+from wise_edge.robot.results import NodeResult
 
 CONNECT = "connect"
 """The target that is a viewer that runs already."""

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import DeviceError, WiseEdgeError
+from wise_edge.robot.diagnostics import Diagnostics
 from wise_edge.robot.frames import Frame, Intrinsics
 from wise_edge.robot.messages import (
     CAMERA,
@@ -39,7 +40,8 @@ from wise_edge.robot.messages import (
     to_intrinsics,
     to_mask_message,
 )
-from wise_edge.robot.node import Diagnostics, Node, NodeResult
+from wise_edge.robot.node import Node
+from wise_edge.robot.results import NodeResult
 from wise_edge.runtimes.session import Session
 
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
