@@ -109,7 +109,7 @@ def profile(
         if not done:
             raise
         failure = error
-    stopped = None if failure is None else str(failure) or "interrupted"
+    stopped = None if failure is None else str(failure) if isinstance(failure, Exception) else "interrupted"
     document = make_document(setup, done, meter, before, read_conditions(), stopped)
     _write(document, out or [], force)
     if as_json:
