@@ -221,6 +221,15 @@ def test_a_token_is_asked_of_all_that_tells_of_pictures() -> None:
             assert client.get(path).status_code == 200
 
 
+def test_a_page_that_points_its_own_name_here_is_refused() -> None:
+    session = Session(Gated(), FakeMask(), {})
+    app = make_app(session, own_host_only=True)
+    for host, status in (("127.0.0.1:8020", 200), ("localhost", 200), ("[::1]:8020", 200), ("evil.example:8020", 403)):
+        with TestClient(app, base_url="http://127.0.0.1") as client:
+            assert client.get("/healthz", headers={"host": host}).status_code == status
+        app = make_app(session, own_host_only=True)
+
+
 def together(count: int, work: Callable[[int], Any]) -> list[Any]:
     """Do something in threads of its own and return what came of each."""
     found: list[Any] = [None] * count

@@ -50,7 +50,8 @@ def serve(
     session = Session.from_bundle(
         bundle, policy_backend=policy_backend, mask_backend=mask_backend, threads=threads, frames=frames
     )
-    run_server(make_app(session, limits, token), host, port, limits, lambda url: typer.echo(f"serving {url}", err=True))
+    app = make_app(session, limits, token, own_host_only=token is None)
+    run_server(app, host, port, limits, lambda url: typer.echo(f"serving {url}", err=True))
 
 
 def _is_loopback(host: str) -> bool:

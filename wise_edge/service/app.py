@@ -157,13 +157,16 @@ def _png(mask: npt.NDArray[np.bool_]) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def make_app(session: Session, limits: Limits | None = None, token: str | None = None) -> Any:
+def make_app(
+    session: Session, limits: Limits | None = None, token: str | None = None, *, own_host_only: bool = False
+) -> Any:
     """Make the ASGI application.
 
     Args:
         session: answers queries; nobody else should use its device.
         limits: of clients; None takes the defaults.
         token: that clients show; None asks for none.
+        own_host_only: answer requests to 127.0.0.1 and localhost by those names only.
 
     Raises:
         MissingExtraError: a package of the extra "serve" is not installed.
@@ -286,4 +289,4 @@ def make_app(session: Session, limits: Limits | None = None, token: str | None =
     async def translate(request: Request, error: HTTPException) -> Response:
         return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
 
-    return Guard(app, service.limits, token, service.metrics.count_request)
+    return Guard(app, service.limits, token, own_host_only, service.metrics.count_request)

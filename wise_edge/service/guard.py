@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -20,6 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 OPEN_TO_ALL = ("/", "/healthz", "/readyz", "/favicon.ico")
 """Paths that tell nothing of anybody's pictures, and need no token."""
+OWN_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 
 
 class Guard:
@@ -29,14 +31,19 @@ class Guard:
         app: what is guarded.
         limits: of bodies.
         token: that clients show as `Authorization: Bearer ...`; None asks for none.
+        own_host_only: refuse requests that name another host than this machine itself: a web page that had its own name
+            point here (DNS rebinding) would otherwise be served like a local program.
         count: takes the path of each request, as the application declares it, and the answer's status.
 
     Raises:
         MissingExtraError: FastAPI is not installed.
     """
 
-    def __init__(self, app: App, limits: Limits, token: str | None, count: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, app: App, limits: Limits, token: str | None, own_host_only: bool, count: Callable[[str, int], None]
+    ) -> None:
         self._app, self._limits, self._token, self._count = app, limits, token, count
+        self._own_host_only = own_host_only
         # FastAPI hands on no other exception that reading a body raises.
         self._refusal: Any = require("fastapi", "serve").HTTPException
 
@@ -64,6 +71,9 @@ class Guard:
 
     def _check_head(self, scope: MutableMapping[str, Any]) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
+        host = re.sub(r":\d*$", "", headers.get(b"host", b"").decode("latin-1"))
+        if self._own_host_only and host not in OWN_HOSTS:
+            raise self._refusal(403, f"this service answers {' and '.join(OWN_HOSTS)} only, not {host[:100]}")
         if self._token is not None and scope["path"] not in OPEN_TO_ALL:
             shown = headers.get(b"authorization", b"")
             if not secrets.compare_digest(shown, f"Bearer {self._token}".encode()):
