@@ -119,6 +119,20 @@ def test_two_rationales_stand_side_by_side(browser: Any, url: str, tmp_path: Pat
     assert complaints(browser) == []
 
 
+@pytest.mark.parametrize(
+    "browser", [("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")], indirect=True
+)
+def test_the_camera_gives_a_picture(browser: Any, url: str) -> None:
+    browser.get(url)
+    browser.find_element("css selector", "body").send_keys("w")
+    wait_for(browser, "return picture !== null")
+    assert browser.execute_script("return picture.width * picture.height") > 10_000
+    assert "camera, " in browser.find_element("id", "name").text
+    browser.find_element("id", "query").send_keys("the green thing\n")
+    wait_for(browser, 'return document.getElementById("say").textContent === "done"')
+    assert complaints(browser) == []
+
+
 def test_keys_and_mistakes(browser: Any, url: str, tmp_path: Path) -> None:
     browser.get(url)
     browser.find_element("css selector", "body").send_keys("/")
