@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import httpx
 import numpy as np
@@ -44,7 +45,16 @@ def ask_alone(session: Session, examples: list, seconds: float) -> float:
     return count / (time.perf_counter() - began)
 
 
-def be_client(url: str, asked: list[tuple[bytes, str, list[int]]], end_s: float) -> dict[str, list[float] | int]:
+class Client(NamedTuple):
+    """What one client saw: its waits, and how many answers were wrong, refused as busy, or failed."""
+
+    waits_ms: list[float]
+    wrong: int
+    busy: int
+    failed: int
+
+
+def be_client(url: str, asked: list[tuple[bytes, str, list[int]]], end_s: float) -> Client:
     waits_ms: list[float] = []
     wrong = busy = failed = 0
     with httpx.Client(base_url=url, timeout=120) as http:
@@ -61,7 +71,7 @@ def be_client(url: str, asked: list[tuple[bytes, str, list[int]]], end_s: float)
             failed += answer.status_code != 200
             wrong += answer.status_code == 200 and answer.json()["box"] != box
             place += 1
-    return {"waits_ms": waits_ms, "wrong": wrong, "busy": busy, "failed": failed}
+    return Client(waits_ms, wrong, busy, failed)
 
 
 def main() -> None:
@@ -89,14 +99,14 @@ def main() -> None:
             server.terminate()
             server.wait()
     alone_hz.append(ask_alone(session, examples, ALONE_S))
-    waits_ms = [wait for client in found for wait in client["waits_ms"]]  # type: ignore[union-attr]
+    waits_ms = [wait for client in found for wait in client.waits_ms]
     figures = {
         "seconds": options.seconds,
         "clients": options.clients,
         "answers": len(waits_ms),
-        "wrong": sum(client["wrong"] for client in found),  # type: ignore[misc]
-        "failed": sum(client["failed"] for client in found),  # type: ignore[misc]
-        "busy_429": sum(client["busy"] for client in found),  # type: ignore[misc]
+        "wrong": sum(client.wrong for client in found),
+        "failed": sum(client.failed for client in found),
+        "busy_429": sum(client.busy for client in found),
         "wait_ms_p50": float(np.percentile(waits_ms, 50)),
         "wait_ms_p99": float(np.percentile(waits_ms, 99)),
         "service_hz": len(waits_ms) / options.seconds,
