@@ -45,7 +45,6 @@ class Energy:
 
     Attributes:
         energy_j: of the device's total; None where it is not measurable.
-        parts_j: of each part of the source, likewise.
         reason: why there is none.
         samples: readings in the window.
         largest_gap_s: longest time between two of them, the edges included.
@@ -53,7 +52,6 @@ class Energy:
     """
 
     energy_j: float | None
-    parts_j: tuple[float, ...] | None
     reason: str | None
     samples: int
     largest_gap_s: float
@@ -82,10 +80,11 @@ class PowerTrace:
         self.source = source
         self.dropped = dropped
         self.lost = lost
-        self.times_s, self._values = (times_s, values) if source.kind == "power" else _moves(source, times_s, values)
+        self.times_s, kept = (times_s, values) if source.kind == "power" else _moves(source, times_s, values)
+        self._total: Floats = kept[:, list(source.total)].sum(axis=1)  # W, or J since the first reading
         self._brief_w, self._brief_hz = (0.0, 0.0)
         if source.kind == "power" and len(times_s) > _BRIEF:
-            self._brief_w, self._brief_hz = _brief_loads(times_s, values[:, list(source.total)].sum(axis=1))
+            self._brief_w, self._brief_hz = _brief_loads(times_s, self._total)
         self._resets_s = _find_resets(source, times_s, values)
         self._late_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
 
@@ -94,15 +93,14 @@ class PowerTrace:
         inside = self.times_s[(self.times_s >= start_s) & (self.times_s <= end_s)]
         gap_s = float(np.diff([start_s, *inside, end_s]).max())
         if (refused := self._refuse(start_s, end_s, len(inside))) is not None:
-            return Energy(None, None, refused, len(inside), gap_s, None)
+            return Energy(None, refused, len(inside), gap_s, None)
         measure = self._integrate if self.source.kind == "power" else self._subtract
-        parts_j, error_j = measure(start_s, end_s)
-        total_j = float(parts_j[list(self.source.total)].sum())
+        total_j, error_j = measure(start_s, end_s)
         share = error_j / total_j if total_j > 0 else math.inf
         if share > most_error:
             why = f"uncertain by {share:.0%} at this rate of samples, more than {most_error:.0%}"
-            return Energy(None, None, why, len(inside), gap_s, share)
-        return Energy(total_j, tuple(parts_j.tolist()), None, len(inside), gap_s, share)
+            return Energy(None, why, len(inside), gap_s, share)
+        return Energy(total_j, None, len(inside), gap_s, share)
 
     def power(self, start_s: float, end_s: float) -> tuple[Floats, Floats]:
         """Return times in s and the total in W then, for a picture of a stretch of time.
@@ -110,7 +108,7 @@ class PowerTrace:
         Of a counter it is the mean between two of its moves, at the middle of them; without a total there is nothing.
         """
         around = self._around(start_s, end_s)
-        times_s, total = self.times_s[around], self._values[around][:, list(self.source.total)].sum(axis=1)
+        times_s, total = self.times_s[around], self._total[around]
         if not self.source.total:
             return np.empty(0), np.empty(0)
         if self.source.kind == "energy":
@@ -119,7 +117,7 @@ class PowerTrace:
 
     def resolution(self) -> float | None:
         """Return the smallest step between two readings of the total, W or J; None where it never moved."""
-        steps = np.abs(np.diff(self._values[:, list(self.source.total)].sum(axis=1)))
+        steps = np.abs(np.diff(self._total))
         return float(steps[steps > 0].min()) if (steps > 0).any() else None
 
     def _refuse(self, start_s: float, end_s: float, samples: int) -> str | None:
@@ -138,14 +136,13 @@ class PowerTrace:
         first = int(np.searchsorted(self.times_s, start_s, "right")) - 1
         return slice(max(first, 0), int(np.searchsorted(self.times_s, end_s, "left")) + 1)
 
-    def _integrate(self, start_s: float, end_s: float) -> tuple[Floats, float]:
+    def _integrate(self, start_s: float, end_s: float) -> tuple[float, float]:
         """Return energy and its uncertainty from samples of power."""
         around = self._around(start_s, end_s)
-        times_s, power_w = self.times_s[around], self._values[around]
+        times_s, total_w = self.times_s[around], self._total[around]
         at_s = np.concatenate([[start_s], times_s[1:-1], [end_s]])
-        at_w = np.stack([np.interp(at_s, times_s, column) for column in power_w.T], axis=1)
-        parts_j = ((at_w[1:] + at_w[:-1]) / 2 * np.diff(at_s)[:, None]).sum(axis=0)
-        total_w = power_w[:, list(self.source.total)].sum(axis=1)
+        at_w = np.interp(at_s, times_s, total_w)
+        energy_j = float(((at_w[1:] + at_w[:-1]) / 2 * np.diff(at_s)).sum())
         distances_s, steps_w = np.diff(times_s), np.abs(np.diff(total_w))
         # In a gap anything may have happened that happened elsewhere.
         is_gap = distances_s > 4 * np.median(distances_s)
@@ -156,22 +153,20 @@ class PowerTrace:
         # Loads as short as a few samples, seen anywhere, may have been missed here.
         missed = max(1.0, self._brief_hz * (end_s - start_s))
         variance += missed * (self._brief_w * np.median(blurred_s)) ** 2
-        return parts_j, _SIGMAS * math.sqrt(float(variance) / 12)
+        return energy_j, _SIGMAS * math.sqrt(float(variance) / 12)
 
-    def _subtract(self, start_s: float, end_s: float) -> tuple[Floats, float]:
+    def _subtract(self, start_s: float, end_s: float) -> tuple[float, float]:
         """Return energy and its uncertainty from a counter: where it stood between two moves is not known."""
-        ends = [np.interp((start_s, end_s), self.times_s, column) for column in self._values.T]
-        parts_j = np.array([float(high - low) for low, high in ends])
-        total_j = self._values[:, list(self.source.total)].sum(axis=1)
+        low_j, high_j = np.interp((start_s, end_s), self.times_s, self._total).tolist()
         variance = 0.0
         for edge_s in (start_s, end_s):
             place = int(np.clip(np.searchsorted(self.times_s, edge_s), 1, len(self.times_s) - 1))
             near = slice(max(place - 2, 0), place + 2)
             spans_s = np.diff(self.times_s[near])
-            power_w = np.diff(total_j[near]) / spans_s
+            power_w = np.diff(self._total[near]) / spans_s
             # A move is seen late, by up to a pause; and power within its span may be that of the neighbours.
             variance += (power_w.max() * self._late_s) ** 2 + (np.ptp(power_w) * spans_s.max()) ** 2
-        return parts_j, _SIGMAS * math.sqrt(float(variance) / 12)
+        return high_j - low_j, _SIGMAS * math.sqrt(float(variance) / 12)
 
 
 class PowerSampler:
