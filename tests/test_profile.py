@@ -103,6 +103,29 @@ def test_accuracy_stands_beside_cost_where_the_truth_is_known() -> None:
     assert next(profile_session(session, unlabelled, ["wise-s"], 1, Meter())).accuracy is None
 
 
+def test_repeats_make_no_interval_narrower() -> None:
+    half = np.zeros_like(MASK)
+    half[5:10, 8:23] = True
+    examples = [*EXAMPLES, replace(EXAMPLES[0], id="half", mask=half)]
+    session = Session(FakePolicy(), FakeMask(), {})
+    once, often = (next(profile_session(session, examples, ["wise-s"], times, Meter())).accuracy for times in (1, 20))
+    assert once is not None
+    assert once == often
+    assert once.ciou_interval[1] - once.ciou_interval[0] > 0.1
+
+
+def test_an_empty_mask_where_nothing_is_to_be_found_is_right_and_weighs_nothing() -> None:
+    def write(image: np.ndarray, query: str, variant: str) -> str:
+        return "nothing is there" if query == "the ghost" else fake_session.write_canned(image, query, variant)
+
+    empty = replace(EXAMPLES[0], query="the ghost", mask=np.zeros_like(MASK))
+    wrong = replace(EXAMPLES[1], query="the ghost")
+    session = Session(FakePolicy(write), FakeMask(), {})
+    accuracy = next(profile_session(session, [empty, wrong, EXAMPLES[2]], ["wise-s"], 1, Meter())).accuracy
+    assert accuracy is not None
+    assert (accuracy.giou, accuracy.ciou) == pytest.approx((2 / 3, 1 / 2))
+
+
 def test_memory_is_told_of_the_host() -> None:
     (measured,) = profile_session(Session(FakePolicy(), FakeMask(), {}), EXAMPLES, ["wise-s"], 1, Meter())
     assert 10e6 < (measured.memory.host_peak_bytes or 0) < 100e9

@@ -16,7 +16,7 @@ import numpy as np
 
 from wise_edge.datasets.base import Example
 from wise_edge.errors import UsageError
-from wise_edge.metrics import bootstrap_interval, measure_overlap, ratio
+from wise_edge.metrics import bootstrap_interval, giou_ciou, measure_overlap, sample_ious
 from wise_edge.profiling.footprint import Footprint, read_footprint, reset_peak
 from wise_edge.profiling.marks import MarkedMask, MarkedPolicy, Marks, Span, covered_s
 from wise_edge.profiling.meter import Meter, Window
@@ -34,7 +34,7 @@ PHASES = ("preprocess", "vision_encode", "prefill", "decode", "mask_encode", "ma
 
 @dataclass(frozen=True)
 class Spread:
-    """Readings in ms, outliers included; `interval` is the mean's, 95 %."""
+    """Readings in ms, outliers included; `interval` is the mean's, 95 %, over the examples that were asked."""
 
     p50: float
     p90: float
@@ -43,10 +43,13 @@ class Spread:
     interval: tuple[float, float]
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Describe readings."""
+    def of(cls, readings: Sequence[Reading], name: str) -> Spread:
+        """Describe one of the times of readings."""
+        values = [reading.latency_ms[name] for reading in readings]
         p50, p90, p99 = np.percentile(values, (50, 90, 99)).tolist()
-        return cls(p50, p90, p99, float(np.mean(values)), bootstrap_interval(values))
+        means = [float(np.mean([reading.latency_ms[name] for reading in each])) for each in _by_example(readings)]
+        independent = means if len(means) > 1 else values  # repeats of a query are not samples of queries
+        return cls(p50, p90, p99, float(np.mean(values)), bootstrap_interval(independent))
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,12 @@ class Accuracy:
     @classmethod
     def of(cls, readings: Sequence[Reading]) -> Accuracy | None:
         """Return the figures of readings; None where one has no truth."""
-        pairs = [(r.intersection_px, r.union_px) for r in readings if r.intersection_px is not None and r.union_px]
-        if not pairs or any(reading.union_px is None for reading in readings):
+        if any(reading.union_px is None for reading in readings):
             return None
-        tops, bottoms = (np.array(column, np.float64) for column in zip(*pairs, strict=True))
-        ious = tops / bottoms
-        return cls(
-            ratio(tops, bottoms), bootstrap_interval(tops, bottoms), float(ious.mean()), bootstrap_interval(ious)
-        )
+        tops = [sum(reading.intersection_px or 0 for reading in each) for each in _by_example(readings)]
+        bottoms = [sum(reading.union_px or 0 for reading in each) for each in _by_example(readings)]
+        giou, ciou = giou_ciou(tops, bottoms)
+        return cls(ciou, bootstrap_interval(tops, bottoms), giou, bootstrap_interval(sample_ious(tops, bottoms)))
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class Measured:
     def latency_ms(self) -> dict[str, Spread]:
         """Each name of `Reading.latency_ms` to its spread."""
         names = self.readings[0].latency_ms
-        return {name: Spread.of([reading.latency_ms[name] for reading in self.readings]) for name in names}
+        return {name: Spread.of(self.readings, name) for name in names}
 
     @property
     def accuracy(self) -> Accuracy | None:
@@ -274,6 +275,14 @@ class _Asker:
             windows=self._windows,
             write_steps=self._write_steps,
         )
+
+
+def _by_example(readings: Sequence[Reading]) -> list[list[Reading]]:
+    """Return readings by what was asked; more repeats of that make nothing surer of other queries."""
+    found: dict[str, list[Reading]] = {}
+    for reading in readings:
+        found.setdefault(reading.example, []).append(reading)
+    return list(found.values())
 
 
 def _read(example: Example, result: SegmentationResult, spans: Sequence[Span]) -> Reading:
