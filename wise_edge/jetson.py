@@ -15,7 +15,8 @@ from wise_edge.devices import Capability
 
 ROOT = Path("/")
 
-_JETPACKS = {"36.3": "6.0", "36.4": "6.1", "36.4.3": "6.2", "36.4.4": "6.2.1", "38.2": "7.0", "38.2.1": "7.0"}
+_JETPACKS = {"36.3": "6.0", "36.4": "6.1", "36.4.3": "6.2", "36.4.4": "6.2.1", "36.5": "6.2.2"}
+_JETPACKS |= {"38.2": "7.0", "38.2.1": "7.0", "38.4": "7.1", "39.2": "7.2"}
 """JetPack by release of L4T (https://developer.nvidia.com/embedded/jetpack-archive)."""
 _MAJORS = {"35": "5", "36": "6", "38": "7", "39": "7"}
 _CHIPS: dict[str, Capability] = {"nvidia,tegra234": (8, 7), "nvidia,tegra264": (11, 0)}
