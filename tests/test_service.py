@@ -14,9 +14,11 @@ import sys
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import fake_session
@@ -368,6 +370,44 @@ def test_sigterm_lets_a_query_end_and_the_exit_code_is_0() -> None:
                         os.kill(running.pid, signal.SIGTERM)
 
         client()
+def resident_kb(pid: int) -> int:
+    """Return the memory of a process that is not shared with files."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1])
+
+
+def bomb(width: int, height: int) -> bytes:
+    """Return a PNG of a few kB that unpacks to any size."""
+    picture = io.BytesIO()
+    Image.new("1", (width, 8)).save(picture, "PNG")
+    data = bytearray(picture.getvalue())
+    data[20:24] = height.to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    return bytes(data)
+
+
+@pytest.mark.slow
+def test_bodies_of_ten_megabytes_and_bombs_leave_nothing_behind() -> None:
+    with process() as (running, url), httpx.Client(base_url=url, timeout=30) as client:
+
+        def post(image: bytes) -> int:
+            return client.post("/v1/segment", files={"image": image}, data={"query": "the ring"}).status_code
+
+        def abuse() -> list[int]:
+            nested = client.post("/v1/frames/x/segment", content=b"[" * 9_000_000)
+            noise = [post(os.urandom(9_900_000)), post(os.urandom(10_100_000))]
+            return [*noise, post(bomb(60_000, 60_000)), post(bomb(5000, 5000)), nested.status_code]
+
+        assert post(png(224, 224)) == 200
+        for _ in range(2):  # the largest picture is kept, and memory for decoding it too
+            assert abuse() == [400, 413, 400, 200, 422]
+        before_kb = resident_kb(running.pid)
+        for _ in range(5):
+            abuse()
+        assert resident_kb(running.pid) < before_kb + 30_000
+        assert post(png(224, 224)) == 200
+
+
         assert running.wait(timeout=30) == 0
         assert "event: result" in told
 
