@@ -23,7 +23,7 @@ from wise_edge.runtimes.deadline import DeadlineChoice
 Finish = Literal["answer", "end", "length"]
 """Why a policy stopped: `</answer>` was written, an end token came, or the token limit was reached."""
 
-ENERGY_REASON = "too short for a power sensor; see wise-edge profile"
+ENERGY_REASON = "no sensor was read; run --energy reads one, wise-edge profile measures every part"
 
 
 class Graph(Protocol):
@@ -295,8 +295,9 @@ class SegmentationResult:
         score: the segmenter's own estimate of the mask's IoU.
         tokens: token counts.
         latency_ms: clock readings of the phases.
-        energy_j: energy of the phases in J; None where it was not measured.
+        energy_j: energy in J, of the whole query as "total"; None where it was not measured.
         energy_reason: why `energy_j` is None.
+        energy_source: what told it, and of what it is the energy; None where it was not measured.
         backends: for "policy" and "mask", the backend and why it was chosen.
         frame_reused: whether the picture was known, so that its embeddings were reused.
         deadline: what was chosen to meet a deadline; None where there was none.
@@ -318,6 +319,7 @@ class SegmentationResult:
     latency_ms: Latencies
     energy_j: dict[str, float] | None
     energy_reason: str | None
+    energy_source: str | None
     backends: Mapping[str, BackendChoice]
     frame_reused: bool
     deadline: DeadlineChoice | None = None

@@ -362,6 +362,7 @@ class Session:
             latency_ms=latency_ms,
             energy_j=None,
             energy_reason=ENERGY_REASON,
+            energy_source=None,
             backends=self.choices,
             frame_reused=spent.policy is None,
         )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 
 import fake_session
@@ -9,6 +11,8 @@ import pytest
 from PIL import Image
 
 from wise_edge.cli.main import main
+from wise_edge.power import PowerSource
+from wise_edge.profiling import query_meter
 from wise_edge.runtimes.base import Decoding
 
 
@@ -43,6 +47,16 @@ def test_it_prints_what_a_person_wants_to_know(
     assert lines["backends"].strip() == "policy fake, mask fake"
     backends = {"policy_backend": "auto", "mask_backend": "auto"}
     assert opened.calls == [{"directory": None, **backends, "decoding": Decoding()}]
+
+
+def test_energy_is_measured_where_it_is_asked_for(
+    picture: Path, opened: fake_session.Opened, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rails = PowerSource("rails", "power", ("VDD_IN",), (0,), None, 0.002, lambda: (10.0,), (None,))
+    monkeypatch.setattr(query_meter, "find_sources", lambda: ([rails], ""))
+    opened.policy.write = lambda *about: time.sleep(0.1) or fake_session.completion()  # type: ignore[func-returns-value]
+    assert main(["run", str(picture), "the red ring", "--energy"]) == 0
+    assert re.search(r"energy +total [1-9][0-9.]* J \(rails: VDD_IN\)", capsys.readouterr().out)
 
 
 def test_explain_names_the_reasons(

@@ -33,6 +33,8 @@ from starlette.testclient import TestClient
 from wise_edge.cli.main import main
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.power import PowerSource
+from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.base import Decoding, PolicyOutput
 from wise_edge.runtimes.session import Session
 from wise_edge.service.app import make_app
@@ -340,6 +342,20 @@ def test_eight_clients_get_right_answers() -> None:
             with httpx.Client(base_url=url, timeout=60) as http:
                 fields = {"data": {"query": examples[place].query}, "files": {"image": buffer.getvalue()}}
                 return [http.post("/v1/segment", **fields).json() for _ in range(5)]
+def test_the_energy_of_a_query_is_told_where_it_is_asked_for() -> None:
+    rails = PowerSource("rails", "power", ("VDD_IN",), (0,), None, 0.002, lambda: (10.0,), (None,))
+    policy = Gated()
+    policy.gate.set()
+    app = make_app(Session(policy, FakeMask(), {}), meter=QueryMeter(rails))
+    with TestClient(app) as client:
+        assert ask(client).json()["energy_reason"].startswith("no sensor was read")
+        policy.write = lambda *about: time.sleep(0.1) or fake_session.completion()  # type: ignore[func-returns-value]
+        told = ask(client, energy="true").json()
+        assert told["energy_source"] == "rails: VDD_IN"
+        assert told["energy_j"]["total"] >= 1.0
+        assert told["energy_reason"] is None
+
+
 
         answers = together(8, client)
     for place, each in enumerate(answers):

@@ -47,6 +47,9 @@ def run(
             help="Take the richest of wise-infer, wise-s and answer that is expected to fit T milliseconds.",
         ),
     ] = None,
+    energy: Annotated[
+        bool, typer.Option("--energy", help="Read the device's power sensor meanwhile, where it has one.")
+    ] = False,
     as_json: JsonOption = False,
     force: ForceOption = False,
     policy_backend: PolicyBackendOption = "auto",
@@ -60,6 +63,7 @@ def run(
     No readable answer from the policy is a result too: it is printed with the policy's text, and no mask is written.
     """
     from wise_edge.images import load_image
+    from wise_edge.profiling.query_meter import QueryMeter
     from wise_edge.prompts import normalize_query
     from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.session import Session
@@ -70,10 +74,13 @@ def run(
     _say_if_unverified(bundle)
     decoding = Decoding(max_rationale_tokens=max_rationale_tokens)
     session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding)
-    if deadline_ms is not None:
-        result = _meet_deadline(session, bundle, pixels, query, variant, deadline_ms)
-    else:
-        result = session.segment(pixels, query, variant)
+
+    def ask() -> SegmentationResult:
+        if deadline_ms is not None:
+            return _meet_deadline(session, bundle, pixels, query, variant, deadline_ms)
+        return session.segment(pixels, query, variant)
+
+    result = QueryMeter.find().measure(ask) if energy else ask()
     _write_files(result, pixels, mask, overlay, force)
     _print(result, as_json, explain)
 

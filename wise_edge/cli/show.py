@@ -70,7 +70,8 @@ def energy_line(result: SegmentationResult) -> str:
     """Say what the query cost in J, or why that is not known."""
     if result.energy_j is None:
         return f"not measured: {result.energy_reason}"
-    return ", ".join(f"{phase.replace('_', ' ')} {joules:.3g} J" for phase, joules in result.energy_j.items())
+    told = ", ".join(f"{phase.replace('_', ' ')} {joules:.3g} J" for phase, joules in result.energy_j.items())
+    return f"{told} ({result.energy_source})"
 
 
 def no_answer_line(result: SegmentationResult) -> str:
