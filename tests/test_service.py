@@ -38,6 +38,7 @@ from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.base import Decoding, PolicyOutput
 from wise_edge.runtimes.session import Session
 from wise_edge.service.app import make_app
+from wise_edge.service.device import BusyError, Device
 from wise_edge.service.frames import FrameStore
 from wise_edge.service.limits import Limits
 
@@ -262,6 +263,32 @@ def test_more_queries_than_may_wait_are_told_when_to_come_again() -> None:
         assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers if answer.status_code == 429)
 
 
+def test_clients_take_turns_and_none_fills_the_line() -> None:
+    order: list[str] = []
+    gate = threading.Event()
+
+    def noting(name: str) -> Callable[[threading.Event], None]:
+        return lambda cancel: order.append(name)
+
+    async def ask_all() -> None:
+        device = Device(Limits(waiting=8))
+        first = asyncio.create_task(device.run(lambda cancel: gate.wait(10), "greedy"))
+        await asyncio.sleep(0)
+        greedy = [asyncio.create_task(device.run(noting(f"greedy {n}"), "greedy")) for n in range(6)]
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError):
+            await device.run(noting("one too many"), "greedy")
+        modest = [asyncio.create_task(device.run(noting(f"modest {n}"), "modest")) for n in range(2)]
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(first, *greedy, *modest)
+        device.close()
+
+    asyncio.run(ask_all())
+    assert order[:4] == ["greedy 0", "modest 0", "greedy 1", "modest 1"]
+    assert order[4:] == [f"greedy {n}" for n in range(2, 6)]
+
+
 def test_a_query_that_takes_too_long_is_cancelled_and_the_next_is_answered() -> None:
     with serving(Limits(query_s=0.2)) as (client, policy):
         policy.gate.clear()
@@ -315,33 +342,6 @@ def test_another_address_needs_a_token(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
 
 
-@contextmanager
-def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run the command on the embedded models and give its address."""
-    command = [sys.executable, "-m", "wise_edge", "serve", "--port", "0", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
-        assert running.stderr is not None
-        line = running.stderr.readline()
-        try:
-            assert line.startswith("serving http://127.0.0.1:"), line + running.stderr.read()
-            yield running, line.split()[1]
-        finally:
-            running.kill()
-
-
-@pytest.mark.slow
-def test_eight_clients_get_right_answers() -> None:
-    dataset, session = SceneDataset("test"), Session.from_bundle()
-    examples = [dataset[place] for place in range(8)]
-    expected = [session.segment(example.image, example.query) for example in examples]
-    with process() as (_, url):
-
-        def client(place: int) -> list[dict[str, Any]]:
-            buffer = io.BytesIO()
-            Image.fromarray(examples[place].image).save(buffer, "PNG")
-            with httpx.Client(base_url=url, timeout=60) as http:
-                fields = {"data": {"query": examples[place].query}, "files": {"image": buffer.getvalue()}}
-                return [http.post("/v1/segment", **fields).json() for _ in range(5)]
 def test_the_energy_of_a_query_is_told_where_it_is_asked_for() -> None:
     rails = PowerSource("rails", "power", ("VDD_IN",), (0,), None, 0.002, lambda: (10.0,), (None,))
     policy = Gated()
@@ -356,36 +356,20 @@ def test_the_energy_of_a_query_is_told_where_it_is_asked_for() -> None:
         assert told["energy_reason"] is None
 
 
+@contextmanager
+def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run the command on the embedded models and give its address."""
+    command = [sys.executable, "-m", "wise_edge", "serve", "--port", "0", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        line = running.stderr.readline()
+        try:
+            assert line.startswith("serving http://127.0.0.1:"), line + running.stderr.read()
+            yield running, line.split()[1]
+        finally:
+            running.kill()
 
-        answers = together(8, client)
-    for place, each in enumerate(answers):
-        for answer in each:
-            assert answer["box"] == list(expected[place].box or ())
-            mask = expected[place].mask
-            assert mask is not None
-            assert np.array_equal(pixels_of(answer["mask"]), mask)
 
-
-@pytest.mark.slow
-def test_sigterm_lets_a_query_end_and_the_exit_code_is_0() -> None:
-    with process() as (running, url):
-        told: list[str] = []
-
-        def client() -> None:
-            with httpx.stream(
-                "POST",
-                f"{url}/v1/segment",
-                headers={"accept": "text/event-stream"},
-                files={"image": png(224, 224)},
-                data={"query": "the red ring", "variant": "verbose"},
-                timeout=60,
-            ) as answer:
-                for line in answer.iter_lines():
-                    told.append(line)
-                    if len(told) == 1:
-                        os.kill(running.pid, signal.SIGTERM)
-
-        client()
 def resident_kb(pid: int) -> int:
     """Return the memory of a process that is not shared with files."""
     status = Path(f"/proc/{pid}/status").read_text()
@@ -424,6 +408,49 @@ def test_bodies_of_ten_megabytes_and_bombs_leave_nothing_behind() -> None:
         assert post(png(224, 224)) == 200
 
 
+@pytest.mark.slow
+def test_eight_clients_get_right_answers() -> None:
+    dataset, session = SceneDataset("test"), Session.from_bundle()
+    examples = [dataset[place] for place in range(8)]
+    expected = [session.segment(example.image, example.query) for example in examples]
+    with process() as (_, url):
+
+        def client(place: int) -> list[dict[str, Any]]:
+            buffer = io.BytesIO()
+            Image.fromarray(examples[place].image).save(buffer, "PNG")
+            with httpx.Client(base_url=url, timeout=60) as http:
+                fields = {"data": {"query": examples[place].query}, "files": {"image": buffer.getvalue()}}
+                return [http.post("/v1/segment", **fields).json() for _ in range(5)]
+
+        answers = together(8, client)
+    for place, each in enumerate(answers):
+        for answer in each:
+            assert answer["box"] == list(expected[place].box or ())
+            mask = expected[place].mask
+            assert mask is not None
+            assert np.array_equal(pixels_of(answer["mask"]), mask)
+
+
+@pytest.mark.slow
+def test_sigterm_lets_a_query_end_and_the_exit_code_is_0() -> None:
+    with process() as (running, url):
+        told: list[str] = []
+
+        def client() -> None:
+            with httpx.stream(
+                "POST",
+                f"{url}/v1/segment",
+                headers={"accept": "text/event-stream"},
+                files={"image": png(224, 224)},
+                data={"query": "the red ring", "variant": "verbose"},
+                timeout=60,
+            ) as answer:
+                for line in answer.iter_lines():
+                    told.append(line)
+                    if len(told) == 1:
+                        os.kill(running.pid, signal.SIGTERM)
+
+        client()
         assert running.wait(timeout=30) == 0
         assert "event: result" in told
 

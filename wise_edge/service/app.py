@@ -107,20 +107,20 @@ class Service:
         return await asyncio.to_thread(load_image, data, self.limits.pixels)
 
     async def answer(
-        self, image: npt.NDArray[np.uint8], wish: Wish, on_text: Callable[[str], None] | None = None
+        self, image: npt.NDArray[np.uint8], wish: Wish, client: str, on_text: Callable[[str], None] | None = None
     ) -> dict[str, Any]:
-        """Answer a query when it is its turn; raises as `Device.run` and `Session.segment` do."""
+        """Answer a query when it is its client's turn; raises as `Device.run` and `Session.segment` do."""
 
         def work(cancel: Event) -> SegmentationResult:
             ask = partial(self.session.segment, image, wish.query, wish.variant, deadline_ms=wish.deadline_ms)
             answer = partial(ask, cancel=cancel, on_text=on_text)
             return self.meter.measure(answer) if wish.energy else answer()
 
-        result = await self.device.run(work)
+        result = await self.device.run(work, client)
         self.metrics.count_query(result)
         return describe(result, wish.mask)
 
-    async def stream(self, image: npt.NDArray[np.uint8], wish: Wish) -> AsyncIterator[str]:
+    async def stream(self, image: npt.NDArray[np.uint8], wish: Wish, client: str) -> AsyncIterator[str]:
         """Give server-sent events: "text" as the completion grows, then "result" or "error"."""
         loop, told = asyncio.get_running_loop(), asyncio.Queue[tuple[str, dict[str, Any]]]()
 
@@ -129,7 +129,7 @@ class Service:
 
         async def answer() -> None:
             try:
-                told.put_nowait(("result", await self.answer(image, wish, on_text)))
+                told.put_nowait(("result", await self.answer(image, wish, client, on_text)))
             except WiseEdgeError as error:
                 told.put_nowait(("error", {"error": str(error), "status": status_of(error)}))
 
@@ -233,10 +233,11 @@ def make_app(
     unknown: dict[int | str, dict[str, Any]] = {404: {"model": Failure, "description": "The picture is not kept."}}
 
     async def respond(request: Request, image: npt.NDArray[np.uint8], wish: Wish) -> Response:
+        client = request.client.host if request.client else ""
         if "text/event-stream" not in request.headers.get("accept", ""):
-            return JSONResponse(await service.answer(image, wish))
-        service.device.check_room()
-        return StreamingResponse(service.stream(image, wish), media_type="text/event-stream")
+            return JSONResponse(await service.answer(image, wish, client))
+        service.device.check_room(client)
+        return StreamingResponse(service.stream(image, wish, client), media_type="text/event-stream")
 
     @app.post("/v1/segment", responses=refusals, summary="Find what a query names in a picture")
     async def segment(
@@ -248,8 +249,8 @@ def make_app(
             float | None, Form(gt=0, le=_LONGEST_DEADLINE_MS, description="Choose the variant by this instead.")
         ] = None,
         mask: Annotated[MaskForm, Form(description="COCO's run lengths, a PNG in base64, or none.")] = "rle",
-    ) -> Response:
         energy: Annotated[bool, Form(description=_ENERGY)] = False,
+    ) -> Response:
         """Answer with JSON; with `Accept: text/event-stream` the rationale comes as it is written."""
         return await respond(request, await service.read(image), Wish(query, variant, deadline_ms, mask, energy))
 

@@ -1,12 +1,18 @@
-"""One device for many clients: queries wait in line, the first that came first, and more than a few are sent away."""
+"""One device for many clients: they take turns, and more queries than a few are sent away.
+
+A client that asks much waits behind those that ask little: each in turn has one query answered, its own in the order in
+which they came, and no client may fill the whole line.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from threading import Event, Lock
 from typing import TypeVar
 
 from wise_edge.errors import QueryCancelledError, WiseEdgeError
@@ -43,24 +49,28 @@ class Device:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._thread = ThreadPoolExecutor(1, "device")  # takes them in the order in which they came
+        self._thread = ThreadPoolExecutor(1, "device")
+        self._lines = _Lines()
         self._took_s = 0.1
         self.waiting = 0
 
-    async def run(self, work: Callable[[Event], T]) -> T:
-        """Run a query once those before it are done.
+    async def run(self, work: Callable[[Event], T], client: str = "") -> T:
+        """Run a query when it is its client's turn.
 
         Args:
             work: the query; ends soon after the event that it is given is set.
+            client: whose it is.
 
         Raises:
             BusyError: too many wait.
             LateError: it took too long.
         """
-        self.check_room()
-        cancel = Event()
+        self.check_room(client)
+        cancel, done = Event(), Future[T]()
         self.waiting += 1
-        running = asyncio.get_running_loop().run_in_executor(self._thread, self._do, work, cancel)
+        self._lines.add(client, partial(self._do, work, cancel, done))
+        self._thread.submit(self._serve_next)
+        running = asyncio.wrap_future(done)
         running.add_done_callback(self._end)
         try:
             return await asyncio.wait_for(asyncio.shield(running), self._limits.query_s)
@@ -69,25 +79,58 @@ class Device:
         finally:  # a client that went away cancels it too
             cancel.set()
 
-    def check_room(self) -> None:
-        """Raise `BusyError` where too many wait already."""
-        if self.waiting > self._limits.waiting:
+    def check_room(self, client: str = "") -> None:
+        """Raise `BusyError` where too many wait already, of this client or of all."""
+        most_of_one = self._limits.waiting - self._limits.waiting // 4  # the rest is kept for others
+        if self.waiting > self._limits.waiting or self._lines.count(client) >= most_of_one:
             raise BusyError(max(1, round(self.waiting * self._took_s)))
 
     def close(self) -> None:
         """End the thread once its queries are done."""
         self._thread.shutdown()
 
-    def _do(self, work: Callable[[Event], T], cancel: Event) -> T:
+    def _serve_next(self) -> None:
+        self._lines.take()()
+
+    def _do(self, work: Callable[[Event], T], cancel: Event, done: Future[T]) -> None:
         if cancel.is_set():
-            raise QueryCancelledError("nobody waits for this query any more")
+            done.set_exception(QueryCancelledError("nobody waits for this query any more"))
+            return
         began_s = time.perf_counter()
         try:
-            return work(cancel)
-        finally:
-            self._took_s += 0.2 * (time.perf_counter() - began_s - self._took_s)
+            done.set_result(work(cancel))
+        except BaseException as error:  # it is raised where the query is awaited
+            done.set_exception(error)
+        self._took_s += 0.2 * (time.perf_counter() - began_s - self._took_s)
 
     def _end(self, running: asyncio.Future[T]) -> None:
         self.waiting -= 1
         if not running.cancelled():
             running.exception()  # it is known, though nobody may wait for it any more
+
+
+class _Lines:
+    """A line of jobs for each client; the client that was served last comes last."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._lines: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
+
+    def add(self, client: str, job: Callable[[], None]) -> None:
+        """Put a job at the end of a client's line."""
+        with self._lock:
+            self._lines.setdefault(client, deque()).append(job)
+
+    def take(self) -> Callable[[], None]:
+        """Return the next client's first job."""
+        with self._lock:
+            client, line = self._lines.popitem(last=False)
+            job = line.popleft()
+            if line:
+                self._lines[client] = line
+            return job
+
+    def count(self, client: str) -> int:
+        """Return how many of a client's jobs wait."""
+        with self._lock:
+            return len(self._lines.get(client, ()))
