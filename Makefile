@@ -9,6 +9,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+ROS := $(VENV)/ros
 BIN := $(VENV)/bin
 # GCC 12 leaves the shapes of AMX's tiles out of ggml's products, and a quantised policy ends the process with SIGILL.
 AMX := $(shell grep -q amx_tile /proc/cpuinfo 2>/dev/null && $(CXX) -mno-amx-tile -x c++ -E /dev/null >/dev/null 2>&1 && echo yes)
@@ -28,7 +29,7 @@ help:
 demo: $(VENV)/.installed-demo
 	$(BIN)/wise-edge demo --out build/demo
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test $(ROS)/.installed
 	$(BIN)/python -m pytest -q
 
 test-gpu: $(VENV)/.installed-test
@@ -53,5 +54,12 @@ $(VENV)/.installed-demo: $(VENV)/.made $(SOURCES)
 $(VENV)/.installed-test: $(VENV)/.made $(SOURCES)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "training and tests need Python 3.11; make clean, then set PYTHON=")'
 	$(if $(NO_AMX),$(INSTALL) --no-cache-dir '$(LLAMA)')
-	$(INSTALL) -e '.[data,dora,edgellm,export,llama,qlora,ros,rtx,serve,train,dev]'
+	$(INSTALL) -e '.[data,dora,edgellm,export,llama,qlora,rerun,ros,rtx,serve,train,dev]'
 	@touch $(VENV)/.installed-demo $@
+
+# rclpy's wheels (https://github.com/ycheng517/ros-python-wheels) are for x86-64 and Python up to 3.13, and start every
+# Python of their environment anew, so that they get one of their own; without them the tests on rclpy are skipped.
+$(ROS)/.installed: $(VENV)/.made $(SOURCES)
+	@($(PYTHON) -m venv $(ROS) && $(ROS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		ros-rclpy==9.1.2 ros-rmw-fastrtps-cpp ros-kilted-sensor-msgs ros-kilted-std-srvs ros-kilted-diagnostic-msgs \
+		-e '.[onnx]' && touch $@) || echo 'no rclpy for this Python: the tests on it are skipped'

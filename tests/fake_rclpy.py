@@ -1,4 +1,7 @@
-"""A stand-in for rclpy and the message packages: what the adapter uses of them, in one process."""
+"""A stand-in for rclpy and the message packages, in one process: for what the real one's tests cannot reach.
+
+vision_msgs is on no package index, and a failure can be made here at will.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,10 @@ for _name, _definition in VISION_MSGS.items():
 TYPES = STORE.types
 
 
+GIVEN: dict[str, Any] = {}
+"""Parameters as a command line gives them."""
+
+
 @dataclass
 class Publisher:
     kind: Any
@@ -35,7 +42,7 @@ class LifecycleNode:
     latest: LifecycleNode
 
     def __init__(self, name: str) -> None:
-        self.name, self.parameters = name, {}
+        self.name, self.parameters = name, {name: SimpleNamespace(value=value) for name, value in GIVEN.items()}
         self.publishers: dict[str, Publisher] = {}
         self.subscriptions: dict[str, tuple[Any, Callable[[Any], None], Any]] = {}
         self.services: dict[str, Callable[[Any, Any], Any]] = {}
@@ -44,8 +51,16 @@ class LifecycleNode:
         self.states: list[str] = []
         LifecycleNode.latest = self
 
-    def declare_parameter(self, name: str, value: Any) -> None:
-        self.parameters[name] = SimpleNamespace(value=value)
+    def declare_parameter(self, name: str, value: Any, descriptor: Any) -> None:
+        assert descriptor.description
+        self.parameters.setdefault(name, SimpleNamespace(value=value))
+
+    def add_on_set_parameters_callback(self, take: Callable[[list[Any]], Any]) -> None:
+        self.take_parameters = take
+
+    def set_parameters(self, parameters: list[Any]) -> None:
+        assert self.take_parameters(parameters).successful
+        self.parameters |= {parameter.name: parameter for parameter in parameters}
 
     def get_parameter(self, name: str) -> Any:
         return self.parameters[name]
@@ -67,18 +82,6 @@ class LifecycleNode:
         self.timers.append(act)
         return act
 
-    def destroy_subscription(self, topic: str) -> None:
-        del self.subscriptions[topic]
-
-    def destroy_service(self, name: str) -> None:
-        del self.services[name]
-
-    def destroy_timer(self, timer: Any) -> None:
-        self.timers.remove(timer)
-
-    def destroy_publisher(self, publisher: Publisher) -> None:
-        del self.publishers[publisher.topic]
-
     def get_logger(self) -> Any:
         return SimpleNamespace(error=self.logged.append, warning=self.logged.append)
 
@@ -86,21 +89,29 @@ class LifecycleNode:
         stamp = TYPES["builtin_interfaces/msg/Time"](sec=5, nanosec=6)
         return SimpleNamespace(now=lambda: SimpleNamespace(to_msg=lambda: stamp))
 
-    def get_name(self) -> str:
-        return self.name
+    def get_fully_qualified_name(self) -> str:
+        return f"/{self.name}"
 
     def trigger_configure(self) -> str:
-        return str(self.on_configure(None))  # type: ignore[attr-defined]
+        return str(self.on_configure(None))
 
     def trigger_activate(self) -> str:
         return str(self.on_activate(None))
 
+    def on_configure(self, state: Any) -> str:
+        return self._enter("configured")
+
     def on_activate(self, state: Any) -> str:
-        self.states.append("active")
-        return "success"
+        return self._enter("active")
 
     def on_deactivate(self, state: Any) -> str:
-        self.states.append("inactive")
+        return self._enter("inactive")
+
+    def on_cleanup(self, state: Any) -> str:
+        return self._enter("unconfigured")
+
+    def _enter(self, state: str) -> str:
+        self.states.append(state)
         return "success"
 
     def destroy_node(self) -> None:
@@ -115,8 +126,14 @@ class Trigger:
     """Likewise."""
 
 
-def install(monkeypatch: pytest.MonkeyPatch, *, missing: tuple[str, ...] = ()) -> Any:
-    """Let rclpy and the packages of messages be found, but for some; return rclpy."""
+class Parameter:
+    def __init__(self, name: str, value: Any) -> None:
+        self.name, self.value = name, value
+
+
+def install(monkeypatch: pytest.MonkeyPatch, *, missing: tuple[str, ...] = (), **parameters: Any) -> Any:
+    """Let rclpy and the packages of messages be found, but for some, with parameters given; return rclpy."""
+    monkeypatch.setattr(sys.modules[__name__], "GIVEN", parameters)
 
     def module(name: str, **members: Any) -> ModuleType:
         made = ModuleType(name)
@@ -128,8 +145,14 @@ def install(monkeypatch: pytest.MonkeyPatch, *, missing: tuple[str, ...] = ()) -
         pass
 
     class Executor:
+        def __init__(self, num_threads: int) -> None:
+            assert num_threads > 1
+
         def add_node(self, node: Any) -> None:
             self.node = node
+
+        def shutdown(self) -> None:
+            pass
 
         def spin(self) -> None:
             raise ExternalShutdownException
@@ -139,14 +162,16 @@ def install(monkeypatch: pytest.MonkeyPatch, *, missing: tuple[str, ...] = ()) -
     module("rclpy.lifecycle", LifecycleNode=LifecycleNode, TransitionCallbackReturn=answers)
     quality = SimpleNamespace(KEEP_LAST="last", BEST_EFFORT="best effort")
     module("rclpy.qos", QoSProfile=lambda **of: of, HistoryPolicy=quality, ReliabilityPolicy=quality)
-    module("rclpy.callback_groups", ReentrantCallbackGroup=object)
+    module("rclpy.callback_groups", MutuallyExclusiveCallbackGroup=object)
+    module("rclpy.parameter", Parameter=Parameter)
+    module("rcl_interfaces.msg", ParameterDescriptor=SimpleNamespace, SetParametersResult=SimpleNamespace)
     module("rclpy.executors", MultiThreadedExecutor=Executor, ExternalShutdownException=ExternalShutdownException)
     packages: dict[str, dict[str, Any]] = {}
     for name, kind in TYPES.items():
         package, _, short = name.split("/")
         packages.setdefault(package, {})[short] = kind
     for package, members in packages.items():
-        if package not in missing:
+        if package not in (*missing, "rcl_interfaces"):  # whose fields have defaults in rclpy alone
             module(f"{package}.msg", **members)
     module("std_srvs.srv", SetBool=SetBool, Trigger=Trigger)
     return rclpy

@@ -16,12 +16,14 @@ from wise_edge.robot.messages import (
     CAMERA,
     COMPRESSED,
     DETECTIONS,
+    DETECTIONS_3D,
     IMAGE,
     VISION_MSGS,
     decode_depth,
     decode_image,
     stamp_of,
     to_detections,
+    to_detections_3d,
     to_frame,
     to_intrinsics,
     to_mask_message,
@@ -71,6 +73,8 @@ ALPHA = np.full((5, 7, 1), 255, np.uint8)
         ("8UC3", PICTURE[..., ::-1], PICTURE),
         ("mono8", PICTURE[..., :1], GREY),
         ("mono16", PICTURE[..., :1].astype(np.uint16) * 256 + 3, GREY),
+        ("rgb16", PICTURE.astype(np.uint16) * 256 + 3, PICTURE),
+        ("bgr16", PICTURE[..., ::-1].astype(np.uint16) * 256 + 3, PICTURE),
     ],
 )
 @pytest.mark.parametrize("padding", [0, 5])
@@ -85,6 +89,43 @@ def test_pictures_of_every_encoding(
     assert np.array_equal(frame.image, expected)
     assert frame.image.dtype == np.uint8
     assert (frame.stamp_ns, frame.frame_id) == (STAMP_NS, "camera")
+
+
+@pytest.mark.parametrize(("encoding", "order"), [("yuv422", "uyvy"), ("yuv422_yuy2", "yuyv")])
+def test_two_pixels_in_four_bytes(encoding: str, order: str) -> None:
+    # ITU-R BT.601: white, black, red, blue
+    colours = [((235, 128, 128), (255, 255, 255)), ((16, 128, 128), (0, 0, 0))]
+    colours += [((81, 90, 240), (255, 0, 0)), ((41, 240, 110), (0, 0, 255))]
+    for (y, u, v), rgb in colours:
+        values = {"y": y, "u": u, "v": v}
+        tile = np.array([values[part] for part in order], np.uint8)
+        picture = np.tile(tile, (3, 2)).reshape(3, 4, 2)
+        found = decode_image(image_message(picture, encoding), "/camera")
+        assert found.shape == (3, 4, 3)
+        assert np.abs(found.astype(int) - rgb).max() <= 2
+
+    brightness = np.array([[16, 128, 235, 128]], np.uint8).reshape(1, 2, 2)  # Y U Y V: black, white
+    assert decode_image(image_message(brightness, "yuv422_yuy2"), "/camera")[0].tolist() == [[0] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_mosaics_of_every_pattern(pattern: str) -> None:
+    values = {"r": 200, "g": 100, "b": 50}
+    tile = np.array([values[colour] for colour in pattern], np.uint8).reshape(2, 2)
+    mosaic = np.tile(tile, (3, 4))[:5, :7]
+    found = decode_image(image_message(mosaic[..., None].copy(), f"bayer_{pattern}8"), "/camera")
+    assert found.shape == (5, 7, 3)
+    assert (found[:4, :6] == [200, 100, 50]).all()
+
+
+def test_a_cameras_jpeg_is_left_as_the_camera_has_it() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by 90 degrees
+    buffer = io.BytesIO()
+    Image.fromarray(PICTURE).save(buffer, "JPEG", exif=exif)
+    data = np.frombuffer(buffer.getvalue(), np.uint8)
+    message = TYPES[COMPRESSED](header=header(), format="jpeg", data=data)
+    assert to_frame(message, "/camera").image.shape == PICTURE.shape
 
 
 def test_compressed_pictures() -> None:
@@ -103,9 +144,11 @@ def test_compressed_pictures() -> None:
 
 
 def test_pictures_that_cannot_be_read_say_why() -> None:
-    message = image_message(PICTURE, "bayer_rggb8")
-    with pytest.raises(UsageError, match="encoded as bayer_rggb8; wise-edge reads rgb8, bgr8"):
+    message = image_message(PICTURE, "jpeg2000")
+    with pytest.raises(UsageError, match="encoded as jpeg2000; wise-edge reads rgb8, bgr8"):
         decode_image(message, "/camera")
+    with pytest.raises(UsageError, match="has an even width, not 7"):
+        decode_image(image_message(PICTURE[..., :2].copy(), "yuv422"), "/camera")
     message = image_message(PICTURE, "rgb8")
     message.data = message.data[:30]
     with pytest.raises(UsageError, match=r"a picture of 7 x 5 \(rgb8, 21 bytes a row\) has 30 bytes"):
@@ -124,13 +167,13 @@ def test_depth_in_millimetres_and_metres() -> None:
 
 
 def test_intrinsics_and_stamps_of_both_versions_of_ros() -> None:
-    matrix = np.array([500, 0, 320, 0, 510, 240, 0, 0, 1], np.float64)
+    matrix = np.array([500, 0, 320, 0, 0, 510, 240, 0, 0, 0, 1, 0], np.float64)
 
     class Ros1:
-        K = matrix
+        P = matrix
 
     assert CAMERA in TYPES
-    for message in (type("Ros2", (), {"k": matrix})(), Ros1()):
+    for message in (type("Ros2", (), {"p": matrix})(), Ros1()):
         camera = to_intrinsics(message)
         assert (camera.fx, camera.fy, camera.cx, camera.cy) == (500.0, 510.0, 320.0, 240.0)
     old = type("Header", (), {"stamp": type("Time", (), {"secs": 3, "nsecs": 7})()})()
@@ -143,6 +186,7 @@ def result(**changes: Any) -> NodeResult:
     fields: dict[str, Any] = {
         "stamp_ns": STAMP_NS,
         "frame_id": "camera",
+        "image_size": (7, 5),
         "query": "the mug",
         "standing": True,
         "box": (2, 1, 6, 3),
@@ -175,12 +219,25 @@ def test_masks_and_detections_are_messages_that_ros_takes() -> None:
     (hypothesis,) = detection.results
     assert (hypothesis.hypothesis.class_id, hypothesis.hypothesis.score) == ("the mug", 0.9)
     assert hypothesis.pose.pose.position.z == 1.5
+    assert hypothesis.pose.covariance[0] == 0
+
+    there = to_detections_3d(result(), header(), TYPES)
+    (detection,) = STORE.deserialize_cdr(STORE.serialize_cdr(there, DETECTIONS_3D), DETECTIONS_3D).detections
+    assert (detection.bbox.center.position.x, detection.bbox.center.position.z) == (0.1, 1.5)
+    assert (detection.bbox.size.x, detection.bbox.size.z) == (0.1, 0.05)
     assert stamp_of(detection.header) == STAMP_NS
 
 
-def test_nothing_found_is_an_empty_mask_and_no_detection() -> None:
+def test_nothing_found_is_a_mask_of_zeros_and_no_detection() -> None:
     nothing = result(box=None, mask=None, points=(), score=None, place=None)
     mask = to_mask_message(nothing, header(), TYPES)
-    assert (mask.height, mask.width, len(mask.data)) == (0, 0, 0)
+    assert (mask.height, mask.width, mask.step) == (5, 7, 7)
+    assert not mask.data.any()
     assert to_detections(nothing, header(), TYPES).detections == []
+    assert to_detections_3d(nothing, header(), TYPES).detections == []
     STORE.serialize_cdr(mask, IMAGE)
+
+
+def test_a_place_that_is_not_known_is_marked() -> None:
+    (detection,) = to_detections(result(place=None), header(), TYPES).detections
+    assert detection.results[0].pose.covariance[0] == -1

@@ -81,9 +81,8 @@ def test_frames_that_come_while_the_policy_thinks_are_dropped_and_counted() -> N
             if number == 0:
                 wait_for(lambda: harness.policy.seen)
         harness.allow(3)
-        harness.wait(1)
+        wait_for(lambda: harness.results and harness.results[-1].stamp_ns == NS + 39 * STEP_NS)
 
-    assert harness.results[0].stamp_ns > NS  # the newest frame, not the first
     told = harness.node.diagnostics()
     assert told.frames == 40
     assert told.dropped == sum(result.dropped for result in harness.results) >= 35
@@ -232,6 +231,35 @@ def test_diagnostics_tell_the_power_of_gauges_and_counters() -> None:
 
     node = Node(Session(SlowPolicy(), SeeingMask(), {}), print, power=gauge("power", 7.0))
     assert node.diagnostics().power_w == 7.0
+
+
+def test_frames_are_observed_with_their_results() -> None:
+    seen: list[tuple[int, str]] = []
+    with running(observe=lambda frame, result: seen.append((frame.stamp_ns, result.query))) as harness:
+        harness.node.follow("the square")
+        harness.allow(2)
+        harness.node.put(frame(0))
+        harness.wait(1)
+        wait_for(lambda: seen)
+        harness.node.ask("the star")
+    assert seen == [(NS, "the square"), (NS, "the star")]
+
+
+def test_an_engines_own_error_is_told_and_the_node_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(*about: object) -> None:
+        raise RuntimeError("CUDA error 700")
+
+    with running() as harness, monkeypatch.context() as patch:
+        patch.setattr(harness.policy, "generate", lose)
+        harness.node.follow("the square")
+        harness.node.put(frame(0))
+        wait_for(lambda: harness.node.diagnostics().level == "error")
+        assert harness.node.diagnostics().message == "RuntimeError: CUDA error 700"
+        patch.undo()
+        harness.allow(3)
+        harness.node.put(frame(1))
+        harness.wait(1)
+        assert harness.node.diagnostics().level == "ok"
 
 
 def test_a_deadline_and_a_variant_exclude_each_other() -> None:

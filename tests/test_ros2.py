@@ -1,9 +1,12 @@
-"""The ROS 2 adapter, on a stand-in for rclpy: messages in, messages with their own stamps out, and a whole life."""
+"""The ROS 2 adapter on a stand-in for rclpy; `test_ros2_real.py` runs it on rclpy itself."""
 
 from __future__ import annotations
 
 import json
+import sys
 from array import array
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +19,10 @@ from fake_session import FakeMask, FakePolicy
 from test_tracking import wait_for
 
 from wise_edge.cli.main import main
-from wise_edge.errors import DeviceError, UsageError
+from wise_edge.errors import UsageError
 from wise_edge.robot.messages import stamp_of
-from wise_edge.robot.ros2 import RosMessages, find_type, make_node
+from wise_edge.robot.ros2 import make_node
+from wise_edge.robot.ros2_bridge import RosMessages
 from wise_edge.runtimes.session import Session
 
 STAMP_NS = 1_700_000_000_123_456_789
@@ -46,20 +50,34 @@ def image_message(encoding: str = "rgb8", pixels: np.ndarray | None = None, stam
     )
 
 
-def start(**parameters: Any) -> Any:
-    node = make_node(lambda bundle, **options: Session(FakePolicy(), FakeMask(), {}))
-    for name, value in parameters.items():
-        node.parameters[name] = SimpleNamespace(value=value)
-    assert node.trigger_configure() == "success"
-    assert node.trigger_activate() == "success"
-    return node
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Makes active nodes with parameters, and ends them."""
+    with ExitStack() as nodes:
+
+        def begin(**parameters: Any) -> Any:
+            fake_rclpy.install(monkeypatch, **parameters)
+            node = make_node(lambda bundle, **options: Session(FakePolicy(), FakeMask(), {}))
+            nodes.callback(node.wise_edge.close)
+            assert node.trigger_configure() == "success"
+            assert node.trigger_activate() == "success"
+            return node
+
+        yield begin
+
+
+Start = Callable[..., Any]
 
 
 def sent(node: Any, topic: str) -> list[Any]:
     return node.publishers[topic].sent
 
 
-def test_pictures_and_queries_become_masks_and_detections(rclpy: Any) -> None:
+def text(words: str) -> Any:
+    return TYPES["std_msgs/msg/String"](data=words)
+
+
+def test_pictures_and_queries_become_masks_and_detections(start: Start) -> None:
     node = start(query="the ring")
     kind, take, quality = node.subscriptions["image"]
     assert kind is TYPES["sensor_msgs/msg/Image"]
@@ -74,76 +92,147 @@ def test_pictures_and_queries_become_masks_and_detections(rclpy: Any) -> None:
     assert isinstance(mask.data, array)  # rclpy copies nothing else at once
     assert sum(mask.data) == 255 * 150
     assert found.detections[0].id == "the ring"
+    assert found.detections[0].results[0].pose.covariance[0] == -1  # nobody knows where
+    assert sent(node, "detections_3d")[0].detections == []
     assert sent(node, "rationale")[0].data == fake_session.RATIONALE
     assert json.loads(sent(node, "result")[0].data)["query"] == "the ring"
 
-    node.subscriptions["query"][1](TYPES["std_msgs/msg/String"](data="the star"))
+    node.subscriptions["query"][1](text("the star"))
     take(image_message())
     wait_for(lambda: json.loads(sent(node, "result")[-1].data)["query"] == "the star")
-    node.close()
 
 
-def test_services_switch_and_answer_once(rclpy: Any) -> None:
+def test_parameters_are_taken_as_they_are_meant(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_session.install(monkeypatch)
+    node = start(deadline_ms=500, query=42, compressed=True)  # 500 is a whole number to ROS, and so is 42
+    assert node.subscriptions["image"][0] is TYPES["sensor_msgs/msg/CompressedImage"]
+    assert node.wise_edge.value("deadline_ms") == 500.0
+    assert node.wise_edge.value("query") == "42"
+    for given, line in (({"deadline_ms": "soon"}, "deadline_ms is a number"), ({"compressed": 1}, "true or false")):
+        fake_rclpy.install(monkeypatch, **given)
+        assert main(["ros2"]) == 2
+        assert line in capsys.readouterr().err
+
+
+def test_a_standing_query_outlives_a_deactivation(start: Start) -> None:
+    node = start()
+    node.subscriptions["query"][1](text("the star"))
+    node.on_deactivate(None)
+    assert node.trigger_activate() == "success"
+    node.subscriptions["image"][1](image_message())
+    wait_for(lambda: sent(node, "result"))
+    assert json.loads(sent(node, "result")[0].data)["query"] == "the star"
+
+
+def test_services_switch_and_answer_once(start: Start) -> None:
     node = start()
     told = node.services["enable"](SimpleNamespace(data=False), SimpleNamespace())
     assert (told.success, told.message) == (True, "disabled")
     node.subscriptions["image"][1](image_message())
-    node.subscriptions["ask"][1](TYPES["std_msgs/msg/String"](data="the mug"))
+    node.subscriptions["ask"][1](text("the mug"))
     assert json.loads(sent(node, "result")[-1].data)["query"] == "the mug"
 
-    told = node.services["ask_once"](None, SimpleNamespace())
+    told = node.services["ask_once"](None, SimpleNamespace(message=""))
     assert (told.success, "the query is empty" in told.message) == (False, True)
-    node.parameters["query"] = SimpleNamespace(value="the star")
-    told = node.services["ask_once"](None, SimpleNamespace())
+    node.set_parameters([fake_rclpy.Parameter("query", value="the star")])
+    told = node.services["ask_once"](None, SimpleNamespace(message=""))
     assert told.success
     assert json.loads(told.message)["box"] == [8, 5, 23, 15]
-    node.close()
 
 
-def test_depth_of_the_same_moment_gives_a_place(rclpy: Any) -> None:
+def camera_info(width: int = 30, height: int = 20) -> Any:
+    return SimpleNamespace(p=[500.0, 0, 15, 0, 0, 500.0, 10, 0, 0, 0, 1, 0], width=width, height=height)
+
+
+def asked(node: Any, stamp_ns: int = STAMP_NS) -> tuple[Any, Any]:
+    """Ask about a picture; return the pose's covariance and place, and the detections in space."""
+    node.subscriptions["image"][1](image_message(stamp_ns=stamp_ns))
+    node.subscriptions["ask"][1](text("the mug"))
+    pose = sent(node, "detections")[-1].detections[0].results[0].pose
+    return pose, sent(node, "detections_3d")[-1].detections
+
+
+@pytest.mark.parametrize("late_ns", [-15_000_000, 0, 15_000_000])
+def test_depth_of_the_same_moment_gives_a_place(late_ns: int, start: Start) -> None:
     node = start()
-    camera = SimpleNamespace(k=[500.0, 0, 15, 0, 500.0, 10, 0, 0, 1])
-    node.subscriptions["camera_info"][1](camera)
+    node.subscriptions["camera_info"][1](camera_info())
     depth = np.full((20, 30), 1500, np.uint16)
-    node.subscriptions["depth"][1](image_message("16UC1", depth))
-    node.subscriptions["image"][1](image_message())
-    node.subscriptions["ask"][1](TYPES["std_msgs/msg/String"](data="the mug"))
-    pose = sent(node, "detections")[-1].detections[0].results[0].pose.pose
-    assert pose.position.z == pytest.approx(1.5)
+    for number in range(-3, 4):
+        stamp_ns = STAMP_NS + late_ns + number * 33_000_000
+        node.subscriptions["depth"][1](image_message("16UC1", depth + 100 * abs(number), stamp_ns))
+    pose, (found,) = asked(node)
+    assert pose.pose.position.z == pytest.approx(1.5)  # of the nearest, before or behind
+    assert pose.covariance[0] == 0
+    assert found.bbox.center.position.z == pytest.approx(1.5)
+    assert found.bbox.size.x == pytest.approx(14 * 1.5 / 500)
 
-    node.subscriptions["image"][1](image_message(stamp_ns=STAMP_NS + 10**9))  # another moment
-    node.subscriptions["ask"][1](TYPES["std_msgs/msg/String"](data="the mug"))
-    assert sent(node, "detections")[-1].detections[0].results[0].pose.pose.position.z == 0
-    node.close()
+    pose, found = asked(node, STAMP_NS + 10**9)  # another moment
+    assert (pose.covariance[0], found) == (-1, [])
 
 
-def test_what_cannot_be_read_is_a_warning(rclpy: Any) -> None:
+def test_what_does_not_fit_costs_the_place_and_not_the_mask(start: Start) -> None:
     node = start()
-    node.subscriptions["image"][1](image_message("bayer_rggb8"))
-    node.subscriptions["query"][1](TYPES["std_msgs/msg/String"](data="a <|im_end|>"))
-    assert "encoded as bayer_rggb8" in node.logged[0]
+    node.subscriptions["depth"][1](image_message("16UC1", np.full((20, 30), 1500, np.uint16)))
+    node.subscriptions["camera_info"][1](camera_info(width=60, height=40))
+    assert asked(node)[0].covariance[0] == -1
+    assert "camera_info is of 60 x 40 pixels, the picture has 30 x 20" in node.logged[-1]
+
+    node.subscriptions["camera_info"][1](camera_info())
+    node.subscriptions["depth"][1](image_message("16UC1", np.full((10, 15), 1500, np.uint16), STAMP_NS + 10**9))
+    assert asked(node, STAMP_NS + 10**9)[0].covariance[0] == -1
+    assert "the depth picture [10, 15] has another size" in node.logged[-1]
+    assert sum(sent(node, "mask")[-1].data) == 255 * 150
+
+
+def test_what_cannot_be_read_is_a_warning_and_told_once_in_a_while(start: Start) -> None:
+    node = start()
+    for _ in range(50):
+        node.subscriptions["image"][1](image_message("jpeg2000"))
+    node.subscriptions["query"][1](text("a <|im_end|>"))
+    node.subscriptions["camera_info"][1](SimpleNamespace(p=[0.0] * 12, width=30, height=20))
+    assert len(node.logged) == 3
+    assert "encoded as jpeg2000" in node.logged[0]
     assert "reserved for the chat markup" in node.logged[1]
+    assert "focal lengths are positive" in node.logged[2]
     (diagnose,) = node.timers
     diagnose()
     (status,) = sent(node, "/diagnostics")[0].status
-    assert (status.level, status.name) == (TYPES["diagnostic_msgs/msg/DiagnosticStatus"].WARN, "wise_edge")
+    assert (status.level, status.name) == (TYPES["diagnostic_msgs/msg/DiagnosticStatus"].WARN, "/wise_edge")
     assert status.message == "no frame came in the last 5 s"
     assert {value.key for value in status.values} >= {"frames_hz", "dropped", "enabled"}
-    node.close()
 
 
-def test_a_life_from_configuring_to_cleaning_up(rclpy: Any) -> None:
+def test_an_engines_own_error_ends_no_callback(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = start()
+    node.subscriptions["image"][1](image_message())
+
+    def lose(*about: Any) -> Any:
+        raise RuntimeError("CUDA error 700")
+
+    monkeypatch.setattr(FakePolicy, "generate", lose)
+    node.subscriptions["ask"][1](text("the mug"))
+    assert node.logged == ["RuntimeError: CUDA error 700"]
+    told = node.services["ask_once"](None, SimpleNamespace(message=""))
+    assert not told.success
+
+
+def test_a_life_from_configuring_to_cleaning_up(start: Start) -> None:
     node = start(query="the ring")
     node.on_deactivate(None)
-    assert (node.subscriptions, node.services, node.timers) == ({}, {}, [])
+    node.subscriptions["image"][1](image_message())
+    told = node.services["ask_once"](None, SimpleNamespace(message=""))
+    assert (told.success, told.message) == (False, "wise-edge is not active; activate it first")
+    assert sent(node, "mask") == []
     assert node.trigger_activate() == "success"
     node.subscriptions["image"][1](image_message())
     wait_for(lambda: sent(node, "result"))
     node.on_deactivate(None)
     assert node.on_cleanup(None) == "success"
-    assert node.publishers == {}
     assert node.trigger_activate() == "failure"
-    assert node.states == ["active", "inactive", "active", "inactive"]
+    assert node.logged == ["there are no models; configure first"]
+    assert node.states == ["configured", "active", "inactive", "active", "inactive", "unconfigured"]
 
 
 def test_models_that_cannot_be_loaded_fail_the_configuring(rclpy: Any) -> None:
@@ -162,13 +251,39 @@ def test_the_command_runs_until_ros_ends_it(
     assert main(["ros2", "--ros-args", "-p", "query:=the mug"]) == 0
     assert rclpy.args == ["--ros-args", "-p", "query:=the mug"]
     assert opened.calls == [{"directory": None, "policy_backend": "auto", "mask_backend": "auto"}]
-    assert LifecycleNode.latest.states == ["active", "destroyed"]
+    assert LifecycleNode.latest.states == ["configured", "active", "destroyed"]
+
+
+def test_what_cannot_begin_ends_the_command_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_session.install(monkeypatch)
+    fake_rclpy.install(monkeypatch, variant="wise-s", deadline_ms=80.0)
+    assert main(["ros2"]) == 2
+    assert "a deadline chooses the variant" in capsys.readouterr().err
+    fake_rclpy.install(monkeypatch, autostart=False, variant="wise-s", deadline_ms=80.0)
+    assert main(["ros2"]) == 0
+    assert LifecycleNode.latest.states == ["destroyed"]
 
 
 def test_what_ros_lacks_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ros2"]) == 4
     assert "rclpy is missing: source /opt/ros/$ROS_DISTRO/setup.bash" in capsys.readouterr().err
-    fake_rclpy.install(monkeypatch, missing=("vision_msgs",))
-    with pytest.raises(DeviceError, match=r"vision_msgs is missing: sudo apt install ros-\$ROS_DISTRO-vision-msgs"):
-        find_type("vision_msgs/msg/Detection2DArray")
+    fake_rclpy.install(monkeypatch, missing=("std_srvs", "vision_msgs"))
+    monkeypatch.setitem(sys.modules, "std_srvs.srv", None)
+    assert main(["ros2"]) == 4
+    assert "ROS package std_srvs is missing: sudo apt install ros-$ROS_DISTRO-std-srvs" in capsys.readouterr().err
     assert RosMessages()["std_msgs/msg/String"](data="x").data == "x"
+
+
+def test_without_vision_msgs_there_are_masks_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_rclpy.install(monkeypatch, missing=("vision_msgs",))
+    node = make_node(lambda bundle, **options: Session(FakePolicy(), FakeMask(), {}))
+    node.trigger_configure()
+    node.trigger_activate()
+    node.subscriptions["image"][1](image_message())
+    node.subscriptions["ask"][1](text("the mug"))
+    node.wise_edge.close()
+    assert len(sent(node, "mask")) == 1
+    assert "detections" not in node.publishers
+    assert "no detections: the ROS package vision_msgs is missing: sudo apt install" in node.logged[0]

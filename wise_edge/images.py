@@ -21,7 +21,7 @@ MAX_PIXELS = 100_000_000
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 
 
-def load_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def load_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS, *, upright: bool = True) -> NDArray[np.uint8]:
     """Read a picture as it is meant to be seen.
 
     Transparent pixels are laid over white, 16-bit grey keeps its upper 8 bits, CMYK and palettes become RGB, an EXIF
@@ -30,6 +30,7 @@ def load_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> NDAr
     Args:
         source: a path, or the content of a picture file.
         max_pixels: largest picture that is read; its size is known before it is decoded.
+        upright: apply an EXIF orientation.
 
     Returns:
         HWC uint8 RGB, at least 1 x 1, at most `max_pixels` pixels.
@@ -38,10 +39,10 @@ def load_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> NDAr
         UsageError: the file is missing, a folder, empty, damaged, too large or not a picture.
     """
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "the picture", max_pixels)
+        return _decode(io.BytesIO(source), "the picture", max_pixels, upright)
     try:
         with Path(source).open("rb") as file:
-            return _decode(file, str(source), max_pixels)
+            return _decode(file, str(source), max_pixels, upright)
     except FileNotFoundError:
         raise UsageError(f"{source} does not exist; name a picture") from None
     except IsADirectoryError:
@@ -67,13 +68,13 @@ def save_png(array: NDArray[np.uint8] | NDArray[np.bool_], path: str | Path, for
     atomic_write(path, buffer.getvalue(), force=force)
 
 
-def _decode(file: BinaryIO, name: str, max_pixels: int) -> NDArray[np.uint8]:
+def _decode(file: BinaryIO, name: str, max_pixels: int, upright: bool) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd metadata; the limit here is ours
         try:
             with Image.open(file, formats=FORMATS) as image:
                 _check_size(image, name, max_pixels)
-                return np.array(_to_rgb(ImageOps.exif_transpose(image), name))
+                return np.array(_to_rgb(ImageOps.exif_transpose(image) if upright else image, name))
         except UsageError:
             raise
         except Image.DecompressionBombError:

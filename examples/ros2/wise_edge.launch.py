@@ -3,21 +3,39 @@
 ros2 launch examples/ros2/wise_edge.launch.py image:=/camera/color/image_raw query:="the mug"
 """
 
+import json
+
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, ExecuteProcess
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 
-TOPICS = {"image": "/camera/color/image_raw", "depth": "/camera/aligned_depth_to_color/image_raw"}
-TOPICS |= {"camera_info": "/camera/color/camera_info"}
-PARAMETERS = {"bundle": "", "query": "", "variant": "", "deadline_ms": "0.0"}
+TOPICS = {
+    "image": "/camera/color/image_raw",
+    "depth": "/camera/aligned_depth_to_color/image_raw",
+    "camera_info": "/camera/color/camera_info",
+}
+WORDS = ("query", "bundle", "variant", "policy_backend", "mask_backend", "rerun")
+VALUES = ("deadline_ms", "compressed", "autostart", "use_sim_time")
+OTHERS = {"executable": "wise-edge", "namespace": ""}
 
 
-def generate_launch_description() -> LaunchDescription:
-    """Return the process with its topics and parameters."""
-    command = ["wise-edge", "ros2", "--ros-args"]
+def start(context):
+    """Return the process, with the arguments that were given."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in (*TOPICS, *WORDS, *VALUES, *OTHERS)}
+    command = [given["executable"], "ros2", "--ros-args"]
     for name in TOPICS:
-        command += ["-r", [f"{name}:=", LaunchConfiguration(name)]]
-    for name in PARAMETERS:
-        command += ["-p", [f"{name}:=", LaunchConfiguration(name)]]
-    arguments = [DeclareLaunchArgument(name, default_value=value) for name, value in (TOPICS | PARAMETERS).items()]
-    return LaunchDescription([*arguments, ExecuteProcess(cmd=command, output="screen")])
+        command += ["-r", f"{name}:={given[name]}"]
+    for name in (name for name in WORDS if given[name]):
+        command += ["-p", f"{name}:={json.dumps(given[name])}"]  # quoted: ROS reads YAML, to which "42" is a number
+    for name in (name for name in VALUES if given[name]):
+        command += ["-p", f"{name}:={given[name]}"]
+    if given["namespace"]:
+        command += ["-r", f"__ns:=/{given['namespace'].strip('/')}"]
+    return [ExecuteProcess(cmd=command, output="screen")]
+
+
+def generate_launch_description():
+    """Return the arguments, and the process that they make."""
+    values = TOPICS | dict.fromkeys((*WORDS, *VALUES), "") | OTHERS
+    arguments = [DeclareLaunchArgument(name, default_value=value) for name, value in values.items()]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start)])

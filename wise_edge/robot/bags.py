@@ -154,25 +154,7 @@ def process_bag(
 
 
 def _ask(session: Session, frame: Frame, settings: BagSettings) -> NodeResult:
-    result = session.segment(frame.image, settings.query, settings.variant)
-    return NodeResult(
-        stamp_ns=frame.stamp_ns,
-        frame_id=frame.frame_id,
-        query=settings.query,
-        standing=False,
-        box=result.box,
-        points=result.points or (),
-        mask=result.mask,
-        score=result.score,
-        place=None,
-        rationale=result.rationale,
-        variant=result.variant,
-        reason=result.reason,
-        grounded_stamp_ns=frame.stamp_ns,
-        dropped=0,
-        delay_ms=result.latency_ms.total,
-        latency_ms=asdict(result.latency_ms),
-    )
+    return NodeResult.of(frame, session.segment(frame.image, settings.query, settings.variant))
 
 
 @contextmanager
@@ -270,8 +252,7 @@ def _messages(record: Mapping[str, Any], types: Mapping[str, Any]) -> Iterator[t
     header = types["std_msgs/msg/Header"](stamp=stamp, frame_id=result.frame_id)
     yield MASKS, to_mask_message(result, header, types)
     yield FOUND, to_detections(result, header, types)
-    told = {name: value for name, value in record.items() if name not in ("mask", "time_ns")}
-    yield TOLD, types[TEXT](data=json.dumps(told))
+    yield TOLD, types[TEXT](data=json.dumps(result.to_facts()))
 
 
 def _result_of(record: Mapping[str, Any]) -> NodeResult:

@@ -8,9 +8,10 @@ hand out results; nothing here knows what carries them.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Condition, Event, Thread
 from types import TracebackType
@@ -19,13 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import DeviceError, QueryCancelledError, UsageError, WiseEdgeError
-from wise_edge.geometry import Box, Point
 from wise_edge.prompts import normalize_query
 from wise_edge.robot.diagnostics import Diagnostics, Record
-from wise_edge.robot.frames import Frame, find_place
+from wise_edge.robot.frames import Frame, Place, find_place
 from wise_edge.robot.power_gauge import PowerGauge
 from wise_edge.robot.results import NodeResult
-from wise_edge.runtimes.base import SegmentationResult
 from wise_edge.runtimes.session import Session
 from wise_edge.runtimes.tracking import Stamped, Tracked
 
@@ -61,6 +60,8 @@ class Node:
         session: policy and segmenter; other nodes may share it.
         publish: takes each result of the standing query, in a thread of the node's; what it raises is a failure in the
             diagnostics, and the node goes on.
+        observe: takes every frame that got a result, one-shots included, with that result.
+        place: tells where in space a mask lies.
         variant: prompt variant; None takes the bundle's default.
         deadline_ms: choose the variant of each grounding by this instead.
         power: tells what the device takes, for diagnostics; None looks for it on this machine.
@@ -72,6 +73,8 @@ class Node:
         session: Session,
         publish: Callable[[NodeResult], None],
         *,
+        observe: Callable[[Frame, NodeResult], None] | None = None,
+        place: Callable[[npt.NDArray[np.bool_], Frame], Place | None] = find_place,
         variant: str | None = None,
         deadline_ms: float | None = None,
         power: PowerGauge | None = None,
@@ -79,7 +82,7 @@ class Node:
     ) -> None:
         if variant is not None and deadline_ms is not None:
             raise UsageError("a deadline chooses the variant; leave the variant out")
-        self._session, self._publish = session, publish
+        self._session, self._publish, self._observe, self._place = session, publish, observe, place
         self._variant, self._deadline_ms = variant, deadline_ms
         self._power = power or PowerGauge.find()
         self._clock = clock
@@ -155,8 +158,12 @@ class Node:
                 why = "the node is closed" if self._closed else f"no frame came within {timeout_s:g} s"
                 raise DeviceError(f"{why}; is the camera on, and on the topic that was named?")
         frame = arrival.frame
-        result = self._session.segment(frame.image, words, self._variant, deadline_ms=self._deadline_ms)
-        return self._describe(arrival, result, _Found.of(result), frame.stamp_ns, 0, None)
+        answer = self._session.segment(frame.image, words, self._variant, deadline_ms=self._deadline_ms)
+        result = NodeResult.of(frame, answer)
+        result = replace(result, place=self._find_place(result.mask, frame), delay_ms=self._delay_ms(arrival))
+        if self._observe is not None:
+            self._observe(frame, result)
+        return result
 
     def diagnostics(self) -> Diagnostics:
         """Return how the node fares now."""
@@ -187,9 +194,9 @@ class Node:
                         self._hand_out(tracked, standing)
             except QueryCancelledError:
                 continue
-            except WiseEdgeError as error:
+            except Exception as error:  # an engine's own, too: a robot's node outlives it
                 with self._changed:
-                    self._record.failure(str(error))
+                    self._record.failure(explain(error))
                 standing.cancel.wait(_RETRY_S)
 
     def _next_standing(self) -> _Standing | None:
@@ -219,61 +226,46 @@ class Node:
         reported = arrival.place - 1 if standing.reported is None else standing.reported
         dropped = max(0, arrival.place - reported - 1)
         standing.reported = max(reported, arrival.place)
-        stamp_ns = grounded.frame.stamp_ns
-        result = self._describe(arrival, tracked.grounding, _Found.of(tracked), stamp_ns, dropped, standing.query)
+        frame = arrival.frame
+        result = replace(
+            NodeResult.of(frame, tracked.grounding),
+            query=standing.query,
+            standing=True,
+            box=tracked.box,
+            points=tracked.points or (),
+            mask=tracked.mask,
+            score=tracked.score,
+            place=self._find_place(tracked.mask, frame),
+            grounded_stamp_ns=grounded.frame.stamp_ns,
+            dropped=dropped,
+            delay_ms=self._delay_ms(arrival),
+        )
         with self._changed:
             self._record.result(self._clock(), result)
         try:
             self._publish(result)
+            if self._observe is not None:
+                self._observe(frame, result)
         except Exception as error:  # a robot's node outlives a result that nobody could take
             with self._changed:
                 self._record.failure(f"a result could not be handed out: {error}")
 
-    def _describe(
-        self,
-        arrival: _Arrival,
-        grounding: SegmentationResult,
-        found: _Found,
-        grounded_stamp_ns: int,
-        dropped: int,
-        standing: str | None,
-    ) -> NodeResult:
-        frame = arrival.frame
-        return NodeResult(
-            stamp_ns=frame.stamp_ns,
-            frame_id=frame.frame_id,
-            query=standing or grounding.query,
-            standing=standing is not None,
-            box=found.box,
-            points=found.points,
-            mask=found.mask,
-            score=found.score,
-            place=None if found.mask is None else find_place(found.mask, frame),
-            rationale=grounding.rationale,
-            variant=grounding.variant,
-            reason=grounding.reason,
-            grounded_stamp_ns=grounded_stamp_ns,
-            dropped=dropped,
-            delay_ms=(self._clock() - arrival.came_s) * 1e3,
-            latency_ms=asdict(grounding.latency_ms),
-        )
+    def _delay_ms(self, arrival: _Arrival) -> float:
+        return (self._clock() - arrival.came_s) * 1e3
+
+    def _find_place(self, mask: npt.NDArray[np.bool_] | None, frame: Frame) -> Place | None:
+        return None if mask is None else self._place(mask, frame)
+
+
+def explain(error: Exception) -> str:
+    """Say in a line what went wrong; of what is no error of wise-edge's own its kind too, and the log has the rest."""
+    if isinstance(error, WiseEdgeError):
+        return str(error)
+    logging.getLogger(__name__).error("unexpected", exc_info=error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _arrival_of(frame: Stamped) -> _Arrival:
     if not isinstance(frame, _Carried):
         raise RuntimeError("the tracking handed back another frame")
     return frame.arrival
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """What a grounding or the following found on a frame."""
-
-    box: Box | None
-    points: tuple[Point, ...]
-    mask: npt.NDArray[np.bool_] | None
-    score: float | None
-
-    @classmethod
-    def of(cls, source: SegmentationResult | Tracked) -> _Found:
-        return cls(source.box, source.points or (), source.mask, source.score)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.geometry import Box, Point
+from wise_edge.geometry import Box, Point, Size
 from wise_edge.rle import run_lengths
-from wise_edge.robot.frames import Place
+from wise_edge.robot.frames import Frame, Place
+from wise_edge.runtimes.base import SegmentationResult
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +21,7 @@ class NodeResult:
     Attributes:
         stamp_ns: the frame's own.
         frame_id: likewise.
+        image_size: (width, height) of the frame in pixels.
         query: what was asked.
         standing: whether it is of a standing query, or of a one-shot.
         box: XYXY, half-open pixels of the frame; None where nothing was found.
@@ -38,6 +40,7 @@ class NodeResult:
 
     stamp_ns: int
     frame_id: str
+    image_size: Size
     query: str
     standing: bool
     box: Box | None
@@ -53,6 +56,30 @@ class NodeResult:
     delay_ms: float
     latency_ms: dict[str, float]
 
+    @classmethod
+    def of(cls, frame: Frame, answer: SegmentationResult) -> NodeResult:
+        """Return a one-shot query's answer on a frame that did not wait, without its place."""
+        height, width, _ = frame.image.shape
+        return cls(
+            stamp_ns=frame.stamp_ns,
+            frame_id=frame.frame_id,
+            image_size=(width, height),
+            query=answer.query,
+            standing=False,
+            box=answer.box,
+            points=answer.points or (),
+            mask=answer.mask,
+            score=answer.score,
+            place=None,
+            rationale=answer.rationale,
+            variant=answer.variant,
+            reason=answer.reason,
+            grounded_stamp_ns=frame.stamp_ns,
+            dropped=0,
+            delay_ms=answer.latency_ms.total,
+            latency_ms=asdict(answer.latency_ms),
+        )
+
     @property
     def stale(self) -> bool:
         """Whether the policy has not seen this frame but an earlier one."""
@@ -63,11 +90,19 @@ class NodeResult:
         """How much older the frame is that the policy saw."""
         return (self.stamp_ns - self.grounded_stamp_ns) / 1e6
 
+    def picture(self) -> npt.NDArray[np.uint8]:
+        """Return the mask as a picture of the frame's size: uint8 [H, W], 255 inside, 0 elsewhere and without one."""
+        width, height = self.image_size
+        return np.zeros((height, width), np.uint8) if self.mask is None else self.mask.astype(np.uint8) * np.uint8(255)
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data; the mask as COCO's uncompressed run lengths."""
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return self.to_facts() | {"mask": None if self.mask is None else run_lengths(self.mask)}
+
+    def to_facts(self) -> dict[str, Any]:
+        """Return JSON-ready data without the mask, where that goes another way."""
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "mask"}
         return data | {
-            "mask": None if self.mask is None else run_lengths(self.mask),
             "place": None if self.place is None else asdict(self.place),
             "stale": self.stale,
             "age_ms": self.age_ms,

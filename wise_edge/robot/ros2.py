@@ -1,100 +1,57 @@
 """The node in ROS 2 (Humble to Kilted), as a lifecycle node on the robot's own rclpy.
 
-Nothing here thinks: messages are turned into frames and results into messages (`wise_edge.robot.messages`), the rest is
-`wise_edge.robot.node.Node`. It could not be run where it was written; tests run it on a stand-in for rclpy.
+Nothing here thinks: `wise_edge.robot.ros2_bridge` turns messages into frames and results into messages, the rest is
+`wise_edge.robot.node.Node`. Run on rclpy of Jazzy and Kilted, from wheels (`tests/test_ros2_real.py`).
 
 Subscribed: `image` (sensor_msgs/Image, or sensor_msgs/CompressedImage with the parameter `compressed`), best effort,
 the last one only; `depth` (sensor_msgs/Image, registered to the colour camera) and `camera_info` for places in space;
 `query` (std_msgs/String, the standing query; empty ends it); `ask` (std_msgs/String, a one-shot query). Published:
-`mask` (mono8), `detections` (vision_msgs/Detection2DArray), `rationale` and `result` (std_msgs/String, the latter
-JSON), and `/diagnostics`. Services: `enable` (std_srvs/SetBool), `ask_once` (std_srvs/Trigger: the parameter `query` on
-the newest frame).
+`mask` (mono8), `detections` (vision_msgs/Detection2DArray), `detections_3d` (vision_msgs/Detection3DArray), `rationale`
+and `result` (std_msgs/String, the latter JSON), and `/diagnostics`. Services: `enable` (std_srvs/SetBool), `ask_once`
+(std_srvs/Trigger: the parameter `query` on the newest frame).
 """
 
 from __future__ import annotations
 
-import json
-from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from functools import partial
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from wise_edge.errors import DeviceError, WiseEdgeError
-from wise_edge.robot.diagnostics import Diagnostics
-from wise_edge.robot.frames import Frame, Intrinsics
-from wise_edge.robot.messages import (
-    CAMERA,
-    COMPRESSED,
-    DETECTIONS,
-    IMAGE,
-    TEXT,
-    decode_depth,
-    stamp_of,
-    to_detections,
-    to_frame,
-    to_intrinsics,
-    to_mask_message,
-)
-from wise_edge.robot.node import Node
-from wise_edge.robot.results import NodeResult
+from wise_edge.errors import DeviceError, UsageError, WiseEdgeError
+from wise_edge.robot.messages import CAMERA, COMPRESSED, DETECTIONS, DETECTIONS_3D, IMAGE, TEXT
+from wise_edge.robot.node import Node, explain
+from wise_edge.robot.rerun_log import open_rerun
+from wise_edge.robot.ros2_bridge import DIAGNOSTICS, Bridge, find_type
 from wise_edge.runtimes.session import Session
 
-DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
-PARAMETERS: dict[str, Any] = {
-    "bundle": "",
-    "policy_backend": "auto",
-    "mask_backend": "auto",
-    "variant": "",
-    "deadline_ms": 0.0,
-    "query": "",
-    "compressed": False,
+PARAMETERS: dict[str, tuple[Any, str]] = {
+    "bundle": ("", "Folder of the bundle; empty for the embedded one."),
+    "policy_backend": ("auto", "Runtime of the policy."),
+    "mask_backend": ("auto", "Runtime of the segmenter."),
+    "variant": ("", "Prompt variant; empty for the bundle's default."),
+    "deadline_ms": (0.0, "Choose each grounding's variant by this instead; 0 for none."),
+    "query": ("", "The standing query; empty for none."),
+    "compressed": (False, "Take sensor_msgs/CompressedImage."),
+    "rerun": ("", "Also log to the Rerun viewer: a file, or connect."),
+    "autostart": (True, "Configure and activate at once."),
 }
-"""Parameters and what they are by themselves; an empty text or 0 leaves the choice to wise-edge."""
-_SAME_NS = 20_000_000
-"""Pictures of colour and depth that are no further apart in time belong together."""
-
-
-class RosMessages:
-    """Classes of messages from the robot's own packages, by full names such as "sensor_msgs/msg/Image"."""
-
-    def __getitem__(self, name: str) -> Callable[..., Any]:
-        """Return what makes a message; arrays of bytes are given to rclpy in the form that it copies at once."""
-        return partial(_make, find_type(name))
-
-
-def find_type(name: str) -> Any:
-    """Return a message's or service's class; raises `DeviceError` where its package is not installed."""
-    package, kind, short = name.split("/")
-    try:
-        return getattr(import_module(f"{package}.{kind}"), short)
-    except ImportError as error:
-        raise DeviceError(
-            f"the ROS package {package} is missing: sudo apt install ros-$ROS_DISTRO-{package.replace('_', '-')}, and "
-            "source /opt/ros/$ROS_DISTRO/setup.bash"
-        ) from error
-
-
-def _make(kind: Any, **fields: Any) -> Any:
-    return kind(**{name: _plain(value) for name, value in fields.items()})
-
-
-def _plain(value: Any) -> Any:
-    return array("B", value.tobytes()) if isinstance(value, np.ndarray) and value.dtype == np.uint8 else value
+"""Parameters, what they are by themselves, and what they mean; `query` counts at once, the others when it is next
+configured or activated."""
+_OUTPUTS = {"mask": IMAGE, "rationale": TEXT, "result": TEXT, "detections": DETECTIONS, "detections_3d": DETECTIONS_3D}
 
 
 def run_ros2(arguments: Sequence[str]) -> None:
-    """Run the node until ROS ends it, configured and activated at once.
+    """Run the node until ROS ends it.
 
     Args:
         arguments: ROS's own, such as ["--ros-args", "-p", "query:=the mug"].
 
     Raises:
-        DeviceError: rclpy is not there.
+        DeviceError: rclpy or a package of messages is not there.
+        UsageError: ROS cannot read the arguments.
+        WiseEdgeError: it cannot be configured or activated at once.
     """
     try:
         rclpy = import_module("rclpy")
@@ -103,19 +60,27 @@ def run_ros2(arguments: Sequence[str]) -> None:
             "rclpy is missing: source /opt/ros/$ROS_DISTRO/setup.bash, and make the environment with "
             "--system-site-packages and that ROS distribution's own Python"
         ) from error
-    rclpy.init(args=list(arguments))
-    node = make_node(Session.from_bundle)
+    executors = import_module("rclpy.executors")
     try:
-        node.trigger_configure()
-        node.trigger_activate()
-        executor = import_module("rclpy.executors").MultiThreadedExecutor()
+        rclpy.init(args=list(arguments))
+    except Exception as error:  # rcl's own, of several kinds by distribution
+        raise UsageError(f"ROS cannot read its arguments: {error}") from error
+    try:
+        node = make_node(Session.from_bundle)
+        # As many threads as callback groups, so that a query keeps nothing else waiting.
+        executor = executors.MultiThreadedExecutor(num_threads=6)
         executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, import_module("rclpy.executors").ExternalShutdownException):
-        pass
+        try:
+            if node.wise_edge.value("autostart"):
+                node.wise_edge.start()
+            executor.spin()
+        except (KeyboardInterrupt, executors.ExternalShutdownException):
+            pass
+        finally:
+            node.wise_edge.close()
+            executor.shutdown()
+            node.destroy_node()
     finally:
-        node.close()
-        node.destroy_node()
         rclpy.try_shutdown()
 
 
@@ -124,214 +89,189 @@ def make_node(open_session: Callable[..., Session]) -> Any:
 
     Args:
         open_session: opens policy and segmenter when the node is configured.
+
+    Raises:
+        DeviceError: a package of messages is not installed.
     """
-    lifecycle, qos = import_module("rclpy.lifecycle"), import_module("rclpy.qos")
+    lifecycle = import_module("rclpy.lifecycle")
     base: Any = lifecycle.LifecycleNode
     answer = lifecycle.TransitionCallbackReturn
-    group = import_module("rclpy.callback_groups").ReentrantCallbackGroup()
-    newest = qos.QoSProfile(history=qos.HistoryPolicy.KEEP_LAST, depth=1, reliability=qos.ReliabilityPolicy.BEST_EFFORT)
 
-    class WiseEdge(base):  # type: ignore[misc]
-        """Configured: models loaded. Active: frames are taken and queries answered."""
+    class WiseEdgeNode(base):  # type: ignore[misc]
+        """Hands rclpy's transitions on; rclpy's own attributes are many, so that there is one of ours."""
 
         def __init__(self) -> None:
             super().__init__("wise_edge")
-            for name, value in PARAMETERS.items():
-                self.declare_parameter(name, value)
-            self._session: Session | None = None
-            self._publishers: dict[str, Any] = {}
-            self._bridge: Bridge | None = None
-            self._taken: list[tuple[Callable[[Any], object], Any]] = []
+            self.wise_edge = Lifecycle(self, open_session)
 
         def on_configure(self, state: Any) -> Any:
-            """Load the models, which takes a while, and offer the topics."""
-            try:
-                self._session = open_session(
-                    self._value("bundle") or None,
-                    policy_backend=self._value("policy_backend"),
-                    mask_backend=self._value("mask_backend"),
-                )
-            except WiseEdgeError as error:
-                self.get_logger().error(str(error))
-                return answer.FAILURE
-            kinds = {"mask": IMAGE, "detections": DETECTIONS, "rationale": TEXT, "result": TEXT}
-            self._publishers = {
-                name: self.create_lifecycle_publisher(find_type(kind), name, 1) for name, kind in kinds.items()
-            }
-            self._publishers["/diagnostics"] = self.create_publisher(find_type(DIAGNOSTICS), "/diagnostics", 10)
-            return answer.SUCCESS
+            """Load the models, which takes a while."""
+            return self._do(self.wise_edge.configure) or super().on_configure(state)
 
         def on_activate(self, state: Any) -> Any:
             """Begin to take frames."""
-            if self._session is None:
-                return answer.FAILURE
-            node = Node(
-                self._session,
-                lambda result: bridge.publish(result),
-                variant=self._value("variant") or None,
-                deadline_ms=self._value("deadline_ms") or None,
-            )
-            now = self.get_clock().now
-            bridge = Bridge(node, self._publishers, self.get_name(), lambda: now().to_msg(), self.get_logger().warning)
-            self._bridge = bridge
-            node.__enter__()
-            bridge.follow(self._value("query"))
-            pictures = find_type(COMPRESSED if self._value("compressed") else IMAGE)
-            self._subscribe(pictures, "image", bridge.take_image, newest)
-            self._subscribe(find_type(IMAGE), "depth", bridge.take_depth, newest)
-            self._subscribe(find_type(CAMERA), "camera_info", bridge.take_camera, newest)
-            self._subscribe(find_type(TEXT), "query", lambda message: bridge.follow(message.data), 10)
-            self._subscribe(find_type(TEXT), "ask", lambda message: bridge.ask(message.data), 10)
-            self._offer("std_srvs/srv/SetBool", "enable", bridge.enable)
-            self._offer("std_srvs/srv/Trigger", "ask_once", partial(bridge.ask_once, lambda: self._value("query")))
-            self._taken.append((self.destroy_timer, self.create_timer(1.0, bridge.diagnose, callback_group=group)))
-            return super().on_activate(state)
+            return self._do(self.wise_edge.activate) or super().on_activate(state)
 
         def on_deactivate(self, state: Any) -> Any:
             """Take no more frames; the models stay loaded."""
-            self.close()
-            return super().on_deactivate(state)
+            return self._do(self.wise_edge.deactivate) or super().on_deactivate(state)
 
         def on_cleanup(self, state: Any) -> Any:
             """Let go of the models."""
-            self.close()
-            self._session = None
-            for publisher in self._publishers.values():
-                self.destroy_publisher(publisher)
-            self._publishers = {}
-            return answer.SUCCESS
+            return self._do(self.wise_edge.close) or super().on_cleanup(state)
 
-        def close(self) -> None:
-            """End the node's threads, and take nothing any more."""
-            for destroy, taken in self._taken:
-                destroy(taken)
-            self._taken = []
-            if self._bridge is not None:
-                self._bridge.node.close()
-                self._bridge = None
+        def on_shutdown(self, state: Any) -> Any:
+            """End for good."""
+            return self._do(self.wise_edge.close) or super().on_shutdown(state)
 
-        def _subscribe(self, kind: Any, topic: str, take: Callable[[Any], object], quality: Any) -> None:
-            made = self.create_subscription(kind, topic, take, quality, callback_group=group)
-            self._taken.append((self.destroy_subscription, made))
+        def on_error(self, state: Any) -> Any:
+            """Begin anew."""
+            return self._do(self.wise_edge.close) or super().on_error(state)
 
-        def _offer(self, kind: str, name: str, answer_with: Callable[[Any, Any], Any]) -> None:
-            made = self.create_service(find_type(kind), name, answer_with, callback_group=group)
-            self._taken.append((self.destroy_service, made))
+        def _do(self, work: Callable[[], None]) -> Any:
+            """Do something; what fails is told, which rclpy does not."""
+            try:
+                work()
+            except Exception as error:
+                self.wise_edge.failure = error
+                self.get_logger().error(explain(error))
+                return answer.FAILURE
+            return None
 
-        def _value(self, name: str) -> Any:
-            return self.get_parameter(name).value
-
-    return WiseEdge()
+    return WiseEdgeNode()
 
 
-class Bridge:
-    """Between ROS's callbacks and the node.
+@dataclass
+class Lifecycle:
+    """What the lifecycle node holds: topics for as long as it lives, models once configured, the node while active.
+
+    Topics and services are never taken down while rclpy's executor may hand them something: it fails where they are.
 
     Args:
-        node: answers.
-        publishers: "mask", "detections", "rationale", "result" and "/diagnostics" to ROS publishers.
-        name: what diagnostics call the node.
-        now: gives the time as a message.
-        warn: takes what goes wrong, a line each.
+        ros: rclpy's node.
+        open_session: opens policy and segmenter.
+
+    Attributes:
+        failure: why the last transition failed; None where none did.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        publishers: dict[str, Any],
-        name: str,
-        now: Callable[[], Any],
-        warn: Callable[[str], object],
-    ) -> None:
-        self.node = node
-        self._publishers, self._name, self._now, self._warn = publishers, name, now, warn
-        self._messages = RosMessages()
-        self._depth: tuple[int, npt.NDArray[np.float32]] | None = None
-        self._camera: Intrinsics | None = None
+    ros: Any
+    open_session: Callable[..., Session]
+    failure: Exception | None = None
+    _session: Session | None = None
+    _publishers: dict[str, Any] = field(default_factory=dict)
+    _running: ExitStack | None = None
 
-    def take_image(self, message: Any) -> None:
-        """Take a picture, with the depth of the same moment where there is one."""
-        self._try(lambda: self.node.put(self._with_depth(to_frame(message, "image"))))
-
-    def take_depth(self, message: Any) -> None:
-        """Keep a depth picture for the picture of the same moment."""
-
-        def keep() -> None:
-            self._depth = stamp_of(message.header), decode_depth(message, "depth")
-
-        self._try(keep)
-
-    def take_camera(self, message: Any) -> None:
-        """Keep the camera's intrinsics."""
-
-        def keep() -> None:
-            self._camera = to_intrinsics(message)
-
-        self._try(keep)
-
-    def follow(self, query: str) -> None:
-        """Take a standing query; an empty one ends it."""
-        self._try(lambda: self.node.follow(query.strip() or None))
-
-    def ask(self, query: str) -> None:
-        """Answer a one-shot query on the topics."""
-        self._try(lambda: self.publish(self.node.ask(query)))
-
-    def ask_once(self, query: Callable[[], str], request: Any, response: Any) -> Any:
-        """Answer the parameter's query in the service's response, as JSON."""
-        try:
-            response.message, response.success = json.dumps(self.node.ask(query()).to_dict()), True
-        except WiseEdgeError as error:
-            response.message, response.success = str(error), False
-        return response
-
-    def enable(self, request: Any, response: Any) -> Any:
-        """Switch the standing query on and off."""
-        self.node.enable(request.data)
-        response.success, response.message = True, "enabled" if request.data else "disabled"
-        return response
-
-    def publish(self, result: NodeResult) -> None:
-        """Publish a result, every message with its frame's stamp and frame id."""
-        seconds, nanoseconds = divmod(result.stamp_ns, 1_000_000_000)
-        stamp = self._messages["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
-        header = self._messages["std_msgs/msg/Header"](stamp=stamp, frame_id=result.frame_id)
-        told = {name: value for name, value in result.to_dict().items() if name != "mask"}
-        text = self._messages[TEXT]
-        self._publishers["mask"].publish(to_mask_message(result, header, self._messages))
-        self._publishers["detections"].publish(to_detections(result, header, self._messages))
-        self._publishers["rationale"].publish(text(data=result.rationale or ""))
-        self._publishers["result"].publish(text(data=json.dumps(told)))
-
-    def diagnose(self) -> None:
-        """Publish how the node fares."""
-        told = self.node.diagnostics()
-        status = find_type("diagnostic_msgs/msg/DiagnosticStatus")
-        level = {"ok": status.OK, "warn": status.WARN, "error": status.ERROR}[told.level]
-        values = [self._messages["diagnostic_msgs/msg/KeyValue"](key=key, value=value) for key, value in _values(told)]
-        one = self._messages["diagnostic_msgs/msg/DiagnosticStatus"](
-            level=level, name=self._name, message=told.message, hardware_id="", values=values
+    def __post_init__(self) -> None:
+        """Declare parameters and offer topics and services."""
+        descriptor = find_type("rcl_interfaces/msg/ParameterDescriptor")
+        for name, (value, meaning) in PARAMETERS.items():
+            # ROS takes 80 for a whole number and "yes" for a truth; what is meant is clear from the parameter.
+            self.ros.declare_parameter(name, value, descriptor(description=meaning, dynamic_typing=True))
+        now = self.ros.get_clock().now
+        self.bridge = Bridge(
+            lambda name, message: self._publishers[name].publish(message),
+            self._publishers.__contains__,
+            self.ros.get_fully_qualified_name(),
+            lambda: now().to_msg(),
+            self.ros.get_logger().warning,
         )
-        header = self._messages["std_msgs/msg/Header"](stamp=self._now(), frame_id="")
-        self._publishers["/diagnostics"].publish(self._messages[DIAGNOSTICS](header=header, status=[one]))
+        self._offer_topics()
+        self.ros.add_on_set_parameters_callback(self._take_parameters)
 
-    def _with_depth(self, frame: Frame) -> Frame:
-        depth = self._depth
-        if depth is None or self._camera is None or abs(depth[0] - frame.stamp_ns) > _SAME_NS:
-            return frame
-        return Frame.of(frame.image, frame.stamp_ns, frame.frame_id, depth_m=depth[1], intrinsics=self._camera)
+    def value(self, name: str) -> Any:
+        """Return a parameter, of the type that it has by itself.
 
-    def _try(self, work: Callable[[], None]) -> None:
-        """Do something; what cannot be used is a warning, and the node goes on."""
+        Raises:
+            UsageError: it cannot be.
+        """
+        given, kind = self.ros.get_parameter(name).value, type(PARAMETERS[name][0])
+        if kind is bool and not isinstance(given, bool):
+            raise UsageError(f"the parameter {name} is true or false, not {given!r}")
         try:
-            work()
-        except WiseEdgeError as error:
-            self._warn(str(error))
+            return kind(given)
+        except (TypeError, ValueError):
+            raise UsageError(f"the parameter {name} is a number, not {given!r}") from None
 
+    def start(self) -> None:
+        """Configure and activate; raises what went wrong."""
+        for trigger in (self.ros.trigger_configure, self.ros.trigger_activate):
+            self.failure = None
+            trigger()
+            if self.failure is not None:
+                raise self.failure if isinstance(self.failure, WiseEdgeError) else DeviceError(explain(self.failure))
 
-def _values(told: Diagnostics) -> list[tuple[str, str]]:
-    facts = asdict(told)
-    phases = facts.pop("grounding_ms")
-    plain = {name: value for name, value in facts.items() if name not in ("level", "message") and value is not None}
-    named = plain | {f"grounding {phase.replace('_', ' ')} ms": spent for phase, spent in phases.items()}
-    return [(key, f"{value:.3f}" if isinstance(value, float) else str(value)) for key, value in named.items()]
+    def configure(self) -> None:
+        """Load the models."""
+        backends = {name: self.value(name) for name in ("policy_backend", "mask_backend")}
+        self._session = self.open_session(self.value("bundle") or None, **backends)
+
+    def activate(self) -> None:
+        """Begin to take frames."""
+        if self._session is None:
+            raise UsageError("there are no models; configure first")
+        with ExitStack() as running:
+            node = Node(
+                self._session,
+                self.bridge.publish,
+                observe=running.enter_context(open_rerun(self.value("rerun"))),
+                place=self.bridge.find_place,
+                variant=self.value("variant") or None,
+                deadline_ms=self.value("deadline_ms") or None,
+            )
+            running.enter_context(node)
+            node.follow(self.value("query").strip() or None)
+            self._running = running.pop_all()
+        self.bridge.node = node
+
+    def deactivate(self) -> None:
+        """Take no more frames."""
+        self.bridge.node = None
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+    def close(self) -> None:
+        """Take no more frames, and let go of the models."""
+        self.deactivate()
+        self._session = None
+
+    def _offer_topics(self) -> None:
+        ros, bridge, qos = self.ros, self.bridge, import_module("rclpy.qos")
+        group = import_module("rclpy.callback_groups").MutuallyExclusiveCallbackGroup
+        frames, words, asks, timers = (group() for _ in range(4))  # in each, one after the other
+        newest = qos.QoSProfile(
+            history=qos.HistoryPolicy.KEEP_LAST, depth=1, reliability=qos.ReliabilityPolicy.BEST_EFFORT
+        )
+        text, pictures = find_type(TEXT), find_type(COMPRESSED if self.value("compressed") else IMAGE)
+        ros.create_subscription(pictures, "image", bridge.take_image, newest, callback_group=frames)
+        ros.create_subscription(find_type(IMAGE), "depth", bridge.take_depth, newest, callback_group=frames)
+        ros.create_subscription(find_type(CAMERA), "camera_info", bridge.take_camera, newest, callback_group=frames)
+        ros.create_subscription(text, "query", self._take_query, 10, callback_group=words)
+        ros.create_subscription(text, "ask", lambda message: bridge.ask(message.data), 10, callback_group=asks)
+        set_bool, trigger = find_type("std_srvs/srv/SetBool"), find_type("std_srvs/srv/Trigger")
+        ros.create_service(
+            set_bool, "enable", lambda request, reply: bridge.enable(request.data, reply), callback_group=words
+        )
+        ros.create_service(trigger, "ask_once", self._ask_once, callback_group=asks)
+        ros.create_timer(1.0, bridge.diagnose, callback_group=timers)
+        for name, kind in _OUTPUTS.items():
+            try:
+                self._publishers[name] = ros.create_lifecycle_publisher(find_type(kind), name, 1)
+            except DeviceError as error:  # vision_msgs is in no ROS distribution's base
+                ros.get_logger().warning(f"no {name}: {error}")
+        self._publishers["diagnostics"] = ros.create_publisher(find_type(DIAGNOSTICS), "/diagnostics", 10)
+
+    def _take_query(self, message: Any) -> None:
+        """Take a standing query, which the parameter then holds, so that it outlives a deactivation."""
+        parameter = import_module("rclpy.parameter").Parameter
+        self.ros.set_parameters([parameter("query", value=message.data)])
+
+    def _take_parameters(self, parameters: Sequence[Any]) -> Any:
+        for parameter in parameters:
+            if parameter.name == "query":
+                self.bridge.follow(str(parameter.value))
+        return find_type("rcl_interfaces/msg/SetParametersResult")(successful=True)
+
+    def _ask_once(self, request: Any, response: Any) -> Any:
+        return self.bridge.ask_once(self.value("query"), response)
