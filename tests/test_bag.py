@@ -26,11 +26,13 @@ from rosbags.typesys import Stores, get_typestore
 from wise_edge.cli.main import main
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.power import PowerSource
 from wise_edge.rle import mask_of_runs, run_lengths
 from wise_edge.robot import bags
 from wise_edge.robot.bags import FOUND, MASKS, TOLD, process_bag
 from wise_edge.robot.messages import stamp_of
 from wise_edge.robot.pace import replay
+from wise_edge.robot.power_gauge import PowerGauge
 from wise_edge.runtimes.session import Session
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)
@@ -259,15 +261,19 @@ def test_a_recording_for_rerun(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     pytest.importorskip("rerun", reason="rerun-sdk is not installed")
+    source = PowerSource("rails", "power", ("VDD_IN",), (0,), None, None, lambda: (7.5,), (None,))
+    monkeypatch.setattr(PowerGauge, "find", lambda *about: PowerGauge(source))
     fake_session.install(monkeypatch)
     bag, file = write_bag(tmp_path / "in", 4), tmp_path / "out.rrd"
     command = ["bag", str(bag), "--query", "the ring", "--out"]
     assert main([*command, str(tmp_path / "out"), "--rerun", str(file)]) == 0
-    content = file.read_bytes()
-    assert content[:4] == b"RRF2"
-    assert len(content) > 4 * 30 * 20 * 3
+    assert file.read_bytes()[:4] == b"RRF2"
+    print_it = [sys.executable, "-m", "rerun_cli", "rrd", "print", "-v", str(file)]
+    told = subprocess.run(print_it, capture_output=True, text=True, check=True).stdout
+    for entity in ("camera", "camera/mask", "camera/box", "camera/points", "rationale", "ms/decode", "power_w"):
+        assert re.search(rf"with 4 rows .* - /{entity} - ", told), entity
     assert main([*command, str(tmp_path / "more"), "--rerun", str(file)]) == 2
-    assert "exists; name another" in capsys.readouterr().err
+    assert "exists; use --force" in capsys.readouterr().err
     assert main([*command, str(tmp_path / "more"), "--rerun", "out.txt"]) == 2
     assert "ends in .rrd, or connect" in capsys.readouterr().err
 

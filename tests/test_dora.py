@@ -18,7 +18,7 @@ import pytest
 from fake_session import FakeMask, FakePolicy
 from test_tracking import wait_for
 
-from wise_edge.errors import UsageError
+from wise_edge.errors import DeviceError, UsageError
 from wise_edge.robot.dora import serve_dataflow, to_frame
 from wise_edge.runtimes.session import Session
 
@@ -69,9 +69,7 @@ def test_frames_of_every_encoding() -> None:
 def test_a_dataflow_is_answered_until_it_stops() -> None:
     dataflow = Dataflow()
     session = Session(FakePolicy(), FakeMask(), {})
-    serving = threading.Thread(
-        target=serve_dataflow, args=(dataflow, session, None), kwargs={"variant": None, "deadline_ms": None}
-    )
+    serving = threading.Thread(target=serve_dataflow, args=(dataflow, session, None))
     serving.start()
     dataflow.events.put(words("query", "the ring"))
     dataflow.events.put(image())
@@ -97,6 +95,31 @@ def test_a_dataflow_is_answered_until_it_stops() -> None:
     assert not serving.is_alive()
 
 
+def test_a_query_may_come_before_the_first_frame() -> None:
+    dataflow = Dataflow()
+    for event in (words("ask", "the star"), image(), words("tick", "")):
+        dataflow.events.put(event)
+    serving = threading.Thread(target=serve_dataflow, args=(dataflow, Session(FakePolicy(), FakeMask(), {}), None))
+    serving.start()
+    wait_for(lambda: dataflow.outputs("result"))
+    assert json.loads(dataflow.outputs("result")[0][0][0])["query"] == "the star"
+    dataflow.events.put({"type": "ERROR", "error": "a buffer was dropped"})
+    wait_for(lambda: len(dataflow.outputs("diagnostics")) == 2)
+    assert json.loads(dataflow.outputs("diagnostics")[1][0][0])["message"] == "dora: a buffer was dropped"
+    dataflow.events.put({"type": "STOP"})
+    serving.join(timeout=10)
+    assert not serving.is_alive()
+
+
+def test_a_dataflow_that_went_away_ends_the_node() -> None:
+    class Gone(Dataflow):
+        def next(self, timeout: float) -> Mapping[str, Any] | None:
+            return None
+
+    with pytest.raises(DeviceError, match="dora went away"):
+        serve_dataflow(Gone(), Session(FakePolicy(), FakeMask(), {}), "the ring")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("dora") is None and not Path(sys.executable).with_name("dora").exists(), reason="no dora"
@@ -119,7 +142,8 @@ def test_the_example_dataflow_runs(tmp_path: Path) -> None:
     results = [line["result"] for line in told if "result" in line]
     assert len(results) >= 10
     assert {result["query"] for result in results} == {"the orange object"}
-    assert all(result["mask_px"] is None or result["mask_px"] > 500 for result in results)
+    assert all(result["mask_px"] > 500 for result in results if result["box"] is not None)
+    assert all(result["mask_px"] == 0 for result in results if result["box"] is None)
     stamps = [result["stamp_ns"] for result in results]
     assert stamps == sorted(stamps)
     assert any(line["diagnostics"]["level"] == "ok" for line in told if "diagnostics" in line)

@@ -2,26 +2,34 @@
 
 import json
 import os
+from collections import defaultdict
 
 from dora import Node
 
 
 def main() -> None:
     """Take what comes until the dataflow stops."""
-    masks: dict[int, int] = {}
+    halves: dict[int, dict] = defaultdict(dict)  # a frame's mask and result come as two inputs, in either order
     with open(os.environ.get("SINK", "results.jsonl"), "w", encoding="utf-8") as lines:
+
+        def write(name: str, told: dict) -> None:
+            lines.write(json.dumps({name: told}) + "\n")
+            lines.flush()
+
         for event in Node():
             if event["type"] != "INPUT":
                 continue
+            if event["id"] == "diagnostics":
+                write("diagnostics", json.loads(event["value"][0].as_py()))
+                continue
+            stamp_ns = event["metadata"]["stamp_ns"]
             if event["id"] == "mask":
                 pixels = event["value"].to_numpy(zero_copy_only=False)
-                masks = {event["metadata"]["stamp_ns"]: int((pixels > 0).sum())}
-                continue
-            told = json.loads(event["value"][0].as_py())
-            if event["id"] == "result":
-                told["mask_px"] = masks.get(event["metadata"]["stamp_ns"])
-            lines.write(json.dumps({event["id"]: told}) + "\n")
-            lines.flush()
+                halves[stamp_ns]["mask_px"] = int((pixels > 0).sum())
+            else:
+                halves[stamp_ns] |= json.loads(event["value"][0].as_py())
+            if {"mask_px", "query"} <= halves[stamp_ns].keys():
+                write("result", halves.pop(stamp_ns))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from wise_edge.cli.options import (
     JsonOption,
     MaskBackendOption,
     PolicyBackendOption,
+    RerunOption,
     VariantOption,
 )
 from wise_edge.cli.progress import ProgressLine
@@ -34,9 +35,7 @@ def bag(
     results_only: Annotated[
         bool, typer.Option("--results-only", help="Leave the input's messages out of the new bag.")
     ] = False,
-    rerun: Annotated[
-        str | None, typer.Option("--rerun", metavar="FILE|connect", help="Also log to the Rerun viewer.")
-    ] = None,
+    rerun: RerunOption = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also draw times and drops as a page (.html).")
     ] = None,
@@ -56,14 +55,14 @@ def bag(
     from wise_edge.files import atomic_write, check_target
     from wise_edge.robot.bag_page import render_bag
     from wise_edge.robot.bags import process_bag
-    from wise_edge.robot.rerun_log import RerunLog
+    from wise_edge.robot.rerun_log import open_rerun
     from wise_edge.runtimes.session import Session
 
     if report is not None:
         check_target(report, force=force)
     session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
     with ExitStack() as stack:
-        observe = stack.enter_context(RerunLog(rerun)) if rerun else lambda frame, result: None
+        observe = stack.enter_context(open_rerun(rerun, force=force)) or (lambda frame, result: None)
         show = stack.enter_context(ProgressLine())
         done = process_bag(
             session,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wise_edge.cli.options import BundleOption, MaskBackendOption, PolicyBackendOption, VariantOption
+from wise_edge.cli.options import BundleOption, MaskBackendOption, PolicyBackendOption, RerunOption, VariantOption
 
 
 def dora(
@@ -16,6 +16,7 @@ def dora(
     deadline_ms: Annotated[
         float | None, typer.Option("--deadline-ms", metavar="T", help="Choose each grounding's variant by this.")
     ] = None,
+    rerun: RerunOption = None,
     variant: VariantOption = None,
     bundle: BundleOption = None,
     policy_backend: PolicyBackendOption = "auto",
@@ -26,7 +27,9 @@ def dora(
     Inputs: image, query, ask, enable, tick. Outputs: mask, result, diagnostics.
     """
     from wise_edge.robot.dora import run_dora
+    from wise_edge.robot.rerun_log import open_rerun
     from wise_edge.runtimes.session import Session
 
     session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
-    run_dora(session, query, variant=variant, deadline_ms=deadline_ms)
+    with open_rerun(rerun) as observe:
+        run_dora(session, query, variant=variant, deadline_ms=deadline_ms, observe=observe)

@@ -35,3 +35,9 @@ MaskBackendOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace output files that exist.")]
+RerunOption = Annotated[
+    str | None,
+    typer.Option(
+        "--rerun", metavar="FILE|connect", help="Also log to the Rerun viewer: a file (.rrd), or one that runs."
+    ),
+]

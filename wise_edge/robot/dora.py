@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
@@ -18,16 +19,18 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.errors import DeviceError, UsageError
 from wise_edge.extras import require
 from wise_edge.images import load_image
 from wise_edge.robot.frames import Frame
-from wise_edge.robot.node import Node
+from wise_edge.robot.node import Node, explain
 from wise_edge.robot.results import NodeResult
 from wise_edge.runtimes.session import Session
 
 _POLL_S = 0.005
 """How long a result waits at most for the thread that speaks with dora."""
+_LOST = 200
+"""Polls in a row that came back at once, with nothing: nobody is there who could send."""
 _ORDERS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0)}
 _COMPRESSED = ("jpeg", "jpg", "png", "webp")
 
@@ -44,7 +47,17 @@ class Dataflow(Protocol):
         ...
 
 
-def run_dora(session: Session, query: str | None, *, variant: str | None, deadline_ms: float | None) -> None:
+Observe = Callable[[Frame, NodeResult], None]
+
+
+def run_dora(
+    session: Session,
+    query: str | None,
+    *,
+    variant: str | None = None,
+    deadline_ms: float | None = None,
+    observe: Observe | None = None,
+) -> None:
     """Be a node of the dataflow that started this process, until it stops.
 
     Args:
@@ -52,30 +65,59 @@ def run_dora(session: Session, query: str | None, *, variant: str | None, deadli
         query: the standing query to begin with; None waits for one.
         variant: prompt variant; None takes the bundle's default.
         deadline_ms: choose the variant by this instead.
+        observe: takes every frame that got a result, with it.
 
     Raises:
         MissingExtraError: dora-rs is not installed.
+        DeviceError: dora went away.
     """
     dora = require("dora", "dora")
-    serve_dataflow(dora.Node(), session, query, variant=variant, deadline_ms=deadline_ms)
+    serve_dataflow(dora.Node(), session, query, variant=variant, deadline_ms=deadline_ms, observe=observe)
 
 
 def serve_dataflow(
-    dataflow: Dataflow, session: Session, query: str | None, *, variant: str | None, deadline_ms: float | None
+    dataflow: Dataflow,
+    session: Session,
+    query: str | None,
+    *,
+    variant: str | None = None,
+    deadline_ms: float | None = None,
+    observe: Observe | None = None,
 ) -> None:
-    """Answer a dataflow's events until it stops; arguments as for `run_dora`."""
-    results: SimpleQueue[NodeResult] = SimpleQueue()
-    with Node(session, results.put, variant=variant, deadline_ms=deadline_ms) as node:
+    """Answer a dataflow's events until it stops; arguments as for `run_dora`.
+
+    One thread speaks with dora. One-shot queries are answered in another, since they may wait for the very frames that
+    the first one brings.
+    """
+    outputs: SimpleQueue[NodeResult | str] = SimpleQueue()
+    empty = 0
+    with Node(session, outputs.put, observe=observe, variant=variant, deadline_ms=deadline_ms) as node, _Asker() as ask:
         if query is not None:
             node.follow(query)
-        while True:
+        while empty < _LOST:
+            began_s = time.monotonic()
             event = dataflow.next(timeout=_POLL_S)
-            if event is not None and event["type"] == "STOP":
+            empty = empty + 1 if event is None and time.monotonic() - began_s < _POLL_S / 2 else 0
+            kind = "" if event is None else event["type"]
+            if kind == "STOP":
                 return
-            if event is not None and event["type"] == "INPUT":
-                _take(event, node, dataflow)
-            while (result := _pending(results)) is not None:
-                _send(result, dataflow)
+            if kind == "ERROR":
+                outputs.put(f"dora: {event.get('error') if event else ''}")
+            if event is not None and kind == "INPUT":
+                _take(event, node, outputs, ask)
+            while (output := _pending(outputs)) is not None:
+                _send(output, node, dataflow)
+    raise DeviceError("dora went away: it sends nothing any more, and no STOP")
+
+
+class _Asker(ThreadPoolExecutor):
+    """A thread for one-shot queries; those that wait when the dataflow ends are not answered."""
+
+    def __init__(self) -> None:
+        super().__init__(1, "ask")
+
+    def __exit__(self, *error: object) -> None:
+        self.shutdown(cancel_futures=True)
 
 
 def to_frame(event: Mapping[str, Any]) -> Frame:
@@ -102,8 +144,15 @@ def _decode(data: npt.NDArray[np.uint8], metadata: Mapping[str, Any]) -> npt.NDA
     return np.ascontiguousarray(data.reshape(height, width, 3)[..., list(_ORDERS[encoding])])
 
 
-def _take(event: Mapping[str, Any], node: Node, dataflow: Dataflow) -> None:
+def _take(event: Mapping[str, Any], node: Node, outputs: SimpleQueue[NodeResult | str], asker: _Asker) -> None:
     """Act on an input; what cannot be used is told as an output, and the dataflow goes on."""
+
+    def ask(query: str) -> None:
+        try:
+            outputs.put(node.ask(query))
+        except Exception as error:
+            outputs.put(explain(error))
+
     try:
         name = event["id"]
         if name == "image":
@@ -111,13 +160,13 @@ def _take(event: Mapping[str, Any], node: Node, dataflow: Dataflow) -> None:
         elif name == "query":
             node.follow(_text(event) or None)
         elif name == "ask":
-            _send(node.ask(_text(event)), dataflow)
+            asker.submit(ask, _text(event))
         elif name == "enable":
             node.enable(bool(event["value"][0].as_py()))
         elif name == "tick":
-            _send_json("diagnostics", asdict(node.diagnostics()), {}, dataflow)
-    except WiseEdgeError as error:
-        _send_json("diagnostics", asdict(node.diagnostics()) | {"level": "error", "message": str(error)}, {}, dataflow)
+            outputs.put("")
+    except Exception as error:
+        outputs.put(explain(error))
 
 
 def _text(event: Mapping[str, Any]) -> str:
@@ -125,22 +174,25 @@ def _text(event: Mapping[str, Any]) -> str:
     return str(value[0].as_py()).strip() if len(value) else ""
 
 
-def _pending(results: SimpleQueue[NodeResult]) -> NodeResult | None:
+def _pending(outputs: SimpleQueue[NodeResult | str]) -> NodeResult | str | None:
     try:
-        return results.get_nowait()
+        return outputs.get_nowait()
     except Empty:
         return None
 
 
-def _send(result: NodeResult, dataflow: Dataflow) -> None:
+def _send(output: NodeResult | str, node: Node, dataflow: Dataflow) -> None:
+    """Send a result, or diagnostics: with what went wrong, where something did."""
+    if isinstance(output, str):
+        wrong = {"level": "error", "message": output} if output else {}
+        _send_json("diagnostics", asdict(node.diagnostics()) | wrong, {}, dataflow)
+        return
     arrow = require("pyarrow", "dora")
-    stamp = {"stamp_ns": result.stamp_ns, "frame_id": result.frame_id}
-    mask = np.zeros((0, 0), np.uint8) if result.mask is None else result.mask.astype(np.uint8) * np.uint8(255)
-    height, width = mask.shape
-    picture = {"width": width, "height": height, "encoding": "mono8", "stale": result.stale}
-    dataflow.send_output("mask", arrow.array(mask.ravel()), stamp | picture)
-    told = {name: value for name, value in result.to_dict().items() if name != "mask"}
-    _send_json("result", told, stamp, dataflow)
+    stamp = {"stamp_ns": output.stamp_ns, "frame_id": output.frame_id}
+    width, height = output.image_size
+    picture = {"width": width, "height": height, "encoding": "mono8", "stale": output.stale}
+    dataflow.send_output("mask", arrow.array(output.picture().ravel()), stamp | picture)
+    _send_json("result", output.to_facts(), stamp, dataflow)
 
 
 def _send_json(output: str, data: Mapping[str, Any], metadata: dict[str, Any], dataflow: Dataflow) -> None:

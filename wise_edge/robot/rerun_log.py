@@ -1,7 +1,12 @@
-"""Pictures and results for the Rerun viewer (https://rerun.io): on the camera's own time line."""
+"""Pictures and results for the Rerun viewer (https://rerun.io): on the camera's own time line, and on this machine's.
+
+Times of the phases and what the device takes stand beside them as curves.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -10,6 +15,7 @@ import numpy as np
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.extras import require
 from wise_edge.robot.frames import Frame
+from wise_edge.robot.power_gauge import PowerGauge
 from wise_edge.robot.results import NodeResult
 
 CONNECT = "connect"
@@ -23,6 +29,7 @@ class RerunLog:
     Args:
         target: a file (`.rrd`), or `CONNECT`.
         force: replace a file that exists.
+        power: tells what the device takes; None looks for it on this machine.
 
     Raises:
         MissingExtraError: rerun-sdk is not installed.
@@ -30,7 +37,8 @@ class RerunLog:
         DeviceError: no viewer runs.
     """
 
-    def __init__(self, target: str, *, force: bool = False) -> None:
+    def __init__(self, target: str, *, force: bool = False, power: PowerGauge | None = None) -> None:
+        self._power = power or PowerGauge.find()
         self._rerun = require("rerun", "rerun")
         self._recording = self._rerun.RecordingStream("wise-edge")
         if target == CONNECT:
@@ -43,7 +51,7 @@ class RerunLog:
         if file.suffix != ".rrd":
             raise UsageError(f"--rerun {target}: name a file that ends in .rrd, or {CONNECT}")
         if file.exists() and not force:
-            raise UsageError(f"{file} exists; name another, or delete it")
+            raise UsageError(f"{file} exists; use --force, or name another")
         self._recording.save(file)
 
     def __enter__(self) -> RerunLog:
@@ -72,3 +80,16 @@ class RerunLog:
         log("rationale", rerun.TextLog(result.rationale or result.reason or "(no rationale)"))
         for phase, spent_ms in result.latency_ms.items():
             log(f"ms/{phase}", rerun.Scalars(spent_ms))
+        power_w, _ = self._power.read()
+        if power_w is not None:
+            log("power_w", rerun.Scalars(power_w))
+
+
+@contextmanager
+def open_rerun(target: str | None, *, force: bool = False) -> Iterator[RerunLog | None]:
+    """Give a log for as long as the block runs, or None without a target; raises as `RerunLog`."""
+    if not target:
+        yield None
+        return
+    with RerunLog(target, force=force) as log:
+        yield log
