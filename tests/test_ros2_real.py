@@ -36,6 +36,7 @@ pytestmark = [
 def environment() -> dict[str, str]:
     """Return one in which nodes of this test alone find each other."""
     own = {"ROS_DOMAIN_ID": str(random.randint(1, 100)), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    own |= {"ROS_PYTHON_CHECK_FIELDS": "1"}  # a field of a wrong type is an error
     return os.environ | own | {"AMENT_PREFIX_PATH": str(ROS), "LD_LIBRARY_PATH": str(ROS / "lib")}
 
 
@@ -96,6 +97,18 @@ def test_a_robot_uses_topics_services_parameters_and_transitions() -> None:
     assert (told["activated"], told["remembered"]) == ("active", QUERY)
     assert told["again"] == ["inactive", "unconfigured", "inactive", "active"]
     assert told["ended"] == ["finalized", True]
+
+
+def test_detections_are_what_vision_msgs_has(tmp_path: Path) -> None:
+    command = [str(ROS / "bin" / "python"), "tests/ros_vision_msgs.py", str(tmp_path / "generated")]
+    done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "classes": ["vision_msgs"],
+        "box": [4.0, 2.0, 4.0, 2.0],
+        "id": "the mug",
+        "place": [1.5, 0.1],
+    }
 
 
 @pytest.mark.parametrize(
