@@ -82,10 +82,10 @@ def test_each_jetson_is_read(
 
 def test_a_release_that_is_newer_than_the_table_is_known_by_its_major_number(tmp_path: Path) -> None:
     root = write_tree(tmp_path, BOARDS["thor"])
-    (root / "etc/nv_tegra_release").write_text("# R39 (release), REVISION: 2.0, GCID: 1, BOARD: generic\n")
+    (root / "etc/nv_tegra_release").write_text("# R39 (release), REVISION: 9.0, GCID: 1, BOARD: generic\n")
     jetson = read_jetson(root)
     assert jetson is not None
-    assert (jetson.l4t, jetson.jetpack) == ("39.2", "7")
+    assert (jetson.l4t, jetson.jetpack) == ("39.9", "7")
 
 
 @pytest.mark.parametrize("board", BOARDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,14 +74,19 @@ def plan(
 
 
 def _variant(phases: Sequence[PhaseEstimate], device: Device) -> dict[str, Any]:
-    known = [phase.estimate_ms for phase in phases]
-    total = None if any(ms is None for ms in known) else sum(ms for ms in known if ms is not None)
+    slowest_ms = _sum(phase.high_ms for phase in phases)
     return {
         "phases": [asdict(phase) for phase in phases],
         "bound_ms": sum(phase.bound_ms for phase in phases),
-        "estimate_ms": total,
-        "energy_j_at_most": None if total is None else total / 1e3 * device.power_w,
+        "estimate_ms": _sum(phase.estimate_ms for phase in phases),
+        "energy_j_at_most": None if slowest_ms is None else slowest_ms / 1e3 * device.power_w,
     }
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Add up what is known of every phase; None where it is not."""
+    found = list(values)
+    return None if None in found else sum(value for value in found if value is not None)
 
 
 def _print(
@@ -155,6 +160,7 @@ def _print_check(deviations: Sequence[Deviation], each: bool) -> None:
     )
     for found in deviations if each else ():
         row = found.row
-        what = f"{row.device}, {row.model} {row.quant}, {row.phase.replace('_', ' ')} of {row.tokens} tokens"
+        kept = row.quant or "(precision not published)"
+        what = f"{row.device}, {row.model} {kept}, {row.phase.replace('_', ' ')} of {row.tokens} tokens"
         estimate = "no others" if found.estimate_ms is None else f"{found.estimate_ms:.1f} ms, {found.deviation:+.0%}"
         console.print(f"{what}: {row.value_ms:.1f} ms; from the others {estimate} ({row.source})", soft_wrap=True)

@@ -145,8 +145,14 @@ def vision_parameters(policy: Policy) -> int:
     """Return the weights of the vision tower's layers and of what brings its tokens to the language model."""
     width = policy.vision_hidden
     matrices = 3 if policy.vision_gated else 2
-    merger = (4 * width) ** 2 + 4 * width * policy.hidden
-    return policy.vision_layers * (4 * width**2 + matrices * width * policy.vision_feed_forward) + merger
+    layer = 4 * width**2 + matrices * width * policy.vision_feed_forward
+    return policy.vision_layers * layer + _merger_parameters(policy)
+
+
+def _merger_parameters(policy: Policy) -> int:
+    """Return the weights of what turns four patches into a token, which run once a token."""
+    four = 4 * policy.vision_hidden
+    return policy.mergers * (four**2 + four * policy.hidden)
 
 
 def resident_bytes(policy: Policy, quant: Quant) -> float:
@@ -163,9 +169,8 @@ def resident_bytes(policy: Policy, quant: Quant) -> float:
 def vision_work(policy: Policy, tokens: int) -> Work:
     """Return what encoding a picture takes, in 16 bits."""
     patches = 4 * tokens
-    weights = vision_parameters(policy)
-    merger = (4 * policy.vision_hidden) ** 2 + 4 * policy.vision_hidden * policy.hidden
-    products = 2 * (weights - merger) * patches + 2 * merger * tokens
+    weights, mergers = vision_parameters(policy), _merger_parameters(policy)
+    products = 2 * (weights - mergers) * patches + 2 * mergers * tokens
     attention = 4 * patches**2 * policy.vision_hidden * (policy.vision_layers - policy.vision_windowed)
     window = 64  # patches of 112 px
     attention += 4 * patches * window * policy.vision_hidden * policy.vision_windowed
@@ -238,7 +243,7 @@ def check_published() -> list[Deviation]:
     found = []
     for row in PUBLISHED:
         others = [other for other in PUBLISHED if other is not row]
-        device, quant = find(DEVICES, row.device, "device"), find(QUANTS, row.quant, "quant")
+        device, quant = find(DEVICES, row.device, "device"), _quant_of(row)
         share = _find_share(row.phase, device, quant, others)
         estimate = None if share is None else _work_of(row).bound_ms(device) / share.middle
         found.append(Deviation(row, estimate, None if estimate is None else estimate / row.value_ms - 1))
@@ -275,16 +280,21 @@ def _find_share(phase: Phase, device: Device, quant: Quant, rows: Iterable[Publi
 
 
 def _computes_alike(row: Published, quant: Quant, phase: Phase) -> bool:
-    other = find(QUANTS, row.quant, "quant")
+    other = _quant_of(row)
     if phase == "vision_encode":
         return True  # in 16 bits, whatever the language model's weights are
     return other.fp4 == quant.fp4 and (phase == "prefill" or other.runtime == quant.runtime)
 
 
+def _quant_of(row: Published) -> Quant:
+    """Return how a measurement's weights were kept; 16 bits where nobody says so, which is what is estimated."""
+    return find(QUANTS, row.quant or "fp16", "quant")
+
+
 def _work_of(row: Published) -> Work:
     if row.phase == "mask_encode":
         return segmenter_work(find(SEGMENTERS, row.model, "segmenter"))
-    policy, quant = find(POLICIES, row.model, "model"), find(QUANTS, row.quant, "quant")
+    policy, quant = find(POLICIES, row.model, "model"), _quant_of(row)
     if row.phase == "vision_encode":
         return vision_work(policy, row.tokens)
     if row.phase == "prefill":

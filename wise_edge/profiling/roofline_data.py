@@ -34,6 +34,8 @@ class Policy:
         vision_feed_forward: width between.
         vision_gated: whether its feed-forward layers have three matrices or two.
         vision_windowed: layers of it that attend in windows only.
+        mergers: how many times four patches become a token: at the tower's end, and after layers of it whose features
+            are added to the language model's (Qwen3-VL's DeepStack, https://arxiv.org/abs/2511.21631).
         patch_px: side of a patch; four patches become one token.
         side_px: side of the picture nearest to the paper's 840 that its patches divide.
     """
@@ -52,6 +54,7 @@ class Policy:
     vision_feed_forward: int
     vision_gated: bool
     vision_windowed: int
+    mergers: int
     patch_px: int
     side_px: int
 
@@ -122,7 +125,7 @@ class Published:
     Attributes:
         device: what `Device.name` is.
         model: name of a policy or segmenter.
-        quant: name of a quantization.
+        quant: name of a quantization; None where the source names no precision.
         phase: what was measured.
         tokens: of the picture (vision_encode), of the prompt (prefill), of the context (decode).
         value_ms: for the phase; for one token where that is decode.
@@ -131,7 +134,7 @@ class Published:
 
     device: str
     model: str
-    quant: str
+    quant: str | None
     phase: Phase
     tokens: int
     value_ms: float
@@ -139,13 +142,13 @@ class Published:
 
 
 POLICIES = (
-    Policy("qwen2-vl-2b", 1536, 28, 12, 2, 128, 8960, 151936, True, 1280, 32, 5120, False, 0, 14, 840),
-    Policy("qwen2-vl-7b", 3584, 28, 28, 4, 128, 18944, 152064, False, 1280, 32, 5120, False, 0, 14, 840),
-    Policy("qwen2.5-vl-3b", 2048, 36, 16, 2, 128, 11008, 151936, True, 1280, 32, 3420, True, 28, 14, 840),
-    Policy("qwen2.5-vl-7b", 3584, 28, 28, 4, 128, 18944, 152064, False, 1280, 32, 3420, True, 28, 14, 840),
-    Policy("qwen3-vl-2b", 2048, 28, 16, 8, 128, 6144, 151936, True, 1024, 24, 4096, False, 0, 16, 832),
-    Policy("qwen3-vl-4b", 2560, 36, 32, 8, 128, 9728, 151936, True, 1024, 24, 4096, False, 0, 16, 832),
-    Policy("qwen3-vl-8b", 4096, 36, 32, 8, 128, 12288, 151936, False, 1152, 27, 4304, False, 0, 16, 832),
+    Policy("qwen2-vl-2b", 1536, 28, 12, 2, 128, 8960, 151936, True, 1280, 32, 5120, False, 0, 1, 14, 840),
+    Policy("qwen2-vl-7b", 3584, 28, 28, 4, 128, 18944, 152064, False, 1280, 32, 5120, False, 0, 1, 14, 840),
+    Policy("qwen2.5-vl-3b", 2048, 36, 16, 2, 128, 11008, 151936, True, 1280, 32, 3420, True, 28, 1, 14, 840),
+    Policy("qwen2.5-vl-7b", 3584, 28, 28, 4, 128, 18944, 152064, False, 1280, 32, 3420, True, 28, 1, 14, 840),
+    Policy("qwen3-vl-2b", 2048, 28, 16, 8, 128, 6144, 151936, True, 1024, 24, 4096, False, 0, 4, 16, 832),
+    Policy("qwen3-vl-4b", 2560, 36, 32, 8, 128, 9728, 151936, True, 1024, 24, 4096, False, 0, 4, 16, 832),
+    Policy("qwen3-vl-8b", 4096, 36, 32, 8, 128, 12288, 151936, False, 1152, 27, 4304, False, 0, 4, 16, 832),
 )
 SEGMENTERS = (Segmenter("sam-vit-b", 768, 12), Segmenter("sam-vit-l", 1024, 24), Segmenter("sam-vit-h", 1280, 32))
 DEVICES = (
@@ -182,7 +185,7 @@ _EDGE_LLM = "NVIDIA, TensorRT Edge-LLM 0.9.0, performance benchmarks"
 _EDGE_LLM_4 = "NVIDIA, TensorRT Edge-LLM 0.4.0, performance benchmarks"
 _ISSUE_60 = "github.com/NVIDIA/TensorRT-Edge-LLM, issue 60, a user's"
 _CHOI = "hokwangchoi.com, VLM benchmarks on Orin Nano, 2026"
-_SAM = "github.com/facebookresearch/segment-anything, in PyTorch"
+_SAM = "segment-anything.com, in PyTorch"
 
 
 def _rows(
@@ -222,8 +225,9 @@ PUBLISHED = (
     Published("agx-orin", "qwen3-vl-4b", "int8", "decode", 300, 1e3 / 35.5, _ISSUE_60),
     Published("orin-nano-super", "qwen3-vl-2b", "int4", "decode", 300, 1e3 / 60, _CHOI),
     Published("orin-nano-super", "qwen3-vl-2b", "Q4_K_M", "decode", 300, 1e3 / 38, _CHOI),
-    Published("a100", "sam-vit-h", "fp16", "mask_encode", 4096, 150.0, _SAM),
+    Published("a100", "sam-vit-h", None, "mask_encode", 4096, 150.0, _SAM),
 )
 """NVIDIA's table is of JetPack 7.2 and names no power modes: Orin NX is taken as MAXN_SUPER and Orin Nano as 15 W, with
 which their shares agree with AGX Orin's. Where a source names no length of the context, 300 tokens are taken; it hardly
-counts. Cosmos-Reason2-2B (the blog's) has the shape of Qwen3-VL-2B."""
+counts. Cosmos-Reason2-2B (the blog's) has the shape of Qwen3-VL-2B. SAM's page says "~0.15 s"; whether that is of 32 or
+16 bits it does not, so that the share of 16 bits' peak may be higher."""
