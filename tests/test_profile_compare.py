@@ -12,7 +12,7 @@ import pytest
 from test_profile_page import make_document
 
 from wise_edge.cli.main import main
-from wise_edge.profiling.comparison import compare_profiles, find_differences, find_regressions
+from wise_edge.profiling.comparison import compare_profiles, find_differences, find_regressions, find_unmatched
 
 Document = dict[str, Any]
 
@@ -96,6 +96,74 @@ def test_energy_that_was_not_measured_is_not_compared() -> None:
     assert "energy" not in figures(a, b)
 
 
+def test_energies_of_different_sources_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = timed(), timed()
+    wall = {"name": "wall meter (m.csv)", "kind": "power", "parts": ["machine"], "total": ["machine"]}
+    b["power"]["sources"][0] |= wall
+    for run in b["runs"]:
+        run["energy"]["query"][0]["energy_j"] *= 5
+    line = "energy: by Jetson rails (ina3221), VDD_IN in A; by wall meter (m.csv), machine in B; not compared"
+    assert "energy" not in figures(a, b)
+    assert find_differences(a, b) == [line]
+    files = [write(tmp_path / f"{name}.json", document) for name, document in (("a", a), ("b", b))]
+    assert main(["profile", "compare", *files, "--max-regression", "5"]) == 0
+    assert "not compared" in capsys.readouterr().out
+
+    b["power"]["sources"] = []
+    assert find_differences(a, b) == [line.replace("wall meter (m.csv), machine", "no source")]
+    renamed = deepcopy(a)
+    renamed["power"]["sources"][0]["name"] = "Jetson rails (another driver)"
+    assert (figures(a, renamed)["energy"].ratio, find_differences(a, renamed)) == (1.0, [])
+
+
+@pytest.mark.parametrize("offset", [0, 100])
+def test_repeats_are_no_samples(offset: int) -> None:
+    once, other = timed(seed=1), timed(1.05, seed=2, offset=offset)
+    plain = figures(once, other)["total"]
+    for document in (once, other):
+        for run in document["runs"]:
+            run["readings"] *= 10
+    often = figures(once, other)["total"]
+    assert often.ratio == pytest.approx(plain.ratio)
+    assert often.interval == pytest.approx(plain.interval)
+
+
+def test_repeats_of_a_single_query_are_its_samples() -> None:
+    documents = timed(seed=1), timed(1.05, seed=2)
+    for document in documents:
+        for run in document["runs"]:
+            run["readings"] = [reading | {"example": "test-0"} for reading in run["readings"]]
+    low, high = figures(*documents)["total"].interval
+    assert low < 1.05 < high
+    assert high - low > 0.01
+
+
+def test_runs_without_a_partner_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = timed(), timed()
+    del b["runs"][1]
+    b["runs"].append(b["runs"][0] | {"variant": "answer"})
+    assert find_unmatched(a, b) == (["wise-s on llama and onnx"], ["answer on llama and onnx"])
+    assert find_differences(a, b) == [
+        "wise-s on llama and onnx: in A, compared with no run of B",
+        "answer on llama and onnx: in B, compared with no run of A",
+    ]
+    files = [write(tmp_path / f"{name}.json", document) for name, document in (("a", a), ("b", b))]
+    assert main(["profile", "compare", *files]) == 0
+    assert "! wise-s on llama and onnx: in A" in capsys.readouterr().out
+    assert main(["profile", "compare", *files, "--max-regression", "5", "--json"]) == 5
+    out, err = capsys.readouterr()
+    assert "runs of A that are compared with none of B: wise-s on llama and onnx" in err
+    assert json.loads(out)["missing"] == ["wise-s on llama and onnx"]
+
+
+def test_runs_that_share_a_name_are_told_and_not_compared() -> None:
+    a, b = timed(), timed()
+    b["runs"].append(deepcopy(b["runs"][1]))
+    assert [run.name for run in compare_profiles(a, b)] == ["verbose (llama, onnx)"]
+    twice = ["wise-s on llama and onnx"] * 2
+    assert find_unmatched(a, b) == (twice[:1], twice)
+
+
 def write(file: Path, document: Document) -> str:
     file.write_text(json.dumps(document))
     return str(file)
@@ -133,6 +201,25 @@ def test_a_file_that_is_no_profile_is_one_line(
     assert line in capsys.readouterr().err
     assert main(["profile", "compare", str(tmp_path / "none"), str(tmp_path / "none")]) == 2
     assert "cannot read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "place", [("runs", 0, "memory"), ("power",), ("conditions", "before"), ("runs", 1, "readings")]
+)
+def test_a_profile_that_lacks_something_is_one_line(
+    place: tuple[Any, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = timed()
+    holder: Any = damaged
+    for key in place[:-1]:
+        holder = holder[key]
+    for mend in (lambda: holder.pop(place[-1]), lambda: holder.update({place[-1]: None})):
+        mend()
+        a, b = write(tmp_path / "a.json", timed()), write(tmp_path / "b.json", damaged)
+        assert main(["profile", "compare", a, b, "--max-regression", "5"]) == 2
+        err = capsys.readouterr().err
+        assert "b.json is no whole profile" in err
+        assert "Traceback" not in err
 
 
 def test_profiles_without_a_common_variant_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

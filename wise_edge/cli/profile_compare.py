@@ -22,19 +22,25 @@ def compare(
     max_regression: Annotated[
         float | None,
         typer.Option(
-            metavar="PERCENT", min=0, help="End with exit code 5 where B costs more than that, and surely more, than A."
+            metavar="PERCENT",
+            min=0,
+            help="End with exit code 5 where B costs more than that, and surely more, than A, or lacks a run of A.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say by what ratio B's times, energy and memory differ from A's, with intervals (95 %)."""
-    from wise_edge.errors import VerificationError
-    from wise_edge.profiling.comparison import compare_profiles, find_differences, find_regressions
+    from wise_edge.errors import UsageError, VerificationError
+    from wise_edge.profiling.comparison import compare_profiles, find_differences, find_regressions, find_unmatched
     from wise_edge.profiling.document import read_document
 
     first, second = read_document(a), read_document(b)
-    compared = compare_profiles(first, second)
-    differences = find_differences(first, second)
+    try:
+        compared = compare_profiles(first, second)
+        differences = find_differences(first, second)
+        missing = [] if max_regression is None else find_unmatched(first, second)[0]
+    except (KeyError, IndexError, TypeError) as error:
+        raise UsageError(f"{a} or {b} is no whole profile ({error!r}); profile again with --out FILE.json") from error
     regressions = [] if max_regression is None else find_regressions(compared, max_regression / 100)
     if as_json:
         document = {
@@ -43,12 +49,18 @@ def compare(
             "differences": differences,
             "runs": [asdict(run) for run in compared],
             "regressions": regressions,
+            "missing": missing,
         }
         typer.echo(json.dumps(document))
     else:
         _print(compared, differences)
+    failures = []
     if regressions:
-        raise VerificationError(f"B costs more than A by more than {max_regression:g} %: {'; '.join(regressions)}")
+        failures.append(f"B costs more than A by more than {max_regression:g} %: {'; '.join(regressions)}")
+    if missing:
+        failures.append(f"runs of A that are compared with none of B: {'; '.join(missing)}")
+    if failures:
+        raise VerificationError("; ".join(failures))
 
 
 def _print(compared: Sequence[Compared], differences: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from wise_edge.errors import UsageError
 from wise_edge.metrics import RESAMPLES, bootstrap_interval
 from wise_edge.profiling.document import Document
+from wise_edge.profiling.words import name_run, name_source
 
 GATED = ("total", "first_token", "energy", "memory")
 """Figures that `find_regressions` looks at; single phases are shown only."""
@@ -24,7 +25,7 @@ class Ratio:
 
     Attributes:
         name: a phase, "energy" (of a query) or "memory".
-        a: in the first, ms, J or bytes.
+        a: in the first, ms (mean of the examples' means), J or bytes.
         b: in the second.
         ratio: b over a.
         interval: of the ratio: 95 % by bootstrap for times, what the readings may be wrong by for energy; None for
@@ -64,13 +65,27 @@ class Compared:
 def compare_profiles(a: Document, b: Document) -> list[Compared]:
     """Compare the runs that two profiles share: those of equal variant and backends, else of equal variant.
 
+    Energy is compared where one kind of source counts in both, of the same parts.
+
     Raises:
         UsageError: they share none.
     """
     pairs = _pair(a["runs"], b["runs"])
     if not pairs:
         raise UsageError("the two profiles share no variant; profile both with the same --variants")
-    return [_compare(first, second) for first, second in pairs]
+    same_source = _counting(a) == _counting(b)
+    return [_compare(first, second, same_source) for first, second in pairs]
+
+
+def find_unmatched(a: Document, b: Document) -> tuple[list[str], list[str]]:
+    """Return the names of the first profile's runs, and of the second's, that are compared with none of the other.
+
+    A run has no partner where the other profile lacks it, or where two runs of one profile go by its name.
+    """
+    pairs = _pair(a["runs"], b["runs"])
+    only_a = [name_run(run) for run in a["runs"] if not any(run is first for first, _ in pairs)]
+    only_b = [name_run(run) for run in b["runs"] if not any(run is second for _, second in pairs)]
+    return only_a, only_b
 
 
 def find_differences(a: Document, b: Document) -> list[str]:
@@ -88,6 +103,12 @@ def find_differences(a: Document, b: Document) -> list[str]:
     ]
     if a["bundle"]["sha256"] != b["bundle"]["sha256"]:
         lines.append(f"bundle: {a['bundle']['name']} in A, {b['bundle']['name']} in B")
+    if _counting(a) != _counting(b):
+        first, second = (name_source(document["power"]) or "no source" for document in (a, b))
+        lines.append(f"energy: by {first} in A; by {second} in B; not compared")
+    only_a, only_b = find_unmatched(a, b)
+    lines += [f"{name}: in A, compared with no run of B" for name in only_a]
+    lines += [f"{name}: in B, compared with no run of A" for name in only_b]
     for name, document in (("A", a), ("B", b)):
         lines += [f"{name} is incomplete: {document['stopped']}"] if document["stopped"] else []
         lines += [f"{name}: {change}" for change in document["conditions"]["changes"]]
@@ -102,6 +123,11 @@ def find_regressions(compared: Sequence[Compared], most: float) -> list[str]:
         for figure in run.figures
         if figure.name in GATED and figure.regressed(most)
     ]
+
+
+def _counting(document: Document) -> tuple[Any, ...] | None:
+    """Return what tells whether the energies of two profiles are of the same; None where no source counts."""
+    return next(((each["kind"], each["parts"], each["total"]) for each in document["power"]["sources"]), None)
 
 
 def _pair(a: Sequence[Run], b: Sequence[Run]) -> list[tuple[Run, Run]]:
@@ -120,11 +146,12 @@ def _by(keys: Sequence[str], runs: Sequence[Run]) -> dict[tuple[str, ...], Run]:
     return {key: found[0] for key, found in named.items() if len(found) == 1}
 
 
-def _compare(a: Run, b: Run) -> Compared:
+def _compare(a: Run, b: Run, same_source: bool) -> Compared:
     paired = [reading["example"] for reading in a["readings"]] == [reading["example"] for reading in b["readings"]]
     names = [name for name in a["latency_ms"] if name in b["latency_ms"] and name not in ("other", "overlap")]
     figures = [_compare_times(name, a, b, paired) for name in names]
-    figures += [figure for figure in (_compare_energy(a, b), _compare_memory(a, b)) if figure is not None]
+    energy = _compare_energy(a, b) if same_source else None
+    figures += [figure for figure in (energy, _compare_memory(a, b)) if figure is not None]
     both = [run["accuracy"]["ciou"] for run in (a, b) if run["accuracy"]]
     backends = [f"{run['policy']}, {run['mask']}" for run in (a, b)]
     return Compared(
@@ -137,11 +164,20 @@ def _compare(a: Run, b: Run) -> Compared:
 
 
 def _compare_times(name: str, a: Run, b: Run, paired: bool) -> Ratio | None:
-    first, second = (np.array([reading["latency_ms"][name] for reading in run["readings"]]) for run in (a, b))
+    first, second = (_times_ms(name, run) for run in (a, b))
     if not first.mean() > 0:
         return None
     interval = bootstrap_interval(second, first) if paired else _unpaired(first, second)
     return Ratio(name, float(first.mean()), float(second.mean()), float(second.mean() / first.mean()), interval)
+
+
+def _times_ms(name: str, run: Run) -> np.ndarray[Any, Any]:
+    """Return the mean time of each example, since its repeats are no samples of queries; of a single one all times."""
+    found: dict[str, list[float]] = {}
+    for reading in run["readings"]:
+        found.setdefault(reading["example"], []).append(reading["latency_ms"][name])
+    times = list(found.values())
+    return np.array([np.mean(each) for each in times] if len(times) > 1 else times[0])
 
 
 def _unpaired(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> tuple[float, float]:
