@@ -26,6 +26,7 @@ import numpy.typing as npt
 from wise_edge import bundle as bundles
 from wise_edge.answer import Answer, parse_answer, split_completion
 from wise_edge.errors import UsageError
+from wise_edge.extras import require
 from wise_edge.geometry import Box, Point, Size, scale_box, scale_point
 from wise_edge.prompts import normalize_query
 from wise_edge.runtimes.base import (
@@ -48,6 +49,9 @@ from wise_edge.runtimes.drafting import Drafts
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.tracking import Stamped, Tracked
+
+_ON_GPU = ("tensorrt", "edgellm", "onnx-cuda", "llama-gpu")
+"""Backends that run on a GPU wherever they run; torch takes one where there is one."""
 
 
 @dataclass(eq=False)
@@ -163,6 +167,12 @@ class Session:
         parts = TorchPolicy(Path(policy)), open_torch_mask(Path(sam))
         choice = BackendChoice("torch", f"checkpoints are run with torch, on {parts[0].device}")
         return cls(*parts, {"policy": choice, "mask": choice}, decoding)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the policy or the segmenter runs on a GPU."""
+        names = {choice.name for choice in self.choices.values()}
+        return not names.isdisjoint(_ON_GPU) or ("torch" in names and require("torch", "export").cuda.is_available())
 
     def afresh(self) -> Session:
         """Return a session on the same backends that holds no picture and has measured nothing."""

@@ -1,4 +1,5 @@
-/* A stand-in for NVIDIA's management library: one GPU, whose answers the tests set. */
+/* A stand-in for NVIDIA's management library: GPUs whose answers the tests set. The second is in slot 65, and took 1 J
+ * more than the first. */
 #include <string.h>
 
 enum { SUCCESS = 0, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, DRIVER_NOT_LOADED = 9 };
@@ -12,15 +13,20 @@ unsigned long long fake_energy_mj = 5000000123456ULL;
 int nvmlInitWithFlags(unsigned flags) { (void)flags; if (!fake_init) fake_sessions++; return fake_init; }
 int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 int nvmlShutdown(void) { fake_sessions--; return SUCCESS; }
+static char gpus[8];
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = fake_devices; return SUCCESS; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
-    *device = &fake_devices;
+    *device = &gpus[index];
     return index < (unsigned)fake_devices ? SUCCESS : NOT_FOUND;
+}
+int nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **device) {
+    return nvmlDeviceGetHandleByIndex_v2(strcmp(bus, "0000:65:00.0") ? 7 : 1, device);
 }
 int nvmlDeviceGetName(void *device, char *name, unsigned length) { (void)device; strncpy(name, "NVIDIA GeForce RTX 4090", length); return SUCCESS; }
 int nvmlSystemGetDriverVersion(char *version, unsigned length) { strncpy(version, "580.95.05", length); return SUCCESS; }
 int nvmlDeviceGetPowerManagementLimit(void *device, unsigned *limit) { (void)device; *limit = fake_limit_mw; return fake_limit_status; }
 int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *energy) {
-    (void)device; *energy = fake_energy_mj; return fake_energy_status;
+    *energy = fake_energy_mj + 1000 * ((char *)device - gpus); return fake_energy_status;
 }
 int nvmlDeviceGetPowerUsage(void *device, unsigned *power) { (void)device; *power = 85500; return fake_power_status; }
 int fake_state_status, fake_own_pid;

@@ -13,7 +13,7 @@ import pytest
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.power import PowerSource
 from wise_edge.profiling.meter import Meter
-from wise_edge.profiling.wall_meter import read_wall_meter
+from wise_edge.profiling.wall_meter import _plain_iso, read_wall_meter
 
 CONSTANT = PowerSource("a load", "power", ("in",), (0,), None, None, lambda: (10.0,), (None,))
 WINDOW_S = 0.15
@@ -202,6 +202,9 @@ def test_a_log_that_ends_too_early_or_a_clock_that_was_set_gives_no_energy(tmp_p
         ("time,volts\n1,2\n", "has the columns time, volts; it needs a time (time, timestamp"),
         ("time,power_w\nnoon,2\n", "line 2: 'noon' is no time"),
         ("time,power_w\n2,2\n1,2\n", "line 3: its times do not rise"),
+        ("time,power_w\n1,-\n2,nan\n3,5\n3,5\n", "line 5: its times do not rise"),
+        ("time,power_w\n1,2\nnan,2\n", "line 3: 'nan' is no time"),
+        ("time,power_w\ninf,2\n", "line 2: 'inf' is no time"),
     ],
 )
 def test_a_log_that_cannot_be_read_is_one_line(text: str, line: str, tmp_path: Path) -> None:
@@ -224,3 +227,60 @@ def test_times_may_be_iso_8601_and_power_milliwatts(tmp_path: Path) -> None:
     assert trace.times_s.tolist() == [0.0, 1.5]
     assert trace.power(0.0, 1.5)[1].tolist() == [1.0, 2.0]
     assert trace.dropped == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [
+        ("2026-01-01T00:00:01.5Z", "2026-01-01T00:00:01.500000+00:00"),
+        ("2026-01-01 00:00:01.123456789", "2026-01-01 00:00:01.123456"),
+        ("2026-01-01T00:00:01,25+01:00", "2026-01-01T00:00:01.250000+01:00"),
+        ("2026-01-01T00:00:01Z", "2026-01-01T00:00:01+00:00"),
+    ],
+)
+def test_python_3_10_takes_parts_of_a_second_in_six_digits_only(written: str, plain: str) -> None:
+    assert _plain_iso(written) == plain
+
+
+def test_a_window_holds_whole_rounds(tmp_path: Path) -> None:
+    now_s = [0.0]
+
+    def work() -> None:
+        now_s[0] += 1.0
+
+    def record(window_s: float, turns: int) -> int:
+        meter = Meter(wall_meter=tmp_path / "none.csv", window_s=window_s, clock=lambda: now_s[0])
+        window = meter.record(work, turns)
+        assert window is not None
+        return window.times
+
+    assert record(0.5, 3) == 3  # a slow device does one round, however long that takes
+    assert record(6.5, 3) == 9
+    assert record(6.5, 1) == 7
+
+
+def test_a_source_of_a_part_of_the_machine_tells_no_other_parts_work() -> None:
+    gpu, processor = replace(CONSTANT, scope="gpu"), replace(CONSTANT, scope="processor")
+
+    def measured(*sources: PowerSource, on_gpu: bool) -> list[str | None]:
+        with Meter(sources, window_s=WINDOW_S).running() as meter:
+            window = meter.record(lambda: time.sleep(0.01))
+        refused = [energy for energy in meter.energy(window, on_gpu) if not energy.times]
+        assert all(energy.energy_j is None for energy in refused)
+        return [
+            (energy.reason or "").split(",")[0] if energy in refused else None
+            for energy in meter.energy(window, on_gpu)
+        ]
+
+    assert measured(gpu, processor, on_gpu=True) == [None, None]
+    assert measured(gpu, processor, on_gpu=False) == ["this runs on the processor", None]
+    assert measured(processor, on_gpu=False) == [None]
+    assert measured(processor, on_gpu=True) == ["this runs on a GPU"]
+    assert measured(CONSTANT, on_gpu=True) == measured(CONSTANT, on_gpu=False) == [None]
+
+
+def test_a_wall_meters_log_that_was_not_read_is_the_reason(tmp_path: Path) -> None:
+    meter = Meter(wall_meter=tmp_path / "meter.csv", window_s=0.01)
+    with pytest.raises(KeyboardInterrupt), meter.running():
+        raise KeyboardInterrupt
+    assert (meter.traces, meter.reason) == ([], "the wall meter's log was not read")

@@ -11,16 +11,21 @@ from pathlib import Path
 import pynvml
 import pytest
 
+from wise_edge import nvml
+from wise_edge.cuda import Cuda
 from wise_edge.errors import DeviceError
 from wise_edge.nvml import GpuFacts, GpuState, find_gpu_power, read_gpu, read_gpu_state
 
 
+def compile_library(source: str, target: Path) -> Path:
+    options = ["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-pthread"]
+    subprocess.run(["cc", *options, "-o", target, Path(__file__).with_name(source)], check=True)
+    return target
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    target = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
-    source = Path(__file__).with_name("fake_nvml.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", target, source], check=True)
-    return ctypes.CDLL(str(target))
+    return ctypes.CDLL(str(compile_library("fake_nvml.c", tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1")))
 
 
 @pytest.fixture
@@ -121,3 +126,31 @@ def test_a_machine_without_a_driver_has_no_source(answer: Callable[..., None]) -
     assert find_gpu_power() == []
     answer(devices=0)
     assert find_gpu_power() == []
+
+
+def test_of_several_gpus_the_one_that_cuda_works_on_is_read(
+    answer: Callable[..., None], library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cudart = Cuda(str(compile_library("fake_cudart.c", tmp_path / "libcudart.so")))
+    monkeypatch.setattr(nvml, "open_cuda", lambda: cudart)
+    first_mj = ctypes.c_ulonglong.in_dll(library, "fake_energy_mj").value
+    answer(devices=2)
+
+    assert find_gpu_power()[0].read() == (first_mj / 1e3 + 1.0,)  # the second by NVML's order, the first by CUDA's
+    assert read_gpu().name == "NVIDIA GeForce RTX 4090"
+    answer(devices=1)
+    monkeypatch.setattr(nvml, "open_cuda", None)  # a single one is the one, and CUDA is not asked
+    assert find_gpu_power()[0].read() == (first_mj / 1e3,)
+
+
+def test_of_several_gpus_none_is_guessed(
+    answer: Callable[..., None], library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> Cuda:
+        raise DeviceError("no CUDA runtime (libcudart) is found")
+
+    monkeypatch.setattr(nvml, "open_cuda", refuse)
+    answer(devices=2)
+    for read in (read_gpu, read_gpu_state, find_gpu_power):
+        with pytest.raises(DeviceError, match=r"^2 GPUs, and no CUDA runtime that says which of them works \(no CUDA"):
+            read()

@@ -16,6 +16,8 @@ from jetson_trees import BOARDS, write_tree
 from wise_edge.errors import DeviceError
 from wise_edge.power import PowerSource, find_battery, find_jetson_rails, find_rapl, total_of
 from wise_edge.power_trace import PowerSampler, PowerTrace
+from wise_edge.profiling import sources
+from wise_edge.profiling.sources import NOWHERE, find_sources
 
 Power = Callable[[float], float]
 
@@ -195,6 +197,25 @@ def test_a_source_that_is_lost_says_so_for_what_came_after() -> None:
     )
 
 
+def test_a_source_that_reads_no_power_has_no_energy() -> None:
+    world = World(lambda t: 0.0)
+    energy = world.sample(world.source()).energy(1.0, 2.0)
+
+    assert (energy.energy_j, energy.error_share) == (None, None)
+    assert energy.reason == "the source reads no power"
+
+
+def test_time_without_samples_makes_short_loads_no_rarer() -> None:
+    times_s = np.arange(0.0, 4.0, 0.01)
+    values = np.where(np.arange(len(times_s)) % 20 == 0, 40.0, 8.0)[:, None]  # a spike of one sample, five a second
+    source = World(TRACES["spikes"]).source()
+    rested_s = np.where(times_s < 2.0, times_s, times_s + 60.0)  # the sampler rested for a minute
+    whole, rested = (PowerTrace(source, at_s, values).energy(0.305, 1.805, 1.0) for at_s in (times_s, rested_s))
+
+    assert whole.error_share is not None
+    assert rested.error_share == pytest.approx(whole.error_share, rel=0.01)
+
+
 def test_a_sampler_runs_beside_work_and_ends_with_it() -> None:
     source = World(TRACES["constant"]).source()
     with PowerSampler(source).running() as sampler:
@@ -336,19 +357,105 @@ def test_counters_that_may_not_be_read_say_how_to(tmp_path: Path) -> None:
     [
         ({"power_now": "8500000"}, 8.5),
         ({"voltage_now": "12000000", "current_now": "-700000"}, 8.4),
-        ({"voltage_now": "12000000"}, None),
-        ({"power_now": "8500000", "status": "Charging"}, None),
     ],
 )
-def test_a_battery_tells_what_flows_out(files: dict[str, str], watts: float | None, tmp_path: Path) -> None:
-    for name, text in files.items():
-        file = tmp_path / "sys/class/power_supply/BAT0" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{text}\n")
+def test_a_battery_tells_what_flows_out(files: dict[str, str], watts: float, tmp_path: Path) -> None:
+    write_supply(tmp_path, "AC", type="Mains", online="0")
+    write_supply(tmp_path, "BAT0", type="Battery", status="Discharging", **files)
     source = find_battery(tmp_path)
 
-    assert (None if source is None else source.read()) == (None if watts is None else pytest.approx((watts,)))
+    assert source is not None
+    assert (source.name, source.read()) == ("power supply BAT0", pytest.approx((watts,)))
+    write_supply(tmp_path, "BAT0", status="Charging")
+    with pytest.raises(DeviceError, match="BAT0 is not being discharged"):
+        source.read()
+
+
+def write_supply(root: Path, name: str, **files: str) -> None:
+    folder = root / "sys/class/power_supply" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for attribute, text in files.items():
+        (folder / attribute).write_text(f"{text}\n")
+
+
+def test_supplies_that_are_no_battery_of_the_machine_measure_nothing(tmp_path: Path) -> None:
+    contract = {"voltage_now": "20000000", "current_now": "3000000"}
+    write_supply(tmp_path, "ucsi-source-psy-USBC000:001", type="USB", online="1", **contract)
+    write_supply(tmp_path, "hidpp_battery_0", type="Battery", scope="Device", status="Discharging", power_now="9")
+    assert find_battery(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        ({"status": "Charging"}, r"the battery BAT0 is not being discharged \(status: Charging\)"),
+        ({"status": "Full"}, r"status: Full"),
+        ({}, r"status: none"),
+    ],
+)
+def test_a_battery_that_is_not_discharged_is_told(files: dict[str, str], line: str, tmp_path: Path) -> None:
+    write_supply(tmp_path, "BAT0", type="Battery", power_now="8500000", **files)
+    with pytest.raises(DeviceError, match=line):
+        find_battery(tmp_path)
+
+
+def test_a_battery_without_power_is_passed_over(tmp_path: Path) -> None:
+    write_supply(tmp_path, "BAT0", type="Battery", status="Discharging", voltage_now="12000000")
+    with pytest.raises(DeviceError, match="BAT0 tells no power"):
+        find_battery(tmp_path)
+    write_supply(tmp_path, "BAT1", type="Battery", status="Discharging", power_now="8500000")
+    source = find_battery(tmp_path)
+    assert source is not None
+    assert source.read() == pytest.approx((8.5,))
 
 
 def test_a_machine_without_any_has_none(tmp_path: Path) -> None:
     assert [find(tmp_path) for find in (find_jetson_rails, find_rapl, find_battery)] == [None] * 3
+
+
+GPU = PowerSource("gpu", "energy", ("GPU",), (0,), None, 0.1, lambda: (1.0,), (None,), "gpu")
+RAPL = replace(GPU, name="rapl", parts=("package-0",), scope="processor")
+BATTERY = replace(GPU, name="battery", kind="power", parts=("BAT0",), scope="machine")
+RAILS = replace(BATTERY, name="rails", parts=("VDD_IN",))
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets what the machine has; a text is why something cannot be read."""
+
+    def find(found: object) -> object:
+        if isinstance(found, str):
+            raise DeviceError(found)
+        return found
+
+    def set_all(rails: object = None, gpu: object = None, rapl: object = None, battery: object = None) -> None:
+        monkeypatch.setattr(sources, "find_jetson_rails", lambda: find(rails))
+        monkeypatch.setattr(sources, "find_gpu_power", lambda: find(gpu or []))
+        monkeypatch.setattr(sources, "find_rapl", lambda: find(rapl))
+        monkeypatch.setattr(sources, "find_battery", lambda: find(battery))
+
+    return set_all
+
+
+def test_what_works_counts_first(machine: Callable[..., None]) -> None:
+    machine(gpu=[GPU], rapl=RAPL, battery=BATTERY)
+    assert find_sources() == find_sources(on_gpu=True) == ([GPU, RAPL], NOWHERE)
+    assert find_sources(on_gpu=False)[0] == [RAPL]  # an idle GPU's energy is no query's
+    machine(rapl=RAPL, battery=BATTERY)
+    assert find_sources(on_gpu=True)[0] == find_sources(on_gpu=False)[0] == [RAPL]
+    machine(battery=BATTERY)
+    assert find_sources(on_gpu=True)[0] == find_sources(on_gpu=False)[0] == [BATTERY]
+    machine(rails=RAILS, gpu=[GPU], rapl=RAPL)
+    assert find_sources(on_gpu=True)[0] == find_sources(on_gpu=False)[0] == [RAILS]
+
+
+def test_what_works_and_cannot_be_read_is_replaced_by_nothing_that_idles(machine: Callable[..., None]) -> None:
+    machine(gpu=[GPU], rapl="energy_uj cannot be read", battery="BAT0 is not being discharged")
+    assert find_sources(on_gpu=False) == ([], "energy_uj cannot be read; BAT0 is not being discharged")
+    assert find_sources(on_gpu=True)[0] == [GPU]
+    machine(gpu="2 GPUs, and no CUDA runtime", rapl=RAPL)
+    assert find_sources(on_gpu=True) == ([], "2 GPUs, and no CUDA runtime")
+    machine(gpu=[GPU])
+    assert "does not tell its processor's power" in find_sources(on_gpu=False)[1]
+    machine()
+    assert find_sources() == ([], NOWHERE)

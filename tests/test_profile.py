@@ -27,9 +27,9 @@ from wise_edge.power import PowerSource
 from wise_edge.profiling import conditions, meter, sources
 from wise_edge.profiling.document import SCHEMA
 from wise_edge.profiling.marks import Span, covered_s
-from wise_edge.profiling.measure import PARTS, PHASES, profile_session
-from wise_edge.profiling.meter import Meter
-from wise_edge.runtimes.base import Decoding, PolicyOutput
+from wise_edge.profiling.measure import ENERGY_EXAMPLES, PARTS, PHASES, profile_session
+from wise_edge.profiling.meter import Meter, Window
+from wise_edge.runtimes.base import BackendChoice, Decoding, PolicyOutput
 from wise_edge.runtimes.session import Session
 
 MASK = np.zeros((20, 30), np.bool_)
@@ -126,6 +126,56 @@ def test_an_empty_mask_where_nothing_is_to_be_found_is_right_and_weighs_nothing(
     assert (accuracy.giou, accuracy.ciou) == pytest.approx((2 / 3, 1 / 2))
 
 
+class Rounds(Meter):
+    """Does two rounds of everything, and notes what they asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+        self.windows: list[list[int]] = []
+
+    def record(self, work: Callable[[], object], turns: int = 1) -> Window | None:
+        self.asked = []
+        for _ in range(2 * turns):
+            work()
+        self.windows.append(self.asked)
+        return None
+
+
+@pytest.mark.parametrize("count", [3, 20])
+def test_energy_is_of_whole_rounds_of_the_same_pictures(count: int) -> None:
+    rounds = Rounds()
+
+    class NotingPolicy(FakePolicy):
+        def encode(self, image: np.ndarray) -> FakeFrame:
+            rounds.asked.append(int(image[0, 0, 0]))
+            return super().encode(image)
+
+    examples = [replace(EXAMPLES[0], id=f"{n}", image=np.full((20, 30, 3), n, np.uint8)) for n in range(count)]
+    assert len(list(profile_session(Session(NotingPolicy(), FakeMask(), {}), examples, ["wise-s"], 1, rounds))) == 1
+    query, policy_frame, policy_write, mask_encode, mask_decode = rounds.windows
+    assert query == policy_frame == [*range(min(count, ENERGY_EXAMPLES))] * 2
+    assert policy_write == mask_encode == mask_decode == []  # nothing of them encodes for the policy
+
+
+def choices(policy: str, mask: str = "onnx") -> dict[str, BackendChoice]:
+    return {part: BackendChoice(name, "") for part, name in (("policy", policy), ("mask", mask))}
+
+
+def test_a_session_says_whether_it_runs_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_gpu(*names: str) -> bool:
+        return Session(FakePolicy(), FakeMask(), choices(*names)).on_gpu
+
+    assert not any(on_gpu(policy) for policy in ("onnx", "llama"))
+    assert all(on_gpu(policy) for policy in ("tensorrt", "edgellm", "onnx-cuda", "llama-gpu"))
+    assert on_gpu("llama", "onnx-cuda")
+    torch = pytest.importorskip("torch")
+    for has_gpu in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        assert on_gpu("torch") == on_gpu("llama", "torch") == has_gpu
+    assert not Session(FakePolicy(), FakeMask(), {}).on_gpu
+
+
 def test_memory_is_told_of_the_host() -> None:
     (measured,) = profile_session(Session(FakePolicy(), FakeMask(), {}), EXAMPLES, ["wise-s"], 1, Meter())
     assert 10e6 < (measured.memory.host_peak_bytes or 0) < 100e9
@@ -155,7 +205,7 @@ def power(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr(meter, "WINDOW_S", 0.15)
 
     def set_sources(*found: PowerSource, reason: str = "no sensor") -> None:
-        monkeypatch.setattr(sources, "find_sources", lambda: (list(found), reason))
+        monkeypatch.setattr(sources, "find_sources", lambda on_gpu: (list(found), reason))
 
     set_sources()
     return set_sources
@@ -190,6 +240,35 @@ def test_the_document_keeps_its_schema_with_and_without_power(
     assert run["step_j"] == pytest.approx(run["energy"]["policy_write"][0]["energy_j"] / run["decode_steps"], rel=0.5)
     assert [trace["source"] for trace in run["timeline"]["power"]] == ["a load", "another"]
     assert document["power"]["sources"][0]["idle_before_w"] == pytest.approx(10.0)
+
+
+def test_energy_is_of_what_the_first_backend_runs_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu = replace(CONSTANT, name="GPU", scope="gpu")
+    processor = replace(CONSTANT, name="processor", scope="processor")
+    monkeypatch.setattr(sources, "find_sources", lambda on_gpu: ([gpu] if on_gpu else [processor], ""))
+
+    def open_one(bundle: object, policy_backend: str, **options: object) -> Session:
+        return Session(FakePolicy(name=policy_backend), FakeMask(), choices(policy_backend))
+
+    monkeypatch.setattr(Session, "from_bundle", open_one)
+    for backends, source, words in (
+        ("llama-gpu,llama", "GPU", "this runs on the processor, and the source measures the GPU alone"),
+        ("llama,llama-gpu", "processor", "this runs on a GPU, and the source measures the processor alone"),
+    ):
+        assert profile("--variants", "wise-s", "--backends", backends, "--json") == 0
+        document = json.loads(capsys.readouterr().out)
+        jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(document)
+        assert [found["name"] for found in document["power"]["sources"]] == [source]
+        first, second = document["runs"]
+        assert first["energy"]["query"][0]["energy_j"] is not None
+        assert first["timeline"]["power"][0]["source"] == source
+        for part in PARTS:
+            (energy,) = second["energy"][part]
+            assert (energy["energy_j"], energy["error_share"], energy["times"]) == (None, None, 0)
+            assert words in energy["reason"]
+        assert second["timeline"]["power"] == []
 
 
 def test_the_terminal_has_phases_runs_and_power(
@@ -335,6 +414,28 @@ def test_own_pictures_are_asked_what_lies_beside_them(
     ):
         assert main(["profile", *options]) in (1, 2)
         assert line in capsys.readouterr().err
+
+
+def test_of_many_pictures_the_first_are_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, power: Callable[..., None]
+) -> None:
+    fake_session.install(monkeypatch)
+    for number in range(22):
+        save_png(np.full((20, 30, 3), 9, np.uint8), tmp_path / f"{number:02}.png")
+    (tmp_path / "21.png").write_bytes(b"never read")
+    command = ["profile", "--images", str(tmp_path), "--query", "the mug", "--variants", "wise-s", "--json"]
+    for options, count in (([], 20), (["--limit", "3"], 3)):
+        assert main([*command, *options]) == 0
+        out, err = capsys.readouterr()
+        document = json.loads(out)
+        assert [reading["example"] for reading in document["runs"][0]["readings"]] == [
+            f"{number:02}.png" for number in range(count)
+        ]
+        assert document["data"]["queries"] == count
+        assert f"asking the first {count} of 22 pictures; --limit N asks more" in err
+    (tmp_path / "21.png").unlink()
+    assert main([*command, "--limit", "21"]) == 0
+    assert "asking the first" not in capsys.readouterr().err
 
 
 def test_a_change_of_conditions_flags_the_profile(

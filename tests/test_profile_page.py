@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wise_edge.cli.profile_print import print_profile
 from wise_edge.profiling.charts import draw_phases, draw_timeline, draw_tradeoff
 from wise_edge.profiling.measure import PHASES
 from wise_edge.profiling.page import render_page
-from wise_edge.profiling.words import name_rows
+from wise_edge.profiling.words import joules, name_rows
 from wise_edge.svg import Scale
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -151,6 +152,74 @@ def test_doubts_stand_first() -> None:
     document["conditions"]["changes"] = ["the device was throttled: oc1_event_cnt counted 3 more events"]
     page = render_page(document)
     assert page.index("incomplete: interrupted") < page.index("counted 3 more events") < page.index("At a glance")
+
+
+def test_what_was_not_measured_is_no_value() -> None:
+    document = make_document(power=False)
+    document["power"]["reason"] = None
+    document["device"]["cores"] = None
+    clock = {"name": "cpu1", "now_hz": 1e9, "least_hz": 1e9, "most_hz": 2e9}
+    before = document["conditions"]["before"]
+    after = before | {
+        "clocks": [clock, before["clocks"][0] | {"now_hz": 1.5e9}],
+        "temperatures_c": {"cpu-thermal": 60.0},
+        "gpu": {"clock_hz": None, "temperature_c": None, "violations_s": {}, "memory_bytes": None},
+    }
+    document["conditions"]["after"] = after
+    page = render_page(document)
+
+    assert not re.search(r"\bNone\b|\bnan\b", page)
+    assert "No power beside it." in page
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)]
+    rows = {row[0]: row[1:] for row in cells if row}
+    assert rows["cpu0"] == ["730 of 1728 MHz", "1500 of 1728 MHz"]
+    assert rows["cpu1"] == ["–", "1000 of 2000 MHz"]
+    assert (rows["gpu-thermal"], rows["cpu-thermal"]) == (["51 °C", "–"], ["–", "60 °C"])
+    assert "GPU" not in rows
+    after["gpu"] |= {"temperature_c": 61}
+    assert "<td>GPU</td><td>–</td><td>61 °C</td>" in render_page(document)
+
+
+def test_a_part_that_was_not_reached_has_no_window() -> None:
+    document = make_document()
+    unreached = {"energy_j": None, "net_j": None, "reason": "the profile ended", "error_share": None}
+    unreached |= {"times": 0, "window_s": 0.0, "samples": 0, "largest_gap_s": 0.0}
+    document["runs"][0]["energy"]["query"] = [unreached]
+    page = render_page(document)
+    assert "a query: the profile ended" in page
+    assert "0 ×" not in page
+    assert "0.00 s" not in page
+
+
+def test_what_the_energy_is_of_stands_by_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    document = make_document()
+    line = "energy by Jetson rails (ina3221), VDD_IN"
+    page = render_page(document)
+    assert page.index("At a glance") < page.index(line) < page.index("Where the time goes")
+    print_profile(document)
+    assert line in capsys.readouterr().out
+    assert "energy by" not in render_page(make_document(power=False))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (1.234, "1.23 J"),
+        (0.0456, "45.6 mJ"),
+        (-5.2, "-5.20 J"),
+        (0.9996, "1.00 J"),
+        (0.9994, "999 mJ"),
+        (-0.012, "-12 mJ"),
+    ],
+)
+def test_joules_are_written_as_a_reader_wants_them(value: float, words: str) -> None:
+    assert joules(value) == words
+
+
+def test_the_tradeoff_tells_joules_in_words() -> None:
+    run = make_document()["runs"][0]
+    run["energy"]["query"][0]["energy_j"] = 0.012
+    assert "15 rationale tokens, 12 mJ" in (draw_tradeoff([run]) or "")
 
 
 def test_bars_are_as_long_as_their_phases() -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import fake_session
 import numpy as np
 import pytest
 
+from wise_edge.cli.main import main
 from wise_edge.errors import DeviceError
+from wise_edge.images import save_png
 from wise_edge.power import PowerSource
+from wise_edge.profiling import query_meter
 from wise_edge.profiling.query_meter import QueryMeter
+from wise_edge.robot import power_gauge
+from wise_edge.robot.power_gauge import PowerGauge
 from wise_edge.runtimes.base import SegmentationResult
 from wise_edge.runtimes.session import Session
 
@@ -62,3 +68,26 @@ def test_a_source_that_is_lost_is_told_beside_the_answer() -> None:
 
 def test_without_a_source_the_reason_is_told() -> None:
     assert QueryMeter(None, "no sensor").measure(lambda: ask(0.0)).energy_reason == "no sensor"
+
+
+def test_the_sources_are_those_of_what_works(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked: list[bool] = []
+
+    def find_sources(on_gpu: bool) -> tuple[list[PowerSource], str]:
+        asked.append(on_gpu)
+        return [], "no sensor"
+
+    monkeypatch.setattr(query_meter, "find_sources", find_sources)
+    monkeypatch.setattr(power_gauge, "find_sources", find_sources)
+    for find in (QueryMeter.find, PowerGauge.find):
+        find()
+        find(False)
+    assert asked == [True, False] * 2
+
+    fake_session.install(monkeypatch)  # on no GPU
+    save_png(PICTURE, tmp_path / "picture.png")
+    assert main(["run", str(tmp_path / "picture.png"), "the ring", "--energy"]) == 0
+    assert asked[4:] == [False]
+    assert "not measured: no sensor" in " ".join(capsys.readouterr().out.split())

@@ -53,6 +53,13 @@ class Cuda:
         return values[0].value, values[1].value
 
     @property
+    def pci_bus_id(self) -> str:
+        """Where the GPU is plugged in, as NVML names it too, for example "0000:65:00.0"."""
+        name = ctypes.create_string_buffer(32)
+        self._call("cudaDeviceGetPCIBusId", name, len(name), 0)
+        return name.value.decode()
+
+    @property
     def versions(self) -> tuple[str, str]:
         """Version of the runtime, and the latest one that the driver takes."""
         found = []

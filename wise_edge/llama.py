@@ -214,6 +214,7 @@ class LlamaModel:
         llama.llama_backend_init()
         model_params = llama.llama_model_default_params()
         model_params.n_gpu_layers = -1 if gpu else 0
+        model_params.split_mode = llama.LLAMA_SPLIT_MODE_NONE  # one GPU: its memory and energy are those that are told
         model = llama.llama_model_load_from_file(str(file).encode(), model_params)
         if not model:
             raise _loading_error(file, f"llama.cpp cannot load {file}")

@@ -1,4 +1,7 @@
-"""What NVIDIA's management library says of the first GPU: name, driver, power limit, energy, power, heat and memory.
+"""What NVIDIA's management library says of the GPU: name, driver, power limit, energy, power, heat and memory.
+
+The library numbers GPUs in an order of its own, and knows all of them whatever CUDA_VISIBLE_DEVICES says. Where there
+are several, the one that is meant is CUDA's first in this process, which works.
 
 Reference: https://docs.nvidia.com/deploy/nvml-api/. On a Jetson it is missing or knows little, by JetPack.
 """
@@ -14,7 +17,8 @@ from typing import Any, TypeVar
 
 import pynvml
 
-from wise_edge.errors import DeviceError
+from wise_edge.cuda import open_cuda
+from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.power import Kind, PowerSource
 
 T = TypeVar("T")
@@ -55,8 +59,8 @@ class GpuState:
 
 
 def read_gpu() -> GpuFacts:
-    """Ask for the first GPU; raises `DeviceError` where the library or a GPU is missing."""
-    with _first_gpu() as gpu:
+    """Ask for the GPU; raises `DeviceError` where library or GPU is missing, or which of several works is not known."""
+    with _open_gpu() as gpu:
         limit_mw = _ask(lambda: int(pynvml.nvmlDeviceGetPowerManagementLimit(gpu)))
         return GpuFacts(
             name=_ask(lambda: str(pynvml.nvmlDeviceGetName(gpu))),
@@ -66,9 +70,9 @@ def read_gpu() -> GpuFacts:
 
 
 def read_gpu_state() -> GpuState:
-    """Ask how the first GPU is; raises `DeviceError` where the library or a GPU is missing."""
+    """Ask how the GPU is; raises `DeviceError` as `read_gpu`."""
     policies = {"heat": pynvml.NVML_PERF_POLICY_THERMAL, "power": pynvml.NVML_PERF_POLICY_POWER}
-    with _first_gpu() as gpu:
+    with _open_gpu() as gpu:
         clock_mhz = _ask(lambda: int(pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM)))
         held_ns = {
             why: _ask(
@@ -86,19 +90,29 @@ def read_gpu_state() -> GpuState:
 
 
 @contextmanager
-def _first_gpu() -> Iterator[Any]:
-    """Open the library and give the first GPU's handle."""
+def _open_gpu() -> Iterator[Any]:
+    """Open the library and give the GPU's handle."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         raise DeviceError(f"NVML says nothing: {error}") from error
     try:
-        yield pynvml.nvmlDeviceGetHandleByIndex(0)
+        yield _find_gpu()
     except pynvml.NVMLError as error:
         raise DeviceError(f"NVML finds no GPU: {error}") from error
     finally:
         with suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
+
+
+def _find_gpu() -> Any:
+    """Return the handle of the only GPU, or of the one that works; raises `DeviceError` where that is not known."""
+    if (count := pynvml.nvmlDeviceGetCount()) <= 1:
+        return pynvml.nvmlDeviceGetHandleByIndex(0)
+    try:
+        return pynvml.nvmlDeviceGetHandleByPciBusId(open_cuda().pci_bus_id)
+    except (WiseEdgeError, pynvml.NVMLError) as error:
+        raise DeviceError(f"{count} GPUs, and no CUDA runtime that says which of them works ({error})") from error
 
 
 def _ask(question: Callable[[], T]) -> T | None:
@@ -110,7 +124,7 @@ def _ask(question: Callable[[], T]) -> T | None:
 
 
 def find_gpu_power() -> list[PowerSource]:
-    """Return what the first GPU tells of its energy and its power, the better first; none without an NVIDIA driver.
+    """Return what the GPU tells of its energy and its power, the better first; none without an NVIDIA driver.
 
     The counter of energy (Volta and later) moves every 20 to 100 ms. The gauge of power gives the mean of a second from
     Ampere on, and on A100 and H100 of a quarter of the time only (https://arxiv.org/abs/2312.02741), so that it is the
@@ -118,11 +132,11 @@ def find_gpu_power() -> list[PowerSource]:
     machine.
 
     Raises:
-        DeviceError: there is a GPU that tells neither to this user.
+        DeviceError: there is a GPU that tells neither to this user, or none of several is known to work.
     """
     try:
         pynvml.nvmlInit()
-        gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+        gpu = _find_gpu()
     except pynvml.NVMLError:
         return []  # the library stays open otherwise: a source is read until the process ends
     found, refusals = [], []
@@ -137,7 +151,7 @@ def find_gpu_power() -> list[PowerSource]:
         except DeviceError as error:
             refusals.append(str(error))
             continue
-        found.append(PowerSource(name, kind, ("GPU",), (0,), None, interval_s, read, (None,)))
+        found.append(PowerSource(name, kind, ("GPU",), (0,), None, interval_s, read, (None,), "gpu"))
     if not found:
         told = "; ".join(refusals)
         raise DeviceError(f"the GPU tells neither energy nor power ({told}); a part of one (MIG) never does")

@@ -28,6 +28,8 @@ from wise_edge.jetson import ROOT, Rail, read_rails
 
 Kind = Literal["power", "energy"]
 """Whether a source gives W, or J since some moment."""
+Scope = Literal["machine", "gpu", "processor"]
+"""Whether a source measures all of a machine, its GPU alone, or its processor alone."""
 
 _INPUTS = ("VDD_IN", "VIN", "POM_5V_IN")
 """Rails that hold all others."""
@@ -49,6 +51,7 @@ class PowerSource:
         interval_s: how often the readings change; None where that is unknown.
         read: gives a value for each part, W or J since some moment; raises `DeviceError` where it cannot any more.
         wrap_j: for each part, where a counter of energy begins anew; None where it does not.
+        scope: what of the machine it measures.
     """
 
     name: str
@@ -59,6 +62,7 @@ class PowerSource:
     interval_s: float | None
     read: Callable[[], tuple[float, ...]]
     wrap_j: tuple[float | None, ...]
+    scope: Scope = "machine"
 
 
 def find_jetson_rails(root: Path = ROOT) -> PowerSource | None:
@@ -107,23 +111,38 @@ def find_rapl(root: Path = ROOT) -> PowerSource | None:
         interval_s=1e-3,  # Intel's manual, volume 3B, "RAPL interfaces": about a millisecond
         read=lambda: tuple(read() for read in reads),
         wrap_j=tuple(None if wrap is None else wrap / 1e6 for wrap in wraps_uj),
+        scope="processor",
     )
     source.read()
     return source
 
 
 def find_battery(root: Path = ROOT) -> PowerSource | None:
-    """Return the first battery or supply that tells what flows out: coarse, and of the whole machine."""
+    """Return the first battery that is being discharged and tells what flows out: coarse, and of the whole machine.
+
+    Other supplies (a charger, a USB-C port) tell what they may give, and a battery that is charged or full what comes
+    in: neither is what the machine takes (https://docs.kernel.org/power/power_supply_class.html).
+
+    Returns:
+        The battery; None where this machine has none.
+
+    Raises:
+        DeviceError: there are batteries, and none is being discharged or tells its power.
+    """
+    refused = []
     for folder in sorted((root / "sys/class/power_supply").glob("*")):
-        read = partial(_supply_power, folder)
+        if _text(folder / "type") != "Battery" or _text(folder / "scope") == "Device":  # a mouse has one too
+            continue
+        read = partial(_battery_power, folder)
         try:
             read()
-        except DeviceError:
+        except DeviceError as error:
+            refused.append(str(error))
             continue
-        if _text(folder / "status") == "Charging":
-            continue  # what flows is then the charger's
         # How often it changes is the driver's affair, and may be seconds.
         return PowerSource(f"power supply {folder.name}", "power", (folder.name,), (0,), None, None, read, (None,))
+    if refused:
+        raise DeviceError("; ".join(refused))
     return None
 
 
@@ -160,8 +179,10 @@ def _read_rail(rail: Rail) -> Callable[[], float]:
     return read
 
 
-def _supply_power(folder: Path) -> tuple[float]:
-    """Return a supply's power in W; some drivers count what flows out as negative."""
+def _battery_power(folder: Path) -> tuple[float]:
+    """Return what flows out of a battery in W; some drivers count that as negative."""
+    if (status := _text(folder / "status")) != "Discharging":
+        raise DeviceError(f"the battery {folder.name} is not being discharged (status: {status or 'none'})")
     micro_w = _number(folder / "power_now")
     if micro_w is not None:
         return (abs(micro_w) / 1e6,)

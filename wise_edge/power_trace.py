@@ -36,6 +36,7 @@ _JITTER = 0.2  # share of a pause that it is varied by, either way
 Floats = npt.NDArray[np.float64]
 _BLOCK = 1 << 14  # samples that memory is asked for at a time
 _SIGMAS = 3.0
+_GAP = 4.0  # times the median distance of samples; what is further apart is a gap
 _BRIEF = 3  # samples
 
 
@@ -96,7 +97,9 @@ class PowerTrace:
             return Energy(None, refused, len(inside), gap_s, None)
         measure = self._integrate if self.source.kind == "power" else self._subtract
         total_j, error_j = measure(start_s, end_s)
-        share = error_j / total_j if total_j > 0 else math.inf
+        if not total_j > 0:
+            return Energy(None, "the source reads no power", len(inside), gap_s, None)
+        share = error_j / total_j
         if share > most_error:
             why = f"uncertain by {share:.0%} at this rate of samples, more than {most_error:.0%}"
             return Energy(None, why, len(inside), gap_s, share)
@@ -145,7 +148,7 @@ class PowerTrace:
         energy_j = float(((at_w[1:] + at_w[:-1]) / 2 * np.diff(at_s)).sum())
         distances_s, steps_w = np.diff(times_s), np.abs(np.diff(total_w))
         # In a gap anything may have happened that happened elsewhere.
-        is_gap = distances_s > 4 * np.median(distances_s)
+        is_gap = distances_s > _GAP * np.median(distances_s)
         steps_w = np.where(is_gap, np.maximum(steps_w, 2 * np.ptp(total_w)), steps_w)
         # A sensor that averages or lags by its interval blurs a step as far as a slow sampler does.
         blurred_s = np.maximum(distances_s, self.source.interval_s or 0.0)
@@ -254,7 +257,7 @@ class PowerSampler:
 
 
 def _brief_loads(times_s: Floats, total_w: Floats) -> tuple[float, float]:
-    """Return the height of peaks and dips narrower than `_BRIEF` samples, and how many there are a second.
+    """Return the height of peaks and dips narrower than `_BRIEF` samples, and how many there are a sampled second.
 
     What is below a tenth of the mean is noise.
     """
@@ -265,7 +268,9 @@ def _brief_loads(times_s: Floats, total_w: Floats) -> tuple[float, float]:
     brief = heights_w > 0.1 * total_w.mean()
     if not brief.any():
         return 0.0, 0.0
-    return float(heights_w.max()), float(brief.sum() / (times_s[-1] - times_s[0]))
+    distances_s = np.diff(times_s)
+    sampled_s = distances_s[distances_s <= _GAP * np.median(distances_s)].sum()  # while the sampler rests it sees none
+    return float(heights_w.max()), float(brief.sum() / sampled_s)
 
 
 def _find_resets(source: PowerSource, times_s: Floats, values: Floats) -> Floats:

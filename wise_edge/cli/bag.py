@@ -62,7 +62,7 @@ def bag(
         check_target(report, force=force)
     session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
     with ExitStack() as stack:
-        observe = stack.enter_context(open_rerun(rerun, force=force)) or (lambda frame, result: None)
+        observe = stack.enter_context(open_rerun(rerun, session, force=force)) or (lambda frame, result: None)
         show = stack.enter_context(ProgressLine())
         done = process_bag(
             session,

@@ -31,5 +31,5 @@ def dora(
     from wise_edge.runtimes.session import Session
 
     session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
-    with open_rerun(rerun) as observe:
+    with open_rerun(rerun, session) as observe:
         run_dora(session, query, variant=variant, deadline_ms=deadline_ms, observe=observe)

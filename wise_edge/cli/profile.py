@@ -47,7 +47,9 @@ def profile(
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="Where --dataset lies.")] = None,
     split: Annotated[str | None, typer.Option(metavar="NAME", help="Part of --dataset.")] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many of its samples.")] = _SCENES,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Ask the first N samples of --dataset, or pictures of --images.")
+    ] = _SCENES,
     repeat: Annotated[int, typer.Option(metavar="N", min=1, help="How often each is asked.")] = 1,
     variants: Annotated[
         str, typer.Option(metavar="NAMES", help="Prompt variants, separated by commas.")
@@ -75,8 +77,9 @@ def profile(
 ) -> None:
     """Measure what queries cost on this device, by phase, and how good their masks are where that is known.
 
-    Energy is that of what tells its power (a Jetson: the board; a desktop: its GPU, and its processor beside it), where
-    it does so surely; elsewhere the reason is given. What Ctrl-C ends is reported as far as it came, and marked so.
+    Energy is that of what tells its power (a Jetson: the board; a desktop: its GPU, and its processor beside it, or the
+    processor where no GPU works), where it does so surely; elsewhere the reason is given. What Ctrl-C ends is reported
+    as far as it came, and marked so.
     """
     if context.invoked_subcommand is not None:
         return
@@ -90,25 +93,29 @@ def profile(
 
     _check_out(out or [], force)
     name, examples = _open_examples(scenes, images, query, (dataset, data, split, limit))
-    sources, reason = find_sources()
-    meter = Meter(sources, reason, wall_meter=power, window_s=window)
     setup = _describe(bundle) | {"data": {"name": name, "queries": len(examples), "repeat": repeat}}
     done: list[Measured] = []
     failure: BaseException | None = None
     before = read_conditions()
-    try:
-        with running_alone(), meter.running():
-            for backend in backends.split(","):
-                session = Session.from_bundle(
-                    bundle, policy_backend=backend, mask_backend=mask_backend, threads=threads
-                )
-                typer.echo(f"measuring {variants} on {session.policy.name}", err=True)
-                for measured in profile_session(session, examples, variants.split(","), repeat, meter):
-                    done.append(measured)  # one by one: what follows may be interrupted
-    except BaseException as error:  # Ctrl-C too: minutes of measuring are not thrown away
-        if not done:
-            raise
-        failure = error
+
+    def open_session(backend: str) -> Session:
+        return Session.from_bundle(bundle, policy_backend=backend, mask_backend=mask_backend, threads=threads)
+
+    with running_alone():
+        names = backends.split(",")
+        session = open_session(names[0])  # before the meter: where it runs decides whose energy counts
+        meter = Meter(*find_sources(session.on_gpu), wall_meter=power, window_s=window)
+        try:
+            with meter.running():
+                for number, backend in enumerate(names):
+                    session = open_session(backend) if number else session
+                    typer.echo(f"measuring {variants} on {session.policy.name}", err=True)
+                    for measured in profile_session(session, examples, variants.split(","), repeat, meter):
+                        done.append(measured)  # one by one: what follows may be interrupted
+        except BaseException as error:  # Ctrl-C too: minutes of measuring are not thrown away
+            if not done:
+                raise
+            failure = error
     stopped = None if failure is None else str(failure) if isinstance(failure, Exception) else "interrupted"
     document = make_document(setup, done, meter, before, read_conditions(), stopped)
     _write(document, out or [], force)
@@ -129,7 +136,7 @@ def _open_examples(
     """Return what is asked, and what it is called."""
     from wise_edge.errors import UsageError
     from wise_edge.evaluate import open_labelled
-    from wise_edge.profiling.pictures import read_pictures
+    from wise_edge.profiling.pictures import find_pictures, read_pictures
 
     name, data, split, limit = labelled
     if sum(given is not None for given in (scenes, images, name)) > 1:
@@ -137,7 +144,10 @@ def _open_examples(
     if query is not None and images is None:
         raise UsageError("--query asks the pictures of --images; name their folder")
     if images is not None:
-        return str(images), read_pictures(images, query)
+        files = find_pictures(images)
+        if len(files) > limit:
+            typer.echo(f"asking the first {limit} of {len(files)} pictures; --limit N asks more", err=True)
+        return str(images), read_pictures(files[:limit], query)
     opened, count = open_labelled(name or "scenes", data, split, limit if scenes is None else scenes)
     return f"{opened.name}/{opened.split}", [opened[place] for place in range(count)]
 

@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from wise_edge.panel import milliseconds
-from wise_edge.profiling.words import PARTS, describe_doubts, describe_power, joules, name_rows, name_run
+from wise_edge.profiling.words import (
+    PARTS,
+    describe_doubts,
+    describe_energy,
+    describe_power,
+    joules,
+    name_rows,
+    name_run,
+)
 
 
 def print_profile(document: Mapping[str, Any]) -> None:
@@ -18,6 +26,8 @@ def print_profile(document: Mapping[str, Any]) -> None:
         console.print(_phases(run))
         console.print(_remarks(run), markup=False)
     console.print(_side_by_side(document["runs"]))
+    for line in describe_energy(document["power"]):
+        console.print(line, markup=False)
     for line in describe_power(document["power"]):
         console.print(line, markup=False)
     for line in describe_doubts(document):

@@ -80,7 +80,7 @@ def run(
             return _meet_deadline(session, bundle, pixels, query, variant, deadline_ms)
         return session.segment(pixels, query, variant)
 
-    result = QueryMeter.find().measure(ask) if energy else ask()
+    result = QueryMeter.find(session.on_gpu).measure(ask) if energy else ask()
     _write_files(result, pixels, mask, overlay, force)
     _print(result, as_json, explain)
 

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from wise_edge.panel import OTHER_COLOR, PHASE_COLORS, milliseconds
-from wise_edge.profiling.words import name_rows
+from wise_edge.profiling.words import joules, name_rows
 from wise_edge.svg import AXIS, WIDTH, Scale, axis, rect, svg, text
 
 _LABELS = 190  # what names of rows take of it
@@ -88,7 +88,7 @@ def draw_tradeoff(runs: Sequence[Run]) -> str | None:
         low, high = run["accuracy"]["ciou_interval"]
         radius = 5 + 1.6 * run["rationale_tokens"] ** 0.5
         energy = _query_energy(run)
-        notes = [f"{run['rationale_tokens']:.0f} rationale tokens", *([f"{energy:.3g} J"] if energy else [])]
+        notes = [f"{run['rationale_tokens']:.0f} rationale tokens", *([] if energy is None else [joules(energy)])]
         title = f"{name}: cIoU {run['accuracy']['ciou']:.3f}, {milliseconds(run['latency_ms']['total']['p50'])}"
         parts += [
             f'<path d="M{x:.1f} {up(low):.1f}V{up(high):.1f}" class="interval"/>',

@@ -119,7 +119,7 @@ def to_csv(document: Document) -> str:
 
 
 def _run(measured: Measured, meter: Meter) -> dict[str, Any]:
-    energy = {part: meter.energy(window) for part, window in measured.windows.items()}
+    energy = {part: meter.energy(window, measured.on_gpu) for part, window in measured.windows.items()}
     accuracy = measured.accuracy
     return {
         "variant": measured.variant,
@@ -153,7 +153,9 @@ def _timeline(measured: Measured, meter: Meter) -> dict[str, Any]:
     end_s = start_s + measured.median_total_ms / 1e3
     margin_s = 0.2 * (end_s - start_s)
     traces = []
-    for trace in meter.traces:
+    for place, trace in enumerate(meter.traces):
+        if meter.why_not(place, measured.on_gpu) is not None:
+            continue
         times_s, power_w = trace.power(start_s - margin_s, end_s + margin_s)
         at_ms = [round((at_s - start_s) * 1e3, 3) for at_s in times_s.tolist()]
         traces.append({"source": trace.source.name, "time_ms": at_ms, "power_w": power_w.tolist()})

@@ -2,7 +2,8 @@
 
 Latencies are of whole queries, each on a picture that is new to the session, by the phases' own clock readings, while
 no sensor is read. For energy one thing is done again and again in a window of a second and more: the whole query, and
-each part of it alone, since a sensor resolves no single phase of a few milliseconds.
+each part of it alone, since a sensor resolves no single phase of a few milliseconds. What a picture counts for is done
+in whole rounds of the same few pictures, so that fast and slow devices average the same ones.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from wise_edge.runtimes.base import Decoding, SegmentationResult
 from wise_edge.runtimes.session import Session
 
 WARM_UP = 3
+ENERGY_EXAMPLES = 8
+"""How many examples a round of a window asks: the first ones."""
 PARTS = ("query", "policy_frame", "policy_write", "mask_encode", "mask_decode")
 """What energy is measured of: a query on a new picture, and alone the policy's work on the picture, its work on the
 query, the segmenter's on the picture, and a mask."""
@@ -120,6 +123,7 @@ class Measured:
         memory: what the process took at most while all variants were asked.
         windows: for each of `PARTS`, when it was repeated; None without anything that tells power.
         write_steps: runs of the language model in one turn of "policy_write".
+        on_gpu: whether a part of the work runs on a GPU.
     """
 
     variant: str
@@ -132,6 +136,7 @@ class Measured:
     memory: Footprint
     windows: dict[str, Window | None]
     write_steps: int
+    on_gpu: bool
 
     @property
     def latency_ms(self) -> dict[str, Spread]:
@@ -244,18 +249,19 @@ class _Asker:
         frame, mask_frame = policy.encode(first.image), mask.encode(first.image)
         height, width, _ = first.image.shape
         box, points = shown.box or (0, 0, width, height), shown.points or ((width // 2, height // 2),)
-        turns = itertools.cycle(examples)
-        work: dict[str, Callable[[], Any]] = {
-            "query": lambda: self.ask(next(turns)),
-            "policy_frame": lambda: policy.encode(next(turns).image),
-            "policy_write": lambda: policy.generate(frame, first.query, shown.variant, Decoding()),
-            "mask_encode": lambda: mask.encode(next(turns).image),
-            "mask_decode": lambda: mask.decode(mask_frame, box, points),
+        round_of = examples[:ENERGY_EXAMPLES]
+        turns = itertools.cycle(round_of)
+        work: dict[str, tuple[Callable[[], Any], int]] = {
+            "query": (lambda: self.ask(next(turns)), len(round_of)),
+            "policy_frame": (lambda: policy.encode(next(turns).image), len(round_of)),
+            "policy_write": (lambda: policy.generate(frame, first.query, shown.variant, Decoding()), 1),
+            "mask_encode": (lambda: mask.encode(next(turns).image), len(round_of)),
+            "mask_decode": (lambda: mask.decode(mask_frame, box, points), 1),
         }
         asked, self._asked = self._asked, []
         try:
             for part in PARTS:
-                self._windows[part] = meter.record(work[part])
+                self._windows[part] = meter.record(*work[part])
         finally:
             self._asked = self._asked or asked  # those with power beside them, if any
 
@@ -274,6 +280,7 @@ class _Asker:
             memory=memory,
             windows=self._windows,
             write_steps=self._write_steps,
+            on_gpu=self._plain.on_gpu,
         )
 
 

@@ -72,7 +72,11 @@ class PartEnergy:
     error_share: float | None
 
 
-_UNREACHED = PartEnergy(None, None, "the profile ended before it was measured", 0, 0.0, 0, 0.0, None)
+def _unmeasured(reason: str) -> PartEnergy:
+    return PartEnergy(None, None, reason, 0, 0.0, 0, 0.0, None)
+
+
+_UNREACHED = _unmeasured("the profile ended before it was measured")
 
 
 @dataclass(frozen=True)
@@ -159,11 +163,14 @@ class Meter:
                 self._rest()
         finally:  # also where the block was interrupted: what was measured is told
             self.traces = [sampler.trace() for sampler in self._samplers]
+            if not self.traces and self._wall_meter is not None:
+                self.reason = "the wall meter's log was not read"
         if self._wall_meter is not None:
             drift_s = self._unix_clock() - self._clock() - offset_s
             stepped = f"the system's clock was set by {drift_s:+.2f} s during the run: the log's times do not hold"
             reason = stepped if abs(drift_s) > _STEP_S else None
             self.traces.insert(0, read_wall_meter(self._wall_meter, -offset_s, reason))
+            self.reason = None
 
     @contextmanager
     def resting(self) -> Iterator[None]:
@@ -174,27 +181,58 @@ class Meter:
             yield
         self._pause(self._margin_s)
 
-    def record(self, work: Callable[[], object]) -> Window | None:
+    def record(self, work: Callable[[], object], turns: int = 1) -> Window | None:
         """Do something, at least once, until a window is long enough; None, and nothing done, without any source.
 
         Where the first source does not tell the window's energy surely, it goes on, to `MOST_WINDOWS` of its length.
+
+        Args:
+            work: what is done.
+            turns: how often makes a round; a window holds whole ones.
         """
         if not self._samplers and self._wall_meter is None:
             return None
         times, start = 0, self._clock()
         for number in range(1, MOST_WINDOWS + 1):
             while times == 0 or self._clock() - start < number * self._window_s:
-                work()
-                times += 1
+                for _ in range(turns):
+                    work()
+                times += turns
             window = Window(start, self._clock(), times)
             if self._wall_meter is not None or self._is_sure(window):
                 break
         self._windows.append(window)
         return window
 
-    def energy(self, window: Window | None) -> tuple[PartEnergy, ...]:
-        """Return what doing the thing of a window once took, by each source, once `running` has ended."""
-        return tuple(_UNREACHED if window is None else self._energy(trace, window) for trace in self.traces)
+    def energy(self, window: Window | None, on_gpu: bool | None = None) -> tuple[PartEnergy, ...]:
+        """Return what doing the thing of a window once took, by each source, once `running` has ended.
+
+        Args:
+            window: None where it was not reached.
+            on_gpu: as `why_not`.
+        """
+        found = []
+        for place, trace in enumerate(self.traces):
+            refused = self.why_not(place, on_gpu)
+            told = _UNREACHED if window is None else self._energy(trace, window)
+            found.append(told if refused is None else _unmeasured(refused))
+        return tuple(found)
+
+    def why_not(self, place: int, on_gpu: bool | None) -> str | None:
+        """Return why a source does not tell the energy of some work; None where it does.
+
+        Sources are chosen for the first backend of a profile; another one may work elsewhere.
+
+        Args:
+            place: of the source in `traces`; behind the first, the processor's share is told of any work.
+            on_gpu: whether the work runs on a GPU; None where that does not matter.
+        """
+        scope = self.traces[place].source.scope
+        if scope == "gpu" and on_gpu is False:
+            return "this runs on the processor, and the source measures the GPU alone; profile it by itself"
+        if scope == "processor" and on_gpu and place == 0:
+            return "this runs on a GPU, and the source measures the processor alone; profile it by itself"
+        return None
 
     def idle_w(self, trace: PowerTrace) -> tuple[float | None, float | None]:
         """Return what the device took idle before and after the work."""

@@ -16,7 +16,15 @@ from wise_edge.profiling.charts import (
 )
 from wise_edge.profiling.document import Document
 from wise_edge.profiling.measure import PHASES
-from wise_edge.profiling.words import PARTS, describe_doubts, describe_power, joules, name_rows, name_run
+from wise_edge.profiling.words import (
+    PARTS,
+    describe_doubts,
+    describe_energy,
+    describe_power,
+    joules,
+    name_rows,
+    name_run,
+)
 from wise_edge.web import render, section, table
 
 _SHOWN = (*PHASES, "other")
@@ -33,6 +41,7 @@ def render_page(document: Document) -> str:
         _doubts(document),
         "<h2>At a glance</h2>",
         section(_glance(runs)),
+        *(f"<p>{escape(line)}</p>" for line in describe_energy(document["power"])),
         *_tradeoff(runs),
         "<h2>Where the time goes</h2>",
         "<p>Means of the phases, stacked; the number is the mean of the whole query.</p>",
@@ -62,7 +71,8 @@ def _subtitle(document: Document) -> str:
     asked = f"{data['queries']} queries of {data['name']}" + (
         f", {data['repeat']} times each" if data["repeat"] > 1 else ""
     )
-    what = [device["board"], f"{device['cores']} processors", f"bundle {document['bundle']['name']}", asked]
+    cores = f"{device['cores']} processors" if device["cores"] else None
+    what = [device["board"], cores, f"bundle {document['bundle']['name']}", asked]
     return ", ".join(part for part in what if part)
 
 
@@ -116,7 +126,10 @@ def _tradeoff(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _power_note(document: Document) -> str:
     where = "When each phase ran, of the query whose total is the median one."
-    return where if document["power"]["sources"] else f"{where} No power beside it: {document['power']['reason']}."
+    if document["power"]["sources"]:
+        return where
+    reason = document["power"]["reason"]
+    return f"{where} No power beside it{f': {reason}' if reason else ''}."
 
 
 def _energy(document: Document) -> list[str]:
@@ -143,15 +156,18 @@ def _energy(document: Document) -> list[str]:
 
 
 def _energy_row(part: str, source: str, each: Mapping[str, Any]) -> tuple[str, ...]:
+    window = (
+        f"{each['times']} ×",
+        f"{each['window_s']:.2f} s",
+        str(each["samples"]),
+        f"{each['largest_gap_s'] * 1e3:.0f} ms",
+    )
     return (
         part,
         "not measurable" if each["energy_j"] is None else joules(each["energy_j"]),
         "–" if each["error_share"] is None else f"{each['error_share']:.1%}",
         "–" if each["net_j"] is None else joules(each["net_j"]),
-        f"{each['times']} ×",
-        f"{each['window_s']:.2f} s",
-        str(each["samples"]),
-        f"{each['largest_gap_s'] * 1e3:.0f} ms",
+        *(window if each["times"] else ("–",) * len(window)),
         source,
     )
 
@@ -176,18 +192,28 @@ def _conditions(document: Document) -> str:
     rows: list[tuple[str, ...]] = [("power mode", before["power_mode"] or "none", after["power_mode"] or "none")]
     pinned = [_pinned(when["clocks"]) for when in (before, after)]
     rows.append(("clocks", *pinned))
-    rows += [
-        (clock["name"], *(f"{each['now_hz'] / 1e6:.0f} of {each['most_hz'] / 1e6:.0f} MHz" for each in pair))
-        for clock, pair in ((pair[0], pair) for pair in zip(before["clocks"], after["clocks"], strict=False))
-    ]
-    rows += [
-        (zone, f"{heat:.0f} °C", f"{after['temperatures_c'].get(zone, float('nan')):.0f} °C")
-        for zone, heat in before["temperatures_c"].items()
-    ]
-    if before["gpu"] and after["gpu"]:
-        rows.append(("GPU", *(f"{each['temperature_c']} °C" for each in (before["gpu"], after["gpu"]))))
+    rows += _beside(_clocks(before), _clocks(after))
+    rows += _beside(_temperatures(before), _temperatures(after))
     device = [(key.replace("_", " "), str(value), "") for key, value in document["device"].items() if value is not None]
     return table(("", "before", "after"), rows) + "<h3>Device</h3>" + table(("", "", ""), device)
+
+
+def _beside(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Return a row for each name that is in either."""
+    return [(name, before.get(name, "–"), after.get(name, "–")) for name in {**before, **after}]
+
+
+def _clocks(state: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        clock["name"]: f"{clock['now_hz'] / 1e6:.0f} of {clock['most_hz'] / 1e6:.0f} MHz" for clock in state["clocks"]
+    }
+
+
+def _temperatures(state: Mapping[str, Any]) -> dict[str, str]:
+    known = dict(state["temperatures_c"])
+    if state["gpu"] and state["gpu"]["temperature_c"] is not None:
+        known["GPU"] = state["gpu"]["temperature_c"]
+    return {name: f"{celsius:.0f} °C" for name, celsius in known.items()}
 
 
 def _pinned(clocks: Sequence[Mapping[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from wise_edge.datasets.base import Example
@@ -11,11 +12,21 @@ from wise_edge.images import load_image
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 
 
-def read_pictures(folder: Path, query: str | None) -> list[Example]:
-    """Read a folder's pictures, in the order of their names.
+def find_pictures(folder: Path) -> list[Path]:
+    """Return a folder's pictures, in the order of their names; raises `UsageError` where it holds none."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder; --images names one with pictures")
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise UsageError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
+    return files
+
+
+def read_pictures(files: Sequence[Path], query: str | None) -> list[Example]:
+    """Read pictures; all of them are in memory then.
 
     Args:
-        folder: holds them.
+        files: the pictures.
         query: asked of every one; None takes the words of the text file of the same name beside it (`mug.txt` for
             `mug.jpg`).
 
@@ -23,13 +34,8 @@ def read_pictures(folder: Path, query: str | None) -> list[Example]:
         Examples without a truth.
 
     Raises:
-        UsageError: there is no such folder or no picture in it, a picture cannot be read, or has no words.
+        UsageError: a picture cannot be read, or has no words.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder; --images names one with pictures")
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise UsageError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
     return [Example(file.name, query or _words(file), load_image(file), None, None, None, None, None) for file in files]
 
 

@@ -44,9 +44,13 @@ class QueryMeter:
             self._reason = f"{source.name}: it moves {every}, too slow for one query; see wise-edge profile"
 
     @classmethod
-    def find(cls) -> QueryMeter:
-        """Return a meter on the best source of this machine, or one that says why there is none."""
-        sources, reason = find_sources()
+    def find(cls, on_gpu: bool = True) -> QueryMeter:
+        """Return a meter on the best source of this machine, or one that says why there is none.
+
+        Args:
+            on_gpu: whether a GPU does some of the work, if there is one (`Session.on_gpu`).
+        """
+        sources, reason = find_sources(on_gpu)
         return cls(sources[0] if sources else None, reason)
 
     def measure(self, ask: Callable[[], SegmentationResult]) -> SegmentationResult:

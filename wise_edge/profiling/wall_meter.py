@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +40,7 @@ def read_wall_meter(file: Path, shift_s: float = 0.0, untrusted: str | None = No
         UsageError: the file cannot be read, has no such columns, a time that is none, or times that run backwards.
     """
     times_s: list[float] = []
+    last_s = -math.inf
     values_w: list[float] = []
     dropped = 0
     try:
@@ -50,20 +52,22 @@ def read_wall_meter(file: Path, shift_s: float = 0.0, untrusted: str | None = No
                 if watts is None:
                     dropped += 1
                     continue
-                times_s.append(_seconds(file, rows.line_num, row[time_name]) + shift_s)
+                at_s = _seconds(file, rows.line_num, row[time_name])
+                if at_s <= last_s:
+                    raise UsageError(
+                        f"{file}, line {rows.line_num}: its times do not rise; sort the log, and log parts of a second"
+                    )
+                last_s = at_s
+                times_s.append(at_s + shift_s)
                 values_w.append(watts)
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}; --power names the log of a wall meter") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{file} is no CSV file: {error}") from error
-    at_s = np.array(times_s)
-    if (np.diff(at_s) <= 0).any():
-        line = int(np.flatnonzero(np.diff(at_s) <= 0)[0]) + 3
-        raise UsageError(f"{file}, line {line}: its times do not rise; sort the log, and log parts of a second")
-    interval_s = float(np.median(np.diff(at_s))) if len(at_s) > 1 else None
+    interval_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else None
     name = f"wall meter ({file.name})"
     source = PowerSource(name, "power", ("machine",), (0,), untrusted, interval_s, _unreadable, (None,))
-    return PowerTrace(source, at_s, np.array(values_w)[:, None], dropped)
+    return PowerTrace(source, np.array(times_s), np.array(values_w)[:, None], dropped)
 
 
 def _find(file: Path, names: Sequence[str]) -> tuple[str, str]:
@@ -90,15 +94,21 @@ def _seconds(file: Path, line: int, text: str | None) -> float:
     """Return seconds since 1970."""
     written = (text or "").strip()
     try:
-        return float(written)
+        found = float(written)
     except ValueError:
-        pass
-    try:  # Python 3.10 knows no "Z"
-        return datetime.fromisoformat(
-            written.removesuffix("Z") + ("+00:00" if written.endswith("Z") else "")
-        ).timestamp()
-    except ValueError:
-        raise UsageError(f"{file}, line {line}: {written!r} is no time; write seconds since 1970 or ISO 8601") from None
+        try:
+            found = datetime.fromisoformat(_plain_iso(written)).timestamp()
+        except (ValueError, OverflowError):
+            found = math.nan
+    if not math.isfinite(found):
+        raise UsageError(f"{file}, line {line}: {written!r} is no time; write seconds since 1970 or ISO 8601")
+    return found
+
+
+def _plain_iso(written: str) -> str:
+    """Return a time of ISO 8601 as Python 3.10 takes it: no "Z", and six digits of a second."""
+    zoned = written.removesuffix("Z") + ("+00:00" if written.endswith("Z") else "")
+    return re.sub(r"[.,](\d+)", lambda part: f".{part[1][:6]:0<6}", zoned, count=1)
 
 
 def _unreadable() -> tuple[float, ...]:

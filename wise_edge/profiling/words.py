@@ -26,6 +26,18 @@ def name_rows(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{run['variant']} · {run['policy']}" if several else str(run["variant"]) for run in runs]
 
 
+def name_source(power: Mapping[str, Any]) -> str | None:
+    """Return the name of the source that counts, with the parts that it adds up; None where there is none."""
+    sources = power["sources"]
+    return ", ".join([sources[0]["name"], *filter(None, [" + ".join(sources[0]["total"])])]) if sources else None
+
+
+def describe_energy(power: Mapping[str, Any]) -> list[str]:
+    """Return a line for a table that has the energy of queries: what that is of; none without a source."""
+    name = name_source(power)
+    return [] if name is None else [f"energy by {name}"]
+
+
 def describe_power(power: Mapping[str, Any]) -> list[str]:
     """Return a line for each source of power: how it was read, and what the device takes idle."""
     if power["reason"]:
@@ -50,4 +62,4 @@ def describe_doubts(document: Mapping[str, Any]) -> list[str]:
 
 def joules(value: float) -> str:
     """Write an energy the way a reader wants it: "1.23 J", "45.6 mJ"."""
-    return f"{value:.2f} J" if value >= 1 else f"{value * 1e3:.3g} mJ"
+    return f"{value:.2f} J" if abs(value) >= 0.9995 else f"{value * 1e3:.3g} mJ"  # 999.5 mJ would be 1e+03 mJ

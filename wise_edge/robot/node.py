@@ -84,7 +84,7 @@ class Node:
             raise UsageError("a deadline chooses the variant; leave the variant out")
         self._session, self._publish, self._observe, self._place = session, publish, observe, place
         self._variant, self._deadline_ms = variant, deadline_ms
-        self._power = power or PowerGauge.find()
+        self._power = power or PowerGauge.find(session.on_gpu)
         self._clock = clock
         self._changed = Condition()
         self._newest: _Arrival | None = None

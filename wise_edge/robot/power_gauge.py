@@ -26,9 +26,13 @@ class PowerGauge:
         self._last: tuple[float, float] | None = None
 
     @classmethod
-    def find(cls) -> PowerGauge:
-        """Return a gauge on the best source of this machine, or one that says why there is none."""
-        sources, reason = find_sources()
+    def find(cls, on_gpu: bool = True) -> PowerGauge:
+        """Return a gauge on the best source of this machine, or one that says why there is none.
+
+        Args:
+            on_gpu: whether a GPU does some of the work, if there is one (`Session.on_gpu`).
+        """
+        sources, reason = find_sources(on_gpu)
         return cls(sources[0] if sources else None, reason)
 
     def read(self) -> tuple[float | None, str | None]:

@@ -17,6 +17,7 @@ from wise_edge.extras import require
 from wise_edge.robot.frames import Frame
 from wise_edge.robot.power_gauge import PowerGauge
 from wise_edge.robot.results import NodeResult
+from wise_edge.runtimes.session import Session
 
 CONNECT = "connect"
 """The target that is a viewer that runs already."""
@@ -29,7 +30,7 @@ class RerunLog:
     Args:
         target: a file (`.rrd`), or `CONNECT`.
         force: replace a file that exists.
-        power: tells what the device takes; None looks for it on this machine.
+        on_gpu: whether a GPU does some of the work, whose power is then told.
 
     Raises:
         MissingExtraError: rerun-sdk is not installed.
@@ -37,8 +38,8 @@ class RerunLog:
         DeviceError: no viewer runs.
     """
 
-    def __init__(self, target: str, *, force: bool = False, power: PowerGauge | None = None) -> None:
-        self._power = power or PowerGauge.find()
+    def __init__(self, target: str, *, force: bool = False, on_gpu: bool = True) -> None:
+        self._power = PowerGauge.find(on_gpu)
         self._rerun = require("rerun", "rerun")
         self._recording = self._rerun.RecordingStream("wise-edge")
         if target == CONNECT:
@@ -86,10 +87,10 @@ class RerunLog:
 
 
 @contextmanager
-def open_rerun(target: str | None, *, force: bool = False) -> Iterator[RerunLog | None]:
-    """Give a log for as long as the block runs, or None without a target; raises as `RerunLog`."""
+def open_rerun(target: str | None, session: Session, *, force: bool = False) -> Iterator[RerunLog | None]:
+    """Give a log of a session's work for as long as the block runs, or None without a target; raises as `RerunLog`."""
     if not target:
         yield None
         return
-    with RerunLog(target, force=force) as log:
+    with RerunLog(target, force=force, on_gpu=session.on_gpu) as log:
         yield log

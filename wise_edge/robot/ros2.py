@@ -214,7 +214,7 @@ class Lifecycle:
             node = Node(
                 self._session,
                 self.bridge.publish,
-                observe=running.enter_context(open_rerun(self.value("rerun"))),
+                observe=running.enter_context(open_rerun(self.value("rerun"), self._session)),
                 place=self.bridge.find_place,
                 variant=self.value("variant") or None,
                 deadline_ms=self.value("deadline_ms") or None,
