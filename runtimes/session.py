@@ -46,19 +46,13 @@ from wise_edge.runtimes.base import (
 )
 from wise_edge.runtimes.deadline import DeadlineChoice, Decode, Pace
 from wise_edge.runtimes.drafting import Drafts
+from wise_edge.runtimes.frame_cache import CachedFrame, FrameCache
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.tracking import Stamped, Tracked
 
 _ON_GPU = ("tensorrt", "edgellm", "onnx-cuda", "llama-gpu")
 """Backends that run on a GPU wherever they run; torch takes one where there is one."""
-
-
-@dataclass(eq=False)
-class _Frame:
-    image: npt.NDArray[np.uint8]
-    policy: PolicyFrame
-    mask: MaskFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -102,16 +96,13 @@ class Session:
         beside: bool = False,
         frames: int = 1,
     ) -> None:
-        if frames < 1:
-            raise UsageError(f"a session keeps at least one picture, frames is {frames}")
         self.policy = policy
         self.mask = mask
         self.choices = choices
         self.decoding = decoding or Decoding()
         self.pace = Pace()
         self._worker = ThreadPoolExecutor(1, "mask-encoder") if beside else None
-        self._most_frames = frames
-        self._frames: list[_Frame] = []
+        self._frames = FrameCache(frames)
         self._drafts = Drafts()
         self._policy_lock = Lock()
         self._mask_lock = Lock()
@@ -182,7 +173,7 @@ class Session:
             self.choices,
             self.decoding,
             beside=self._worker is not None,
-            frames=self._most_frames,
+            frames=self._frames.most,
         )
         other._policy_lock, other._mask_lock = self._policy_lock, self._mask_lock
         return other
@@ -225,14 +216,14 @@ class Session:
         words = normalize_query(query)
         with self._policy_lock:
             start = perf_counter()
-            frame = self._find(image)
+            frame = self._frames.find(image)
             known = frame is not None
             choice = None if deadline_ms is None else self.pace.choose(deadline_ms, new_frame=not known)
             variant = choice.variant if choice else variant or self.policy.default_variant
             decoding = replace(self._within(choice), cancel=cancel, on_text=on_text)
             if not known:  # on a known picture the same query is asked by nobody but those who measure
                 decoding = replace(decoding, draft=self._drafts.find(words, variant))
-            frame = frame or self._enter(image)
+            frame = frame or self._frames.enter(image, self.policy)
             with self._encode_beside(frame, image) as encoded:
                 output = self.policy.generate(frame.policy, words, variant, decoding)
             self._drafts.keep(words, variant, output.text)
@@ -274,9 +265,9 @@ class Session:
         decoding = replace(self.decoding, cancel=cancel)
         with self._policy_lock:
             start = perf_counter()
-            frame = self._find(image)
+            frame = self._frames.find(image)
             known = frame is not None
-            frame = frame or self._enter(image)
+            frame = frame or self._frames.enter(image, self.policy)
             entered = perf_counter()
             with self._encode_beside(frame, image) as encoded:
                 outputs = self._write_each(frame, words, variant, decoding)
@@ -321,7 +312,9 @@ class Session:
         with self._mask_lock:
             return self.mask.decode(self.mask.encode(image), box, points)
 
-    def _write_each(self, frame: _Frame, queries: list[str], variant: str, decoding: Decoding) -> list[PolicyOutput]:
+    def _write_each(
+        self, frame: CachedFrame, queries: list[str], variant: str, decoding: Decoding
+    ) -> list[PolicyOutput]:
         if isinstance(self.policy, BatchingPolicy):
             return self.policy.generate_many(frame.policy, queries, variant, decoding)
         return [self.policy.generate(frame.policy, query, variant, decoding) for query in queries]
@@ -331,7 +324,7 @@ class Session:
         image: npt.NDArray[np.uint8],
         query: str,
         variant: str,
-        frame: _Frame,
+        frame: CachedFrame,
         output: PolicyOutput,
         spent: _Spent,
     ) -> SegmentationResult:
@@ -392,22 +385,6 @@ class Session:
             decode=Decode(output.decode_ms, steps, output.tokens.rationale),
         )
 
-    def _find(self, image: npt.NDArray[np.uint8]) -> _Frame | None:
-        """Return the frame of a picture that is kept, which becomes the last one asked."""
-        for frame in self._frames:
-            if np.array_equal(frame.image, image):  # faster than a hash, and exact
-                self._frames.remove(frame)
-                self._frames.append(frame)
-                return frame
-        return None
-
-    def _enter(self, image: npt.NDArray[np.uint8]) -> _Frame:
-        """Return a new frame, prepared for the policy, in place of the one that was not asked for longest."""
-        while len(self._frames) >= self._most_frames:  # before the next is made: its memory is needed
-            del self._frames[0]
-        self._frames.append(_Frame(image.copy(), self.policy.encode(image)))
-        return self._frames[-1]
-
     def _within(self, choice: DeadlineChoice | None) -> Decoding:
         """Return how to write so that a deadline is met."""
         can_limit = self.decoding.forced and getattr(self.policy, "limits_rationale", True)
@@ -417,7 +394,7 @@ class Session:
         return replace(self.decoding, max_rationale_tokens=min(limit for limit in limits if limit is not None))
 
     @contextmanager
-    def _encode_beside(self, frame: _Frame, image: npt.NDArray[np.uint8]) -> Iterator[list[MaskFrame]]:
+    def _encode_beside(self, frame: CachedFrame, image: npt.NDArray[np.uint8]) -> Iterator[list[MaskFrame]]:
         """Encode the picture for the segmenter while the block runs, where that was asked for and is not done.
 
         Gives a list that holds what was encoded once the block has ended.
@@ -433,11 +410,11 @@ class Session:
             if (encoded := pending.result()) is not None:
                 done.append(encoded)
 
-    def _encode_mask_alone(self, frame: _Frame, image: npt.NDArray[np.uint8]) -> MaskFrame | None:
+    def _encode_mask_alone(self, frame: CachedFrame, image: npt.NDArray[np.uint8]) -> MaskFrame | None:
         with self._mask_lock:
             return self._encode_mask(frame, image)
 
-    def _encode_mask(self, frame: _Frame, image: npt.NDArray[np.uint8]) -> MaskFrame | None:
+    def _encode_mask(self, frame: CachedFrame, image: npt.NDArray[np.uint8]) -> MaskFrame | None:
         """Prepare a frame for the segmenter; return that where it was not done before. The caller holds its lock."""
         if frame.mask is not None:
             return None
