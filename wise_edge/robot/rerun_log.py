@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.extras import require
+from wise_edge.panel import PHASE_COLORS
 from wise_edge.robot.frames import Frame
 from wise_edge.robot.power_gauge import PowerGauge
 from wise_edge.robot.results import NodeResult
@@ -47,13 +49,16 @@ class RerunLog:
                 self._recording.connect_grpc()
             except Exception as error:  # rerun's own, of many kinds
                 raise DeviceError(f"no Rerun viewer takes recordings here ({error}); start one with: rerun") from error
+            self._recording.send_blueprint(self._layout())
+            self._color()
             return
         file = Path(target)
         if file.suffix != ".rrd":
             raise UsageError(f"--rerun {target}: name a file that ends in .rrd, or {CONNECT}")
         if file.exists() and not force:
             raise UsageError(f"{file} exists; use --force, or name another")
-        self._recording.save(file)
+        self._recording.save(file, default_blueprint=self._layout())
+        self._color()
 
     def __enter__(self) -> RerunLog:
         """Return itself."""
@@ -78,12 +83,29 @@ class RerunLog:
         halves = [((right - left) / 2, (bottom - top) / 2) for left, top, right, bottom in boxes]
         log("camera/box", rerun.Boxes2D(centers=centres, half_sizes=halves, labels=[result.query] * len(boxes)))
         log("camera/points", rerun.Points2D(list(result.points), radii=2.0))
-        log("rationale", rerun.TextLog(result.rationale or result.reason or "(no rationale)"))
+        log("rationale", rerun.TextDocument(f"{result.query}: {result.rationale or result.reason or '(no rationale)'}"))
         for phase, spent_ms in result.latency_ms.items():
             log(f"ms/{phase}", rerun.Scalars(spent_ms))
         power_w, _ = self._power.read()
         if power_w is not None:
             log("power_w", rerun.Scalars(power_w))
+
+    def _color(self) -> None:
+        """Give the phases the colours that they have in wise-edge's reports."""
+        for phase, color in PHASE_COLORS.items():
+            self._recording.log(f"ms/{phase}", self._rerun.SeriesLines(colors=[color]), static=True)
+
+    def _layout(self) -> Any:
+        """Return what the viewer shows where: the picture, and beside it words, times and power."""
+        blueprint = require("rerun.blueprint", "rerun")
+        curves = [
+            blueprint.TextDocumentView(origin="rationale", name="rationale"),
+            blueprint.TimeSeriesView(origin="ms", name="phases, ms"),
+            blueprint.TimeSeriesView(origin="power_w", name="power, W"),
+        ]
+        beside = blueprint.Vertical(*curves, row_shares=[1, 3, 2])
+        camera = blueprint.Spatial2DView(origin="camera", name="camera")
+        return blueprint.Blueprint(blueprint.Horizontal(camera, beside, column_shares=[3, 2]), collapse_panels=True)
 
 
 @contextmanager
