@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from test_service import process
 
 from wise_edge.datasets.scenes import SceneDataset
@@ -38,6 +39,16 @@ return [...arguments[0].querySelectorAll(".bar div")].find((part) => part.style.
   && getComputedStyle(part).backgroundColor === "rgb(255, 99, 132)").offsetWidth;
 """
 """How wide the bar of decoding is."""
+HOLD = """
+const real = fetch, end = arguments[0];
+window.held = [];
+window.fetch = (path, options) => new Promise((done, fail) => {
+  const go = () => real(path, options).then(done, fail);
+  path.endsWith(end) ? held.push(go) : go();
+});
+"""
+"""Lets the page's requests to paths that end so wait."""
+RELEASE = "held.splice(0).forEach((go) => go())"
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +108,10 @@ def test_a_picture_and_a_sentence_give_a_mask(browser: Any, url: str, tmp_path: 
     assert "rationale tokens in" in card.text
     assert "mask decode" in card.text
     assert "not measured" in card.text
+    left, top, right, bottom = expected.box or ()
+    canvas = card.find_element("css selector", "canvas")
+    label = f"{example.query}: mask, box {left}, {top} to {right}, {bottom}"
+    assert (canvas.get_attribute("role"), canvas.get_attribute("aria-label")) == ("img", label)
     tinted = browser.execute_script(TINTED, 0)
     assert expected.mask.sum() * 0.9 < tinted < expected.mask.sum() * 2 + 800  # box and points lie beside the mask
     assert complaints(browser) == []
@@ -160,3 +175,115 @@ def test_a_phone_has_nothing_to_scroll_sideways(browser: Any, url: str, tmp_path
     )
     assert browser.execute_script(small)
     assert complaints(browser) == []
+
+
+def ask_of(driver: Any, query: str) -> None:
+    field = driver.find_element("id", "query")
+    field.clear()
+    field.send_keys(query, "\n")
+
+
+@pytest.mark.parametrize("path", ["frames", "segment"])
+def test_another_picture_ends_the_query_on_the_one_before(browser: Any, url: str, tmp_path: Path, path: str) -> None:
+    first, second = SceneDataset("test")[0], SceneDataset("test")[3]
+    save_png(first.image, tmp_path / "first.png")
+    save_png(second.image, tmp_path / "second.png")
+    expected = Session.from_bundle().segment(second.image, second.query)
+    assert expected.box is not None
+
+    open_picture(browser, url, tmp_path / "first.png")
+    browser.execute_script(HOLD, path)
+    ask_of(browser, first.query)
+    wait_for(browser, "return held.length === 1")
+    browser.find_element("id", "file").send_keys(str(tmp_path / "second.png"))
+    wait_for(browser, 'return document.getElementById("name").textContent.startsWith("second.png")')
+    browser.execute_async_script(f"{RELEASE}; setTimeout(arguments[0], 1500)")  # the first query would be done
+    assert said(browser) == "Say what to find."
+    assert len(browser.find_elements("css selector", "article")) == 1
+    assert browser.execute_script(TINTED, 0) == 0
+
+    ask_of(browser, second.query)
+    wait_for(browser, "return held.length === 1")
+    browser.execute_script(RELEASE)
+    wait_for(browser, 'return document.getElementById("say").textContent === "done"')
+    label = browser.find_element("css selector", "article canvas").get_attribute("aria-label")
+    assert label.endswith("box {}, {} to {}, {}".format(*expected.box))
+    assert complaints(browser) == []
+
+
+def test_the_rationale_is_busy_while_it_is_written(browser: Any, url: str, tmp_path: Path) -> None:
+    example = SceneDataset("test")[0]
+    save_png(example.image, tmp_path / "scene.png")
+    open_picture(browser, url, tmp_path / "scene.png")
+    browser.execute_script(HOLD, "segment")
+    ask_of(browser, example.query)
+    wait_for(browser, "return held.length === 1")
+    rationale = browser.find_element("class name", "rationale")
+    canvas = browser.find_element("css selector", "article canvas")
+    assert rationale.get_attribute("aria-busy") == "true"
+    assert canvas.get_attribute("aria-label") == f"{example.query}: no answer yet"
+    browser.execute_script(RELEASE)
+    wait_for(browser, 'return document.getElementById("say").textContent === "done"')
+    assert rationale.get_attribute("aria-busy") == "false"
+
+
+def test_what_the_service_refuses_is_shown(browser: Any, url: str, tmp_path: Path) -> None:
+    example = SceneDataset("test")[0]
+    save_png(example.image, tmp_path / "scene.png")
+    open_picture(browser, url, tmp_path / "scene.png")
+    browser.execute_script('document.getElementById("variant").options[0].value = "loud"')
+    ask_of(browser, example.query)
+    wait_for(browser, 'return document.getElementById("say").classList.contains("problem")')
+    assert said(browser).startswith("variant: Input should be 'verbose', ")
+    assert browser.find_element("class name", "rationale").get_attribute("aria-busy") == "false"
+    assert browser.find_element("id", "ask").is_enabled()
+
+
+def test_the_same_file_may_be_chosen_again(browser: Any, url: str, tmp_path: Path) -> None:
+    save_png(SceneDataset("test")[0].image, tmp_path / "scene.png")
+    open_picture(browser, url, tmp_path / "scene.png")
+    browser.execute_script("window.before = picture")
+    assert browser.find_element("id", "file").get_attribute("value") == ""
+    browser.find_element("id", "file").send_keys(str(tmp_path / "scene.png"))
+    wait_for(browser, "return picture !== before")
+
+
+def test_what_is_transparent_is_white(browser: Any, url: str, tmp_path: Path) -> None:
+    Image.new("RGBA", (1200, 1100), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    open_picture(browser, url, tmp_path / "clear.png")
+    script = "return [...picture.getContext('2d').getImageData(600, 500, 1, 1).data]"
+    assert browser.execute_script(script) == [255, 255, 255, 255]
+
+
+def test_without_https_the_camera_says_what_it_needs(browser: Any, url: str) -> None:
+    browser.get(url)
+    browser.execute_script("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
+    browser.find_element("css selector", "body").send_keys("w")
+    assert said(browser) == "The camera cannot be used: this page needs https or localhost for it."
+
+
+def test_the_camera_is_opened_once_at_a_time(browser: Any, url: str) -> None:
+    browser.get(url)
+    browser.execute_script(
+        "window.opened = 0; navigator.mediaDevices.getUserMedia = () => new Promise((_, fail) => {"
+        " opened += 1; window.refuse = () => fail(new Error('no camera is there')); });"
+        "for (const repeat of [true, false, true])"
+        " document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'w', bubbles: true, repeat}));"
+    )
+    browser.find_element("id", "camera").click()
+    assert browser.execute_script("return opened") == 1
+    browser.execute_script("refuse()")
+    wait_for(browser, 'return document.getElementById("say").textContent.endsWith("no camera is there.")')
+    key = "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'w', bubbles: true, repeat: true}))"
+    browser.execute_script(key)
+    assert browser.execute_script("return opened") == 1
+    browser.find_element("id", "camera").click()
+    assert browser.execute_script("return opened") == 2
+
+
+def test_a_form_on_another_page_is_refused(browser: Any, url: str) -> None:
+    form = f"<form method=post enctype=multipart/form-data action={url}/v1/frames></form>"
+    browser.get(f"data:text/html,{form}<script>document.forms[0].submit()</script>")
+    wait_for(browser, "return location.pathname === '/v1/frames' && document.readyState === 'complete'")
+    told = browser.find_element("css selector", "body").text
+    assert "this service answers its own page only, not those of other sites" in told
