@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import logging
 import os
 import signal
 import socket
@@ -16,7 +17,8 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,12 +34,13 @@ from starlette.testclient import TestClient
 
 from wise_edge.cli.main import main
 from wise_edge.datasets.scenes import SceneDataset
-from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.errors import DeviceError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.power import PowerSource
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.base import Decoding, PolicyOutput
 from wise_edge.runtimes.session import Session
-from wise_edge.service.app import make_app
+from wise_edge.service import app as service_app
+from wise_edge.service.app import Service, Wish, make_app
 from wise_edge.service.device import BusyError, Device
 from wise_edge.service.frames import FrameStore
 from wise_edge.service.limits import Limits
@@ -72,6 +75,8 @@ class Gated(FakePolicy):
                 decoding.check_cancelled()
         if query == "fail":
             raise WiseEdgeError("the engine is lost")
+        if query == "bug":
+            raise RuntimeError("index 7 is out of bounds")
         output = super().generate(frame, query, variant, decoding)
         if decoding.on_text is not None:
             for length in range(10, len(output.text), 25):
@@ -88,7 +93,9 @@ def serving(limits: Limits | None = None, token: str | None = None) -> Iterator[
         yield client, policy
 
 
-def ask(client: TestClient, query: str = "the ring", image: bytes | None = None, **more: Any) -> httpx.Response:
+def ask(
+    client: TestClient | httpx.Client, query: str = "the ring", image: bytes | None = None, **more: Any
+) -> httpx.Response:
     headers = more.pop("headers", None)
     return client.post(
         "/v1/segment", files={"image": ("a.png", image or png())}, data={"query": query, **more}, headers=headers
@@ -222,7 +229,7 @@ def test_a_token_is_asked_of_all_that_tells_of_pictures() -> None:
         assert client.get("/metrics").status_code == 401
         assert ask(client, headers={"authorization": "Bearer wrong"}).status_code == 401
         assert ask(client, headers={"authorization": "Bearer secret"}).status_code == 200
-        for path in ("/", "/healthz", "/readyz"):
+        for path in ("/", "/docs", "/openapi.json", "/healthz", "/readyz"):
             assert client.get(path).status_code == 200
 
 
@@ -233,6 +240,43 @@ def test_a_page_that_points_its_own_name_here_is_refused() -> None:
         with TestClient(app, base_url="http://127.0.0.1") as client:
             assert client.get("/healthz", headers={"host": host}).status_code == status
         app = make_app(session, own_host_only=True)
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://127.0.0.1:8020", 200),
+        ("http://LOCALHOST:8020", 200),
+        ("http://[::1]:8020", 200),
+        ("http://evil.example", 403),
+        ("http://127.0.0.1.evil.example:8020", 403),
+        ("http://evil.example/://127.0.0.1", 403),
+        ("null", 403),
+        ("", 403),
+    ],
+)
+def test_a_page_of_another_site_is_refused(origin: str, status: int) -> None:
+    policy = Gated()
+    policy.gate.set()
+    app = make_app(Session(policy, FakeMask(), {}), own_host_only=True)
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        answer = ask(client, headers={"origin": origin})
+        assert answer.status_code == status
+        if status == 403:
+            assert answer.json() == {"error": "this service answers its own page only, not those of other sites"}
+
+
+def test_with_a_token_a_page_may_be_anywhere() -> None:
+    with serving(token="secret") as (client, _):
+        headers = {"origin": "http://robot.example", "authorization": "Bearer secret"}
+        assert ask(client, headers=headers).status_code == 200
+
+
+def wait_until(happens: Callable[[], bool], seconds: float = 30) -> bool:
+    end_s = time.monotonic() + seconds
+    while not (happened := happens()) and time.monotonic() < end_s:
+        time.sleep(0.05)
+    return happened
 
 
 def together(count: int, work: Callable[[int], Any]) -> list[Any]:
@@ -305,6 +349,220 @@ def test_an_engine_that_fails_is_told_and_the_next_query_is_answered() -> None:
         assert ask(client).status_code == 200
 
 
+def test_a_bug_is_told_in_json_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with serving() as (client, _):
+        answer = ask(client, "bug")
+        assert answer.status_code == 500
+        assert answer.json() == {"error": "something failed inside the service; its log says what"}
+        assert "index 7 is out of bounds" in caplog.text  # the traceback's last line
+        assert 'wise_edge_requests_total{path="/v1/segment",status="500"} 1.0' in client.get("/metrics").text
+        assert ask(client).status_code == 200
+
+
+@pytest.mark.parametrize("place", ["engine", "describe"])
+def test_a_bug_ends_a_stream_and_is_logged(
+    place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*about: Any) -> dict[str, Any]:
+        raise RuntimeError("index 7 is out of bounds")
+
+    if place == "describe":
+        monkeypatch.setattr(service_app, "describe", fail)
+
+    async def stream() -> list[str]:
+        policy = Gated()
+        policy.gate.set()
+        service = Service(Session(policy, FakeMask(), {}), Limits(), QueryMeter(None))
+        wish = Wish("bug" if place == "engine" else "the ring")
+        told = [event async for event in service.stream(np.zeros((20, 30, 3), np.uint8), wish, "")]
+        service.close()
+        return told
+
+    told = asyncio.run(asyncio.wait_for(stream(), 10))
+    error = {"error": "something failed inside the service; its log says what", "status": 500}
+    assert told[-1] == f"event: error\ndata: {json.dumps(error)}\n\n"
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert "index 7 is out of bounds" in caplog.text
+
+
+def test_a_query_that_nobody_waits_for_leaves_its_place_to_others() -> None:
+    gate = threading.Event()
+
+    async def leave() -> None:
+        device = Device(Limits(waiting=1))
+        first = asyncio.create_task(device.run(lambda cancel: gate.wait(30)))
+        second = asyncio.create_task(device.run(lambda cancel: None))
+        await asyncio.sleep(0.1)
+        assert device.waiting == 2
+        with pytest.raises(BusyError):
+            device.check_room()
+        second.cancel()
+        await asyncio.sleep(0.1)
+        assert device.waiting == 1
+        third = asyncio.create_task(device.run(lambda cancel: "third"))
+        await asyncio.sleep(0)
+        gate.set()
+        assert (await first, await third) == (True, "third")
+        device.close()
+
+    asyncio.run(leave())
+
+
+def test_a_client_that_leaves_has_its_query_cancelled() -> None:
+    async def leave() -> None:
+        gone, ended = asyncio.Event(), threading.Event()
+
+        async def receive() -> dict[str, Any]:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def answer() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+
+        waiting = asyncio.create_task(service_app.while_there(receive, answer()))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        gone.set()
+        with pytest.raises(QueryCancelledError, match="the client has gone"):
+            await asyncio.wait_for(waiting, 10)
+        await asyncio.sleep(0)
+        assert ended.is_set()
+
+    asyncio.run(leave())
+
+
+def test_a_picture_is_not_decoded_where_its_query_has_no_room() -> None:
+    with serving(Limits(waiting=1)) as (client, policy):
+        policy.gate.clear()
+        threads = [threading.Thread(target=ask, args=(client,)) for _ in range(2)]
+        threads[0].start()
+        assert policy.begun.acquire(timeout=20)
+        threads[1].start()
+        assert wait_until(lambda: "wise_edge_waiting 2.0" in client.get("/metrics").text)
+        refused = ask(client, image=b"no picture")
+        kept = client.post("/v1/frames", files={"image": b"no picture"})
+        policy.gate.set()
+        for thread in threads:
+            thread.join(timeout=10)
+        assert (refused.status_code, kept.status_code) == (429, 429)
+        assert ask(client, image=b"no picture").status_code == 400
+
+
+def test_few_pictures_are_decoded_at_once_and_few_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, lock = threading.Event(), threading.Lock()
+    inside = most = 0
+
+    def load(data: bytes, pixels: int) -> np.ndarray:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        gate.wait(30)
+        time.sleep(0.05)
+        with lock:
+            inside -= 1
+        return np.zeros((20, 30, 3), np.uint8)
+
+    monkeypatch.setattr(service_app, "load_image", load)
+    with serving(Limits(waiting=3)) as (client, _):
+        found: list[int] = []
+        keep = lambda: found.append(client.post("/v1/frames", files={"image": b"any"}).status_code)  # noqa: E731
+        threads = [threading.Thread(target=keep) for _ in range(7)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(found) == 3)
+        gate.set()
+        for thread in threads:
+            thread.join(timeout=30)
+    assert sorted(found) == [201] * 4 + [429] * 3
+    assert most == 2
+
+
+def test_a_mask_is_written_beside_what_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, asked, describe = threading.Event(), threading.Event(), service_app.describe
+
+    def write(*about: Any) -> dict[str, Any]:
+        begun.set()
+        assert asked.wait(10), "the service stood still while a mask was written"
+        return describe(*about)
+
+    monkeypatch.setattr(service_app, "describe", write)
+    with serving() as (client, _):
+        answers: list[httpx.Response] = []
+        thread = threading.Thread(target=lambda: answers.append(ask(client, mask="png")))
+        thread.start()
+        assert begun.wait(10)
+        assert client.get("/healthz").status_code == 200
+        asked.set()
+        thread.join(timeout=20)
+        assert [answer.status_code for answer in answers] == [200]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('{"query": "the ring", "deadline_ms": NaN}', "deadline_ms: Input should be "),
+        ('{"query": "the ring", "deadline_ms": Infinity}', "deadline_ms: Input should be less than or equal to 600000"),
+        ('{"query": "the ring", "deadline_ms": 1e999}', "deadline_ms: Input should be less than or equal to 600000"),
+        ('{"query": "the ring", "deadline_ms": 1' + "0" * 400 + "}", "deadline_ms: "),
+        ('{"query": NaN}', "query: Input should be a valid string"),
+        ('{"query": "\\ud800"}', "query: "),
+        ('{"query": "the ring", "variant": "\\ud800"}', "variant: "),
+        ('{"query": "the ring", "mask": "\\udfff", "energy": NaN}', "energy: "),
+        ('{"query": ["secret"]}', "query: Input should be a valid string"),
+        ('{"\\ud800": 1}', "query: Field required"),
+        ("[NaN]", "the body: "),
+        ('"\\ud800"', "the body: "),
+        ('{"query": secret}', "the body is no JSON: Expecting value"),
+        ("", "the body: Field required"),
+    ],
+)
+def test_malformed_json_is_told_in_one_line_without_its_content(content: str, line: str) -> None:
+    with serving() as (client, _):
+        path = f"/v1/frames/{client.post('/v1/frames', files={'image': png()}).json()['frame']}/segment"
+        answer = client.post(path, content=content, headers={"content-type": "application/json"})
+        assert answer.status_code == 422
+        assert set(answer.json()) == {"error"}
+        assert line in answer.json()["error"]
+        assert answer.text.isascii()
+        assert "\n" not in answer.text
+        assert "secret" not in answer.text
+
+
+def test_malformed_forms_are_told_in_one_line() -> None:
+    with serving() as (client, _):
+        for sent, line in (
+            ({"data": {"query": "the ring"}}, "image: Field required"),
+            ({"files": {"image": png()}}, "query: Field required"),
+            (
+                {"content": b"", "headers": {"content-type": "text/plain"}},
+                "image: Field required; query: Field required",
+            ),
+        ):
+            answer = client.post("/v1/segment", **sent)
+            assert (answer.status_code, answer.json()) == (422, {"error": line})
+
+
+@pytest.mark.parametrize("name", ["query", "variant", "deadline_ms", "mask", "energy"])
+def test_half_a_character_in_a_form_is_refused(name: str) -> None:
+    part = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    fields = {"query": "the ring", name: r"\ud800"}
+    body = "".join(part.format(*field) for field in fields.items()).encode() + head + png() + b"\r\n--b--\r\n"
+    with serving() as (client, _):
+        for charset in ("unicode_escape", "nonsense"):
+            headers = {"content-type": f"multipart/form-data; boundary=b; charset={charset}"}
+            answer = client.post("/v1/segment", content=body, headers=headers)
+            if (name, charset) == ("query", "nonsense"):  # a query of a backslash and letters is one
+                continue
+            assert answer.status_code in (400, 422)
+            assert answer.text.isascii()
+            assert set(answer.json()) == {"error"}
+
+
 def test_metrics_count_requests_queries_and_phases() -> None:
     with serving() as (client, _):
         ask(client)
@@ -321,6 +579,9 @@ def test_the_interface_is_described() -> None:
         schema = client.get("/openapi.json").json()
         assert set(schema["paths"]) >= {"/v1/segment", "/v1/frames", "/v1/frames/{frame}/segment", "/healthz"}
         assert set(schema["paths"]["/v1/segment"]["post"]["responses"]) >= {"200", "400", "413", "429", "503"}
+        answers = [about["responses"] for path in schema["paths"].values() for about in path.values()]
+        faults = [each["422"]["content"]["application/json"]["schema"] for each in answers if "422" in each]
+        assert faults == [{"$ref": "#/components/schemas/Failure"}] * 4
         page = client.get("/docs").text
         for words in ("POST /v1/segment", "What to find, in words.", "verbose, wise, wise-infer", "Retry-After"):
             assert words in page
@@ -356,18 +617,160 @@ def test_the_energy_of_a_query_is_told_where_it_is_asked_for() -> None:
         assert told["energy_reason"] is None
 
 
+@pytest.mark.parametrize(
+    ("failure", "code", "line"),
+    [
+        (DeviceError("the engine needs 9 GB, 8 are there"), 4, "error: the engine needs 9 GB, 8 are there"),
+        (WiseEdgeError("the engine is lost"), 1, "error: the engine is lost"),
+        (None, 4, "error: the first query was not answered within 0.2 s; raise --time-limit"),
+        (RuntimeError("index 7"), 1, "internal error: RuntimeError: index 7"),
+    ],
+)
+def test_a_first_query_that_fails_is_one_line_and_an_exit_code(
+    failure: Exception | None, code: int, line: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def write(*about: Any) -> str:
+        if failure is not None:
+            raise failure
+        time.sleep(1)
+        return fake_session.completion()
+
+    fake_session.install(monkeypatch, write)
+    monkeypatch.delenv("WISE_EDGE_TOKEN", raising=False)
+    assert main(["serve", "--port", "0", "--time-limit", "0.2" if failure is None else "60"]) == code
+    told = capfd.readouterr().err.splitlines()
+    assert len(told) == 1, told
+    assert told[0].startswith(line)
+
+
 @contextmanager
 def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run the command on the embedded models and give its address."""
-    command = [sys.executable, "-m", "wise_edge", "serve", "--port", "0", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+    with started([sys.executable, "-m", "wise_edge", "serve", "--port", "0", *options]) as running:
+        yield running
+
+
+FAKES = """
+import sys, time
+from fake_session import FakeMask, FakePolicy
+from wise_edge.runtimes.session import Session
+from wise_edge.service.app import make_app
+from wise_edge.service.limits import Limits
+from wise_edge.service.server import run_server
+
+class Policy(FakePolicy):
+    def generate(self, frame, query, variant, decoding):
+        while query == "wait until you are cancelled":
+            time.sleep(0.01)
+            decoding.check_cancelled()
+        time.sleep(3 if query == "take three seconds" else 0)
+        return super().generate(frame, query, variant, decoding)
+
+limits = Limits(connections=8, head_s=float(sys.argv[1]), query_s=600)
+app = make_app(Session(Policy(), FakeMask(), {}), limits)
+run_server(app, "127.0.0.1", 0, limits, lambda url: print("serving", url, file=sys.stderr, flush=True))
+"""
+
+
+@contextmanager
+def fakes(head_s: float = 60) -> Iterator[tuple[str, int]]:
+    """Run a server of eight connections on fakes and give its host and port."""
+    with started([sys.executable, "-c", FAKES, str(head_s)]) as (_, url):
+        host, port = url.removeprefix("http://").split(":")
+        yield host, int(port)
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as running:
         assert running.stderr is not None
         line = running.stderr.readline()
         try:
-            assert line.startswith("serving http://127.0.0.1:"), line + running.stderr.read()
+            assert line.startswith("serving http://"), line + running.stderr.read()
             yield running, line.split()[1]
         finally:
             running.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("host", "url"), [("127.0.0.2", "http://127.0.0.2:"), ("0:0::1", "http://[::1]:")])
+def test_the_address_that_is_announced_is_answered(host: str, url: str) -> None:
+    with process("--host", host) as (_, announced):
+        assert announced.startswith(url)
+        with httpx.Client(base_url=announced, timeout=30) as client:
+            assert ask(client, headers={"origin": announced}).status_code == 200
+            assert client.get("/healthz", headers={"host": "evil.example"}).status_code == 403
+
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.slow
+def test_connections_without_a_whole_head_are_let_go() -> None:
+    answered = [HEALTH + b"\r\nGET / HT", HEALTH + b"Content-Length: 9000\r\n\r\n"]
+    with fakes(head_s=5) as (host, port), ExitStack() as stack:
+        sleepers: list[socket.socket] = []
+        for place, beginning in enumerate([*answered, *answered, b"GET / HT", b"GET / HT", b"", b""]):
+            source = (f"127.0.0.{2 + place // 4}", 0)
+            sleepers.append(stack.enter_context(socket.create_connection((host, port), source_address=source)))
+            sleepers[-1].sendall(beginning)
+            if beginning in answered:
+                assert sleepers[-1].recv(10_000).startswith(b"HTTP/1.1 200")
+            sleepers[-1].setblocking(False)
+        left = set(sleepers)
+
+        def dribble() -> bool:
+            for sleeper in list(left):
+                try:
+                    if sleeper not in sleepers[6:]:
+                        sleeper.send(b"a")
+                    gone = not sleeper.recv(10_000)
+                except BlockingIOError:
+                    gone = False
+                except OSError:
+                    gone = True
+                if gone:
+                    left.remove(sleeper)
+            return not left
+
+        assert httpx.get(f"http://{host}:{port}/healthz").status_code == 503
+        assert wait_until(dribble), f"{len(left)} are still held"
+        assert httpx.get(f"http://{host}:{port}/healthz").status_code == 200
+
+
+@pytest.mark.slow
+def test_an_answer_may_take_longer_than_a_head() -> None:
+    with fakes(head_s=1) as (host, port), httpx.Client(base_url=f"http://{host}:{port}", timeout=30) as client:
+        assert client.get("/healthz").status_code == 200
+        assert ask(client, "take three seconds").status_code == 200
+
+
+@pytest.mark.slow
+def test_one_address_does_not_hold_all_connections() -> None:
+    with fakes() as (host, port), ExitStack() as stack:
+        for _ in range(12):
+            stack.enter_context(socket.create_connection((host, port), source_address=("127.0.0.2", 0)))
+        assert httpx.get(f"http://{host}:{port}/healthz").status_code == 200
+
+
+@pytest.mark.slow
+def test_queries_of_clients_that_left_end_whether_they_run_or_wait() -> None:
+    with fakes() as (host, port), httpx.Client(base_url=f"http://{host}:{port}", timeout=30) as client:
+
+        def waits(count: int) -> bool:
+            return f"wise_edge_waiting {count}.0" in client.get("/metrics").text
+
+        sent = {"files": {"image": png()}, "data": {"query": "wait until you are cancelled"}}
+        request = httpx.Request("POST", f"http://{host}:{port}/v1/segment", **sent)
+        leavers = [HTTPConnection(host, port) for _ in range(3)]
+        for leaver in leavers:
+            leaver.request("POST", "/v1/segment", request.read(), dict(request.headers))
+        assert wait_until(lambda: waits(3))
+        for leaver in leavers:
+            leaver.close()
+        assert wait_until(lambda: waits(0))
+        assert ask(client).status_code == 200
 
 
 def resident_kb(pid: int) -> int:

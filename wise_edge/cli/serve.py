@@ -37,6 +37,7 @@ def serve(
     from wise_edge.errors import UsageError
     from wise_edge.runtimes.session import Session
     from wise_edge.service.app import make_app
+    from wise_edge.service.guard import OWN_HOSTS
     from wise_edge.service.limits import Limits
     from wise_edge.service.server import run_server
 
@@ -50,7 +51,8 @@ def serve(
     session = Session.from_bundle(
         bundle, policy_backend=policy_backend, mask_backend=mask_backend, threads=threads, frames=frames
     )
-    app = make_app(session, limits, token, own_host_only=token is None)
+    own_hosts = tuple(dict.fromkeys((*OWN_HOSTS, _in_url(host))))
+    app = make_app(session, limits, token, own_host_only=token is None, own_hosts=own_hosts)
     run_server(app, host, port, limits, lambda url: typer.echo(f"serving {url}", err=True))
 
 
@@ -59,3 +61,7 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -8,12 +8,14 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Event
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,14 +32,18 @@ from wise_edge.runtimes.base import SegmentationResult
 from wise_edge.runtimes.session import Session
 from wise_edge.service.device import BusyError, Device, LateError
 from wise_edge.service.frames import FrameStore
-from wise_edge.service.guard import Guard
+from wise_edge.service.guard import BUG, OWN_HOSTS, Guard, Receive
 from wise_edge.service.limits import Limits
 from wise_edge.service.metrics import Metrics
 from wise_edge.service.pages import read_page, render_reference
 
+T = TypeVar("T")
 MaskForm = Literal["rle", "png", "none"]
 """How a mask is given: COCO's compressed run lengths, a PNG of 0 and 255 in base64, or not at all."""
 _LONGEST_DEADLINE_MS = 600_000
+_READERS = 2
+"""Pictures that are decoded at once: one of 25 million pixels takes hundreds of megabytes meanwhile."""
+_LOG = logging.getLogger(__name__)
 _ENERGY = "Read the device's power sensor meanwhile, which takes up to half a second more; the answer has energy_j."
 _STATUS: tuple[tuple[type[WiseEdgeError], int], ...] = (
     (BusyError, 429),
@@ -92,19 +98,46 @@ class Service:
 
     def __post_init__(self) -> None:
         """Make the parts."""
+        self._readers, self._reading = ThreadPoolExecutor(_READERS, "reader"), 0
         self.device = Device(self.limits)
         self.frames = FrameStore(self.limits.frames)
         self.metrics = Metrics(lambda: self.device.waiting, lambda: len(self.frames))
 
     async def warm_up(self) -> None:
-        """Answer a query, so that the first client does not wait for what is done once."""
+        """Answer a query, so that the first client does not wait for what is done once.
+
+        Raises:
+            DeviceError: it took longer than a query may.
+            WiseEdgeError: the session cannot answer.
+        """
         blank = np.full((64, 64, 3), 128, np.uint8)
-        await self.device.run(lambda cancel: self.session.segment(blank, "the object", cancel=cancel))
+        try:
+            await self.device.run(lambda cancel: self.session.segment(blank, "the object", cancel=cancel))
+        except LateError:
+            most = f"{self.limits.query_s:g} s"
+            raise DeviceError(f"the first query was not answered within {most}; raise --time-limit") from None
         self.ready = True
 
-    async def read(self, data: bytes) -> npt.NDArray[np.uint8]:
-        """Decode a picture beside the event loop."""
-        return await asyncio.to_thread(load_image, data, self.limits.pixels)
+    def close(self) -> None:
+        """End the threads once their work is done."""
+        self.ready = False
+        self.device.close()
+        self._readers.shutdown()
+
+    async def read(self, data: bytes, client: str) -> npt.NDArray[np.uint8]:
+        """Decode a picture beside the event loop, few at once.
+
+        Raises:
+            BusyError: there is no room for a query on it.
+            UsageError: it is no picture, or too large.
+        """
+        self.device.check_room(client, self._reading)
+        self._reading += 1
+        try:
+            reading = asyncio.get_running_loop().run_in_executor(self._readers, load_image, data, self.limits.pixels)
+            return await reading
+        finally:
+            self._reading -= 1
 
     async def answer(
         self, image: npt.NDArray[np.uint8], wish: Wish, client: str, on_text: Callable[[str], None] | None = None
@@ -118,29 +151,61 @@ class Service:
 
         result = await self.device.run(work, client)
         self.metrics.count_query(result)
-        return describe(result, wish.mask)
+        return await asyncio.to_thread(describe, result, wish.mask)  # which takes a while for a large mask
 
     async def stream(self, image: npt.NDArray[np.uint8], wish: Wish, client: str) -> AsyncIterator[str]:
         """Give server-sent events: "text" as the completion grows, then "result" or "error"."""
-        loop, told = asyncio.get_running_loop(), asyncio.Queue[tuple[str, dict[str, Any]]]()
+        loop, told = asyncio.get_running_loop(), asyncio.Queue[tuple[str, str]]()
+
+        def tell(event: str, data: dict[str, Any]) -> None:
+            told.put_nowait((event, json.dumps(data, allow_nan=False)))
 
         def on_text(text: str) -> None:
-            loop.call_soon_threadsafe(told.put_nowait, ("text", {"text": text}))
+            loop.call_soon_threadsafe(tell, "text", {"text": text})
 
         async def answer() -> None:
             try:
-                told.put_nowait(("result", await self.answer(image, wish, client, on_text)))
+                tell("result", await self.answer(image, wish, client, on_text))
             except WiseEdgeError as error:
-                told.put_nowait(("error", {"error": str(error), "status": status_of(error)}))
+                tell("error", {"error": str(error), "status": status_of(error)})
+            except Exception:
+                _LOG.exception("a query failed")
+                tell("error", {"error": BUG, "status": 500})
 
         asking = asyncio.create_task(answer())
         try:
             event = "text"
             while event == "text":
                 event, data = await told.get()
-                yield f"event: {event}\ndata: {json.dumps(data)}\n\n"
+                yield f"event: {event}\ndata: {data}\n\n"
         finally:  # the client may have gone
             asking.cancel()
+
+
+async def while_there(receive: Receive, answer: Coroutine[Any, Any, T]) -> T:
+    """Await an answer as long as its client stays.
+
+    Args:
+        receive: of the request, whose body was read.
+        answer: is cancelled once the client has gone.
+
+    Raises:
+        QueryCancelledError: it has.
+    """
+
+    async def leave() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    asking, leaving = asyncio.create_task(answer), asyncio.create_task(leave())
+    try:
+        await asyncio.wait((asking, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            raise QueryCancelledError("the client has gone")
+        return asking.result()
+    finally:
+        asking.cancel()
+        leaving.cancel()
 
 
 def describe(result: SegmentationResult, mask: MaskForm) -> dict[str, Any]:
@@ -151,6 +216,19 @@ def describe(result: SegmentationResult, mask: MaskForm) -> dict[str, Any]:
     else:
         described["mask"] = compressed_runs(result.mask) if mask == "rle" else _png(result.mask)
     return described
+
+
+def describe_fault(fault: Mapping[str, Any]) -> str:
+    """Return what pydantic found wrong with a request as "field: reason", without the value."""
+    if fault["type"] == "json_invalid":
+        return f"the body is no JSON: {fault['ctx']['error']}"
+    field = ".".join(map(str, fault["loc"][1:]))
+    return f"{field or 'the body'}: {fault['msg']}"
+
+
+def client_of(request: Any) -> str:
+    """Return the address that a request came from."""
+    return request.client.host if request.client else ""
 
 
 def status_of(error: WiseEdgeError) -> int:
@@ -170,6 +248,7 @@ def make_app(
     token: str | None = None,
     *,
     own_host_only: bool = False,
+    own_hosts: tuple[str, ...] = OWN_HOSTS,
     meter: QueryMeter | None = None,
 ) -> Any:
     """Make the ASGI application.
@@ -178,7 +257,8 @@ def make_app(
         session: answers queries; nobody else should use its device.
         limits: of clients; None takes the defaults.
         token: that clients show; None asks for none.
-        own_host_only: answer requests to 127.0.0.1 and localhost by those names only.
+        own_host_only: answer requests by the names of `own_hosts` only, and no pages of other sites.
+        own_hosts: as a URL has them, small letters, without a port.
         meter: of the energy of queries; None looks for a sensor on this machine.
 
     Raises:
@@ -187,18 +267,18 @@ def make_app(
     require("fastapi", "serve")
     require("python_multipart", "serve")  # which FastAPI imports only when a form is declared
     from fastapi import FastAPI, File, Form, Request
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
     from pydantic import BaseModel, Field
     from starlette.exceptions import HTTPException
 
-    service = Service(session, limits or Limits(), meter or QueryMeter.find())
+    service = Service(session, limits or Limits(), meter or QueryMeter.find(session.on_gpu))
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         await service.warm_up()
         yield
-        service.ready = False
-        service.device.close()
+        service.close()
 
     app = FastAPI(
         title="wise-edge",
@@ -225,17 +305,24 @@ def make_app(
     refusals: dict[int | str, dict[str, Any]] = {
         400: {"model": Failure, "description": "The picture or the query cannot be used."},
         401: {"model": Failure, "description": "The token is missing."},
+        403: {"model": Failure, "description": "The request names another host, or comes from a page of one."},
         408: {"model": Failure, "description": "The body came too slowly."},
         413: {"model": Failure, "description": "The body is too large."},
+        422: {"model": Failure, "description": "A field is missing, or has a value that it may not have."},
         429: {"model": Failure, "description": "Too many queries wait; Retry-After says when to come again."},
+        500: {"model": Failure, "description": "The engine or the service failed."},
         503: {"model": Failure, "description": "The query took too long, or the device cannot."},
     }
     unknown: dict[int | str, dict[str, Any]] = {404: {"model": Failure, "description": "The picture is not kept."}}
 
+    def refuse(status: int, line: str, headers: Mapping[str, str] | None = None) -> Response:
+        # In ASCII: a line may quote half a character, which UTF-8 cannot write.
+        return Response(json.dumps({"error": line}), status, headers, "application/json")
+
     async def respond(request: Request, image: npt.NDArray[np.uint8], wish: Wish) -> Response:
-        client = request.client.host if request.client else ""
+        client = client_of(request)
         if "text/event-stream" not in request.headers.get("accept", ""):
-            return JSONResponse(await service.answer(image, wish, client))
+            return JSONResponse(await while_there(request.receive, service.answer(image, wish, client)))
         service.device.check_room(client)
         return StreamingResponse(service.stream(image, wish, client), media_type="text/event-stream")
 
@@ -252,12 +339,15 @@ def make_app(
         energy: Annotated[bool, Form(description=_ENERGY)] = False,
     ) -> Response:
         """Answer with JSON; with `Accept: text/event-stream` the rationale comes as it is written."""
-        return await respond(request, await service.read(image), Wish(query, variant, deadline_ms, mask, energy))
+        pixels = await service.read(image, client_of(request))
+        return await respond(request, pixels, Wish(query, variant, deadline_ms, mask, energy))
 
     @app.post("/v1/frames", status_code=201, responses=refusals, summary="Keep a picture for several queries")
-    async def keep(image: Annotated[bytes, File(description="As for /v1/segment.")]) -> dict[str, Any]:
+    async def keep(
+        request: Request, image: Annotated[bytes, File(description="As for /v1/segment.")]
+    ) -> dict[str, Any]:
         """Keep a picture; a further query on it costs its own words only."""
-        pixels = await service.read(image)
+        pixels = await service.read(image, client_of(request))
         height, width, _ = pixels.shape
         return {"frame": service.frames.add(pixels), "width": width, "height": height}
 
@@ -269,7 +359,9 @@ def make_app(
             raise HTTPException(404, "this picture is not kept any more; send it again")
         return await respond(request, pixels, Wish(**question.model_dump()))
 
-    @app.delete("/v1/frames/{frame}", status_code=204, responses=unknown, summary="Forget a picture")
+    @app.delete(
+        "/v1/frames/{frame}", status_code=204, responses=unknown | {422: refusals[422]}, summary="Forget a picture"
+    )
     async def forget(frame: str) -> Response:
         if not service.frames.remove(frame):
             raise HTTPException(404, "this picture is not kept")
@@ -299,10 +391,18 @@ def make_app(
     @app.exception_handler(WiseEdgeError)
     async def explain(request: Request, error: WiseEdgeError) -> Response:
         headers = {"retry-after": str(error.retry_after_s)} if isinstance(error, BusyError) else None
-        return JSONResponse({"error": str(error)}, status_of(error), headers)
+        return refuse(status_of(error), str(error), headers)
 
     @app.exception_handler(HTTPException)
     async def translate(request: Request, error: HTTPException) -> Response:
-        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+        return refuse(error.status_code, str(error.detail), error.headers)
 
-    return Guard(app, service.limits, token, own_host_only, service.metrics.count_request)
+    @app.exception_handler(RequestValidationError)
+    async def point_out(request: Request, error: RequestValidationError) -> Response:
+        return refuse(422, "; ".join(map(describe_fault, error.errors())))
+
+    @app.exception_handler(Exception)  # which is raised again, and logged by the guard
+    async def admit(request: Request, error: Exception) -> Response:
+        return refuse(500, BUG)
+
+    return Guard(app, service.limits, token, own_hosts if own_host_only else (), service.metrics.count_request)

@@ -19,6 +19,7 @@ from wise_edge.errors import QueryCancelledError, WiseEdgeError
 from wise_edge.service.limits import Limits
 
 T = TypeVar("T")
+_LEFT = "nobody waits for this query any more"
 
 
 class BusyError(WiseEdgeError):
@@ -67,8 +68,9 @@ class Device:
         """
         self.check_room(client)
         cancel, done = Event(), Future[T]()
+        job = partial(self._do, work, cancel, done)
         self.waiting += 1
-        self._lines.add(client, partial(self._do, work, cancel, done))
+        self._lines.add(client, job)
         self._thread.submit(self._serve_next)
         running = asyncio.wrap_future(done)
         running.add_done_callback(self._end)
@@ -78,23 +80,32 @@ class Device:
             raise LateError(f"the query was not answered within {self._limits.query_s:g} s") from None
         finally:  # a client that went away cancels it too
             cancel.set()
+            if self._lines.drop(client, job):  # and leaves its place to others
+                done.set_exception(QueryCancelledError(_LEFT))
 
-    def check_room(self, client: str = "") -> None:
-        """Raise `BusyError` where too many wait already, of this client or of all."""
+    def check_room(self, client: str = "", coming: int = 0) -> None:
+        """Raise `BusyError` where too many wait already, of this client or of all.
+
+        Args:
+            client: who asks.
+            coming: queries whose pictures are being read.
+        """
+        waiting = self.waiting + coming
         most_of_one = self._limits.waiting - self._limits.waiting // 4  # the rest is kept for others
-        if self.waiting > self._limits.waiting or self._lines.count(client) >= most_of_one:
-            raise BusyError(max(1, round(self.waiting * self._took_s)))
+        if waiting > self._limits.waiting or self._lines.count(client) >= most_of_one:
+            raise BusyError(max(1, round(waiting * self._took_s)))
 
     def close(self) -> None:
         """End the thread once its queries are done."""
         self._thread.shutdown()
 
     def _serve_next(self) -> None:
-        self._lines.take()()
+        if (job := self._lines.take()) is not None:
+            job()
 
     def _do(self, work: Callable[[Event], T], cancel: Event, done: Future[T]) -> None:
         if cancel.is_set():
-            done.set_exception(QueryCancelledError("nobody waits for this query any more"))
+            done.set_exception(QueryCancelledError(_LEFT))
             return
         began_s = time.perf_counter()
         try:
@@ -121,14 +132,27 @@ class _Lines:
         with self._lock:
             self._lines.setdefault(client, deque()).append(job)
 
-    def take(self) -> Callable[[], None]:
-        """Return the next client's first job."""
+    def take(self) -> Callable[[], None] | None:
+        """Return the next client's first job; None where those that waited were dropped."""
         with self._lock:
+            if not self._lines:
+                return None
             client, line = self._lines.popitem(last=False)
             job = line.popleft()
             if line:
                 self._lines[client] = line
             return job
+
+    def drop(self, client: str, job: Callable[[], None]) -> bool:
+        """Take a job out of its client's line; return whether it was still there."""
+        with self._lock:
+            line = self._lines.get(client, deque())
+            if job not in line:
+                return False
+            line.remove(job)
+            if not line:
+                del self._lines[client]
+            return True
 
     def count(self, client: str) -> int:
         """Return how many of a client's jobs wait."""

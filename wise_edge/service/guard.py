@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -19,9 +20,11 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
-OPEN_TO_ALL = ("/", "/healthz", "/readyz", "/favicon.ico")
+OPEN_TO_ALL = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
 """Paths that tell nothing of anybody's pictures, and need no token."""
 OWN_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+BUG = "something failed inside the service; its log says what"
+_LOG = logging.getLogger(__name__)
 
 
 class Guard:
@@ -31,8 +34,9 @@ class Guard:
         app: what is guarded.
         limits: of bodies.
         token: that clients show as `Authorization: Bearer ...`; None asks for none.
-        own_host_only: refuse requests that name another host than this machine itself: a web page that had its own name
-            point here (DNS rebinding) would otherwise be served like a local program.
+        own_hosts: refuse requests that name another host than these, as a URL has them, or that a page of another one
+            sends; empty for none. A web page that had its own name point here (DNS rebinding), or that posts a form to
+            here, would otherwise be served like a local program.
         count: takes the path of each request, as the application declares it, and the answer's status.
 
     Raises:
@@ -40,10 +44,10 @@ class Guard:
     """
 
     def __init__(
-        self, app: App, limits: Limits, token: str | None, own_host_only: bool, count: Callable[[str, int], None]
+        self, app: App, limits: Limits, token: str | None, own_hosts: tuple[str, ...], count: Callable[[str, int], None]
     ) -> None:
         self._app, self._limits, self._token, self._count = app, limits, token, count
-        self._own_host_only = own_host_only
+        self._own_hosts = own_hosts
         # FastAPI hands on no other exception that reading a body raises.
         self._refusal: Any = require("fastapi", "serve").HTTPException
 
@@ -66,14 +70,17 @@ class Guard:
         except self._refusal as refused:
             if not status:
                 await _refuse(watched_send, refused.status_code, str(refused.detail))
+        except Exception:
+            _LOG.exception("a request failed")
+            if not status:
+                await _refuse(watched_send, 500, BUG)
         finally:
             self._count(getattr(scope.get("route"), "path", "unknown"), status)
 
     def _check_head(self, scope: MutableMapping[str, Any]) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
-        host = re.sub(r":\d*$", "", headers.get(b"host", b"").decode("latin-1"))
-        if self._own_host_only and host not in OWN_HOSTS:
-            raise self._refusal(403, f"this service answers {' and '.join(OWN_HOSTS)} only, not {host[:100]}")
+        if self._own_hosts:
+            self._check_hosts(headers)
         if self._token is not None and scope["path"] not in OPEN_TO_ALL:
             shown = headers.get(b"authorization", b"")
             if not secrets.compare_digest(shown, f"Bearer {self._token}".encode()):
@@ -81,6 +88,15 @@ class Guard:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._limits.body_bytes:
             raise self._refusal(413, f"a body may have {self._limits.body_bytes} bytes, this has {length.decode()}")
+
+    def _check_hosts(self, headers: dict[bytes, bytes]) -> None:
+        host = _without_port(headers.get(b"host", b"").decode("latin-1"))
+        if host not in self._own_hosts:
+            raise self._refusal(403, f"this service answers {' and '.join(self._own_hosts)} only, not {host[:100]}")
+        origin = headers.get(b"origin")  # which browsers send, "null" where they tell no page
+        page = host if origin is None else _without_port(origin.decode("latin-1").partition("://")[2])
+        if page not in self._own_hosts:
+            raise self._refusal(403, "this service answers its own page only, not those of other sites")
 
     def _counted(self, receive: Receive) -> Receive:
         """Return a `receive` that ends where a body is too long or too slow."""
@@ -102,6 +118,10 @@ class Guard:
             return message
 
         return counted
+
+
+def _without_port(host: str) -> str:
+    return re.sub(r":\d*$", "", host).lower()
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:

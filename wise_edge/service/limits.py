@@ -12,6 +12,7 @@ class Limits:
     """Bounds of a service.
 
     Attributes:
+        head_s: how long a client may take from connecting, or from a next request's first byte, to the head's last.
         body_bytes: largest body of a request.
         body_s: how long a client may take to send it.
         pixels: largest picture.
@@ -21,6 +22,7 @@ class Limits:
         connections: that are open at once, idle ones included.
     """
 
+    head_s: float = 10.0
     body_bytes: int = 10_000_000
     body_s: float = 30.0
     pixels: int = 25_000_000

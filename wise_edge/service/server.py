@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -20,6 +22,9 @@ _MORE_S = 5
 def run_server(app: Any, host: str, port: int, limits: Limits, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; what is being answered then is answered, new connections are refused.
 
+    A client that connects and sends no whole head in time is let go, and none may hold more than three quarters of the
+    connections.
+
     Args:
         app: of `make_app`.
         host: address to listen on.
@@ -30,10 +35,23 @@ def run_server(app: Any, host: str, port: int, limits: Limits, say: Callable[[st
     Raises:
         MissingExtraError: uvicorn is not installed.
         DeviceError: the address cannot be listened on.
+        WiseEdgeError: the application did not start, for example because a first query failed.
     """
     uvicorn = require("uvicorn", "serve")
+    failures: list[Exception] = []
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await app(scope, receive, send)
+        except Exception as error:
+            if scope["type"] == "lifespan":
+                failures.append(error)
+            raise
+
     config = uvicorn.Config(
-        app,
+        watched,
+        http=_make_protocol(limits),
+        ws="none",
         log_level="warning",
         access_log=False,
         lifespan="on",
@@ -57,7 +75,12 @@ def run_server(app: Any, host: str, port: int, limits: Limits, say: Callable[[st
                     signal.signal(number, handler)
 
         async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
+            spoken, self.lifespan.logger = self.lifespan.logger, logging.Logger("silent", logging.CRITICAL + 1)
+            try:
+                await super().startup(sockets)
+            except SystemExit:  # uvicorn's, whose log would have been a traceback
+                raise failures[0] if failures else DeviceError("the service did not start") from None
+            self.lifespan.logger = spoken
             if self.started:
                 address, taken = sockets[0].getsockname()[:2]
                 say(f"http://{f'[{address}]' if ':' in address else address}:{taken}")
@@ -65,6 +88,46 @@ def run_server(app: Any, host: str, port: int, limits: Limits, say: Callable[[st
     listener = _listen(host, port)
     with listener:
         Server(config).run(sockets=[listener])
+
+
+def _make_protocol(limits: Limits) -> Any:
+    """Return uvicorn's HTTP with what it lacks: it waits for ever for a head, and lets one client have all connections.
+
+    The same clock runs for what a client goes on sending of a body once it has its answer.
+    """
+    base: Any = require("uvicorn.protocols.http.h11_impl", "serve").H11Protocol
+    most_of_one = limits.connections - limits.connections // 4
+
+    class Protocol(base):  # type: ignore[misc]
+        _late: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            own = [other for other in self.connections if self.client and other.client[0] == self.client[0]]
+            if len(own) > most_of_one:
+                transport.abort()
+            self._watch_head()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch_head()
+
+        def connection_lost(self, error: Exception | None) -> None:
+            super().connection_lost(error)
+            self._stop_watching()
+
+        def _watch_head(self) -> None:
+            if self.cycle is not None and not self.cycle.response_complete:  # a request has begun
+                self._stop_watching()
+            elif self._late is None:
+                self._late = self.loop.call_later(limits.head_s, self.transport.close)
+
+        def _stop_watching(self) -> None:
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
+
+    return Protocol
 
 
 def _listen(host: str, port: int) -> socket.socket:
