@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import fake_session
 import numpy as np
 import pytest
+from virtual_time import VirtualTime
 
 from wise_edge.cli.main import main
 from wise_edge.errors import DeviceError
@@ -25,24 +25,28 @@ RAILS = PowerSource("rails", "power", ("VDD_IN", "VDD_SOC"), (0,), None, 0.002, 
 PICTURE = np.zeros((20, 30, 3), np.uint8)
 
 
-def ask(seconds: float = 0.2) -> SegmentationResult:
-    time.sleep(seconds)
+def ask() -> SegmentationResult:
     return Session(fake_session.FakePolicy(), fake_session.FakeMask(), {}).segment(PICTURE, "the ring")
 
 
 def test_a_query_that_is_long_enough_is_measured_by_the_boards_total() -> None:
-    began_s = time.perf_counter()
-    result = QueryMeter(RAILS).measure(ask)
+    world = VirtualTime()
 
-    assert result.energy_j is not None
-    assert 2.0 <= result.energy_j["total"] <= 10.0 * (time.perf_counter() - began_s)
+    def work() -> SegmentationResult:
+        world.pause(0.2)
+        return ask()
+
+    options = {name: value for name, value in world.options.items() if name != "unix_clock"}
+    result = QueryMeter(RAILS, **options).measure(work)
+
+    assert result.energy_j == pytest.approx({"total": 2.0})
     assert (result.energy_reason, result.energy_source) == (None, "rails: VDD_IN")
     assert result.to_dict()["energy_source"] == "rails: VDD_IN"
 
 
 def test_a_query_that_is_too_short_is_not_measured() -> None:
     slow = replace(RAILS, interval_s=0.1)
-    result = QueryMeter(slow).measure(lambda: ask(0.0))
+    result = QueryMeter(slow).measure(ask)
 
     assert (result.energy_j, result.energy_source) == (None, None)
     assert "at least 5 are needed" in (result.energy_reason or "")
@@ -50,7 +54,7 @@ def test_a_query_that_is_too_short_is_not_measured() -> None:
 
 @pytest.mark.parametrize(("interval_s", "words"), [(None, "now and then"), (1.0, "every 1 s")])
 def test_a_source_that_moves_seldom_measures_no_query(interval_s: float | None, words: str) -> None:
-    result = QueryMeter(replace(RAILS, interval_s=interval_s)).measure(lambda: ask(0.0))
+    result = QueryMeter(replace(RAILS, interval_s=interval_s)).measure(ask)
 
     assert result.energy_j is None
     assert result.energy_reason == f"rails: it moves {words}, too slow for one query; see wise-edge profile"
@@ -60,14 +64,14 @@ def test_a_source_that_is_lost_is_told_beside_the_answer() -> None:
     def read() -> tuple[float, ...]:
         raise DeviceError("the rail VDD_IN cannot be read")
 
-    result = QueryMeter(replace(RAILS, read=read)).measure(lambda: ask(0.0))
+    result = QueryMeter(replace(RAILS, read=read)).measure(ask)
 
     assert result.answer_valid
     assert (result.energy_j, result.energy_reason) == (None, "rails: the rail VDD_IN cannot be read")
 
 
 def test_without_a_source_the_reason_is_told() -> None:
-    assert QueryMeter(None, "no sensor").measure(lambda: ask(0.0)).energy_reason == "no sensor"
+    assert QueryMeter(None, "no sensor").measure(ask).energy_reason == "no sensor"
 
 
 def test_the_sources_are_those_of_what_works(

@@ -54,7 +54,7 @@ def test_energy_is_measured_where_it_is_asked_for(
 ) -> None:
     rails = PowerSource("rails", "power", ("VDD_IN",), (0,), None, 0.002, lambda: (10.0,), (None,))
     monkeypatch.setattr(query_meter, "find_sources", lambda on_gpu: ([rails], ""))
-    opened.policy.write = lambda *about: time.sleep(0.1) or fake_session.completion()  # type: ignore[func-returns-value]
+    opened.policy.write = lambda *about: time.sleep(0.4) or fake_session.completion()  # type: ignore[func-returns-value]
     assert main(["run", str(picture), "the red ring", "--energy"]) == 0
     assert re.search(r"energy +total [1-9][0-9.]* J \(rails: VDD_IN\)", capsys.readouterr().out)
 

@@ -610,7 +610,7 @@ def test_the_energy_of_a_query_is_told_where_it_is_asked_for() -> None:
     app = make_app(Session(policy, FakeMask(), {}), meter=QueryMeter(rails))
     with TestClient(app) as client:
         assert ask(client).json()["energy_reason"].startswith("no sensor was read")
-        policy.write = lambda *about: time.sleep(0.1) or fake_session.completion()  # type: ignore[func-returns-value]
+        policy.write = lambda *about: time.sleep(0.4) or fake_session.completion()  # type: ignore[func-returns-value]
         told = ask(client, energy="true").json()
         assert told["energy_source"] == "rails: VDD_IN"
         assert told["energy_j"]["total"] >= 1.0

@@ -228,7 +228,14 @@ class PowerSampler:
 
     def sample(self) -> None:
         """Read until told to end, or the source is lost."""
-        read, clock, wait, uniform, pack = self._source.read, self._clock, self._wait, self._random.random, self._row
+        wait = self._wait
+        for pause_s in self.readings():
+            if wait(pause_s):
+                return
+
+    def readings(self) -> Iterator[float]:
+        """Read once for each turn, until the source is lost, and give how many seconds to wait for the next."""
+        read, clock, uniform, pack = self._source.read, self._clock, self._random.random, self._row
         shortest_s, spread_s = self.pause_s * (1 - _JITTER), self.pause_s * 2 * _JITTER
         while self._awake.wait():
             before = clock()
@@ -241,8 +248,7 @@ class PowerSampler:
                 self._rows = self._rows + bytearray(_BLOCK * pack.size)  # a copy: a reader may hold the old one
             pack.pack_into(self._rows, end - pack.size, (before + clock()) / 2, *values)
             self._count += 1
-            if wait(shortest_s + spread_s * uniform()):
-                return
+            yield shortest_s + spread_s * uniform()
 
     def trace(self) -> PowerTrace:
         """Return what was read so far."""

@@ -123,6 +123,7 @@ class Meter:
         clock: seconds.
         pause: waits so many seconds.
         unix_clock: seconds since 1970, the clock of the wall meter's log.
+        make_sampler: reads a source beside the work, by a clock.
     """
 
     def __init__(
@@ -135,12 +136,13 @@ class Meter:
         clock: Callable[[], float] = time.perf_counter,
         pause: Callable[[float], None] = time.sleep,
         unix_clock: Callable[[], float] = time.time,
+        make_sampler: Callable[[PowerSource, Callable[[], float]], PowerSampler] = PowerSampler,
     ) -> None:
         self.reason = None if sources or wall_meter else reason
         self._wall_meter = wall_meter
         self._window_s = window_s
         self._clock, self._pause, self._unix_clock = clock, pause, unix_clock
-        self._samplers = [PowerSampler(source, clock) for source in sources]
+        self._samplers = [make_sampler(source, clock) for source in sources]
         self._idle: list[Window] = []
         self._windows: list[Window] = []
         self._margin_s = 4 * max((sampler.pause_s for sampler in self._samplers), default=0.0)

@@ -27,6 +27,7 @@ class QueryMeter:
         reason: why there is none.
         clock: seconds.
         pause: waits so many seconds.
+        make_sampler: reads a source beside the query, by a clock.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class QueryMeter:
         *,
         clock: Callable[[], float] = time.perf_counter,
         pause: Callable[[float], None] = time.sleep,
+        make_sampler: Callable[[PowerSource, Callable[[], float]], PowerSampler] = PowerSampler,
     ) -> None:
         self._source, self._reason, self._clock, self._pause = source, reason, clock, pause
+        self._make_sampler = make_sampler
         if source is not None and not (source.interval_s and source.interval_s <= SLOWEST_S):
             every = "now and then" if source.interval_s is None else f"every {source.interval_s:g} s"
             self._source = None
@@ -68,7 +71,7 @@ class QueryMeter:
         """
         if self._source is None:
             return replace(ask(), energy_reason=self._reason)
-        sampler = PowerSampler(self._source, self._clock)
+        sampler = self._make_sampler(self._source, self._clock)
         margin_s = 4 * sampler.pause_s
         with sampler.running():
             self._pause(margin_s)
