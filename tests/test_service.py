@@ -582,6 +582,9 @@ def test_the_interface_is_described() -> None:
         answers = [about["responses"] for path in schema["paths"].values() for about in path.values()]
         faults = [each["422"]["content"]["application/json"]["schema"] for each in answers if "422" in each]
         assert faults == [{"$ref": "#/components/schemas/Failure"}] * 4
+        kinds = {"/metrics": "get", "/v1/segment": "post"}
+        told = [set(schema["paths"][path][method]["responses"]["200"]["content"]) for path, method in kinds.items()]
+        assert told == [{"text/plain"}, {"application/json", "text/event-stream"}]
         page = client.get("/docs").text
         for words in ("POST /v1/segment", "What to find, in words.", "verbose, wise, wise-infer", "Retry-After"):
             assert words in page

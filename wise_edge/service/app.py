@@ -268,7 +268,7 @@ def make_app(
     require("python_multipart", "serve")  # which FastAPI imports only when a form is declared
     from fastapi import FastAPI, File, Form, Request
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+    from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
     from pydantic import BaseModel, Field
     from starlette.exceptions import HTTPException
 
@@ -313,6 +313,9 @@ def make_app(
         500: {"model": Failure, "description": "The engine or the service failed."},
         503: {"model": Failure, "description": "The query took too long, or the device cannot."},
     }
+    answers: dict[int | str, dict[str, Any]] = {
+        200: {"description": "The answer.", "content": {"application/json": {}, "text/event-stream": {}}}
+    }
     unknown: dict[int | str, dict[str, Any]] = {404: {"model": Failure, "description": "The picture is not kept."}}
 
     def refuse(status: int, line: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -326,7 +329,7 @@ def make_app(
         service.device.check_room(client)
         return StreamingResponse(service.stream(image, wish, client), media_type="text/event-stream")
 
-    @app.post("/v1/segment", responses=refusals, summary="Find what a query names in a picture")
+    @app.post("/v1/segment", responses=answers | refusals, summary="Find what a query names in a picture")
     async def segment(
         request: Request,
         image: Annotated[bytes, File(description="PNG, JPEG, WebP, BMP, TIFF, GIF or PPM.")],
@@ -351,7 +354,9 @@ def make_app(
         height, width, _ = pixels.shape
         return {"frame": service.frames.add(pixels), "width": width, "height": height}
 
-    @app.post("/v1/frames/{frame}/segment", responses=refusals | unknown, summary="Ask a picture that is kept")
+    @app.post(
+        "/v1/frames/{frame}/segment", responses=answers | refusals | unknown, summary="Ask a picture that is kept"
+    )
     async def ask(request: Request, frame: str, question: Question) -> Response:
         """Answer like /v1/segment."""
         pixels = service.frames.find(frame)
@@ -375,7 +380,7 @@ def make_app(
     async def readiness() -> Response:
         return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
 
-    @app.get("/metrics", summary="For Prometheus")
+    @app.get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         text, kind = service.metrics.render()
         return Response(text, media_type=kind)
