@@ -171,6 +171,10 @@ def test_depth_of_the_same_moment_gives_a_place(late_ns: int, start: Start) -> N
     pose, found = asked(node, STAMP_NS + 10**9)  # another moment
     assert (pose.covariance[0], found) == (-1, [])
 
+    again_ns = STAMP_NS - 60 * 10**9  # a bag that is played once more
+    node.subscriptions["depth"][1](image_message("16UC1", depth + 1000, again_ns))
+    assert asked(node, again_ns)[0].pose.position.z == pytest.approx(2.5)
+
 
 def test_what_does_not_fit_costs_the_place_and_not_the_mask(start: Start) -> None:
     node = start()

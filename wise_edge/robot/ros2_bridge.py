@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from array import array
-from bisect import insort
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -78,14 +78,13 @@ class DepthCamera:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._kept: list[tuple[int, npt.NDArray[np.float32]]] = []
+        self._kept: deque[tuple[int, npt.NDArray[np.float32]]] = deque(maxlen=_DEPTHS)  # as they came: a bag may loop
         self._camera: tuple[Intrinsics, tuple[int, int]] | None = None
 
     def keep(self, stamp_ns: int, depth_m: npt.NDArray[np.float32]) -> None:
         """Keep a depth picture, float32 [H, W] in m, in place of the oldest."""
         with self._lock:
-            insort(self._kept, (stamp_ns, depth_m), key=lambda kept: kept[0])
-            del self._kept[:-_DEPTHS]
+            self._kept.append((stamp_ns, depth_m))
 
     def calibrate(self, camera: Intrinsics, size: tuple[int, int]) -> None:
         """Keep the intrinsics of pictures of so many pixels (width, height)."""
@@ -114,7 +113,7 @@ class DepthCamera:
         """Return the depth picture of a moment: no further away than half of the time between two of them."""
         if not self._kept:
             return None
-        pauses = [later[0] - earlier[0] for earlier, later in pairwise(self._kept)]
+        pauses = [abs(later[0] - earlier[0]) for earlier, later in pairwise(self._kept)]
         within = max(_SAME_NS, median(pauses) / 2 if pauses else 0)
         kept_ns, depth_m = min(self._kept, key=lambda kept: abs(kept[0] - stamp_ns))
         return depth_m if abs(kept_ns - stamp_ns) <= within else None
