@@ -47,32 +47,10 @@ class Dataflow(Protocol):
         ...
 
 
-Observe = Callable[[Frame, NodeResult], None]
-
-
-def run_dora(
-    session: Session,
-    query: str | None,
-    *,
-    variant: str | None = None,
-    deadline_ms: float | None = None,
-    observe: Observe | None = None,
-) -> None:
-    """Be a node of the dataflow that started this process, until it stops.
-
-    Args:
-        session: answers.
-        query: the standing query to begin with; None waits for one.
-        variant: prompt variant; None takes the bundle's default.
-        deadline_ms: choose the variant by this instead.
-        observe: takes every frame that got a result, with it.
-
-    Raises:
-        MissingExtraError: dora-rs is not installed.
-        DeviceError: dora went away.
-    """
-    dora = require("dora", "dora")
-    serve_dataflow(dora.Node(), session, query, variant=variant, deadline_ms=deadline_ms, observe=observe)
+def open_dataflow() -> Dataflow:
+    """Return the dataflow that started this process; raises `MissingExtraError` where dora-rs is not installed."""
+    dataflow: Dataflow = require("dora", "dora").Node()
+    return dataflow
 
 
 def serve_dataflow(
@@ -82,12 +60,23 @@ def serve_dataflow(
     *,
     variant: str | None = None,
     deadline_ms: float | None = None,
-    observe: Observe | None = None,
+    observe: Callable[[Frame, NodeResult], None] | None = None,
 ) -> None:
-    """Answer a dataflow's events until it stops; arguments as for `run_dora`.
+    """Answer a dataflow's events until it stops.
 
     One thread speaks with dora. One-shot queries are answered in another, since they may wait for the very frames that
     the first one brings.
+
+    Args:
+        dataflow: whose node this is.
+        session: answers.
+        query: the standing query to begin with; None waits for one.
+        variant: prompt variant; None takes the bundle's default.
+        deadline_ms: choose the variant by this instead.
+        observe: takes every frame that got a result, with it.
+
+    Raises:
+        DeviceError: dora went away.
     """
     outputs: SimpleQueue[NodeResult | str] = SimpleQueue()
     empty = 0
