@@ -41,7 +41,7 @@ def resident_mb(pid: int) -> float:
 def count_statuses(url: str) -> Counter[str]:
     """Return how many requests the service answered, by status."""
     counted: Counter[str] = Counter()
-    for status, count in re.findall(r'wise_edge_requests_total{[^}]*status="(\d+)"} ([\d.e+]+)', get(url, "metrics")):
+    for status, count in re.findall(r'wise_edge_requests_total{.*status="(\d+)"} ([\d.e+]+)', get(url, "metrics")):
         counted[status] += int(float(count))
     return counted
 

@@ -12,6 +12,7 @@ from wise_edge.svg import AXIS, WIDTH, Scale, axis, rect, svg, text
 
 _LABELS = 190  # what names of rows take of it
 _ROW = 34
+_LABEL = 190  # how wide the words beside a disc may be
 Run = Mapping[str, Any]
 
 
@@ -82,9 +83,13 @@ def draw_tradeoff(runs: Sequence[Run]) -> str | None:
     up = Scale(max(0.0, min(edges) - 0.03), min(1.0, max(edges) + 0.03), height, 16)
     parts = [axis(across, height, "ms, p50 of a query"), *_grid(up, "cIoU")]
     named = sorted(zip(name_rows(shown), shown, strict=True), key=lambda pair: pair[1]["latency_ms"]["total"]["p50"])
+    places = [across(run["latency_ms"]["total"]["p50"]) for _, run in named]
     for number, (name, run) in enumerate(named):
-        x, y = across(run["latency_ms"]["total"]["p50"]), up(run["accuracy"]["ciou"])
-        side = -1 if number % 2 else 1  # neighbours are labelled above and below, lest they cover one another
+        x, y = places[number], up(run["accuracy"]["ciou"])
+        # Neighbours are labelled above and below, and to the left where one follows soon, lest they cover one another.
+        side = -1 if number % 2 else 1
+        is_close = number + 1 < len(places) and places[number + 1] - x < _LABEL < x
+        edge, anchor = (x - 6, "end") if is_close else (x + 6, "start")
         low, high = run["accuracy"]["ciou_interval"]
         radius = 5 + 1.6 * run["rationale_tokens"] ** 0.5
         energy = _query_energy(run)
@@ -93,8 +98,8 @@ def draw_tradeoff(runs: Sequence[Run]) -> str | None:
         parts += [
             f'<path d="M{x:.1f} {up(low):.1f}V{up(high):.1f}" class="interval"/>',
             f'<g><title>{escape(title)}</title><circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" class="disc"/></g>',
-            text(x + 6, y + side * (radius + 22) - 8, name, "middle"),
-            text(x + 6, y + side * (radius + 22) + 8, ", ".join(notes), "middle", "tiny"),
+            text(edge, y + side * (radius + 22) - 8, name, "middle", anchor=anchor),
+            text(edge, y + side * (radius + 22) + 8, ", ".join(notes), "middle", "tiny", anchor),
         ]
     return svg(height + AXIS, parts, "accuracy over latency")
 
