@@ -656,6 +656,8 @@ def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 FAKES = """
 import sys, time
 from fake_session import FakeMask, FakePolicy
+from wise_edge.power import PowerSource
+from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.session import Session
 from wise_edge.service.app import make_app
 from wise_edge.service.limits import Limits
@@ -670,7 +672,8 @@ class Policy(FakePolicy):
         return super().generate(frame, query, variant, decoding)
 
 limits = Limits(connections=8, head_s=float(sys.argv[1]), query_s=600)
-app = make_app(Session(Policy(), FakeMask(), {}), limits)
+rails = PowerSource("rails", "power", ("VDD_IN",), (0,), None, 0.002, lambda: (10.0,), (None,))
+app = make_app(Session(Policy(), FakeMask(), {}), limits, meter=QueryMeter(rails))
 run_server(app, "127.0.0.1", 0, limits, lambda url: print("serving", url, file=sys.stderr, flush=True))
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from test_service import process
+from test_service import fakes, process
 
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.images import save_png
@@ -115,6 +116,18 @@ def test_a_picture_and_a_sentence_give_a_mask(browser: Any, url: str, tmp_path: 
     tinted = browser.execute_script(TINTED, 0)
     assert expected.mask.sum() * 0.9 < tinted < expected.mask.sum() * 2 + 800  # box and points lie beside the mask
     assert complaints(browser) == []
+
+
+def test_joules_are_told_where_a_sensor_tells_them(browser: Any, tmp_path: Path) -> None:
+    save_png(SceneDataset("test")[0].image, tmp_path / "scene.png")
+    with fakes() as (host, port):
+        open_picture(browser, f"http://{host}:{port}", tmp_path / "scene.png")
+        browser.find_element("id", "query").send_keys("take three seconds\n")
+        wait_for(browser, 'return document.getElementById("say").textContent === "done"')
+        card = browser.find_element("css selector", "article").text
+    (in_heading,) = re.findall(r"rationale tokens in .*, ([\d.]+) J", card)
+    assert f"{in_heading} J (rails: VDD_IN)" in card
+    assert float(in_heading) >= 30  # three seconds at 10 W
 
 
 def test_two_rationales_stand_side_by_side(browser: Any, url: str, tmp_path: Path) -> None:
