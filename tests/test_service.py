@@ -297,8 +297,7 @@ def test_more_queries_than_may_wait_are_told_when_to_come_again() -> None:
         threads = [threading.Thread(target=lambda: answers.append(ask(client))) for _ in range(6)]
         for thread in threads:
             thread.start()
-        while sum(answer.status_code == 429 for answer in answers) < 3:
-            time.sleep(0.01)
+        assert wait_until(lambda: sum(answer.status_code == 429 for answer in answers) == 3)
         assert "wise_edge_waiting 3.0" in client.get("/metrics").text
         policy.gate.set()
         for thread in threads:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -52,6 +52,7 @@ class Device:
         self._limits = limits
         self._thread = ThreadPoolExecutor(1, "device")
         self._lines = _Lines()
+        self._own: Counter[str] = Counter()  # of each client, those that wait or run
         self._took_s = 0.1
         self.waiting = 0
 
@@ -70,10 +71,11 @@ class Device:
         cancel, done = Event(), Future[T]()
         job = partial(self._do, work, cancel, done)
         self.waiting += 1
+        self._own[client] += 1
         self._lines.add(client, job)
         self._thread.submit(self._serve_next)
         running = asyncio.wrap_future(done)
-        running.add_done_callback(self._end)
+        running.add_done_callback(partial(self._end, client))
         try:
             return await asyncio.wait_for(asyncio.shield(running), self._limits.query_s)
         except asyncio.TimeoutError:
@@ -92,7 +94,7 @@ class Device:
         """
         waiting = self.waiting + coming
         most_of_one = self._limits.waiting - self._limits.waiting // 4  # the rest is kept for others
-        if waiting > self._limits.waiting or self._lines.count(client) >= most_of_one:
+        if waiting > self._limits.waiting or self._own[client] > most_of_one:
             raise BusyError(max(1, round(waiting * self._took_s)))
 
     def close(self) -> None:
@@ -114,8 +116,9 @@ class Device:
             done.set_exception(error)
         self._took_s += 0.2 * (time.perf_counter() - began_s - self._took_s)
 
-    def _end(self, running: asyncio.Future[T]) -> None:
+    def _end(self, client: str, running: asyncio.Future[T]) -> None:
         self.waiting -= 1
+        self._own -= Counter((client,))  # which forgets clients that have none
         if not running.cancelled():
             running.exception()  # it is known, though nobody may wait for it any more
 
@@ -153,8 +156,3 @@ class _Lines:
             if not line:
                 del self._lines[client]
             return True
-
-    def count(self, client: str) -> int:
-        """Return how many of a client's jobs wait."""
-        with self._lock:
-            return len(self._lines.get(client, ()))
