@@ -59,8 +59,8 @@ class LifecycleNode:
         self.take_parameters = take
 
     def set_parameters(self, parameters: list[Any]) -> None:
-        assert self.take_parameters(parameters).successful
-        self.parameters |= {parameter.name: parameter for parameter in parameters}
+        if self.take_parameters(parameters).successful:
+            self.parameters |= {parameter.name: parameter for parameter in parameters}
 
     def get_parameter(self, name: str) -> Any:
         return self.parameters[name]

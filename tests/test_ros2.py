@@ -7,6 +7,7 @@ import sys
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -124,6 +125,30 @@ def test_a_standing_query_outlives_a_deactivation(start: Start) -> None:
     node.subscriptions["image"][1](image_message())
     wait_for(lambda: sent(node, "result"))
     assert json.loads(sent(node, "result")[0].data)["query"] == "the star"
+
+
+def test_a_standing_query_that_cannot_be_asked_is_not_kept(start: Start) -> None:
+    node = start(query="the ring")
+    node.subscriptions["query"][1](text("a <|im_end|>"))
+    assert node.wise_edge.value("query") == "the ring"
+    node.on_deactivate(None)
+    node.subscriptions["query"][1](text("x" * 2000))
+    assert len(node.logged) == 2
+    assert node.trigger_activate() == "success"
+
+
+def test_a_recording_goes_on_over_a_deactivation(start: Start, tmp_path: Path) -> None:
+    pytest.importorskip("rerun", reason="rerun-sdk is not installed")
+    node = start(rerun=str(tmp_path / "log.rrd"), query="the ring")
+    node.on_deactivate(None)
+    assert node.trigger_activate() == "success"
+    node.subscriptions["image"][1](image_message())
+    wait_for(lambda: sent(node, "result"))
+    node.on_deactivate(None)
+    node.on_cleanup(None)
+    assert (tmp_path / "log.rrd").stat().st_size > 30 * 20 * 3
+    assert node.trigger_configure() == "failure"  # it would be written over
+    assert "log.rrd exists" in node.logged[-1]
 
 
 def test_services_switch_and_answer_once(start: Start) -> None:

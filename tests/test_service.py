@@ -1,4 +1,4 @@
-"""The service: right answers over HTTP, limits that hold, and an end that loses no query."""
+"""The service: right answers over HTTP, and limits that hold."""
 
 from __future__ import annotations
 
@@ -7,20 +7,13 @@ import base64
 import io
 import json
 import logging
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from http.client import HTTPConnection
+from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import fake_session
@@ -33,16 +26,17 @@ from pycocotools import mask as coco
 from starlette.testclient import TestClient
 
 from wise_edge.cli.main import main
-from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.errors import DeviceError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.power import PowerSource
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.base import Decoding, PolicyOutput
 from wise_edge.runtimes.session import Session
-from wise_edge.service import app as service_app
-from wise_edge.service.app import Service, Wish, make_app
+from wise_edge.service import answering
+from wise_edge.service.answering import Service, Wish
+from wise_edge.service.app import make_app
 from wise_edge.service.device import BusyError, Device
 from wise_edge.service.frames import FrameStore
+from wise_edge.service.guard import OWN_HOSTS
 from wise_edge.service.limits import Limits
 
 
@@ -235,11 +229,11 @@ def test_a_token_is_asked_of_all_that_tells_of_pictures() -> None:
 
 def test_a_page_that_points_its_own_name_here_is_refused() -> None:
     session = Session(Gated(), FakeMask(), {})
-    app = make_app(session, own_host_only=True)
+    app = make_app(session, own_hosts=OWN_HOSTS)
     for host, status in (("127.0.0.1:8020", 200), ("localhost", 200), ("[::1]:8020", 200), ("evil.example:8020", 403)):
         with TestClient(app, base_url="http://127.0.0.1") as client:
             assert client.get("/healthz", headers={"host": host}).status_code == status
-        app = make_app(session, own_host_only=True)
+        app = make_app(session, own_hosts=OWN_HOSTS)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +252,7 @@ def test_a_page_that_points_its_own_name_here_is_refused() -> None:
 def test_a_page_of_another_site_is_refused(origin: str, status: int) -> None:
     policy = Gated()
     policy.gate.set()
-    app = make_app(Session(policy, FakeMask(), {}), own_host_only=True)
+    app = make_app(Session(policy, FakeMask(), {}), own_hosts=OWN_HOSTS)
     with TestClient(app, base_url="http://127.0.0.1") as client:
         answer = ask(client, headers={"origin": origin})
         assert answer.status_code == status
@@ -366,7 +360,7 @@ def test_a_bug_ends_a_stream_and_is_logged(
         raise RuntimeError("index 7 is out of bounds")
 
     if place == "describe":
-        monkeypatch.setattr(service_app, "describe", fail)
+        monkeypatch.setattr(answering, "describe", fail)
 
     async def stream() -> list[str]:
         policy = Gated()
@@ -421,7 +415,7 @@ def test_a_client_that_leaves_has_its_query_cancelled() -> None:
             finally:
                 ended.set()
 
-        waiting = asyncio.create_task(service_app.while_there(receive, answer()))
+        waiting = asyncio.create_task(answering.while_there(receive, answer()))
         await asyncio.sleep(0.05)
         assert not waiting.done()
         gone.set()
@@ -465,14 +459,17 @@ def test_few_pictures_are_decoded_at_once_and_few_wait_for_it(monkeypatch: pytes
             inside -= 1
         return np.zeros((20, 30, 3), np.uint8)
 
-    monkeypatch.setattr(service_app, "load_image", load)
+    monkeypatch.setattr(answering, "load_image", load)
     with serving(Limits(waiting=3)) as (client, _):
         found: list[int] = []
-        keep = lambda: found.append(client.post("/v1/frames", files={"image": b"any"}).status_code)  # noqa: E731
+
+        def keep() -> None:
+            found.append(client.post("/v1/frames", files={"image": b"any"}).status_code)
+
         threads = [threading.Thread(target=keep) for _ in range(7)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: len(found) == 3)
+        assert wait_until(lambda: len(found) == 3)
         gate.set()
         for thread in threads:
             thread.join(timeout=30)
@@ -481,14 +478,14 @@ def test_few_pictures_are_decoded_at_once_and_few_wait_for_it(monkeypatch: pytes
 
 
 def test_a_mask_is_written_beside_what_else_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, asked, describe = threading.Event(), threading.Event(), service_app.describe
+    begun, asked, describe = threading.Event(), threading.Event(), answering.describe
 
     def write(*about: Any) -> dict[str, Any]:
         begun.set()
         assert asked.wait(10), "the service stood still while a mask was written"
         return describe(*about)
 
-    monkeypatch.setattr(service_app, "describe", write)
+    monkeypatch.setattr(answering, "describe", write)
     with serving() as (client, _):
         answers: list[httpx.Response] = []
         thread = threading.Thread(target=lambda: answers.append(ask(client, mask="png")))
@@ -643,240 +640,3 @@ def test_a_first_query_that_fails_is_one_line_and_an_exit_code(
     told = capfd.readouterr().err.splitlines()
     assert len(told) == 1, told
     assert told[0].startswith(line)
-
-
-@contextmanager
-def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run the command on the embedded models and give its address."""
-    with started([sys.executable, "-m", "wise_edge", "serve", "--port", "0", *options]) as running:
-        yield running
-
-
-FAKES = """
-import sys, time
-from fake_session import FakeMask, FakePolicy
-from wise_edge.power import PowerSource
-from wise_edge.profiling.query_meter import QueryMeter
-from wise_edge.runtimes.session import Session
-from wise_edge.service.app import make_app
-from wise_edge.service.limits import Limits
-from wise_edge.service.server import run_server
-
-class Policy(FakePolicy):
-    def generate(self, frame, query, variant, decoding):
-        while query == "wait until you are cancelled":
-            time.sleep(0.01)
-            decoding.check_cancelled()
-        time.sleep(3 if query == "take three seconds" else 0)
-        return super().generate(frame, query, variant, decoding)
-
-limits = Limits(connections=8, head_s=float(sys.argv[1]), query_s=600)
-rails = PowerSource("rails", "power", ("VDD_IN",), (0,), None, 0.002, lambda: (10.0,), (None,))
-app = make_app(Session(Policy(), FakeMask(), {}), limits, meter=QueryMeter(rails))
-run_server(app, "127.0.0.1", 0, limits, lambda url: print("serving", url, file=sys.stderr, flush=True))
-"""
-
-
-@contextmanager
-def fakes(head_s: float = 60) -> Iterator[tuple[str, int]]:
-    """Run a server of eight connections on fakes and give its host and port."""
-    with started([sys.executable, "-c", FAKES, str(head_s)]) as (_, url):
-        host, port = url.removeprefix("http://").split(":")
-        yield host, int(port)
-
-
-@contextmanager
-def started(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as running:
-        assert running.stderr is not None
-        line = running.stderr.readline()
-        try:
-            assert line.startswith("serving http://"), line + running.stderr.read()
-            yield running, line.split()[1]
-        finally:
-            running.kill()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("host", "url"), [("127.0.0.2", "http://127.0.0.2:"), ("0:0::1", "http://[::1]:")])
-def test_the_address_that_is_announced_is_answered(host: str, url: str) -> None:
-    with process("--host", host) as (_, announced):
-        assert announced.startswith(url)
-        with httpx.Client(base_url=announced, timeout=30) as client:
-            assert ask(client, headers={"origin": announced}).status_code == 200
-            assert client.get("/healthz", headers={"host": "evil.example"}).status_code == 403
-
-
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
-
-
-@pytest.mark.slow
-def test_connections_without_a_whole_head_are_let_go() -> None:
-    answered = [HEALTH + b"\r\nGET / HT", HEALTH + b"Content-Length: 9000\r\n\r\n"]
-    with fakes(head_s=5) as (host, port), ExitStack() as stack:
-        sleepers: list[socket.socket] = []
-        for place, beginning in enumerate([*answered, *answered, b"GET / HT", b"GET / HT", b"", b""]):
-            source = (f"127.0.0.{2 + place // 4}", 0)
-            sleepers.append(stack.enter_context(socket.create_connection((host, port), source_address=source)))
-            sleepers[-1].sendall(beginning)
-            if beginning in answered:
-                assert sleepers[-1].recv(10_000).startswith(b"HTTP/1.1 200")
-            sleepers[-1].setblocking(False)
-        left = set(sleepers)
-
-        def dribble() -> bool:
-            for sleeper in list(left):
-                try:
-                    if sleeper not in sleepers[6:]:
-                        sleeper.send(b"a")
-                    gone = not sleeper.recv(10_000)
-                except BlockingIOError:
-                    gone = False
-                except OSError:
-                    gone = True
-                if gone:
-                    left.remove(sleeper)
-            return not left
-
-        assert httpx.get(f"http://{host}:{port}/healthz").status_code == 503
-        assert wait_until(dribble), f"{len(left)} are still held"
-        assert httpx.get(f"http://{host}:{port}/healthz").status_code == 200
-
-
-@pytest.mark.slow
-def test_an_answer_may_take_longer_than_a_head() -> None:
-    with fakes(head_s=1) as (host, port), httpx.Client(base_url=f"http://{host}:{port}", timeout=30) as client:
-        assert client.get("/healthz").status_code == 200
-        assert ask(client, "take three seconds").status_code == 200
-
-
-@pytest.mark.slow
-def test_one_address_does_not_hold_all_connections() -> None:
-    with fakes() as (host, port), ExitStack() as stack:
-        for _ in range(12):
-            stack.enter_context(socket.create_connection((host, port), source_address=("127.0.0.2", 0)))
-        assert httpx.get(f"http://{host}:{port}/healthz").status_code == 200
-
-
-@pytest.mark.slow
-def test_queries_of_clients_that_left_end_whether_they_run_or_wait() -> None:
-    with fakes() as (host, port), httpx.Client(base_url=f"http://{host}:{port}", timeout=30) as client:
-
-        def waits(count: int) -> bool:
-            return f"wise_edge_waiting {count}.0" in client.get("/metrics").text
-
-        sent = {"files": {"image": png()}, "data": {"query": "wait until you are cancelled"}}
-        request = httpx.Request("POST", f"http://{host}:{port}/v1/segment", **sent)
-        leavers = [HTTPConnection(host, port) for _ in range(3)]
-        for leaver in leavers:
-            leaver.request("POST", "/v1/segment", request.read(), dict(request.headers))
-        assert wait_until(lambda: waits(3))
-        for leaver in leavers:
-            leaver.close()
-        assert wait_until(lambda: waits(0))
-        assert ask(client).status_code == 200
-
-
-def resident_kb(pid: int) -> int:
-    """Return the memory of a process that is not shared with files."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1])
-
-
-def bomb(width: int, height: int) -> bytes:
-    """Return a PNG of a few kB that unpacks to any size."""
-    picture = io.BytesIO()
-    Image.new("1", (width, 8)).save(picture, "PNG")
-    data = bytearray(picture.getvalue())
-    data[20:24] = height.to_bytes(4, "big")
-    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
-    return bytes(data)
-
-
-@pytest.mark.slow
-def test_bodies_of_ten_megabytes_and_bombs_leave_nothing_behind() -> None:
-    with process() as (running, url), httpx.Client(base_url=url, timeout=30) as client:
-
-        def post(image: bytes) -> int:
-            return client.post("/v1/segment", files={"image": image}, data={"query": "the ring"}).status_code
-
-        def abuse() -> list[int]:
-            nested = client.post("/v1/frames/x/segment", content=b"[" * 9_000_000)
-            noise = [post(os.urandom(9_900_000)), post(os.urandom(10_100_000))]
-            return [*noise, post(bomb(60_000, 60_000)), post(bomb(5000, 5000)), nested.status_code]
-
-        assert post(png(224, 224)) == 200
-        for _ in range(2):  # the largest picture is kept, and memory for decoding it too
-            assert abuse() == [400, 413, 400, 200, 422]
-        before_kb = resident_kb(running.pid)
-        for _ in range(5):
-            abuse()
-        assert resident_kb(running.pid) < before_kb + 30_000
-        assert post(png(224, 224)) == 200
-
-
-@pytest.mark.slow
-def test_eight_clients_get_right_answers() -> None:
-    dataset, session = SceneDataset("test"), Session.from_bundle()
-    examples = [dataset[place] for place in range(8)]
-    expected = [session.segment(example.image, example.query) for example in examples]
-    with process() as (_, url):
-
-        def client(place: int) -> list[dict[str, Any]]:
-            buffer = io.BytesIO()
-            Image.fromarray(examples[place].image).save(buffer, "PNG")
-            with httpx.Client(base_url=url, timeout=60) as http:
-                fields = {"data": {"query": examples[place].query}, "files": {"image": buffer.getvalue()}}
-                return [http.post("/v1/segment", **fields).json() for _ in range(5)]
-
-        answers = together(8, client)
-    for place, each in enumerate(answers):
-        for answer in each:
-            assert answer["box"] == list(expected[place].box or ())
-            mask = expected[place].mask
-            assert mask is not None
-            assert np.array_equal(pixels_of(answer["mask"]), mask)
-
-
-@pytest.mark.slow
-def test_sigterm_lets_a_query_end_and_the_exit_code_is_0() -> None:
-    with process() as (running, url):
-        told: list[str] = []
-
-        def client() -> None:
-            with httpx.stream(
-                "POST",
-                f"{url}/v1/segment",
-                headers={"accept": "text/event-stream"},
-                files={"image": png(224, 224)},
-                data={"query": "the red ring", "variant": "verbose"},
-                timeout=60,
-            ) as answer:
-                for line in answer.iter_lines():
-                    told.append(line)
-                    if len(told) == 1:
-                        os.kill(running.pid, signal.SIGTERM)
-
-        client()
-        assert running.wait(timeout=30) == 0
-        assert "event: result" in told
-
-
-@pytest.mark.slow
-def test_slow_and_half_open_clients_do_not_keep_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    with process() as (running, url):
-        host, port = url.removeprefix("http://").split(":")
-        sleepers = [socket.create_connection((host, int(port))) for _ in range(30)]
-        for sleeper in sleepers[:10]:
-            sleeper.sendall(b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nslow")
-        for sleeper in sleepers[10:20]:
-            sleeper.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
-        began = time.perf_counter()
-        answer = httpx.post(f"{url}/v1/segment", files={"image": png()}, data={"query": "the red ring"}, timeout=30)
-        assert answer.status_code == 200
-        assert time.perf_counter() - began < 10
-        for sleeper in sleepers:
-            sleeper.close()
-        assert httpx.get(f"{url}/healthz").status_code == 200
-        assert running.poll() is None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from test_service import fakes, process
+from service_process import fakes, process
 
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.images import save_png

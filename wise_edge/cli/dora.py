@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from wise_edge.cli.options import BundleOption, MaskBackendOption, PolicyBackendOption, RerunOption, VariantOption
+from wise_edge.cli.options import (
+    BundleOption,
+    ForceOption,
+    MaskBackendOption,
+    PolicyBackendOption,
+    RerunOption,
+    VariantOption,
+)
 
 
 def dora(
@@ -17,6 +24,7 @@ def dora(
         float | None, typer.Option("--deadline-ms", metavar="T", help="Choose each grounding's variant by this.")
     ] = None,
     rerun: RerunOption = None,
+    force: ForceOption = False,
     variant: VariantOption = None,
     bundle: BundleOption = None,
     policy_backend: PolicyBackendOption = "auto",
@@ -31,5 +39,5 @@ def dora(
     from wise_edge.runtimes.session import Session
 
     session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
-    with open_rerun(rerun, session) as observe:
+    with open_rerun(rerun, session, force=force) as observe:
         serve_dataflow(open_dataflow(), session, query, variant=variant, deadline_ms=deadline_ms, observe=observe)

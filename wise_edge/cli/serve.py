@@ -51,8 +51,8 @@ def serve(
     session = Session.from_bundle(
         bundle, policy_backend=policy_backend, mask_backend=mask_backend, threads=threads, frames=frames
     )
-    own_hosts = tuple(dict.fromkeys((*OWN_HOSTS, _in_url(host))))
-    app = make_app(session, limits, token, own_host_only=token is None, own_hosts=own_hosts)
+    own_hosts = (*OWN_HOSTS, _in_url(host)) if token is None else ()
+    app = make_app(session, limits, token, own_hosts=tuple(dict.fromkeys(own_hosts)))
     run_server(app, host, port, limits, lambda url: typer.echo(f"serving {url}", err=True))
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError
 from wise_edge.robot.messages import CAMERA, COMPRESSED, DETECTIONS, DETECTIONS_3D, IMAGE, TEXT
 from wise_edge.robot.node import Node, explain
-from wise_edge.robot.rerun_log import open_rerun
+from wise_edge.robot.rerun_log import RerunLog, open_rerun
 from wise_edge.robot.ros2_bridge import DIAGNOSTICS, Bridge, find_type
 from wise_edge.runtimes.session import Session
 
@@ -37,8 +37,8 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "rerun": ("", "Also log to the Rerun viewer: a file, or connect."),
     "autostart": (True, "Configure and activate at once."),
 }
-"""Parameters, what they are by themselves, and what they mean; `query` counts at once, the others when it is next
-configured or activated."""
+"""Parameters, what they are by themselves, and what they mean: `query` counts at once, `variant` and `deadline_ms` when
+the node is next activated, `compressed` and `autostart` at the start, the others when it is next configured."""
 _OUTPUTS = {"mask": IMAGE, "rationale": TEXT, "result": TEXT, "detections": DETECTIONS, "detections_3d": DETECTIONS_3D}
 
 
@@ -67,7 +67,7 @@ def run_ros2(arguments: Sequence[str]) -> None:
         raise UsageError(f"ROS cannot read its arguments: {error}") from error
     try:
         node = make_node(Session.from_bundle)
-        # As many threads as callback groups, so that a query keeps nothing else waiting.
+        # A thread for each callback group and one more, so that a query keeps nothing else waiting.
         executor = executors.MultiThreadedExecutor(num_threads=6)
         executor.add_node(node)
         try:
@@ -159,6 +159,8 @@ class Lifecycle:
     open_session: Callable[..., Session]
     failure: Exception | None = None
     _session: Session | None = None
+    _observe: RerunLog | None = None
+    _configured: ExitStack = field(default_factory=ExitStack)
     _publishers: dict[str, Any] = field(default_factory=dict)
     _running: ExitStack | None = None
 
@@ -202,9 +204,11 @@ class Lifecycle:
                 raise self.failure if isinstance(self.failure, WiseEdgeError) else DeviceError(explain(self.failure))
 
     def configure(self) -> None:
-        """Load the models."""
+        """Load the models, and open the recording."""
         backends = {name: self.value(name) for name in ("policy_backend", "mask_backend")}
-        self._session = self.open_session(self.value("bundle") or None, **backends)
+        session = self.open_session(self.value("bundle") or None, **backends)
+        self._observe = self._configured.enter_context(open_rerun(self.value("rerun"), session))
+        self._session = session
 
     def activate(self) -> None:
         """Begin to take frames."""
@@ -214,7 +218,7 @@ class Lifecycle:
             node = Node(
                 self._session,
                 self.bridge.publish,
-                observe=running.enter_context(open_rerun(self.value("rerun"), self._session)),
+                observe=self._observe,
                 place=self.bridge.find_place,
                 variant=self.value("variant") or None,
                 deadline_ms=self.value("deadline_ms") or None,
@@ -232,9 +236,10 @@ class Lifecycle:
             self._running = None
 
     def close(self) -> None:
-        """Take no more frames, and let go of the models."""
+        """Take no more frames, end the recording, and let go of the models."""
         self.deactivate()
-        self._session = None
+        self._configured.close()
+        self._session = self._observe = None
 
     def _offer_topics(self) -> None:
         ros, bridge, qos = self.ros, self.bridge, import_module("rclpy.qos")
@@ -268,10 +273,10 @@ class Lifecycle:
         self.ros.set_parameters([parameter("query", value=message.data)])
 
     def _take_parameters(self, parameters: Sequence[Any]) -> Any:
-        for parameter in parameters:
-            if parameter.name == "query":
-                self.bridge.follow(str(parameter.value))
-        return find_type("rcl_interfaces/msg/SetParametersResult")(successful=True)
+        """Take a standing query at once; one that cannot be asked is no parameter either."""
+        refused = [self.bridge.follow(str(each.value)) for each in parameters if each.name == "query"]
+        reason = "; ".join(filter(None, refused))
+        return find_type("rcl_interfaces/msg/SetParametersResult")(successful=not reason, reason=reason)
 
     def _ask_once(self, request: Any, response: Any) -> Any:
         return self.bridge.ask_once(self.value("query"), response)

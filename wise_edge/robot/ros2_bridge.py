@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import DeviceError, UsageError
+from wise_edge.prompts import normalize_query
 from wise_edge.robot.diagnostics import Diagnostics
 from wise_edge.robot.frames import Frame, Intrinsics, Place, find_place
 from wise_edge.robot.messages import (
@@ -159,9 +160,18 @@ class Bridge:
         size = int(message.width), int(message.height)
         self._with_node(lambda node: self._depth.calibrate(to_intrinsics(message), size))
 
-    def follow(self, query: str) -> None:
-        """Take a standing query; an empty one ends it."""
-        self._with_node(lambda node: node.follow(query.strip() or None))
+    def follow(self, query: str) -> str | None:
+        """Take a standing query, if the node is active; an empty one ends it. Return why one cannot be asked."""
+        words = query.strip() or None
+        try:
+            if words is not None:
+                normalize_query(words)
+        except UsageError as error:
+            self._complain(str(error))
+            return str(error)
+        if self.node is not None:
+            self._with_node(lambda node: node.follow(words))
+        return None
 
     def ask(self, query: str) -> None:
         """Answer a one-shot query on the topics."""

@@ -1,0 +1,63 @@
+"""The service in a process of its own: the command on the embedded models, or a server on fakes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run the command on the embedded models and give its address."""
+    with started([sys.executable, "-m", "wise_edge", "serve", "--port", "0", *options]) as running:
+        yield running
+
+
+FAKES = """
+import sys, time
+from fake_session import FakeMask, FakePolicy
+from wise_edge.power import PowerSource
+from wise_edge.profiling.query_meter import QueryMeter
+from wise_edge.runtimes.session import Session
+from wise_edge.service.app import make_app
+from wise_edge.service.limits import Limits
+from wise_edge.service.server import run_server
+
+class Policy(FakePolicy):
+    def generate(self, frame, query, variant, decoding):
+        while query == "wait until you are cancelled":
+            time.sleep(0.01)
+            decoding.check_cancelled()
+        time.sleep(3 if query == "take three seconds" else 0)
+        return super().generate(frame, query, variant, decoding)
+
+limits = Limits(connections=8, head_s=float(sys.argv[1]), query_s=600)
+rails = PowerSource("rails", "power", ("VDD_IN",), (0,), None, 0.002, lambda: (10.0,), (None,))
+app = make_app(Session(Policy(), FakeMask(), {}), limits, meter=QueryMeter(rails))
+run_server(app, "127.0.0.1", 0, limits, lambda url: print("serving", url, file=sys.stderr, flush=True))
+"""
+
+
+@contextmanager
+def fakes(head_s: float = 60) -> Iterator[tuple[str, int]]:
+    """Run a server of eight connections on fakes and give its host and port."""
+    with started([sys.executable, "-c", FAKES, str(head_s)]) as (_, url):
+        host, port = url.removeprefix("http://").split(":")
+        yield host, int(port)
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as running:
+        assert running.stderr is not None
+        line = running.stderr.readline()
+        try:
+            assert line.startswith("serving http://"), line + running.stderr.read()
+            yield running, line.split()[1]
+        finally:
+            running.kill()

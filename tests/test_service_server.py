@@ -1,0 +1,208 @@
+"""The service as a server: many clients, rough ones, and an end that loses no query."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import socket
+import time
+import zlib
+from contextlib import ExitStack
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from service_process import fakes, process
+from test_service import ask, pixels_of, png, together, wait_until
+
+from wise_edge.datasets.scenes import SceneDataset
+from wise_edge.runtimes.session import Session
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("host", "url"), [("127.0.0.2", "http://127.0.0.2:"), ("0:0::1", "http://[::1]:")])
+def test_the_address_that_is_announced_is_answered(host: str, url: str) -> None:
+    with process("--host", host) as (_, announced):
+        assert announced.startswith(url)
+        with httpx.Client(base_url=announced, timeout=30) as client:
+            assert ask(client, headers={"origin": announced}).status_code == 200
+            assert client.get("/healthz", headers={"host": "evil.example"}).status_code == 403
+
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.slow
+def test_connections_without_a_whole_head_are_let_go() -> None:
+    answered = [HEALTH + b"\r\nGET / HT", HEALTH + b"Content-Length: 9000\r\n\r\n"]
+    with fakes(head_s=5) as (host, port), ExitStack() as stack:
+        sleepers: list[socket.socket] = []
+        for place, beginning in enumerate([*answered, *answered, b"GET / HT", b"GET / HT", b"", b""]):
+            source = (f"127.0.0.{2 + place // 4}", 0)
+            sleepers.append(stack.enter_context(socket.create_connection((host, port), source_address=source)))
+            sleepers[-1].sendall(beginning)
+            if beginning in answered:
+                assert sleepers[-1].recv(10_000).startswith(b"HTTP/1.1 200")
+            sleepers[-1].setblocking(False)
+        left = set(sleepers)
+
+        def dribble() -> bool:
+            for sleeper in list(left):
+                try:
+                    if sleeper not in sleepers[6:]:
+                        sleeper.send(b"a")
+                    gone = not sleeper.recv(10_000)
+                except BlockingIOError:
+                    gone = False
+                except OSError:
+                    gone = True
+                if gone:
+                    left.remove(sleeper)
+            return not left
+
+        assert httpx.get(f"http://{host}:{port}/healthz").status_code == 503
+        assert wait_until(dribble), f"{len(left)} are still held"
+        assert httpx.get(f"http://{host}:{port}/healthz").status_code == 200
+
+
+@pytest.mark.slow
+def test_an_answer_may_take_longer_than_a_head() -> None:
+    with fakes(head_s=1) as (host, port), httpx.Client(base_url=f"http://{host}:{port}", timeout=30) as client:
+        assert client.get("/healthz").status_code == 200
+        assert ask(client, "take three seconds").status_code == 200
+
+
+@pytest.mark.slow
+def test_one_address_does_not_hold_all_connections() -> None:
+    with fakes() as (host, port), ExitStack() as stack:
+        for _ in range(12):
+            stack.enter_context(socket.create_connection((host, port), source_address=("127.0.0.2", 0)))
+        assert httpx.get(f"http://{host}:{port}/healthz").status_code == 200
+
+
+@pytest.mark.slow
+def test_queries_of_clients_that_left_end_whether_they_run_or_wait() -> None:
+    with fakes() as (host, port), httpx.Client(base_url=f"http://{host}:{port}", timeout=30) as client:
+
+        def waits(count: int) -> bool:
+            return f"wise_edge_waiting {count}.0" in client.get("/metrics").text
+
+        sent = {"files": {"image": png()}, "data": {"query": "wait until you are cancelled"}}
+        request = httpx.Request("POST", f"http://{host}:{port}/v1/segment", **sent)
+        leavers = [HTTPConnection(host, port) for _ in range(3)]
+        for leaver in leavers:
+            leaver.request("POST", "/v1/segment", request.read(), dict(request.headers))
+        assert wait_until(lambda: waits(3))
+        for leaver in leavers:
+            leaver.close()
+        assert wait_until(lambda: waits(0))
+        assert ask(client).status_code == 200
+
+
+def resident_kb(pid: int) -> int:
+    """Return the memory of a process that is not shared with files."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1])
+
+
+def bomb(width: int, height: int) -> bytes:
+    """Return a PNG of a few kB that unpacks to any size."""
+    picture = io.BytesIO()
+    Image.new("1", (width, 8)).save(picture, "PNG")
+    data = bytearray(picture.getvalue())
+    data[20:24] = height.to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    return bytes(data)
+
+
+@pytest.mark.slow
+def test_bodies_of_ten_megabytes_and_bombs_leave_nothing_behind() -> None:
+    with process() as (running, url), httpx.Client(base_url=url, timeout=30) as client:
+
+        def post(image: bytes) -> int:
+            return client.post("/v1/segment", files={"image": image}, data={"query": "the ring"}).status_code
+
+        def abuse() -> list[int]:
+            nested = client.post("/v1/frames/x/segment", content=b"[" * 9_000_000)
+            noise = [post(os.urandom(9_900_000)), post(os.urandom(10_100_000))]
+            return [*noise, post(bomb(60_000, 60_000)), post(bomb(5000, 5000)), nested.status_code]
+
+        assert post(png(224, 224)) == 200
+        for _ in range(2):  # the largest picture is kept, and memory for decoding it too
+            assert abuse() == [400, 413, 400, 200, 422]
+        before_kb = resident_kb(running.pid)
+        for _ in range(5):
+            abuse()
+        assert resident_kb(running.pid) < before_kb + 30_000
+        assert post(png(224, 224)) == 200
+
+
+@pytest.mark.slow
+def test_eight_clients_get_right_answers() -> None:
+    dataset, session = SceneDataset("test"), Session.from_bundle()
+    examples = [dataset[place] for place in range(8)]
+    expected = [session.segment(example.image, example.query) for example in examples]
+    with process() as (_, url):
+
+        def client(place: int) -> list[dict[str, Any]]:
+            buffer = io.BytesIO()
+            Image.fromarray(examples[place].image).save(buffer, "PNG")
+            with httpx.Client(base_url=url, timeout=60) as http:
+                fields = {"data": {"query": examples[place].query}, "files": {"image": buffer.getvalue()}}
+                return [http.post("/v1/segment", **fields).json() for _ in range(5)]
+
+        answers = together(8, client)
+    for place, each in enumerate(answers):
+        for answer in each:
+            assert answer["box"] == list(expected[place].box or ())
+            mask = expected[place].mask
+            assert mask is not None
+            assert np.array_equal(pixels_of(answer["mask"]), mask)
+
+
+@pytest.mark.slow
+def test_sigterm_lets_a_query_end_and_the_exit_code_is_0() -> None:
+    with process() as (running, url):
+        told: list[str] = []
+
+        def client() -> None:
+            with httpx.stream(
+                "POST",
+                f"{url}/v1/segment",
+                headers={"accept": "text/event-stream"},
+                files={"image": png(224, 224)},
+                data={"query": "the red ring", "variant": "verbose"},
+                timeout=60,
+            ) as answer:
+                for line in answer.iter_lines():
+                    told.append(line)
+                    if len(told) == 1:
+                        os.kill(running.pid, signal.SIGTERM)
+
+        client()
+        assert running.wait(timeout=30) == 0
+        assert "event: result" in told
+
+
+@pytest.mark.slow
+def test_slow_and_half_open_clients_do_not_keep_others_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    with process() as (running, url):
+        host, port = url.removeprefix("http://").split(":")
+        sleepers = [socket.create_connection((host, int(port))) for _ in range(30)]
+        for sleeper in sleepers[:10]:
+            sleeper.sendall(b"POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nslow")
+        for sleeper in sleepers[10:20]:
+            sleeper.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+        began = time.perf_counter()
+        answer = httpx.post(f"{url}/v1/segment", files={"image": png()}, data={"query": "the red ring"}, timeout=30)
+        assert answer.status_code == 200
+        assert time.perf_counter() - began < 10
+        for sleeper in sleepers:
+            sleeper.close()
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        assert running.poll() is None
