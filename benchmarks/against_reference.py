@@ -28,18 +28,18 @@ import torch
 from segment_anything import SamPredictor
 from tokenizers import Tokenizer
 
-from wise_edge.agreement import policy_backends
-from wise_edge.answer import parse_answer
-from wise_edge.bundle import load, resolve_bundle, resolve_checkpoint
+from wise_edge.bundle.store import load, resolve_bundle, resolve_checkpoint
 from wise_edge.datasets.scenes import SceneDataset
+from wise_edge.drawing.panel import PHASE_COLORS
+from wise_edge.evaluation.agreement import policy_backends
 from wise_edge.geometry import scale_box, scale_point
-from wise_edge.panel import PHASE_COLORS
-from wise_edge.policy_checkpoint import load_policy, read_policy_spec
-from wise_edge.qwen_image import patchify, resize_square
-from wise_edge.runtimes.graph import OnnxGraph
-from wise_edge.runtimes.llama_policy import LlamaPolicy
+from wise_edge.policy.answer import parse_answer
+from wise_edge.policy.checkpoint import load_policy, read_policy_spec
+from wise_edge.policy.image import patchify, resize_square
+from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
+from wise_edge.runtimes.policy.llama import LlamaPolicy
 from wise_edge.runtimes.session import Session
-from wise_edge.sam_model import load_sam
+from wise_edge.sam.segment_anything import load_sam
 
 WAYS = ("reference way", "new frame", "further query", "one of 8 together")
 

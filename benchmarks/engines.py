@@ -19,20 +19,20 @@ import torch
 from segment_anything import build_sam_vit_b
 from transformers import Sam2Config, Sam2Model
 
-from wise_edge.bundle import load
-from wise_edge.devices import parse_targets
-from wise_edge.engines import GRAPHS
-from wise_edge.export.engine_plan import plan_engines
+from wise_edge.bundle.devices import parse_targets
+from wise_edge.bundle.engines import GRAPHS
+from wise_edge.bundle.store import load
 from wise_edge.export.pipeline import ExportOptions, export_bundle
+from wise_edge.export.to_tensorrt.plan import plan_engines
 
 DEVICES = "sm86,sm89,sm120"
 BUILD = """
 import json, sys, time
 from pathlib import Path
-from wise_edge.bundle import load
-from wise_edge.devices import parse_targets
-from wise_edge.engines import BuildPlan, source_hash
-from wise_edge.export.engine import EngineRequest, build_engine
+from wise_edge.bundle.store import load
+from wise_edge.bundle.devices import parse_targets
+from wise_edge.bundle.engines import BuildPlan, source_hash
+from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine
 folder, plan, graph = Path(sys.argv[1]), BuildPlan.read(Path(sys.argv[2])), sys.argv[3]
 bundle = load(folder)
 ranges = next(part.ranges for part in plan.graphs if part.graph == graph)

@@ -22,15 +22,15 @@ from typing import Any
 from engines import BUILD
 from gguf_streaming import make_checkpoint
 
-from wise_edge.bundle import load
-from wise_edge.devices import parse_targets
-from wise_edge.export.engine_plan import plan_engines
+from wise_edge.bundle.devices import parse_targets
+from wise_edge.bundle.store import load
+from wise_edge.export.to_tensorrt.plan import plan_engines
 
 DEVICE = "sm89"
 _EXPORT = """
 import sys
 from pathlib import Path
-from wise_edge.export import reference
+from wise_edge.export.source import reference
 from wise_edge.export.pipeline import ExportOptions, export_bundle
 reference.MAX_NEW_TOKENS = 16  # random weights never end an answer, and each token takes seconds
 checkpoint, out, precision = sys.argv[1:]

@@ -22,9 +22,9 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from wise_edge.bundle import resolve_checkpoint
-from wise_edge.export.policy_gguf import PolicyGguf
-from wise_edge.prompts import DEFAULT
+from wise_edge.bundle.store import resolve_checkpoint
+from wise_edge.export.to_gguf.convert import PolicyGguf
+from wise_edge.policy.prompts import DEFAULT
 
 SHARDS = 2
 _TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
@@ -33,7 +33,7 @@ _COPIED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 _CONVERT = """
 import json, resource, sys, time
 from pathlib import Path
-from wise_edge.export.policy_gguf import PolicyGguf
+from wise_edge.export.to_gguf.convert import PolicyGguf
 source, out, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 started = time.perf_counter()
 policy = PolicyGguf(source)

@@ -4,9 +4,9 @@
 
 Random weights, a picture of 840 px (900 image tokens). What is written means nothing, so its length is set: a rationale
 of 112 tokens and an answer, one token a call, as the reference does; and a rationale of 23, then the answer forced as
-`runtimes/writing.py` does, its eight numbers of three digits. Times are by phase. Decoding reads every weight once a
-token, so that the memory's bandwidth bounds it: that is measured in the same run, by summing an array that no cache
-holds, with as many threads. DIR needs 15 GB; the checkpoint is made there and kept for another run.
+`runtimes/policy/writing.py` does, its eight numbers of three digits. Times are by phase. Decoding reads every weight
+once a token, so that the memory's bandwidth bounds it: that is measured in the same run, by summing an array that no
+cache holds, with as many threads. DIR needs 15 GB; the checkpoint is made there and kept for another run.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ import numpy as np
 import numpy.typing as npt
 from gguf_streaming import make_checkpoint
 
-from wise_edge.export.gguf_quantize import quantize_gguf
-from wise_edge.export.policy_gguf import PolicyGguf
-from wise_edge.llama import LlamaModel
-from wise_edge.policy_checkpoint import read_policy_spec
+from wise_edge.export.to_gguf.convert import PolicyGguf
+from wise_edge.export.to_gguf.quantize import quantize_gguf
+from wise_edge.native.llama import LlamaModel
+from wise_edge.policy.checkpoint import read_policy_spec
 from wise_edge.runtimes.base import Decoding
-from wise_edge.runtimes.policy_text import PolicyText
-from wise_edge.runtimes.writing import Writer
+from wise_edge.runtimes.policy.text import PolicyText
+from wise_edge.runtimes.policy.writing import Writer
 
 LONG, SHORT = 112, 23
 """Tokens of a rationale: Seg-Zero's and WISE-S's on ReasonSeg's test set (arXiv 2604.02040)."""

@@ -19,14 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from jetson_trees import BOARDS, write_tree
-
 from wise_edge.datasets.base import Example
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.metrics import bootstrap_interval
-from wise_edge.power import find_jetson_rails
-from wise_edge.power_trace import PowerSampler
+from wise_edge.power.sources import find_jetson_rails
+from wise_edge.power.trace import PowerSampler
 from wise_edge.runtimes.session import Session
 
 BLOCK = 5  # queries between two turns

@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from wise_edge.answer import parse_answer, split_completion
 from wise_edge.datasets import open_dataset
+from wise_edge.evaluation.records import BOX_THRESHOLD
 from wise_edge.geometry import box_iou
-from wise_edge.policy_checkpoint import load_policy
-from wise_edge.records import BOX_THRESHOLD
+from wise_edge.policy.answer import parse_answer, split_completion
+from wise_edge.policy.checkpoint import load_policy
 from wise_edge.scenes import Sample, sample, target_answer
-from wise_edge.training.config import build_config
-from wise_edge.training.similarity import DEFAULT_MODEL, cosine_similarities, load_encoder
-from wise_edge.training.wise_config import WiseConfig
-from wise_edge.training.wise_policy import PolicySource, open_policy
-from wise_edge.training.wise_validation import decode_greedily
+from wise_edge.training.common.config import build_config
+from wise_edge.training.wise.config import WiseConfig
+from wise_edge.training.wise.policy import PolicySource, open_policy
+from wise_edge.training.wise.similarity import DEFAULT_MODEL, cosine_similarities, load_encoder
+from wise_edge.training.wise.validation import decode_greedily
 
 BATCH = 64
 MAX_TOKENS = 400

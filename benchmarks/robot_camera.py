@@ -20,9 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from fake_session import FakeMask, FakePolicy
-
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.robot.frames import Frame
 from wise_edge.robot.node import Node

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wise_edge.bundle import load, resolve_bundle
+from wise_edge.bundle.store import load, resolve_bundle
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.metrics import mask_iou
 from wise_edge.runtimes.session import Session

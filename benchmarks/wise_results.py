@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wise_edge.bundle import EMBEDDED_START, SHIPPED, hash_file, resolve_checkpoint
+from wise_edge.bundle.store import EMBEDDED_START, SHIPPED, hash_file, resolve_checkpoint
 
 START = "start"
 BASELINE = (START, "verbose")

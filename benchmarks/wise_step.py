@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from statistics import median
 
-from wise_edge.training.step_log import read_log
+from wise_edge.training.common.step_log import read_log
 
 PARTS = {"generation": "time/generation_s", "rewards": "time/rewards_s"}
 

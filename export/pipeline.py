@@ -11,7 +11,8 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from wise_edge.bundle import (
+from wise_edge.bundle.manifest import BFLOAT16, Artefact, Figure, Manifest
+from wise_edge.bundle.store import (
     SHIPPED,
     check_space,
     creation_time,
@@ -22,18 +23,20 @@ from wise_edge.bundle import (
     write_manifest,
 )
 from wise_edge.errors import UsageError
-from wise_edge.export import edgellm, gguf_target, onnx_target, sam_target
-from wise_edge.export.adapter import merge_adapter
-from wise_edge.export.calibration import CalibrationSample, read_calibration
-from wise_edge.export.checkpoint_tensors import weight_files
-from wise_edge.export.engine_bundle import add_engines, check_devices
-from wise_edge.export.onnx_bf16 import runnable
-from wise_edge.export.policy_source import PolicySource
 from wise_edge.export.progress import Progress
-from wise_edge.export.sam_target import SamSource
-from wise_edge.export.verify import check_figures
+from wise_edge.export.source.adapter import merge_adapter
+from wise_edge.export.source.calibration import CalibrationSample, read_calibration
+from wise_edge.export.source.policy import PolicySource
+from wise_edge.export.to_edgellm import target as edgellm
+from wise_edge.export.to_gguf import target as gguf_target
+from wise_edge.export.to_gguf.tensors import weight_files
+from wise_edge.export.to_onnx import segmenter as sam_target
+from wise_edge.export.to_onnx import target as onnx_target
+from wise_edge.export.to_onnx.bf16 import runnable
+from wise_edge.export.to_onnx.segmenter import SamSource
+from wise_edge.export.to_onnx.verify import check_figures
+from wise_edge.export.to_tensorrt.bundle import add_engines, check_devices
 from wise_edge.extras import require
-from wise_edge.manifest import BFLOAT16, Artefact, Figure, Manifest
 
 TARGETS = ("onnx", "gguf", "tensorrt", "edgellm")
 _TOKENIZER = "policy.tokenizer.json"
@@ -62,7 +65,7 @@ class ExportOptions:
         targets: some of `TARGETS`; "tensorrt" makes the graphs of "onnx" too, from which its engines are built.
         quant: type of the language model's matrices in GGUF.
         vision_quant: type of the vision tower's matrices in GGUF.
-        device: kinds of GPU that "tensorrt" and "edgellm" are for, see `wise_edge.devices.parse_targets`; else empty.
+        device: kinds of GPU that "tensorrt" and "edgellm" are for, see `devices.parse_targets`; else empty.
         onnx_precision: of the policy's ONNX graphs, one of `onnx_target.PRECISIONS`.
         sam_precision: of the segmenter, one of `sam_target.PRECISIONS`.
         edgellm_quant: what Edge-LLM's language model is brought to, one of `edgellm.METHODS`.
@@ -130,7 +133,7 @@ def export_bundle(
 
     Args:
         policy: Hugging Face folder of a policy with `prompts.json`, or one of the names that ship.
-        sam: checkpoint folder of `wise_edge.sam_model`, or one of the names that ship.
+        sam: checkpoint folder of `wise_edge.sam.segment_anything`, or one of the names that ship.
         target: the bundle's directory.
         options: what to make; None makes ONNX graphs.
         adapter: PEFT folder to merge into the policy first.

@@ -8,13 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wise_edge.bundle import Bundle, resolve_checkpoint
-from wise_edge.cuda import find_capability
-from wise_edge.engines import EDGELLM_FOLDER, PLAN_ROLE
+from wise_edge.bundle.engines import EDGELLM_FOLDER, PLAN_ROLE
+from wise_edge.bundle.manifest import Manifest
+from wise_edge.bundle.store import Bundle, resolve_checkpoint
 from wise_edge.errors import DeviceError
 from wise_edge.extras import require
-from wise_edge.llama import offloads_to_gpu
-from wise_edge.manifest import Manifest
+from wise_edge.native.cuda import find_capability
+from wise_edge.native.llama import offloads_to_gpu
 from wise_edge.runtimes.base import BackendChoice, Graph, MaskBackend, PolicyBackend, Tuning
 from wise_edge.runtimes.dispatch import (
     CHECKPOINTS,
@@ -26,10 +26,10 @@ from wise_edge.runtimes.dispatch import (
     list_candidates,
     list_passed_over,
 )
-from wise_edge.runtimes.graph import CPU, CUDA, OnnxGraph
-from wise_edge.runtimes.graph_mask import GraphMask
-from wise_edge.runtimes.graph_policy import GraphPolicy
-from wise_edge.runtimes.llama_policy import LlamaPolicy
+from wise_edge.runtimes.graphs.onnx_runtime import CPU, CUDA, OnnxGraph
+from wise_edge.runtimes.mask.graph import GraphMask
+from wise_edge.runtimes.policy.graph import GraphPolicy
+from wise_edge.runtimes.policy.llama import LlamaPolicy
 
 _PACKAGES = (
     "onnxruntime",
@@ -105,14 +105,14 @@ def _open_first(candidates: tuple[Candidate, ...], opener: Callable[[str], Backe
 
 def _open_policy(bundle: Bundle, backend: str, tuning: Tuning) -> PolicyBackend[Any]:
     if backend == "torch":
-        from wise_edge.runtimes.torch_policy import TorchPolicy
+        from wise_edge.runtimes.policy.torch_policy import TorchPolicy
 
         return TorchPolicy(_checkpoint(bundle, "policy"))
     if backend in ("llama", "llama-gpu"):
         files = [bundle.file(role) for role in LLAMA_ROLES]
         return LlamaPolicy(backend, bundle.manifest.policy, *files, gpu=backend == "llama-gpu", **asdict(tuning))
     if backend == "edgellm":
-        from wise_edge.runtimes.edgellm_policy import EdgellmPolicy
+        from wise_edge.runtimes.policy.edgellm import EdgellmPolicy
 
         checkpoint, tokenizer = bundle.directory / EDGELLM_FOLDER, bundle.file("policy.tokenizer")
         return EdgellmPolicy(backend, bundle.manifest.policy, checkpoint, tokenizer)
@@ -123,7 +123,7 @@ def _open_policy(bundle: Bundle, backend: str, tuning: Tuning) -> PolicyBackend[
 
 def _open_mask(bundle: Bundle, backend: str, threads: int | None) -> MaskBackend[Any]:
     if backend == "torch":
-        from wise_edge.runtimes.torch_mask import open_torch_mask
+        from wise_edge.runtimes.mask.torch_mask import open_torch_mask
 
         return open_torch_mask(_checkpoint(bundle, "mask"))
     encoder, decoder = _graphs(bundle, "mask", backend, threads)
@@ -132,7 +132,7 @@ def _open_mask(bundle: Bundle, backend: str, threads: int | None) -> MaskBackend
 
 def _graphs(bundle: Bundle, part: str, backend: str, threads: int | None) -> list[Graph]:
     if backend == "tensorrt":
-        from wise_edge.runtimes.tensorrt_graph import EngineRuntime
+        from wise_edge.runtimes.graphs.tensorrt_engine import EngineRuntime
 
         runtime = EngineRuntime(bundle)
         return [runtime.open(graph, _RESIDENT.get(graph, ())) for graph in GRAPHS[part]]

@@ -81,7 +81,7 @@ class Tuning:
 
     Attributes:
         threads: CPU threads of one graph; None leaves it to the runtime.
-        flash_attention: whether llama.cpp attends with fused kernels; None as `wise_edge.llama.LlamaModel` sees fit.
+        flash_attention: whether llama.cpp attends with fused kernels; None as `LlamaModel` sees fit.
     """
 
     threads: int | None = None

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from wise_edge.devices import EXTRAS, Capability, find_target
-from wise_edge.engines import EDGELLM_FOLDER, PLAN_ROLE, engine_role
+from wise_edge.bundle.devices import EXTRAS, Capability, find_target
+from wise_edge.bundle.engines import EDGELLM_FOLDER, PLAN_ROLE, engine_role
+from wise_edge.bundle.manifest import BFLOAT16, Manifest
 from wise_edge.errors import DeviceError, MissingExtraError, UsageError
-from wise_edge.manifest import BFLOAT16, Manifest
-from wise_edge.sam_image import SAM2
+from wise_edge.sam.image import SAM2
 
 BACKENDS = {
     "policy": ("tensorrt", "edgellm", "onnx-cuda", "llama-gpu", "onnx", "llama", "torch"),

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge import bundle as bundles
-from wise_edge.answer import Answer, parse_answer, split_completion
+from wise_edge.bundle import store as bundles
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.geometry import Box, Point, Size, scale_box, scale_point
-from wise_edge.prompts import normalize_query
+from wise_edge.policy.answer import Answer, parse_answer, split_completion
+from wise_edge.policy.prompts import normalize_query
 from wise_edge.runtimes.base import (
     ENERGY_REASON,
     BackendChoice,
@@ -45,8 +45,8 @@ from wise_edge.runtimes.base import (
     Tuning,
 )
 from wise_edge.runtimes.deadline import DeadlineChoice, Decode, Pace
-from wise_edge.runtimes.drafting import Drafts
 from wise_edge.runtimes.frame_cache import CachedFrame, FrameCache
+from wise_edge.runtimes.policy.drafting import Drafts
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.tracking import Stamped, Tracked
@@ -123,7 +123,7 @@ class Session:
         """Open a bundle on the backends that fit this device, or on those asked for.
 
         Args:
-            directory: the bundle, a name of `wise_edge.bundle.SHIPPED`, or None for the embedded one.
+            directory: the bundle, a name of `wise_edge.bundle.store.SHIPPED`, or None for the embedded one.
             policy_backend: "auto" or a backend's name; a name never falls back to another one.
             mask_backend: likewise.
             threads: as `Tuning`.
@@ -137,7 +137,7 @@ class Session:
             BundleError: the bundle is incomplete, altered or too new.
             MissingExtraError, DeviceError: the backend asked for, or every one, cannot run here.
         """
-        from wise_edge.runtimes.opening import open_backends
+        from wise_edge.runtimes.backends import open_backends
 
         bundle = bundles.load(bundles.resolve_bundle(directory), verify_hashes=verify_hashes)
         policy, mask, choices = open_backends(bundle, policy_backend, mask_backend, Tuning(threads, flash_attention))
@@ -152,8 +152,8 @@ class Session:
             sam: checkpoint of the segmenter: a folder, or a published `.pth` file of segment-anything.
             decoding: how completions are written.
         """
-        from wise_edge.runtimes.torch_mask import open_torch_mask
-        from wise_edge.runtimes.torch_policy import TorchPolicy
+        from wise_edge.runtimes.mask.torch_mask import open_torch_mask
+        from wise_edge.runtimes.policy.torch_policy import TorchPolicy
 
         parts = TorchPolicy(Path(policy)), open_torch_mask(Path(sam))
         choice = BackendChoice("torch", f"checkpoints are run with torch, on {parts[0].device}")

@@ -13,13 +13,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from wise_edge.bundle import EMBEDDED, load, resolve_bundle
-from wise_edge.cuda import Cuda, open_cuda
-from wise_edge.devices import TENSORRT, TENSORRT_RTX, Capability, Target, find_target, format_capability
+from wise_edge.bundle.devices import TENSORRT, TENSORRT_RTX, Capability, Target, find_target, format_capability
+from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
 from wise_edge.errors import DeviceError, WiseEdgeError
-from wise_edge.jetson import ROOT, Jetson, read_jetson
-from wise_edge.llama import TESTED_VERSIONS, offloads_to_gpu
-from wise_edge.nvml import GpuFacts, read_gpu
+from wise_edge.native.cuda import Cuda, open_cuda
+from wise_edge.native.llama import TESTED_VERSIONS, offloads_to_gpu
+from wise_edge.power.jetson import ROOT, Jetson, read_jetson
+from wise_edge.power.nvml import GpuFacts, read_gpu
 
 _LLAMA = f"llama-cpp-python=={TESTED_VERSIONS[-1]}"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from wise_edge.errors import UsageError
 from wise_edge.export.progress import Progress
 from wise_edge.extras import require
-from wise_edge.policy_checkpoint import load_policy
+from wise_edge.policy.checkpoint import load_policy
 
 CONFIG = "adapter_config.json"
 _SIDE_FILES = (

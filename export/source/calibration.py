@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from wise_edge.errors import UsageError
 from wise_edge.images import load_image
-from wise_edge.prompts import normalize_query
+from wise_edge.policy.prompts import normalize_query
 from wise_edge.scenes import sample
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}

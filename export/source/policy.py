@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from wise_edge.export.calibration import CalibrationSample
 from wise_edge.export.progress import Progress
-from wise_edge.export.reference import Reference, TorchReference
-from wise_edge.policy_checkpoint import load_policy, read_policy_spec
+from wise_edge.export.source.calibration import CalibrationSample
+from wise_edge.export.source.reference import Reference, TorchReference
+from wise_edge.policy.checkpoint import load_policy, read_policy_spec
 
 
 class PolicySource:

@@ -1,0 +1,1 @@
+"""Checkpoints for NVIDIA's TensorRT Edge-LLM."""

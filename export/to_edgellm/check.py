@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.bundle.manifest import Figure
 from wise_edge.errors import VerificationError
-from wise_edge.export.onnx_edit import Batch, load_light
-from wise_edge.export.policy_onnx import rotary_angles, window_order
-from wise_edge.export.policy_source import PolicySource
+from wise_edge.export.source.policy import PolicySource
+from wise_edge.export.to_onnx.edit import Batch, load_light
+from wise_edge.export.to_onnx.policy import rotary_angles, window_order
 from wise_edge.extras import require
-from wise_edge.manifest import Figure
 
 BOUND = 5e-3
 """What half precision may differ by, of the largest value."""

@@ -1,6 +1,6 @@
 """Run NVIDIA's quantisation with the bundle's own pictures and words, in a process of its own.
 
-    python -m wise_edge.export.edgellm_quantize CHECKPOINT OUT METHOD SAMPLES
+    python -m wise_edge.export.to_edgellm.quantize CHECKPOINT OUT METHOD SAMPLES
 
 It registers itself with torch, logs to stdout and asks a hub for data where it is given none; a child keeps all that
 apart. SAMPLES is a folder with `samples.json`: a list of [picture, query, text].

@@ -14,18 +14,18 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from wise_edge.bundle import describe_file
-from wise_edge.devices import Target, check_types
-from wise_edge.engines import EDGELLM_FOLDER
+from wise_edge.bundle.devices import Target, check_types
+from wise_edge.bundle.engines import EDGELLM_FOLDER
+from wise_edge.bundle.manifest import Artefact, Figure
+from wise_edge.bundle.store import describe_file
 from wise_edge.errors import UsageError, WiseEdgeError
-from wise_edge.export import edgellm_check
-from wise_edge.export.onnx_target import check_family
-from wise_edge.export.policy_source import PolicySource
 from wise_edge.export.progress import Progress
+from wise_edge.export.source.policy import PolicySource
+from wise_edge.export.to_edgellm import check as edgellm_check
+from wise_edge.export.to_onnx.target import check_family
 from wise_edge.extras import require
 from wise_edge.images import save_png
-from wise_edge.manifest import Artefact, Figure
-from wise_edge.qwen_image import resize_square
+from wise_edge.policy.image import resize_square
 
 METHODS = {"fp16": "fp16", "fp8": "fp8", "int8_sq": "int8", "int4_awq": "int4", "nvfp4": "fp4"}
 """What the language model can be brought to, and the type of number that a GPU must have for it."""
@@ -71,7 +71,7 @@ def export_edgellm(source: PolicySource, out: Path, method: str, progress: Progr
         source.release()
         progress(f"bringing the policy to {method} with tensorrt-edgellm")
         arguments = [str(source.folder), str(out / EDGELLM_FOLDER), method, scratch]
-        _run("wise_edge.export.edgellm_quantize", arguments)
+        _run("wise_edge.export.to_edgellm.quantize", arguments)
     for file in sorted((out / EDGELLM_FOLDER).iterdir()):
         path = f"{EDGELLM_FOLDER}/{file.name}"
         yield describe_file(out, path, path, FORMAT, method if file.suffix == ".safetensors" else "")

@@ -1,0 +1,1 @@
+"""GGUF files of policies for llama.cpp: conversion, quantization, comparison with torch."""

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from wise_edge.errors import UsageError
-from wise_edge.export import gguf_text, gguf_vision
-from wise_edge.export.checkpoint_tensors import CheckpointTensors
-from wise_edge.export.gguf_file import write_gguf
-from wise_edge.export.gguf_limits import check_limits
 from wise_edge.export.progress import Progress
+from wise_edge.export.to_gguf import text as gguf_text
+from wise_edge.export.to_gguf import vision as gguf_vision
+from wise_edge.export.to_gguf.file import write_gguf
+from wise_edge.export.to_gguf.limits import check_limits
+from wise_edge.export.to_gguf.tensors import CheckpointTensors
 from wise_edge.extras import require
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
-from wise_edge.export.checkpoint_tensors import CheckpointTensors
 from wise_edge.export.progress import Progress
+from wise_edge.export.to_gguf.tensors import CheckpointTensors
 from wise_edge.extras import require
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import UsageError
-from wise_edge.export.checkpoint_tensors import normalize_name
-from wise_edge.export.gguf_text import is_tied, text_names
 from wise_edge.export.progress import Progress
-from wise_edge.export.reference import Reference, TorchReference
+from wise_edge.export.source.reference import Reference, TorchReference
+from wise_edge.export.to_gguf.tensors import normalize_name
+from wise_edge.export.to_gguf.text import is_tied, text_names
 from wise_edge.extras import require
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import UsageError, WiseEdgeError
-from wise_edge.export.gguf_file import FILE_TYPES
-from wise_edge.export.gguf_text import file_type_number
+from wise_edge.export.to_gguf.file import FILE_TYPES
+from wise_edge.export.to_gguf.text import file_type_number
 from wise_edge.extras import require
-from wise_edge.llama import explain_failure, require_llama
+from wise_edge.native.llama import explain_failure, require_llama
 
 QUANTIZATION_TYPES = (
     "Q8_0",

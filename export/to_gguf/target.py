@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wise_edge.bundle import describe_file
+from wise_edge.bundle.manifest import Artefact, Figure
+from wise_edge.bundle.store import describe_file
 from wise_edge.errors import UsageError
-from wise_edge.export.gguf_quantize import (
+from wise_edge.export.progress import Progress
+from wise_edge.export.source.policy import PolicySource
+from wise_edge.export.to_gguf.convert import PolicyGguf, read_config
+from wise_edge.export.to_gguf.importance import measure_importance
+from wise_edge.export.to_gguf.quantize import (
     NEED_IMPORTANCE,
     QUANTIZATION_TYPES,
     TEXT_TYPES,
     VISION_TYPES,
     quantize_gguf,
 )
-from wise_edge.export.importance import measure_importance
-from wise_edge.export.policy_gguf import PolicyGguf, read_config
-from wise_edge.export.policy_source import PolicySource
-from wise_edge.export.progress import Progress
-from wise_edge.export.verify_gguf import verify_gguf
-from wise_edge.llama import require_llama
-from wise_edge.manifest import Artefact, Figure
+from wise_edge.export.to_gguf.verify import verify_gguf
+from wise_edge.native.llama import require_llama
 
 TEXT_FILE, VISION_FILE = "policy.gguf", "policy.mmproj.gguf"
 _ROLES = {TEXT_FILE: "policy.gguf", VISION_FILE: "policy.mmproj"}

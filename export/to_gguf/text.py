@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from wise_edge.errors import UsageError
-from wise_edge.export.checkpoint_tensors import CheckpointTensors
-from wise_edge.export.gguf_file import Entry
+from wise_edge.export.to_gguf.file import Entry
+from wise_edge.export.to_gguf.tensors import CheckpointTensors
 from wise_edge.extras import require
 
 ARCHITECTURES = {"qwen2_vl": "qwen2vl", "qwen2_5_vl": "qwen2vl", "qwen3_vl": "qwen3vl"}

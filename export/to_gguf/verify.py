@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.export.reference import Reference
-from wise_edge.llama import LlamaModel
-from wise_edge.manifest import Figure
+from wise_edge.bundle.manifest import Figure
+from wise_edge.export.source.reference import Reference
+from wise_edge.native.llama import LlamaModel
 
 LOGIT_TOLERANCES = {"F32": 1e-3, "F16": 1e-2, "BF16": 5e-2}
 """Largest difference over the largest logit. F32 leaves what llama.cpp computes otherwise (GELU from a table of half

@@ -7,9 +7,9 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
-from wise_edge.export.checkpoint_tensors import CheckpointTensors
-from wise_edge.export.gguf_file import Entry
-from wise_edge.export.gguf_text import file_type_number
+from wise_edge.export.to_gguf.file import Entry
+from wise_edge.export.to_gguf.tensors import CheckpointTensors
+from wise_edge.export.to_gguf.text import file_type_number
 from wise_edge.extras import require
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""ONNX graphs of policies and segmenters: tracing, lower precision, comparison with torch."""

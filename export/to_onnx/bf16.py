@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wise_edge.bundle import write_manifest
-from wise_edge.export.onnx_edit import DATA_SUFFIX, load_light, replace_nodes, save_onnx, values_of
-from wise_edge.export.onnx_half import arrays_of_type
-from wise_edge.export.onnx_target import describe_graph
+from wise_edge.bundle.manifest import BFLOAT16, ROUNDED_TO_BFLOAT16, Manifest
+from wise_edge.bundle.store import write_manifest
+from wise_edge.export.to_onnx.edit import DATA_SUFFIX, load_light, replace_nodes, save_onnx, values_of
+from wise_edge.export.to_onnx.half import arrays_of_type
+from wise_edge.export.to_onnx.target import describe_graph
 from wise_edge.extras import require
-from wise_edge.manifest import BFLOAT16, ROUNDED_TO_BFLOAT16, Manifest
 
 if TYPE_CHECKING:
     import onnx

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.export.onnx_edit import load_float32, replace_nodes, save_onnx, values_of
+from wise_edge.export.to_onnx.edit import load_float32, replace_nodes, save_onnx, values_of
 from wise_edge.extras import require
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.export.onnx_blocks import is_matrix, output_axis
-from wise_edge.export.onnx_edit import Batch, load_float32, load_light, replace_nodes, save_onnx, values_of
-from wise_edge.export.onnx_ranges import measure_magnitudes
+from wise_edge.export.to_onnx.blocks import is_matrix, output_axis
+from wise_edge.export.to_onnx.edit import Batch, load_float32, load_light, replace_nodes, save_onnx, values_of
+from wise_edge.export.to_onnx.ranges import measure_magnitudes
 from wise_edge.extras import require
 
 if TYPE_CHECKING:

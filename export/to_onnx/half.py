@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wise_edge.export.onnx_edit import Batch, load_float32, load_light, replace_nodes, save_onnx, values_of
-from wise_edge.export.onnx_ranges import measure_magnitudes
+from wise_edge.export.to_onnx.edit import Batch, load_float32, load_light, replace_nodes, save_onnx, values_of
+from wise_edge.export.to_onnx.ranges import measure_magnitudes
 from wise_edge.extras import require
 
 if TYPE_CHECKING:

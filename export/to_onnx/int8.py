@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wise_edge.export.onnx_edit import DATA_SUFFIX, Batch, load_float32, save_onnx
+from wise_edge.export.to_onnx.edit import DATA_SUFFIX, Batch, load_float32, save_onnx
 from wise_edge.extras import require
 
 if TYPE_CHECKING:

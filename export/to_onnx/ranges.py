@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wise_edge.export.onnx_edit import Batch, load_light
+from wise_edge.export.to_onnx.edit import Batch, load_light
 from wise_edge.extras import require
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.extras import require
-from wise_edge.sam_checkpoint import read_sam_spec
-from wise_edge.sam_model import load_sam
+from wise_edge.sam.checkpoint import read_sam_spec
+from wise_edge.sam.segment_anything import load_sam
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,7 +21,7 @@ class SegmentAnythingGraphs:
     """The parts of a checkpoint that become graphs, and its own forward passes to compare them with.
 
     Args:
-        checkpoint: folder of `wise_edge.sam_model`, or a published `.pth` file.
+        checkpoint: folder of `wise_edge.sam.segment_anything`, or a published `.pth` file.
 
     Attributes:
         spec: the segmenter.

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.extras import require
-from wise_edge.sam2_model import load_sam2
-from wise_edge.sam_checkpoint import read_sam_spec
+from wise_edge.sam.checkpoint import read_sam_spec
+from wise_edge.sam.sam2 import load_sam2
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from wise_edge.export import verify
-from wise_edge.export.calibration import CalibrationSample
-from wise_edge.export.onnx_edit import Batch, replace_graph
-from wise_edge.export.onnx_fp8 import quantize_fp8
-from wise_edge.export.onnx_half import HALF_TYPES, halve
-from wise_edge.export.onnx_int8 import quantize_int8
-from wise_edge.export.onnx_target import describe_graph
+from wise_edge.bundle.manifest import Artefact, Figure, SamSpec
 from wise_edge.export.progress import Progress
-from wise_edge.export.sam2_onnx import Sam2Graphs
-from wise_edge.export.sam_onnx import SegmentAnythingGraphs
-from wise_edge.export.to_onnx import export_onnx
+from wise_edge.export.source.calibration import CalibrationSample
+from wise_edge.export.to_onnx import verify
+from wise_edge.export.to_onnx.edit import Batch, replace_graph
+from wise_edge.export.to_onnx.fp8 import quantize_fp8
+from wise_edge.export.to_onnx.half import HALF_TYPES, halve
+from wise_edge.export.to_onnx.int8 import quantize_int8
+from wise_edge.export.to_onnx.sam import SegmentAnythingGraphs
+from wise_edge.export.to_onnx.sam2 import Sam2Graphs
+from wise_edge.export.to_onnx.target import describe_graph
+from wise_edge.export.to_onnx.trace import export_onnx
 from wise_edge.extras import require
-from wise_edge.manifest import Artefact, Figure, SamSpec
-from wise_edge.sam_checkpoint import read_sam_spec
-from wise_edge.sam_image import SAM2, fit_picture, normalize_picture
+from wise_edge.sam.checkpoint import read_sam_spec
+from wise_edge.sam.image import SAM2, fit_picture, normalize_picture
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -79,7 +79,7 @@ class SamSource:
     """A segmenter's checkpoint.
 
     Args:
-        checkpoint: folder of `wise_edge.sam_model`, folder of SAM 2, or a published `.pth` file.
+        checkpoint: folder of `wise_edge.sam.segment_anything`, folder of SAM 2, or a published `.pth` file.
 
     Raises:
         UsageError: it is none of them.

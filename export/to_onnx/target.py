@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from wise_edge.bundle import describe_file
+from wise_edge.bundle.manifest import Artefact, Figure, PolicySpec
+from wise_edge.bundle.store import describe_file
 from wise_edge.errors import UsageError
-from wise_edge.export import policy_onnx, verify
-from wise_edge.export.onnx_blocks import quantize_weights
-from wise_edge.export.onnx_edit import DATA_SUFFIX, replace_graph
-from wise_edge.export.onnx_fp8 import quantize_fp8
-from wise_edge.export.onnx_half import HALF_TYPES, halve
-from wise_edge.export.policy_source import PolicySource
 from wise_edge.export.progress import Progress
-from wise_edge.export.to_onnx import export_onnx
+from wise_edge.export.source.policy import PolicySource
+from wise_edge.export.to_onnx import policy as policy_onnx
+from wise_edge.export.to_onnx import verify
+from wise_edge.export.to_onnx.blocks import quantize_weights
+from wise_edge.export.to_onnx.edit import DATA_SUFFIX, replace_graph
+from wise_edge.export.to_onnx.fp8 import quantize_fp8
+from wise_edge.export.to_onnx.half import HALF_TYPES, halve
+from wise_edge.export.to_onnx.trace import export_onnx
 from wise_edge.extras import require
-from wise_edge.manifest import Artefact, Figure, PolicySpec
 
 FAMILY = "qwen2_5_vl"
 PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "int4")

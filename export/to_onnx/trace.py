@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.export import onnx_edit
-from wise_edge.export.onnx_edit import DATA_SUFFIX, save_onnx
+from wise_edge.export.to_onnx import edit as onnx_edit
+from wise_edge.export.to_onnx.edit import DATA_SUFFIX, save_onnx
 from wise_edge.extras import require
 
 if TYPE_CHECKING:

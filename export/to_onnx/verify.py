@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.bundle.card import describe_bound
+from wise_edge.bundle.manifest import Figure, PolicySpec
 from wise_edge.errors import VerificationError
-from wise_edge.export.policy_onnx import cache_names
+from wise_edge.export.to_onnx.policy import cache_names
 from wise_edge.extras import require
-from wise_edge.manifest import Figure, PolicySpec
-from wise_edge.model_card import describe_bound
 
 if TYPE_CHECKING:
-    from wise_edge.export.sam_target import SegmenterGraphs
+    from wise_edge.export.to_onnx.segmenter import SegmenterGraphs
 
 TOLERANCE = 1e-4
 POINT_COUNTS = (0, 1, 2, 3, 8)

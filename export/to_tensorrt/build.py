@@ -15,14 +15,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wise_edge.bundle import hash_file
-from wise_edge.devices import EXTRAS, TENSORRT_RTX, Target, check_types, format_capability
-from wise_edge.engines import ArraySpec, ShapeRange, Sidecar, target_capabilities
+from wise_edge.bundle.devices import EXTRAS, TENSORRT_RTX, Target, check_types, format_capability
+from wise_edge.bundle.engines import ArraySpec, ShapeRange, Sidecar, target_capabilities
+from wise_edge.bundle.store import hash_file
 from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError
-from wise_edge.export.engine_progress import BuildProgress, make_monitor
+from wise_edge.export.to_tensorrt.progress import BuildProgress, make_monitor
 from wise_edge.extras import require
 from wise_edge.files import replacing
-from wise_edge.tensorrt_log import make_log
+from wise_edge.native.tensorrt_log import make_log
 
 _TYPES = {
     "FLOAT": "float32",

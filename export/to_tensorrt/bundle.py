@@ -12,10 +12,8 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from wise_edge.bundle import Bundle, check_space, describe_file, load, write_manifest
-from wise_edge.cuda import find_capability
-from wise_edge.devices import EXTRAS, Capability, Target, check_types, format_capability, parse_targets
-from wise_edge.engines import (
+from wise_edge.bundle.devices import EXTRAS, Capability, Target, check_types, format_capability, parse_targets
+from wise_edge.bundle.engines import (
     PLAN_FILE,
     PLAN_ROLE,
     BuildPlan,
@@ -26,13 +24,15 @@ from wise_edge.engines import (
     source_hash,
     target_capabilities,
 )
+from wise_edge.bundle.manifest import Artefact, Manifest
+from wise_edge.bundle.store import Bundle, check_space, describe_file, load, write_manifest
 from wise_edge.errors import BundleError, DeviceError
-from wise_edge.export.engine import EngineRequest, build_engine
-from wise_edge.export.engine_plan import plan_engines
 from wise_edge.export.progress import Progress
+from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine
+from wise_edge.export.to_tensorrt.plan import plan_engines
 from wise_edge.extras import require
 from wise_edge.files import cache_folder
-from wise_edge.manifest import Artefact, Manifest
+from wise_edge.native.cuda import find_capability
 
 FORMAT, SIDECAR_FORMAT, PLAN_FORMAT = "engine", "engine-sidecar", "engine-plan"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wise_edge.bundle import Bundle
-from wise_edge.devices import Target
-from wise_edge.engines import GRAPHS, BuildPlan, GraphPlan, ShapeRange
+from wise_edge.bundle.devices import Target
+from wise_edge.bundle.engines import GRAPHS, BuildPlan, GraphPlan, ShapeRange
+from wise_edge.bundle.manifest import PolicySpec
+from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
-from wise_edge.manifest import PolicySpec
 
 _MOST_POINTS = 64
 _POINTS = 4  # two points and a box

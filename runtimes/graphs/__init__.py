@@ -1,0 +1,1 @@
+"""Runtimes of named arrays: ONNX Runtime sessions and TensorRT engines."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.cuda import Cuda
+from wise_edge.native.cuda import Cuda
 
 _LEAST_BLOCK = 256  # bytes; CUDA aligns to as much
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from wise_edge.errors import BundleError, DeviceError, WiseEdgeError
 from wise_edge.extras import require
-from wise_edge.memory import find_shortage
+from wise_edge.native.memory import find_shortage
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

@@ -23,15 +23,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.bundle import Bundle
-from wise_edge.cuda import open_cuda
-from wise_edge.devices import EXTRAS, TENSORRT_RTX, find_target
-from wise_edge.engines import ArraySpec, Sidecar, engine_role, source_hash
+from wise_edge.bundle.devices import EXTRAS, TENSORRT_RTX, find_target
+from wise_edge.bundle.engines import ArraySpec, Sidecar, engine_role, source_hash
+from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError, DeviceError, WiseEdgeError
 from wise_edge.extras import require
 from wise_edge.files import cache_folder, replacing
-from wise_edge.runtimes.device_memory import DeviceArray, DevicePool, PinnedBuffer
-from wise_edge.tensorrt_log import make_log
+from wise_edge.native.cuda import open_cuda
+from wise_edge.native.tensorrt_log import make_log
+from wise_edge.runtimes.graphs.device_memory import DeviceArray, DevicePool, PinnedBuffer
 
 
 class EngineRuntime:

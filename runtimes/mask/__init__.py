@@ -1,0 +1,1 @@
+"""Mask backends: an image, a box and points in, a mask out."""

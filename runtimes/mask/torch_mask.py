@@ -13,17 +13,17 @@ import numpy.typing as npt
 from wise_edge.extras import require
 from wise_edge.geometry import Box, Point
 from wise_edge.runtimes.base import MaskBackend, MaskOutput
-from wise_edge.sam2_model import load_sam2
-from wise_edge.sam_checkpoint import read_sam_spec
-from wise_edge.sam_image import SAM2
-from wise_edge.sam_model import load_sam
+from wise_edge.sam.checkpoint import read_sam_spec
+from wise_edge.sam.image import SAM2
+from wise_edge.sam.sam2 import load_sam2
+from wise_edge.sam.segment_anything import load_sam
 
 
 def open_torch_mask(checkpoint: Path) -> MaskBackend[Any]:
     """Open a checkpoint of either family, on a GPU where torch sees one.
 
     Args:
-        checkpoint: folder of `wise_edge.sam_model`, folder of SAM 2, or a published `.pth` file.
+        checkpoint: folder of `wise_edge.sam.segment_anything`, folder of SAM 2, or a published `.pth` file.
 
     Raises:
         UsageError: it is none of them.
@@ -50,7 +50,7 @@ class TorchSegmentAnything:
     """Runs a checkpoint with segment-anything's `SamPredictor`.
 
     Args:
-        checkpoint: folder of `wise_edge.sam_model`, or a published `.pth` file.
+        checkpoint: folder of `wise_edge.sam.segment_anything`, or a published `.pth` file.
     """
 
     name = "torch"

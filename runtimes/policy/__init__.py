@@ -1,0 +1,1 @@
+"""Policy backends: an image and a query in, a completion out."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from wise_edge.runtimes.writing import Logits
+from wise_edge.runtimes.policy.writing import Logits
 
 _QUERIES = 16
 RunRows = Callable[[Sequence[int], int, int], Logits]

@@ -20,14 +20,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from wise_edge.bundle.manifest import PolicySpec
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError
 from wise_edge.extras import require
 from wise_edge.files import cache_folder
-from wise_edge.manifest import PolicySpec
-from wise_edge.qwen_image import resize_square
+from wise_edge.policy.image import resize_square
 from wise_edge.runtimes.base import Decoding, Finish, PolicyOutput
-from wise_edge.runtimes.policy_text import MAX_NEW_TOKENS, PolicyText
-from wise_edge.runtimes.writing import answer_pattern
+from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS, PolicyText
+from wise_edge.runtimes.policy.writing import answer_pattern
 
 _END = "</answer>"
 

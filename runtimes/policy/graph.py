@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.bundle.manifest import PolicySpec
 from wise_edge.errors import BundleError
-from wise_edge.manifest import PolicySpec
-from wise_edge.qwen_image import patchify, resize_square
+from wise_edge.policy.image import patchify, resize_square
 from wise_edge.runtimes.base import Decoding, Graph, PolicyOutput
-from wise_edge.runtimes.policy_text import PolicyText, image_positions, text_positions
-from wise_edge.runtimes.writing import Writer
+from wise_edge.runtimes.policy.text import PolicyText, image_positions, text_positions
+from wise_edge.runtimes.policy.writing import Writer
 
 Cache = dict[str, npt.NDArray[np.float32]]
 """`past_key_0`, `past_value_0` ... float32 [1, kv_heads, P, head_dim]."""

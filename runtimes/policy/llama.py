@@ -16,14 +16,14 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.bundle.manifest import PolicySpec
 from wise_edge.errors import WiseEdgeError
-from wise_edge.llama import MOST_SEQUENCES, LlamaModel, LlamaPicture, Piece
-from wise_edge.manifest import PolicySpec
-from wise_edge.qwen_image import resize_square
+from wise_edge.native.llama import MOST_SEQUENCES, LlamaModel, LlamaPicture, Piece
+from wise_edge.policy.image import resize_square
 from wise_edge.runtimes.base import Decoding, PolicyOutput
-from wise_edge.runtimes.drafting import DraftedRun
-from wise_edge.runtimes.policy_text import MAX_NEW_TOKENS, PolicyText
-from wise_edge.runtimes.writing import Logits, Writer
+from wise_edge.runtimes.policy.drafting import DraftedRun
+from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS, PolicyText
+from wise_edge.runtimes.policy.writing import Logits, Writer
 
 _QUERY_TOKENS = 128 + MAX_NEW_TOKENS
 """Room for a query and its completion beside the first one's."""
@@ -49,7 +49,7 @@ class LlamaPolicy:
         text: GGUF file of the language model.
         vision: GGUF file of the vision tower.
         tokenizer: tokenizer.json.
-        threads: CPU threads; None takes `wise_edge.llama.default_threads`.
+        threads: CPU threads; None takes `wise_edge.native.llama.default_threads`.
         gpu: put all layers on the GPU.
         flash_attention: attend with fused kernels; None as `LlamaModel` sees fit.
 

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.extras import require
-from wise_edge.policy_checkpoint import load_policy, read_policy_spec
-from wise_edge.qwen_image import patchify, resize_square
+from wise_edge.policy.checkpoint import load_policy, read_policy_spec
+from wise_edge.policy.image import patchify, resize_square
 from wise_edge.runtimes.base import Decoding, PolicyOutput
-from wise_edge.runtimes.policy_text import PolicyText
-from wise_edge.runtimes.writing import Writer
+from wise_edge.runtimes.policy.text import PolicyText
+from wise_edge.runtimes.policy.writing import Writer
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.runtimes.base import Decoding, Finish, PolicyOutput
-from wise_edge.runtimes.policy_text import PolicyText
+from wise_edge.runtimes.policy.text import PolicyText
 
 Logits = npt.NDArray[np.float32]
 """Of the last token that was run, [vocabulary]."""

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from wise_edge import bundle as bundles
-from wise_edge.bundle import describe_file, load, staging, write_manifest
+from wise_edge.bundle import store as bundles
+from wise_edge.bundle.manifest import SCHEMA_VERSION, Figure, Manifest, PolicySpec, SamSpec
+from wise_edge.bundle.store import describe_file, load, staging, write_manifest
 from wise_edge.errors import BundleError, UsageError
-from wise_edge.manifest import SCHEMA_VERSION, Figure, Manifest, PolicySpec, SamSpec
-from wise_edge.prompts import EMBEDDED
+from wise_edge.policy.prompts import EMBEDDED
 
 POLICY = PolicySpec(
     family="qwen2_5_vl",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wise_edge.devices import TARGETS, TENSORRT_RTX, check_types, find_target, parse_targets
+from wise_edge.bundle.devices import TARGETS, TENSORRT_RTX, check_types, find_target, parse_targets
 from wise_edge.errors import DeviceError, UsageError
 
 

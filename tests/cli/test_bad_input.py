@@ -13,16 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fake_session
 import numpy as np
 import pytest
 from PIL import Image
 
+import fake_session
 from wise_edge import files
-from wise_edge.bundle import describe_file, write_manifest
+from wise_edge.bundle.manifest import Manifest, PolicySpec, SamSpec
+from wise_edge.bundle.store import describe_file, write_manifest
 from wise_edge.cli.main import main
-from wise_edge.manifest import Manifest, PolicySpec, SamSpec
-from wise_edge.prompts import EMBEDDED
+from wise_edge.policy.prompts import EMBEDDED
 
 RED = np.full((40, 50, 3), (200, 30, 30), np.uint8)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from wise_edge.bundle import CARD_NAME, check_space, creation_time, load, resolve_bundle, staging, write_manifest
-from wise_edge.bundle_diff import compare_manifests, wording_changes
+from wise_edge.bundle.card import render_card
+from wise_edge.bundle.diff import compare_manifests, wording_changes
+from wise_edge.bundle.manifest import Manifest
+from wise_edge.bundle.store import CARD_NAME, check_space, creation_time, load, resolve_bundle, staging, write_manifest
 from wise_edge.cli.main import main
 from wise_edge.errors import BundleError, UsageError
-from wise_edge.manifest import Manifest
-from wise_edge.model_card import render_card
-from wise_edge.prompts import PromptSet
+from wise_edge.policy.prompts import PromptSet
 
 EMBEDDED = resolve_bundle("embedded")
 

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fake_session
 import numpy as np
 import pytest
 from PIL import Image
 
+import fake_session
 from wise_edge.cli.main import main
 
 

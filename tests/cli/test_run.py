@@ -5,13 +5,13 @@ import re
 import time
 from pathlib import Path
 
-import fake_session
 import numpy as np
 import pytest
 from PIL import Image
 
+import fake_session
 from wise_edge.cli.main import main
-from wise_edge.power import PowerSource
+from wise_edge.power.sources import PowerSource
 from wise_edge.profiling import query_meter
 from wise_edge.runtimes.base import Decoding
 

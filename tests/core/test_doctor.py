@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jetson_trees import BOARDS, write_tree
 
+from jetson_trees import BOARDS, write_tree
 from wise_edge import doctor
 from wise_edge.cli.main import main
-from wise_edge.cuda import Cuda
 from wise_edge.doctor import Finding, Surroundings, examine
 from wise_edge.errors import DeviceError
-from wise_edge.jetson import read_jetson
-from wise_edge.nvml import GpuFacts
+from wise_edge.native.cuda import Cuda
+from wise_edge.power.jetson import read_jetson
+from wise_edge.power.nvml import GpuFacts
 
 
 class FakeCuda:

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_files import mask_row, mask_rows, picture_bytes, write_parquet
 
+from dataset_files import mask_row, mask_rows, picture_bytes, write_parquet
+from scene_folders import REFERENCE_SIDE_PX, export_refcocog
 from wise_edge.datasets import NAMES, Dataset, open_dataset
 from wise_edge.datasets.base import make_unique, mask_points
 from wise_edge.datasets.labelled_tables import read_solution
 from wise_edge.errors import UsageError
 from wise_edge.geometry import interior_points
 from wise_edge.scenes import SPLITS, sample
-from wise_edge.scenes.folders import REFERENCE_SIDE_PX, export_refcocog
 
 pytest.importorskip("pyarrow", reason="needs the extra 'data'")
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_files import compressed_runs, plain_runs, write_refcoco, write_refcoco_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from PIL import Image
 
+from dataset_files import compressed_runs, plain_runs, write_refcoco, write_refcoco_files
+from scene_folders import export_reasonseg
 from wise_edge.datasets import open_dataset
 from wise_edge.datasets.coco_masks import read_segmentation
 from wise_edge.datasets.plain_pickle import load_plain_pickle
@@ -28,7 +29,6 @@ from wise_edge.datasets.reasonseg import Region, paint_regions
 from wise_edge.errors import MissingExtraError, UsageError
 from wise_edge.metrics import mask_iou
 from wise_edge.scenes import sample
-from wise_edge.scenes.folders import export_reasonseg
 
 pytest.importorskip("pycocotools", reason="needs the extra 'data'")
 

@@ -5,11 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from wise_edge import typography
-from wise_edge.overlay import BOX_COLOR, CONTOUR, LARGEST_PX, POINT_COLOR, READABLE_PX, draw_overlay, fitted_size
-from wise_edge.panel import BRIGHT, Caption, bar_block, legend_block, milliseconds, phases, text_block
-from wise_edge.report import CARD_WIDTH, Cell, Picture, contact_sheet, overlay_card
-from wise_edge.typography import font_for, missing_letters, wrap
+from wise_edge.drawing import typography
+from wise_edge.drawing.overlay import (
+    BOX_COLOR,
+    CONTOUR,
+    LARGEST_PX,
+    POINT_COLOR,
+    READABLE_PX,
+    draw_overlay,
+    fitted_size,
+)
+from wise_edge.drawing.panel import BRIGHT, Caption, bar_block, legend_block, milliseconds, phases, text_block
+from wise_edge.drawing.report import CARD_WIDTH, Cell, Picture, contact_sheet, overlay_card
+from wise_edge.drawing.typography import font_for, missing_letters, wrap
 
 LATENCY_MS = {"preprocess": 2.0, "prefill": 30.0, "decode": 300.0, "mask_encode": 0.0, "total": 340.0}
 CAPTION = Caption("the red ring", "wise-s", "The red ring is at the left.", 9, 49, LATENCY_MS)

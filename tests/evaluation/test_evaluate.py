@@ -5,20 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-import fake_session
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from wise_edge.answer import Answer, format_answer
-from wise_edge.bundle import resolve_checkpoint
+import fake_session
+from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.cli.main import main
 from wise_edge.datasets import Dataset, Example
 from wise_edge.errors import UsageError
-from wise_edge.evaluate import evaluate_session, hash_models, summarize
+from wise_edge.evaluation.evaluate import evaluate_session, hash_models, summarize
+from wise_edge.evaluation.records import MaskRecord, Record
 from wise_edge.geometry import scale_box, scale_point
 from wise_edge.metrics import mask_iou
-from wise_edge.records import MaskRecord, Record
+from wise_edge.policy.answer import Answer, format_answer
 from wise_edge.runtimes.base import Decoding
 from wise_edge.runtimes.session import Session
 from wise_edge.scenes import KINDS, sample

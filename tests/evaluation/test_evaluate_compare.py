@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from wise_edge.cli.main import main
-from wise_edge.comparison import compare_runs, format_markdown, tabulate
 from wise_edge.errors import UsageError
+from wise_edge.evaluation.compare import compare_runs, format_markdown, tabulate
+from wise_edge.evaluation.record_log import write_log
+from wise_edge.evaluation.records import MaskRecord, Record, Settings
 from wise_edge.metrics import bootstrap_interval
-from wise_edge.record_log import write_log
-from wise_edge.records import MaskRecord, Record, Settings
 
 SETTINGS = Settings(
     "reasonseg", "test", 60, "paper", "predicted", "verbose", "0" * 64, {"policy": "torch", "mask": "torch"}

@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import dataset_files
-import fake_session
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from wise_edge.answer import Answer, format_answer
+import dataset_files
+import fake_session
+from scene_folders import export_reasonseg
 from wise_edge.cli.main import main
 from wise_edge.datasets import Dataset, Example, open_dataset
 from wise_edge.geometry import Box, Point, scale_box, scale_point
 from wise_edge.metrics import METRIC_MODES
+from wise_edge.policy.answer import Answer, format_answer
 from wise_edge.rle import compressed_runs
 from wise_edge.runtimes.base import MaskOutput
-from wise_edge.scenes.folders import export_reasonseg
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("pycocotools")

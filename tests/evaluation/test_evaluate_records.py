@@ -11,15 +11,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import fake_session
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+import fake_session
+from locations import SUPPORT
 from wise_edge.cli.main import main
-from wise_edge.record_log import RecordLog, join_shards, read_log
-from wise_edge.records import MaskRecord, Settings
-from wise_edge.shards import Shard, choose_gpu, find_shard
+from wise_edge.evaluation.record_log import RecordLog, join_shards, read_log
+from wise_edge.evaluation.records import MaskRecord, Settings
+from wise_edge.evaluation.shards import Shard, choose_gpu, find_shard
 
 SETTINGS = Settings("scenes", "test", 6, "lisa", "truth", None, "0" * 64, {"mask": "fake"})
 
@@ -50,7 +51,7 @@ def _fresh_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def _start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    folders = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
+    folders = os.pathsep.join((str(SUPPORT), os.environ.get("PYTHONPATH", "")))
     return subprocess.Popen(
         [sys.executable, "-c", KILLED, *arguments],
         env=os.environ | {"PYTHONPATH": folders} | environment,

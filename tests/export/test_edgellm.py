@@ -14,10 +14,10 @@ pytest.importorskip("tensorrt_edgellm")
 import torch
 import transformers
 
-from wise_edge.bundle import load, resolve_checkpoint
+from wise_edge.bundle.devices import parse_targets
+from wise_edge.bundle.engines import EDGELLM_FOLDER
+from wise_edge.bundle.store import load, resolve_checkpoint
 from wise_edge.cli.main import main
-from wise_edge.devices import parse_targets
-from wise_edge.engines import EDGELLM_FOLDER
 from wise_edge.errors import (
     DeviceError,
     MissingExtraError,
@@ -25,9 +25,10 @@ from wise_edge.errors import (
     VerificationError,
     WiseEdgeError,
 )
-from wise_edge.export import edgellm, edgellm_check
-from wise_edge.export.calibration import read_calibration
-from wise_edge.export.policy_source import PolicySource
+from wise_edge.export.source.calibration import read_calibration
+from wise_edge.export.source.policy import PolicySource
+from wise_edge.export.to_edgellm import check as edgellm_check
+from wise_edge.export.to_edgellm import target as edgellm
 
 EMBEDDED = resolve_checkpoint("embedded", "policy")
 
@@ -203,4 +204,4 @@ def test_what_the_other_process_says_is_passed_on(tmp_path: Path) -> None:
         edgellm._run("wise_edge.no_such_module", [])
     arguments: list[Any] = [str(tmp_path / "gone"), str(tmp_path / "out"), "fp16", str(tmp_path)]
     with pytest.raises(WiseEdgeError, match="tensorrt-edgellm failed: "):
-        edgellm._run("wise_edge.export.edgellm_quantize", arguments)
+        edgellm._run("wise_edge.export.to_edgellm.quantize", arguments)

@@ -13,13 +13,13 @@ onnx = pytest.importorskip("onnx")
 trt = pytest.importorskip("tensorrt_rtx")
 from onnx import TensorProto, helper  # noqa: E402
 
-from wise_edge.bundle import hash_file  # noqa: E402
-from wise_edge.devices import Target, find_target, parse_targets  # noqa: E402
-from wise_edge.engines import ShapeRange, Sidecar  # noqa: E402
+from wise_edge.bundle.devices import Target, find_target, parse_targets  # noqa: E402
+from wise_edge.bundle.engines import ShapeRange, Sidecar  # noqa: E402
+from wise_edge.bundle.store import hash_file  # noqa: E402
 from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError  # noqa: E402
-from wise_edge.export import engine  # noqa: E402
-from wise_edge.export.engine import EngineRequest, build_engine  # noqa: E402
-from wise_edge.export.engine_progress import Phases  # noqa: E402
+from wise_edge.export.to_tensorrt import build as engine  # noqa: E402
+from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine  # noqa: E402
+from wise_edge.export.to_tensorrt.progress import Phases  # noqa: E402
 
 RANGE = ShapeRange((1, 8), (2, 8), (16, 8))
 PORTABLE = parse_targets("sm86,sm89,sm120")

@@ -13,14 +13,14 @@ from PIL import Image
 pytest.importorskip("onnx")
 trt = pytest.importorskip("tensorrt_rtx")
 
-from wise_edge import cuda  # noqa: E402
-from wise_edge.bundle import EMBEDDED, load, resolve_bundle  # noqa: E402
+from wise_edge.bundle.devices import parse_targets  # noqa: E402
+from wise_edge.bundle.engines import GRAPHS, BuildPlan, Sidecar, engine_role  # noqa: E402
+from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle  # noqa: E402
 from wise_edge.cli.main import main  # noqa: E402
-from wise_edge.devices import parse_targets  # noqa: E402
-from wise_edge.engines import GRAPHS, BuildPlan, Sidecar, engine_role  # noqa: E402
 from wise_edge.errors import BundleError, DeviceError, MissingExtraError, UsageError, WiseEdgeError  # noqa: E402
-from wise_edge.export import engine_bundle  # noqa: E402
-from wise_edge.export.engine_bundle import add_engines, build_engines  # noqa: E402
+from wise_edge.export.to_tensorrt import bundle as engine_bundle  # noqa: E402
+from wise_edge.export.to_tensorrt.bundle import add_engines, build_engines  # noqa: E402
+from wise_edge.native import cuda  # noqa: E402
 
 
 def quiet(step: str, share: float | None = None) -> None:

@@ -15,15 +15,21 @@ import onnxruntime
 import pytest
 import safetensors.torch
 import torch
-from tiny_models import make_policy, make_tokenizer
 
-from wise_edge.bundle import load
+from locations import ROOT
+from tiny_models import make_policy, make_tokenizer
+from wise_edge.bundle.store import load
 from wise_edge.cli.export import EndToEnd
 from wise_edge.cli.main import main
 from wise_edge.errors import UsageError, VerificationError
-from wise_edge.export import onnx_edit, onnx_target, pipeline, policy_onnx, sam_target, verify
-from wise_edge.export.to_onnx import export_onnx
-from wise_edge.policy_checkpoint import load_policy
+from wise_edge.export import pipeline
+from wise_edge.export.to_onnx import edit as onnx_edit
+from wise_edge.export.to_onnx import policy as policy_onnx
+from wise_edge.export.to_onnx import segmenter as sam_target
+from wise_edge.export.to_onnx import target as onnx_target
+from wise_edge.export.to_onnx import verify
+from wise_edge.export.to_onnx.trace import export_onnx
+from wise_edge.policy.checkpoint import load_policy
 from wise_edge.runtimes.session import Session
 
 
@@ -99,7 +105,7 @@ def test_nothing_of_this_machine_is_in_the_files(tiny_bundle: Path) -> None:
     for file in tiny_bundle.glob("*.onnx"):
         content = file.read_bytes()
         assert b"site-packages" not in content
-        assert str(Path(__file__).parent.parent).encode() not in content
+        assert str(ROOT).encode() not in content
 
 
 @pytest.mark.parametrize("part", ["rotary sections", "a weight", "the vision window"])

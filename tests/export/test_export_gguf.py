@@ -16,21 +16,21 @@ import peft
 import pytest
 import torch
 from PIL import Image
-from tiny_qwen import FAMILIES, make_qwen, save_qwen
 
-from wise_edge.bundle import load
+from tiny_qwen import FAMILIES, make_qwen, save_qwen
+from wise_edge.bundle.store import load
 from wise_edge.cli.export import EndToEnd
 from wise_edge.cli.main import main
 from wise_edge.errors import UsageError
-from wise_edge.export import sam_target
-from wise_edge.export.adapter import merge_adapter
-from wise_edge.export.calibration import read_calibration
-from wise_edge.export.gguf_quantize import QUANTIZATION_TYPES, quantize_gguf, tensor_types
-from wise_edge.export.importance import measure_importance
 from wise_edge.export.pipeline import ExportOptions, export_bundle
-from wise_edge.export.policy_gguf import PolicyGguf, read_config
-from wise_edge.export.reference import TorchReference
-from wise_edge.policy_checkpoint import load_policy, read_policy_spec
+from wise_edge.export.source.adapter import merge_adapter
+from wise_edge.export.source.calibration import read_calibration
+from wise_edge.export.source.reference import TorchReference
+from wise_edge.export.to_gguf.convert import PolicyGguf, read_config
+from wise_edge.export.to_gguf.importance import measure_importance
+from wise_edge.export.to_gguf.quantize import QUANTIZATION_TYPES, quantize_gguf, tensor_types
+from wise_edge.export.to_onnx import segmenter as sam_target
+from wise_edge.policy.checkpoint import load_policy, read_policy_spec
 
 
 def quiet(*_: Any) -> None:
@@ -334,7 +334,7 @@ def test_the_embedded_policy_in_eight_bits_is_compared_end_to_end(tmp_path: Path
 def test_masks_that_differ_fail_the_gate_and_are_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from wise_edge import agreement
+    from wise_edge.evaluation import agreement
 
     monkeypatch.setattr(agreement.Pair, "mask_iou", 0.5)
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from wise_edge.export import onnx_edit
-from wise_edge.export.onnx_blocks import quantize_weights, round_blocks, round_channels
-from wise_edge.export.to_onnx import export_onnx
+from wise_edge.export.to_onnx import edit as onnx_edit
+from wise_edge.export.to_onnx.blocks import quantize_weights, round_blocks, round_channels
+from wise_edge.export.to_onnx.trace import export_onnx
 
 FLOATS = st.floats(-100, 100, width=32)
 

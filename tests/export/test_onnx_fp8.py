@@ -11,9 +11,9 @@ import onnxruntime
 import pytest
 import torch
 
-from wise_edge.export.onnx_fp8 import quantize_fp8
-from wise_edge.export.onnx_half import halve
-from wise_edge.export.to_onnx import export_onnx
+from wise_edge.export.to_onnx.fp8 import quantize_fp8
+from wise_edge.export.to_onnx.half import halve
+from wise_edge.export.to_onnx.trace import export_onnx
 
 
 class Layers(torch.nn.Module):

@@ -12,11 +12,12 @@ import onnxruntime
 import pytest
 import torch
 
-from wise_edge.export import onnx_edit, onnx_half
-from wise_edge.export.onnx_bf16 import stand_in
-from wise_edge.export.onnx_edit import replace_graph
-from wise_edge.export.onnx_half import halve
-from wise_edge.export.to_onnx import export_onnx
+from wise_edge.export.to_onnx import edit as onnx_edit
+from wise_edge.export.to_onnx import half as onnx_half
+from wise_edge.export.to_onnx.bf16 import stand_in
+from wise_edge.export.to_onnx.edit import replace_graph
+from wise_edge.export.to_onnx.half import halve
+from wise_edge.export.to_onnx.trace import export_onnx
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 
@@ -140,7 +141,7 @@ _MEASURE = """
 import sys
 from pathlib import Path
 import numpy as np, onnx
-from wise_edge.export.onnx_ranges import measure_magnitudes as measure
+from wise_edge.export.to_onnx.ranges import measure_magnitudes as measure
 
 def peak_mb():
     return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))

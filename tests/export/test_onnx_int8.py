@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 import torch
 
-from wise_edge.export import onnx_edit
-from wise_edge.export.onnx_int8 import quantize_int8
-from wise_edge.export.to_onnx import export_onnx
+from wise_edge.export.to_onnx import edit as onnx_edit
+from wise_edge.export.to_onnx.int8 import quantize_int8
+from wise_edge.export.to_onnx.trace import export_onnx
 
 
 class Attending(torch.nn.Module):

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+
 from gguf_golden import GOLDEN, PARTS, TYPES, digest
 from tiny_qwen import FAMILIES, make_qwen, save_qwen
-
 from wise_edge.errors import UsageError
-from wise_edge.export.policy_gguf import PolicyGguf
+from wise_edge.export.to_gguf.convert import PolicyGguf
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from tiny_qwen import FAMILIES, GRID, make_qwen, save_qwen
 
-from wise_edge import llama
+from tiny_qwen import FAMILIES, GRID, make_qwen, save_qwen
 from wise_edge.errors import DeviceError, WiseEdgeError
-from wise_edge.export.policy_gguf import PolicyGguf
-from wise_edge.llama import LlamaModel, LlamaPicture, default_threads
-from wise_edge.qwen_image import IMAGE_MEAN, IMAGE_STD, patchify
+from wise_edge.export.to_gguf.convert import PolicyGguf
+from wise_edge.native import llama
+from wise_edge.native.llama import LlamaModel, LlamaPicture, default_threads
+from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD, patchify
 
 STEPS = 96
 TOLERANCE = 2e-3

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from wise_edge import llama
 from wise_edge.errors import BundleError, DeviceError
-from wise_edge.memory import find_shortage
-from wise_edge.runtimes.graph import OnnxGraph
+from wise_edge.native import llama
+from wise_edge.native.memory import find_shortage
+from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
 
 ORT = "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Exception during initialization: std::bad_alloc"
 GGML = "ggml_aligned_malloc: insufficient memory (attempted to allocate   6.88 MB)"

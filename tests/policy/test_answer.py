@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from wise_edge.answer import (
+from wise_edge.policy.answer import (
     MAX_COMPLETION_CHARACTERS,
     Answer,
     Completion,

@@ -11,15 +11,16 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from wise_edge import nvml
-from wise_edge.cuda import Cuda
+from locations import SUPPORT
 from wise_edge.errors import DeviceError
-from wise_edge.nvml import GpuFacts, GpuState, find_gpu_power, read_gpu, read_gpu_state
+from wise_edge.native.cuda import Cuda
+from wise_edge.power import nvml
+from wise_edge.power.nvml import GpuFacts, GpuState, find_gpu_power, read_gpu, read_gpu_state
 
 
 def compile_library(source: str, target: Path) -> Path:
     options = ["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-pthread"]
-    subprocess.run(["cc", *options, "-o", target, Path(__file__).with_name(source)], check=True)
+    subprocess.run(["cc", *options, "-o", target, SUPPORT / source], check=True)
     return target
 
 

@@ -11,13 +11,13 @@ from random import Random
 
 import numpy as np
 import pytest
-from jetson_trees import BOARDS, write_tree
 
+from jetson_trees import BOARDS, write_tree
 from wise_edge.errors import DeviceError
-from wise_edge.power import PowerSource, find_battery, find_jetson_rails, find_rapl, total_of
-from wise_edge.power_trace import PowerSampler, PowerTrace
-from wise_edge.profiling import sources
-from wise_edge.profiling.sources import NOWHERE, find_sources
+from wise_edge.power import find as sources
+from wise_edge.power.find import NOWHERE, find_sources
+from wise_edge.power.sources import PowerSource, find_battery, find_jetson_rails, find_rapl, total_of
+from wise_edge.power.trace import PowerSampler, PowerTrace
 
 Power = Callable[[float], float]
 

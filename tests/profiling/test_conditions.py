@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jetson_trees import BOARDS, write_tree
 
+from jetson_trees import BOARDS, write_tree
 from wise_edge.errors import DeviceError
-from wise_edge.nvml import GpuState
+from wise_edge.power.nvml import GpuState
 from wise_edge.profiling import conditions
 from wise_edge.profiling.conditions import Conditions, find_changes, read_conditions
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from virtual_time import VirtualTime
 
+from virtual_time import VirtualTime
 from wise_edge.errors import DeviceError, UsageError
-from wise_edge.power import PowerSource
+from wise_edge.power.sources import PowerSource
 from wise_edge.profiling.meter import Meter
 from wise_edge.profiling.wall_meter import _plain_iso, read_wall_meter
 

@@ -12,19 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import fake_session
 import jsonschema
 import numpy as np
 import pytest
-from fake_session import FakeFrame, FakeMask, FakePolicy
 
+import fake_session
+from fake_session import FakeFrame, FakeMask, FakePolicy
 from wise_edge.cli.main import main
 from wise_edge.datasets.base import Example
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.files import cache_folder
 from wise_edge.images import save_png
-from wise_edge.power import PowerSource
-from wise_edge.profiling import conditions, meter, sources
+from wise_edge.power import find as sources
+from wise_edge.power.sources import PowerSource
+from wise_edge.profiling import conditions, meter
 from wise_edge.profiling.document import SCHEMA
 from wise_edge.profiling.marks import Span, covered_s
 from wise_edge.profiling.measure import ENERGY_EXAMPLES, PARTS, PHASES, profile_session

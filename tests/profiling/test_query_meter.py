@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import fake_session
 import numpy as np
 import pytest
-from virtual_time import VirtualTime
 
+import fake_session
+from virtual_time import VirtualTime
 from wise_edge.cli.main import main
 from wise_edge.errors import DeviceError
 from wise_edge.images import save_png
-from wise_edge.power import PowerSource
+from wise_edge.power import gauge as power_gauge
+from wise_edge.power.gauge import PowerGauge
+from wise_edge.power.sources import PowerSource
 from wise_edge.profiling import query_meter
 from wise_edge.profiling.query_meter import QueryMeter
-from wise_edge.robot import power_gauge
-from wise_edge.robot.power_gauge import PowerGauge
 from wise_edge.runtimes.base import SegmentationResult
 from wise_edge.runtimes.session import Session
 

@@ -10,13 +10,12 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 import wise_edge
+from locations import ROOT
 
-ROOT = Path(__file__).parents[1]
 STAGES = ("export", "runtimes", "training")
 KNOWS_ALL_STAGES = (
     "wise_edge/cli/",
-    "wise_edge/agreement.py",
-    "wise_edge/evaluate.py",
+    "wise_edge/evaluation/",
     "wise_edge/profiling/",
     "wise_edge/robot/",
     "wise_edge/service/",

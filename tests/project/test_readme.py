@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import typer
 
+from locations import ROOT
 from wise_edge.cli.main import app
 
-ROOT = Path(__file__).parents[1]
 COMMAND = typer.main.get_command(app)
 
 

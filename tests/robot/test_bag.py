@@ -14,25 +14,25 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import fake_session
 import numpy as np
 import pytest
-from fake_session import FakeMask, FakePolicy
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+import fake_session
+from fake_session import FakeMask, FakePolicy
 from wise_edge.cli.main import main
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.errors import UsageError, WiseEdgeError
-from wise_edge.power import PowerSource
+from wise_edge.power.gauge import PowerGauge
+from wise_edge.power.sources import PowerSource
 from wise_edge.rle import mask_of_runs, run_lengths
 from wise_edge.robot import bags
 from wise_edge.robot.bags import FOUND, MASKS, TOLD, process_bag
 from wise_edge.robot.messages import stamp_of
 from wise_edge.robot.pace import replay
-from wise_edge.robot.power_gauge import PowerGauge
 from wise_edge.runtimes.session import Session
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)

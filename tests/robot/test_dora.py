@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_session import FakeMask, FakePolicy
 from test_tracking import wait_for
 
+from fake_session import FakeMask, FakePolicy
+from locations import ROOT
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.robot.dora import serve_dataflow, to_frame
 from wise_edge.runtimes.session import Session
@@ -126,7 +127,7 @@ def test_a_dataflow_that_went_away_ends_the_node() -> None:
     shutil.which("dora") is None and not Path(sys.executable).with_name("dora").exists(), reason="no dora"
 )
 def test_the_example_dataflow_runs(tmp_path: Path) -> None:
-    example = Path(__file__).parents[1] / "examples" / "dora"
+    example = ROOT / "examples" / "dora"
     shutil.copytree(example, tmp_path / "dora")
     paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     sink = tmp_path / "results.jsonl"

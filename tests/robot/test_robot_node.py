@@ -13,10 +13,10 @@ import pytest
 from test_tracking import SeeingMask, SlowPolicy, make, picture, wait_for
 
 from wise_edge.errors import DeviceError, UsageError
-from wise_edge.power import PowerSource
+from wise_edge.power.gauge import PowerGauge
+from wise_edge.power.sources import PowerSource
 from wise_edge.robot.frames import Frame, Intrinsics, find_place
 from wise_edge.robot.node import Node
-from wise_edge.robot.power_gauge import PowerGauge
 from wise_edge.robot.results import NodeResult
 from wise_edge.runtimes.session import Session
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import fake_rclpy
-import fake_session
 import numpy as np
 import pytest
-from fake_rclpy import TYPES, LifecycleNode
-from fake_session import FakeMask, FakePolicy
 from test_tracking import wait_for
 
+import fake_rclpy
+import fake_session
+from fake_rclpy import TYPES, LifecycleNode
+from fake_session import FakeMask, FakePolicy
 from wise_edge.cli.main import main
 from wise_edge.errors import UsageError
 from wise_edge.robot.messages import stamp_of

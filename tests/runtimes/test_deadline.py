@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_session import FakeMask, FakePolicy
 
+from fake_session import FakeMask, FakePolicy
 from wise_edge.errors import UsageError
 from wise_edge.runtimes.base import Decoding, PolicyOutput, TokenCounts
 from wise_edge.runtimes.deadline import PAPER_TOKENS, Decode, Pace

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wise_edge.runtimes.drafting import DraftedRun
-from wise_edge.runtimes.writing import Logits
+from wise_edge.runtimes.policy.drafting import DraftedRun
+from wise_edge.runtimes.policy.writing import Logits
 
 VOCABULARY = 7
 TOKENS = st.integers(0, VOCABULARY - 1)

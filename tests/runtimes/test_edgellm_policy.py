@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_session import FakeMask
 from PIL import Image
 
-from wise_edge.bundle import EMBEDDED, load, resolve_bundle
+from fake_session import FakeMask
+from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
 from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
-from wise_edge.qwen_image import resize_square
+from wise_edge.policy.image import resize_square
 from wise_edge.runtimes.base import Decoding
 from wise_edge.runtimes.dispatch import EDGELLM_ROLES, Device, list_candidates
-from wise_edge.runtimes.edgellm_policy import EdgellmPolicy
+from wise_edge.runtimes.policy.edgellm import EdgellmPolicy
+from wise_edge.runtimes.policy.writing import answer_pattern
 from wise_edge.runtimes.session import Session
-from wise_edge.runtimes.writing import answer_pattern
 
 ANSWER = '<answer>{"bbox": [1, 20, 112, 40], "points_1": [5, 30], "points_2": [0, 31]}</answer>'
 THOUGHT = f"<think>The red ring.</think>{ANSWER}"
@@ -237,7 +237,7 @@ def test_the_pattern_takes_the_form_alone(text: str, variant: str, fits: bool) -
 def test_dispatch_names_what_is_missing() -> None:
     from dataclasses import replace
 
-    from wise_edge.manifest import Artefact
+    from wise_edge.bundle.manifest import Artefact
 
     manifest = load(resolve_bundle(EMBEDDED)).manifest
     checkpoint = Artefact(EDGELLM_ROLES[0], "edgellm", "fp16", EDGELLM_ROLES[0], 1, "")

@@ -8,11 +8,11 @@ from shutil import copytree
 import numpy as np
 import pytest
 
-from wise_edge.bundle import EMBEDDED, load, resolve_bundle
-from wise_edge.cuda import open_cuda
-from wise_edge.devices import find_target
+from wise_edge.bundle.devices import find_target
+from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
 from wise_edge.errors import DeviceError
 from wise_edge.metrics import mask_iou
+from wise_edge.native.cuda import open_cuda
 from wise_edge.runtimes.session import Session
 from wise_edge.scenes import sample
 
@@ -43,7 +43,7 @@ def reference() -> Session:
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded bundle with engines for this GPU."""
-    from wise_edge.export.engine_bundle import add_engines
+    from wise_edge.export.to_tensorrt.bundle import add_engines
 
     folder = copytree(resolve_bundle(EMBEDDED), tmp_path_factory.mktemp("engines") / "bundle")
     add_engines(folder, (find_target(open_cuda().capability),), lambda step, share=None: None)
@@ -70,7 +70,7 @@ def test_memory_of_the_gpu_stays_where_it_is(engines: Path) -> None:
 def test_an_engine_of_another_gpu_is_refused(engines: Path) -> None:
     from dataclasses import replace
 
-    from wise_edge.engines import Sidecar, engine_role
+    from wise_edge.bundle.engines import Sidecar, engine_role
 
     capability = open_cuda().capability
     target = find_target(capability)
@@ -91,7 +91,7 @@ def test_onnx_runtime_on_cuda_answers_as_the_cpu_does(reference: Session) -> Non
 def test_llama_on_the_gpu_answers_as_the_cpu_does(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from wise_edge.export.pipeline import ExportOptions, export_bundle
-    from wise_edge.llama import offloads_to_gpu
+    from wise_edge.native.llama import offloads_to_gpu
 
     if not offloads_to_gpu():
         pytest.skip("llama-cpp-python was built for the CPU")

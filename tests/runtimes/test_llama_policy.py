@@ -13,13 +13,13 @@ import pytest
 
 pytest.importorskip("llama_cpp")
 
-from wise_edge.bundle import load, resolve_bundle, resolve_checkpoint
+from wise_edge.bundle.store import load, resolve_bundle, resolve_checkpoint
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.errors import QueryCancelledError, WiseEdgeError
-from wise_edge.export.policy_gguf import PolicyGguf
-from wise_edge.llama import MOST_SEQUENCES, LlamaModel, Piece
+from wise_edge.export.to_gguf.convert import PolicyGguf
+from wise_edge.native.llama import MOST_SEQUENCES, LlamaModel, Piece
 from wise_edge.runtimes.base import Decoding
-from wise_edge.runtimes.llama_policy import LlamaPolicy
+from wise_edge.runtimes.policy.llama import LlamaPolicy
 
 PLAIN = Decoding()
 SCENES = SceneDataset("test")

@@ -11,24 +11,24 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from tiny_models import SAM, SPECIAL, make_policy, make_sam, make_tokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
-from wise_edge.bundle import Bundle, load
+from tiny_models import SAM, SPECIAL, make_policy, make_sam, make_tokenizer
+from wise_edge.bundle.manifest import SamSpec
+from wise_edge.bundle.store import Bundle, load
 from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError
-from wise_edge.manifest import SamSpec
 from wise_edge.metrics import mask_iou
-from wise_edge.policy_checkpoint import load_policy
-from wise_edge.qwen_image import patchify, resize_square
+from wise_edge.policy.checkpoint import load_policy
+from wise_edge.policy.image import patchify, resize_square
 from wise_edge.runtimes.base import Decoding, Graph
-from wise_edge.runtimes.graph import CUDA, OnnxGraph
-from wise_edge.runtimes.graph_mask import upsample
-from wise_edge.runtimes.graph_policy import GraphPolicy
-from wise_edge.runtimes.policy_text import PolicyText, image_positions, text_positions
+from wise_edge.runtimes.graphs.onnx_runtime import CUDA, OnnxGraph
+from wise_edge.runtimes.mask.graph import upsample
+from wise_edge.runtimes.policy.graph import GraphPolicy
+from wise_edge.runtimes.policy.text import PolicyText, image_positions, text_positions
+from wise_edge.runtimes.policy.torch_policy import TorchPolicy
+from wise_edge.runtimes.policy.writing import Writer
 from wise_edge.runtimes.session import Session
-from wise_edge.runtimes.torch_policy import TorchPolicy
-from wise_edge.runtimes.writing import Writer
 from wise_edge.scenes import sample
 
 FREE = Decoding(forced=False)

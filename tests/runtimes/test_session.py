@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from fake_session import FakeFrame, FakeMask, FakePolicy, completion
 from hypothesis import given
 from hypothesis import strategies as st
 from test_bundle import POLICY, SAM
 
+from fake_session import FakeFrame, FakeMask, FakePolicy, completion
+from wise_edge.bundle.manifest import Artefact, Manifest
 from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
-from wise_edge.manifest import Artefact, Manifest
 from wise_edge.runtimes.base import BackendChoice, Decoding, PolicyOutput, SegmentationResult
 from wise_edge.runtimes.dispatch import GRAPHS, LLAMA_ROLES, WORDS, Device, list_candidates, list_passed_over
 from wise_edge.runtimes.session import Session

@@ -17,16 +17,15 @@ import pytest
 pytest.importorskip("onnx")
 trt = pytest.importorskip("tensorrt_rtx")
 from fake_tensorrt import Context, Counters, RuntimeCache, compile_cudart, make_package  # noqa: E402
-
-from wise_edge import cuda  # noqa: E402
-from wise_edge.bundle import EMBEDDED, load, resolve_bundle  # noqa: E402
-from wise_edge.devices import parse_targets  # noqa: E402
-from wise_edge.engines import GRAPHS, engine_role  # noqa: E402
+from wise_edge.bundle.devices import parse_targets  # noqa: E402
+from wise_edge.bundle.engines import GRAPHS, engine_role  # noqa: E402
+from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle  # noqa: E402
 from wise_edge.errors import BundleError, DeviceError, MissingExtraError, WiseEdgeError  # noqa: E402
-from wise_edge.export.engine_bundle import add_engines  # noqa: E402
+from wise_edge.export.to_tensorrt.bundle import add_engines  # noqa: E402
+from wise_edge.native import cuda  # noqa: E402
 from wise_edge.runtimes.dispatch import Device, list_candidates  # noqa: E402
+from wise_edge.runtimes.graphs.tensorrt_engine import EngineRuntime  # noqa: E402
 from wise_edge.runtimes.session import Session  # noqa: E402
-from wise_edge.runtimes.tensorrt_graph import EngineRuntime  # noqa: E402
 from wise_edge.scenes import generate  # noqa: E402
 
 

@@ -10,11 +10,11 @@ from queue import Queue
 import numpy as np
 import numpy.typing as npt
 import pytest
-from fake_session import FakeFrame, FakeMask, FakePolicy, completion
 
-from wise_edge.answer import Answer, format_answer
+from fake_session import FakeFrame, FakeMask, FakePolicy, completion
 from wise_edge.errors import WiseEdgeError
 from wise_edge.geometry import Box, Point, mask_box
+from wise_edge.policy.answer import Answer, format_answer
 from wise_edge.runtimes.base import Decoding, MaskOutput, PolicyOutput
 from wise_edge.runtimes.session import Session
 from wise_edge.runtimes.tracking import Stamped, Tracked, at_recorded_pace

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wise_edge.answer import Answer, format_answer, parse_answer, split_completion
-from wise_edge.bundle import load, resolve_bundle
+from wise_edge.bundle.store import load, resolve_bundle
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.errors import UsageError
+from wise_edge.policy.answer import Answer, format_answer, parse_answer, split_completion
 from wise_edge.runtimes.base import Decoding
-from wise_edge.runtimes.policy_text import PolicyText
+from wise_edge.runtimes.policy.text import PolicyText
+from wise_edge.runtimes.policy.writing import Writer
 from wise_edge.runtimes.session import Session
-from wise_edge.runtimes.writing import Writer
 
 FORCED, FREE = Decoding(), Decoding(forced=False)
 BUNDLE = load(resolve_bundle("embedded"))

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from tiny_models import make_sam2
 
+from tiny_models import make_sam2
 from wise_edge.errors import UsageError
-from wise_edge.export.sam_target import SamSource
+from wise_edge.export.to_onnx.segmenter import SamSource
 from wise_edge.metrics import mask_iou
-from wise_edge.runtimes.graph import OnnxGraph
-from wise_edge.runtimes.graph_mask import GraphMask
-from wise_edge.runtimes.torch_mask import TorchSam2, open_torch_mask
-from wise_edge.sam2_model import load_sam2
-from wise_edge.sam_checkpoint import read_sam_spec
+from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
+from wise_edge.runtimes.mask.graph import GraphMask
+from wise_edge.runtimes.mask.torch_mask import TorchSam2, open_torch_mask
+from wise_edge.sam.checkpoint import read_sam_spec
+from wise_edge.sam.sam2 import load_sam2
 from wise_edge.scenes import sample
 
 PROMPT = (30, 40, 150, 160), ((90, 100), (60, 70))

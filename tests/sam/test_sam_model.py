@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wise_edge.sam_model import SamArchitecture, build_sam
+from wise_edge.sam.segment_anything import SamArchitecture, build_sam
 
 torch = pytest.importorskip("torch")
 registry = pytest.importorskip("segment_anything").sam_model_registry

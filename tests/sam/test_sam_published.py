@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import segment_anything
 import torch
-from tiny_models import SAM
 
+from tiny_models import SAM
 from wise_edge.errors import UsageError
-from wise_edge.export.sam_target import SamSource
-from wise_edge.sam_model import SamArchitecture, build_sam, load_sam
-from wise_edge.sam_published import infer_architecture
+from wise_edge.export.to_onnx.segmenter import SamSource
+from wise_edge.sam.published import infer_architecture
+from wise_edge.sam.segment_anything import SamArchitecture, build_sam, load_sam
 
 TINY = SamArchitecture(**{**SAM.__dict__, "decoder_heads": 8, "prompt_dim": 64})
 """Small, but with the decoder's eight heads, which no shape tells."""

@@ -15,12 +15,12 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from scene_folders import REFERENCE_SIDE_PX, export_reasonseg, export_refcocog
+from scene_outlines import trace_polygons
 from wise_edge.errors import UsageError
 from wise_edge.images import load_image
 from wise_edge.metrics import mask_iou
 from wise_edge.scenes import sample
-from wise_edge.scenes.folders import REFERENCE_SIDE_PX, export_reasonseg, export_refcocog
-from wise_edge.scenes.outlines import trace_polygons
 
 SOLUTION = re.compile(r"<box>\((\d+),(\d+)\),\((\d+),(\d+)\)</box><points>\((\d+),(\d+)\),\((\d+),(\d+)\)</points>")
 
@@ -112,7 +112,7 @@ def test_exports_appear_whole_or_not_at_all(export: Any, tmp_path: Path, monkeyp
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wise_edge.scenes.folders._jpeg", fail)
+    monkeypatch.setattr("scene_folders._jpeg", fail)
     with pytest.raises(KeyboardInterrupt):
         export("test", 1, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

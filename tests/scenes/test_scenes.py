@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 import wise_edge
-from wise_edge.answer import parse_answer, parse_answer_strict, split_completion
 from wise_edge.geometry import interior_points, mask_box
-from wise_edge.prompts import VARIANTS
+from wise_edge.policy.answer import parse_answer, parse_answer_strict, split_completion
+from wise_edge.policy.prompts import VARIANTS
 from wise_edge.scenes import KINDS, LEVELS, SHAPES, SPLITS, Scene, SceneObject, completion, generate, sample
 
 seeds = st.integers(0, 2**31)

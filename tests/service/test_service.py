@@ -16,18 +16,18 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
-import fake_session
 import httpx
 import numpy as np
 import pytest
-from fake_session import FakeFrame, FakeMask, FakePolicy
 from PIL import Image
 from pycocotools import mask as coco
 from starlette.testclient import TestClient
 
+import fake_session
+from fake_session import FakeFrame, FakeMask, FakePolicy
 from wise_edge.cli.main import main
 from wise_edge.errors import DeviceError, QueryCancelledError, UsageError, WiseEdgeError
-from wise_edge.power import PowerSource
+from wise_edge.power.sources import PowerSource
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.base import Decoding, PolicyOutput
 from wise_edge.runtimes.session import Session

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from service_process import fakes, process
 
+from service_process import fakes, process
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.images import save_png
 from wise_edge.runtimes.session import Session

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from wise_edge.answer import Answer, format_answer
 from wise_edge.geometry import Box, Point
-from wise_edge.prompts import EMBEDDED
+from wise_edge.policy.answer import Answer, format_answer
+from wise_edge.policy.prompts import EMBEDDED
 from wise_edge.runtimes.base import BackendChoice, Decoding, MaskOutput, PolicyOutput, TokenCounts
 from wise_edge.runtimes.session import Session
 

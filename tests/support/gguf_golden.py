@@ -1,7 +1,7 @@
 """Digests of what llama.cpp's own converter makes of the models of `tiny_qwen`, kept in `data/gguf.json`.
 
-    python tests/gguf_golden.py LLAMA_CPP     writes them anew; LLAMA_CPP is a checkout of llama.cpp (made with the one
-                                              that llama-cpp-python 0.3.36 carries), and sentencepiece is installed
+    python tests/support/gguf_golden.py LLAMA_CPP     writes them anew; LLAMA_CPP is a checkout of llama.cpp (made with
+                                              the one in llama-cpp-python 0.3.36), and sentencepiece is installed
 
 The official converter knows a pre-tokenizer by a hash of what the tokenizer makes of a text; the tiny tokenizer is
 none that it knows, so it is told "qwen2", as it would find for the published models.

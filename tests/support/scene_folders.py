@@ -21,10 +21,10 @@ from typing import Any
 
 from PIL import Image
 
+from scene_outlines import trace_polygons
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.geometry import scale_box, scale_point
-from wise_edge.scenes.outlines import trace_polygons
 from wise_edge.scenes.sampling import SIDE_PX, SPLITS, Sample, sample
 
 REFERENCE_SIDE_PX = 840

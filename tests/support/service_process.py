@@ -20,7 +20,7 @@ def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 FAKES = """
 import sys, time
 from fake_session import FakeMask, FakePolicy
-from wise_edge.power import PowerSource
+from wise_edge.power.sources import PowerSource
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.session import Session
 from wise_edge.service.app import make_app

@@ -14,9 +14,9 @@ import torch
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from wise_edge.prompts import EMBEDDED
-from wise_edge.qwen_image import IMAGE_MEAN, IMAGE_STD
-from wise_edge.sam_model import SamArchitecture, build_sam, save_sam
+from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD
+from wise_edge.policy.prompts import EMBEDDED
+from wise_edge.sam.segment_anything import SamArchitecture, build_sam, save_sam
 
 SPECIAL = (
     "<|endoftext|>",

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from tiny_models import SPECIAL
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from wise_edge.prompts import EMBEDDED
-from wise_edge.qwen_image import IMAGE_MEAN, IMAGE_STD
+from tiny_models import SPECIAL
+from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD
+from wise_edge.policy.prompts import EMBEDDED
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 GRID = 8

@@ -21,20 +21,16 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
 from wise_edge.errors import UsageError, WiseEdgeError  # noqa: E402
-from wise_edge.prompts import EMBEDDED, VARIANTS, PromptSet  # noqa: E402
-from wise_edge.qwen_image import patchify, resize_square  # noqa: E402
+from wise_edge.policy.image import patchify, resize_square  # noqa: E402
+from wise_edge.policy.prompts import EMBEDDED, VARIANTS, PromptSet  # noqa: E402
 from wise_edge.scenes import KINDS, LEVEL_WEIGHTS, sample, target_answer  # noqa: E402
-from wise_edge.training import sft  # noqa: E402
-from wise_edge.training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from wise_edge.training.config import load_recipe  # noqa: E402
-from wise_edge.training.dense import build_heads, dense_loss, dense_scores  # noqa: E402
-from wise_edge.training.generate import generate  # noqa: E402
-from wise_edge.training.muon import Muon, orthogonalize  # noqa: E402
-from wise_edge.training.policy_folder import save_policy  # noqa: E402
-from wise_edge.training.policy_model import logits_of  # noqa: E402
-from wise_edge.training.sft import Trainer, dense_weight_at, lr_share, train_sft  # noqa: E402
-from wise_edge.training.sft_config import PhaseConfig, PolicyModelConfig, SftConfig  # noqa: E402
-from wise_edge.training.sft_data import (  # noqa: E402
+from wise_edge.training.common.checkpoints import load_checkpoint, save_checkpoint  # noqa: E402
+from wise_edge.training.common.config import load_recipe  # noqa: E402
+from wise_edge.training.common.optimizers import Muon, orthogonalize  # noqa: E402
+from wise_edge.training.common.step_log import read_log  # noqa: E402
+from wise_edge.training.sft import train as sft  # noqa: E402
+from wise_edge.training.sft.config import PhaseConfig, PolicyModelConfig, SftConfig  # noqa: E402
+from wise_edge.training.sft.data import (  # noqa: E402
     ATTRIBUTES,
     Batch,
     Pools,
@@ -46,8 +42,12 @@ from wise_edge.training.sft_data import (  # noqa: E402
     stream_batches,
     task_texts,
 )
-from wise_edge.training.step_log import read_log  # noqa: E402
-from wise_edge.training.tokenizer import SPECIAL_TOKENS, scene_texts, train_tokenizer  # noqa: E402
+from wise_edge.training.sft.folder import save_policy  # noqa: E402
+from wise_edge.training.sft.generate import generate  # noqa: E402
+from wise_edge.training.sft.heads import build_heads, dense_loss, dense_scores  # noqa: E402
+from wise_edge.training.sft.model import logits_of  # noqa: E402
+from wise_edge.training.sft.tokenizer import SPECIAL_TOKENS, scene_texts, train_tokenizer  # noqa: E402
+from wise_edge.training.sft.train import Trainer, dense_weight_at, lr_share, train_sft  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 

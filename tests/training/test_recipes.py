@@ -9,8 +9,8 @@ import pytest
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
 
 from wise_edge.errors import UsageError  # noqa: E402
-from wise_edge.training.config import load_recipe, recipe_names, save_config  # noqa: E402
-from wise_edge.training.sft_config import SftConfig  # noqa: E402
+from wise_edge.training.common.config import load_recipe, recipe_names, save_config  # noqa: E402
+from wise_edge.training.sft.config import SftConfig  # noqa: E402
 
 
 @pytest.mark.parametrize("name", recipe_names())

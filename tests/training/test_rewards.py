@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wise_edge.errors import UsageError
-from wise_edge.prompts import DEFAULT, EMBEDDED
-from wise_edge.training.completion_reading import FloatBox, find_placeholders, is_formatted, read_completion
-from wise_edge.training.config import build_config
-from wise_edge.training.rewards import ORDERS, TERMS, RewardConfig, RewardFunctions, inclusive_iou
+from wise_edge.policy.prompts import DEFAULT, EMBEDDED
+from wise_edge.training.common.config import build_config
+from wise_edge.training.wise.reading import FloatBox, find_placeholders, is_formatted, read_completion
+from wise_edge.training.wise.rewards import ORDERS, TERMS, RewardConfig, RewardFunctions, inclusive_iou
 
 SIZE = 840
 BOX = (100, 100, 300, 300)

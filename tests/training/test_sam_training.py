@@ -10,22 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from locations import ASSETS
+
 torch = pytest.importorskip("torch", reason="torch is not installed")
 segment_anything = pytest.importorskip("segment_anything", reason="segment-anything is not installed")
 
 from wise_edge.errors import UsageError  # noqa: E402
-from wise_edge.sam_model import SamArchitecture, build_sam, load_sam, read_architecture, save_sam  # noqa: E402
+from wise_edge.sam.segment_anything import SamArchitecture, build_sam, load_sam, read_architecture, save_sam  # noqa: E402
 from wise_edge.scenes import sample  # noqa: E402
-from wise_edge.training.config import load_recipe  # noqa: E402
-from wise_edge.training.sam import lr_share, train_sam  # noqa: E402
-from wise_edge.training.sam_config import JitterConfig, SamConfig  # noqa: E402
-from wise_edge.training.sam_data import SamBatch, jitter_prompts, make_batch  # noqa: E402
-from wise_edge.training.sam_forward import predict  # noqa: E402
-from wise_edge.training.sam_loss import mask_ious, sam_loss  # noqa: E402
-from wise_edge.training.sam_validation import validate_sam  # noqa: E402
-from wise_edge.training.step_log import read_log  # noqa: E402
+from wise_edge.training.common.config import load_recipe  # noqa: E402
+from wise_edge.training.common.step_log import read_log  # noqa: E402
+from wise_edge.training.sam.config import JitterConfig, SamConfig  # noqa: E402
+from wise_edge.training.sam.data import SamBatch, jitter_prompts, make_batch  # noqa: E402
+from wise_edge.training.sam.forward import predict  # noqa: E402
+from wise_edge.training.sam.loss import mask_ious, sam_loss  # noqa: E402
+from wise_edge.training.sam.train import lr_share, train_sam  # noqa: E402
+from wise_edge.training.sam.validation import validate_sam  # noqa: E402
 
-EMBEDDED = Path(__file__).parents[1] / "wise_edge" / "assets" / "embedded-sam"
+EMBEDDED = ASSETS / "embedded-sam"
 TINY = SamArchitecture(
     input_size=56, encoder_dim=16, encoder_depth=2, global_attention=(1,), prompt_dim=16, decoder_heads=2
 )

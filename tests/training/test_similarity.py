@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wise_edge.errors import MissingExtraError, UsageError
-from wise_edge.training.similarity import DEFAULT_MODEL, cosine_similarities, load_encoder
+from wise_edge.training.wise.similarity import DEFAULT_MODEL, cosine_similarities, load_encoder
 
 needs_encoder = pytest.mark.skipif(
     importlib.util.find_spec("sentence_transformers") is None, reason="sentence-transformers is not installed"

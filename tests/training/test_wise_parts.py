@@ -12,29 +12,29 @@ from PIL import Image
 
 pytest.importorskip("yaml", reason="PyYAML is not installed")
 
-from wise_edge.answer import split_completion
 from wise_edge.errors import UsageError
+from wise_edge.policy.answer import split_completion
 from wise_edge.scenes import sample
-from wise_edge.training.config import load_recipe, recipe_names
-from wise_edge.training.rewards import ORDERS
-from wise_edge.training.step_log import drop_records_after
-from wise_edge.training.warm_start import read_demonstrations, write_completion
-from wise_edge.training.wise_arguments import grpo_arguments, lora_config, trackers
-from wise_edge.training.wise_best import BestPolicy
-from wise_edge.training.wise_checkpoints import (
+from wise_edge.training.common.config import load_recipe, recipe_names
+from wise_edge.training.common.step_log import drop_records_after
+from wise_edge.training.wise.arguments import grpo_arguments, lora_config, trackers
+from wise_edge.training.wise.best import BestPolicy
+from wise_edge.training.wise.checkpoints import (
     checkpoint_name,
     drop_old_checkpoints,
     newest_checkpoint,
     publish,
     staging_folder,
 )
-from wise_edge.training.wise_config import DataConfig, LoraOptions, WiseConfig
-from wise_edge.training.wise_curves import draw_wise_curves
-from wise_edge.training.wise_data import Selection, training_rows
-from wise_edge.training.wise_policy import open_policy
-from wise_edge.training.wise_samples import save_samples
-from wise_edge.training.wise_trainer import keep_adapter_precise
-from wise_edge.training.wise_validation import Figures
+from wise_edge.training.wise.config import DataConfig, LoraOptions, WiseConfig
+from wise_edge.training.wise.curves import draw_wise_curves
+from wise_edge.training.wise.data import Selection, training_rows
+from wise_edge.training.wise.policy import open_policy
+from wise_edge.training.wise.rewards import ORDERS
+from wise_edge.training.wise.samples import save_samples
+from wise_edge.training.wise.trainer import keep_adapter_precise
+from wise_edge.training.wise.validation import Figures
+from wise_edge.training.wise.warm_start import read_demonstrations, write_completion
 
 WISE_RECIPES = [name for name in recipe_names() if name.startswith("wise-")]
 

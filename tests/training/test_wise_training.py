@@ -14,16 +14,18 @@ from typing import Any
 
 import pytest
 
+from locations import ASSETS
+
 pytest.importorskip("trl", reason="trl is not installed")
 
 from wise_edge.cli.main import main
 from wise_edge.errors import UsageError
-from wise_edge.policy_checkpoint import load_policy
-from wise_edge.training.config import load_recipe, recipe_names
-from wise_edge.training.wise_config import DataConfig, ValidationConfig
-from wise_edge.training.wise_data import Selection
-from wise_edge.training.wise_policy import open_policy
-from wise_edge.training.wise_validation import Validator
+from wise_edge.policy.checkpoint import load_policy
+from wise_edge.training.common.config import load_recipe, recipe_names
+from wise_edge.training.wise.config import DataConfig, ValidationConfig
+from wise_edge.training.wise.data import Selection
+from wise_edge.training.wise.policy import open_policy
+from wise_edge.training.wise.validation import Validator
 
 pytestmark = pytest.mark.slow
 
@@ -115,7 +117,7 @@ def test_warm_start_teaches_another_order_before_grpo(tmp_path: Path) -> None:
     assert main(command("wise-embedded", out, *overrides)) == 0
     assert (out / "start" / "prompts.json").is_file()
     assert (out / "best" / "adapter_model.safetensors").is_file()
-    assert not is_same(out / "start", Path(__file__).parent.parent / "wise_edge" / "assets" / "embedded-policy")
+    assert not is_same(out / "start", ASSETS / "embedded-policy")
 
 
 def test_two_processes_share_a_step(tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_what_cannot_be_read_is_named(
 
 def test_model_without_vision_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text").mkdir()
-    source = Path(__file__).parent.parent / "wise_edge" / "assets" / "embedded-policy"
+    source = ASSETS / "embedded-policy"
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "text" / name).write_bytes((source / name).read_bytes())
     (tmp_path / "text" / "config.json").write_text('{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}')

@@ -1,0 +1,1 @@
+"""What every training shares: the loop, optimizers, recipes as dataclasses, checkpoints, logs and curves."""

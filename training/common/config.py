@@ -22,18 +22,18 @@ from wise_edge.errors import UsageError
 from wise_edge.extras import require
 
 if TYPE_CHECKING:
-    from wise_edge.training.sam_config import SamConfig
-    from wise_edge.training.sft_config import SftConfig
-    from wise_edge.training.wise_config import WiseConfig
+    from wise_edge.training.sam.config import SamConfig
+    from wise_edge.training.sft.config import SftConfig
+    from wise_edge.training.wise.config import WiseConfig
 
 T = TypeVar("T")
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 """Numbers such as 1e-4, which YAML 1.1 reads as text for want of a dot."""
 
 STAGES = {
-    "sft": ("wise_edge.training.sft_config", "SftConfig"),
-    "sam": ("wise_edge.training.sam_config", "SamConfig"),
-    "wise": ("wise_edge.training.wise_config", "WiseConfig"),
+    "sft": ("wise_edge.training.sft.config", "SftConfig"),
+    "sam": ("wise_edge.training.sam.config", "SamConfig"),
+    "wise": ("wise_edge.training.wise.config", "WiseConfig"),
 }
 """Value of a recipe's `stage` key -> (module, dataclass); imported only when a recipe asks for it."""
 

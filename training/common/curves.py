@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wise_edge.extras import require
-from wise_edge.training.step_log import read_log
+from wise_edge.training.common.step_log import read_log
 
 
 def draw_curves(folder: Path) -> None:

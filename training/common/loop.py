@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.extras import require
-from wise_edge.training.checkpoint import load_checkpoint, save_checkpoint
-from wise_edge.training.config import save_config
-from wise_edge.training.curves import draw_curves
-from wise_edge.training.muon import Muon
-from wise_edge.training.step_log import StepLog, append_record, drop_records_after
+from wise_edge.training.common.checkpoints import load_checkpoint, save_checkpoint
+from wise_edge.training.common.config import save_config
+from wise_edge.training.common.curves import draw_curves
+from wise_edge.training.common.optimizers import Muon
+from wise_edge.training.common.step_log import StepLog, append_record, drop_records_after
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from wise_edge.training.sam_config import SamConfig
-    from wise_edge.training.sft_config import OptimizerConfig, SftConfig
+    from wise_edge.training.sam.config import SamConfig
+    from wise_edge.training.sft.config import OptimizerConfig, SftConfig
 
 B = TypeVar("B")
 

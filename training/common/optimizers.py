@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.extras import require
-from wise_edge.training.precision import product_dtype
+from wise_edge.training.common.precision import product_dtype
 
 if TYPE_CHECKING:
     import torch

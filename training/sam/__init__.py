@@ -1,0 +1,1 @@
+"""Training of a small Segment Anything model from scratch."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from wise_edge.sam_model import SamArchitecture
+from wise_edge.sam.segment_anything import SamArchitecture
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from wise_edge.geometry import interior_points
 from wise_edge.scenes import sample
-from wise_edge.training.background import stream_items
-from wise_edge.training.sam_config import JitterConfig, SamConfig
+from wise_edge.training.common.background import stream_items
+from wise_edge.training.sam.config import JitterConfig, SamConfig
 
 
 @dataclass(frozen=True)

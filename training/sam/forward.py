@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wise_edge.extras import require
-from wise_edge.training.sam_data import SamBatch
+from wise_edge.training.sam.data import SamBatch
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wise_edge.extras import require
-from wise_edge.sam_model import build_sam, load_sam, save_sam
-from wise_edge.training.loop import Optimizers, TrainingLoop, prepare_run
-from wise_edge.training.sam_config import SamConfig
-from wise_edge.training.sam_data import SamBatch, stream_batches
-from wise_edge.training.sam_forward import predict
-from wise_edge.training.sam_loss import sam_loss
-from wise_edge.training.sam_validation import validate_sam
-from wise_edge.training.step_log import StepLog
+from wise_edge.sam.segment_anything import build_sam, load_sam, save_sam
+from wise_edge.training.common.loop import Optimizers, TrainingLoop, prepare_run
+from wise_edge.training.common.step_log import StepLog
+from wise_edge.training.sam.config import SamConfig
+from wise_edge.training.sam.data import SamBatch, stream_batches
+from wise_edge.training.sam.forward import predict
+from wise_edge.training.sam.loss import sam_loss
+from wise_edge.training.sam.validation import validate_sam
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wise_edge.extras import require
-from wise_edge.training.sam_data import SamBatch, make_batch
-from wise_edge.training.sam_forward import predict
-from wise_edge.training.sam_loss import mask_ious
+from wise_edge.training.sam.data import SamBatch, make_batch
+from wise_edge.training.sam.forward import predict
+from wise_edge.training.sam.loss import mask_ious
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam

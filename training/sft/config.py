@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from wise_edge.prompts import VARIANTS
+from wise_edge.policy.prompts import VARIANTS
 from wise_edge.scenes import KINDS, LEVEL_WEIGHTS, LEVELS
 
 LIST = "list"

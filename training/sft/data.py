@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.geometry import scale_box
-from wise_edge.prompts import EMBEDDED
-from wise_edge.qwen_image import resize_square
+from wise_edge.policy.image import resize_square
+from wise_edge.policy.prompts import EMBEDDED
 from wise_edge.scenes import KINDS, SHAPES, Sample, completion, sample
-from wise_edge.training.background import stream_items
-from wise_edge.training.policy_model import Prefix, image_tokens
-from wise_edge.training.sft_config import LIST, SftConfig
-from wise_edge.training.tokenizer import token_id
+from wise_edge.training.common.background import stream_items
+from wise_edge.training.sft.config import LIST, SftConfig
+from wise_edge.training.sft.model import Prefix, image_tokens
+from wise_edge.training.sft.tokenizer import token_id
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.prompts import EMBEDDED
-from wise_edge.qwen_image import IMAGE_MEAN, IMAGE_STD
-from wise_edge.training.policy_model import MERGE, PATCH, TEMPORAL
-from wise_edge.training.sft_config import SftConfig
-from wise_edge.training.tokenizer import SPECIAL_TOKENS
+from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD
+from wise_edge.policy.prompts import EMBEDDED
+from wise_edge.training.sft.config import SftConfig
+from wise_edge.training.sft.model import MERGE, PATCH, TEMPORAL
+from wise_edge.training.sft.tokenizer import SPECIAL_TOKENS
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

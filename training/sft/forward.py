@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.extras import require
-from wise_edge.training.dense import LAYERS, dense_loss
-from wise_edge.training.policy_model import (
+from wise_edge.training.sft.data import Batch
+from wise_edge.training.sft.heads import LAYERS, dense_loss
+from wise_edge.training.sft.model import (
     Prefix,
     embed,
     encode_images,
@@ -15,7 +16,6 @@ from wise_edge.training.policy_model import (
     run_layer,
     text_rotary,
 )
-from wise_edge.training.sft_data import Batch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

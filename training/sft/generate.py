@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.extras import require
-from wise_edge.training.policy_model import (
+from wise_edge.training.sft.model import (
     Prefix,
     embed,
     encode_images,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.extras import require
-from wise_edge.training.sft_data import ATTRIBUTES
+from wise_edge.training.sft.data import ATTRIBUTES
 
 if TYPE_CHECKING:
     import torch

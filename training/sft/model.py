@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.extras import require
-from wise_edge.training.sft_config import PolicyModelConfig
+from wise_edge.training.sft.config import PolicyModelConfig
 
 if TYPE_CHECKING:
     import torch

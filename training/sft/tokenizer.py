@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from wise_edge.extras import require
-from wise_edge.prompts import EMBEDDED, VARIANTS
+from wise_edge.policy.prompts import EMBEDDED, VARIANTS
 from wise_edge.scenes import completion, sample
 
 if TYPE_CHECKING:

@@ -14,19 +14,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wise_edge.bundle import resolve_checkpoint
+from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.extras import require
-from wise_edge.training.dense import build_heads
-from wise_edge.training.loop import Optimizers, TrainingLoop, prepare_run
-from wise_edge.training.policy_folder import copy_tokenizer, load_weights, save_policy
-from wise_edge.training.policy_model import build_policy
-from wise_edge.training.precision import product_dtype
-from wise_edge.training.sft_config import SftConfig
-from wise_edge.training.sft_data import Batch, make_prefix, mixture_at, phase_at, stream_batches
-from wise_edge.training.sft_forward import Forward
-from wise_edge.training.sft_validation import load_validation, validate_dense, validate_text
-from wise_edge.training.step_log import StepLog
-from wise_edge.training.tokenizer import scene_texts, special_ids, train_tokenizer
+from wise_edge.training.common.loop import Optimizers, TrainingLoop, prepare_run
+from wise_edge.training.common.precision import product_dtype
+from wise_edge.training.common.step_log import StepLog
+from wise_edge.training.sft.config import SftConfig
+from wise_edge.training.sft.data import Batch, make_prefix, mixture_at, phase_at, stream_batches
+from wise_edge.training.sft.folder import copy_tokenizer, load_weights, save_policy
+from wise_edge.training.sft.forward import Forward
+from wise_edge.training.sft.heads import build_heads
+from wise_edge.training.sft.model import build_policy
+from wise_edge.training.sft.tokenizer import scene_texts, special_ids, train_tokenizer
+from wise_edge.training.sft.validation import load_validation, validate_dense, validate_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wise_edge.answer import parse_answer_strict
 from wise_edge.extras import require
 from wise_edge.geometry import box_iou
-from wise_edge.prompts import EMBEDDED
-from wise_edge.qwen_image import resize_square
+from wise_edge.policy.answer import parse_answer_strict
+from wise_edge.policy.image import resize_square
+from wise_edge.policy.prompts import EMBEDDED
 from wise_edge.scenes import Sample, sample, target_answer
-from wise_edge.training.dense import dense_scores
-from wise_edge.training.generate import generate
-from wise_edge.training.policy_model import Prefix
-from wise_edge.training.sft_config import SftConfig
-from wise_edge.training.sft_data import dense_targets
-from wise_edge.training.tokenizer import token_id
+from wise_edge.training.sft.config import SftConfig
+from wise_edge.training.sft.data import dense_targets
+from wise_edge.training.sft.generate import generate
+from wise_edge.training.sft.heads import dense_scores
+from wise_edge.training.sft.model import Prefix
+from wise_edge.training.sft.tokenizer import token_id
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.extras import require
-from wise_edge.training.wise_checkpoints import staging_folder
+from wise_edge.training.wise.checkpoints import staging_folder
 
 if TYPE_CHECKING:
-    from wise_edge.training.wise_config import LoraOptions, WiseConfig
+    from wise_edge.training.wise.config import LoraOptions, WiseConfig
 
 
 def grpo_arguments(config: WiseConfig, out: Path, reward_weights: list[float], resume: bool) -> Any:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.files import atomic_write
-from wise_edge.training.wise_checkpoints import publish, staging_folder
-from wise_edge.training.wise_validation import mean_ciou, mean_tokens
+from wise_edge.training.wise.checkpoints import publish, staging_folder
+from wise_edge.training.wise.validation import mean_ciou, mean_tokens
 
 if TYPE_CHECKING:
-    from wise_edge.training.wise_validation import Figures
+    from wise_edge.training.wise.validation import Figures
 
 _FOLDER = "best"
 

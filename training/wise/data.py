@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from wise_edge.answer import Answer, answer_in_square
 from wise_edge.datasets import Example, open_dataset
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.qwen_image import resize_square
+from wise_edge.policy.answer import Answer, answer_in_square
+from wise_edge.policy.image import resize_square
 
 if TYPE_CHECKING:
     from wise_edge.datasets import Dataset
-    from wise_edge.training.wise_config import DataConfig
-    from wise_edge.training.wise_policy import PolicySource
+    from wise_edge.training.wise.config import DataConfig
+    from wise_edge.training.wise.policy import PolicySource
 
 _NAMED_PROBLEMS = 20
 _CACHED_ROWS = 64  # a prompt's rollouts ask for its row again and again

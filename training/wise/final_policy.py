@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.training.wise_policy import save_beside
+from wise_edge.training.wise.policy import save_beside
 
 if TYPE_CHECKING:
-    from wise_edge.training.wise_policy import PolicySource
+    from wise_edge.training.wise.policy import PolicySource
 
 
 def write_policy(source: PolicySource, trained: Path, folder: Path, *, dtype: str, adapter: bool) -> None:

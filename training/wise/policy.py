@@ -1,7 +1,7 @@
 """The policy of a WISE training: where it lies, how it is asked, and how it is saved whole.
 
 Checkpoints are Hugging Face folders of Qwen2-VL, Qwen2.5-VL or Qwen3-VL. A folder of ours holds `prompts.json`, the
-wording it was trained with; any other is asked in `wise_edge.prompts.DEFAULT`'s words, which are then saved with it.
+wording it was trained with; any other is asked in the words of `prompts.DEFAULT`, which are then saved with it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wise_edge.bundle import resolve_checkpoint
+from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.policy_checkpoint import LARGE_INPUT_SIZE
-from wise_edge.prompts import DEFAULT, PromptSet
+from wise_edge.policy.checkpoint import LARGE_INPUT_SIZE
+from wise_edge.policy.prompts import DEFAULT, PromptSet
 
 if TYPE_CHECKING:
-    from wise_edge.training.wise_config import WiseConfig
+    from wise_edge.training.wise.config import WiseConfig
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 _PROMPTS = "prompts.json"

@@ -19,7 +19,7 @@ import numpy as np
 
 from wise_edge.errors import UsageError
 from wise_edge.geometry import Box, Point
-from wise_edge.training.completion_reading import (
+from wise_edge.training.wise.reading import (
     FloatBox,
     Reading,
     completion_text,
@@ -28,7 +28,7 @@ from wise_edge.training.completion_reading import (
     is_formatted,
     read_completion,
 )
-from wise_edge.training.similarity import DEFAULT_MODEL, SentenceEncoder, cosine_similarities
+from wise_edge.training.wise.similarity import DEFAULT_MODEL, SentenceEncoder, cosine_similarities
 
 TERMS = ("format", "answer", "box_iou", "box_l1", "points", "distillation")
 """The reference's terms, by our names."""

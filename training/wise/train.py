@@ -17,20 +17,20 @@ from typing import Any
 
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError
 from wise_edge.extras import require
-from wise_edge.training.config import save_config
-from wise_edge.training.final_policy import write_policy
-from wise_edge.training.rewards import RewardFunctions
-from wise_edge.training.similarity import load_encoder
-from wise_edge.training.step_log import drop_records_after
-from wise_edge.training.warm_start import warm_start
-from wise_edge.training.wise_arguments import grpo_arguments, lora_config, quantization_config
-from wise_edge.training.wise_best import BestPolicy
-from wise_edge.training.wise_checkpoints import checkpoint_step, newest_checkpoint
-from wise_edge.training.wise_config import WiseConfig
-from wise_edge.training.wise_data import Selection, training_rows
-from wise_edge.training.wise_policy import PolicySource, open_policy
-from wise_edge.training.wise_trainer import trainer_class
-from wise_edge.training.wise_validation import Validator
+from wise_edge.training.common.config import save_config
+from wise_edge.training.common.step_log import drop_records_after
+from wise_edge.training.wise.arguments import grpo_arguments, lora_config, quantization_config
+from wise_edge.training.wise.best import BestPolicy
+from wise_edge.training.wise.checkpoints import checkpoint_step, newest_checkpoint
+from wise_edge.training.wise.config import WiseConfig
+from wise_edge.training.wise.data import Selection, training_rows
+from wise_edge.training.wise.final_policy import write_policy
+from wise_edge.training.wise.policy import PolicySource, open_policy
+from wise_edge.training.wise.rewards import RewardFunctions
+from wise_edge.training.wise.similarity import load_encoder
+from wise_edge.training.wise.trainer import trainer_class
+from wise_edge.training.wise.validation import Validator
+from wise_edge.training.wise.warm_start import warm_start
 
 
 def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:

@@ -17,19 +17,19 @@ from time import perf_counter
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from wise_edge.answer import split_completion
 from wise_edge.errors import WiseEdgeError
 from wise_edge.extras import require
-from wise_edge.training.completion_reading import completion_text
-from wise_edge.training.step_log import append_record
-from wise_edge.training.wise_best import BestPolicy
-from wise_edge.training.wise_checkpoints import checkpoint_name, drop_old_checkpoints, publish, staging_folder
-from wise_edge.training.wise_curves import draw_wise_curves
-from wise_edge.training.wise_samples import save_samples
+from wise_edge.policy.answer import split_completion
+from wise_edge.training.common.step_log import append_record
+from wise_edge.training.wise.best import BestPolicy
+from wise_edge.training.wise.checkpoints import checkpoint_name, drop_old_checkpoints, publish, staging_folder
+from wise_edge.training.wise.curves import draw_wise_curves
+from wise_edge.training.wise.reading import completion_text
+from wise_edge.training.wise.samples import save_samples
 
 if TYPE_CHECKING:
-    from wise_edge.training.wise_config import WiseConfig
-    from wise_edge.training.wise_validation import Figures, Validator
+    from wise_edge.training.wise.config import WiseConfig
+    from wise_edge.training.wise.validation import Figures, Validator
 
 _SHOWN = {"reward": "reward", "rewards/box_iou/mean": "iou", "rationale_tokens": "tokens", "kl": "kl", "step_time": "s"}
 """Logged figure to its name in the line of a step."""

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.answer import Answer, parse_answer, split_completion
-from wise_edge.bundle import resolve_checkpoint
+from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.geometry import Box, box_iou, scale_box, scale_point
 from wise_edge.metrics import giou_ciou, mask_overlap
-from wise_edge.sam_model import load_sam
-from wise_edge.training.wise_data import Selection, square_picture, true_answer
+from wise_edge.policy.answer import Answer, parse_answer, split_completion
+from wise_edge.sam.segment_anything import load_sam
+from wise_edge.training.wise.data import Selection, square_picture, true_answer
 
 if TYPE_CHECKING:
     from wise_edge.datasets import Example
-    from wise_edge.training.wise_config import ValidationConfig
-    from wise_edge.training.wise_policy import PolicySource
+    from wise_edge.training.wise.config import ValidationConfig
+    from wise_edge.training.wise.policy import PolicySource
 
 
 @dataclass(frozen=True)

@@ -19,21 +19,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from wise_edge.answer import format_answer
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.extras import require
 from wise_edge.images import load_image
-from wise_edge.qwen_image import resize_square
+from wise_edge.policy.answer import format_answer
+from wise_edge.policy.image import resize_square
 from wise_edge.scenes import LEVELS, Sample, sample, target_answer
-from wise_edge.training.final_policy import write_policy
-from wise_edge.training.rewards import ORDERS
-from wise_edge.training.wise_arguments import lora_config, quantization_config, trackers
-from wise_edge.training.wise_data import lazy_rows
-from wise_edge.training.wise_trainer import keep_adapter_precise
+from wise_edge.training.wise.arguments import lora_config, quantization_config, trackers
+from wise_edge.training.wise.data import lazy_rows
+from wise_edge.training.wise.final_policy import write_policy
+from wise_edge.training.wise.rewards import ORDERS
+from wise_edge.training.wise.trainer import keep_adapter_precise
 
 if TYPE_CHECKING:
-    from wise_edge.training.wise_config import WarmStartConfig, WiseConfig
-    from wise_edge.training.wise_policy import PolicySource
+    from wise_edge.training.wise.config import WarmStartConfig, WiseConfig
+    from wise_edge.training.wise.policy import PolicySource
 
 _COLUMNS = ("image", "query", "completion")
 _FIRST_SCENE = 1_000_000_000  # far behind the scenes that GRPO and the embedded policy's own training take

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from difflib import unified_diff
 from typing import Any
 
-from wise_edge.manifest import Artefact, Manifest, PolicySpec, SamSpec
+from wise_edge.bundle.manifest import Artefact, Manifest, PolicySpec, SamSpec
 
 
 @dataclass(frozen=True)

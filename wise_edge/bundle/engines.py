@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from wise_edge.bundle import Bundle
-from wise_edge.devices import Capability, Target, format_capability
+from wise_edge.bundle.devices import Capability, Target, format_capability
+from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError, DeviceError
 
 GRAPHS = ("policy.vision", "policy.decoder", "sam.encoder", "sam.decoder")

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from wise_edge.errors import BundleError, UsageError
-from wise_edge.prompts import PromptSet
+from wise_edge.policy.prompts import PromptSet
 
 SCHEMA_VERSION = 2
 TEXT_TOKENS = 2048

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
+from wise_edge.bundle.card import render_card
+from wise_edge.bundle.manifest import Artefact, Manifest
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.files import replacing
-from wise_edge.manifest import Artefact, Manifest
-from wise_edge.model_card import render_card
 
 MANIFEST_NAME = "bundle.json"
 CARD_NAME = "README.md"
@@ -30,7 +30,7 @@ EMBEDDED_START = "embedded-start"
 SHIPPED = (EMBEDDED, EMBEDDED_START)
 """Names of the models that ship with the package: with the trained policy, and the one its training started from."""
 
-_ASSETS = Path(__file__).parent / "assets"
+_ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def resolve_bundle(name: str | Path | None) -> Path:

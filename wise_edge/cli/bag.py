@@ -18,7 +18,7 @@ from wise_edge.cli.options import (
     RerunOption,
     VariantOption,
 )
-from wise_edge.cli.progress import ProgressLine
+from wise_edge.cli.output.progress import ProgressLine
 
 if TYPE_CHECKING:
     from wise_edge.robot.bags import BagReport

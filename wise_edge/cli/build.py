@@ -24,8 +24,8 @@ def build(
     force: Annotated[bool, typer.Option("--force", help="Build engines that are there and fit again.")] = False,
 ) -> None:
     """Build the engines of a bundle that are missing or do not fit; stopped, it goes on where it was."""
-    from wise_edge.cli.progress import ProgressLine
-    from wise_edge.export.engine_bundle import build_engines
+    from wise_edge.cli.output.progress import ProgressLine
+    from wise_edge.export.to_tensorrt.bundle import build_engines
 
     with ProgressLine() as progress:
         result = build_engines(bundle, progress, devices=device, force=force)

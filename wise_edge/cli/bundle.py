@@ -11,9 +11,9 @@ import typer
 from wise_edge.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from wise_edge.bundle import Bundle
-    from wise_edge.bundle_diff import Difference
-    from wise_edge.manifest import Manifest
+    from wise_edge.bundle.diff import Difference
+    from wise_edge.bundle.manifest import Manifest
+    from wise_edge.bundle.store import Bundle
 
 app = typer.Typer(help="Show, verify and compare bundles.", no_args_is_help=True)
 
@@ -68,7 +68,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Say how two bundles differ, name and time aside; exit with 1 where they do."""
-    from wise_edge.bundle_diff import compare_manifests
+    from wise_edge.bundle.diff import compare_manifests
 
     differences = compare_manifests(_load(first).manifest, _load(second).manifest)
     if as_json:
@@ -80,7 +80,7 @@ def diff(
 
 
 def _load(directory: str) -> Bundle:
-    from wise_edge.bundle import load, resolve_bundle
+    from wise_edge.bundle.store import load, resolve_bundle
 
     return load(resolve_bundle(directory))
 
@@ -139,7 +139,7 @@ def figures_table(manifest: Manifest) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from wise_edge.model_card import describe_bound
+    from wise_edge.bundle.card import describe_bound
 
     table = Table("compared with torch", "value", "unit", "bound", "")
     for figure in manifest.verification:
@@ -151,7 +151,7 @@ def figures_table(manifest: Manifest) -> Any:
 
 
 def _print_differences(differences: list[Difference], first: str, second: str) -> None:
-    from wise_edge.bundle_diff import wording_changes
+    from wise_edge.bundle.diff import wording_changes
 
     if not differences:
         typer.echo(f"{first} and {second} are the same, name and time aside")

@@ -94,7 +94,7 @@ def demo(
 def _own_case(image: Path | None, query: str | None) -> list[Case]:
     from wise_edge.errors import UsageError
     from wise_edge.images import load_image
-    from wise_edge.prompts import normalize_query
+    from wise_edge.policy.prompts import normalize_query
 
     if image is None or query is None:
         raise UsageError("--image and --query go together; give both, or neither for the scenes")
@@ -127,7 +127,7 @@ def _make_folder(out: Path) -> None:
 
 
 def _open_ways(bundle: Path | None, policy_backend: str, mask_backend: str) -> list[Way]:
-    from wise_edge.bundle import EMBEDDED_START
+    from wise_edge.bundle.store import EMBEDDED_START
     from wise_edge.runtimes.session import Session
 
     session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
@@ -174,9 +174,9 @@ def _outcomes(ways: Sequence[Way], cases: Sequence[Case]) -> Iterator[Outcome]:
 def _write_pictures(rows: Sequence[Sequence[Outcome]], out: Path) -> None:
     import numpy as np
 
-    from wise_edge.cli.show import energy_line, result_caption, result_picture
+    from wise_edge.cli.output.result import energy_line, result_caption, result_picture
+    from wise_edge.drawing.report import Cell, contact_sheet, overlay_card
     from wise_edge.images import save_png
-    from wise_edge.report import Cell, contact_sheet, overlay_card
 
     sheet_rows = []
     for row in rows:
@@ -201,8 +201,8 @@ def _table(rows: Sequence[Sequence[Outcome]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from wise_edge.cli.show import printable
-    from wise_edge.panel import milliseconds
+    from wise_edge.cli.output.result import printable
+    from wise_edge.drawing.panel import milliseconds
 
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("query", overflow="fold")

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wise_edge.cli.evaluate_compare import compare, table
-from wise_edge.cli.evaluate_report import print_report
 from wise_edge.cli.options import (
     BundleOption,
     ForceOption,
@@ -22,13 +21,14 @@ from wise_edge.cli.options import (
     PolicyBackendOption,
     VariantOption,
 )
+from wise_edge.cli.output.evaluation import print_report
 
 if TYPE_CHECKING:
     from wise_edge.datasets import Dataset
-    from wise_edge.records import MaskRecord, Settings
+    from wise_edge.evaluation.records import MaskRecord, Settings
+    from wise_edge.evaluation.shards import Shard
     from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.session import Session
-    from wise_edge.shards import Shard
 
 app = typer.Typer(invoke_without_command=True)
 app.command()(compare)
@@ -80,11 +80,11 @@ def evaluate(
 
     An answer that cannot be read counts as an empty mask.
     """
-    from wise_edge.evaluate import open_labelled
+    from wise_edge.evaluation.evaluate import open_labelled
+    from wise_edge.evaluation.records import Settings
+    from wise_edge.evaluation.shards import choose_gpu, find_shard
     from wise_edge.metrics import METRIC_MODES
-    from wise_edge.records import Settings
     from wise_edge.runtimes.base import Decoding
-    from wise_edge.shards import choose_gpu, find_shard
 
     if context.invoked_subcommand is not None:
         _refuse_options(context)
@@ -150,8 +150,8 @@ def _open(
     bundle: Path | None, policy: str | None, sam: str | None, policy_backend: str, mask_backend: str, decoding: Decoding
 ) -> tuple[Session, str, str]:
     """Return a session, the model's name in tables and its hash."""
-    from wise_edge.bundle import EMBEDDED, MANIFEST_NAME, resolve_bundle, resolve_checkpoint
-    from wise_edge.evaluate import hash_models
+    from wise_edge.bundle.store import EMBEDDED, MANIFEST_NAME, resolve_bundle, resolve_checkpoint
+    from wise_edge.evaluation.evaluate import hash_models
     from wise_edge.runtimes.session import Session
 
     if policy is None and sam is None:
@@ -170,8 +170,8 @@ def _run(
     session: Session, labelled: Dataset, settings: Settings, share: Shard, out: Path | None, resume: bool
 ) -> Sequence[MaskRecord]:
     """Evaluate what is still to do of this process's share and return all its records."""
-    from wise_edge.evaluate import evaluate_masks, evaluate_session
-    from wise_edge.record_log import RecordLog
+    from wise_edge.evaluation.evaluate import evaluate_masks, evaluate_session
+    from wise_edge.evaluation.record_log import RecordLog
 
     with RecordLog(share.path(out) if out else None, settings, resume=resume) as log:
         ids = {labelled.ids[place]: place for place in share.places(settings.samples)}
@@ -208,7 +208,7 @@ def _gather(
     """Return the records of all processes, and write them to one file; None where another process reports."""
     from dataclasses import replace
 
-    from wise_edge.record_log import write_log
+    from wise_edge.evaluation.record_log import write_log
 
     if share.count == 1 or out is None:
         return records
@@ -223,7 +223,7 @@ def _gather(
 def _report(
     settings: Settings, labelled: Dataset, records: Sequence[MaskRecord], model: str, backends: Mapping[str, Any]
 ) -> dict[str, Any]:
-    from wise_edge.evaluate import summarize
+    from wise_edge.evaluation.evaluate import summarize
 
     run = {name: value for name, value in asdict(settings).items() if name not in ("samples", "shard")}
     dropped = [f"{record.id}: {record.dropped}" for record in records if record.dropped is not None]

@@ -18,8 +18,8 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Say by how much B's figures differ from A's, with paired 95 % bootstrap intervals."""
-    from wise_edge.comparison import compare_runs
-    from wise_edge.record_log import read_log
+    from wise_edge.evaluation.compare import compare_runs
+    from wise_edge.evaluation.record_log import read_log
 
     figures = compare_runs(read_log(a), read_log(b))
     if as_json:
@@ -33,7 +33,7 @@ def table(
     as_json: JsonOption = False,
 ) -> None:
     """Arrange reports as the paper's table, in Markdown: figures in percent, rationale tokens as means."""
-    from wise_edge.comparison import format_markdown, tabulate
+    from wise_edge.evaluation.compare import format_markdown, tabulate
 
     found = tabulate({str(path): _read(path) for path in reports})
     typer.echo(json.dumps(found, indent=2) if as_json else format_markdown(found))

@@ -11,9 +11,9 @@ import typer
 from wise_edge.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from wise_edge.agreement import Pair
+    from wise_edge.bundle.manifest import Figure, Manifest
+    from wise_edge.evaluation.agreement import Pair
     from wise_edge.export.pipeline import ExportOptions
-    from wise_edge.manifest import Figure, Manifest
 
 MERGED = "hf"
 """The target that is no bundle: the policy's checkpoint with its adapter merged, for other converters."""
@@ -79,7 +79,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Export a policy and a segmenter, compare them with torch, and write a bundle if all agrees."""
-    from wise_edge.cli.progress import ProgressLine
+    from wise_edge.cli.output.progress import ProgressLine
     from wise_edge.errors import UsageError
     from wise_edge.export.pipeline import ExportOptions, export_bundle, export_merged
 
@@ -126,9 +126,9 @@ class EndToEnd:
 
     def run(self, bundle: Path, policy: Path) -> list[Figure]:
         """Return the figures of each policy backend that the bundle has files for."""
-        from wise_edge import agreement
-        from wise_edge.bundle import load, resolve_checkpoint
-        from wise_edge.export.calibration import read_calibration
+        from wise_edge.bundle.store import load, resolve_checkpoint
+        from wise_edge.evaluation import agreement
+        from wise_edge.export.source.calibration import read_calibration
         from wise_edge.runtimes.session import Session
 
         artefacts = load(bundle).manifest.artefacts
@@ -152,9 +152,9 @@ class EndToEnd:
         """Save torch's answer beside the bundle's; what is beside a bundle is no part of it."""
         import numpy as np
 
-        from wise_edge.cli.show import result_caption, result_picture
+        from wise_edge.cli.output.result import result_caption, result_picture
+        from wise_edge.drawing.report import Cell, contact_sheet
         from wise_edge.images import save_png
-        from wise_edge.report import Cell, contact_sheet
 
         row = [
             Cell(result_picture(result, pair.image), result_caption(result, (label,)))
@@ -182,8 +182,8 @@ def _print(manifest: Manifest, out: Path) -> None:
 
 def _tell_of_kit(manifest: Manifest, device: str, out: Path) -> None:
     """Say what remains to be done on devices whose engines cannot be built here."""
-    from wise_edge.devices import parse_targets
-    from wise_edge.engines import engine_role
+    from wise_edge.bundle.devices import parse_targets
+    from wise_edge.bundle.engines import engine_role
 
     roles = {artefact.role for artefact in manifest.artefacts}
     targets = parse_targets(device) if device != "this" else ()

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wise_edge.cli.options import BundleOption, ForceOption, JsonOption, MaskBackendOption
+from wise_edge.cli.output.profile import print_profile
 from wise_edge.cli.profile_compare import compare
 from wise_edge.cli.profile_plan import plan
-from wise_edge.cli.profile_print import print_profile
 
 if TYPE_CHECKING:
     from wise_edge.datasets.base import Example
@@ -83,12 +83,12 @@ def profile(
     """
     if context.invoked_subcommand is not None:
         return
+    from wise_edge.power.find import find_sources
     from wise_edge.profiling.conditions import read_conditions
     from wise_edge.profiling.document import make_document
     from wise_edge.profiling.lock import running_alone
     from wise_edge.profiling.measure import profile_session
     from wise_edge.profiling.meter import Meter
-    from wise_edge.profiling.sources import find_sources
     from wise_edge.runtimes.session import Session
 
     _check_out(out or [], force)
@@ -135,7 +135,7 @@ def _open_examples(
 ) -> tuple[str, list[Example]]:
     """Return what is asked, and what it is called."""
     from wise_edge.errors import UsageError
-    from wise_edge.evaluate import open_labelled
+    from wise_edge.evaluation.evaluate import open_labelled
     from wise_edge.profiling.pictures import find_pictures, read_pictures
 
     name, data, split, limit = labelled
@@ -154,7 +154,7 @@ def _open_examples(
 
 def _describe(bundle: Path | None) -> dict[str, Any]:
     """Return the bundle's name and the sha256 of its manifest, by which two reports are known to be of the same."""
-    from wise_edge.bundle import EMBEDDED, MANIFEST_NAME, hash_file, resolve_bundle
+    from wise_edge.bundle.store import EMBEDDED, MANIFEST_NAME, hash_file, resolve_bundle
     from wise_edge.errors import BundleError
 
     manifest = resolve_bundle(bundle) / MANIFEST_NAME

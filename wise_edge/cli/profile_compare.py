@@ -85,7 +85,7 @@ def _print(compared: Sequence[Compared], differences: Sequence[str]) -> None:
 
 
 def _value(figure: Ratio, value: float) -> str:
-    from wise_edge.panel import milliseconds
+    from wise_edge.drawing.panel import milliseconds
     from wise_edge.profiling.words import joules
 
     if figure.name == "memory":

@@ -99,7 +99,7 @@ def _print(
 ) -> None:
     from rich.console import Console
 
-    from wise_edge.panel import milliseconds
+    from wise_edge.drawing.panel import milliseconds
 
     console = Console(highlight=False)
     console.print(

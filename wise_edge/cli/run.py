@@ -63,8 +63,8 @@ def run(
     No readable answer from the policy is a result too: it is printed with the policy's text, and no mask is written.
     """
     from wise_edge.images import load_image
+    from wise_edge.policy.prompts import normalize_query
     from wise_edge.profiling.query_meter import QueryMeter
-    from wise_edge.prompts import normalize_query
     from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.session import Session
 
@@ -86,7 +86,7 @@ def run(
 
 
 def _say_if_unverified(bundle: Path | None) -> None:
-    from wise_edge.bundle import load, resolve_bundle
+    from wise_edge.bundle.store import load, resolve_bundle
 
     if not load(resolve_bundle(bundle)).manifest.verified:
         typer.echo(f"note: {bundle} was never compared with its checkpoints (export --no-verify)", err=True)
@@ -104,7 +104,7 @@ def _meet_deadline(
     import hashlib
     from contextlib import suppress
 
-    from wise_edge.bundle import load, resolve_bundle
+    from wise_edge.bundle.store import load, resolve_bundle
     from wise_edge.files import cache_folder
     from wise_edge.runtimes.deadline import Pace
 
@@ -138,9 +138,9 @@ def _write_files(
 ) -> None:
     import numpy as np
 
-    from wise_edge.cli.show import energy_line, result_caption, result_picture
+    from wise_edge.cli.output.result import energy_line, result_caption, result_picture
+    from wise_edge.drawing.report import overlay_card
     from wise_edge.images import save_png
-    from wise_edge.report import overlay_card
 
     if mask is not None and result.mask is not None:
         save_png(result.mask, mask, force)
@@ -157,7 +157,7 @@ def _write_files(
 def _print(result: SegmentationResult, as_json: bool, explain: bool) -> None:
     from rich.console import Console
 
-    from wise_edge.cli.show import no_answer_line, result_table
+    from wise_edge.cli.output.result import no_answer_line, result_table
 
     if as_json:
         typer.echo(json.dumps(result.to_dict()))

@@ -22,22 +22,22 @@ def train(
 ) -> None:
     """Train a policy or a SAM from a recipe: supervised (sft), WISE's reinforcement learning (wise), or SAM (sam)."""
     from wise_edge.errors import DeviceError
-    from wise_edge.training.config import load_recipe
-    from wise_edge.training.sft_config import SftConfig
-    from wise_edge.training.wise_config import WiseConfig
+    from wise_edge.training.common.config import load_recipe
+    from wise_edge.training.sft.config import SftConfig
+    from wise_edge.training.wise.config import WiseConfig
 
     if sys.version_info[:2] < LEAST_PYTHON:
         raise DeviceError("training needs Python 3.11 or later; run it with another interpreter")
     config = load_recipe(recipe, overrides)
     if isinstance(config, SftConfig):
-        from wise_edge.training.sft import train_sft
+        from wise_edge.training.sft.train import train_sft
 
         train_sft(config, out, resume)
     elif isinstance(config, WiseConfig):
-        from wise_edge.training.wise import train_wise
+        from wise_edge.training.wise.train import train_wise
 
         train_wise(config, out, resume)
     else:
-        from wise_edge.training.sam import train_sam
+        from wise_edge.training.sam.train import train_sam
 
         train_sam(config, out, resume)

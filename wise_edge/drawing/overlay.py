@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
+from wise_edge.drawing.typography import font_for
 from wise_edge.geometry import Box, Point
-from wise_edge.typography import font_for
 
 READABLE_PX = 640
 LARGEST_PX = 1200

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image, ImageDraw
 
-from wise_edge.typography import font_for, line_height, wrap
+from wise_edge.drawing.typography import font_for, line_height, wrap
 
 BACKGROUND = (17, 22, 33)
 RAISED = (30, 38, 54)

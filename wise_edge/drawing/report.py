@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from wise_edge.geometry import Box, Point
-from wise_edge.overlay import draw_overlay
-from wise_edge.panel import (
+from wise_edge.drawing.overlay import draw_overlay
+from wise_edge.drawing.panel import (
     ACCENT,
     BACKGROUND,
     BRIGHT,
@@ -27,7 +26,8 @@ from wise_edge.panel import (
     stack,
     text_block,
 )
-from wise_edge.typography import font_for
+from wise_edge.drawing.typography import font_for
+from wise_edge.geometry import Box, Point
 
 MARGIN = 24
 CARD_WIDTH = 640
@@ -53,7 +53,7 @@ class Picture:
     points: tuple[Point, ...] = ()
 
     def draw(self, longest: int | None = None) -> Image.Image:
-        """Draw the overlay; see :func:`wise_edge.overlay.draw_overlay`."""
+        """Draw the overlay; see :func:`wise_edge.drawing.overlay.draw_overlay`."""
         return draw_overlay(self.image, self.mask, self.box, self.points, longest)
 
 

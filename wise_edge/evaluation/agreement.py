@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.bundle.manifest import ROUNDED_TO_BFLOAT16, Figure
 from wise_edge.geometry import box_iou
-from wise_edge.manifest import ROUNDED_TO_BFLOAT16, Figure
 from wise_edge.metrics import mask_iou
 from wise_edge.runtimes.base import SegmentationResult
 from wise_edge.runtimes.session import Session

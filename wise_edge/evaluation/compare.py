@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wise_edge.errors import UsageError
+from wise_edge.evaluation.records import MaskRecord, Settings
 from wise_edge.metrics import paired_bootstrap, ratio
-from wise_edge.records import MaskRecord, Settings
 
 COLUMNS = {
     "reasonseg/val": ("ReasonSeg val", ("giou", "ciou")),

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.evaluation.records import MaskRecord, Settings
 from wise_edge.files import atomic_write
-from wise_edge.records import MaskRecord, Settings
 
 
 class RecordLog:

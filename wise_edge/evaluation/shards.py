@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wise_edge.errors import UsageError
-from wise_edge.record_log import join_shards
-from wise_edge.records import MaskRecord, Settings
+from wise_edge.evaluation.record_log import join_shards
+from wise_edge.evaluation.records import MaskRecord, Settings
 
 _POLL_S = 1.0
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from wise_edge.devices import Capability
+from wise_edge.bundle.devices import Capability
 from wise_edge.errors import DeviceError, WiseEdgeError
 
 _VERSIONS = ("13", "12", "11.0")

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.extras import require
-from wise_edge.memory import find_shortage
+from wise_edge.native.memory import find_shortage
 
 TESTED_VERSIONS = ("0.3.36",)
 _LEAST_IMAGE_TOKENS, _MOST_IMAGE_TOKENS = 4, 1 << 16

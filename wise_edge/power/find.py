@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from wise_edge.errors import DeviceError
-from wise_edge.nvml import find_gpu_power
-from wise_edge.power import PowerSource, find_battery, find_jetson_rails, find_rapl
+from wise_edge.power.nvml import find_gpu_power
+from wise_edge.power.sources import PowerSource, find_battery, find_jetson_rails, find_rapl
 
 NOWHERE = "this machine tells its power nowhere that is known"
 _NO_COUNTER = "nothing runs on a GPU, and this machine does not tell its processor's power"

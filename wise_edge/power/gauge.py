@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from wise_edge.errors import DeviceError
-from wise_edge.power import PowerSource, total_of
-from wise_edge.profiling.sources import find_sources
+from wise_edge.power.find import find_sources
+from wise_edge.power.sources import PowerSource, total_of
 
 
 class PowerGauge:

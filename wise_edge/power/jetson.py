@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wise_edge.devices import Capability
+from wise_edge.bundle.devices import Capability
 
 ROOT = Path("/")
 

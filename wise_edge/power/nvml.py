@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 import pynvml
 
-from wise_edge.cuda import open_cuda
 from wise_edge.errors import DeviceError, WiseEdgeError
-from wise_edge.power import Kind, PowerSource
+from wise_edge.native.cuda import open_cuda
+from wise_edge.power.sources import Kind, PowerSource
 
 T = TypeVar("T")
 COUNTER_S, GAUGE_S = 0.1, 1.0

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from wise_edge.errors import DeviceError
-from wise_edge.jetson import ROOT, Rail, read_rails
+from wise_edge.power.jetson import ROOT, Rail, read_rails
 
 Kind = Literal["power", "energy"]
 """Whether a source gives W, or J since some moment."""

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from wise_edge.errors import DeviceError
-from wise_edge.power import PowerSource
+from wise_edge.power.sources import PowerSource
 
 FASTEST_S = 0.008
 """Pause between two readings of a source that changes faster, or does not tell: waking a thread costs 50 µs of a busy

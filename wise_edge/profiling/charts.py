@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from wise_edge.panel import OTHER_COLOR, PHASE_COLORS, milliseconds
+from wise_edge.drawing.panel import OTHER_COLOR, PHASE_COLORS, milliseconds
+from wise_edge.drawing.svg import AXIS, WIDTH, Scale, axis, rect, svg, text
 from wise_edge.profiling.words import joules, name_rows
-from wise_edge.svg import AXIS, WIDTH, Scale, axis, rect, svg, text
 
 _LABELS = 190  # what names of rows take of it
 _ROW = 34

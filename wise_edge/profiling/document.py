@@ -18,8 +18,8 @@ from typing import Any
 
 from wise_edge import __version__
 from wise_edge.errors import DeviceError, UsageError
-from wise_edge.jetson import read_jetson
-from wise_edge.nvml import read_gpu
+from wise_edge.power.jetson import read_jetson
+from wise_edge.power.nvml import read_gpu
 from wise_edge.profiling.conditions import Conditions, find_changes
 from wise_edge.profiling.measure import Measured
 from wise_edge.profiling.meter import Meter, PartEnergy

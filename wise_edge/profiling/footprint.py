@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wise_edge.errors import DeviceError
-from wise_edge.nvml import read_gpu_state
+from wise_edge.power.nvml import read_gpu_state
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from wise_edge.power import PowerSource
-from wise_edge.power_trace import PowerSampler, PowerTrace
+from wise_edge.power.sources import PowerSource
+from wise_edge.power.trace import PowerSampler, PowerTrace
 from wise_edge.profiling.wall_meter import read_wall_meter
 
 WINDOW_S = 1.5
 MOST_WINDOWS = 4
-"""How many times its length a window grows to, until its energy is sure by `wise_edge.power_trace.MOST_ERROR`."""
+"""How many times its length a window grows to, until its energy is sure by `wise_edge.power.trace.MOST_ERROR`."""
 MOST_ERROR = 0.05
 """Share of an energy that may still be uncertain then; it is told beside it."""
 _STEP_S = 0.05

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from wise_edge.panel import milliseconds
+from wise_edge.drawing.panel import milliseconds
+from wise_edge.drawing.web import render, section, table
 from wise_edge.profiling.charts import (
     color_of,
     draw_distribution,
@@ -25,7 +26,6 @@ from wise_edge.profiling.words import (
     name_rows,
     name_run,
 )
-from wise_edge.web import render, section, table
 
 _SHOWN = (*PHASES, "other")
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from wise_edge.power import PowerSource
-from wise_edge.power_trace import PowerSampler
+from wise_edge.power.find import find_sources
+from wise_edge.power.sources import PowerSource
+from wise_edge.power.trace import PowerSampler
 from wise_edge.profiling.meter import MOST_ERROR
-from wise_edge.profiling.sources import find_sources
 from wise_edge.runtimes.base import SegmentationResult
 
 SLOWEST_S = 0.1

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from wise_edge.errors import UsageError
-from wise_edge.power import PowerSource
-from wise_edge.power_trace import PowerTrace
+from wise_edge.power.sources import PowerSource
+from wise_edge.power.trace import PowerTrace
 
 _TIMES = ("time", "timestamp", "datetime", "unix", "unix_s")
 _POWERS = {"power_w": 1.0, "power": 1.0, "watts": 1.0, "w": 1.0, "power_mw": 1e-3, "mw": 1e-3}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from wise_edge.panel import milliseconds
+from wise_edge.drawing.panel import milliseconds
+from wise_edge.drawing.svg import AXIS, WIDTH, Scale, axis, svg, text
+from wise_edge.drawing.web import render, section, table
 from wise_edge.robot.bags import BagReport
-from wise_edge.svg import AXIS, WIDTH, Scale, axis, svg, text
-from wise_edge.web import render, section, table
 
 _LEFT = 70
 _HEIGHT = 240

@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import DeviceError, QueryCancelledError, UsageError, WiseEdgeError
-from wise_edge.prompts import normalize_query
+from wise_edge.policy.prompts import normalize_query
+from wise_edge.power.gauge import PowerGauge
 from wise_edge.robot.diagnostics import Diagnostics, Record
 from wise_edge.robot.frames import Frame, Place, find_place
-from wise_edge.robot.power_gauge import PowerGauge
 from wise_edge.robot.results import NodeResult
 from wise_edge.runtimes.session import Session
 from wise_edge.runtimes.tracking import Stamped, Tracked

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from wise_edge.drawing.panel import PHASE_COLORS
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.extras import require
-from wise_edge.panel import PHASE_COLORS
+from wise_edge.power.gauge import PowerGauge
 from wise_edge.robot.frames import Frame
-from wise_edge.robot.power_gauge import PowerGauge
 from wise_edge.robot.results import NodeResult
 from wise_edge.runtimes.session import Session
 

@@ -1,7 +1,7 @@
 """The node in ROS 2 (Humble to Kilted), as a lifecycle node on the robot's own rclpy.
 
 Nothing here thinks: `wise_edge.robot.ros2_bridge` turns messages into frames and results into messages, the rest is
-`wise_edge.robot.node.Node`. Run on rclpy of Jazzy and Kilted, from wheels (`tests/test_ros2_real.py`).
+`wise_edge.robot.node.Node`. Run on rclpy of Jazzy and Kilted, from wheels (`tests/robot/test_ros2_real.py`).
 
 Subscribed: `image` (sensor_msgs/Image, or sensor_msgs/CompressedImage with the parameter `compressed`), best effort,
 the last one only; `depth` (sensor_msgs/Image, registered to the colour camera) and `camera_info` for places in space;

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import DeviceError, UsageError
-from wise_edge.prompts import normalize_query
+from wise_edge.policy.prompts import normalize_query
 from wise_edge.robot.diagnostics import Diagnostics
 from wise_edge.robot.frames import Frame, Intrinsics, Place, find_place
 from wise_edge.robot.messages import (

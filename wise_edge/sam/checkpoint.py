@@ -6,17 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wise_edge.manifest import SamSpec
-from wise_edge.sam2_model import MODEL_TYPES, read_sam2_spec
-from wise_edge.sam_image import SEGMENT_ANYTHING
-from wise_edge.sam_model import read_architecture
+from wise_edge.bundle.manifest import SamSpec
+from wise_edge.sam.image import SEGMENT_ANYTHING
+from wise_edge.sam.sam2 import MODEL_TYPES, read_sam2_spec
+from wise_edge.sam.segment_anything import read_architecture
 
 
 def read_sam_spec(checkpoint: Path) -> SamSpec:
     """Return what a runtime must know of a checkpoint.
 
     Args:
-        checkpoint: folder of `wise_edge.sam_model`, Hugging Face folder of SAM 2, or a published `.pth` file of
+        checkpoint: folder of `segment_anything.save_sam`, Hugging Face folder of SAM 2, or a published `.pth` file of
             segment-anything.
 
     Raises:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from wise_edge.bundle.manifest import SamSpec
 from wise_edge.geometry import Size
-from wise_edge.manifest import SamSpec
 
 SEGMENT_ANYTHING, SAM2 = "segment_anything", "sam2"
 

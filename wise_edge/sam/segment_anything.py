@@ -1,7 +1,7 @@
 """A Segment Anything model: its architecture as data, built from segment-anything's own modules.
 
 A checkpoint is a folder with `config.json` (the architecture) and `model.safetensors` (segment-anything's own weight
-names, half precision), or a file as published (`wise_edge.sam_published`). Torch is imported only when it is needed.
+names, half precision), or a file as published (`wise_edge.sam.published`). Torch is imported only when it is needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files import atomic_write
-from wise_edge.sam_published import infer_architecture, read_weights
+from wise_edge.sam.published import infer_architecture, read_weights
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from random import Random
 
-from wise_edge.answer import Answer, answer_in_square, format_answer
+from wise_edge.policy.answer import Answer, answer_in_square, format_answer
 from wise_edge.scenes.rationales import LEVELS
 from wise_edge.scenes.sampling import Sample
 
@@ -29,7 +29,7 @@ def completion(
 
     Args:
         sample: a labelled scene.
-        variant: one of `wise_edge.prompts.VARIANTS`.
+        variant: one of `wise_edge.policy.prompts.VARIANTS`.
         rng: chooses the rationale's length.
         size: side of the resized square that coordinates refer to, px.
         weights: of `LEVELS`, by variant.

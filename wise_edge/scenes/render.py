@@ -1,7 +1,7 @@
 """Draw a layout: picture and exact visible masks.
 
 Shapes are filled on an integer grid four times finer than the picture; textures and noise use integers only.
-So the same seed is to give the same bytes on every machine; tests/test_scenes.py holds golden hashes.
+So the same seed is to give the same bytes on every machine; tests/scenes/test_scenes.py holds golden hashes.
 """
 
 from __future__ import annotations

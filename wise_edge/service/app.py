@@ -15,8 +15,8 @@ import numpy.typing as npt
 from wise_edge import __version__
 from wise_edge.errors import WiseEdgeError
 from wise_edge.extras import require
+from wise_edge.policy.prompts import MAX_QUERY_CHARACTERS, VARIANTS
 from wise_edge.profiling.query_meter import QueryMeter
-from wise_edge.prompts import MAX_QUERY_CHARACTERS, VARIANTS
 from wise_edge.runtimes.session import Session
 from wise_edge.service.answering import MaskForm, Service, Wish, status_of, while_there
 from wise_edge.service.device import BusyError

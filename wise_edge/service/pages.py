@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from wise_edge.web import render, section, table
+from wise_edge.drawing.web import render, section, table
 
 PAGE = Path(__file__).parents[1] / "assets" / "service.html"
 

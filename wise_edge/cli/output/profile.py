@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wise_edge.panel import milliseconds
+from wise_edge.drawing.panel import milliseconds
 from wise_edge.profiling.words import (
     PARTS,
     describe_doubts,

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from wise_edge.panel import Caption, milliseconds, phases
-from wise_edge.report import Picture
+from wise_edge.drawing.panel import Caption, milliseconds, phases
+from wise_edge.drawing.report import Picture
 from wise_edge.runtimes.base import SegmentationResult
 from wise_edge.runtimes.deadline import DeadlineChoice
 
