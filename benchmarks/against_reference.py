@@ -170,7 +170,7 @@ def open_ways(bundles: list[str]) -> dict[str, Session]:
             bundle, policy_backend=backend, threads=threads
         )
         for bundle in bundles
-        for backend in policy_backends(a.role for a in load(resolve_bundle(bundle)).manifest.artefacts)
+        for backend in policy_backends(a.role for a in load(resolve_bundle(bundle)).manifest.artifacts)
         for threads in (1, os.cpu_count() or 1)
     }
 
@@ -196,7 +196,7 @@ def measure_ways(ways: dict[str, Session], samples: int) -> list[dict[str, Any]]
 
 
 def measure_phases(session: Session, samples: int, count: int = 8) -> dict[str, dict[str, float]]:
-    """Return each way's phases, medians in ms; what an earlier query on the picture paid for is 0."""
+    """Return each way's phases, medians in ms; what an earlier query on the image paid for is 0."""
     reference, scenes = ReferenceWay(), SceneDataset("test")
     found: dict[str, list[dict[str, float]]] = {}
     queries = [scenes[place].query for place in range(count)]
@@ -240,7 +240,7 @@ def plot_phases(phases: dict[str, dict[str, float]], file: Path) -> None:
 
 
 def measure_batch(session: Session, samples: int, count: int = 8) -> float:
-    """Return how many times faster a query of a batch on a known picture is than one by itself."""
+    """Return how many times faster a query of a batch on a known image is than one by itself."""
     scenes, ratios = SceneDataset("test"), []
     queries = [scenes[place].query for place in range(count)]
     for place in range(samples + 1):

@@ -1,4 +1,4 @@
-"""Cold start: from starting a process to the mask, `wise-edge run` on a scene's picture.
+"""Cold start: from starting a process to the mask, `wise-edge run` on a scene's image.
 
     python benchmarks/cold_start.py [--runs N] [--bundle DIR] [--json]
 

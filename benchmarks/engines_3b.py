@@ -2,7 +2,7 @@
 
     python benchmarks/engines_3b.py --scratch DIR [--precisions fp16,int4] [--layers 36] [--json FILE]
 
-Needs no GPU; DIR needs several times the 7.5 GB of the checkpoint, which is made there (random weights, pictures of
+Needs no GPU; DIR needs several times the 7.5 GB of the checkpoint, which is made there (random weights, images of
 840 px) and kept for another run. Export and build run in processes of their own; what is given is the peak of their
 anonymous memory, read every 0.2 s, which must fit. Files that are mapped into memory count to nobody.
 """

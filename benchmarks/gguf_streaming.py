@@ -46,7 +46,7 @@ print(json.dumps({"s": time.perf_counter() - started, "peak_bytes": peak_kb * 10
 
 
 def make_checkpoint(folder: Path, layers: int) -> None:
-    """Write a policy shard by shard: sizes of Qwen2.5-VL-3B-Instruct, pictures of 840 px, the embedded tokenizer."""
+    """Write a policy shard by shard: sizes of Qwen2.5-VL-3B-Instruct, images of 840 px, the embedded tokenizer."""
     config = transformers.Qwen2_5_VLConfig(
         text_config={
             "vocab_size": 151936,

@@ -2,7 +2,7 @@
 
     python benchmarks/llama_3b.py --scratch DIR [--type Q4_K_M] [--layers 36] [--threads N] [--json FILE]
 
-Random weights, a picture of 840 px (900 image tokens). What is written means nothing, so its length is set: a rationale
+Random weights, an image of 840 px (900 image tokens). What is written means nothing, so its length is set: a rationale
 of 112 tokens and an answer, one token a call, as the reference does; and a rationale of 23, then the answer forced as
 `runtimes/policy/writing.py` does, its eight numbers of three digits. Times are by phase. Decoding reads every weight
 once a token, so that the memory's bandwidth bounds it: that is measured in the same run, by summing an array that no

@@ -33,17 +33,17 @@ BATCH = 64
 MAX_TOKENS = 400
 
 
-def names_target(text: str, labelled: Sample) -> bool:
+def names_target(text: str, labeled: Sample) -> bool:
     """Tell whether a rationale concludes with the object that a scene's query asks for; its last sentence does so."""
-    name, conclusion = labelled.target.describe(), text.rstrip(". ").rpartition(". ")[2]
-    alone = sum(item.describe() == name for item in labelled.scene.objects) == 1
-    return name in conclusion and (alone or f"at the {labelled.target.place}" in conclusion)
+    name, conclusion = labeled.target.describe(), text.rstrip(". ").rpartition(". ")[2]
+    alone = sum(item.describe() == name for item in labeled.scene.objects) == 1
+    return name in conclusion and (alone or f"at the {labeled.target.place}" in conclusion)
 
 
-def boxes_right(text: str, labelled: Sample, size: int) -> bool:
+def boxes_right(text: str, labeled: Sample, size: int) -> bool:
     """Tell whether a completion's box is the target's; both are in pixels of the `size` x `size` square."""
     answer = parse_answer(text, size).answer
-    return answer is not None and box_iou(answer.box, target_answer(labelled, size).box) > BOX_THRESHOLD
+    return answer is not None and box_iou(answer.box, target_answer(labeled, size).box) > BOX_THRESHOLD
 
 
 def decode(source: PolicySource, count: int) -> list[str]:
@@ -64,7 +64,7 @@ def measure(policy: str, count: int) -> dict[str, Any]:
     concise, detailed = [part.rationale or "" for part in parts], [part.detailed or "" for part in parts]
     similar = cosine_similarities(load_encoder(DEFAULT_MODEL, "cpu"), concise, detailed)
     lengths = [[len(ids) for ids in source.processor.tokenizer(texts)["input_ids"]] for texts in (concise, detailed)]
-    named = np.array([names_target(text, labelled) for text, labelled in zip(concise, scenes, strict=True)])
+    named = np.array([names_target(text, labeled) for text, labeled in zip(concise, scenes, strict=True)])
     right = np.array([boxes_right(*pair, source.input_size) for pair in zip(texts, scenes, strict=True)])
     return {
         "policy": policy,

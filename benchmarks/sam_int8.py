@@ -38,7 +38,7 @@ def main() -> None:
         if options.bundle is None:
             export(bundle)
         masks = [Session.from_bundle(b, mask_backend="onnx", threads=1).mask for b in ("embedded", bundle)]
-        sizes = [load(resolve_bundle(b)).artefact("sam.encoder").bytes for b in ("embedded", bundle)]
+        sizes = [load(resolve_bundle(b)).artifact("sam.encoder").bytes for b in ("embedded", bundle)]
     dataset = SceneDataset("test")
     ious, spent_ms = [], [[], []]
     for place in range(options.samples):

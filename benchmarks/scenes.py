@@ -1,4 +1,4 @@
-"""Scenes per second on one core, as a training reads them: picture, masks, query, rationale and points.
+"""Scenes per second on one core, as a training reads them: image, masks, query, rationale and points.
 
     python benchmarks/scenes.py [--count N] [--rounds N] [--json]
 

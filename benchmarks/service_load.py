@@ -2,7 +2,7 @@
 
     $ python benchmarks/service_load.py [--seconds 300] [--clients 8] [--json]
 
-Each client asks its own scenes one after the other, a new picture every time, and checks every answer against the
+Each client asks its own scenes one after the other, a new image every time, and checks every answer against the
 session's own. What the session does alone, in a process of its own and without HTTP, is measured before and after; the
 clients run on the same cores as the service. 429 is no error: the client waits as it is told.
 """

@@ -29,7 +29,7 @@ from wise_edge.scenes.render import render
 STEP = 2 / SIDE_PX
 
 Frame = tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]
-"""A picture, and the mask of what is asked for."""
+"""An image, and the mask of what is asked for."""
 
 
 def pan(item: Sample, count: int) -> Iterator[Frame]:

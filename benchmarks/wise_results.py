@@ -177,7 +177,7 @@ def draw(reports: list[dict[str, Any]], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
     colors = {setting: f"C{number}" for number, setting in enumerate(dict.fromkeys(map(setting_of, reports)))}
-    labelled = set()
+    labeled = set()
     for report in reports:
         setting, variant, tokens = setting_of(report), report["variant"], report["rationale_tokens_mean"]
         label = f"{setting}, {variant}"
@@ -190,9 +190,9 @@ def draw(reports: list[dict[str, Any]], path: Path) -> None:
             s=70,
             alpha=0.85,
             zorder=3,
-            label=None if label in labelled else label,
+            label=None if label in labeled else label,
         )
-        labelled.add(label)
+        labeled.add(label)
     axes.set(xlabel="rationale tokens, mean", ylabel="cIoU, with its 95 % interval", xscale="log", xlim=(12, 125))
     axes.set_xticks([15, 20, 30, 50, 70, 100], ["15", "20", "30", "50", "70", "100"])
     axes.minorticks_off()

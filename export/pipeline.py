@@ -11,15 +11,15 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from wise_edge.bundle.manifest import BFLOAT16, Artefact, Figure, Manifest
+from wise_edge.bundle.manifest import BFLOAT16, Artifact, Figure, Manifest
 from wise_edge.bundle.store import (
+    MANIFEST_NAME,
     SHIPPED,
     check_space,
     creation_time,
     describe_file,
     hash_file,
     resolve_checkpoint,
-    staging,
     write_manifest,
 )
 from wise_edge.errors import UsageError
@@ -32,11 +32,12 @@ from wise_edge.export.to_gguf import target as gguf_target
 from wise_edge.export.to_gguf.tensors import weight_files
 from wise_edge.export.to_onnx import segmenter as sam_target
 from wise_edge.export.to_onnx import target as onnx_target
-from wise_edge.export.to_onnx.bf16 import runnable
+from wise_edge.export.to_onnx.bf16 import cpu_equivalent
 from wise_edge.export.to_onnx.segmenter import SamSource
 from wise_edge.export.to_onnx.verify import check_figures
 from wise_edge.export.to_tensorrt.bundle import add_engines, check_devices
 from wise_edge.extras import require
+from wise_edge.files import check_folder_target, replacing_folder
 
 TARGETS = ("onnx", "gguf", "tensorrt", "edgellm")
 _TOKENIZER = "policy.tokenizer.json"
@@ -69,9 +70,9 @@ class ExportOptions:
         onnx_precision: of the policy's ONNX graphs, one of `onnx_target.PRECISIONS`.
         sam_precision: of the segmenter, one of `sam_target.PRECISIONS`.
         edgellm_quant: what Edge-LLM's language model is brought to, one of `edgellm.METHODS`.
-        importance: quantise columns that matter with more care.
+        importance: quantize columns that matter with more care.
         verify: compare with torch; without, the bundle says that nobody did.
-        samples: how many pictures and queries to measure with.
+        samples: how many images and queries to measure with.
         calibration: folder of them; None takes synthetic scenes.
     """
 
@@ -113,7 +114,7 @@ class ExportOptions:
         return "onnx" in self.targets or "tensorrt" in self.targets
 
     @property
-    def halved(self) -> bool:
+    def fp16_arithmetic(self) -> bool:
         """Whether graphs compute in half precision beside weights of 8 or 4 bits: faster on a GPU, slower on a CPU."""
         return "tensorrt" in self.targets
 
@@ -155,13 +156,14 @@ def export_bundle(
     if "edgellm" in options.targets:
         edgellm.check_method(options.edgellm_quant, devices)
     base = _open(policy, "policy")
-    with staging(target, force=force) as folder, _merged(base, adapter, folder.parent, progress) as policy_folder:
+    check_folder_target(target, marker=MANIFEST_NAME, force=force)
+    with replacing_folder(target) as folder, _merged(base, adapter, folder.parent, progress) as policy_folder:
         sam_checkpoint = _open(sam, "sam")
         check_space(folder, _space(policy_folder, options) + _space(sam_checkpoint, options))
         samples = partial(read_calibration, options.calibration, options.samples)
         source = PolicySource(policy_folder, samples, progress)
         segmenter = SamSource(sam_checkpoint)
-        artefacts = (
+        artifacts = (
             *_export_policy(source, folder, options, progress),
             *_export_sam(segmenter, folder, options, samples, progress),
         )
@@ -170,7 +172,7 @@ def export_bundle(
             created=creation_time(),
             policy=source.spec,
             sam=segmenter.spec,
-            artefacts=artefacts,
+            artifacts=artifacts,
             verified=False,
             verification=(),
             provenance=_provenance(policy, policy_folder, "policy", adapter)
@@ -179,10 +181,10 @@ def export_bundle(
         )
         write_manifest(folder, manifest)
         if options.verify:
-            with runnable(folder, manifest) as checked:
+            with cpu_equivalent(folder, manifest) as checked:
                 figures = [
                     *_compare_policy(source, checked, options, progress),
-                    *segmenter.compare(checked, options.sam_precision, options.halved, progress),
+                    *segmenter.compare(checked, options.sam_precision, options.fp16_arithmetic, progress),
                 ]
                 check_figures(figures)
                 if check is not None:
@@ -204,7 +206,8 @@ def export_merged(policy: str, adapter: Path | None, target: Path, *, force: boo
     """
     if adapter is None:
         raise UsageError(f"--target hf merges an adapter; name one with --adapter, or take {policy} as it is")
-    with staging(target, force=force, marker="config.json") as folder:
+    check_folder_target(target, marker="config.json", force=force)
+    with replacing_folder(target) as folder:
         merge_adapter(_open(policy, "policy"), adapter, folder, progress)
 
 
@@ -230,14 +233,14 @@ def _space(checkpoint: Path, options: ExportOptions) -> int:
     """Return about how many bytes an export of a checkpoint writes, intermediate files included."""
     stored = sum(file.stat().st_size for file in _weights(checkpoint))
     lowered = options.makes_graphs and {options.onnx_precision, options.sam_precision} != {"fp32"}
-    # Float32 at most, or a lossless file beside the quantised one; a graph that is lowered is there three times.
+    # Float32 at most, or a lossless file beside the quantized one; a graph that is lowered is there three times.
     return 2 * stored * (len(options.targets) + 2 * lowered)
 
 
-def _export_policy(source: PolicySource, out: Path, options: ExportOptions, progress: Progress) -> Iterator[Artefact]:
+def _export_policy(source: PolicySource, out: Path, options: ExportOptions, progress: Progress) -> Iterator[Artifact]:
     if options.makes_graphs:
         onnx_target.check_family(source.spec)
-        yield from onnx_target.export_policy(source, out, options.onnx_precision, options.halved, progress)
+        yield from onnx_target.export_policy(source, out, options.onnx_precision, options.fp16_arithmetic, progress)
     if "gguf" in options.targets:
         types = (options.quant, options.vision_quant)
         yield from gguf_target.export_gguf(source, out, *types, options.importance, progress)
@@ -253,9 +256,9 @@ def _export_sam(
     options: ExportOptions,
     read: Callable[[], list[CalibrationSample]],
     progress: Progress,
-) -> list[Artefact]:
+) -> list[Artifact]:
     samples = [] if options.sam_precision == "fp32" else read()
-    return segmenter.export(out, options.sam_precision, options.halved, samples, progress)
+    return segmenter.export(out, options.sam_precision, options.fp16_arithmetic, samples, progress)
 
 
 def _compare_policy(source: PolicySource, out: Path, options: ExportOptions, progress: Progress) -> Iterator[Figure]:

@@ -1,1 +1,1 @@
-"""Runs a bundle on a device: a picture and a query in, a mask and its cost out."""
+"""Runs a bundle on a device: an image and a query in, a mask and its cost out."""

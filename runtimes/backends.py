@@ -24,7 +24,7 @@ from wise_edge.runtimes.dispatch import (
     Candidate,
     Device,
     list_candidates,
-    list_passed_over,
+    list_rejected,
 )
 from wise_edge.runtimes.graphs.onnx_runtime import CPU, CUDA, OnnxGraph
 from wise_edge.runtimes.mask.graph import GraphMask
@@ -42,14 +42,14 @@ _PACKAGES = (
     "tensorrt_edgellm",
 )
 _RESIDENT = {"policy.decoder": ("present_",), "sam.encoder": ("",)}
-"""Outputs of engines that stay on the GPU, by the beginnings of their names: keys and values, a picture's features."""
+"""Outputs of engines that stay on the GPU, by the beginnings of their names: keys and values, an image's features."""
 _PROVIDERS = {"onnx": CPU, "onnx-cuda": CUDA}
 
 BackendT = TypeVar("BackendT")
 
 
 def open_backends(
-    bundle: Bundle, policy_wish: str, mask_wish: str, tuning: Tuning
+    bundle: Bundle, requested_policy: str, requested_mask: str, tuning: Tuning
 ) -> tuple[PolicyBackend[Any], MaskBackend[Any], dict[str, BackendChoice]]:
     """Open a policy and a mask backend, with the reason for each choice.
 
@@ -63,14 +63,14 @@ def open_backends(
         UsageError, MissingExtraError, DeviceError: as `list_candidates`, or no candidate started.
     """
     device = find_device(bundle.manifest)
-    policies = list_candidates(bundle.manifest, device, "policy", policy_wish)
-    masks = list_candidates(bundle.manifest, device, "mask", mask_wish)
+    policies = list_candidates(bundle.manifest, device, "policy", requested_policy)
+    masks = list_candidates(bundle.manifest, device, "mask", requested_mask)
     policy, policy_choice = _open_first(policies, lambda backend: _open_policy(bundle, backend, tuning))
     mask, mask_choice = _open_first(masks, lambda backend: _open_mask(bundle, backend, tuning.threads))
     choices = {"policy": policy_choice, "mask": mask_choice}
     for part, choice in choices.items():
-        passed_over = list_passed_over(bundle.manifest, device, part, choice.name)
-        choices[part] = replace(choice, passed_over=passed_over)
+        rejected = list_rejected(bundle.manifest, device, part, choice.name)
+        choices[part] = replace(choice, rejected=rejected)
     return policy, mask, choices
 
 
@@ -81,8 +81,8 @@ def find_device(manifest: Manifest) -> Device:
     """
     packages = frozenset(package for package in _PACKAGES if find_spec(package) is not None)
     providers = require("onnxruntime", "onnx").get_available_providers() if "onnxruntime" in packages else ()
-    has_gguf = any(artefact.format == "gguf" for artefact in manifest.artefacts)
-    for_tensorrt = any(artefact.role in (PLAN_ROLE, EDGELLM_ROLES[0]) for artefact in manifest.artefacts)
+    has_gguf = any(artifact.format == "gguf" for artifact in manifest.artifacts)
+    for_tensorrt = any(artifact.role in (PLAN_ROLE, EDGELLM_ROLES[0]) for artifact in manifest.artifacts)
     return Device(
         packages,
         tuple(providers),

@@ -1,7 +1,7 @@
 """What every backend offers, and the results that a session hands out.
 
-A `Graph` runs named arrays. A `PolicyBackend` turns a picture and a query into text, a `MaskBackend` a picture and a
-prompt into a mask. Both split the work that belongs to the picture (`encode`, done once a frame) from the work that
+A `Graph` runs named arrays. A `PolicyBackend` turns an image and a query into text, a `MaskBackend` an image and a
+prompt into a mask. Both split the work that belongs to the image (`encode`, done once a frame) from the work that
 belongs to the query, and both hand back their own clock readings: phases are measured where they happen.
 """
 
@@ -38,12 +38,12 @@ class Graph(Protocol):
 
 
 class PolicyFrame(Protocol):
-    """A picture as a policy keeps it between queries, with what preparing it cost.
+    """An image as a policy keeps it between queries, with what preparing it cost.
 
     Attributes:
         preprocess_ms: resizing and cutting into patches.
         vision_encode_ms: the vision tower.
-        prefill_ms: the language model over the system message and the picture.
+        prefill_ms: the language model over the system message and the image.
     """
 
     @property
@@ -59,8 +59,8 @@ class TokenCounts:
     """Where the policy's tokens went.
 
     Attributes:
-        prompt: tokens of the whole prompt, those of the picture included.
-        image: tokens of the picture.
+        prompt: tokens of the whole prompt, those of the image included.
+        image: tokens of the image.
         rationale: tokens of the text inside `<think>`, without the tags.
         answer: tokens of the text inside `<answer>`, without the tags.
         forced: tokens that the answer's form gave, which were not asked of the model.
@@ -142,10 +142,10 @@ class PolicyOutput:
 
 
 class MaskFrame(Protocol):
-    """A picture as a mask backend keeps it between prompts, with what preparing it cost.
+    """An image as a mask backend keeps it between prompts, with what preparing it cost.
 
     Attributes:
-        preprocess_ms: resizing, normalising and padding.
+        preprocess_ms: resizing, normalizing and padding.
         encode_ms: the image encoder.
     """
 
@@ -160,10 +160,10 @@ class MaskOutput:
     """The mask for one prompt.
 
     Attributes:
-        mask: bool [H, W] of the original picture.
+        mask: bool [H, W] of the original image.
         score: the decoder's own estimate of the mask's IoU.
         logits: float32 [L, L], the mask in the decoder's frame, before upsampling: a prompt for the next decoding.
-        decode_ms: the mask decoder and the upsampling to the original picture.
+        decode_ms: the mask decoder and the upsampling to the original image.
     """
 
     mask: npt.NDArray[np.bool_]
@@ -193,7 +193,7 @@ class PolicyBackend(Protocol[PolicyFrameT]):
     def default_variant(self) -> str: ...
 
     def encode(self, image: npt.NDArray[np.uint8]) -> PolicyFrameT:
-        """Prepare a picture (HWC uint8 RGB, any size) for queries."""
+        """Prepare an image (HWC uint8 RGB, any size) for queries."""
         ...
 
     def generate(self, frame: PolicyFrameT, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
@@ -221,19 +221,19 @@ class MaskBackend(Protocol[MaskFrameT]):
     def name(self) -> str: ...
 
     def encode(self, image: npt.NDArray[np.uint8]) -> MaskFrameT:
-        """Prepare a picture (HWC uint8 RGB, any size) for prompts."""
+        """Prepare an image (HWC uint8 RGB, any size) for prompts."""
         ...
 
     def decode(
         self, frame: MaskFrameT, box: Box, points: tuple[Point, ...], previous: npt.NDArray[np.float32] | None = None
     ) -> MaskOutput:
-        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original picture.
+        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original image.
 
         Args:
             frame: of `encode`.
             box: around the object.
             points: inside it.
-            previous: `MaskOutput.logits` of an earlier decoding, of this picture or of the one before it in a video.
+            previous: `MaskOutput.logits` of an earlier decoding, of this image or of the one before it in a video.
         """
         ...
 
@@ -250,21 +250,21 @@ class BackendChoice:
 
     name: str
     reason: str
-    passed_over: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Latencies:
-    """Clock readings of one query in ms; a phase that an earlier query on the same picture paid for is 0.
+    """Clock readings of one query in ms; a phase that an earlier query on the same image paid for is 0.
 
     Attributes:
-        preprocess: resizing, patches, normalising, for policy and mask backend together.
+        preprocess: resizing, patches, normalizing, for policy and mask backend together.
         vision_encode: the policy's vision tower.
         prefill: the language model over the prompt.
         decode: writing the completion.
         mask_encode: the segmenter's image encoder, which may run beside the policy.
         mask_decode: the segmenter's decoder and the upsampling.
-        total: from the picture to the mask, everything between the phases included; what ran side by side counts once.
+        total: from the image to the mask, everything between the phases included; what ran side by side counts once.
     """
 
     preprocess: float
@@ -278,7 +278,7 @@ class Latencies:
 
 @dataclass(frozen=True)
 class SegmentationResult:
-    """Everything about one query on one picture.
+    """Everything about one query on one image.
 
     Attributes:
         query: the query as the policy saw it.
@@ -288,10 +288,10 @@ class SegmentationResult:
         answer_valid: whether an answer could be read; without one, box, points, mask and score are None.
         reason: why there is no answer, None where there is one.
         mended: what the tolerant parser mended, empty for a clean answer.
-        image_size: (width, height) of the original picture in pixels.
-        box: XYXY, half-open pixels of the original picture.
-        points: two XY points in pixels of the original picture.
-        mask: bool [H, W] of the original picture.
+        image_size: (width, height) of the original image in pixels.
+        box: XYXY, half-open pixels of the original image.
+        points: two XY points in pixels of the original image.
+        mask: bool [H, W] of the original image.
         score: the segmenter's own estimate of the mask's IoU.
         tokens: token counts.
         latency_ms: clock readings of the phases.
@@ -299,7 +299,7 @@ class SegmentationResult:
         energy_reason: why `energy_j` is None.
         energy_source: what told it, and of what it is the energy; None where it was not measured.
         backends: for "policy" and "mask", the backend and why it was chosen.
-        frame_reused: whether the picture was known, so that its embeddings were reused.
+        frame_reused: whether the image was known, so that its embeddings were reused.
         deadline: what was chosen to meet a deadline; None where there was none.
     """
 
@@ -309,7 +309,7 @@ class SegmentationResult:
     rationale: str | None
     answer_valid: bool
     reason: str | None
-    mended: tuple[str, ...]
+    repairs: tuple[str, ...]
     image_size: tuple[int, int]
     box: Box | None
     points: tuple[Point, Point] | None

@@ -31,7 +31,7 @@ class DeadlineChoice:
     """What was chosen to meet a deadline.
 
     Attributes:
-        deadline_ms: the deadline, from the picture to the mask.
+        deadline_ms: the deadline, from the image to the mask.
         variant: the prompt variant.
         max_rationale_tokens: where the rationale is closed at the latest; None for no limit.
         expected_ms: what the query was expected to take; None where nothing had been measured.
@@ -45,14 +45,14 @@ class DeadlineChoice:
     reason: str
 
 
-class Pace:
+class LatencyHistory:
     """Running measurements of one device, bundle and choice of backends."""
 
     def __init__(self) -> None:
         self._readings: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
 
     @classmethod
-    def read(cls, file: Path) -> Pace:
+    def read(cls, file: Path) -> LatencyHistory:
         """Return what `write` kept; nothing where there is no such file, or none that reads."""
         pace = cls()
         try:
@@ -74,7 +74,7 @@ class Pace:
 
         Args:
             variant: the prompt variant.
-            frame_ms: what belongs to the picture; None where an earlier query had paid for it.
+            frame_ms: what belongs to the image; None where an earlier query had paid for it.
             query_ms: the prompt's words and the mask.
             decode: what writing took.
         """
@@ -90,8 +90,8 @@ class Pace:
         """Choose the richest variant that fits.
 
         Args:
-            deadline_ms: from the picture to the mask.
-            new_frame: whether the picture's own work is still to be done.
+            deadline_ms: from the image to the mask.
+            new_frame: whether the image's own work is still to be done.
         """
         cheapest = RICHEST_FIRST[-1]
         needed = ["query_ms", "step_ms", *(["frame_ms"] if new_frame else [])]

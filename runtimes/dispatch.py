@@ -22,7 +22,7 @@ BACKENDS = {
 """The backends of each part, the one to try first in front."""
 GRAPHS = {"policy": ("policy.vision", "policy.decoder"), "mask": ("sam.encoder", "sam.decoder")}
 """The graphs of each part, which ONNX Runtime runs, and TensorRT as engines."""
-WORDS = {"policy": ("policy.embedding", "policy.tokenizer"), "mask": ()}
+TOKEN_ROLES = {"policy": ("policy.embedding", "policy.tokenizer"), "mask": ()}
 """What each part needs of a bundle beside its graphs."""
 LLAMA_ROLES = ("policy.gguf", "policy.mmproj", "policy.tokenizer")
 """What llama.cpp needs of a bundle."""
@@ -59,7 +59,7 @@ class Candidate:
     reason: str
 
 
-def list_candidates(manifest: Manifest, device: Device, part: str, wish: str) -> tuple[Candidate, ...]:
+def list_candidates(manifest: Manifest, device: Device, part: str, requested: str) -> tuple[Candidate, ...]:
     """List the backends to try, in order.
 
     Args:
@@ -76,15 +76,15 @@ def list_candidates(manifest: Manifest, device: Device, part: str, wish: str) ->
         MissingExtraError: the backend's package is not installed; under "auto" that of "onnx".
         DeviceError: the bundle or the device cannot do it.
     """
-    if wish == "auto":
+    if requested == "auto":
         return _all_candidates(manifest, device, part)
-    if wish not in BACKENDS[part]:
-        raise UsageError(f"unknown {part} backend '{wish}'; choose one of auto, {', '.join(BACKENDS[part])}")
-    _CHECKS[wish](manifest, device, part)
-    return (Candidate(wish, "asked for by name"),)
+    if requested not in BACKENDS[part]:
+        raise UsageError(f"unknown {part} backend '{requested}'; choose one of auto, {', '.join(BACKENDS[part])}")
+    _CHECKS[requested](manifest, device, part)
+    return (Candidate(requested, "asked for by name"),)
 
 
-def list_passed_over(manifest: Manifest, device: Device, part: str, chosen: str) -> tuple[str, ...]:
+def list_rejected(manifest: Manifest, device: Device, part: str, chosen: str) -> tuple[str, ...]:
     """Return why no backend that stands before the chosen one runs a part, best first."""
     reasons = []
     for backend in BACKENDS[part][: BACKENDS[part].index(chosen)]:
@@ -107,21 +107,21 @@ def _all_candidates(manifest: Manifest, device: Device, part: str) -> tuple[Cand
         has_gguf = (
             part == "policy"
             and not _missing(manifest, LLAMA_ROLES)
-            and _missing(manifest, (*GRAPHS[part], *WORDS[part]))
+            and _missing(manifest, (*GRAPHS[part], *TOKEN_ROLES[part]))
         )
         _CHECKS["llama" if has_gguf else "onnx"](manifest, device, part)
     return tuple(found)
 
 
 def _missing(manifest: Manifest, roles: Collection[str]) -> list[str]:
-    present = {artefact.role for artefact in manifest.artefacts}
+    present = {artifact.role for artifact in manifest.artifacts}
     return [role for role in roles if role not in present]
 
 
 def _check_onnx(manifest: Manifest, device: Device, part: str) -> None:
-    if missing := _missing(manifest, (*GRAPHS[part], *WORDS[part])):
+    if missing := _missing(manifest, (*GRAPHS[part], *TOKEN_ROLES[part])):
         raise DeviceError(f"the bundle has no {missing[0]} for ONNX Runtime; export it with --target onnx")
-    precisions = {artefact.role: artefact.precision for artefact in manifest.artefacts}
+    precisions = {artifact.role: artifact.precision for artifact in manifest.artifacts}
     if BFLOAT16 in (precisions[graph] for graph in GRAPHS[part]):
         raise DeviceError(f"the bundle's {part} is in bf16, which TensorRT alone runs; export it in fp16 or fp32")
     if "onnxruntime" not in device.packages:
@@ -148,7 +148,7 @@ def _check_llama_gpu(manifest: Manifest, device: Device, part: str) -> None:
 
 
 def _check_tensorrt(manifest: Manifest, device: Device, part: str) -> None:
-    if _missing(manifest, (PLAN_ROLE, *WORDS[part])):
+    if _missing(manifest, (PLAN_ROLE, *TOKEN_ROLES[part])):
         raise DeviceError("the bundle has no engines for TensorRT; export it with --target tensorrt --device NAME")
     if device.gpu is None:
         raise DeviceError("TensorRT needs an NVIDIA GPU, none is found here; see: wise-edge doctor")

@@ -1,4 +1,4 @@
-"""The last pictures of a session, with what policy and segmenter made of them."""
+"""The last images of a session, with what policy and segmenter made of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wise_edge.runtimes.base import MaskFrame, PolicyBackend, PolicyFrame
 
 @dataclass(eq=False)
 class CachedFrame:
-    """A picture that was asked.
+    """An image that was asked.
 
     Attributes:
         image: a copy of it.
@@ -27,7 +27,7 @@ class CachedFrame:
 
 
 class FrameCache:
-    """Keeps the pictures that were asked last; the caller sees to it that one thread at a time asks.
+    """Keeps the images that were asked last; the caller sees to it that one thread at a time asks.
 
     Args:
         most: how many.
@@ -38,12 +38,12 @@ class FrameCache:
 
     def __init__(self, most: int) -> None:
         if most < 1:
-            raise UsageError(f"a session keeps at least one picture, frames is {most}")
+            raise UsageError(f"a session keeps at least one image, frames is {most}")
         self.most = most
         self._frames: list[CachedFrame] = []
 
     def find(self, image: npt.NDArray[np.uint8]) -> CachedFrame | None:
-        """Return the frame of a picture that is kept, which becomes the last one asked."""
+        """Return the frame of an image that is kept, which becomes the last one asked."""
         for frame in self._frames:
             if np.array_equal(frame.image, image):  # faster than a hash, and exact
                 self._frames.remove(frame)

@@ -1,8 +1,8 @@
-"""A session: a policy and a segmenter that answer queries on pictures.
+"""A session: a policy and a segmenter that answer queries on images.
 
-The embeddings of the last pictures are kept, so that a further query on one costs its own words, the completion and the
-mask decoder only. A picture is recognised by its content: a camera may hand out the same buffer with another picture in
-it, or the same picture in another buffer.
+The embeddings of the last images are kept, so that a further query on one costs its own words, the completion and the
+mask decoder only. An image is recognized by its content: a camera may hand out the same buffer with another image in
+it, or the same image in another buffer.
 
 Threads may share a session. The policy answers one query (or batch) at a time and the segmenter makes one mask at a
 time, each behind a lock of its own, so that one thread's mask is made while the next thread's policy writes. What fails
@@ -44,7 +44,7 @@ from wise_edge.runtimes.base import (
     SegmentationResult,
     Tuning,
 )
-from wise_edge.runtimes.deadline import DeadlineChoice, Decode, Pace
+from wise_edge.runtimes.deadline import DeadlineChoice, Decode, LatencyHistory
 from wise_edge.runtimes.frame_cache import CachedFrame, FrameCache
 from wise_edge.runtimes.policy.drafting import Drafts
 
@@ -71,16 +71,16 @@ class _Spent:
 
 
 class Session:
-    """Answers queries on pictures; threads may share it.
+    """Answers queries on images; threads may share it.
 
     Args:
         policy: writes the answer.
         mask: turns the answer's box and points into a mask.
         choices: for "policy" and "mask", why that backend was chosen.
         decoding: how completions are written; None forces the answer's form and leaves the rationale free.
-        beside: encode a new picture for the segmenter in a thread of its own while the policy writes. It pays where the
+        beside: encode a new image for the segmenter in a thread of its own while the policy writes. It pays where the
             two do not wait for the same cores: on two cores of a CPU it gained nothing.
-        frames: pictures whose embeddings are kept, the last ones that were asked; for several cameras one each.
+        frames: images whose embeddings are kept, the last ones that were asked; for several cameras one each.
 
     Attributes:
         pace: what queries took so far, by which a deadline is met.
@@ -93,15 +93,15 @@ class Session:
         choices: Mapping[str, BackendChoice],
         decoding: Decoding | None = None,
         *,
-        beside: bool = False,
+        overlap_mask_encoding: bool = False,
         frames: int = 1,
     ) -> None:
         self.policy = policy
         self.mask = mask
         self.choices = choices
         self.decoding = decoding or Decoding()
-        self.pace = Pace()
-        self._worker = ThreadPoolExecutor(1, "mask-encoder") if beside else None
+        self.latency_history = LatencyHistory()
+        self._worker = ThreadPoolExecutor(1, "mask-encoder") if overlap_mask_encoding else None
         self._frames = FrameCache(frames)
         self._drafts = Drafts()
         self._policy_lock = Lock()
@@ -129,7 +129,7 @@ class Session:
             threads: as `Tuning`.
             flash_attention: likewise.
             decoding: how completions are written.
-            frames: pictures whose embeddings are kept.
+            frames: images whose embeddings are kept.
             verify_hashes: read every file and compare its sha256 first, about a second for each GB.
 
         Raises:
@@ -141,7 +141,7 @@ class Session:
 
         bundle = bundles.load(bundles.resolve_bundle(directory), verify_hashes=verify_hashes)
         policy, mask, choices = open_backends(bundle, policy_backend, mask_backend, Tuning(threads, flash_attention))
-        return cls(policy, mask, choices, decoding, beside=mask.name == "tensorrt", frames=frames)
+        return cls(policy, mask, choices, decoding, overlap_mask_encoding=mask.name == "tensorrt", frames=frames)
 
     @classmethod
     def from_checkpoints(cls, policy: str | Path, sam: str | Path, decoding: Decoding | None = None) -> Session:
@@ -166,13 +166,13 @@ class Session:
         return not names.isdisjoint(_ON_GPU) or ("torch" in names and require("torch", "export").cuda.is_available())
 
     def afresh(self) -> Session:
-        """Return a session on the same backends that holds no picture and has measured nothing."""
+        """Return a session on the same backends that holds no image and has measured nothing."""
         other = Session(
             self.policy,
             self.mask,
             self.choices,
             self.decoding,
-            beside=self._worker is not None,
+            overlap_mask_encoding=self._worker is not None,
             frames=self._frames.most,
         )
         other._policy_lock, other._mask_lock = self._policy_lock, self._mask_lock
@@ -188,13 +188,13 @@ class Session:
         cancel: Event | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> SegmentationResult:
-        """Find what a query names in a picture.
+        """Find what a query names in an image.
 
         Args:
             image: HWC uint8 RGB, 0 to 255, any size.
             query: what to find, in words.
             variant: prompt variant; None takes the bundle's default.
-            deadline_ms: choose the variant by this instead: the richest whose expected time, from the picture to the
+            deadline_ms: choose the variant by this instead: the richest whose expected time, from the image to the
                 mask, fits (`wise_edge.runtimes.deadline`). It is no guarantee; the result says what was expected. What
                 the query waits for those of other threads does not count.
             cancel: set from another thread, it ends the query before the policy's next call.
@@ -205,7 +205,7 @@ class Session:
             The result; an answer that cannot be read is one too, without box, points and mask but with the reason.
 
         Raises:
-            UsageError: the picture is no uint8 RGB array, the query is empty or too long, the variant is unknown, or
+            UsageError: the image is no uint8 RGB array, the query is empty or too long, the variant is unknown, or
                 a variant and a deadline are given.
             QueryCancelledError: it was cancelled.
             WiseEdgeError: an engine failed; the session goes on with the next query.
@@ -218,10 +218,10 @@ class Session:
             start = perf_counter()
             frame = self._frames.find(image)
             known = frame is not None
-            choice = None if deadline_ms is None else self.pace.choose(deadline_ms, new_frame=not known)
+            choice = None if deadline_ms is None else self.latency_history.choose(deadline_ms, new_frame=not known)
             variant = choice.variant if choice else variant or self.policy.default_variant
             decoding = replace(self._within(choice), cancel=cancel, on_text=on_text)
-            if not known:  # on a known picture the same query is asked by nobody but those who measure
+            if not known:  # on a known image the same query is asked by nobody but those who measure
                 decoding = replace(decoding, draft=self._drafts.find(words, variant))
             frame = frame or self._frames.enter(image, self.policy)
             with self._encode_beside(frame, image) as encoded:
@@ -242,7 +242,7 @@ class Session:
         *,
         cancel: Event | None = None,
     ) -> list[SegmentationResult]:
-        """Find what several queries name in one picture; on llama.cpp the policy answers them together.
+        """Find what several queries name in one image; on llama.cpp the policy answers them together.
 
         Args:
             image: HWC uint8 RGB, 0 to 255, any size.
@@ -251,7 +251,7 @@ class Session:
             cancel: as in `segment`.
 
         Returns:
-            The results in the order of the queries. What the policy took for all of them is shared evenly; the picture
+            The results in the order of the queries. What the policy took for all of them is shared evenly; the image
             is paid for by the first.
 
         Raises:
@@ -301,11 +301,11 @@ class Session:
 
         Args:
             image: HWC uint8 RGB, 0 to 255, any size.
-            box: XYXY pixels of the picture, around the object.
-            points: XY pixels of the picture, inside the object.
+            box: XYXY pixels of the image, around the object.
+            points: XY pixels of the image, inside the object.
 
         Raises:
-            UsageError: the picture is no uint8 RGB array.
+            UsageError: the image is no uint8 RGB array.
             WiseEdgeError: the segmenter failed.
         """
         _check_picture(image)
@@ -355,7 +355,7 @@ class Session:
             rationale=split_completion(output.text).rationale,
             answer_valid=found is not None,
             reason=None if parsed.reason is None else _explain(parsed.reason, output),
-            mended=parsed.mended,
+            repairs=parsed.repairs,
             image_size=size,
             box=box,
             points=points,
@@ -378,7 +378,7 @@ class Session:
         query_ms = output.prefill_ms + spent.mask_decode
         frame_ms = max(0.0, spent.total - query_ms - output.decode_ms) if new_frame else None
         steps = 0 if drafted else output.tokens.decode_steps
-        self.pace.observe(
+        self.latency_history.observe(
             result.variant,
             frame_ms=frame_ms,
             query_ms=query_ms,
@@ -395,7 +395,7 @@ class Session:
 
     @contextmanager
     def _encode_beside(self, frame: CachedFrame, image: npt.NDArray[np.uint8]) -> Iterator[list[MaskFrame]]:
-        """Encode the picture for the segmenter while the block runs, where that was asked for and is not done.
+        """Encode the image for the segmenter while the block runs, where that was asked for and is not done.
 
         Gives a list that holds what was encoded once the block has ended.
         """
@@ -406,7 +406,7 @@ class Session:
         pending = self._worker.submit(self._encode_mask_alone, frame, image)
         try:
             yield done
-        finally:  # also where the block raises: the caller may change the picture once this is left
+        finally:  # also where the block raises: the caller may change the image once this is left
             if (encoded := pending.result()) is not None:
                 done.append(encoded)
 
@@ -424,7 +424,7 @@ class Session:
 
 def _check_picture(image: npt.NDArray[np.uint8]) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise UsageError(f"want a uint8 RGB picture [H, W, 3], got {image.dtype} {list(image.shape)}")
+        raise UsageError(f"want a uint8 RGB image [H, W, 3], got {image.dtype} {list(image.shape)}")
 
 
 def _to_original(answer: Answer, square: int, size: Size) -> tuple[Box, tuple[Point, Point]]:

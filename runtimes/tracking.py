@@ -302,7 +302,7 @@ class _Follower:
 
 
 def _shift(start: Box, end: Box) -> tuple[int, int]:
-    """Return how far a box's centre moved, in pixels."""
+    """Return how far a box's center moved, in pixels."""
     return (end[0] + end[2] - start[0] - start[2]) // 2, (end[1] + end[3] - start[1] - start[3]) // 2
 
 

@@ -1,4 +1,4 @@
-"""Picture and sentence in, mask out: concise reasoning segmentation on edge devices.
+"""Image and sentence in, mask out: concise reasoning segmentation on edge devices.
 
 The package holds what the stages share: the prompt, the answer, geometry, metrics, the bundle and the errors.
 The stages are sub-packages (`training`, `export`, `runtimes`) that meet only in files and never import one another.

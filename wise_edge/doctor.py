@@ -42,7 +42,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Host:
     """What findings are taken from, so that tests can bring their own.
 
     Attributes:
@@ -58,21 +58,21 @@ class Surroundings:
     machine: str = platform.machine()
 
 
-def examine(surroundings: Surroundings | None = None) -> list[Finding]:
+def examine(host: Host | None = None) -> list[Finding]:
     """Find out what this device has and lacks.
 
     Args:
         surroundings: where to look; None takes this machine.
     """
-    around = surroundings or Surroundings()
-    jetson = read_jetson(around.root)
-    capability, gpu = _examine_gpu(around, jetson)
+    host = host or Host()
+    jetson = read_jetson(host.root)
+    capability, gpu = _examine_gpu(host, jetson)
     target = _target(capability)
     return [
-        Finding("board", jetson.model if jetson else f"{around.machine}, {os.cpu_count()} processors"),
+        Finding("board", jetson.model if jetson else f"{host.machine}, {os.cpu_count()} processors"),
         *_examine_jetson(jetson),
         *gpu,
-        *_examine_memory(around.root),
+        *_examine_memory(host.root),
         *_examine_tensorrt(jetson, target),
         _examine_onnxruntime(jetson, capability),
         _examine_llama(capability),
@@ -125,12 +125,12 @@ def _examine_jetson(jetson: Jetson | None) -> Iterator[Finding]:
     )
 
 
-def _examine_gpu(around: Surroundings, jetson: Jetson | None) -> tuple[Capability | None, list[Finding]]:
+def _examine_gpu(host: Host, jetson: Jetson | None) -> tuple[Capability | None, list[Finding]]:
     """Return the GPU's compute capability, with what is known of it, its driver and CUDA."""
-    facts = _facts(around)
+    facts = _facts(host)
     driver = [Finding("driver", facts.driver, data={"version": facts.driver})] if facts.driver else []
     try:
-        cuda = around.cuda()
+        cuda = host.cuda()
         capability = cuda.capability
     except WiseEdgeError as error:
         advice = "reinstall it: sudo apt install nvidia-jetpack" if jetson else None
@@ -162,12 +162,12 @@ def _examine_gpu(around: Surroundings, jetson: Jetson | None) -> tuple[Capabilit
     ]
 
 
-def _facts(around: Surroundings) -> GpuFacts:
+def _facts(host: Host) -> GpuFacts:
     """Return what NVML says; of a driver without it what its file says."""
     try:
-        return around.gpu()
+        return host.gpu()
     except DeviceError:
-        return GpuFacts(None, _first_line(around.root / "proc/driver/nvidia/version"), None)
+        return GpuFacts(None, _first_line(host.root / "proc/driver/nvidia/version"), None)
 
 
 def _examine_memory(root: Path) -> Iterator[Finding]:

@@ -62,3 +62,8 @@ class BundleError(WiseEdgeError):
 
 class QueryCancelledError(WiseEdgeError):
     """A query ended because its caller cancelled it; the session goes on."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, for a message of ours; the error's class where it has none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

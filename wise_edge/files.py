@@ -1,8 +1,9 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files and folders so that a reader never sees half of one."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from wise_edge.errors import UsageError
 
 
 def atomic_write(path: str | Path, data: bytes, *, force: bool = False) -> None:
-    """Write a file at once: into a temporary neighbour, to disk, then renamed into place.
+    """Write a file at once: into a temporary neighbor, to disk, then renamed into place.
 
     Args:
         path: the file to write; its folder must exist.
@@ -61,7 +62,7 @@ def check_target(path: str | Path, *, force: bool = False) -> Path:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give a temporary neighbour to write, which takes the target's place, flushed to disk, when the block ends well.
+    """Give a temporary neighbor to write, which takes the target's place, flushed to disk, when the block ends well.
 
     When the block raises, nothing of it is kept and the target stays as it was.
     """
@@ -76,6 +77,70 @@ def replacing(target: Path) -> Iterator[Path]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def check_folder_target(target: Path, *, marker: str, force: bool = False) -> None:
+    """Refuse a target that `replacing_folder` would refuse, before the work whose result it is to hold.
+
+    Args:
+        target: the folder to write.
+        marker: name of the file by which a folder that may be replaced is known, for example "bundle.json".
+        force: allow a folder that exists.
+
+    Raises:
+        UsageError: the target exists and `force` is off, it is neither empty nor a folder with the marker, or the
+            folder that it should lie in does not exist.
+    """
+    if not target.parent.is_dir():
+        raise UsageError(f"the folder {target.parent} does not exist; create it first")
+    if not target.exists():
+        return
+    if not target.is_dir() or (any(target.iterdir()) and not (target / marker).is_file()):
+        raise UsageError(f"{target} exists and has no {marker}; name another folder")
+    if not force:
+        raise UsageError(f"{target} exists; use --force to replace it")
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which takes the target's place, flushed to disk, when the block ends well.
+
+    When the block raises, nothing of it is kept and the target stays as it was. An existing target is moved aside
+    before the new folder takes its place, and moved back if that fails; it is removed only once the new one stands.
+    """
+    place = target.resolve()
+    scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+    try:
+        fresh = scratch / "new"
+        fresh.mkdir()  # mkdtemp gives 0700, an ordinary folder follows the umask
+        yield fresh
+        for file in (*fresh.rglob("*"), fresh):
+            _flush(file)
+        _replace(place, fresh, scratch / "old")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Flush a file or a folder's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(place: Path, fresh: Path, aside: Path) -> None:
+    existed = place.exists()
+    if existed:
+        place.rename(aside)
+    try:
+        fresh.rename(place)
+    except OSError:
+        if existed:
+            aside.rename(place)
+        raise
+    _flush(place.parent)
 
 
 def cache_folder() -> Path:

@@ -68,7 +68,7 @@ def clip_point(point: Point, size: Size) -> Point:
 
 
 def scale_box(box: Box, source: Size, target: Size) -> Box:
-    """Map a box from one frame to another that shows the same picture stretched.
+    """Map a box from one frame to another that shows the same image stretched.
 
     Args:
         box: XYXY, half-open, pixels of ``source``.
@@ -85,7 +85,7 @@ def scale_box(box: Box, source: Size, target: Size) -> Box:
 
 
 def scale_point(point: Point, source: Size, target: Size) -> Point:
-    """Map a pixel from one frame to another that shows the same picture stretched.
+    """Map a pixel from one frame to another that shows the same image stretched.
 
     Args:
         point: column and row in ``source``.
@@ -93,7 +93,7 @@ def scale_point(point: Point, source: Size, target: Size) -> Point:
         target: width and height of the wished frame in pixels.
 
     Returns:
-        The pixel of ``target`` in which the centre of the source pixel falls, clipped into the frame. Mapping to a
+        The pixel of ``target`` in which the center of the source pixel falls, clipped into the frame. Mapping to a
         frame that is no smaller and back gives the same point.
     """
     x = (2 * point[0] + 1) * target[0] // (2 * source[0])
@@ -122,10 +122,10 @@ def mask_box(mask: NDArray[np.bool_]) -> Box:
 
 
 def distance_transform(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Exact Euclidean distance of every pixel to the nearest background pixel, between pixel centres.
+    """Exact Euclidean distance of every pixel to the nearest background pixel, between pixel centers.
 
     Args:
-        mask: bool, H x W. Everything outside of the picture counts as background.
+        mask: bool, H x W. Everything outside of the image counts as background.
 
     Returns:
         float32, H x W, pixels: 0 on the background, at least 1 inside the mask.
@@ -138,7 +138,7 @@ def distance_transform(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 
 def interior_points(mask: NDArray[np.bool_]) -> tuple[Point, Point]:
-    """Centres of the two largest inscribed circles of a mask.
+    """Centers of the two largest inscribed circles of a mask.
 
     The first is the maximum of the distance transform; its open disc is taken out of the mask, and the second is the
     maximum of what remains. Ties go to the smallest row, then the smallest column. Where the second circle has less

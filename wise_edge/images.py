@@ -1,6 +1,6 @@
-"""Reading pictures of every ordinary kind as 8-bit RGB, and writing PNG files.
+"""Reading images of every ordinary kind as 8-bit RGB, and writing PNG files.
 
-Only the formats of `FORMATS` are opened: others that Pillow knows run outside programs (EPS) or are no pictures.
+Only the formats of `FORMATS` are opened: others that Pillow knows run outside programs (EPS) or are no images.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 
 
 def load_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS, *, upright: bool = True) -> NDArray[np.uint8]:
-    """Read a picture as it is meant to be seen.
+    """Read an image as it is meant to be seen.
 
-    Transparent pixels are laid over white, 16-bit grey keeps its upper 8 bits, CMYK and palettes become RGB, an EXIF
+    Transparent pixels are laid over white, 16-bit gray keeps its upper 8 bits, CMYK and palettes become RGB, an EXIF
     orientation is applied, and of an animation the first frame counts.
 
     Args:
-        source: a path, or the content of a picture file.
-        max_pixels: largest picture that is read; its size is known before it is decoded.
+        source: a path, or the content of an image file.
+        max_pixels: largest image that is read; its size is known before it is decoded.
         upright: apply an EXIF orientation.
 
     Returns:
         HWC uint8 RGB, at least 1 x 1, at most `max_pixels` pixels.
 
     Raises:
-        UsageError: the file is missing, a folder, empty, damaged, too large or not a picture.
+        UsageError: the file is missing, a folder, empty, damaged, too large or not an image.
     """
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "the picture", max_pixels, upright)
+        return _decode(io.BytesIO(source), "the image", max_pixels, upright)
     try:
         with Path(source).open("rb") as file:
             return _decode(file, str(source), max_pixels, upright)
     except FileNotFoundError:
-        raise UsageError(f"{source} does not exist; name a picture") from None
+        raise UsageError(f"{source} does not exist; name an image") from None
     except IsADirectoryError:
-        raise UsageError(f"{source} is a folder; name a picture") from None
+        raise UsageError(f"{source} is a folder; name an image") from None
     except OSError as error:
         raise UsageError(f"cannot read {str(source)[:200]}: {error.strerror or error}") from None
 
@@ -55,7 +55,7 @@ def save_png(array: NDArray[np.uint8] | NDArray[np.bool_], path: str | Path, for
     """Write a PNG file at once, so that no reader sees half of it.
 
     Args:
-        array: HWC uint8 RGB, HW uint8 grey, or HW bool (written as 0 and 255).
+        array: HWC uint8 RGB, HW uint8 gray, or HW bool (written as 0 and 255).
         path: the file to write; its folder must exist.
         force: replace a file that exists.
 
@@ -70,7 +70,7 @@ def save_png(array: NDArray[np.uint8] | NDArray[np.bool_], path: str | Path, for
 
 def _decode(file: BinaryIO, name: str, max_pixels: int, upright: bool) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd metadata; the limit here is ours
+        warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; the limit here is ours
         try:
             with Image.open(file, formats=FORMATS) as image:
                 _check_size(image, name, max_pixels)
@@ -80,7 +80,7 @@ def _decode(file: BinaryIO, name: str, max_pixels: int, upright: bool) -> NDArra
         except Image.DecompressionBombError:
             raise UsageError(f"{name} has more than {max_pixels / 1e6:g} million pixels; make it smaller") from None
         except UnidentifiedImageError:
-            raise UsageError(f"{name} is empty or not a picture in one of {', '.join(FORMATS)}") from None
+            raise UsageError(f"{name} is empty or not an image in one of {', '.join(FORMATS)}") from None
         except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
             detail = " ".join(str(error).split())[:120] or type(error).__name__
             raise UsageError(f"{name} is damaged or cut short ({detail}); save it again") from None
@@ -99,8 +99,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise UsageError(f"{name} has floating-point pixels; save it with 8 bits a channel")
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow gives 16-bit files either mode; both hold values from 0 to 65535.
-        grey = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+        gray = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     rgba = image.convert("RGBA")

@@ -7,7 +7,7 @@ import shutil
 import warnings
 from pathlib import Path
 
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, first_line
 from wise_edge.export.progress import Progress
 from wise_edge.extras import require
 from wise_edge.policy.checkpoint import load_policy
@@ -49,8 +49,9 @@ def merge_adapter(base: Path, adapter: Path, out: Path, progress: Progress) -> N
             warnings.simplefilter("ignore", FutureWarning)
             merged = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload()
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        reason = next(line.strip() for line in str(error).splitlines() if line.strip())
-        raise UsageError(f"{adapter} does not fit {base} ({reason[:120]}); name the base it was trained on") from error
+        raise UsageError(
+            f"{adapter} does not fit {base} ({first_line(error)[:120]}); name the base it was trained on"
+        ) from error
     torch = require("torch", "export")
     merged.to(getattr(torch, stored) if stored else torch.float32).save_pretrained(out)
     for name in _SIDE_FILES:

@@ -1,4 +1,4 @@
-"""Pictures and queries that an export is measured with: the user's own, or synthetic scenes."""
+"""Images and queries that an export is measured with: the user's own, or synthetic scenes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SPLIT = "train"  # never the scenes that figures are reported on
 
 @dataclass(frozen=True)
 class CalibrationSample:
-    """One picture and one query.
+    """One image and one query.
 
     Attributes:
         name: what to call it in a message.
@@ -37,20 +37,20 @@ def read_calibration(folder: Path | None, count: int) -> list[CalibrationSample]
     """Return samples to compare and calibrate with.
 
     Args:
-        folder: pictures, each with a text file of the same name that holds a query a line; None for scenes.
+        folder: images, each with a text file of the same name that holds a query a line; None for scenes.
         count: at most this many.
 
     Raises:
-        UsageError: the folder has no picture, or a picture has no query.
+        UsageError: the folder has no image, or an image has no query.
     """
     if folder is None:
         scenes = (sample(_SPLIT, number) for number in range(count))
         return [CalibrationSample(f"scene {n}", s.scene.image, s.request) for n, s in enumerate(scenes)]
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder; name one with pictures and their queries with --calibration")
+        raise UsageError(f"{folder} is no folder; name one with images and their queries with --calibration")
     pictures = sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
     if not pictures:
-        raise UsageError(f"{folder} has no pictures ({', '.join(sorted(_SUFFIXES))}); calibration needs some")
+        raise UsageError(f"{folder} has no images ({', '.join(sorted(_SUFFIXES))}); calibration needs some")
     named = ((file, query) for file in pictures for query in _queries(file))
     return [CalibrationSample(file.name, load_image(file), query) for file, query in islice(named, count)]
 

@@ -22,7 +22,7 @@ class PolicySource:
 
     Args:
         folder: Hugging Face folder with `prompts.json`.
-        samples: gives pictures and queries to answer.
+        samples: gives images and queries to answer.
         progress: told what is being done.
 
     Raises:
@@ -59,7 +59,7 @@ class PolicySource:
 
     @cached_property
     def samples(self) -> list[CalibrationSample]:
-        """Pictures and queries to measure with."""
+        """Images and queries to measure with."""
         return self._samples()
 
     @cached_property

@@ -26,9 +26,9 @@ class Reference:
 
     Attributes:
         name: the sample's.
-        image: uint8 RGB [S, S, 3], the picture in the policy's size.
-        before: tokens in front of the picture.
-        behind: tokens between the picture and the answer.
+        image: uint8 RGB [S, S, 3], the image in the policy's size.
+        before: tokens in front of the image.
+        behind: tokens between the image and the answer.
         completion: the answer's tokens.
         logits: float32 [completion, vocabulary], from which each of them was chosen.
     """
@@ -42,7 +42,7 @@ class Reference:
 
     @property
     def text_tokens(self) -> int:
-        """Tokens of prompt and answer without the picture's."""
+        """Tokens of prompt and answer without the image's."""
         return len(self.before) + len(self.behind) + len(self.completion)
 
 

@@ -1,7 +1,7 @@
 """Whether the graphs of TensorRT Edge-LLM compute what the checkpoint does, without a GPU.
 
 Its graphs use operators of its plugins. `onnx.reference` runs the rest, and the two attentions are written out here in
-numpy: rotary angles in halves, causal for text, within windows for pictures. Reference: the plugins' inputs as
+numpy: rotary angles in halves, causal for text, within windows for images. Reference: the plugins' inputs as
 https://github.com/NVIDIA/TensorRT-Edge-LLM names them, version 0.11.
 """
 
@@ -100,7 +100,7 @@ def check_template(source: PolicySource, folder: Path) -> None:
 
 
 def check_numbers(source: PolicySource, folder: Path, method: str) -> Iterator[Figure]:
-    """Compare vision tower and language model with transformers over a picture, a query and its answer.
+    """Compare vision tower and language model with transformers over an image, a query and its answer.
 
     Args:
         source: the checkpoint, of which the first sample is taken.

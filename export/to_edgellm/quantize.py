@@ -1,9 +1,9 @@
-"""Run NVIDIA's quantisation with the bundle's own pictures and words, in a process of its own.
+"""Run NVIDIA's quantization with the bundle's own images and words, in a process of its own.
 
     python -m wise_edge.export.to_edgellm.quantize CHECKPOINT OUT METHOD SAMPLES
 
 It registers itself with torch, logs to stdout and asks a hub for data where it is given none; a child keeps all that
-apart. SAMPLES is a folder with `samples.json`: a list of [picture, query, text].
+apart. SAMPLES is a folder with `samples.json`: a list of [image, query, text].
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wise_edge.extras import require
 
 
 def main(checkpoint: str, out: str, method: str, samples: str) -> None:
-    """Write a checkpoint whose language model is quantised."""
+    """Write a checkpoint whose language model is quantized."""
     quantize: Any = require("tensorrt_edgellm.quantization.quantize", "edgellm").quantize_and_export
     folder = Path(samples)
     listed: list[tuple[str, str, str]] = json.loads((folder / "samples.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""`--target edgellm`: a policy for NVIDIA's TensorRT Edge-LLM, quantised here and checked, built on the device.
+"""`--target edgellm`: a policy for NVIDIA's TensorRT Edge-LLM, quantized here and checked, built on the device.
 
 What the bundle holds is a checkpoint: `tensorrt-edgellm-build` makes engines of it on a Jetson or a desktop GPU. Its
 graphs are exported here too, looked at and thrown away: whether every product is of the kind that was asked for, and
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from wise_edge.bundle.devices import Target, check_types
 from wise_edge.bundle.engines import EDGELLM_FOLDER
-from wise_edge.bundle.manifest import Artefact, Figure
+from wise_edge.bundle.manifest import Artifact, Figure
 from wise_edge.bundle.store import describe_file
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.export.progress import Progress
@@ -48,7 +48,7 @@ def check_method(method: str, targets: tuple[Target, ...]) -> None:
         require(package, "edgellm")
 
 
-def export_edgellm(source: PolicySource, out: Path, method: str, progress: Progress) -> Iterator[Artefact]:
+def export_edgellm(source: PolicySource, out: Path, method: str, progress: Progress) -> Iterator[Artifact]:
     """Write the checkpoint that Edge-LLM builds from into a bundle's folder.
 
     Args:

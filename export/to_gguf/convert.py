@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, first_line
 from wise_edge.export.progress import Progress
 from wise_edge.export.to_gguf import text as gguf_text
 from wise_edge.export.to_gguf import vision as gguf_vision
@@ -76,7 +76,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder / 'config.json'} cannot be read: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{folder / 'config.json'} cannot be read: {first_line(error)}") from error
     filled: dict[str, Any] = config.to_dict()
     return filled
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILE_TYPES = ("F32", "F16", "BF16")
-"""Types a file can be converted to; the others are made from one of these by llama.cpp's own quantiser."""
+"""Types a file can be converted to; the others are made from one of these by llama.cpp's own quantizer."""
 _BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -108,7 +108,7 @@ def _convert(entry: Entry, tensors: CheckpointTensors) -> Any:
     values = entry.read(tensors)
     if not values.dtype.is_floating_point or values.element_size() < 2:
         raise UsageError(
-            f"{tensors.folder}: {entry.source} is {values.dtype}; export a checkpoint that is not quantised"
+            f"{tensors.folder}: {entry.source} is {values.dtype}; export a checkpoint that is not quantized"
         )
     converted = values.to(kinds[entry.type]).contiguous()
     low, high = torch.aminmax(converted)

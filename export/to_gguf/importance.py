@@ -1,6 +1,6 @@
 """The importance matrix: how strongly each column of a weight matrix is used.
 
-llama.cpp's quantiser gives columns with larger inputs more care. It takes, for each matrix, the mean square of every
+llama.cpp's quantizer gives columns with larger inputs more care. It takes, for each matrix, the mean square of every
 input over calibration text; llama.cpp's own tool gathers it in its kernels, here hooks do on the checkpoint in torch
 (https://github.com/ggml-org/llama.cpp/blob/master/tools/imatrix/README.md).
 """
@@ -31,7 +31,7 @@ def measure_importance(
 
     Args:
         torch_reference: the checkpoint.
-        references: prompts with pictures and answers to run it over.
+        references: prompts with images and answers to run it over.
         config: its config, as a dictionary.
         progress: told the share that is done.
 
@@ -39,7 +39,7 @@ def measure_importance(
         UsageError: there is nothing to run it over.
     """
     if not references:
-        raise UsageError("an importance matrix needs at least one calibration picture")
+        raise UsageError("an importance matrix needs at least one calibration image")
     torch = require("torch", "export")
     names = text_names(config)
     sums: dict[str, Tensor] = {}

@@ -41,7 +41,7 @@ def check_limits(folder: Path, config: Mapping[str, Any]) -> None:
             "merged checkpoint for another converter"
         )
     if config.get("quantization_config"):
-        raise UsageError(f"{folder}: its weights are quantised; export the checkpoint that they were made from")
+        raise UsageError(f"{folder}: its weights are quantized; export the checkpoint that they were made from")
     checks = (*_text_checks(config), *_vision_checks(config))
     for entry, found, assumed in checks:
         if found != assumed:

@@ -1,4 +1,4 @@
-"""Quantising a GGUF file with llama.cpp's own quantiser."""
+"""Quantizing a GGUF file with llama.cpp's own quantizer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Importance = Mapping[str, npt.NDArray[np.float32]]
 
 
 def quantize_gguf(source: Path, target: Path, kind: str, importance: Importance | None = None) -> None:
-    """Write a quantised copy of a GGUF file; llama.cpp keeps single tensors in larger types, as `kind` has it.
+    """Write a quantized copy of a GGUF file; llama.cpp keeps single tensors in larger types, as `kind` has it.
 
     Rows that 256 does not divide cannot hold a K-quant: llama.cpp then takes another type of about the same size
     (`tensor_types` tells).
@@ -47,7 +47,7 @@ def quantize_gguf(source: Path, target: Path, kind: str, importance: Importance 
         source: of type F32, F16 or BF16.
         target: a temporary place, the caller renames it.
         kind: one of `QUANTIZATION_TYPES`.
-        importance: see `Importance`; None quantises every column alike.
+        importance: see `Importance`; None quantizes every column alike.
 
     Raises:
         UsageError: the type needs an importance matrix and there is none.
@@ -64,7 +64,7 @@ def quantize_gguf(source: Path, target: Path, kind: str, importance: Importance 
     if importance is not None:
         params.imatrix = held
     if llama.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)):
-        raise WiseEdgeError(explain_failure(f"llama.cpp cannot quantise {source.name} to {kind}"))
+        raise WiseEdgeError(explain_failure(f"llama.cpp cannot quantize {source.name} to {kind}"))
 
 
 def _importance_array(importance: Importance) -> ctypes.Array[ctypes.Structure]:

@@ -1,10 +1,10 @@
-"""`--target gguf`: a policy for llama.cpp in a bundle, quantised as asked and compared with torch."""
+"""`--target gguf`: a policy for llama.cpp in a bundle, quantized as asked and compared with torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from wise_edge.bundle.manifest import Artefact, Figure
+from wise_edge.bundle.manifest import Artifact, Figure
 from wise_edge.bundle.store import describe_file
 from wise_edge.errors import UsageError
 from wise_edge.export.progress import Progress
@@ -30,7 +30,7 @@ def check_types(text: str, vision: str, importance: bool) -> None:
 
     Raises:
         UsageError: names the types there are.
-        MissingExtraError: llama-cpp-python, which quantises, is not installed.
+        MissingExtraError: llama-cpp-python, which quantizes, is not installed.
     """
     if text not in TEXT_TYPES:
         raise UsageError(f"unknown quantization type '{text}'; choose one of {', '.join(TEXT_TYPES)}")
@@ -44,7 +44,7 @@ def check_types(text: str, vision: str, importance: bool) -> None:
 
 def export_gguf(
     source: PolicySource, out: Path, text: str, vision: str, importance: bool, progress: Progress
-) -> list[Artefact]:
+) -> list[Artifact]:
     """Write language model, vision tower and tokenizer into a bundle's folder.
 
     Args:
@@ -52,7 +52,7 @@ def export_gguf(
         out: the folder.
         text: type of the language model, one of `TEXT_TYPES`.
         vision: type of the vision tower, one of `VISION_TYPES`.
-        importance: measure which columns matter and quantise them with more care.
+        importance: measure which columns matter and quantize them with more care.
         progress: told what is being done.
     """
     policy = PolicyGguf(source.folder)
@@ -69,7 +69,7 @@ def export_gguf(
             continue
         lossless = out / f"{name}.lossless"
         write(lossless, policy.lossless_type, progress)
-        progress(f"quantising {name} to {kind}")
+        progress(f"quantizing {name} to {kind}")
         quantize_gguf(lossless, out / name, kind, columns)
         lossless.unlink()
     return [

@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def runnable(folder: Path, manifest: Manifest) -> Iterator[Path]:
+def cpu_equivalent(folder: Path, manifest: Manifest) -> Iterator[Path]:
     """Give a bundle that ONNX Runtime runs on a CPU: the folder itself, or one with stand-ins for what is bfloat16.
 
     Args:
         folder: the bundle.
         manifest: what it holds.
     """
-    roles = [part.role for part in manifest.artefacts if part.format == "onnx" and part.precision == BFLOAT16]
+    roles = [part.role for part in manifest.artifacts if part.format == "onnx" and part.precision == BFLOAT16]
     if not roles:
         yield folder
         return
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".bf16.") as scratch:
         place = Path(scratch)
-        kept = [part for part in manifest.artefacts if part.role.removesuffix(DATA_SUFFIX) not in roles]
+        kept = [part for part in manifest.artifacts if part.role.removesuffix(DATA_SUFFIX) not in roles]
         for part in kept:
             (place / part.path).parent.mkdir(parents=True, exist_ok=True)
             os.link(folder / part.path, place / part.path)
         for role in roles:
             stand_in(folder / f"{role}.onnx", place / f"{role}.onnx")
         made = [part for role in roles for part in describe_graph(place, role, ROUNDED_TO_BFLOAT16)]
-        write_manifest(place, replace(manifest, artefacts=(*kept, *made)))
+        write_manifest(place, replace(manifest, artifacts=(*kept, *made)))
         yield place
 
 

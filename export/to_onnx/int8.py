@@ -1,6 +1,6 @@
 """Static int8 for ONNX graphs: weights by output channel, activations by calibration, written as Q/DQ pairs.
 
-Only products with constant weights (linear layers and convolutions) are quantised. What lies between them stays float:
+Only products with constant weights (linear layers and convolutions) are quantized. What lies between them stays float:
 attention's products of activations, softmax and norms are where eight bits cost accuracy, and hold no weights. What a
 product gives is left as it is too; only what goes into the next one is rounded.
 """
@@ -21,7 +21,7 @@ from wise_edge.extras import require
 if TYPE_CHECKING:
     import onnx
 
-_QUANTISED = ("MatMul", "Gemm", "Conv")
+_QUANTIZED = ("MatMul", "Gemm", "Conv")
 
 
 def quantize_int8(source: Path, target: Path, batches: Iterable[Batch]) -> None:
@@ -43,14 +43,14 @@ def quantize_int8(source: Path, target: Path, batches: Iterable[Batch]) -> None:
         save_onnx(model, whole, source)
         large = whole.with_name(whole.name + DATA_SUFFIX).exists()
         excluded = _without_weights(model)
-        del model  # the quantiser reads the file again: one copy of the weights is enough
+        del model  # the quantizer reads the file again: one copy of the weights is enough
         quantization.quantize_static(
             whole,
             target,
             _reader(quantization, batches),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
-            op_types_to_quantize=list(_QUANTISED),
+            op_types_to_quantize=list(_QUANTIZED),
             nodes_to_exclude=excluded,
             # Seven bits: on x86-64 without VNNI sums of two products of eight saturate (0.02 of error became 0.20).
             reduce_range=True,
@@ -59,7 +59,7 @@ def quantize_int8(source: Path, target: Path, batches: Iterable[Batch]) -> None:
             use_external_data_format=large,
             # TensorRT wants zero to be zero, and biases in float.
             extra_options={
-                "OpTypesToExcludeOutputQuantization": list(_QUANTISED),
+                "OpTypesToExcludeOutputQuantization": list(_QUANTIZED),
                 "ActivationSymmetric": True,
                 "QuantizeBias": False,
             },
@@ -70,7 +70,7 @@ def quantize_int8(source: Path, target: Path, batches: Iterable[Batch]) -> None:
 def _without_weights(model: onnx.ModelProto) -> list[str]:
     """Return the products of two activations."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    return [node.name for node in model.graph.node if node.op_type in _QUANTISED and node.input[1] not in weights]
+    return [node.name for node in model.graph.node if node.op_type in _QUANTIZED and node.input[1] not in weights]
 
 
 def _reader(quantization: Any, batches: Iterable[Batch]) -> Any:

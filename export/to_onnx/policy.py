@@ -1,6 +1,6 @@
 """A Qwen2.5-VL policy as ONNX graphs: the vision tower at its fixed grid, and the language model.
 
-Pictures are squares of one size, so that window order, attention lengths and rotary angles of the vision tower are
+Images are squares of one size, so that window order, attention lengths and rotary angles of the vision tower are
 constants; the stock forward pass computes them from data, which does not export. The language model takes embeddings
 and explicit keys and values, possibly none, so that one graph serves prefill and decode and the token embedding stays
 an array outside of it.
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def build_vision(visual: Any, grid: int) -> nn.Module:
-    """Wrap a vision tower for pictures of one size.
+    """Wrap a vision tower for images of one size.
 
     Args:
         visual: `Qwen2_5_VisionTransformerPretrainedModel`.
-        grid: patches along a side of the picture.
+        grid: patches along a side of the image.
 
     Returns:
         A module from pixel_values float32 [grid * grid, patch values] to image_embeds float32 [image tokens, hidden].
@@ -40,7 +40,7 @@ def build_vision(visual: Any, grid: int) -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.visual = visual
-            # A convolution of one patch is a matrix product; flat, its kernel is seen as a weight by the quantisers.
+            # A convolution of one patch is a matrix product; flat, its kernel is seen as a weight by the quantizers.
             self.register_buffer("kernel", visual.patch_embed.proj.weight.detach().flatten(1))
             self.register_buffer("order", torch.from_numpy(order))
             self.register_buffer("inverse", torch.from_numpy(np.argsort(order)))
@@ -138,7 +138,7 @@ def build_decoder(model: Any) -> nn.Module:
         A module from inputs_embeds float32 [1, T, hidden], position_ids int64 [3, 1, T] and past_key_0, past_value_0,
         past_key_1 ... float32 [1, kv_heads, P, head_dim] to logits float32 [1, 1, vocabulary] of the last token and
         present_key_0, present_value_0 ... float32 [1, kv_heads, P + T, head_dim]. P may be 0; attention is causal.
-        The logits of the others are asked for by nobody, and take 0.5 GB for a picture of 900 tokens at Qwen's
+        The logits of the others are asked for by nobody, and take 0.5 GB for an image of 900 tokens at Qwen's
         vocabulary of 152,000.
     """
     torch = require("torch", "export")

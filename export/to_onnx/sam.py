@@ -26,7 +26,7 @@ class SegmentAnythingGraphs:
     Attributes:
         spec: the segmenter.
         features: names of what the encoder gives.
-        encoder: image float32 [1, 3, S, S], normalised, to image_embeddings float32 [1, C, G, G].
+        encoder: image float32 [1, 3, S, S], normalized, to image_embeddings float32 [1, C, G, G].
         decoder: see `build_decoder`.
 
     Raises:
@@ -51,8 +51,8 @@ class SegmentAnythingGraphs:
         """Return masks and scores of two stock forward passes; see `SegmenterGraphs`."""
         torch = require("torch", "export")
         sam = self._sam
-        labelled = (points, torch.ones(points.shape[:2])) if points.numel() else None
-        sparse, dense = sam.prompt_encoder(labelled, box.reshape(1, 4), mask)
+        labeled = (points, torch.ones(points.shape[:2])) if points.numel() else None
+        sparse, dense = sam.prompt_encoder(labeled, box.reshape(1, 4), mask)
         pe = sam.prompt_encoder.get_dense_pe()
         parts = [sam.mask_decoder(features[0], pe, sparse, dense, multimask_output=many) for many in (False, True)]
         masks, scores = (torch.cat(pair, dim=1) for pair in zip(*parts, strict=True))

@@ -1,6 +1,6 @@
 """A SAM 2 model as ONNX graphs, with the inputs and outputs of segment-anything's and two more features.
 
-The features of high resolution and the embedding of "no memory" are computed by the encoder, once a picture, as
+The features of high resolution and the embedding of "no memory" are computed by the encoder, once an image, as
 transformers' `get_image_embeddings` does. The decoder's first mask is what `multimask_output=False` gives: the single
 mask, or the best of the others where the single one is unstable.
 """
@@ -28,7 +28,7 @@ class Sam2Graphs:
     Attributes:
         spec: the segmenter.
         features: names of what the encoder gives: the embedding [1, C, G, G] and two finer ones.
-        encoder: image float32 [1, 3, S, S], normalised, to the features.
+        encoder: image float32 [1, 3, S, S], normalized, to the features.
         decoder: see `build_decoder`.
 
     Raises:

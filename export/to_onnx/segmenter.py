@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from wise_edge.bundle.manifest import Artefact, Figure, SamSpec
+from wise_edge.bundle.manifest import Artifact, Figure, SamSpec
 from wise_edge.export.progress import Progress
 from wise_edge.export.source.calibration import CalibrationSample
 from wise_edge.export.to_onnx import verify
@@ -58,7 +58,7 @@ class SegmenterGraphs(Protocol):
     def decoder(self) -> nn.Module: ...
 
     def embed(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return the features of an image float32 [1, 3, S, S], normalised."""
+        """Return the features of an image float32 [1, 3, S, S], normalized."""
         ...
 
     def predict(
@@ -91,15 +91,15 @@ class SamSource:
         self._graphs: SegmenterGraphs = family(checkpoint)
 
     def export(
-        self, out: Path, precision: str, halved: bool, samples: Sequence[CalibrationSample], progress: Progress
-    ) -> list[Artefact]:
+        self, out: Path, precision: str, fp16_arithmetic: bool, samples: Sequence[CalibrationSample], progress: Progress
+    ) -> list[Artifact]:
         """Write both graphs into a bundle's folder.
 
         Args:
             out: the folder.
             precision: one of `PRECISIONS`; beside an image encoder of 8 bits the mask decoder stays float.
             halved: compute in half precision beside weights of 8 bits.
-            samples: pictures to calibrate with, where the precision is not "fp32".
+            samples: images to calibrate with, where the precision is not "fp32".
             progress: told what is being done.
         """
         torch = require("torch", "export")
@@ -111,26 +111,26 @@ class SamSource:
             _export_mask_decoder(self._graphs, self._graphs.embed(image), out / _DECODER)
         if precision != "fp32":
             progress(f"bringing the segmenter to {precision}")
-            lowers = halved or precision in HALF_TYPES
+            lowers = fp16_arithmetic or precision in HALF_TYPES
             self._lower(out, precision, lowers, [self._inputs(sample) for sample in samples])
-        encoder, decoder = _precisions(precision, halved)
+        encoder, decoder = _precisions(precision, fp16_arithmetic)
         return [*describe_graph(out, "sam.encoder", encoder), *describe_graph(out, "sam.decoder", decoder)]
 
     def _inputs(self, sample: CalibrationSample) -> Batch:
         height, width, _ = sample.image.shape
         return {"image": normalize_picture(sample.image, fit_picture((width, height), self.spec), self.spec)}
 
-    def _lower(self, out: Path, precision: str, halved: bool, batches: list[Batch]) -> None:
+    def _lower(self, out: Path, precision: str, fp16_arithmetic: bool, batches: list[Batch]) -> None:
         if precision in _OF_8_BITS:
             replace_graph(out / _ENCODER, partial(_OF_8_BITS[precision], batches=batches))
-        if halved:
+        if fp16_arithmetic:
             arithmetic = precision if precision in HALF_TYPES else "fp16"
             replace_graph(out / _ENCODER, partial(halve, batches=batches, precision=arithmetic))
             prompts = [self._prompt(batch, seed) for seed, batch in enumerate(batches)]
             replace_graph(out / _DECODER, partial(halve, batches=prompts, precision=arithmetic))
 
     def _prompt(self, batch: Batch, seed: int) -> Batch:
-        """Return a prompt at a random place of a picture, every second one with a mask."""
+        """Return a prompt at a random place of an image, every second one with a mask."""
         torch = require("torch", "export")
         rng = np.random.default_rng(seed)
         side, low = self.spec.input_size, self.spec.low_res_size
@@ -145,20 +145,20 @@ class SamSource:
         shared = zip(self._graphs.features, (feature.numpy() for feature in features), strict=True)
         return dict(shared) | {name: array.astype(np.float32) for name, array in zip(PROMPTS, arrays, strict=True)}
 
-    def compare(self, out: Path, precision: str, halved: bool, progress: Progress) -> list[Figure]:
+    def compare(self, out: Path, precision: str, fp16_arithmetic: bool, progress: Progress) -> list[Figure]:
         """Compare the files of `export` with torch; lower precision is judged by the masks of whole queries."""
         progress("comparing the segmenter's graphs with torch")
-        named = zip(("sam.encoder", "sam.decoder"), _precisions(precision, halved), strict=True)
+        named = zip(("sam.encoder", "sam.decoder"), _precisions(precision, fp16_arithmetic), strict=True)
         judged = tuple(graph for graph, of_graph in named if of_graph == "fp32")
         figures = verify.verify_sam(self._graphs, out / _ENCODER, out / _DECODER)
         return [figure if figure.what.startswith(judged) else replace(figure, at_most=None) for figure in figures]
 
 
-def _precisions(precision: str, halved: bool) -> tuple[str, str]:
+def _precisions(precision: str, fp16_arithmetic: bool) -> tuple[str, str]:
     """Return what encoder and decoder compute with."""
     if precision not in _OF_8_BITS:
         return precision, precision
-    return precision, "fp16" if halved else "fp32"
+    return precision, "fp16" if fp16_arithmetic else "fp32"
 
 
 def _export_mask_decoder(graphs: SegmenterGraphs, features: tuple[Tensor, ...], file: Path) -> None:

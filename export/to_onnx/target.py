@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from wise_edge.bundle.manifest import Artefact, Figure, PolicySpec
+from wise_edge.bundle.manifest import Artifact, Figure, PolicySpec
 from wise_edge.bundle.store import describe_file
 from wise_edge.errors import UsageError
 from wise_edge.export.progress import Progress
@@ -40,7 +40,9 @@ def check_family(spec: PolicySpec) -> None:
         raise UsageError(f"ONNX export knows {FAMILY}, the policy is {spec.family}; export it with --target gguf")
 
 
-def export_policy(source: PolicySource, out: Path, precision: str, halved: bool, progress: Progress) -> list[Artefact]:
+def export_policy(
+    source: PolicySource, out: Path, precision: str, fp16_arithmetic: bool, progress: Progress
+) -> list[Artifact]:
     """Write vision tower, language model, token embedding and tokenizer into a bundle's folder.
 
     Args:
@@ -57,7 +59,7 @@ def export_policy(source: PolicySource, out: Path, precision: str, halved: bool,
     table = policy_onnx.embedding_table(source.model)
     np.save(out / _EMBEDDING, table)
     if precision != "fp32":
-        _lower(source, out, precision, halved or precision in HALF_TYPES, progress)
+        _lower(source, out, precision, fp16_arithmetic or precision in HALF_TYPES, progress)
     return [
         *describe_graph(out, "policy.vision", VISION_PRECISION[precision]),
         *describe_graph(out, "policy.decoder", precision),
@@ -74,10 +76,10 @@ def compare_policy(source: PolicySource, out: Path, precision: str, progress: Pr
     return [*figures, verify.verify_embedding(source.model, np.load(out / _EMBEDDING))]
 
 
-def _lower(source: PolicySource, out: Path, precision: str, halved: bool, progress: Progress) -> None:
+def _lower(source: PolicySource, out: Path, precision: str, fp16_arithmetic: bool, progress: Progress) -> None:
     vision, decoder = out / _VISION, out / _DECODER
     inputs = []
-    if halved or precision == "fp8":
+    if fp16_arithmetic or precision == "fp8":
         inputs = [source.torch_reference.graph_inputs(reference) for reference in source.references]
     source.release()  # its weights and those of a graph in memory together are too much where one is large
     progress(f"bringing the policy's graphs to {precision}")
@@ -88,11 +90,11 @@ def _lower(source: PolicySource, out: Path, precision: str, halved: bool, progre
     for file, batches in zip((vision, decoder), zip(*inputs, strict=True), strict=bool(inputs)):
         if precision == "fp8":
             replace_graph(file, partial(quantize_fp8, batches=batches, keep=("logits",)))
-        if halved:
+        if fp16_arithmetic:
             replace_graph(file, partial(halve, batches=batches, precision=arithmetic))
 
 
-def describe_graph(out: Path, role: str, precision: str) -> Iterator[Artefact]:
+def describe_graph(out: Path, role: str, precision: str) -> Iterator[Artifact]:
     """Yield the entry of a graph named after its role and, where its weights lie in a file of their own, of that."""
     name = f"{role}.onnx"
     yield describe_file(out, name, role, "onnx", precision)

@@ -143,7 +143,7 @@ def _save_streamed(model: onnx_ir.Model, path: Path) -> None:
     """Write a model with its weights in a file of their own, one by one: together they are in memory once, in torch."""
     ir = require("onnx_ir", "export")
     package = require("onnx", "export")
-    halved = set()
+    fp16_arithmetic = set()
     with path.with_name(path.name + DATA_SUFFIX).open("wb") as data:
         weights: Mapping[str, Any] = model.graph.initializers
         for name, value in weights.items():
@@ -153,7 +153,7 @@ def _save_streamed(model: onnx_ir.Model, path: Path) -> None:
             kind = value.const_value.dtype
             if (half := _exact_half(array)) is not None:
                 array, kind = half, ir.DataType.FLOAT16
-                halved.add(name)
+                fp16_arithmetic.add(name)
             data.write(b"\0" * (-data.tell() % _ALIGNMENT))
             place = data.tell()
             data.write(np.ascontiguousarray(array).data)
@@ -169,7 +169,7 @@ def _save_streamed(model: onnx_ir.Model, path: Path) -> None:
     proto = ir.to_proto(model)
     _strip(proto)
     for tensor in proto.graph.initializer:
-        if tensor.name in halved:
+        if tensor.name in fp16_arithmetic:
             _cast_back(proto, tensor, tensor)
     path.write_bytes(proto.SerializeToString(deterministic=True))
     package.checker.check_model(str(path))

@@ -24,7 +24,7 @@ from wise_edge.bundle.engines import (
     source_hash,
     target_capabilities,
 )
-from wise_edge.bundle.manifest import Artefact, Manifest
+from wise_edge.bundle.manifest import Artifact, Manifest
 from wise_edge.bundle.store import Bundle, check_space, describe_file, load, write_manifest
 from wise_edge.errors import BundleError, DeviceError
 from wise_edge.export.progress import Progress
@@ -110,7 +110,7 @@ def build_engines(folder: Path, progress: Progress, *, devices: str | None = Non
         WiseEdgeError: a build failed; what was built before it stays.
     """
     bundle = load(folder)
-    if not any(artefact.role == PLAN_ROLE for artefact in bundle.manifest.artefacts):
+    if not any(artifact.role == PLAN_ROLE for artifact in bundle.manifest.artifacts):
         raise BundleError(f"{folder} has no plan of engines; export it with --target tensorrt --device NAME")
     plan = BuildPlan.read(bundle.file(PLAN_ROLE))
     here = find_capability()
@@ -154,7 +154,7 @@ def _explain(left: tuple[str, ...], folder: Path, here: Capability | None) -> st
 def _size(bundle: Bundle, plan: BuildPlan) -> int:
     """Return about how many bytes the engines of one set take."""
     roles = {role for graph in plan.graphs for role in (graph.graph, f"{graph.graph}.data")}
-    return sum(artefact.bytes for artefact in bundle.manifest.artefacts if artefact.role in roles)
+    return sum(artifact.bytes for artifact in bundle.manifest.artifacts if artifact.role in roles)
 
 
 def _fits(bundle: Bundle, graph: GraphPlan, engine_set: str, targets: tuple[Target, ...]) -> bool:
@@ -162,7 +162,7 @@ def _fits(bundle: Bundle, graph: GraphPlan, engine_set: str, targets: tuple[Targ
     role = engine_role(graph.graph, engine_set)
     try:
         sidecar = Sidecar.read(bundle.file(f"{role}.json"))
-        recorded = bundle.artefact(role)
+        recorded = bundle.artifact(role)
     except BundleError:
         return False
     trt = require(targets[0].builder, EXTRAS[targets[0].builder])
@@ -193,7 +193,7 @@ def _build(
     step = f"building {graph.graph} for {', '.join(target.name for target in targets)}"
     progress(step)
     build_engine(request, bundle.directory / name, partial(progress, step))
-    precision = bundle.artefact(graph.graph).precision
+    precision = bundle.artifact(graph.graph).precision
     return _record(
         bundle,
         [
@@ -203,13 +203,13 @@ def _build(
     )
 
 
-def _record(bundle: Bundle, added: list[Artefact], without: Collection[str] = ()) -> Bundle:
+def _record(bundle: Bundle, added: list[Artifact], without: Collection[str] = ()) -> Bundle:
     """Write a bundle's list of files anew."""
-    gone = {*without, *(artefact.role for artefact in added)}
-    kept = [artefact for artefact in bundle.manifest.artefacts if artefact.role not in gone]
-    if len(kept) == len(bundle.manifest.artefacts) and not added:
+    gone = {*without, *(artifact.role for artifact in added)}
+    kept = [artifact for artifact in bundle.manifest.artifacts if artifact.role not in gone]
+    if len(kept) == len(bundle.manifest.artifacts) and not added:
         return bundle
-    manifest = replace(bundle.manifest, artefacts=(*kept, *added))
+    manifest = replace(bundle.manifest, artifacts=(*kept, *added))
     write_manifest(bundle.directory, manifest)
     return Bundle(bundle.directory, manifest)
 

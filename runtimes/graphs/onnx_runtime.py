@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from wise_edge.errors import BundleError, DeviceError, WiseEdgeError
+from wise_edge.errors import BundleError, DeviceError, WiseEdgeError, first_line
 from wise_edge.extras import require
 from wise_edge.native.memory import find_shortage
 
@@ -41,9 +41,9 @@ class OnnxGraph:
                 str(file), _options(onnxruntime, threads), providers=[provider]
             )
         except Exception as error:  # its classes derive from Exception itself, one a status code
-            if (shortage := find_shortage(file, _first_line(error))) is not None:
+            if (shortage := find_shortage(file, first_line(error))) is not None:
                 raise shortage from error
-            raise BundleError(f"{file} cannot be loaded: {_first_line(error)}; export the bundle again") from error
+            raise BundleError(f"{file} cannot be loaded: {first_line(error)}; export the bundle again") from error
         if (first := self._session.get_providers()[0]) != provider:
             raise DeviceError(f"{provider} does not start here and {first} would run instead; check its libraries")
 
@@ -57,7 +57,7 @@ class OnnxGraph:
         try:
             values = self._session.run(names, dict(arrays))
         except Exception as error:
-            raise WiseEdgeError(f"{self._file} failed: {_first_line(error)}") from error
+            raise WiseEdgeError(f"{self._file} failed: {first_line(error)}") from error
         return dict(zip(names, values, strict=True))
 
 
@@ -71,7 +71,3 @@ def _options(onnxruntime: Any, threads: int | None) -> Any:
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

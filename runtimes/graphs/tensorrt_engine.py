@@ -1,12 +1,12 @@
 """A graph on TensorRT or TensorRT for RTX: an engine of a bundle, run through the CUDA runtime alone.
 
-Keys and values and a picture's features stay on the GPU: what a run gives is handed to the next by its address. Host
+Keys and values and an image's features stay on the GPU: what a run gives is handed to the next by its address. Host
 memory is pinned, device memory is asked for once. **No engine was run yet: there was no GPU at hand.** The tests run
 this code against stand-ins for the CUDA runtime and for the packages' runtime interface; `make test-gpu` runs it on the
 real ones.
 
 CUDA graphs are not used: a decoding step has other shapes than the one before, since keys and values grow, and the
-other graphs run once a picture or a query.
+other graphs run once an image or a query.
 
 Reference: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/python-api-docs.html.
 """
@@ -72,7 +72,7 @@ class EngineRuntime:
         file = self._bundle.file(role)
         sidecar = Sidecar.read(self._bundle.file(f"{role}.json"))
         sidecar.check(file, self._target.builder, str(self.trt.__version__), self._capability)
-        recorded = self._bundle.artefact(role).sha256
+        recorded = self._bundle.artifact(role).sha256
         if sidecar.sha256 != recorded or sidecar.source_sha256 != source_hash(self._bundle, graph):
             raise BundleError(f"{file} does not belong to this bundle; build it again: wise-edge build {file.parent}")
         return TensorRtGraph(self, self._load(file), file, sidecar, resident)

@@ -25,7 +25,7 @@ _THRESHOLD = 0.0  # logits above it are mask
 
 @dataclass(frozen=True)
 class GraphMaskFrame:
-    """A picture's features, with its own size and its size in the encoder's frame, (width, height) in pixels."""
+    """An image's features, with its own size and its size in the encoder's frame, (width, height) in pixels."""
 
     features: Mapping[str, npt.NDArray[np.float32]]
     size: Size
@@ -53,7 +53,7 @@ class GraphMask:
         self._no_mask = np.zeros((1, 1, spec.low_res_size, spec.low_res_size), np.float32)
 
     def encode(self, image: npt.NDArray[np.uint8]) -> GraphMaskFrame:
-        """Prepare a picture (HWC uint8 RGB, any size) for prompts."""
+        """Prepare an image (HWC uint8 RGB, any size) for prompts."""
         start = perf_counter()
         size = (image.shape[1], image.shape[0])
         resized = fit_picture(size, self._spec)
@@ -70,7 +70,7 @@ class GraphMask:
         points: tuple[Point, ...],
         previous: npt.NDArray[np.float32] | None = None,
     ) -> MaskOutput:
-        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original picture; see `MaskBackend`."""
+        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original image; see `MaskBackend`."""
         start = perf_counter()
         scale = np.divide(frame.resized, frame.size)
         coords = np.array([*points, box[:2], box[2:]], np.float64) * scale
@@ -92,16 +92,16 @@ class GraphMask:
 
 
 def upsample(logits: npt.NDArray[np.float32], spec: SamSpec, resized: Size, size: Size) -> npt.NDArray[np.float32]:
-    """Bring low-resolution logits to the original picture.
+    """Bring low-resolution logits to the original image.
 
     Args:
         logits: float32 [L, L], covering the encoder's square.
         spec: the segmenter.
-        resized: the picture's (width, height) in that square.
-        size: the picture's own (width, height).
+        resized: the image's (width, height) in that square.
+        size: the image's own (width, height).
 
     Returns:
-        float32 [H, W]. segment-anything goes bilinearly to the square, crops to the picture and goes bilinearly to its
+        float32 [H, W]. segment-anything goes bilinearly to the square, crops to the image and goes bilinearly to its
         own size, SAM 2 goes there at once. Each step is linear in rows and in columns, so that one matrix a side does
         all of them.
     """
@@ -110,7 +110,7 @@ def upsample(logits: npt.NDArray[np.float32], spec: SamSpec, resized: Size, size
     return full
 
 
-@lru_cache(maxsize=8)  # a camera's pictures are of one size
+@lru_cache(maxsize=8)  # a camera's images are of one size
 def _to_original(spec: SamSpec, cropped: int, original: int) -> npt.NDArray[np.float32]:
     if spec.family == SAM2:
         return _bilinear(spec.low_res_size, original)

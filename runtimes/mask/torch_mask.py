@@ -39,7 +39,7 @@ def _device() -> str:
 
 @dataclass(frozen=True)
 class PredictorFrame:
-    """A predictor that holds a picture's embedding; segment-anything does not time its preprocessing apart."""
+    """A predictor that holds an image's embedding; segment-anything does not time its preprocessing apart."""
 
     predictor: Any
     preprocess_ms: float
@@ -61,7 +61,7 @@ class TorchSegmentAnything:
         self._sam = load_sam(checkpoint).to(_device())
 
     def encode(self, image: npt.NDArray[np.uint8]) -> PredictorFrame:
-        """Prepare a picture (HWC uint8 RGB, any size) for prompts."""
+        """Prepare an image (HWC uint8 RGB, any size) for prompts."""
         start = perf_counter()
         predictor = self._predictor(self._sam)
         predictor.set_image(image)
@@ -74,7 +74,7 @@ class TorchSegmentAnything:
         points: tuple[Point, ...],
         previous: npt.NDArray[np.float32] | None = None,
     ) -> MaskOutput:
-        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original picture; see `MaskBackend`."""
+        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original image; see `MaskBackend`."""
         start = perf_counter()
         masks, scores, logits = frame.predictor.predict(
             point_coords=np.array(points, np.float32).reshape(-1, 2) if points else None,
@@ -89,7 +89,7 @@ class TorchSegmentAnything:
 
 @dataclass(frozen=True)
 class Sam2Frame:
-    """A picture's features, and its (height, width)."""
+    """An image's features, and its (height, width)."""
 
     features: Any
     size: tuple[int, int]
@@ -120,7 +120,7 @@ class TorchSam2:
         )
 
     def encode(self, image: npt.NDArray[np.uint8]) -> Sam2Frame:
-        """Prepare a picture (HWC uint8 RGB, any size) for prompts."""
+        """Prepare an image (HWC uint8 RGB, any size) for prompts."""
         start = perf_counter()
         pixels = self._processor(image, return_tensors="pt")["pixel_values"].to(self._device)
         prepared = perf_counter()
@@ -131,7 +131,7 @@ class TorchSam2:
     def decode(
         self, frame: Sam2Frame, box: Box, points: tuple[Point, ...], previous: npt.NDArray[np.float32] | None = None
     ) -> MaskOutput:
-        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original picture; see `MaskBackend`."""
+        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original image; see `MaskBackend`."""
         start = perf_counter()
         torch = self._torch
         with torch.no_grad():
@@ -152,7 +152,7 @@ class TorchSam2:
         )
 
     def _scale(self, frame: Sam2Frame, points: tuple[Point, ...]) -> Any:
-        """Return points of the original picture in the encoder's square, float32 [N, 2]."""
+        """Return points of the original image in the encoder's square, float32 [N, 2]."""
         scale = self._square / np.array(frame.size[::-1], np.float64)
         coords = (np.array(points, np.float64) * scale).astype(np.float32)
         return self._torch.from_numpy(coords).to(self._device)

@@ -1,7 +1,7 @@
 """A policy on NVIDIA's TensorRT Edge-LLM, through its Python interface.
 
 It builds engines from the bundle's checkpoint when it is first opened, which takes minutes, and keeps them in the cache
-folder. The answer's form is forced by its guided decoding; a picture is handed over in the policy's size, so that its
+folder. The answer's form is forced by its guided decoding; an image is handed over in the policy's size, so that its
 own resizing has nothing to do. **Not yet run: there was no GPU at hand**; the tests use a stand-in of the interface as
 version 0.11 has it (https://github.com/NVIDIA/TensorRT-Edge-LLM, experimental/server).
 """
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from wise_edge.bundle.manifest import PolicySpec
-from wise_edge.errors import DeviceError, UsageError, WiseEdgeError
+from wise_edge.errors import DeviceError, UsageError, WiseEdgeError, first_line
 from wise_edge.extras import require
 from wise_edge.files import cache_folder
 from wise_edge.policy.image import resize_square
@@ -34,7 +34,7 @@ _END = "</answer>"
 
 @dataclass(frozen=True)
 class EdgellmFrame:
-    """A picture in the policy's size, as a data URL; Edge-LLM encodes it with each query, or finds it in its cache.
+    """An image in the policy's size, as a data URL; Edge-LLM encodes it with each query, or finds it in its cache.
 
     What encoding it takes is part of a query's prefill: both happen in one call, which tells them not apart.
     """
@@ -78,7 +78,7 @@ class EdgellmPolicy:
                 max_image_tokens_per_image=tokens,
             )
         except Exception as error:  # of several classes, from a missing library to a failed build
-            raise DeviceError(f"TensorRT Edge-LLM does not start with {checkpoint}: {_first_line(error)}") from error
+            raise DeviceError(f"TensorRT Edge-LLM does not start with {checkpoint}: {first_line(error)}") from error
 
     @property
     def input_size(self) -> int:
@@ -91,7 +91,7 @@ class EdgellmPolicy:
         return self._spec.default_variant
 
     def encode(self, image: npt.NDArray[np.uint8]) -> EdgellmFrame:
-        """Prepare a picture (HWC uint8 RGB, any size) for queries."""
+        """Prepare an image (HWC uint8 RGB, any size) for queries."""
         start = perf_counter()
         stream = BytesIO()
         Image.fromarray(resize_square(image, self._spec.input_size)).save(stream, "PNG", compress_level=1)
@@ -139,7 +139,7 @@ class EdgellmPolicy:
                 if delta.finish_reason == "length":
                     finish = "length"
         except (RuntimeError, ValueError) as error:
-            raise WiseEdgeError(f"TensorRT Edge-LLM failed: {_first_line(error)}") from error
+            raise WiseEdgeError(f"TensorRT Edge-LLM failed: {first_line(error)}") from error
         finally:
             stream.close()  # ends what is still being written
         prefilled, end = prefilled or perf_counter(), perf_counter()
@@ -150,7 +150,3 @@ class EdgellmPolicy:
 
 def _without_end(text: str, ends: tuple[str, ...]) -> str:
     return re.split("|".join(map(re.escape, ends)), text, maxsplit=1)[0]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

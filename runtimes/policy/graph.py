@@ -1,6 +1,6 @@
 """A Qwen2.5-VL policy over two graphs: vision tower, and language model with explicit keys and values.
 
-The keys and values of the system message are kept for the life of the backend, those of the picture for the life of
+The keys and values of the system message are kept for the life of the backend, those of the image for the life of
 the frame; a query pays for its own words and the completion.
 """
 
@@ -28,7 +28,7 @@ Cache = dict[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class GraphPolicyFrame:
-    """A picture's keys and values, the system message's included."""
+    """An image's keys and values, the system message's included."""
 
     cache: Cache
     preprocess_ms: float
@@ -71,7 +71,7 @@ class GraphPolicy:
         return self._spec.default_variant
 
     def encode(self, image: npt.NDArray[np.uint8]) -> GraphPolicyFrame:
-        """Prepare a picture (HWC uint8 RGB, any size) for queries."""
+        """Prepare an image (HWC uint8 RGB, any size) for queries."""
         spec = self._spec
         start = perf_counter()
         square = resize_square(image, spec.input_size)

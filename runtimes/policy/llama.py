@@ -1,6 +1,6 @@
 """A Qwen-VL policy on llama.cpp.
 
-One sequence of keys and values is kept: the system message for the life of the backend, the picture of the frame that
+One sequence of keys and values is kept: the system message for the life of the backend, the image of the frame that
 was asked last until another frame is asked. Then they move into the frame, if anybody still holds it, and back when it
 is asked again. Several queries on a frame are sequences that share its beginning, run together.
 """
@@ -31,7 +31,7 @@ _QUERY_TOKENS = 128 + MAX_NEW_TOKENS
 
 @dataclass(eq=False)
 class LlamaPolicyFrame:
-    """A picture's embeddings and, while another frame is asked, its keys and values."""
+    """An image's embeddings and, while another frame is asked, its keys and values."""
 
     picture: LlamaPicture
     preprocess_ms: float
@@ -90,7 +90,7 @@ class LlamaPolicy:
         return self._spec.default_variant
 
     def encode(self, image: npt.NDArray[np.uint8]) -> LlamaPolicyFrame:
-        """Prepare a picture (HWC uint8 RGB, any size) for queries; its vision tower's time holds normalising it."""
+        """Prepare an image (HWC uint8 RGB, any size) for queries; its vision tower's time holds normalizing it."""
         start = perf_counter()
         square = resize_square(image, self._spec.input_size)
         prepared = perf_counter()
@@ -162,7 +162,7 @@ class LlamaPolicy:
         return logits
 
     def _hold(self, frame: LlamaPolicyFrame) -> None:
-        """Let the language model hold a picture, in place of the one that it holds."""
+        """Let the language model hold an image, in place of the one that it holds."""
         held = self._held() if self._held is not None else None
         if held is frame:
             return

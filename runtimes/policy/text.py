@@ -1,7 +1,7 @@
 """Prompt and completion of a policy in tokens: what the policy backends share, whatever runs the model.
 
-The prompt has a prefix (system message and picture, the same for every query) and a suffix (the query). Positions are
-M-RoPE's: text advances time, row and column together, a picture's tokens share one time and spread over rows and
+The prompt has a prefix (system message and image, the same for every query) and a suffix (the query). Positions are
+M-RoPE's: text advances time, row and column together, an image's tokens share one time and spread over rows and
 columns, and the text behind it goes on from the largest position
 (https://arxiv.org/abs/2409.12191, section 2.1; `get_rope_index` of transformers).
 """
@@ -141,6 +141,6 @@ def text_positions(start: int, count: int) -> npt.NDArray[np.int64]:
 
 
 def image_positions(start: int, grid: int) -> npt.NDArray[np.int64]:
-    """Return int64 [3, 1, grid * grid]: time, row and column of a picture's tokens, row by row."""
+    """Return int64 [3, 1, grid * grid]: time, row and column of an image's tokens, row by row."""
     rows, columns = np.divmod(np.arange(grid * grid, dtype=np.int64), grid)
     return np.stack([np.zeros_like(rows), rows, columns])[:, None] + start

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TorchPolicyFrame:
-    """A picture's embeddings, and those that Qwen3-VL adds in its first layers; each query runs the whole prompt."""
+    """An image's embeddings, and those that Qwen3-VL adds in its first layers; each query runs the whole prompt."""
 
     grid: Tensor
     embeds: Tensor
@@ -65,7 +65,7 @@ class TorchPolicy:
         return self._spec.default_variant
 
     def encode(self, image: npt.NDArray[np.uint8]) -> TorchPolicyFrame:
-        """Prepare a picture (HWC uint8 RGB, any size) for queries."""
+        """Prepare an image (HWC uint8 RGB, any size) for queries."""
         torch = require("torch", "export")
         spec = self._spec
         start = perf_counter()

@@ -2,7 +2,7 @@
 
 What the form dictates is not asked of the model. After the rationale, and between the eight numbers, the next tokens
 are known: they are run together with the token before them, in one call. Within a number only digits and what ends the
-number may win, a number that no digit can follow within the picture ends without asking, and after the last one
+number may win, a number that no digit can follow within the image ends without asking, and after the last one
 nothing is run. So an answer always reads, and it is the one that free decoding gives wherever that one keeps the form
 (https://arxiv.org/abs/2307.09702 constrains by masks alone, one token a call).
 

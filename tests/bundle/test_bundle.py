@@ -11,8 +11,9 @@ import pytest
 
 from wise_edge.bundle import store as bundles
 from wise_edge.bundle.manifest import SCHEMA_VERSION, Figure, Manifest, PolicySpec, SamSpec
-from wise_edge.bundle.store import describe_file, load, staging, write_manifest
+from wise_edge.bundle.store import MANIFEST_NAME, describe_file, load, write_manifest
 from wise_edge.errors import BundleError, UsageError
+from wise_edge.files import check_folder_target, replacing_folder
 from wise_edge.policy.prompts import EMBEDDED
 
 POLICY = PolicySpec(
@@ -42,7 +43,7 @@ def make_manifest(folder: Path) -> Manifest:
         created="2030-01-01T00:00:00+00:00",
         policy=POLICY,
         sam=SAM,
-        artefacts=(describe_file(folder, "weights.bin", "policy.decoder", "onnx", "fp16"),),
+        artifacts=(describe_file(folder, "weights.bin", "policy.decoder", "onnx", "fp16"),),
         verified=True,
         verification=(Figure("policy.decoder, decode", 1.5e-6, "relative error", at_most=1e-4),),
         provenance={"policy": "embedded"},
@@ -50,7 +51,8 @@ def make_manifest(folder: Path) -> Manifest:
 
 
 def write_bundle(target: Path, content: bytes = b"weights", *, force: bool = False) -> Path:
-    with staging(target, force=force) as folder:
+    check_folder_target(target, marker=MANIFEST_NAME, force=force)
+    with replacing_folder(target) as folder:
         (folder / "weights.bin").write_bytes(content)
         write_manifest(folder, make_manifest(folder))
     return target
@@ -61,9 +63,9 @@ def edit_manifest(bundle: Path, **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def edit_artefact(bundle: Path, **changes: Any) -> None:
-    entry = json.loads((bundle / "bundle.json").read_text())["artefacts"][0]
-    edit_manifest(bundle, artefacts=[entry | changes])
+def edit_artifact(bundle: Path, **changes: Any) -> None:
+    entry = json.loads((bundle / "bundle.json").read_text())["artifacts"][0]
+    edit_manifest(bundle, artifacts=[entry | changes])
 
 
 @pytest.fixture
@@ -108,7 +110,7 @@ def test_a_missing_file_is_named(bundle: Path) -> None:
 @pytest.mark.parametrize("path", ["../secret", "/etc/hostname", "inner/../../secret", "..\\secret"])
 def test_a_path_out_of_the_bundle_is_refused(bundle: Path, path: str) -> None:
     (bundle.parent / "secret").write_bytes(b"weights")
-    edit_artefact(bundle, path=path)
+    edit_artifact(bundle, path=path)
 
     with pytest.raises(BundleError, match="outside of the bundle"):
         load(bundle)
@@ -161,7 +163,7 @@ def test_a_manifest_that_is_none_is_refused(bundle: Path, text: str) -> None:
     ],
 )
 def test_an_entry_of_another_type_is_refused(bundle: Path, changes: dict[str, Any]) -> None:
-    edit_artefact(bundle, **changes)
+    edit_artifact(bundle, **changes)
 
     with pytest.raises(BundleError, match=next(iter(changes))):
         load(bundle)
@@ -201,7 +203,7 @@ def test_force_does_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_nothing_behind(bundle: Path) -> None:
-    with pytest.raises(RuntimeError), staging(bundle, force=True) as folder:
+    with pytest.raises(RuntimeError), replacing_folder(bundle) as folder:
         (folder / "half").write_bytes(b"written")
         raise RuntimeError
 

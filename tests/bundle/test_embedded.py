@@ -70,8 +70,8 @@ def test_torch_and_the_bundle_say_the_same(session: Session) -> None:
         resolve_checkpoint("embedded", "policy"), resolve_checkpoint("embedded", "sam")
     )
     for index in range(5):
-        labelled = sample("validation", index)
-        ours, theirs = (s.segment(labelled.scene.image, labelled.request, "wise-s") for s in (session, torch_session))
+        labeled = sample("validation", index)
+        ours, theirs = (s.segment(labeled.scene.image, labeled.request, "wise-s") for s in (session, torch_session))
         assert ours.text == theirs.text
         assert ours.mask is not None and theirs.mask is not None
         union = np.logical_or(ours.mask, theirs.mask).sum()
@@ -83,8 +83,8 @@ def test_transformers_loads_the_policy_as_an_ordinary_folder() -> None:
     folder = resolve_checkpoint("embedded", "policy")
     processor = transformers.AutoProcessor.from_pretrained(folder)
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder)
-    labelled = sample("validation", 0)
-    image = np.asarray(labelled.scene.image)
+    labeled = sample("validation", 0)
+    image = np.asarray(labeled.scene.image)
     inputs = processor(images=[image], text=["<|vision_start|><|image_pad|><|vision_end|>"], return_tensors="pt")
     assert inputs["image_grid_thw"].tolist() == [[1, 8, 8]]
     assert model.config.model_type == "qwen2_5_vl"
@@ -94,7 +94,7 @@ def test_transformers_loads_the_policy_as_an_ordinary_folder() -> None:
 def test_an_altered_file_of_the_same_size_is_named(tmp_path: Path, bundle: Bundle) -> None:
     for file in bundle.directory.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    altered = tmp_path / bundle.artefact("sam.decoder").path
+    altered = tmp_path / bundle.artifact("sam.decoder").path
     data = bytearray(altered.read_bytes())
     data[len(data) // 2] ^= 1
     altered.write_bytes(data)

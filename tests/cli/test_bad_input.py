@@ -90,7 +90,7 @@ ODD_BUT_GOOD = [
     _save("cmyk.jpg", "CMYK"),
     _save("palette.png", "P"),
     _save("palette.gif", "P", transparency=0),
-    _save("grey.png", "L"),
+    _save("gray.png", "L"),
     _save("bits.png", "1"),
     _save("alpha.webp", "RGBA"),
     _save("tiff.tiff"),
@@ -143,7 +143,7 @@ def _cut(name: str) -> bytes:
 
 BAD_PICTURES = {
     "empty": lambda: b"",
-    "text": lambda: b"hello, I am no picture\n",
+    "text": lambda: b"hello, I am no image\n",
     "truncated-png": lambda: _cut("whole.png"),
     "truncated-jpeg": lambda: _cut("whole.jpg"),
     "truncated-header": lambda: b"\x89PNG\r\n\x1a\n\0\0",
@@ -194,7 +194,7 @@ def test_queries_in_any_script_are_answered(
 @pytest.mark.parametrize(
     ("outputs", "word"),
     [
-        (["--mask", "picture.png"], "picture.png exists; use --force"),
+        (["--mask", "picture.png"], "image.png exists; use --force"),
         (["--overlay", "folder.png"], "is a folder"),
         (["--mask", "no/such/mask.png"], "the folder no/such does not exist"),
         (["--mask", "mask.jpg"], "ends in .png"),
@@ -257,7 +257,7 @@ def bundle() -> Path:
     }
     for name in roles.values():
         (folder / name).write_bytes(name.encode())
-    artefacts = [
+    artifacts = [
         describe_file(folder, name, role, "onnx" if name.endswith("onnx") else name) for role, name in roles.items()
     ]
     policy = PolicySpec(
@@ -265,7 +265,7 @@ def bundle() -> Path:
         64, 2, 1, 32, 512,
     )  # fmt: skip
     sam = SamSpec("segment_anything", 256, 64, (123.0,) * 3, (58.0,) * 3, False)
-    write_manifest(folder, Manifest("paper", "2026-01-01T00:00:00Z", policy, sam, tuple(artefacts), True, (), {}))
+    write_manifest(folder, Manifest("paper", "2026-01-01T00:00:00Z", policy, sam, tuple(artifacts), True, (), {}))
     return folder
 
 
@@ -276,11 +276,11 @@ def _edit(bundle: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def _escape(manifest: dict[str, Any]) -> None:
-    manifest["artefacts"][0]["path"] = "../vision.onnx"
+    manifest["artifacts"][0]["path"] = "../vision.onnx"
 
 
 def _absolute(manifest: dict[str, Any]) -> None:
-    manifest["artefacts"][0]["path"] = "/etc/passwd"
+    manifest["artifacts"][0]["path"] = "/etc/passwd"
 
 
 def _newer(manifest: dict[str, Any]) -> None:
@@ -294,8 +294,8 @@ def _link_out(bundle: Path) -> None:
 
 
 BAD_BUNDLES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "artefact-missing": (lambda bundle: (bundle / "decoder.onnx").unlink(), "decoder.onnx is missing"),
-    "artefact-cut": (lambda bundle: (bundle / "sam_encoder.onnx").write_bytes(b"sam"), "has 3 bytes"),
+    "artifact-missing": (lambda bundle: (bundle / "decoder.onnx").unlink(), "decoder.onnx is missing"),
+    "artifact-cut": (lambda bundle: (bundle / "sam_encoder.onnx").write_bytes(b"sam"), "has 3 bytes"),
     "path-escapes": (lambda bundle: _edit(bundle, _escape), "outside of the bundle"),
     "path-absolute": (lambda bundle: _edit(bundle, _absolute), "outside of the bundle"),
     "link-escapes": (_link_out, "outside of the bundle"),
@@ -303,7 +303,7 @@ BAD_BUNDLES: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest-cut": (lambda bundle: (bundle / "bundle.json").write_text('{"schema'), "cannot be read"),
     "manifest-empty": (lambda bundle: (bundle / "bundle.json").write_text("{}"), "malformed"),
     "manifest-newer": (lambda bundle: _edit(bundle, _newer), "update wise-edge"),
-    "artefact-altered": (lambda bundle: (bundle / "vision.onnx").write_bytes(b"noisiv.onnx"), "vision.onnx"),
+    "artifact-altered": (lambda bundle: (bundle / "vision.onnx").write_bytes(b"noisiv.onnx"), "vision.onnx"),
 }
 
 

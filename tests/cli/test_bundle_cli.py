@@ -13,9 +13,10 @@ import pytest
 from wise_edge.bundle.card import render_card
 from wise_edge.bundle.diff import compare_manifests, wording_changes
 from wise_edge.bundle.manifest import Manifest
-from wise_edge.bundle.store import CARD_NAME, check_space, creation_time, load, resolve_bundle, staging, write_manifest
+from wise_edge.bundle.store import CARD_NAME, check_space, creation_time, load, resolve_bundle, write_manifest
 from wise_edge.cli.main import main
 from wise_edge.errors import BundleError, UsageError
+from wise_edge.files import replacing_folder
 from wise_edge.policy.prompts import PromptSet
 
 EMBEDDED = resolve_bundle("embedded")
@@ -47,7 +48,7 @@ def test_show_names_every_file_and_figure(manifest: Manifest, capsys: pytest.Cap
     assert main(["bundle", "show", "embedded"]) == 0
 
     printed = capsys.readouterr().out
-    assert all(artefact.path in printed for artefact in manifest.artefacts)
+    assert all(artifact.path in printed for artifact in manifest.artifacts)
     judged = [figure for figure in manifest.verification if (figure.at_least, figure.at_most) != (None, None)]
     assert printed.count("passed") == len(judged)
 
@@ -117,7 +118,7 @@ def test_differences_are_found_by_meaning(manifest: Manifest) -> None:
     other = replace(
         manifest,
         policy=replace(manifest.policy, prompts=changed, input_size=224),
-        artefacts=manifest.artefacts[1:],
+        artifacts=manifest.artifacts[1:],
         provenance=dict(manifest.provenance) | {"recipe": "mine"},
     )
 
@@ -126,7 +127,7 @@ def test_differences_are_found_by_meaning(manifest: Manifest) -> None:
     assert [(d.part, d.what) for d in found] == [
         ("policy", "input_size"),
         ("prompts", "wise-s"),
-        ("artefacts", "policy.vision"),
+        ("artifacts", "policy.vision"),
         ("provenance", "recipe"),
     ]
     assert (found[0].before, found[0].after) == (112, 224)
@@ -145,7 +146,7 @@ def test_diff_exits_as_diff_does_and_prints_both_values(capsys: pytest.CaptureFi
 def test_the_card_holds_files_figures_prompts_and_origin(manifest: Manifest) -> None:
     card = render_card(manifest)
 
-    told = [artefact.sha256[:16] for artefact in manifest.artefacts]
+    told = [artifact.sha256[:16] for artifact in manifest.artifacts]
     told += [figure.what for figure in manifest.verification]
     told += [*manifest.policy.prompts.variants.values(), *manifest.provenance]
     assert all(words in card for words in told)
@@ -179,7 +180,7 @@ def test_too_little_room_is_said_before_writing(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), staging(tmp_path / "b") as folder:
+    with pytest.raises(KeyboardInterrupt), replacing_folder(tmp_path / "b") as folder:
         (folder / "half").write_bytes(b"half")
         raise KeyboardInterrupt
 

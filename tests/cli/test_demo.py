@@ -30,7 +30,7 @@ def test_scenes_give_overlays_a_sheet_and_a_table(
     assert printed.count("verbose") == printed.count("wise-s") == 2
     assert printed.count("start, verbose") == printed.count("trained, wise-s") == 2
     assert [call["directory"] for call in opened.calls] == [None, "embedded-start"]
-    assert opened.policy.encoded == 2 + 4  # two warm-ups, then every answer pays for its own picture
+    assert opened.policy.encoded == 2 + 4  # two warm-ups, then every answer pays for its own image
 
 
 def test_a_bundle_is_compared_with_itself(

@@ -99,7 +99,7 @@ def test_mask_and_overlay_are_written(
     with Image.open(overlay) as image:
         assert (image.format, image.mode) == ("PNG", "RGB")
         assert image.width >= 560
-        assert image.height > image.width * 60 / 80  # words beneath the picture
+        assert image.height > image.width * 60 / 80  # words beneath the image
 
 
 def test_an_existing_file_is_refused_before_anything_runs(

@@ -12,7 +12,7 @@ import pytest
 from jetson_trees import BOARDS, write_tree
 from wise_edge import doctor
 from wise_edge.cli.main import main
-from wise_edge.doctor import Finding, Surroundings, examine
+from wise_edge.doctor import Finding, Host, examine
 from wise_edge.errors import DeviceError
 from wise_edge.native.cuda import Cuda
 from wise_edge.power.jetson import read_jetson
@@ -48,7 +48,7 @@ def ask(
     machine: str = "aarch64",
     nvml: Callable[[], GpuFacts] = no_nvml,
 ) -> dict[str, Finding]:
-    return {finding.name: finding for finding in examine(Surroundings(root, cuda, nvml, machine))}
+    return {finding.name: finding for finding in examine(Host(root, cuda, nvml, machine))}
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
@@ -148,7 +148,7 @@ def test_a_desktop_with_a_gpu_is_told_of_its_packages(tmp_path: Path, monkeypatc
     assert "power rails" not in found
 
 
-def test_a_data_centre_gpu_is_served_by_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_center_gpu_is_served_by_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "tensorrt", "tensorrt_rtx")
     assert ask(tmp_path, gpu(9, 0), "x86_64")["TensorRT"].advice == "run: pip install 'wise-edge[tensorrt]'"
     old = ask(tmp_path, gpu(6, 1), "x86_64")

@@ -155,7 +155,7 @@ def test_distances_beyond_sixteen_bits() -> None:
 
 
 @given(masks)
-def test_interior_points_are_centres_of_the_largest_circles(mask: NDArray[np.bool_]) -> None:
+def test_interior_points_are_centers_of_the_largest_circles(mask: NDArray[np.bool_]) -> None:
     if not mask.any():
         with pytest.raises(ValueError, match="empty mask"):
             interior_points(mask)
@@ -174,7 +174,7 @@ def test_interior_points_are_centres_of_the_largest_circles(mask: NDArray[np.boo
         assert (x2, y2) == (x1, y1)
 
 
-def test_interior_points_of_two_squares_are_their_centres() -> None:
+def test_interior_points_of_two_squares_are_their_centers() -> None:
     mask = np.zeros((40, 60), bool)
     mask[3:18, 5:20] = True
     mask[22:33, 40:51] = True

@@ -1,4 +1,4 @@
-"""Every ordinary kind of picture loads as it is meant to be seen; everything else is one clear line."""
+"""Every ordinary kind of image loads as it is meant to be seen; everything else is one clear line."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def test_palette_with_graded_transparency_lies_over_white() -> None:
 def test_alpha_lies_over_white() -> None:
     rgba = Image.fromarray(np.array([[(*RED, 255), (*RED, 0), (*BLUE, 128)]], np.uint8))
     assert_colors(load_image(encoded(rgba)), [RED, WHITE, (127, 127, 255)], tolerance=1)
-    grey = Image.fromarray(np.array([[(0, 255), (0, 0), (100, 255)]], np.uint8), mode="LA")
-    assert_colors(load_image(encoded(grey)), [(0, 0, 0), WHITE, (100, 100, 100)])
+    gray = Image.fromarray(np.array([[(0, 255), (0, 0), (100, 255)]], np.uint8), mode="LA")
+    assert_colors(load_image(encoded(gray)), [(0, 0, 0), WHITE, (100, 100, 100)])
 
 
 def test_a_transparent_color_of_rgb_lies_over_white() -> None:
@@ -105,7 +105,7 @@ def test_a_transparent_color_of_rgb_lies_over_white() -> None:
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
-def test_sixteen_bit_grey_keeps_its_upper_bits(format: str) -> None:
+def test_sixteen_bit_gray_keeps_its_upper_bits(format: str) -> None:
     values = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
     image = load_image(encoded(Image.fromarray(values), format))
     assert_colors(image, [(v, v, v) for v in (0, 0, 1, 128, 255)])
@@ -154,7 +154,7 @@ def refusal(source: str | Path | bytes) -> str:
 def test_missing_and_folder(tmp_path: Path) -> None:
     assert "does not exist" in refusal(tmp_path / "no.png")
     assert "is a folder" in refusal(tmp_path)
-    assert "cannot read" in refusal("the query instead of the picture " * 200)
+    assert "cannot read" in refusal("the query instead of the image " * 200)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -165,9 +165,7 @@ def test_unreadable(tmp_path: Path) -> None:
     assert "cannot read" in refusal(path)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"only words, no picture", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x89PNG\r\n\x1a\n"]
-)
+@pytest.mark.parametrize("content", [b"", b"only words, no image", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x89PNG\r\n\x1a\n"])
 def test_what_is_no_picture(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "words.png"
     path.write_bytes(content)

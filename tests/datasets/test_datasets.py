@@ -12,7 +12,7 @@ from dataset_files import mask_row, mask_rows, picture_bytes, write_parquet
 from scene_folders import REFERENCE_SIDE_PX, export_refcocog
 from wise_edge.datasets import NAMES, Dataset, open_dataset
 from wise_edge.datasets.base import make_unique, mask_points
-from wise_edge.datasets.labelled_tables import read_solution
+from wise_edge.datasets.labeled_tables import read_solution
 from wise_edge.errors import UsageError
 from wise_edge.geometry import interior_points
 from wise_edge.scenes import SPLITS, sample
@@ -127,7 +127,7 @@ def test_solutions_may_hold_spaces() -> None:
 
 
 def training_row(**changes: Any) -> dict[str, Any]:
-    """Return a row of the training form on a picture of 20 x 10 pixels."""
+    """Return a row of the training form on an image of 20 x 10 pixels."""
     picture = picture_bytes(np.zeros((10, 20, 3), np.uint8), "PNG")
     solution = "<box>(1,2),(30,8)</box><points>(3,4),(29,6)</points>"
     return {"image": {"bytes": picture, "path": None}, "problem": " red ", "solution": solution} | changes
@@ -149,7 +149,7 @@ def test_bad_rows_of_the_training_set_are_named(tmp_path: Path) -> None:
     assert "no area" in data.problems[1]
     example = data[0]
     assert (example.query, example.box, example.points) == ("red", (1, 2, 20, 8), ((3, 4), (19, 6))), "clipped"
-    for index, message in ((1, "3: the picture is empty"), (2, "4: the table does not hold"), (3, "5: the box")):
+    for index, message in ((1, "3: the image is empty"), (2, "4: the table does not hold"), (3, "5: the box")):
         with pytest.raises(UsageError, match=message):
             data[index]
     write_parquet(tmp_path / "test.parquet", [training_row(problem="")])
@@ -204,7 +204,7 @@ def test_mask_cells(tmp_path: Path) -> None:
         assert example.mask is not None
         np.testing.assert_array_equal(example.mask, item.mask)
     bad: dict[str, Any] = {
-        "the picture": [[True, False]],
+        "the image": [[True, False]],
         "not a list of rows": [],
         "one length": [[True], [True, False]],
         "whole numbers": [[True, None]],

@@ -111,7 +111,7 @@ def test_bad_refs_are_named(tmp_path: Path) -> None:
         "etc/passwd' is not in",
         "no valid width",
         "empty",
-        "the picture of annotation 108",
+        "the image of annotation 108",
         "three corners",
         "cover 50177 pixels of 50176",
         "damaged",
@@ -132,7 +132,7 @@ def test_pictures_of_refcoco(tmp_path: Path) -> None:
     data = open_dataset("refcoco", tmp_path, "testA")
     assert len(data.problems) == 1
     assert "COCO_train2014_000000000002.jpg' is not in" in data.problems[0]
-    with pytest.raises(UsageError, match=r"7-0: .*is empty or not a picture"):
+    with pytest.raises(UsageError, match=r"7-0: .*is empty or not an image"):
         data[0]
     with pytest.raises(UsageError, match=r"8-0: .* has 10 x 20 pixels, not 224 x 224"):
         data[2]
@@ -173,7 +173,7 @@ def test_whatever_stands_in_a_ref_it_is_loaded_or_named(
         for index in range(len(opened)):
             assert isinstance(opened[index].query, str)
     except UsageError:
-        assert len(opened) == 6, "only the picture can be wrong"
+        assert len(opened) == 6, "only the image can be wrong"
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"images": [], "annotations": 5}', "[" * 100_000])
@@ -261,7 +261,7 @@ def test_run_lengths_give_any_mask_back(mask: NDArray[np.bool_]) -> None:
         ([[0, 0, 5, 5, float("nan"), 5]], "outside"),
         ([[0, 0, 1e30, 5, 0, 5]], "outside"),
         ([[0, 0, 5, -8, 0, 5]], "outside"),
-        ({"size": [10, 7], "counts": [70]}, r"\[height, width\] \[10, 7\], the picture has \[7, 10\]"),
+        ({"size": [10, 7], "counts": [70]}, r"\[height, width\] \[10, 7\], the image has \[7, 10\]"),
         ({"size": [7, 10]}, "whole numbers"),
         ({"size": [7, 10], "counts": [-1, 71]}, "whole numbers"),
         ({"size": [7, 10], "counts": [10**12]}, "cover"),
@@ -312,7 +312,7 @@ def shape(label: str, x1: float, y1: float, x2: float, y2: float) -> dict[str, A
 
 
 def write_reasonseg(folder: Path, stem: str, content: Any, encoding: str = "utf-8") -> None:
-    """Write a picture of 30 x 20 pixels with its JSON file."""
+    """Write an image of 30 x 20 pixels with its JSON file."""
     folder.mkdir(exist_ok=True)
     Image.new("RGB", (30, 20)).save(folder / f"{stem}.jpg")
     text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
@@ -421,4 +421,4 @@ def test_bad_files_of_reasonseg_are_named(tmp_path: Path) -> None:
         [*bad, "bytes", "lonely", "picture"]
     )
     assert "lonely: lonely.jpg is missing" in data.problems
-    assert "picture: picture.json is missing" in data.problems
+    assert "image: image.json is missing" in data.problems

@@ -21,7 +21,7 @@ from wise_edge.drawing.typography import font_for, missing_letters, wrap
 
 LATENCY_MS = {"preprocess": 2.0, "prefill": 30.0, "decode": 300.0, "mask_encode": 0.0, "total": 340.0}
 CAPTION = Caption("the red ring", "wise-s", "The red ring is at the left.", 9, 49, LATENCY_MS)
-GREY = np.full((50, 100, 3), 120, np.uint8)
+GRAY = np.full((50, 100, 3), 120, np.uint8)
 
 
 def _mask() -> np.ndarray:
@@ -48,7 +48,7 @@ def test_pictures_are_drawn_at_a_readable_size(size: tuple[int, int], expected: 
 
 
 def test_mask_box_and_points_are_drawn_where_they_are() -> None:
-    drawn = np.asarray(draw_overlay(GREY, _mask(), (15, 5, 65, 45), ((30, 25), (50, 25))))
+    drawn = np.asarray(draw_overlay(GRAY, _mask(), (15, 5, 65, 45), ((30, 25), (50, 25))))
     scale = drawn.shape[1] / 100
     assert _has(drawn, CONTOUR)
     assert _has(drawn[:, : round(25 * scale)], BOX_COLOR)
@@ -61,22 +61,22 @@ def test_mask_box_and_points_are_drawn_where_they_are() -> None:
 
 def test_without_mask_the_picture_stays_as_it_is() -> None:
     for mask in (None, np.zeros((50, 100), np.bool_)):
-        drawn = np.asarray(draw_overlay(GREY, mask, None))
+        drawn = np.asarray(draw_overlay(GRAY, mask, None))
         assert (drawn == 120).all()
 
 
 def test_an_overlay_card_grows_with_its_words() -> None:
-    picture = Picture(GREY, _mask(), (20, 10, 60, 40), ((30, 25), (50, 25)))
+    picture = Picture(GRAY, _mask(), (20, 10, 60, 40), ((30, 25), (50, 25)))
     short = overlay_card(picture, CAPTION)
     long = overlay_card(picture, replace(CAPTION, rationale=" ".join(["word"] * 130), query="x" * 1000))
     assert short.width == long.width == CARD_WIDTH
     assert long.height > short.height + 100
-    failed = overlay_card(Picture(GREY), replace(CAPTION, rationale=None, problem="no answer: no JSON"))
+    failed = overlay_card(Picture(GRAY), replace(CAPTION, rationale=None, problem="no answer: no JSON"))
     assert failed.width == CARD_WIDTH
 
 
 def test_a_contact_sheet_has_a_cell_for_every_result() -> None:
-    cell = Cell(Picture(GREY, _mask()), CAPTION)
+    cell = Cell(Picture(GRAY, _mask()), CAPTION)
     one, two = (contact_sheet("Title", "subtitle", [[cell, cell]] * count) for count in (1, 2))
     assert one.width == two.width
     assert two.height > one.height + 150
@@ -85,7 +85,7 @@ def test_a_contact_sheet_has_a_cell_for_every_result() -> None:
 def test_a_long_variant_does_not_reach_the_figures() -> None:
     caption = replace(CAPTION, query="", rationale_tokens=222)
     long, none = (
-        np.asarray(contact_sheet("", "", [[Cell(Picture(GREY), replace(caption, variant=variant))]]))
+        np.asarray(contact_sheet("", "", [[Cell(Picture(GRAY), replace(caption, variant=variant))]]))
         for variant in ("trained, verbose", "")
     )
     written, figures = (long != none).any(axis=(0, 2)), (none == BRIGHT).all(axis=2).any(axis=0)

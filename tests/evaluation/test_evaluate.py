@@ -29,12 +29,12 @@ FIGURES = {"giou", "ciou", "box_accuracy", "valid_rate", "rationale_tokens_mean"
 
 def _write_truth(image: npt.NDArray[np.uint8], query: str, variant: str) -> str:
     """Answer rightly, except for the last sample, of which it says nothing."""
-    labelled = next(found for found in SAMPLES if np.array_equal(found.scene.image, image))
-    if labelled is SAMPLES[-1]:
+    labeled = next(found for found in SAMPLES if np.array_equal(found.scene.image, image))
+    if labeled is SAMPLES[-1]:
         return "I do not know."
     frames = ((224, 224), (fake_session.SQUARE, fake_session.SQUARE))
-    first, second = (scale_point(point, *frames) for point in labelled.points)
-    return fake_session.completion(answer=format_answer(Answer(scale_box(labelled.box, *frames), (first, second))))
+    first, second = (scale_point(point, *frames) for point in labeled.points)
+    return fake_session.completion(answer=format_answer(Answer(scale_box(labeled.box, *frames), (first, second))))
 
 
 def _record(index: int, intersection: int, union: int, total: float) -> Record:
@@ -143,11 +143,11 @@ def test_with_the_oracle_prompt_no_policy_is_asked(
     assert report["variant"] is None
     assert set(report["backends"]) == {"mask"}
     filled = []
-    for labelled in SAMPLES[:5]:
-        mask = np.zeros_like(labelled.mask)
-        x1, y1, x2, y2 = labelled.box
+    for labeled in SAMPLES[:5]:
+        mask = np.zeros_like(labeled.mask)
+        x1, y1, x2, y2 = labeled.box
         mask[y1:y2, x1:x2] = True
-        filled.append(mask_iou(mask, labelled.mask))
+        filled.append(mask_iou(mask, labeled.mask))
     assert report["giou"] == pytest.approx(np.mean(filled))
 
 

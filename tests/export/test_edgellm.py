@@ -158,7 +158,7 @@ def test_an_export_is_a_bundle_of_a_checkpoint_and_a_segmenter(tmp_path: Path) -
     arguments = ["--target", "edgellm", "--device", "orin,thor", "--samples", "1", "--out", str(tmp_path / "b")]
     assert main(["export", "--policy", "embedded", "--sam", "embedded", *arguments]) == 0
     bundle = load(tmp_path / "b", verify_hashes=True)
-    roles = {artefact.role for artefact in bundle.manifest.artefacts}
+    roles = {artifact.role for artifact in bundle.manifest.artifacts}
     assert {
         "policy.edgellm/config.json",
         "policy.edgellm/model.safetensors",
@@ -167,7 +167,7 @@ def test_an_export_is_a_bundle_of_a_checkpoint_and_a_segmenter(tmp_path: Path) -
     } <= roles
     judged = {figure.what: figure.at_most for figure in bundle.manifest.verification}
     assert judged["edgellm language model"] == judged["edgellm vision tower"] == edgellm_check.BOUND
-    assert bundle.strangers() == []
+    assert bundle.unlisted_files() == []
 
 
 @pytest.mark.parametrize(

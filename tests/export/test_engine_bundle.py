@@ -28,7 +28,7 @@ def quiet(step: str, share: float | None = None) -> None:
 
 
 def _roles(folder: Path) -> set[str]:
-    return {artefact.role for artefact in load(folder, verify_hashes=True).manifest.artefacts}
+    return {artifact.role for artifact in load(folder, verify_hashes=True).manifest.artifacts}
 
 
 def _engines(name: str) -> set[str]:
@@ -55,10 +55,10 @@ def test_every_graph_of_the_embedded_bundle_becomes_an_engine_with_a_sidecar(bui
     for graph in GRAPHS:
         sidecar = Sidecar.read(bundle.file(f"{engine_role(graph, 'rtx')}.json"))
         assert sidecar.graph == graph
-        assert sidecar.source_sha256 == bundle.artefact(graph).sha256
-        assert sidecar.sha256 == bundle.artefact(engine_role(graph, "rtx")).sha256
+        assert sidecar.source_sha256 == bundle.artifact(graph).sha256
+        assert sidecar.sha256 == bundle.artifact(engine_role(graph, "rtx")).sha256
         assert sidecar.capabilities == ("8.6", "8.9", "12.0")
-    assert bundle.strangers() == []
+    assert bundle.unlisted_files() == []
 
 
 def test_the_plan_gives_room_for_a_whole_prompt_and_an_empty_past(built: Path) -> None:
@@ -200,7 +200,7 @@ def test_an_export_ends_with_engines_or_a_kit(tmp_path: Path, capsys: pytest.Cap
     assert "int8" in types["policy.vision"]
     assert "int8" in types["sam.encoder"]
     assert all("float16" in found for found in types.values())  # what is not rounded further computes in half precision
-    assert bundle.artefact("sam.decoder").precision == "fp16"
+    assert bundle.artifact("sam.decoder").precision == "fp16"
     assert bundle.manifest.verified
 
 
@@ -210,12 +210,12 @@ def test_bfloat16_is_verified_by_float32_rounded_as_often(tmp_path: Path, capsys
     precisions = ["--onnx-precision", "bf16", "--sam-precision", "bf16"]
     assert main([*common, *precisions, "--device", "sm86", "--out", str(tmp_path / "b")]) == 0
     bundle = load(tmp_path / "b", verify_hashes=True)
-    assert {bundle.artefact(graph).precision for graph in GRAPHS} == {"bf16"}
+    assert {bundle.artifact(graph).precision for graph in GRAPHS} == {"bf16"}
     assert all("bf16" in Sidecar.read(bundle.file(f"{graph}.engine.rtx.json")).types for graph in GRAPHS)
     figures = {figure.what: figure for figure in bundle.manifest.verification}
     assert figures["onnx: mask IoU with torch, mean"].at_least == 0.95
     assert 1e-3 < figures["policy.vision"].value < 0.05  # it was rounded, and not more often than that
-    assert bundle.strangers() == []
+    assert bundle.unlisted_files() == []
     capsys.readouterr()
     picture = str(tmp_path / "picture.png")
     Image.new("RGB", (64, 64)).save(picture)

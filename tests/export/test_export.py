@@ -96,9 +96,9 @@ def _shapes(values: Any) -> dict[str, list[int | str]]:
 
 
 def test_weights_are_stored_in_half_precision_without_loss(tiny_bundle: Path) -> None:
-    artefacts = load(tiny_bundle).manifest.artefacts
+    artifacts = load(tiny_bundle).manifest.artifacts
 
-    assert {artefact.precision for artefact in artefacts} == {"fp32", "fp16", ""}  # fp16: the token embedding
+    assert {artifact.precision for artifact in artifacts} == {"fp32", "fp16", ""}  # fp16: the token embedding
 
 
 def test_nothing_of_this_machine_is_in_the_files(tiny_bundle: Path) -> None:
@@ -173,7 +173,7 @@ def test_weights_beyond_one_file_lie_in_a_second_and_are_part_of_the_bundle(
     pipeline.export_bundle(str(policy), str(sam), tmp_path / "bundle", progress=lambda _: None)
 
     bundle = load(tmp_path / "bundle")
-    sizes = {artefact.role: artefact.bytes for artefact in bundle.manifest.artefacts}
+    sizes = {artifact.role: artifact.bytes for artifact in bundle.manifest.artifacts}
     assert sizes["policy.decoder.data"] > 20_000 > sizes["policy.decoder"]
     image = np.zeros((20, 30, 3), np.uint8)
     assert Session.from_bundle(tmp_path / "bundle").segment(image, "anything").text
@@ -227,7 +227,7 @@ def test_lower_precision_is_judged_by_masks(
     assert code == 0, err
     manifest = load(tmp_path / "b", verify_hashes=True).manifest
     assert json.loads(out)["sam"]["family"] == "segment_anything"
-    assert {a.role: a.precision for a in manifest.artefacts if a.format == "onnx"} == found
+    assert {a.role: a.precision for a in manifest.artifacts if a.format == "onnx"} == found
     bounds = {figure.what: figure.at_least for figure in manifest.verification}
     assert bounds["onnx: mask IoU with torch, mean"] == {"fp16": 0.99}.get(precision, 0.95)
     judged = {figure.what.split(",")[0] for figure in manifest.verification if figure.at_most is not None}
@@ -245,7 +245,7 @@ def test_weights_of_four_bits_answer(tiny_checkpoints: tuple[Path, Path], tmp_pa
     types = [tensor.data_type for tensor in decoder.graph.initializer]
     assert types.count(onnx.TensorProto.INT4) == 2 * 7  # every matrix of both layers
     assert types.count(onnx.TensorProto.INT8) == 1  # the head
-    assert bundle.artefact("policy.vision").precision == "int8"
+    assert bundle.artifact("policy.vision").precision == "int8"
     assert Session.from_bundle(tmp_path / "b").segment(np.zeros((20, 30, 3), np.uint8), "anything").text
 
 

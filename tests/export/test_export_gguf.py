@@ -70,7 +70,7 @@ def test_a_policy_becomes_a_compared_bundle(policies: dict[str, Path], tmp_path:
     assert export(policies[family], tmp_path / "b", "--quant", "F32", "--vision-quant", "F32") == 0
 
     manifest = load(tmp_path / "b", verify_hashes=True).manifest
-    precisions = {artefact.role: artefact.precision for artefact in manifest.artefacts}
+    precisions = {artifact.role: artifact.precision for artifact in manifest.artifacts}
     figures = {figure.what: figure for figure in manifest.verification}
     assert (manifest.policy.family, manifest.verified) == (family, True)
     assert (precisions["policy.gguf"], precisions["policy.mmproj"]) == ("F32", "F32")
@@ -94,7 +94,7 @@ def test_both_targets_make_one_bundle_the_same_every_time(
         (tmp_path / folder).mkdir()
         export_bundle(policy, sam, tmp_path / folder / "b", options, progress=quiet)
 
-    roles = {artefact.role for artefact in load(tmp_path / "first" / "b").manifest.artefacts}
+    roles = {artifact.role for artifact in load(tmp_path / "first" / "b").manifest.artifacts}
     assert {"policy.gguf", "policy.mmproj", "policy.decoder", "policy.vision"} < roles
     first, second = ({f.name: f.read_bytes() for f in (tmp_path / n / "b").iterdir()} for n in ("first", "second"))
     assert first == second
@@ -246,7 +246,7 @@ def test_calibration_reads_pictures_and_their_queries(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("files", "words"),
-    [({}, "has no pictures"), ({"a.png": None}, r"a\.txt cannot be read"), ({"a.png": None, "a.txt": " "}, "is empty")],
+    [({}, "has no images"), ({"a.png": None}, r"a\.txt cannot be read"), ({"a.png": None, "a.txt": " "}, "is empty")],
 )
 def test_a_calibration_folder_that_is_none_is_one_line(
     tmp_path: Path, files: dict[str, str | None], words: str

@@ -114,7 +114,7 @@ def test_four_bits_are_no_worse_than_plain_rounding(values: np.ndarray, block: i
 
 
 @pytest.mark.parametrize("bits", [8, 4])
-def test_weights_in_a_second_file_are_quantised_too(
+def test_weights_in_a_second_file_are_quantized_too(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int
 ) -> None:
     quantize_weights(source, tmp_path / "one.onnx", bits)

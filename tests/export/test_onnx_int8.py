@@ -1,4 +1,4 @@
-"""Static int8 quantises what has weights, leaves the rest, stays near the float graph and repeats to the byte."""
+"""Static int8 quantizes what has weights, leaves the rest, stays near the float graph and repeats to the byte."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_same_input_gives_the_same_bytes(graph: Path, tmp_path: Path) -> Non
     assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "second.onnx").read_bytes()
 
 
-def test_weights_in_a_second_file_are_quantised_too(
+def test_weights_in_a_second_file_are_quantized_too(
     graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_edit, "LARGEST_FILE", 1000)

@@ -124,7 +124,7 @@ LIMITS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "activation": ("qwen3_vl", "vision_config", {"hidden_act": "relu"}, "hidden_act is relu"),
     "deepstack": ("qwen3_vl", "vision_config", {"deepstack_visual_indexes": [0, 1, 2]}, "number of layers is 3"),
     "merge": ("qwen2_vl", "vision_config", {"spatial_merge_size": 4}, "spatial_merge_size is 4"),
-    "quantised": ("qwen2_vl", "", {"quantization_config": {"quant_method": "gptq"}}, "weights are quantised"),
+    "quantized": ("qwen2_vl", "", {"quantization_config": {"quant_method": "gptq"}}, "weights are quantized"),
     "family": ("qwen2_vl", "", {"model_type": "llava"}, "GGUF export knows qwen2_vl, qwen2_5_vl, qwen3_vl"),
 }
 

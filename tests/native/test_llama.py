@@ -1,4 +1,4 @@
-"""llama.cpp gives transformers' logits for the same picture, and says what is wrong where it cannot."""
+"""llama.cpp gives transformers' logits for the same image, and says what is wrong where it cannot."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TOLERANCE = 2e-3
 
 @dataclass(frozen=True)
 class Case:
-    """A model in torch and in llama.cpp, a picture, and tokens before and behind it."""
+    """A model in torch and in llama.cpp, an image, and tokens before and behind it."""
 
     reference: Any
     model: LlamaModel
@@ -35,7 +35,7 @@ class Case:
     behind: list[int]
 
     def expected(self) -> npt.NDArray[np.float32]:
-        """Return transformers' logits behind the picture, [tokens, vocabulary]."""
+        """Return transformers' logits behind the image, [tokens, vocabulary]."""
         config = self.reference.config
         picture = [config.image_token_id] * (GRID // 2) ** 2
         ids = torch.tensor([[*self.before, *picture, *self.behind]])
@@ -129,7 +129,7 @@ def test_a_file_that_is_none_gives_the_reason_of_llama_cpp(tmp_path: Path) -> No
     [(False, None, 0), (True, None, -1), (False, True, 1), (True, False, 0)],  # LLAMA_FLASH_ATTN_TYPE_...
 )
 def test_fused_attention_is_the_devices_choice_or_the_users(
-    gpu: bool, wish: bool | None, chosen: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    gpu: bool, requested: bool | None, chosen: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     low_level, asked = llama.require_llama(), []
 
@@ -141,7 +141,7 @@ def test_fused_attention_is_the_devices_choice_or_the_users(
     monkeypatch.setattr(low_level, "llama_model_free", lambda *_: None)
     monkeypatch.setattr(low_level, "llama_init_from_model", remember)
     with pytest.raises(WiseEdgeError, match="cannot hold 64 tokens"):
-        LlamaModel(tmp_path / "t.gguf", tmp_path / "v.gguf", 64, threads=3, gpu=gpu, flash_attention=wish)
+        LlamaModel(tmp_path / "t.gguf", tmp_path / "v.gguf", 64, threads=3, gpu=gpu, flash_attention=requested)
     assert asked == [(chosen, 3, 3)]
 
 

@@ -64,7 +64,7 @@ def test_answers_round_trip_through_both_readers(sized: tuple[int, Answer]) -> N
     for text in (format_answer(answer), f"<think>a</think><answer>{format_answer(answer)}</answer>"):
         assert parse_answer_strict(text, size) == answer
         parsed = parse_answer(text, size)
-        assert (parsed.answer, parsed.mended, parsed.reason) == (answer, (), None)
+        assert (parsed.answer, parsed.repairs, parsed.reason) == (answer, (), None)
 
 
 @given(st.text() | nearly_answers | nearly_objects, st.integers(1, 1000))
@@ -87,10 +87,10 @@ def test_no_text_breaks_the_readers(text: str, size: int) -> None:
     except ValueError:
         return
     assert parsed.answer == strict
-    assert set(parsed.mended) <= WRAPPINGS
+    assert set(parsed.repairs) <= WRAPPINGS
 
 
-MENDED = {
+REPAIRED = {
     "trailing comma": (f'{{{BOX}, "points_1": [15, 25,], "points_2": [30, 50],}}', ("trailing comma",)),
     "single quotes": (TEXT.replace('"', "'"), ("single quotes",)),
     "code fence": (f"```json\n{TEXT}\n```", ("code fence",)),
@@ -108,32 +108,32 @@ MENDED = {
 }
 
 
-@pytest.mark.parametrize(("text", "mended"), MENDED.values(), ids=MENDED.keys())
-def test_what_has_one_meaning_is_mended(text: str, mended: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("text", "repairs"), REPAIRED.values(), ids=REPAIRED.keys())
+def test_what_has_one_meaning_is_mended(text: str, repairs: tuple[str, ...]) -> None:
     parsed = parse_answer(text, SIZE)
     assert parsed.answer == ANSWER
-    assert parsed.mended == mended
+    assert parsed.repairs == repairs
 
 
 @pytest.mark.parametrize(
-    ("box", "read", "mended"),
+    ("box", "read", "repairs"),
     [
-        ("[-5, 20, 400, 60]", (0, 20, 112, 60), ("box clipped to the picture",)),
+        ("[-5, 20, 400, 60]", (0, 20, 112, 60), ("box clipped to the image",)),
         ("[10, 20, 10, 60]", (10, 20, 11, 60), ("empty box widened",)),
         ("[112, 112, 112, 112]", (111, 111, 112, 112), ("empty box widened",)),
-        ("[500, 20, 10, 60]", (10, 20, 112, 60), ("reversed corners", "box clipped to the picture")),
-        ("[500, 500, 600, 600]", (111, 111, 112, 112), ("box clipped to the picture",)),
+        ("[500, 20, 10, 60]", (10, 20, 112, 60), ("reversed corners", "box clipped to the image")),
+        ("[500, 500, 600, 600]", (111, 111, 112, 112), ("box clipped to the image",)),
     ],
 )
-def test_boxes_are_mended(box: str, read: tuple[int, ...], mended: tuple[str, ...]) -> None:
+def test_boxes_are_mended(box: str, read: tuple[int, ...], repairs: tuple[str, ...]) -> None:
     parsed = parse_answer(f'{{"bbox": {box}, {POINTS}}}', SIZE)
     assert parsed.answer is not None
     assert parsed.answer.box == read
-    assert parsed.mended == mended
+    assert parsed.repairs == repairs
 
 
 @pytest.mark.parametrize(
-    ("points", "read", "mended"),
+    ("points", "read", "repairs"),
     [
         ('"points_1": [15, 25]', ((15, 25), (15, 25)), ("points_2 missing",)),
         ('"points_2": [30, 50]', ((30, 50), (30, 50)), ("points_1 missing",)),
@@ -143,19 +143,19 @@ def test_boxes_are_mended(box: str, read: tuple[int, ...], mended: tuple[str, ..
         ('"points_1": [0, 0], "points_2": [0, 0]', ((0, 0), (0, 0)), ()),
     ],
 )
-def test_points_are_mended(points: str, read: tuple[tuple[int, int], ...], mended: tuple[str, ...] | None) -> None:
+def test_points_are_mended(points: str, read: tuple[tuple[int, int], ...], repairs: tuple[str, ...] | None) -> None:
     parsed = parse_answer(f"{{{BOX}, {points}}}", SIZE)
     assert parsed.answer is not None
     assert parsed.answer.points == read
-    assert parsed.mended == (
-        ("points_1 clipped to the picture", "points_2 clipped to the picture") if mended is None else mended
+    assert parsed.repairs == (
+        ("points_1 clipped to the image", "points_2 clipped to the image") if repairs is None else repairs
     )
 
 
 def test_an_answer_cut_short_keeps_what_is_complete() -> None:
     parsed = parse_answer(f'<answer>{{{BOX}, "points_1": [15, 25], "points_2": [3', SIZE)
     assert parsed.answer == Answer(ANSWER.box, ((15, 25), (15, 25)))
-    assert parsed.mended == ("unfinished JSON", "points_2 missing")
+    assert parsed.repairs == ("unfinished JSON", "points_2 missing")
 
 
 UNREADABLE = {
@@ -190,8 +190,8 @@ def test_what_cannot_be_read_has_a_reason(text: str, reason: str) -> None:
         *UNREADABLE,
         *(
             text
-            for text, mended in MENDED.values()
-            if mended and mended not in (("code fence",), ("missing answer tags",))
+            for text, repairs in REPAIRED.values()
+            if repairs and repairs not in (("code fence",), ("missing answer tags",))
         ),
         f'{{"bbox": [10, 20, 10, 60], {POINTS}}}',
         f'{{"bbox": [-1, 20, 40, 60], {POINTS}}}',

@@ -100,8 +100,8 @@ def test_accuracy_stands_beside_cost_where_the_truth_is_known() -> None:
     assert (accuracy.ciou, accuracy.giou) == pytest.approx((1.0, 1.0))
     assert accuracy.ciou_interval == pytest.approx((1.0, 1.0))
 
-    unlabelled = [replace(EXAMPLES[0], mask=None), *EXAMPLES[1:]]
-    assert next(profile_session(session, unlabelled, ["wise-s"], 1, Meter())).accuracy is None
+    unlabeled = [replace(EXAMPLES[0], mask=None), *EXAMPLES[1:]]
+    assert next(profile_session(session, unlabeled, ["wise-s"], 1, Meter())).accuracy is None
 
 
 def test_repeats_make_no_interval_narrower() -> None:
@@ -184,7 +184,7 @@ def test_memory_is_told_of_the_host() -> None:
 
 
 def test_nothing_to_ask_is_refused() -> None:
-    with pytest.raises(UsageError, match="at least one picture"):
+    with pytest.raises(UsageError, match="at least one image"):
         next(profile_session(Session(FakePolicy(), FakeMask(), {}), [], ["wise-s"], 1, Meter()))
 
 
@@ -409,7 +409,7 @@ def test_own_pictures_are_asked_what_lies_beside_them(
         assert line in capsys.readouterr().err
     for options, line in (
         (["--images", str(tmp_path / "none")], "is no folder"),
-        (["--query", "the mug"], "--query asks the pictures of --images"),
+        (["--query", "the mug"], "--query asks the images of --images"),
         (["--dataset", "refcoco"], "where does refcoco lie?"),
         (["--bundle", str(tmp_path)], "is no bundle"),
     ):
@@ -433,7 +433,7 @@ def test_of_many_pictures_the_first_are_read(
             f"{number:02}.png" for number in range(count)
         ]
         assert document["data"]["queries"] == count
-        assert f"asking the first {count} of 22 pictures; --limit N asks more" in err
+        assert f"asking the first {count} of 22 images; --limit N asks more" in err
     (tmp_path / "21.png").unlink()
     assert main([*command, "--limit", "21"]) == 0
     assert "asking the first" not in capsys.readouterr().err

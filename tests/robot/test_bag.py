@@ -1,4 +1,4 @@
-"""Bags: every picture gets one result with its own stamp, whatever the storage, also after a kill."""
+"""Bags: every image gets one result with its own stamp, whatever the storage, also after a kill."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def image_message(pixels: np.ndarray, stamp_ns: int) -> Any:
 def write_bag(
     folder: Path, count: int, *, storage: str = "MCAP", picture: Callable[[int], np.ndarray] | None = None
 ) -> Path:
-    """A camera at 30 Hz and some chatter between its pictures; the bag has them 5 ms after they were taken."""
+    """A camera at 30 Hz and some chatter between its images; the bag has them 5 ms after they were taken."""
     with Writer(folder, version=9, storage_plugin=StoragePlugin[storage]) as writer:
         camera = writer.add_connection(TOPIC, "sensor_msgs/msg/Image", typestore=STORE)
         chatter = writer.add_connection("/chatter", "std_msgs/msg/String", typestore=STORE)
@@ -148,7 +148,7 @@ def test_a_ros_1_bag(tmp_path: Path) -> None:
 
 
 class Failing(FakePolicy):
-    """Fails at the third picture, once."""
+    """Fails at the third image, once."""
 
     failed = False
 
@@ -185,7 +185,7 @@ def test_what_cannot_be_asked_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     for arguments, line in (
         ((tmp_path / "none", None, tmp_path / "out"), "does not exist; name a rosbag2 folder"),
         ((tmp_path / "no.mcap", None, tmp_path / "out"), "cannot be read as a bag"),
-        ((bag, "/depth", tmp_path / "out"), f"has no pictures on /depth; its topics with pictures: {TOPIC}"),
+        ((bag, "/depth", tmp_path / "out"), f"has no images on /depth; its topics with images: {TOPIC}"),
         ((bag, None, bag), "exists; name another folder"),
     ):
         source, topic, out = arguments
@@ -233,7 +233,7 @@ def test_the_command_tells_what_live_would_have_been(
     bag = write_bag(tmp_path / "in", 4)
     assert main(["bag", str(bag), "--query", "the ring", "--out", str(tmp_path / "out")]) == 0
     told = capsys.readouterr().out
-    assert "4 pictures asked, a mask in 4" in told
+    assert "4 images asked, a mask in 4" in told
     assert "live at 30.0 Hz: 4 of 4 seen by the policy, 0 dropped" in told
     command = ["bag", str(bag), "--query", "the ring", "--out", str(tmp_path / "more"), "--results-only", "--json"]
     assert main(command) == 0

@@ -1,4 +1,4 @@
-"""The dora adapter: pictures and words in, masks and JSON out, in stand-ins and in a dataflow that really runs."""
+"""The dora adapter: images and words in, masks and JSON out, in stand-ins and in a dataflow that really runs."""
 
 from __future__ import annotations
 

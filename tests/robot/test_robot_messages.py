@@ -59,7 +59,7 @@ def image_message(pixels: np.ndarray, encoding: str, *, padding: int = 0, big: b
     )
 
 
-GREY = np.repeat(PICTURE[..., :1], 3, axis=2)
+GRAY = np.repeat(PICTURE[..., :1], 3, axis=2)
 ALPHA = np.full((5, 7, 1), 255, np.uint8)
 
 
@@ -71,8 +71,8 @@ ALPHA = np.full((5, 7, 1), 255, np.uint8)
         ("rgba8", np.concatenate([PICTURE, ALPHA], 2), PICTURE),
         ("bgra8", np.concatenate([PICTURE[..., ::-1], ALPHA], 2), PICTURE),
         ("8UC3", PICTURE[..., ::-1], PICTURE),
-        ("mono8", PICTURE[..., :1], GREY),
-        ("mono16", PICTURE[..., :1].astype(np.uint16) * 256 + 3, GREY),
+        ("mono8", PICTURE[..., :1], GRAY),
+        ("mono16", PICTURE[..., :1].astype(np.uint16) * 256 + 3, GRAY),
         ("rgb16", PICTURE.astype(np.uint16) * 256 + 3, PICTURE),
         ("bgr16", PICTURE[..., ::-1].astype(np.uint16) * 256 + 3, PICTURE),
     ],
@@ -94,9 +94,9 @@ def test_pictures_of_every_encoding(
 @pytest.mark.parametrize(("encoding", "order"), [("yuv422", "uyvy"), ("yuv422_yuy2", "yuyv")])
 def test_two_pixels_in_four_bytes(encoding: str, order: str) -> None:
     # ITU-R BT.601: white, black, red, blue
-    colours = [((235, 128, 128), (255, 255, 255)), ((16, 128, 128), (0, 0, 0))]
-    colours += [((81, 90, 240), (255, 0, 0)), ((41, 240, 110), (0, 0, 255))]
-    for (y, u, v), rgb in colours:
+    colors = [((235, 128, 128), (255, 255, 255)), ((16, 128, 128), (0, 0, 0))]
+    colors += [((81, 90, 240), (255, 0, 0)), ((41, 240, 110), (0, 0, 255))]
+    for (y, u, v), rgb in colors:
         values = {"y": y, "u": u, "v": v}
         tile = np.array([values[part] for part in order], np.uint8)
         picture = np.tile(tile, (3, 2)).reshape(3, 4, 2)
@@ -111,7 +111,7 @@ def test_two_pixels_in_four_bytes(encoding: str, order: str) -> None:
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
 def test_mosaics_of_every_pattern(pattern: str) -> None:
     values = {"r": 200, "g": 100, "b": 50}
-    tile = np.array([values[colour] for colour in pattern], np.uint8).reshape(2, 2)
+    tile = np.array([values[color] for color in pattern], np.uint8).reshape(2, 2)
     mosaic = np.tile(tile, (3, 4))[:5, :7]
     found = decode_image(image_message(mosaic[..., None].copy(), f"bayer_{pattern}8"), "/camera")
     assert found.shape == (5, 7, 3)
@@ -139,7 +139,7 @@ def test_compressed_pictures() -> None:
     with pytest.raises(UsageError, match="/camera, jpeg: "):
         to_frame(broken, "/camera")
     depth = TYPES[COMPRESSED](header=header(), format="16UC1; compressedDepth", data=data)
-    with pytest.raises(UsageError, match="name the topic of the colour pictures"):
+    with pytest.raises(UsageError, match="name the topic of the color images"):
         to_frame(depth, "/camera")
 
 
@@ -151,15 +151,15 @@ def test_pictures_that_cannot_be_read_say_why() -> None:
         decode_image(image_message(PICTURE[..., :2].copy(), "yuv422"), "/camera")
     message = image_message(PICTURE, "rgb8")
     message.data = message.data[:30]
-    with pytest.raises(UsageError, match=r"a picture of 7 x 5 \(rgb8, 21 bytes a row\) has 30 bytes"):
+    with pytest.raises(UsageError, match=r"an image of 7 x 5 \(rgb8, 21 bytes a row\) has 30 bytes"):
         decode_image(message, "/camera")
 
 
-def test_depth_in_millimetres_and_metres() -> None:
+def test_depth_in_millimeters_and_meters() -> None:
     depth = np.array([[1500, 0, 2250]], np.uint16)
     assert decode_depth(image_message(depth, "16UC1"), "/depth")[0] == pytest.approx([1.5, 0.0, 2.25])
-    metres = np.array([[1.5, np.nan]], np.float32)
-    found = decode_depth(image_message(metres, "32FC1", big=True), "/depth")
+    meters = np.array([[1.5, np.nan]], np.float32)
+    found = decode_depth(image_message(meters, "32FC1", big=True), "/depth")
     assert found[0, 0] == 1.5
     assert np.isnan(found[0, 1])
     with pytest.raises(UsageError, match="/depth has depth encoded as rgb8"):

@@ -285,7 +285,7 @@ def test_depth_and_intrinsics_give_a_place_in_the_cameras_frame() -> None:
     place = find_place(mask, deep(np.full((112, 112), 2.0)))
 
     assert place is not None
-    assert place.centre_m == pytest.approx(((75.5 - 56) * 2 / 500, (49.5 - 56) * 2 / 500, 2.0))
+    assert place.center_m == pytest.approx(((75.5 - 56) * 2 / 500, (49.5 - 56) * 2 / 500, 2.0))
     assert place.extent_m == pytest.approx((0.9 * 19 * 2 / 500, 0.9 * 19 * 2 / 500, 0.0), rel=0.1)
     assert place.points == 400
 
@@ -298,7 +298,7 @@ def test_pixels_without_depth_and_what_is_behind_do_not_count() -> None:
     depth[52:54, 66:86] = 0.0
     place = find_place(mask, deep(depth))
     assert place is not None
-    assert place.centre_m[2] == pytest.approx(2.0, abs=0.02)
+    assert place.center_m[2] == pytest.approx(2.0, abs=0.02)
     assert place.points == 320
 
     assert find_place(mask, deep(np.zeros((112, 112)))) is None
@@ -306,7 +306,7 @@ def test_pixels_without_depth_and_what_is_behind_do_not_count() -> None:
 
 
 def test_cameras_that_cannot_be_are_refused() -> None:
-    with pytest.raises(UsageError, match="register it to the colour camera"):
+    with pytest.raises(UsageError, match="register it to the color camera"):
         Frame.of(picture(10), NS, depth_m=np.zeros((4, 4), np.float32))
     with pytest.raises(UsageError, match="focal lengths are positive"):
         Intrinsics(0.0, 500.0, 1.0, 1.0)
@@ -320,5 +320,5 @@ def test_results_have_the_place_of_their_mask() -> None:
         harness.wait(1)
     place = harness.results[0].place
     assert place is not None
-    assert place.centre_m[2] == pytest.approx(2.0)
+    assert place.center_m[2] == pytest.approx(2.0)
     assert harness.results[0].to_dict()["place"]["points"] == 400

@@ -172,7 +172,7 @@ def camera_info(width: int = 30, height: int = 20) -> Any:
 
 
 def asked(node: Any, stamp_ns: int = STAMP_NS) -> tuple[Any, Any]:
-    """Ask about a picture; return the pose's covariance and place, and the detections in space."""
+    """Ask about an image; return the pose's covariance and place, and the detections in space."""
     node.subscriptions["image"][1](image_message(stamp_ns=stamp_ns))
     node.subscriptions["ask"][1](text("the mug"))
     pose = sent(node, "detections")[-1].detections[0].results[0].pose
@@ -206,12 +206,12 @@ def test_what_does_not_fit_costs_the_place_and_not_the_mask(start: Start) -> Non
     node.subscriptions["depth"][1](image_message("16UC1", np.full((20, 30), 1500, np.uint16)))
     node.subscriptions["camera_info"][1](camera_info(width=60, height=40))
     assert asked(node)[0].covariance[0] == -1
-    assert "camera_info is of 60 x 40 pixels, the picture has 30 x 20" in node.logged[-1]
+    assert "camera_info is of 60 x 40 pixels, the image has 30 x 20" in node.logged[-1]
 
     node.subscriptions["camera_info"][1](camera_info())
     node.subscriptions["depth"][1](image_message("16UC1", np.full((10, 15), 1500, np.uint16), STAMP_NS + 10**9))
     assert asked(node, STAMP_NS + 10**9)[0].covariance[0] == -1
-    assert "the depth picture [10, 15] has another size" in node.logged[-1]
+    assert "the depth image [10, 15] has another size" in node.logged[-1]
     assert sum(sent(node, "mask")[-1].data) == 255 * 150
 
 

@@ -84,9 +84,9 @@ def test_a_robot_uses_topics_services_parameters_and_transitions() -> None:
         "frame_id": "camera_optical",
         "stamp_is_an_images": True,
     }
-    assert told["placed"]["centre_m"][2] == pytest.approx(1.5)
+    assert told["placed"]["center_m"][2] == pytest.approx(1.5)
     columns = np.nonzero(expected)[1]
-    assert told["placed"]["centre_m"][0] == pytest.approx((columns.mean() - width / 2) * 1.5 / 200, abs=0.02)
+    assert told["placed"]["center_m"][0] == pytest.approx((columns.mean() - width / 2) * 1.5 / 200, abs=0.02)
     assert (told["other"], told["asked"]) == ("the green thing", False)
     assert told["once"] == {"success": True, "query": "the green thing"}  # the topic's query is the parameter too
     assert told["disabled"] == [True, "disabled", True]

@@ -10,21 +10,21 @@ import pytest
 from fake_session import FakeMask, FakePolicy
 from wise_edge.errors import UsageError
 from wise_edge.runtimes.base import Decoding, PolicyOutput, TokenCounts
-from wise_edge.runtimes.deadline import PAPER_TOKENS, Decode, Pace
+from wise_edge.runtimes.deadline import PAPER_TOKENS, Decode, LatencyHistory
 from wise_edge.runtimes.session import Session
 
 PICTURE = np.zeros((20, 30, 3), np.uint8)
 
 
-def measured(step_ms: float = 2.0) -> Pace:
+def measured(step_ms: float = 2.0) -> LatencyHistory:
     """A device where a frame takes 100 ms, a query 10, and a step as told; no rationale has been seen."""
-    pace = Pace()
+    pace = LatencyHistory()
     pace.observe("answer", frame_ms=100.0, query_ms=10.0, decode=Decode(20 * step_ms, 20, 0))
     return pace
 
 
 def test_with_nothing_measured_the_fastest_is_taken() -> None:
-    choice = Pace().choose(1e6, new_frame=True)
+    choice = LatencyHistory().choose(1e6, new_frame=True)
 
     assert (choice.variant, choice.expected_ms, choice.max_rationale_tokens) == ("answer", None, None)
     assert "nothing was measured" in choice.reason
@@ -75,12 +75,12 @@ def test_old_readings_are_forgotten() -> None:
 def test_a_pace_is_kept_for_another_process_and_damage_is_no_reading(tmp_path: Path) -> None:
     file = tmp_path / "cache" / "pace.json"
     measured().write(file)
-    assert Pace.read(file).choose(230, new_frame=True) == measured().choose(230, new_frame=True)
+    assert LatencyHistory.read(file).choose(230, new_frame=True) == measured().choose(230, new_frame=True)
 
     for damage in ("", "[1]", '{"step_ms": ["x"]}', '{"step_ms": 3}'):
         file.write_text(damage)
-        assert Pace.read(file).choose(230, new_frame=True).expected_ms is None
-    assert Pace.read(tmp_path / "none.json").choose(230, new_frame=True).expected_ms is None
+        assert LatencyHistory.read(file).choose(230, new_frame=True).expected_ms is None
+    assert LatencyHistory.read(tmp_path / "none.json").choose(230, new_frame=True).expected_ms is None
 
 
 class Counting(FakePolicy):

@@ -237,11 +237,11 @@ def test_the_pattern_takes_the_form_alone(text: str, variant: str, fits: bool) -
 def test_dispatch_names_what_is_missing() -> None:
     from dataclasses import replace
 
-    from wise_edge.bundle.manifest import Artefact
+    from wise_edge.bundle.manifest import Artifact
 
     manifest = load(resolve_bundle(EMBEDDED)).manifest
-    checkpoint = Artefact(EDGELLM_ROLES[0], "edgellm", "fp16", EDGELLM_ROLES[0], 1, "")
-    whole = replace(manifest, artefacts=(*manifest.artefacts, checkpoint))
+    checkpoint = Artifact(EDGELLM_ROLES[0], "edgellm", "fp16", EDGELLM_ROLES[0], 1, "")
+    whole = replace(manifest, artifacts=(*manifest.artifacts, checkpoint))
 
     def ask(of: Any, device: Device) -> str:
         return list_candidates(of, device, "policy", "edgellm")[0].backend

@@ -47,7 +47,7 @@ def policy(files: tuple[Path, Path]) -> LlamaPolicy:
 
 @pytest.fixture
 def calls(policy: LlamaPolicy, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How often the language model was run over a picture, and over anything else."""
+    """How often the language model was run over an image, and over anything else."""
     counts = {"append_picture": 0, "append_each": 0}
     for name in counts:
         original: Callable[..., Any] = getattr(policy._model, name)

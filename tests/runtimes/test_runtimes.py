@@ -305,7 +305,7 @@ def test_a_provider_that_drops_to_the_cpu_in_silence_is_found(bundle: Bundle, mo
 
 
 @pytest.mark.parametrize("role", ["policy.embedding", "policy.tokenizer"])
-def test_other_damaged_artefacts_are_named(bundle: Bundle, decoder: CountingGraph, tmp_path: Path, role: str) -> None:
+def test_other_damaged_artifacts_are_named(bundle: Bundle, decoder: CountingGraph, tmp_path: Path, role: str) -> None:
     files = {name: bundle.file(name) for name in ("policy.embedding", "policy.tokenizer")}
     files[role] = tmp_path / "damaged.file"
     files[role].write_bytes(b"{}")

@@ -1,4 +1,4 @@
-"""A session maps answers to the picture, reuses what it may, and chooses its backends as dispatch says."""
+"""A session maps answers to the image, reuses what it may, and chooses its backends as dispatch says."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from test_bundle import POLICY, SAM
 
 from fake_session import FakeFrame, FakeMask, FakePolicy, completion
-from wise_edge.bundle.manifest import Artefact, Manifest
+from wise_edge.bundle.manifest import Artifact, Manifest
 from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.runtimes.base import BackendChoice, Decoding, PolicyOutput, SegmentationResult
-from wise_edge.runtimes.dispatch import GRAPHS, LLAMA_ROLES, WORDS, Device, list_candidates, list_passed_over
+from wise_edge.runtimes.dispatch import GRAPHS, LLAMA_ROLES, TOKEN_ROLES, Device, list_candidates, list_rejected
 from wise_edge.runtimes.session import Session
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (56, 224, 3), np.uint8)
@@ -38,15 +38,15 @@ def make_session(text: str | None = None) -> tuple[Session, FakePolicy]:
 def make_manifest(
     *, graphs: bool = True, checkpoints: bool = True, gguf: bool = False, precision: str = "fp16"
 ) -> Manifest:
-    roles = {role for part in (*GRAPHS.values(), *WORDS.values()) for role in part} if graphs else set()
+    roles = {role for part in (*GRAPHS.values(), *TOKEN_ROLES.values()) for role in part} if graphs else set()
     roles |= set(LLAMA_ROLES) if gguf else set()
-    artefacts = tuple(Artefact(role, "onnx", precision, role, 1, "") for role in roles)
+    artifacts = tuple(Artifact(role, "onnx", precision, role, 1, "") for role in roles)
     provenance = {"policy": "embedded", "sam": "embedded"} if checkpoints else {}
-    return Manifest("tiny", "", POLICY, SAM, artefacts, True, (), provenance)
+    return Manifest("tiny", "", POLICY, SAM, artifacts, True, (), provenance)
 
 
-def names(manifest: Manifest, device: Device, wish: str = "auto") -> list[str]:
-    return [candidate.backend for candidate in list_candidates(manifest, device, "policy", wish)]
+def names(manifest: Manifest, device: Device, requested: str = "auto") -> list[str]:
+    return [candidate.backend for candidate in list_candidates(manifest, device, "policy", requested)]
 
 
 def test_answers_are_mapped_to_the_picture() -> None:
@@ -88,7 +88,7 @@ def test_a_picture_is_encoded_for_the_segmenter_while_the_policy_writes() -> Non
         return completion()
 
     choice = BackendChoice("fake", "the test asked for it")
-    session = Session(FakePolicy(write), Mask(), {"policy": choice, "mask": choice}, beside=True)
+    session = Session(FakePolicy(write), Mask(), {"policy": choice, "mask": choice}, overlap_mask_encoding=True)
 
     first = session.segment(PICTURE, "the ring")
     again = session.segment(PICTURE, "the star")
@@ -104,7 +104,7 @@ def test_what_fails_beside_the_policy_is_raised() -> None:
         def encode(self, image: npt.NDArray[np.uint8]) -> FakeFrame:
             raise WiseEdgeError("the encoder failed")
 
-    session = Session(FakePolicy(), Mask(), {}, beside=True)
+    session = Session(FakePolicy(), Mask(), {}, overlap_mask_encoding=True)
     with pytest.raises(WiseEdgeError, match="the encoder failed"):
         session.segment(PICTURE, "the ring")
 
@@ -145,7 +145,7 @@ def test_what_was_mended_is_in_the_result() -> None:
     result = session.segment(PICTURE, "the ring")
 
     assert result.answer_valid
-    assert "single quotes" in result.mended
+    assert "single quotes" in result.repairs
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_the_result_as_json_has_every_part() -> None:
 
     data = json.loads(json.dumps(session.segment(PICTURE, "the ring").to_dict()))
 
-    assert data["backends"]["mask"] == {"name": "fake", "reason": "the test asked for it", "passed_over": []}
+    assert data["backends"]["mask"] == {"name": "fake", "reason": "the test asked for it", "rejected": []}
     assert data["energy_j"] is None
     assert data["energy_reason"]
     assert set(data["latency_ms"]) >= {"preprocess", "vision_encode", "prefill", "decode", "mask_encode", "total"}
@@ -207,10 +207,10 @@ def test_auto_lists_what_can_run_best_first() -> None:
     ],
 )
 def test_a_wish_that_cannot_be_met_is_no_fallback(
-    wish: str, device: Device, graphs: bool, checkpoints: bool, error: type[WiseEdgeError], words: str
+    requested: str, device: Device, graphs: bool, checkpoints: bool, error: type[WiseEdgeError], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        list_candidates(make_manifest(graphs=graphs, checkpoints=checkpoints), device, "policy", wish)
+        list_candidates(make_manifest(graphs=graphs, checkpoints=checkpoints), device, "policy", requested)
 
 
 @pytest.mark.parametrize(
@@ -227,12 +227,12 @@ def test_gguf_files_are_run_where_llama_cpp_is(device: Device, graphs: bool, exp
 
 
 def test_what_would_have_been_better_is_told_with_the_reason() -> None:
-    passed = list_passed_over(make_manifest(gguf=True), ONNX, "policy", "onnx")
+    passed = list_rejected(make_manifest(gguf=True), ONNX, "policy", "onnx")
 
     assert [line.split(":")[0] for line in passed] == ["tensorrt", "edgellm", "onnx-cuda", "llama-gpu"]
     assert "pip install 'wise-edge[gpu]'" in passed[2]
     assert "pip install 'wise-edge[llama]'" in passed[3]
-    assert list_passed_over(make_manifest(), ONNX, "mask", "tensorrt") == ()
+    assert list_rejected(make_manifest(), ONNX, "mask", "tensorrt") == ()
 
 
 def test_a_bundle_of_gguf_files_asks_for_llama_cpp() -> None:
@@ -343,7 +343,7 @@ def test_the_last_completion_of_a_query_is_the_draft_on_the_next_picture() -> No
     for image, query in ((PICTURE, "ring"), (PICTURE[::-1], "ring"), (PICTURE, "star"), (PICTURE, "ring")):
         session.segment(image, query)
 
-    assert policy.drafts == ("", completion("ring"), "", "")  # a known picture is asked the same by who measures
+    assert policy.drafts == ("", completion("ring"), "", "")  # a known image is asked the same by who measures
 
 
 def test_completions_that_keep_changing_are_no_drafts() -> None:
@@ -407,9 +407,9 @@ def test_a_cancelled_query_leaves_the_session_usable() -> None:
 @pytest.mark.parametrize("part", ["policy.encode", "policy.generate", "mask.encode", "mask.decode"])
 @pytest.mark.parametrize("beside", [False, True])
 def test_after_an_engine_failed_the_next_query_is_answered(
-    part: str, beside: bool, monkeypatch: pytest.MonkeyPatch
+    part: str, overlap_mask_encoding: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = Session(FakePolicy(), FakeMask(), {}, beside=beside)
+    session = Session(FakePolicy(), FakeMask(), {}, overlap_mask_encoding=overlap_mask_encoding)
     owner, name = part.split(".")
 
     def fail(*_: object) -> None:

@@ -46,7 +46,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gpu(library: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Counters]:
     """A GPU of compute capability 8.9 with TensorRT for RTX of the version that built the engines."""
     opened = load(bundle)
-    graphs = {opened.artefact(engine_role(graph, "rtx")).sha256: opened.file(graph) for graph in GRAPHS}
+    graphs = {opened.artifact(engine_role(graph, "rtx")).sha256: opened.file(graph) for graph in GRAPHS}
     counters = Counters(library)
     counters.set("capability", 89)
     counters.set("devices", 1)

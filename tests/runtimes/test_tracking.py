@@ -218,7 +218,7 @@ def test_what_fails_is_raised_where_the_results_are_read() -> None:
     assert session.segment(picture(10), "the square").box == (10, 40, 30, 60)
 
 
-def test_cancelling_and_closing_leave_no_thread_behind() -> None:
+def test_canceling_and_closing_leave_no_thread_behind() -> None:
     session, policy = make()
     for close in (False, True):
         camera, cancel = Camera(), threading.Event()

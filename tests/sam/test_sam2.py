@@ -58,10 +58,10 @@ def test_graphs_equal_torch(copied: Path, tmp_path: Path, threshold: float) -> N
     edit_config(copied, "mask_decoder_config", dynamic_multimask_stability_thresh=threshold)
     source = SamSource(copied)
 
-    artefacts = source.export(tmp_path, "fp32", False, [], lambda *_: None)
+    artifacts = source.export(tmp_path, "fp32", False, [], lambda *_: None)
     figures = source.compare(tmp_path, "fp32", False, lambda *_: None)
 
-    assert [artefact.role for artefact in artefacts] == ["sam.encoder", "sam.decoder"]
+    assert [artifact.role for artifact in artifacts] == ["sam.encoder", "sam.decoder"]
     assert [figure.what for figure in figures] == [
         "sam.encoder",
         *(f"sam.decoder, box and {count} points" for count in (0, 1, 2, 3, 8)),
@@ -87,7 +87,7 @@ def test_masks_are_those_of_transformers(checkpoint: Path, tmp_path: Path, shape
 
     for got, expected in zip(*outputs, strict=True):
         assert got.mask.shape == shape
-        assert mask_iou(got.mask, expected.mask) > 0.98  # pictures are rounded to bytes on their way to the square
+        assert mask_iou(got.mask, expected.mask) > 0.98  # images are rounded to bytes on their way to the square
         assert got.score == pytest.approx(expected.score, abs=0.01)
         assert 0 < got.mask.mean() < 1
     assert np.abs(outputs[0][0].logits - outputs[0][1].logits).max() > 0.01

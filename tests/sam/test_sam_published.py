@@ -1,4 +1,4 @@
-"""Published `.pth` files are recognised by their shapes, load exactly, export, and damaged ones are one line."""
+"""Published `.pth` files are recognized by their shapes, load exactly, export, and damaged ones are one line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
         ("vit_h", 32, 1280, 16, (7, 15, 23, 31)),
     ],
 )
-def test_the_published_sizes_are_recognised(
+def test_the_published_sizes_are_recognized(
     name: str, depth: int, width: int, heads: int, whole: tuple[int, ...]
 ) -> None:
     with torch.device("meta"):  # shapes without weights: vit_h alone has 2.5 GB
@@ -71,10 +71,10 @@ def test_a_file_gives_the_model_it_was_saved_from(published: tuple[Path, Any]) -
 def test_a_file_exports_to_graphs_that_equal_torch(published: tuple[Path, Any], tmp_path: Path) -> None:
     source = SamSource(published[0])
 
-    artefacts = source.export(tmp_path, "fp32", False, [], lambda *_: None)
+    artifacts = source.export(tmp_path, "fp32", False, [], lambda *_: None)
     figures = source.compare(tmp_path, "fp32", False, lambda *_: None)
 
-    assert [artefact.role for artefact in artefacts] == ["sam.encoder", "sam.decoder"]
+    assert [artifact.role for artifact in artifacts] == ["sam.encoder", "sam.decoder"]
     assert all(figure.passed and figure.at_most == 1e-4 for figure in figures)
 
 

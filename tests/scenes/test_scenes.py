@@ -81,7 +81,7 @@ def test_splits_are_disjoint_and_fixed() -> None:
         sample("no such split", 0)
 
 
-# Pictures, masks, boxes, points
+# Images, masks, boxes, points
 
 
 @few
@@ -339,7 +339,7 @@ def test_completions_follow_their_variant(index: int, variant: str, seed: int) -
     assert (parts.detailed is None) == (variant != "wise")
     assert parts.answer_text is not None
     answer = parse_answer_strict(text, 112)
-    assert parse_answer(text, 112).mended == ()
+    assert parse_answer(text, 112).repairs == ()
     x1, y1, x2, y2 = answer.box
     assert all(x1 - 1 <= x <= x2 and y1 - 1 <= y <= y2 for x, y in answer.points), "rounded apart by a pixel at most"
     assert all(abs(2 * a - b) <= 1 for a, b in zip(answer.box, item.box, strict=True)), "half of the 224 px frame"

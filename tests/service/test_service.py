@@ -127,7 +127,7 @@ def test_a_picture_is_kept_for_several_queries() -> None:
         assert client.delete(path).status_code == 204
         assert client.delete(path).status_code == 404
         gone = client.post(f"{path}/segment", json={"query": "the ring"})
-        assert (gone.status_code, gone.json()["error"]) == (404, "this picture is not kept any more; send it again")
+        assert (gone.status_code, gone.json()["error"]) == (404, "this image is not kept any more; send it again")
 
 
 def test_the_last_pictures_are_kept() -> None:
@@ -169,7 +169,7 @@ def test_the_rationale_comes_as_it_is_written() -> None:
         ({"deadline_ms": "-1"}, 422, ""),
         ({"deadline_ms": "80", "variant": "wise-s"}, 400, "leave the variant out"),
         ({"mask": "gif"}, 422, ""),
-        ({"image": b"no picture"}, 400, "not a picture"),
+        ({"image": b"no image"}, 400, "not an image"),
         ({"image": png()[:60]}, 400, "damaged or cut short"),
         ({"image": png(2000, 2000)}, 400, "at most 1 million are read"),
     ],
@@ -366,8 +366,8 @@ def test_a_bug_ends_a_stream_and_is_logged(
         policy = Gated()
         policy.gate.set()
         service = Service(Session(policy, FakeMask(), {}), Limits(), QueryMeter(None))
-        wish = Wish("bug" if place == "engine" else "the ring")
-        told = [event async for event in service.stream(np.zeros((20, 30, 3), np.uint8), wish, "")]
+        requested = Wish("bug" if place == "engine" else "the ring")
+        told = [event async for event in service.stream(np.zeros((20, 30, 3), np.uint8), requested, "")]
         service.close()
         return told
 
@@ -435,13 +435,13 @@ def test_a_picture_is_not_decoded_where_its_query_has_no_room() -> None:
         assert policy.begun.acquire(timeout=20)
         threads[1].start()
         assert wait_until(lambda: "wise_edge_waiting 2.0" in client.get("/metrics").text)
-        refused = ask(client, image=b"no picture")
-        kept = client.post("/v1/frames", files={"image": b"no picture"})
+        refused = ask(client, image=b"no image")
+        kept = client.post("/v1/frames", files={"image": b"no image"})
         policy.gate.set()
         for thread in threads:
             thread.join(timeout=10)
         assert (refused.status_code, kept.status_code) == (429, 429)
-        assert ask(client, image=b"no picture").status_code == 400
+        assert ask(client, image=b"no image").status_code == 400
 
 
 def test_few_pictures_are_decoded_at_once_and_few_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The service's page in a browser: a picture and a sentence in, a mask that is really there."""
+"""The service's page in a browser: an image and a sentence in, a mask that is really there."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ pytestmark = [
 FLAGS = "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking --hide-scrollbars"
 TINTED = """
 const canvas = document.querySelectorAll("article canvas")[arguments[0]], draw = canvas.getContext("2d");
-const plain = picture.getContext("2d").getImageData(0, 0, picture.width, picture.height).data;
+const plain = image.getContext("2d").getImageData(0, 0, image.width, image.height).data;
 const seen = draw.getImageData(0, 0, canvas.width, canvas.height).data;
 let count = 0;
 for (let at = 0; at < seen.length; at += 4)
   count += Math.abs(seen[at + 1] - plain[at + 1]) > 3 || seen[at] !== plain[at];
 return count;
 """
-"""Pixels of a result that differ from the picture."""
+"""Pixels of a result that differ from the image."""
 DECODING = """
 return [...arguments[0].querySelectorAll(".bar div")].find((part) => part.style.width
   && getComputedStyle(part).backgroundColor === "rgb(255, 99, 132)").offsetWidth;
@@ -90,7 +90,7 @@ def complaints(driver: Any) -> list[dict[str, Any]]:
 def open_picture(driver: Any, url: str, file: Path) -> None:
     driver.get(url)
     driver.find_element("id", "file").send_keys(str(file))
-    wait_for(driver, "return picture !== null")
+    wait_for(driver, "return image !== null")
 
 
 def test_a_picture_and_a_sentence_give_a_mask(browser: Any, url: str, tmp_path: Path) -> None:
@@ -153,8 +153,8 @@ def test_two_rationales_stand_side_by_side(browser: Any, url: str, tmp_path: Pat
 def test_the_camera_gives_a_picture(browser: Any, url: str) -> None:
     browser.get(url)
     browser.find_element("css selector", "body").send_keys("w")
-    wait_for(browser, "return picture !== null")
-    assert browser.execute_script("return picture.width * picture.height") > 10_000
+    wait_for(browser, "return image !== null")
+    assert browser.execute_script("return image.width * image.height") > 10_000
     assert "camera, " in browser.find_element("id", "name").text
     browser.find_element("id", "query").send_keys("the green thing\n")
     wait_for(browser, 'return document.getElementById("say").textContent === "done"')
@@ -166,10 +166,10 @@ def test_keys_and_mistakes(browser: Any, url: str, tmp_path: Path) -> None:
     browser.find_element("css selector", "body").send_keys("/")
     assert browser.switch_to.active_element.get_attribute("id") == "query"
     browser.find_element("id", "query").send_keys("the mug\n")
-    assert said(browser) == "Open a picture first."
-    (tmp_path / "no.png").write_bytes(b"no picture")
+    assert said(browser) == "Open an image first."
+    (tmp_path / "no.png").write_bytes(b"no image")
     browser.find_element("id", "file").send_keys(str(tmp_path / "no.png"))
-    wait_for(browser, 'return document.getElementById("say").textContent.includes("is no picture")')
+    wait_for(browser, 'return document.getElementById("say").textContent.includes("is no image")')
     assert complaints(browser) == []
 
 
@@ -255,16 +255,16 @@ def test_what_the_service_refuses_is_shown(browser: Any, url: str, tmp_path: Pat
 def test_the_same_file_may_be_chosen_again(browser: Any, url: str, tmp_path: Path) -> None:
     save_png(SceneDataset("test")[0].image, tmp_path / "scene.png")
     open_picture(browser, url, tmp_path / "scene.png")
-    browser.execute_script("window.before = picture")
+    browser.execute_script("window.before = image")
     assert browser.find_element("id", "file").get_attribute("value") == ""
     browser.find_element("id", "file").send_keys(str(tmp_path / "scene.png"))
-    wait_for(browser, "return picture !== before")
+    wait_for(browser, "return image !== before")
 
 
 def test_what_is_transparent_is_white(browser: Any, url: str, tmp_path: Path) -> None:
     Image.new("RGBA", (1200, 1100), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     open_picture(browser, url, tmp_path / "clear.png")
-    script = "return [...picture.getContext('2d').getImageData(600, 500, 1, 1).data]"
+    script = "return [...image.getContext('2d').getImageData(600, 500, 1, 1).data]"
     assert browser.execute_script(script) == [255, 255, 255, 255]
 
 

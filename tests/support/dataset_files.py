@@ -106,7 +106,7 @@ def write_parquet(path: Path, rows: Sequence[dict[str, Any]], row_group_size: in
 
 
 def picture_bytes(image: NDArray[np.uint8] | NDArray[np.bool_], kind: str) -> bytes:
-    """Return a picture as a file's content."""
+    """Return an image as a file's content."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format=kind, quality=95)
     return buffer.getvalue()

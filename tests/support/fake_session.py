@@ -21,7 +21,7 @@ ANSWER = format_answer(Answer((28, 28, 84, 84), ((50, 50), (60, 60))))
 RATIONALE = "The red ring is at the left."
 
 Write = Callable[[npt.NDArray[np.uint8], str, str], str]
-"""Picture, query and variant to the completion."""
+"""Image, query and variant to the completion."""
 
 
 def completion(rationale: str = RATIONALE, answer: str = ANSWER) -> str:

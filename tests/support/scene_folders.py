@@ -1,8 +1,8 @@
 """Write a split as a data set on disk, in the two forms that other projects of this kind read.
 
 - ReasonSeg (https://github.com/dvlab-research/LISA): ``0.jpg`` beside ``0.json`` with queries and polygons. Its
-  readers paint each polygon with its outline, so vertices are centres of the mask's own outermost pixels.
-- refCOCOg_2k_840 (https://huggingface.co/datasets/Ricky06662/refCOCOg_2k_840): one parquet file of pictures stretched
+  readers paint each polygon with its outline, so vertices are centers of the mask's own outermost pixels.
+- refCOCOg_2k_840 (https://huggingface.co/datasets/Ricky06662/refCOCOg_2k_840): one parquet file of images stretched
   to 840 x 840 pixels, with box and points as text.
 
 A folder appears whole or not at all.
@@ -42,7 +42,7 @@ def export_reasonseg(split: str, count: int, folder: str | Path, side: int = SID
         split: a key of `SPLITS`.
         count: how many samples.
         folder: where to write; it must not exist. Its parent must.
-        side: height and width of the pictures, px.
+        side: height and width of the images, px.
 
     Raises:
         UsageError: the folder exists, its parent does not, or there is no such split.
@@ -61,7 +61,7 @@ def export_refcocog(split: str, count: int, folder: str | Path, side: int = SIDE
         split: a key of `SPLITS`.
         count: how many samples.
         folder: where to write; it must not exist. Its parent must. ``datasets.load_dataset(folder)`` reads it.
-        side: height and width of the pictures before they are stretched, px.
+        side: height and width of the images before they are stretched, px.
 
     Raises:
         UsageError: the folder exists, its parent does not, or there is no such split.
@@ -88,7 +88,7 @@ def export_refcocog(split: str, count: int, folder: str | Path, side: int = SIDE
 
 
 def reasonseg_annotation(item: Sample, image_name: str) -> dict[str, Any]:
-    """Return the content of a sample's JSON file in ReasonSeg's form; points are (x, y) px of the picture."""
+    """Return the content of a sample's JSON file in ReasonSeg's form; points are (x, y) px of the image."""
     shapes: list[dict[str, Any]] = [
         {
             "label": "target",
@@ -106,7 +106,7 @@ def reasonseg_annotation(item: Sample, image_name: str) -> dict[str, Any]:
 
 
 def refcocog_row(item: Sample, name: str) -> dict[str, Any]:
-    """Return a sample as a row in refCOCOg_2k_840's form; box and points are px of the stretched picture."""
+    """Return a sample as a row in refCOCOg_2k_840's form; box and points are px of the stretched image."""
     side = item.scene.side
     source, target = (side, side), (REFERENCE_SIDE_PX, REFERENCE_SIDE_PX)
     x1, y1, x2, y2 = scale_box(item.box, source, target)
@@ -138,7 +138,7 @@ def _jpeg(item: Sample, side: int) -> bytes:
 
 @contextmanager
 def _whole_folder(folder: str | Path) -> Iterator[Path]:
-    """Yield a temporary neighbour of `folder` that is renamed to it at the end and removed after an error."""
+    """Yield a temporary neighbor of `folder` that is renamed to it at the end and removed after an error."""
     target = Path(folder)
     if target.exists():
         raise UsageError(f"{target} exists; name a new folder")

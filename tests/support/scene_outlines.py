@@ -1,6 +1,6 @@
 """Trace a mask as polygons.
 
-Vertices are centres of the mask's own outermost pixels, so a polygon that is painted with its outline gives the mask
+Vertices are centers of the mask's own outermost pixels, so a polygon that is painted with its outline gives the mask
 back pixel by pixel. A part with a hole has no such polygon; it is cut in two through the hole.
 """
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from wise_edge.geometry import Point
 
-# Clockwise as seen on a picture, whose rows run downwards: right, lower right, down ...
+# Clockwise as seen on an image, whose rows run downwards: right, lower right, down ...
 _STEPS = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
 
 
@@ -43,9 +43,9 @@ def trace_polygons(mask: NDArray[np.bool_]) -> Iterator[tuple[Point, ...]]:
 
 
 def _trace(mask: NDArray[np.bool_]) -> list[Point]:
-    """Walk clockwise round the part that holds the first pixel, neighbours by corners included.
+    """Walk clockwise round the part that holds the first pixel, neighbors by corners included.
 
-    Moore's neighbour tracing; it ends when the first step would be taken again.
+    Moore's neighbor tracing; it ends when the first step would be taken again.
     """
     padded = np.pad(mask, 1).tolist()
     row, column = divmod(int(mask.argmax()), mask.shape[1])
@@ -73,7 +73,7 @@ def _fill(polygon: tuple[Point, ...], shape: tuple[int, ...]) -> NDArray[np.bool
 
 
 def _vertices(outline: list[Point]) -> tuple[Point, ...]:
-    """Leave out points that lie on the straight way between their neighbours."""
+    """Leave out points that lie on the straight way between their neighbors."""
     around = zip(outline[-1:] + outline[:-1], outline, outline[1:] + outline[:1], strict=True)
     corners = [b for a, b, c in around if (b[0] - a[0], b[1] - a[1]) != (c[0] - b[0], c[1] - b[1])]
     corners = corners or outline

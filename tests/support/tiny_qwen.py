@@ -22,7 +22,7 @@ from wise_edge.policy.prompts import EMBEDDED
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 GRID = 8
-"""Patches along a side of a picture."""
+"""Patches along a side of an image."""
 
 _CLASSES = {
     "qwen2_vl": (transformers.Qwen2VLConfig, transformers.Qwen2VLForConditionalGeneration),

@@ -33,7 +33,7 @@ from wise_edge.training.sft.config import PhaseConfig, PolicyModelConfig, SftCon
 from wise_edge.training.sft.data import (  # noqa: E402
     ATTRIBUTES,
     Batch,
-    Pools,
+    BatchPools,
     choice_spans,
     dense_targets,
     list_text,
@@ -100,7 +100,7 @@ def trainer(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Trainer
 
 @pytest.fixture(scope="module")
 def text_batch(tokenizer: Any) -> Batch:
-    pools = Pools(CONFIG, tokenizer)
+    pools = BatchPools(CONFIG, tokenizer)
     return pools[len(pools) - 1][0]
 
 
@@ -154,15 +154,15 @@ def test_only_the_response_is_weighted_and_digits_count_double(tokenizer: Any, t
 
 
 def test_tokens_that_name_the_right_object_weigh_more(tokenizer: Any) -> None:
-    labelled = sample("train", 11)
-    name, place = labelled.target.describe(), labelled.target.place
+    labeled = sample("train", 11)
+    name, place = labeled.target.describe(), labeled.target.place
     text = f"There is a {name} at the {place}. At the {place}, the {name} fits. So it is at the {place}: {name}."
-    named = [text[start:stop] for start, stop in choice_spans(labelled, text)]
+    named = [text[start:stop] for start, stop in choice_spans(labeled, text)]
     assert named == [f"{place}, the {name}", f"{place}: {name}"]
     text = f"The query asks for the only object. The other yellow one is at the {place}: {name}. The only ring is it."
-    assert [text[slice(*span)] for span in choice_spans(labelled, text)] == [f"{place}: {name}", "yellow", "ring"]
+    assert [text[slice(*span)] for span in choice_spans(labeled, text)] == [f"{place}: {name}", "yellow", "ring"]
     phase = PhaseConfig("wise", 2, {"verbose": 1.0})
-    batch = Pools(replace(CONFIG, phases=(phase,), choice_weight=7.0), tokenizer)[0][0]
+    batch = BatchPools(replace(CONFIG, phases=(phase,), choice_weight=7.0), tokenizer)[0][0]
     for ids, weights in zip(batch.ids, batch.weights, strict=True):
         heavy = tokenizer.decode(ids[weights == 7.0].tolist())
         assert any(word in heavy for word in ATTRIBUTES["shape"])
@@ -171,39 +171,39 @@ def test_tokens_that_name_the_right_object_weigh_more(tokenizer: Any) -> None:
 
 def test_dense_targets_name_the_object_of_each_cell() -> None:
     for index in range(20):
-        labelled = sample("train", index)
-        classes, boxes = dense_targets(labelled, 4)
-        for item in labelled.scene.objects:
+        labeled = sample("train", index)
+        classes, boxes = dense_targets(labeled, 4)
+        for item in labeled.scene.objects:
             cell = int(item.center[1] * 4) * 4 + int(item.center[0] * 4)
             owners = [
                 other
-                for other in labelled.scene.objects
+                for other in labeled.scene.objects
                 if int(other.center[1] * 4) * 4 + int(other.center[0] * 4) == cell
             ]
             largest = max(owners, key=lambda other: other.area_px)
             named = [values[i] for values, i in zip(ATTRIBUTES.values(), classes[cell], strict=True)]
             assert named == [largest.shape, largest.color, largest.size, largest.texture]
-            assert np.allclose(boxes[cell] * labelled.scene.side, largest.box, atol=1e-3)
-        assert (classes[:, 0] >= 0).sum() <= len(labelled.scene.objects)
+            assert np.allclose(boxes[cell] * labeled.scene.side, largest.box, atol=1e-3)
+        assert (classes[:, 0] >= 0).sum() <= len(labeled.scene.objects)
 
 
 def test_list_names_every_object_once_in_varying_order() -> None:
-    labelled = sample("train", 5)
-    texts = {list_text(labelled, Random(seed), 112) for seed in range(20)}
+    labeled = sample("train", 5)
+    texts = {list_text(labeled, Random(seed), 112) for seed in range(20)}
     assert len(texts) > 1
     parts = {tuple(sorted(text.split("; "))) for text in texts}
     assert len(parts) == 1
-    target = labelled.target
-    assert f"{target.describe()} {list(target_answer(labelled, 112).box)}" in parts.pop()
+    target = labeled.target
+    assert f"{target.describe()} {list(target_answer(labeled, 112).box)}" in parts.pop()
 
 
 def test_levels_are_drawn_by_the_weights_of_a_phase() -> None:
     phase = PhaseConfig("one", 1, {"wise-s": 1.0}, level_weights={"wise-s": (1, 0, 0, 0)})
     assert phase.level_weights["wise"] == LEVEL_WEIGHTS["wise"], "what is left out stays as the scenes have it"
-    labelled = sample("train", 7)
+    labeled = sample("train", 7)
     for seed in range(5):
-        _, text = task_texts(labelled, "wise-s", Random(seed), 112, phase.level_weights)
-        assert f"<think>{labelled.rationale('concise')}</think>" in text
+        _, text = task_texts(labeled, "wise-s", Random(seed), 112, phase.level_weights)
+        assert f"<think>{labeled.rationale('concise')}</think>" in text
     for mistake in ({"answer": (1, 1, 1, 1)}, {"wise": (1, 1)}, {"wise": (0, 0, 0, 0)}, {"wise": (1, 1, 1, -1)}):
         with pytest.raises(ValueError, match="keys are verbose, wise, wise-infer, wise-s; each has a weight"):
             PhaseConfig("one", 1, level_weights=mistake)
@@ -277,8 +277,8 @@ def test_greedy_decoding_equals_transformers(trainer: Trainer, text_batch: Batch
 
 
 def test_dense_loss_is_least_at_the_truth() -> None:
-    labelled = [sample("train", index) for index in range(4)]
-    targets = [dense_targets(item, 4) for item in labelled]
+    labeled = [sample("train", index) for index in range(4)]
+    targets = [dense_targets(item, 4) for item in labeled]
     classes = torch.from_numpy(np.stack([target[0] for target in targets]))
     boxes = torch.from_numpy(np.stack([target[1] for target in targets]))
     present = (classes[..., 0] >= 0).float()
@@ -441,11 +441,11 @@ def test_saved_policy_loads_with_transformers(trainer: Trainer, tokenizer: Any, 
 
 
 def _assert_processor_renders_our_prompt(processor: Any, tokenizer: Any, variant: str) -> None:
-    labelled = sample("validation", 1)
-    image = resize_square(labelled.scene.image, 112)
-    content = [{"type": "image"}, {"type": "text", "text": EMBEDDED.user_text(labelled.request, variant)}]
+    labeled = sample("validation", 1)
+    image = resize_square(labeled.scene.image, 112)
+    content = [{"type": "image"}, {"type": "text", "text": EMBEDDED.user_text(labeled.request, variant)}]
     messages = [{"role": "system", "content": EMBEDDED.system}, {"role": "user", "content": content}]
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     inputs = processor(text=[text], images=[Image.fromarray(image)], return_tensors="pt")
-    assert inputs["input_ids"][0].tolist() == tokenizer.encode(EMBEDDED.render(labelled.request, variant, 16)).ids
+    assert inputs["input_ids"][0].tolist() == tokenizer.encode(EMBEDDED.render(labeled.request, variant, 16)).ids
     assert np.allclose(inputs["pixel_values"], patchify(image), atol=1e-5)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wise_edge.errors import UsageError
+from wise_edge.mapping import from_mapping
 from wise_edge.policy.prompts import DEFAULT, EMBEDDED
-from wise_edge.training.common.config import build_config
 from wise_edge.training.wise.reading import FloatBox, find_placeholders, is_formatted, read_completion
 from wise_edge.training.wise.rewards import ORDERS, TERMS, RewardConfig, RewardFunctions, inclusive_iou
 
@@ -344,13 +344,13 @@ def test_reward_functions_refuse_what_cannot_work() -> None:
 )
 def test_configs_that_cannot_work_are_refused(recipe: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
-        build_config(RewardConfig, recipe, "rewards.")
+        from_mapping(RewardConfig, recipe, "rewards.")
 
 
 def test_weights_that_a_recipe_leaves_out_keep_their_defaults() -> None:
-    config = build_config(RewardConfig, {"weights": {"distillation": 0.5}})
+    config = from_mapping(RewardConfig, {"weights": {"distillation": 0.5}})
     assert config.weights == {**dict.fromkeys(TERMS, 1.0), "distillation": 0.5, "length": 0.0}
-    assert build_config(RewardConfig, asdict(config)) == config
+    assert from_mapping(RewardConfig, asdict(config)) == config
     assert RewardConfig().weights == {**dict.fromkeys(TERMS, 1.0), "length": 0.0}
 
 

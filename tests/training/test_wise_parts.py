@@ -231,7 +231,7 @@ def test_demonstrations_are_read_from_a_file(tmp_path: Path) -> None:
     ("record", "message"),
     [
         ({"image": "a.png", "query": "the ring"}, "line 1 has no text 'completion'"),
-        ({"image": "b.png", "query": "the ring", "completion": "x"}, "line 1: there is no picture"),
+        ({"image": "b.png", "query": "the ring", "completion": "x"}, "line 1: there is no image"),
         ([1], "line 1 has no text 'image'"),
     ],
 )

@@ -224,4 +224,4 @@ def test_model_without_vision_is_refused(tmp_path: Path, capsys: pytest.CaptureF
         (tmp_path / "text" / name).write_bytes((source / name).read_bytes())
     (tmp_path / "text" / "config.json").write_text('{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}')
     assert main(command("wise-embedded", tmp_path / "run", f"model={tmp_path / 'text'}")) == 2
-    assert "qwen2 reads no pictures" in capsys.readouterr().err
+    assert "qwen2 reads no images" in capsys.readouterr().err

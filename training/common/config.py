@@ -8,27 +8,20 @@ beside the checkpoint, so that a run can be repeated from its own folder.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import re
-import types
-import typing
-from collections.abc import Mapping
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
+from wise_edge.mapping import from_mapping
 
 if TYPE_CHECKING:
     from wise_edge.training.sam.config import SamConfig
     from wise_edge.training.sft.config import SftConfig
     from wise_edge.training.wise.config import WiseConfig
 
-T = TypeVar("T")
-_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-"""Numbers such as 1e-4, which YAML 1.1 reads as text for want of a dot."""
 
 STAGES = {
     "sft": ("wise_edge.training.sft.config", "SftConfig"),
@@ -55,7 +48,7 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> SftCon
     if stage not in STAGES:
         raise UsageError(f"stage: {stage!r} is not a training stage; use one of {', '.join(STAGES)}")
     module, name = STAGES[stage]
-    config: SftConfig | SamConfig | WiseConfig = build_config(getattr(import_module(module), name), mapping)
+    config: SftConfig | SamConfig | WiseConfig = from_mapping(getattr(import_module(module), name), mapping)
     return config
 
 
@@ -75,35 +68,6 @@ def find_recipe(name_or_path: str) -> Path:
     if name_or_path not in recipe_names():
         raise UsageError(f"recipe {name_or_path!r} is unknown; use one of {', '.join(recipe_names())} or a .yaml file")
     return Path(str(files("wise_edge.training") / "recipes" / f"{name_or_path}.yaml"))
-
-
-def build_config(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
-    """Build a frozen dataclass from a mapping, refusing unknown keys and values of another type.
-
-    Args:
-        cls: The dataclass; its fields may be bool, int, float, str, `X | None`, tuples, string-keyed dicts and
-            dataclasses.
-        mapping: What the recipe holds; missing keys keep their defaults.
-        where: Dotted prefix used in errors.
-
-    Raises:
-        UsageError: A key is unknown or missing, or a value does not fit; also what `__post_init__` raises as
-            ValueError.
-    """
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in mapping:
-        if key not in fields:
-            close = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise UsageError(f"{where}{key}: unknown key{hint}")
-    values = {key: _convert(hints[key], value, f"{where}{key}") for key, value in mapping.items()}
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise UsageError(f"{where or 'recipe'}: {str(error).partition('__init__() ')[2] or error}") from error
-    except ValueError as error:
-        raise UsageError(f"{where}{error}") from error
 
 
 def save_config(config: Any, path: Path) -> None:
@@ -153,36 +117,6 @@ def _index(node: list[Any], part: str, override: str) -> int:
     if not part.isdigit() or int(part) >= len(node):
         raise UsageError(f"--set {override}: {part} must be an index from 0 to {len(node) - 1}")
     return int(part)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        inner = next(argument for argument in arguments if argument is not type(None))
-        return None if value is None else _convert(inner, value, where)
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return build_config(typing.cast("type[Any]", hint), value, f"{where}.")
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return _convert_tuple(arguments, value, where)
-    if origin is dict and isinstance(value, Mapping):
-        return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)
-    if hint in (bool, int, str) and type(value) is hint:
-        return value
-    wanted = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
-    raise UsageError(f"{where}: {value!r} is not {'a mapping' if dataclasses.is_dataclass(hint) else wanted}")
-
-
-def _convert_tuple(arguments: tuple[Any, ...], value: list[Any] | tuple[Any, ...], where: str) -> tuple[Any, ...]:
-    if len(arguments) == 2 and arguments[1] is Ellipsis:
-        arguments = (arguments[0],) * len(value)
-    if len(arguments) != len(value):
-        raise UsageError(f"{where}: needs {len(arguments)} values, has {len(value)}")
-    pairs = zip(arguments, value, strict=True)
-    return tuple(_convert(hint, item, f"{where}.{i}") for i, (hint, item) in enumerate(pairs))
 
 
 def _plain(value: Any) -> Any:

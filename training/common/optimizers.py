@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are orthogonalised by Newton-Schulz iterations.
+"""Muon: momentum whose matrices are orthogonalized by Newton-Schulz iterations.
 
 After https://kellerjordan.github.io/posts/muon/ with the update scale of https://arxiv.org/abs/2502.16982. Matrices
 of one shape are stacked, so a step costs a few batched products and no loop over parameters.

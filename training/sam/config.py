@@ -9,7 +9,7 @@ from wise_edge.sam.segment_anything import SamArchitecture
 
 @dataclass(frozen=True)
 class JitterConfig:
-    """How far training prompts stray from the true ones. Distances are px of the picture, uniform in each edge."""
+    """How far training prompts stray from the true ones. Distances are px of the image, uniform in each edge."""
 
     box_px: int = 6
     """Largest shift of a box's edge, for most objects."""

@@ -19,7 +19,7 @@ from wise_edge.training.sam.config import JitterConfig, SamConfig
 
 @dataclass(frozen=True)
 class SamBatch:
-    """B scenes of side S with N objects in all. Coordinates are pixels of the picture."""
+    """B scenes of side S with N objects in all. Coordinates are pixels of the image."""
 
     images: npt.NDArray[np.uint8]
     """[B, S, S, 3], RGB."""
@@ -54,7 +54,7 @@ def make_batch(split: str, indices: Iterable[int], side: int) -> SamBatch:
     Args:
         split: "train", "validation" or "test".
         indices: samples of the split.
-        side: side of the pictures, px.
+        side: side of the images, px.
     """
     scenes = [sample(split, index, side).scene for index in indices]
     masks = np.concatenate([scene.masks for scene in scenes])
@@ -72,12 +72,12 @@ def jitter_prompts(batch: SamBatch, config: JitterConfig, rng: np.random.Generat
     """Shift boxes and points as a policy's own would be, and sometimes leave one kind out.
 
     Args:
-        batch: true boxes [N, 4] and points [N, 2, 2]; px of the picture.
+        batch: true boxes [N, 4] and points [N, 2, 2]; px of the image.
         config: how far.
         rng: draws the shifts.
 
     Returns:
-        The same scenes and masks; boxes keep their corners in order, and everything stays inside the picture.
+        The same scenes and masks; boxes keep their corners in order, and everything stays inside the image.
     """
     assert batch.boxes is not None and batch.points is not None
     side, count = batch.images.shape[1], len(batch.masks)

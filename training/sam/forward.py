@@ -1,7 +1,7 @@
 """SAM's forward pass for many (scene, object) pairs at once, with segment-anything's own weights.
 
-segment-anything's decoder takes one picture a call and runs its upscaling channels-first for all four mask tokens.
-Here the objects of several pictures share one call, upscaling stays channels-last (a transposed convolution whose
+segment-anything's decoder takes one image a call and runs its upscaling channels-first for all four mask tokens.
+Here the objects of several images share one call, upscaling stays channels-last (a transposed convolution whose
 stride is its kernel is a matrix product) and only the single-mask token's mask is made. A test compares the two.
 """
 
@@ -22,7 +22,7 @@ def predict(sam: Sam, batch: SamBatch) -> tuple[Tensor, Tensor]:
 
     Args:
         sam: the model.
-        batch: B scenes with N objects, pictures of the model's input size.
+        batch: B scenes with N objects, images of the model's input size.
 
     Returns:
         Low-resolution logits, float32 [N, L, L], and predicted IoUs, float32 [N].
@@ -45,12 +45,12 @@ def embed_prompts(sam: Sam, batch: SamBatch) -> Tensor:
 
 
 def decode_objects(sam: Sam, embeddings: Tensor, owners: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
-    """Decode the masks of N objects in B pictures.
+    """Decode the masks of N objects in B images.
 
     Args:
         sam: the model.
         embeddings: image embeddings, float32 [B, C, G, G].
-        owners: picture of each object, int64 [N].
+        owners: image of each object, int64 [N].
         sparse: prompt tokens, float32 [N, tokens, C].
 
     Returns:

@@ -1,4 +1,4 @@
-"""The loss of SAM's training, at half the picture's size.
+"""The loss of SAM's training, at half the image's size.
 
 Logits are interpolated to that size. A pixel that an edge crosses has the covered share as its target, so that the
 logits cross zero where the edge runs. Cross-entropy is averaged over the whole mask and over a band round the edge,

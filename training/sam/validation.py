@@ -55,7 +55,7 @@ def validate_sam(sam: Sam, split: str, scenes: int) -> dict[str, Any]:
 
 
 def segment_batch(sam: Sam, batch: SamBatch) -> tuple[Tensor, Tensor]:
-    """Return the IoU of every object's mask at the picture's size, and the model's own estimate, float32 [N] each."""
+    """Return the IoU of every object's mask at the image's size, and the model's own estimate, float32 [N] each."""
     torch = require("torch", "train")
     with torch.no_grad():
         logits, scores = predict(sam, batch)

@@ -16,7 +16,7 @@ class PolicyModelConfig:
     """Widths of the policy. The defaults are the embedded policy's."""
 
     image_size: int = 112
-    """Side of the square picture, pixels; must equal the vision window, so that every picture is one window."""
+    """Side of the square image, pixels; must equal the vision window, so that every image is one window."""
     hidden_size: int = 192
     """Text width."""
     num_layers: int = 5

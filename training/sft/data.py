@@ -40,7 +40,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step is fed. B pictures of side S, T tokens, C cells of the grid of image tokens."""
+    """What one step is fed. B images of side S, T tokens, C cells of the grid of image tokens."""
 
     step: int
     """Step that it belongs to, from 0."""
@@ -53,7 +53,7 @@ class Batch:
     classes: npt.NDArray[np.int64]
     """[B, C, 4], index of each of `ATTRIBUTES` of the object whose center lies in a cell; -1 where there is none."""
     boxes: npt.NDArray[np.float32]
-    """[B, C, 4], XYXY of those objects, fractions of the picture's side."""
+    """[B, C, 4], XYXY of those objects, fractions of the image's side."""
 
 
 @dataclass(frozen=True)
@@ -75,61 +75,61 @@ def make_prefix(tokenizer: Tokenizer, config: SftConfig) -> Prefix:
     return Prefix(tuple(ids), ids.index(token_id(tokenizer, "<|image_pad|>")), count)
 
 
-def list_text(labelled: Sample, rng: Random, size: int) -> str:
+def list_text(labeled: Sample, rng: Random, size: int) -> str:
     """Name every object of a scene and its box, in random order: "small red ring [12, 30, 40, 58]; ..."."""
-    source, target = (labelled.scene.side, labelled.scene.side), (size, size)
-    objects = list(labelled.scene.objects)
+    source, target = (labeled.scene.side, labeled.scene.side), (size, size)
+    objects = list(labeled.scene.objects)
     rng.shuffle(objects)
     return "; ".join(f"{item.describe()} {list(scale_box(item.box, source, target))}" for item in objects)
 
 
 def task_texts(
-    labelled: Sample, task: str, rng: Random, size: int, weights: Mapping[str, Sequence[float]]
+    labeled: Sample, task: str, rng: Random, size: int, weights: Mapping[str, Sequence[float]]
 ) -> tuple[str, str]:
     """Return what follows the prefix, and the response, of one sample.
 
     Args:
-        labelled: the sample.
+        labeled: the sample.
         task: a prompt variant, or "list".
         rng: draws the list's order and the rationale's length.
         size: side of the resized square that coordinates refer to, px.
         weights: of the rationale's lengths, by variant.
     """
     if task == LIST:
-        return EMBEDDED.suffix(LIST_QUERY, "answer"), list_text(labelled, rng, size)
-    return EMBEDDED.suffix(labelled.request, task), completion(labelled, task, rng, size, weights)
+        return EMBEDDED.suffix(LIST_QUERY, "answer"), list_text(labeled, rng, size)
+    return EMBEDDED.suffix(labeled.request, task), completion(labeled, task, rng, size, weights)
 
 
-def choice_spans(labelled: Sample, text: str) -> list[tuple[int, int]]:
+def choice_spans(labeled: Sample, text: str) -> list[tuple[int, int]]:
     """Return where a rationale chooses, as spans of characters.
 
     It names the target or the object that the query refers to, place first (the list of all objects names places last),
     or the attribute that singles the target out, "the other yellow one is".
     """
-    chosen = [labelled.target]
-    if labelled.query.anchor is not None:
-        chosen.append(labelled.scene.objects[labelled.query.anchor])
+    chosen = [labeled.target]
+    if labeled.query.anchor is not None:
+        chosen.append(labeled.scene.objects[labeled.query.anchor])
     names = "|".join(f"{re.escape(item.place)}(?:, the|:) {re.escape(item.describe())}" for item in chosen)
     patterns = (rf"[Aa]t the ({names})", r"The (?:other|only) (\w+)(?: one)? is\b")
     return [match.span(1) for pattern in patterns for match in re.finditer(pattern, text)]
 
 
-def dense_targets(labelled: Sample, side: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+def dense_targets(labeled: Sample, side: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Return classes [side * side, 4] and boxes [side * side, 4] of a grid of cells; see `Batch`.
 
     Of two objects in one cell the larger counts.
     """
     classes = np.full((side * side, len(ATTRIBUTES)), -1, np.int64)
     boxes = np.zeros((side * side, 4), np.float32)
-    for item in sorted(labelled.scene.objects, key=lambda item: item.area_px):
+    for item in sorted(labeled.scene.objects, key=lambda item: item.area_px):
         column, row = (min(int(value * side), side - 1) for value in item.center)
         cell = row * side + column
         classes[cell] = [values.index(getattr(item, name)) for name, values in ATTRIBUTES.items()]
-        boxes[cell] = np.asarray(item.box, np.float32) / labelled.scene.side
+        boxes[cell] = np.asarray(item.box, np.float32) / labeled.scene.side
     return classes, boxes
 
 
-class Pools:
+class BatchPools:
     """The pools of a training, by index: a map-style dataset.
 
     Args:
@@ -165,18 +165,18 @@ class Pools:
         config = self._config
         rng = Random(f"{config.seed}/{index}")
         kind = rng.choices(range(len(KINDS)), [config.kind_weights[kind] for kind in KINDS])[0]
-        labelled = sample("train", config.first_scene + index * len(KINDS) + kind)  # kinds take turns by index
-        image = resize_square(labelled.scene.image, config.model.image_size)
-        classes, boxes = dense_targets(labelled, int(self._prefix.image_count**0.5))
+        labeled = sample("train", config.first_scene + index * len(KINDS) + kind)  # kinds take turns by index
+        image = resize_square(labeled.scene.image, config.model.image_size)
+        classes, boxes = dense_targets(labeled, int(self._prefix.image_count**0.5))
         prompt, response, weights = list(self._prefix.ids), list[int](), np.zeros(0, np.float32)
         if mixture := mixture_at(config, step):
             task = rng.choices(list(mixture), list(mixture.values()))[0]
             levels = config.phases[phase_at(config, step)[0]].level_weights
-            suffix, text = task_texts(labelled, task, rng, config.model.image_size, levels)
+            suffix, text = task_texts(labeled, task, rng, config.model.image_size, levels)
             prompt += self._tokenizer.encode(suffix).ids
             encoding = self._tokenizer.encode(text)
             response = [*encoding.ids, self._end]
-            weights = self._weigh(response, encoding.offsets, choice_spans(labelled, text))
+            weights = self._weigh(response, encoding.offsets, choice_spans(labeled, text))
         return Example(image, prompt, response, weights, classes, boxes)
 
     def _weigh(
@@ -240,7 +240,7 @@ def mixture_at(config: SftConfig, step: int) -> dict[str, float]:
 
 def stream_batches(config: SftConfig, tokenizer: Tokenizer, start_step: int) -> Iterator[Batch]:
     """Yield the batch of every step from `start_step` on, made by one background process."""
-    pools = Pools(config, tokenizer)
+    pools = BatchPools(config, tokenizer)
     first = next((i for i, (_, stop) in enumerate(pools.spans) if stop > start_step), len(pools))
     made: Iterator[list[Batch]] = stream_items(pools, first, ahead=2)
     for pool in made:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, first_line
 from wise_edge.extras import require
 from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD
 from wise_edge.policy.prompts import EMBEDDED
@@ -31,7 +31,7 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt %}<|im_start|>assistant
 {% endif -%}
 """
-"""Qwen2.5-VL's markup for text and pictures, without its default system message, tools and videos."""
+"""Qwen2.5-VL's markup for text and images, without its default system message, tools and videos."""
 
 
 def save_policy(model: Any, tokenizer: Tokenizer, config: SftConfig, folder: Path) -> None:
@@ -74,7 +74,7 @@ def load_weights(model: Any, folder: Path) -> None:
         weights["lm_head.weight"] = weights["model.language_model.embed_tokens.weight"]  # tied
         model.load_state_dict(weights)
     except (OSError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
-        raise UsageError(f"start: {folder} does not fit the recipe's model: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"start: {folder} does not fit the recipe's model: {first_line(error)}") from error
 
 
 def _save_model(model: Any, folder: Path) -> None:

@@ -62,13 +62,13 @@ class Forward:
         return losses
 
     def dense(self, images: Tensor) -> list[Tensor]:
-        """Return the outputs of both dense heads, float32 [B, C, outputs], on uint8 pictures [B, S, S, 3]."""
+        """Return the outputs of both dense heads, float32 [B, C, outputs], on uint8 images [B, S, S, 3]."""
         ids = self._torch.tensor(self._prefix.ids).expand(len(images), -1)
         image_embeds, middle, _ = self._run(images, ids, whole=False)
         return self._see(image_embeds, middle)
 
     def last_states(self, images: Tensor, ids: Tensor) -> Tensor:
-        """Return the last layer's states, float32 [B, T, hidden], of pictures and token ids [B, T]."""
+        """Return the last layer's states, float32 [B, T, hidden], of images and token ids [B, T]."""
         return self._run(images, ids, whole=True)[2]
 
     def _see(self, image_embeds: Tensor, middle: Tensor) -> list[Tensor]:

@@ -32,7 +32,7 @@ class DenseScores:
     attributes: dict[str, float]
     """Share of objects judged rightly, for each attribute."""
     box_error: float
-    """Mean absolute error of a coordinate, fraction of the picture's side."""
+    """Mean absolute error of a coordinate, fraction of the image's side."""
 
 
 def build_heads(width: int, seed: int) -> torch.nn.ModuleList:
@@ -55,7 +55,7 @@ def dense_loss(outputs: Tensor, classes: Tensor, boxes: Tensor) -> Tensor:
     Args:
         outputs: float32 [B, C, outputs].
         classes: int64 [B, C, 4]; -1 where a cell holds no object.
-        boxes: float32 [B, C, 4], XYXY fractions of the picture's side.
+        boxes: float32 [B, C, 4], XYXY fractions of the image's side.
     """
     functional = require("torch.nn.functional", "train")
     present = classes[..., 0] >= 0

@@ -29,7 +29,7 @@ CHANNEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def image_tokens(config: PolicyModelConfig) -> int:
-    """Return the number of image tokens of one picture."""
+    """Return the number of image tokens of one image."""
     return (config.image_size // (PATCH * MERGE)) ** 2
 
 
@@ -109,7 +109,7 @@ def _init_weights(module: torch.nn.Module, std: float) -> None:
 
 
 def patchify_batch(images: Tensor) -> Tensor:
-    """Cut pictures into normalised patches in the processor's order (merge blocks of 2 x 2, row by row).
+    """Cut images into normalized patches in the processor's order (merge blocks of 2 x 2, row by row).
 
     Args:
         images: uint8 [B, S, S, 3], RGB.
@@ -130,7 +130,7 @@ def patchify_batch(images: Tensor) -> Tensor:
 
 
 def encode_images(model: Any, patches: Tensor) -> Tensor:
-    """Run the vision tower over equally large pictures at once.
+    """Run the vision tower over equally large images at once.
 
     Args:
         model: The policy.
@@ -168,7 +168,7 @@ def _vision_rotary(visual: Any, count: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Prefix:
-    """What every prompt begins with: the system message and the picture's placeholders."""
+    """What every prompt begins with: the system message and the image's placeholders."""
 
     ids: tuple[int, ...]
     """Token ids; the image placeholders are one run."""

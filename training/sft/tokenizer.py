@@ -82,9 +82,9 @@ def scene_texts(count: int, seed: int, size: int) -> Iterator[str]:
     for i in range(count):
         variant = VARIANTS[i % len(VARIANTS)]
         if i % len(VARIANTS) == 0:
-            labelled = sample("train", i // len(VARIANTS))
-        user = EMBEDDED.user_text(labelled.request, variant)
-        yield f"system\n{EMBEDDED.system}\nuser\n{user}\nassistant\n{completion(labelled, variant, rng, size)}"
+            labeled = sample("train", i // len(VARIANTS))
+        user = EMBEDDED.user_text(labeled.request, variant)
+        yield f"system\n{EMBEDDED.system}\nuser\n{user}\nassistant\n{completion(labeled, variant, rng, size)}"
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, int]:

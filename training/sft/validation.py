@@ -36,7 +36,7 @@ def validate_dense(run: Callable[[Tensor], list[Tensor]], samples: list[Sample],
     """Score the dense heads.
 
     Args:
-        run: a function from uint8 pictures [B, S, S, 3] to the outputs of both heads.
+        run: a function from uint8 images [B, S, S, 3] to the outputs of both heads.
         samples: what to score them on.
         size: side of the resized square S, px.
 

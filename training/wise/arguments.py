@@ -58,7 +58,7 @@ def lora_config(options: LoraOptions) -> Any:
 
 
 def quantization_config(config: WiseConfig) -> Any:
-    """Return transformers' config of weights in 4 bits (NF4, doubly quantised), or None."""
+    """Return transformers' config of weights in 4 bits (NF4, doubly quantized), or None."""
     if not config.load_in_4bit:
         return None
     require("bitsandbytes", "qlora")

@@ -14,7 +14,7 @@ SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Labelled queries, as `wise_edge.datasets.open_dataset` reads them."""
+    """Labeled queries, as `wise_edge.datasets.open_dataset` reads them."""
 
     split: str
     """Split of the data; without a default, so that nothing is validated on what it was trained on by oversight."""
@@ -113,7 +113,7 @@ class WiseConfig:
     model: str = "embedded"
     """`embedded`, the folder of a checkpoint, or a name of the Hugging Face hub."""
     input_size: int | None = None
-    """Side of the square that pictures are stretched to, px; None: what the processor asks for, else 840."""
+    """Side of the square that images are stretched to, px; None: what the processor asks for, else 840."""
     order: str = "concise-first"
     """Order of the parts of a completion; the others are for ablation."""
     data: DataConfig = DataConfig("train", samples=100_000)

@@ -131,5 +131,5 @@ def lazy_rows(count: int, row: Callable[[int], dict[str, Any]]) -> Any:
 
 
 def square_picture(example: Example, size: int) -> Image.Image:
-    """Return a sample's picture stretched to the square that the policy sees."""
+    """Return a sample's image stretched to the square that the policy sees."""
     return Image.fromarray(resize_square(example.image, size))

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, first_line
 from wise_edge.extras import require
 from wise_edge.training.wise.policy import save_beside
 
@@ -49,4 +49,4 @@ def _merge(base: Any, adapter: Path, name: str) -> Any:
     try:
         return peft.PeftModel.from_pretrained(base, adapter).merge_and_unload()
     except (ValueError, RuntimeError) as error:
-        raise UsageError(f"{adapter} does not fit {name}: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{adapter} does not fit {name}: {first_line(error)}") from error

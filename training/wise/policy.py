@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.bundle.store import resolve_checkpoint
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, first_line
 from wise_edge.extras import require
 from wise_edge.policy.checkpoint import LARGE_INPUT_SIZE
 from wise_edge.policy.prompts import DEFAULT, PromptSet
@@ -38,7 +38,7 @@ class PolicySource:
         name: its folder, or its name on the hub.
         processor: transformers' processor, padding at the left.
         prompts: its wording.
-        input_size: side of the square that pictures are stretched to, px.
+        input_size: side of the square that images are stretched to, px.
         dtype: of its weights, torch's name.
     """
 
@@ -49,7 +49,7 @@ class PolicySource:
     dtype: str
 
     def messages(self, query: str, variant: str) -> list[dict[str, str]]:
-        """Return the prompt as chat messages; the processor puts the picture before the user's text."""
+        """Return the prompt as chat messages; the processor puts the image before the user's text."""
         return [
             {"role": "system", "content": self.prompts.system},
             {"role": "user", "content": self.prompts.user_text(query, variant)},
@@ -67,7 +67,7 @@ def open_policy(config: WiseConfig) -> PolicySource:
     """Read what is needed beside the weights.
 
     Raises:
-        UsageError: the checkpoint cannot be found, has no vision or is of another family, or pictures of the wished
+        UsageError: the checkpoint cannot be found, has no vision or is of another family, or images of the wished
             size do not fit its patches.
     """
     transformers = require("transformers", "train")
@@ -77,7 +77,7 @@ def open_policy(config: WiseConfig) -> PolicySource:
         _check_family(config.model, settings)
         processor = transformers.AutoProcessor.from_pretrained(name, padding_side="left")
     except (OSError, ValueError) as error:
-        raise UsageError(f"model {config.model}: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"model {config.model}: {first_line(error)}") from error
     size = config.input_size or _fixed_size(processor) or LARGE_INPUT_SIZE
     unit = processor.image_processor.patch_size * processor.image_processor.merge_size
     if size % unit:
@@ -89,7 +89,7 @@ def open_policy(config: WiseConfig) -> PolicySource:
 
 def _check_family(model: str, settings: Any) -> None:
     if getattr(settings, "vision_config", None) is None:
-        raise UsageError(f"model {model}: {settings.model_type} reads no pictures; choose a Qwen-VL checkpoint")
+        raise UsageError(f"model {model}: {settings.model_type} reads no images; choose a Qwen-VL checkpoint")
     if settings.model_type not in FAMILIES:
         raise UsageError(f"model {model}: {settings.model_type} is not one of {', '.join(FAMILIES)}")
 
@@ -112,7 +112,7 @@ def _read_prompts(folder: Path) -> PromptSet:
 
 
 def _fixed_size(processor: Any) -> int | None:
-    """Return the side that the processor stretches every picture to, if it is one."""
+    """Return the side that the processor stretches every image to, if it is one."""
     size = processor.image_processor.size
     least, most = (size.get(key) for key in ("shortest_edge", "longest_edge"))
     return math.isqrt(least) if least is not None and least == most else None

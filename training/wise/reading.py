@@ -19,7 +19,7 @@ from wise_edge.geometry import Point
 FloatBox = tuple[float, float, float, float]
 
 _SHAPES = {"bbox": 4, "points_1": 2, "points_2": 2}
-_LARGEST_PX = 1_000_000  # no picture is wider; a larger number is no coordinate, and its square might overflow
+_LARGEST_PX = 1_000_000  # no image is wider; a larger number is no coordinate, and its square might overflow
 _ANSWER_FORM = re.compile(r"\{[^{}]*bbox[^{}]*\}")
 _TAGGED = re.compile(r"<(think|answer|d_think)>(?:(?!</\1>).)+</\1>")
 
@@ -31,9 +31,9 @@ class Reading:
     Attributes:
         text: the whole of it.
         has_answer: the first `{…}` is JSON with the three keys, each a list of the right length.
-        box: XYXY in pixels of the resized square picture, not necessarily in order or inside; `None` where it is
+        box: XYXY in pixels of the resized square image, not necessarily in order or inside; `None` where it is
             missing or not four numbers.
-        points: column and row, pixels of the same picture; `None` where one is missing.
+        points: column and row, pixels of the same image; `None` where one is missing.
         concise: the first `<think>…</think>`, tags included; empty where there is none.
         detailed: the first `<d_think>…</d_think>`, tags included; empty where there is none.
     """

@@ -55,7 +55,7 @@ class RewardConfig:
     points_px: float = 100.0
     """`points` is 1 where the mean distance of the points is below, pixels at `reference_size`."""
     reference_size: int = 840
-    """Side of the square picture that the two thresholds are meant for, pixels."""
+    """Side of the square image that the two thresholds are meant for, pixels."""
     similarity_model: str = DEFAULT_MODEL
     """Sentence encoder of `distillation`: this package's name, or a folder or name for sentence-transformers."""
     length_target: int = 20
@@ -82,7 +82,7 @@ class RewardConfig:
 
 @dataclass(frozen=True)
 class Truth:
-    """What a completion should point at, in pixels of the resized square picture.
+    """What a completion should point at, in pixels of the resized square image.
 
     Attributes:
         box: XYXY, half-open.
@@ -101,7 +101,7 @@ class RewardFunctions:
 
     Args:
         config: weights and thresholds.
-        size: width and height of the resized square picture in pixels.
+        size: width and height of the resized square image in pixels.
         order: one of `ORDERS`.
         encoder: compares texts; `None` where `distillation` has no weight or the order no detailed text.
         count_tokens: number of tokens of each text, without special tokens, by the policy's tokenizer.
@@ -151,7 +151,7 @@ class RewardFunctions:
 
         Each takes `prompts`, `completions` (texts or lists of chat messages) and the data's columns, of which `box`
         (4 integers a row, XYXY, half-open) and `points` (2 x 2 integers a row), both in pixels of the resized square
-        picture, are read. It returns a number from 0 to 1 for each completion.
+        image, are read. It returns a number from 0 to 1 for each completion.
         """
         return [self._function(name, term) for name, term in self._terms.items()]
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from wise_edge.errors import DeviceError, UsageError, WiseEdgeError
+from wise_edge.errors import DeviceError, UsageError, WiseEdgeError, first_line
 from wise_edge.extras import require
 from wise_edge.training.common.config import save_config
 from wise_edge.training.common.step_log import drop_records_after
@@ -60,7 +60,7 @@ def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:
     except _write_errors() as error:
         if isinstance(error, RuntimeError) and not _is_write_error(error):
             raise
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise WiseEdgeError(f"{out} cannot be written: {reason}; the last checkpoint is kept") from error
 
 

@@ -56,7 +56,7 @@ class Validator:
         config: what is decoded, and how.
         source: processor, wording and input size.
 
-    Samples that cannot be decoded (a damaged picture, no box) are named on stderr and left out.
+    Samples that cannot be decoded (a damaged image, no box) are named on stderr and left out.
 
     Raises:
         UsageError: the data or the SAM checkpoint cannot be read, or no sample can be used.

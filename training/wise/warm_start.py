@@ -129,22 +129,22 @@ def demonstrations(warm: WarmStartConfig, source: PolicySource, order: str, seed
     return lazy_rows(count, row)
 
 
-def write_completion(labelled: Sample, order: str, rng: Random, size: int) -> str:
+def write_completion(labeled: Sample, order: str, rng: Random, size: int) -> str:
     """Return a scene's completion in one of `rewards.ORDERS`; the concise part's length is drawn, and mostly long."""
     level = rng.choices(LEVELS[:3], (15, 35, 50))[0]
     parts = {
-        "think": labelled.rationale(level),
-        "answer": format_answer(target_answer(labelled, size)),
-        "d_think": labelled.rationale("detailed"),
+        "think": labeled.rationale(level),
+        "answer": format_answer(target_answer(labeled, size)),
+        "d_think": labeled.rationale("detailed"),
     }
     return "".join(f"<{tag}>{parts[tag]}</{tag}>" for tag in ORDERS[order])
 
 
 def read_demonstrations(file: Path) -> list[dict[str, str]]:
-    """Read a JSON-lines file of demonstrations; pictures' paths become absolute.
+    """Read a JSON-lines file of demonstrations; images' paths become absolute.
 
     Raises:
-        UsageError: the file cannot be read, is empty, or a line lacks a text or its picture.
+        UsageError: the file cannot be read, is empty, or a line lacks a text or its image.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -166,7 +166,7 @@ def _read_line(file: Path, number: int, line: str) -> dict[str, str]:
             raise UsageError(f"warm_start.data: {file} line {number} has no text {name!r}")
     picture = file.parent / record["image"]
     if not picture.is_file():
-        raise UsageError(f"warm_start.data: {file} line {number}: there is no picture {picture}")
+        raise UsageError(f"warm_start.data: {file} line {number}: there is no image {picture}")
     return {**record, "image": str(picture)}
 
 
@@ -175,9 +175,9 @@ _Loader = Callable[[int], "tuple[np.ndarray[Any, np.dtype[np.uint8]], str, str]"
 
 def _scene_loader(source: PolicySource, order: str, seed: int) -> _Loader:
     def load(index: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], str, str]:
-        labelled = sample("train", _FIRST_SCENE + index)
-        text = write_completion(labelled, order, Random(f"{seed}/warm/{index}"), source.input_size)
-        return labelled.scene.image, labelled.request, text
+        labeled = sample("train", _FIRST_SCENE + index)
+        text = write_completion(labeled, order, Random(f"{seed}/warm/{index}"), source.input_size)
+        return labeled.scene.image, labeled.request, text
 
     return load
 

@@ -26,16 +26,16 @@ def render_card(manifest: Manifest) -> str:
     parts = [
         _FRONT.format(families=families),
         f"# {manifest.name}\n",
-        f"A {policy.family} policy that finds what a sentence means in a picture, and a {sam.family} segmenter that "
+        f"A {policy.family} policy that finds what a sentence means in an image, and a {sam.family} segmenter that "
         f"outlines it. Exported {manifest.created}.\n",
-        "```console\n$ wise-edge run picture.jpg 'the red mug' --bundle .\n$ wise-edge bundle verify .\n```\n",
-        f"Pictures are stretched to {policy.input_size} x {policy.input_size} px for the policy, and "
+        "```console\n$ wise-edge run image.jpg 'the red mug' --bundle .\n$ wise-edge bundle verify .\n```\n",
+        f"Images are stretched to {policy.input_size} x {policy.input_size} px for the policy, and "
         f"{_FITTING[sam.family]} {sam.input_size} x {sam.input_size} px for the segmenter. Prompt and answer together "
         f"hold {policy.max_positions} tokens.\n",
         "## Files\n",
         _table(
             ("role", "file", "weights", "bytes", "sha256"),
-            ((a.role, f"`{a.path}`", a.precision, str(a.bytes), f"`{a.sha256[:16]}`") for a in manifest.artefacts),
+            ((a.role, f"`{a.path}`", a.precision, str(a.bytes), f"`{a.sha256[:16]}`") for a in manifest.artifacts),
         ),
         "## Compared with the checkpoints\n",
         _verification(manifest.verified, manifest.verification),

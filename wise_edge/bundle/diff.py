@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from difflib import unified_diff
 from typing import Any
 
-from wise_edge.bundle.manifest import Artefact, Manifest, PolicySpec, SamSpec
+from wise_edge.bundle.manifest import Artifact, Manifest, PolicySpec, SamSpec
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Difference:
     """One thing that is not the same.
 
     Attributes:
-        part: "policy", "prompts", "sam", "artefacts", "verification" or "provenance".
+        part: "policy", "prompts", "sam", "artifacts", "verification" or "provenance".
         what: which entry of it.
         before: its value in the first bundle, None where it has none.
         after: likewise in the second.
@@ -32,7 +32,7 @@ def compare_manifests(first: Manifest, second: Manifest) -> list[Difference]:
         *_specs("policy", first.policy, second.policy),
         *_entries("prompts", _prompts(first.policy), _prompts(second.policy)),
         *_specs("sam", first.sam, second.sam),
-        *_entries("artefacts", _files(first), _files(second)),
+        *_entries("artifacts", _files(first), _files(second)),
         *_entries("verification", _figures(first), _figures(second)),
         *_entries("provenance", dict(first.provenance), dict(second.provenance)),
     ]
@@ -54,11 +54,11 @@ def _prompts(policy: PolicySpec) -> dict[str, Any]:
 
 
 def _files(manifest: Manifest) -> dict[str, Any]:
-    return {artefact.role: _described(artefact) for artefact in manifest.artefacts}
+    return {artifact.role: _described(artifact) for artifact in manifest.artifacts}
 
 
-def _described(artefact: Artefact) -> dict[str, Any]:
-    described = asdict(artefact)
+def _described(artifact: Artifact) -> dict[str, Any]:
+    described = asdict(artifact)
     del described["role"]
     return described
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from wise_edge.bundle.devices import Capability, Target, format_capability
 from wise_edge.bundle.store import Bundle
-from wise_edge.errors import BundleError, DeviceError
+from wise_edge.errors import BundleError, DeviceError, UsageError
+from wise_edge.mapping import from_mapping
 
 GRAPHS = ("policy.vision", "policy.decoder", "sam.encoder", "sam.decoder")
 """Roles of a bundle's ONNX graphs that engines are built from."""
@@ -105,9 +105,9 @@ class Sidecar:
         """Read a sidecar; raises `BundleError` where it is none."""
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
-            return cls(**{field.name: _READERS[field.name](data[field.name]) for field in fields(cls)})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BundleError(f"{file} is no sidecar of an engine ({error!r}); {_rebuild(file)}") from error
+            return from_mapping(cls, data)
+        except (OSError, ValueError, UsageError) as error:
+            raise BundleError(f"{file} is no sidecar of an engine ({error}); {_rebuild(file)}") from error
 
     def check(self, engine: Path, builder: str, builder_version: str, capability: Capability) -> None:
         """Refuse an engine that was not built for this GPU and this version of the package.
@@ -174,50 +174,17 @@ class BuildPlan:
         """Read a plan; raises `BundleError` where it is none."""
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
-            graphs = tuple(GraphPlan(str(entry["graph"]), _ranges(entry["ranges"])) for entry in data["graphs"])
-            return cls(tuple(map(str, data["targets"])), graphs)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BundleError(f"{file} is no build plan ({error!r}); export the bundle again") from error
+            return from_mapping(cls, data)
+        except (OSError, ValueError, UsageError) as error:
+            raise BundleError(f"{file} is no build plan ({error}); export the bundle again") from error
 
 
 def source_hash(bundle: Bundle, graph: str) -> str:
     """Return the hash of an ONNX graph as its bundle records it, with that of its weights where they lie apart."""
-    roles = {artefact.role: artefact.sha256 for artefact in bundle.manifest.artefacts}
+    roles = {artifact.role: artifact.sha256 for artifact in bundle.manifest.artifacts}
     return "+".join(roles[role] for role in (graph, f"{graph}.data") if role in roles)
 
 
 def target_capabilities(targets: tuple[Target, ...]) -> tuple[str, ...]:
     """Return the compute capabilities of kinds of GPU, as a sidecar has them."""
     return tuple(format_capability(target.capability) for target in targets)
-
-
-def _shape(values: Any) -> Shape:
-    return tuple(int(value) for value in values)
-
-
-def _ranges(data: Mapping[str, Any]) -> dict[str, ShapeRange]:
-    names = [field.name for field in fields(ShapeRange)]
-    return {str(name): ShapeRange(*(_shape(entry[part]) for part in names)) for name, entry in data.items()}
-
-
-def _arrays(data: Any) -> tuple[ArraySpec, ...]:
-    return tuple(ArraySpec(str(entry["name"]), str(entry["dtype"]), _shape(entry["shape"])) for entry in data)
-
-
-def _texts(data: Any) -> tuple[str, ...]:
-    return tuple(map(str, data))
-
-
-_READERS: dict[str, Any] = {
-    "graph": str,
-    "source_sha256": str,
-    "builder": str,
-    "builder_version": str,
-    "capabilities": _texts,
-    "types": _texts,
-    "inputs": _arrays,
-    "outputs": _arrays,
-    "ranges": _ranges,
-    "bytes": int,
-    "sha256": str,
-}

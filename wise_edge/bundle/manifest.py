@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from wise_edge.errors import BundleError, UsageError
+from wise_edge.mapping import from_mapping
 from wise_edge.policy.prompts import PromptSet
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+_OLDEST_SCHEMA = 2
+"""Schema 2 spells "artifacts" as "artefacts"; nothing else differs."""
 TEXT_TOKENS = 2048
-"""Room beside the picture, for instruction, query and completion."""
+"""Room beside the image, for instruction, query and completion."""
 BFLOAT16 = "bf16"
 """Precision of graphs that TensorRT runs and ONNX Runtime does not: its kernels for bfloat16 are few."""
 ROUNDED_TO_BFLOAT16 = "bf16 in fp32"
@@ -26,12 +29,12 @@ class PolicySpec:
 
     Attributes:
         family: architecture, transformers' name of it: "qwen2_vl", "qwen2_5_vl" or "qwen3_vl".
-        input_size: side in pixels of the square that pictures are resized to; the frame of the answers.
+        input_size: side in pixels of the square that images are resized to; the frame of the answers.
         patch_size: side of a patch in pixels.
         merge_size: patches along a side that make one image token.
-        temporal_patch_size: how often a still picture is repeated along time.
-        image_mean: per-channel mean of pictures scaled to 0 to 1.
-        image_std: per-channel standard deviation of pictures scaled to 0 to 1.
+        temporal_patch_size: how often a still image is repeated along time.
+        image_mean: per-channel mean of images scaled to 0 to 1.
+        image_std: per-channel standard deviation of images scaled to 0 to 1.
         prompts: the wording the policy was trained with.
         default_variant: the prompt variant used when none is asked for.
         image_token: the tokenizer's placeholder for one image token.
@@ -62,7 +65,7 @@ class PolicySpec:
 
     @property
     def image_grid(self) -> int:
-        """Image tokens along a side of the picture."""
+        """Image tokens along a side of the image."""
         return self.input_size // (self.patch_size * self.merge_size)
 
     @property
@@ -76,12 +79,12 @@ class SamSpec:
     """What a runtime must know to run the segmenter.
 
     Attributes:
-        family: architecture, "segment_anything" (pictures keep their proportions and are padded to the square) or
+        family: architecture, "segment_anything" (images keep their proportions and are padded to the square) or
             "sam2" (they are stretched to it).
         input_size: side in pixels of the square that the encoder takes.
         low_res_size: side of the decoder's masks and of the mask that it takes as a prompt.
-        pixel_mean: per-channel mean of pictures from 0 to 255.
-        pixel_std: per-channel standard deviation of pictures from 0 to 255.
+        pixel_mean: per-channel mean of images from 0 to 255.
+        pixel_std: per-channel standard deviation of images from 0 to 255.
         multimask: whether the best scored of the decoder's three masks is taken, as the reference of WISE and Seg-Zero
             does; otherwise its single one.
     """
@@ -95,7 +98,7 @@ class SamSpec:
 
 
 @dataclass(frozen=True)
-class Artefact:
+class Artifact:
     """One file of a bundle.
 
     Attributes:
@@ -152,7 +155,7 @@ class Manifest:
         created: time of the export, UTC, ISO 8601.
         policy: how to run the policy.
         sam: how to run the segmenter.
-        artefacts: the files.
+        artifacts: the files.
         verified: whether the export was compared with the checkpoints; without, it may give anything.
         verification: how far the export is from the checkpoints.
         provenance: the checkpoints ("policy", "sam": "embedded" or a folder), their hashes and the tools' versions.
@@ -163,11 +166,14 @@ class Manifest:
     created: str
     policy: PolicySpec
     sam: SamSpec
-    artefacts: tuple[Artefact, ...]
+    artifacts: tuple[Artifact, ...]
     verified: bool
     verification: tuple[Figure, ...]
     provenance: Mapping[str, str]
     schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data, the schema version first."""
@@ -178,7 +184,7 @@ class Manifest:
             "created": self.created,
             "policy": policy | {"prompts": self.policy.prompts.to_dict()},
             "sam": asdict(self.sam),
-            "artefacts": [asdict(artefact) for artefact in self.artefacts],
+            "artifacts": [asdict(artifact) for artifact in self.artifacts],
             "verified": self.verified,
             "verification": [asdict(figure) for figure in self.verification],
             "provenance": dict(self.provenance),
@@ -192,25 +198,14 @@ class Manifest:
             BundleError: the schema is newer than this version reads, or an entry is missing or of the wrong type.
         """
         _check_schema(data)
+        entries = dict(data)
+        if data["schema_version"] == 2 and "artefacts" in entries:
+            entries["artifacts"] = entries.pop("artefacts")
         try:
-            policy = dict(data["policy"])
-            prompts = PromptSet.from_dict(policy.pop("prompts"))
-            return cls(
-                name=str(data["name"]),
-                created=str(data["created"]),
-                policy=_build(PolicySpec, policy | {"prompts": prompts}),
-                sam=_build(SamSpec, data["sam"]),
-                artefacts=tuple(_build(Artefact, entry) for entry in data["artefacts"]),
-                verified=_flag("verified", data["verified"]),
-                verification=tuple(_build(Figure, entry) for entry in data["verification"]),
-                provenance=MappingProxyType({str(key): str(value) for key, value in data["provenance"].items()}),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
-            what = f"no entry {error}" if isinstance(error, KeyError) else str(error)
-            raise BundleError(f"malformed ({what}); export the bundle again") from error
-
-
-SpecT = TypeVar("SpecT", PolicySpec, SamSpec, Artefact, Figure)
+            manifest = from_mapping(cls, entries)
+        except UsageError as error:
+            raise BundleError(f"malformed ({error}); export the bundle again") from error
+        return replace(manifest, schema_version=SCHEMA_VERSION)
 
 
 def _check_schema(data: Mapping[str, Any]) -> None:
@@ -219,48 +214,5 @@ def _check_schema(data: Mapping[str, Any]) -> None:
         raise BundleError("malformed (no schema_version); export the bundle again")
     if version > SCHEMA_VERSION:
         raise BundleError(f"the bundle has schema {version}, this wise-edge reads {SCHEMA_VERSION}; update wise-edge")
-    if version < SCHEMA_VERSION:
+    if version < _OLDEST_SCHEMA:
         raise BundleError(f"the bundle has schema {version}, this wise-edge reads {SCHEMA_VERSION}; export it again")
-
-
-def _build(cls: type[SpecT], data: Mapping[str, Any]) -> SpecT:
-    if unknown := sorted(set(data) - {field.name for field in fields(cls)}):
-        raise ValueError(f"unknown entry {unknown[0]!r}")
-    return cls(**{field.name: _READERS[str(field.type)](field.name, data[field.name]) for field in fields(cls)})
-
-
-def _typed(kind: type) -> Callable[[str, Any], Any]:
-    def read(name: str, value: Any) -> Any:
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f"{name} is {value!r}")
-        return value
-
-    return read
-
-
-def _number(name: str, value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}")
-    return float(value)
-
-
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}")
-    return value
-
-
-def _tuple_of(read: Callable[[str, Any], Any]) -> Callable[[str, Any], tuple[Any, ...]]:
-    return lambda name, values: tuple(read(name, value) for value in values)
-
-
-_READERS: dict[str, Callable[[str, Any], Any]] = {
-    "str": _typed(str),
-    "int": _typed(int),
-    "bool": _flag,
-    "float": _number,
-    "float | None": lambda name, value: None if value is None else _number(name, value),
-    "tuple[float, ...]": _tuple_of(_number),
-    "tuple[str, ...]": _tuple_of(_typed(str)),
-    "PromptSet": _typed(PromptSet),
-}

@@ -1,7 +1,7 @@
-"""The bundle: a directory with `bundle.json` and the artefacts that it names, made by export, run by runtimes.
+"""The bundle: a directory with `bundle.json` and the artifacts that it names, made by export, run by runtimes.
 
-Loading checks that every artefact is there, lies inside the directory (symbolic links followed) and has the recorded
-size; hashes are compared on request. A bundle is written into a temporary neighbour and renamed, so that a reader
+Loading checks that every artifact is there, lies inside the directory (symbolic links followed) and has the recorded
+size; hashes are compared on request. A bundle is written into a temporary neighbor and renamed, so that a reader
 never sees half of one.
 """
 
@@ -11,15 +11,12 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
 from wise_edge.bundle.card import render_card
-from wise_edge.bundle.manifest import Artefact, Manifest
+from wise_edge.bundle.manifest import Artifact, Manifest
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.files import replacing
 
@@ -61,27 +58,27 @@ class Bundle:
     directory: Path
     manifest: Manifest
 
-    def artefact(self, role: str) -> Artefact:
-        """Return the artefact of a role; raises `BundleError` where the bundle has none."""
-        for artefact in self.manifest.artefacts:
-            if artefact.role == role:
-                return artefact
-        raise BundleError(f"{self.directory} has no artefact '{role}'; export the bundle again")
+    def artifact(self, role: str) -> Artifact:
+        """Return the artifact of a role; raises `BundleError` where the bundle has none."""
+        for artifact in self.manifest.artifacts:
+            if artifact.role == role:
+                return artifact
+        raise BundleError(f"{self.directory} has no artifact '{role}'; export the bundle again")
 
     def file(self, role: str) -> Path:
         """Return the path of a role's file; raises `BundleError` where the bundle has none."""
-        return self.directory / self.artefact(role).path
+        return self.directory / self.artifact(role).path
 
     def verify_hashes(self) -> None:
-        """Compare every artefact with its recorded hash; raises `BundleError` that names the altered files."""
-        files = [(self.directory / artefact.path, artefact.sha256) for artefact in self.manifest.artefacts]
+        """Compare every artifact with its recorded hash; raises `BundleError` that names the altered files."""
+        files = [(self.directory / artifact.path, artifact.sha256) for artifact in self.manifest.artifacts]
         if altered := [file for file, recorded in files if hash_file(file) != recorded]:
             named = ", ".join(map(str, altered))
             raise BundleError(f"{named} was altered: its sha256 is not the recorded one; export the bundle again")
 
-    def strangers(self) -> list[Path]:
+    def unlisted_files(self) -> list[Path]:
         """Return the files of the directory that the manifest does not name."""
-        known = {self.directory / artefact.path for artefact in self.manifest.artefacts}
+        known = {self.directory / artifact.path for artifact in self.manifest.artifacts}
         known |= {self.directory / name for name in (MANIFEST_NAME, CARD_NAME)}
         return sorted(file for file in self.directory.rglob("*") if file.is_file() and file not in known)
 
@@ -102,8 +99,8 @@ def load(directory: str | Path, *, verify_hashes: bool = False) -> Bundle:
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder; name a bundle, or make one with 'wise-edge export'")
     bundle = Bundle(root, _read_manifest(root / MANIFEST_NAME))
-    for artefact in bundle.manifest.artefacts:
-        _check_file(root, artefact)
+    for artifact in bundle.manifest.artifacts:
+        _check_file(root, artifact)
     if verify_hashes:
         bundle.verify_hashes()
     return bundle
@@ -122,18 +119,18 @@ def _read_manifest(file: Path) -> Manifest:
         raise BundleError(f"{file}: {error}") from error
 
 
-def _check_file(root: Path, artefact: Artefact) -> None:
-    relative = PurePosixPath(artefact.path)
+def _check_file(root: Path, artifact: Artifact) -> None:
+    relative = PurePosixPath(artifact.path)
     file = root / relative
-    outside = f"{root / MANIFEST_NAME} names {artefact.path!r}, which lies outside of the bundle; do not use it"
-    if relative.is_absolute() or ".." in relative.parts or "\\" in artefact.path:
+    outside = f"{root / MANIFEST_NAME} names {artifact.path!r}, which lies outside of the bundle; do not use it"
+    if relative.is_absolute() or ".." in relative.parts or "\\" in artifact.path:
         raise BundleError(outside)
     if not file.is_file():
         raise BundleError(f"{file} is missing; export the bundle again")
     if not file.resolve().is_relative_to(root.resolve()):
         raise BundleError(outside)
-    if (size := file.stat().st_size) != artefact.bytes:
-        raise BundleError(f"{file} has {size} bytes, recorded are {artefact.bytes}; export the bundle again")
+    if (size := file.stat().st_size) != artifact.bytes:
+        raise BundleError(f"{file} has {size} bytes, recorded are {artifact.bytes}; export the bundle again")
 
 
 def hash_file(file: Path) -> str:
@@ -145,10 +142,10 @@ def hash_file(file: Path) -> str:
     return digest.hexdigest()
 
 
-def describe_file(directory: Path, path: str, role: str, file_format: str, precision: str = "") -> Artefact:
+def describe_file(directory: Path, path: str, role: str, file_format: str, precision: str = "") -> Artifact:
     """Return the manifest's entry for a file that lies in a bundle's directory."""
     file = directory / path
-    return Artefact(role, file_format, precision, path, file.stat().st_size, hash_file(file))
+    return Artifact(role, file_format, precision, path, file.stat().st_size, hash_file(file))
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -178,71 +175,3 @@ def check_space(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise UsageError(f"{folder} has {free / 1e9:.1f} GB free, about {size / 1e9:.1f} GB are needed; make room")
-
-
-def check_target(target: Path, force: bool, marker: str = MANIFEST_NAME) -> None:
-    """Refuse a target that a bundle may not be written to, before any work is done.
-
-    Args:
-        target: the directory.
-        force: allow to replace one that is there.
-        marker: the file by which one that may be replaced is known.
-
-    Raises:
-        UsageError: the target exists and `force` is off, it is something else than a bundle or an empty folder, or
-            the folder it should lie in does not exist.
-    """
-    if not target.parent.is_dir():
-        raise UsageError(f"the folder {target.parent} does not exist; create it first")
-    if not target.exists():
-        return
-    if not target.is_dir() or (any(target.iterdir()) and not (target / marker).is_file()):
-        raise UsageError(f"{target} exists and has no {marker}; name another folder")
-    if not force:
-        raise UsageError(f"{target} exists; use --force to replace it")
-
-
-@contextmanager
-def staging(target: str | Path, *, force: bool = False, marker: str = MANIFEST_NAME) -> Iterator[Path]:
-    """Give an empty directory to write a bundle into, and rename it to `target` when the block ends well.
-
-    When the block raises, nothing of it is kept and an existing target stays as it was. With `force` the existing
-    bundle is moved aside, and moved back if the new one cannot take its place.
-
-    Raises:
-        UsageError: as `check_target`.
-    """
-    place = Path(target).resolve()
-    check_target(place, force, marker)
-    scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
-    try:
-        fresh = scratch / "new"
-        fresh.mkdir()  # mkdtemp gives 0700, an ordinary folder follows the umask
-        yield fresh
-        for file in (*fresh.rglob("*"), fresh):
-            _flush(file)
-        _replace(place, fresh, scratch / "old")
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """Flush a file or a directory's entries to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _replace(place: Path, fresh: Path, aside: Path) -> None:
-    existed = place.exists()
-    if existed:
-        place.rename(aside)
-    try:
-        fresh.rename(place)
-        _flush(place.parent)
-    except OSError:
-        if existed:
-            aside.rename(place)
-        raise

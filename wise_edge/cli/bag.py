@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 def bag(
     source: Annotated[Path, typer.Argument(metavar="IN", help="rosbag2 folder, .mcap file or ROS 1 .bag.")],
-    query: Annotated[str, typer.Option("--query", metavar="TEXT", help="What to find in every picture.")],
+    query: Annotated[str, typer.Option("--query", metavar="TEXT", help="What to find in every image.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the new rosbag2.")],
     topic: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Topic of the pictures, where there are several.")
+        str | None, typer.Option(metavar="NAME", help="Topic of the images, where there are several.")
     ] = None,
     storage: Annotated[str, typer.Option(metavar="NAME", help="mcap or sqlite3.")] = "mcap",
     results_only: Annotated[
@@ -47,7 +47,7 @@ def bag(
     mask_backend: MaskBackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Write a bag with the mask, box and rationale of every picture, at its stamps; ROS is not needed.
+    """Write a bag with the mask, box and rationale of every image, at its stamps; ROS is not needed.
 
     Also says what the camera would have seen live: which frames the policy would have had to drop at the recorded rate,
     and how old its answers would have been.
@@ -85,7 +85,7 @@ def bag(
         typer.echo(json.dumps(figures))
         return
     reused = f", {done.reused} of them by an earlier run" if done.reused else ""
-    typer.echo(f"{out}: {done.frames} pictures asked{reused}, a mask in {done.found}")
+    typer.echo(f"{out}: {done.frames} images asked{reused}, a mask in {done.found}")
     for name, value in _facts(figures)[2:]:
         typer.echo(f"{name}: {value}")
 
@@ -95,7 +95,7 @@ def _facts(figures: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [
         ("pictures", f"{figures['frames']}"),
         ("with a mask", f"{figures['found']}"),
-        ("a picture took", "{took_ms_p50:.0f} ms at the median, {took_ms_p99:.0f} ms at p99".format(**figures)),
+        ("an image took", "{took_ms_p50:.0f} ms at the median, {took_ms_p99:.0f} ms at p99".format(**figures)),
     ]
     if figures["rate_hz"] is not None:
         seen = "{grounded} of {frames} seen by the policy, {dropped} dropped".format(**figures)

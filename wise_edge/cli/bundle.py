@@ -46,19 +46,19 @@ def verify(
     bundle = _load(directory)
     bundle.verify_hashes()
     manifest = bundle.manifest
-    for stranger in bundle.strangers():
+    for stranger in bundle.unlisted_files():
         typer.echo(f"note: {stranger} is no part of the bundle", err=True)
     if failed := [figure.what for figure in manifest.verification if not figure.passed]:
         raise VerificationError(f"{directory} records figures that do not pass: {', '.join(failed)}; export it again")
     if not manifest.verified and require_verified:
         raise VerificationError(f"{directory} was never compared with its checkpoints; export it without --no-verify")
-    size = sum(artefact.bytes for artefact in manifest.artefacts)
+    size = sum(artifact.bytes for artifact in manifest.artifacts)
     if as_json:
-        document = {"files": len(manifest.artefacts), "bytes": size, "verified": manifest.verified}
+        document = {"files": len(manifest.artifacts), "bytes": size, "verified": manifest.verified}
         typer.echo(json.dumps(document))
         return
     compared = f"{len(manifest.verification)} figures pass" if manifest.verified else "nothing was compared with torch"
-    typer.echo(f"{directory} is whole: {len(manifest.artefacts)} files, {size / 1e6:.1f} MB; {compared}")
+    typer.echo(f"{directory} is whole: {len(manifest.artifacts)} files, {size / 1e6:.1f} MB; {compared}")
 
 
 @app.command()
@@ -106,30 +106,30 @@ def _print_manifest(manifest: Manifest) -> None:
 
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     policy, sam = manifest.policy, manifest.sam
-    size = sum(artefact.bytes for artefact in manifest.artefacts)
+    size = sum(artifact.bytes for artifact in manifest.artifacts)
     return [
         ("bundle", f"{manifest.name}, {size / 1e6:.1f} MB, exported {manifest.created}"),
-        ("policy", f"{policy.family}, {policy.num_layers} layers, pictures of {policy.input_size} px"),
+        ("policy", f"{policy.family}, {policy.num_layers} layers, images of {policy.input_size} px"),
         (
             "prompts",
             f"{policy.prompts.name}: {', '.join(policy.prompts.variants)}; {policy.default_variant} by default",
         ),
-        ("segmenter", f"{sam.family}, pictures of {sam.input_size} px"),
+        ("segmenter", f"{sam.family}, images of {sam.input_size} px"),
         ("verified", "compared with torch" if manifest.verified else "no: nothing was compared with torch"),
     ]
 
 
 def files_table(manifest: Manifest) -> Any:
-    """Return the artefacts as a table for the terminal."""
+    """Return the artifacts as a table for the terminal."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("artefact", "file", "weights", "kB", "sha256")
+    table = Table("artifact", "file", "weights", "kB", "sha256")
     table.columns[0].overflow = table.columns[1].overflow = "fold"
     table.columns[3].justify = "right"
-    for artefact in manifest.artefacts:
-        kilobytes = f"{artefact.bytes / 1000:.0f}"
-        cells = (artefact.role, artefact.path, artefact.precision or "-", kilobytes, artefact.sha256[:12])
+    for artifact in manifest.artifacts:
+        kilobytes = f"{artifact.bytes / 1000:.0f}"
+        cells = (artifact.role, artifact.path, artifact.precision or "-", kilobytes, artifact.sha256[:12])
         table.add_row(*(Text(cell) for cell in cells))
     return table
 

@@ -1,4 +1,4 @@
-"""`wise-edge demo`: scenes, or a picture of one's own, answered at length and in brief, as a table and as pictures."""
+"""`wise-edge demo`: scenes, or an image of one's own, answered at length and in brief, as a table and as images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHEET_NAME = "contact-sheet.png"
 
 @dataclass(frozen=True)
 class Case:
-    """A picture with its query.
+    """An image with its query.
 
     Attributes:
         name: begins the names of its files.
@@ -60,10 +60,10 @@ class Outcome:
 
 
 def demo(
-    image: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture of your own, with --query.")] = None,
+    image: Annotated[Path | None, typer.Option(metavar="FILE", help="An image of your own, with --query.")] = None,
     query: Annotated[str | None, typer.Option(metavar="QUERY", help="What to find in --image.")] = None,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for the pictures; those of an earlier demo are replaced.")
+        Path, typer.Option(metavar="DIR", help="Folder for the images; those of an earlier demo are replaced.")
     ] = Path("build/demo"),
     scenes: Annotated[
         int, typer.Option(metavar="N", help="How many test scenes, from the first; kinds of query take turns.")
@@ -72,10 +72,10 @@ def demo(
     policy_backend: PolicyBackendOption = "auto",
     mask_backend: MaskBackendOption = "auto",
 ) -> None:
-    """Show what long and short rationales cost: a few pictures under the variants verbose and wise-s.
+    """Show what long and short rationales cost: a few images under the variants verbose and wise-s.
 
     Without --bundle, verbose is the embedded policy before its WISE training and wise-s the one after it. Writes one
-    overlay a picture and variant and a contact sheet of all.
+    overlay an image and variant and a contact sheet of all.
     """
     from rich.console import Console
 
@@ -110,8 +110,8 @@ def _scene_cases(count: int) -> list[Case]:
         raise UsageError(f"--scenes is {count}; choose 1 to {MOST_SCENES}")
     samples = [sample("test", index) for index in range(count)]
     return [
-        Case(f"scene-{index:02d}", labelled.scene.image, labelled.request, labelled.mask)
-        for index, labelled in enumerate(samples)
+        Case(f"scene-{index:02d}", labeled.scene.image, labeled.request, labeled.mask)
+        for index, labeled in enumerate(samples)
     ]
 
 
@@ -190,7 +190,7 @@ def _write_pictures(rows: Sequence[Sequence[Outcome]], out: Path) -> None:
             save_png(np.asarray(card), out / f"{outcome.case.name}-{outcome.result.variant}.png", force=True)
         sheet_rows.append(cells)
     backends = rows[0][0].result.backends
-    shown = f"the first {len(rows)} test scenes, none left out" if rows[0][0].case.truth is not None else "your picture"
+    shown = f"the first {len(rows)} test scenes, none left out" if rows[0][0].case.truth is not None else "your image"
     subtitle = ", ".join([shown, *(f"{part} on {choice.name}" for part, choice in backends.items())])
     sheet = contact_sheet("wise-edge: the same query, a long and a short rationale", subtitle, sheet_rows)
     save_png(np.asarray(sheet), out / SHEET_NAME, force=True)

@@ -1,4 +1,4 @@
-"""`wise-edge evaluate`: accuracy and cost on labelled data, by kind of query, with intervals.
+"""`wise-edge evaluate`: accuracy and cost on labeled data, by kind of query, with intervals.
 
 `evaluate compare` and `evaluate table` set what it wrote side by side.
 """
@@ -39,7 +39,7 @@ app.command()(table)
 def evaluate(
     context: typer.Context,
     dataset: Annotated[
-        str, typer.Option(metavar="NAME", help="Labelled data: scenes, reasonseg, refcoco, refcoco+ or refcocog.")
+        str, typer.Option(metavar="NAME", help="Labeled data: scenes, reasonseg, refcoco, refcoco+ or refcocog.")
     ] = "scenes",
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the data set lies; not for scenes.")] = None,
     split: Annotated[
@@ -80,7 +80,7 @@ def evaluate(
 
     An answer that cannot be read counts as an empty mask.
     """
-    from wise_edge.evaluation.evaluate import open_labelled
+    from wise_edge.evaluation.evaluate import open_labeled
     from wise_edge.evaluation.records import Settings
     from wise_edge.evaluation.shards import choose_gpu, find_shard
     from wise_edge.metrics import METRIC_MODES
@@ -91,7 +91,7 @@ def evaluate(
         return
     _check(metric_mode in METRIC_MODES, f"unknown metric mode '{metric_mode}'; choose {' or '.join(METRIC_MODES)}")
     _check(variant is None or not oracle_prompt, "--oracle-prompt asks no policy; leave out --variant")
-    labelled, samples = open_labelled(dataset, data, split, limit)
+    labeled, samples = open_labeled(dataset, data, split, limit)
     share = find_shard(shard)
     _check_out(out, share, resume, force)
     if share.launched:
@@ -99,8 +99,8 @@ def evaluate(
     session, model, sha256 = _open(bundle, policy, sam, policy_backend, mask_backend, Decoding(not free_decoding))
     used = {"mask": session.choices["mask"]} if oracle_prompt else session.choices
     settings = Settings(
-        dataset=labelled.name,
-        split=labelled.split,
+        dataset=labeled.name,
+        split=labeled.split,
         samples=samples,
         metric_mode=metric_mode,
         prompt="truth" if oracle_prompt else "predicted",
@@ -111,10 +111,10 @@ def evaluate(
         shards=share.count,
         decoding=None if oracle_prompt else "free" if free_decoding else "forced",
     )
-    records = _gather(_run(session, labelled, settings, share, out, resume), settings, share, out)
+    records = _gather(_run(session, labeled, settings, share, out, resume), settings, share, out)
     if records is not None:
         backends = {part: asdict(choice) for part, choice in used.items()}
-        print_report(_report(settings, labelled, records, model, backends), as_json)
+        print_report(_report(settings, labeled, records, model, backends), as_json)
 
 
 def _check(holds: bool, line: str) -> None:
@@ -167,14 +167,14 @@ def _open(
 
 
 def _run(
-    session: Session, labelled: Dataset, settings: Settings, share: Shard, out: Path | None, resume: bool
+    session: Session, labeled: Dataset, settings: Settings, share: Shard, out: Path | None, resume: bool
 ) -> Sequence[MaskRecord]:
     """Evaluate what is still to do of this process's share and return all its records."""
     from wise_edge.evaluation.evaluate import evaluate_masks, evaluate_session
     from wise_edge.evaluation.record_log import RecordLog
 
     with RecordLog(share.path(out) if out else None, settings, resume=resume) as log:
-        ids = {labelled.ids[place]: place for place in share.places(settings.samples)}
+        ids = {labeled.ids[place]: place for place in share.places(settings.samples)}
         done = {record.id for record in log.records}
         _check(
             done <= ids.keys(), f"--resume: the records are of other data; sample {min(done - ids.keys(), default='')}"
@@ -183,9 +183,9 @@ def _run(
             typer.echo(f"{len(done)} of {len(ids)} samples are done already", err=True)
         todo = [place for name, place in ids.items() if name not in done]
         stream: Iterable[MaskRecord] = (
-            evaluate_masks(session.mask, labelled, todo, settings.metric_mode)
+            evaluate_masks(session.mask, labeled, todo, settings.metric_mode)
             if settings.prompt == "truth"
-            else evaluate_session(session, labelled, todo, settings.variant, settings.metric_mode)
+            else evaluate_session(session, labeled, todo, settings.variant, settings.metric_mode)
         )
         for record in _track(stream, len(todo), shown=share.index == 0):
             log.append(record)
@@ -221,7 +221,7 @@ def _gather(
 
 
 def _report(
-    settings: Settings, labelled: Dataset, records: Sequence[MaskRecord], model: str, backends: Mapping[str, Any]
+    settings: Settings, labeled: Dataset, records: Sequence[MaskRecord], model: str, backends: Mapping[str, Any]
 ) -> dict[str, Any]:
     from wise_edge.evaluation.evaluate import summarize
 
@@ -232,5 +232,5 @@ def _report(
         "model": model,
         "backends": backends,
         **summarize(records),
-        "problems": [*labelled.problems, *dropped],
+        "problems": [*labeled.problems, *dropped],
     }

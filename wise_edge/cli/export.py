@@ -61,13 +61,13 @@ def export(
         typer.Option(metavar="NAME", help="Language model of --target edgellm: fp16, fp8, int8_sq, int4_awq or nvfp4."),
     ] = "fp16",
     importance: Annotated[
-        bool, typer.Option("--importance/--no-importance", help="Quantise columns that matter with more care.")
+        bool, typer.Option("--importance/--no-importance", help="Quantize columns that matter with more care.")
     ] = True,
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Pictures, each with queries in a .txt beside it; scenes where left out."),
+        typer.Option(metavar="DIR", help="Images, each with queries in a .txt beside it; scenes where left out."),
     ] = None,
-    samples: Annotated[int, typer.Option(metavar="N", help="How many pictures and queries to measure with.")] = 8,
+    samples: Annotated[int, typer.Option(metavar="N", help="How many images and queries to measure with.")] = 8,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare with torch before writing.")] = True,
     min_mask_iou: Annotated[
         float | None,
@@ -131,15 +131,15 @@ class EndToEnd:
         from wise_edge.export.source.calibration import read_calibration
         from wise_edge.runtimes.session import Session
 
-        artefacts = load(bundle).manifest.artefacts
+        artifacts = load(bundle).manifest.artifacts
         least = self._least
         if least is None:
-            least = agreement.least_mask_iou(artefact.precision for artefact in artefacts)
+            least = agreement.least_mask_iou(artifact.precision for artifact in artifacts)
         reference = Session.from_checkpoints(policy, resolve_checkpoint(self._sam, "sam"))
         read = read_calibration(self._options.calibration, self._options.samples)
         samples = [(sample.name, sample.image, sample.query) for sample in read]
         figures = []
-        for backend in agreement.policy_backends(artefact.role for artefact in artefacts):
+        for backend in agreement.policy_backends(artifact.role for artifact in artifacts):
             session = Session.from_bundle(bundle, policy_backend=backend, mask_backend="onnx", verify_hashes=False)
             pairs = agreement.ask_both(reference, session, samples)
             judged = agreement.judge(backend, pairs, least)
@@ -185,7 +185,7 @@ def _tell_of_kit(manifest: Manifest, device: str, out: Path) -> None:
     from wise_edge.bundle.devices import parse_targets
     from wise_edge.bundle.engines import engine_role
 
-    roles = {artefact.role for artefact in manifest.artefacts}
+    roles = {artifact.role for artifact in manifest.artifacts}
     targets = parse_targets(device) if device != "this" else ()
     if left := [target.name for target in targets if engine_role("sam.decoder", target.engine_set) not in roles]:
         typer.echo(f"engines for {', '.join(left)} are built there: copy {out} and run wise-edge build {out}", err=True)

@@ -31,7 +31,7 @@ from wise_edge.cli.train import train
 from wise_edge.errors import WiseEdgeError
 
 app = typer.Typer(
-    help="Picture and sentence in, mask out: concise reasoning segmentation on edge devices.",
+    help="Image and sentence in, mask out: concise reasoning segmentation on edge devices.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -36,19 +36,19 @@ def profile(
         int | None, typer.Option("--scenes", metavar="N", min=1, help=f"Synthetic test scenes to ask; {_SCENES}.")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option("--images", metavar="DIR", help="Pictures of your own to ask instead.")
+        Path | None, typer.Option("--images", metavar="DIR", help="Images of your own to ask instead.")
     ] = None,
     query: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="What is asked of --images; else NAME.txt beside each picture says it."),
+        typer.Option(metavar="TEXT", help="What is asked of --images; else NAME.txt beside each image says it."),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Labelled data to ask instead, as in evaluate.")
+        str | None, typer.Option(metavar="NAME", help="Labeled data to ask instead, as in evaluate.")
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="Where --dataset lies.")] = None,
     split: Annotated[str | None, typer.Option(metavar="NAME", help="Part of --dataset.")] = None,
     limit: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Ask the first N samples of --dataset, or pictures of --images.")
+        int, typer.Option(metavar="N", min=1, help="Ask the first N samples of --dataset, or images of --images.")
     ] = _SCENES,
     repeat: Annotated[int, typer.Option(metavar="N", min=1, help="How often each is asked.")] = 1,
     variants: Annotated[
@@ -131,24 +131,24 @@ def _open_examples(
     scenes: int | None,
     images: Path | None,
     query: str | None,
-    labelled: tuple[str | None, Path | None, str | None, int],
+    labeled: tuple[str | None, Path | None, str | None, int],
 ) -> tuple[str, list[Example]]:
     """Return what is asked, and what it is called."""
     from wise_edge.errors import UsageError
-    from wise_edge.evaluation.evaluate import open_labelled
+    from wise_edge.evaluation.evaluate import open_labeled
     from wise_edge.profiling.pictures import find_pictures, read_pictures
 
-    name, data, split, limit = labelled
+    name, data, split, limit = labeled
     if sum(given is not None for given in (scenes, images, name)) > 1:
         raise UsageError("--scenes, --images and --dataset are three things to ask; choose one")
     if query is not None and images is None:
-        raise UsageError("--query asks the pictures of --images; name their folder")
+        raise UsageError("--query asks the images of --images; name their folder")
     if images is not None:
         files = find_pictures(images)
         if len(files) > limit:
-            typer.echo(f"asking the first {limit} of {len(files)} pictures; --limit N asks more", err=True)
+            typer.echo(f"asking the first {limit} of {len(files)} images; --limit N asks more", err=True)
         return str(images), read_pictures(files[:limit], query)
-    opened, count = open_labelled(name or "scenes", data, split, limit if scenes is None else scenes)
+    opened, count = open_labeled(name or "scenes", data, split, limit if scenes is None else scenes)
     return f"{opened.name}/{opened.split}", [opened[place] for place in range(count)]
 
 

@@ -30,7 +30,7 @@ def plan(
     device: Annotated[str, typer.Option(metavar="NAME", help="Device, for example orin-nx.")] = "orin-nx",
     variant: Annotated[str, typer.Option(metavar="NAME", help="Prompt variant whose phases are shown.")] = "wise-s",
     side: Annotated[
-        int | None, typer.Option(metavar="PX", help="Side of the resized picture; 840, or what comes next to it.")
+        int | None, typer.Option(metavar="PX", help="Side of the resized image; 840, or what comes next to it.")
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="List every published measurement beside what the others make of it.")

@@ -1,4 +1,4 @@
-"""`wise-edge run`: one picture and one query in, one mask and its cost out."""
+"""`wise-edge run`: one image and one query in, one mask and its cost out."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 
 def run(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Picture: PNG, JPEG, GIF, BMP, WEBP, TIFF or PPM.")],
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image: PNG, JPEG, GIF, BMP, WEBP, TIFF or PPM.")],
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to find, for example 'the red ring'.")],
     bundle: BundleOption = None,
     variant: VariantOption = None,
     mask: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the mask as PNG: 0 and 255, the picture's size.")
+        Path | None, typer.Option(metavar="FILE", help="Write the mask as PNG: 0 and 255, the image's size.")
     ] = None,
     overlay: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the picture with mask, box and points as PNG.")
+        Path | None, typer.Option(metavar="FILE", help="Write the image with mask, box and points as PNG.")
     ] = None,
     max_rationale_tokens: Annotated[
         int | None,
@@ -58,7 +58,7 @@ def run(
         bool, typer.Option("--explain", help="Say why each backend was chosen; --json always does.")
     ] = False,
 ) -> None:
-    """Find what a sentence means in a picture and segment it.
+    """Find what a sentence means in an image and segment it.
 
     No readable answer from the policy is a result too: it is printed with the policy's text, and no mask is written.
     """
@@ -106,15 +106,15 @@ def _meet_deadline(
 
     from wise_edge.bundle.store import load, resolve_bundle
     from wise_edge.files import cache_folder
-    from wise_edge.runtimes.deadline import Pace
+    from wise_edge.runtimes.deadline import LatencyHistory
 
-    files = [artefact.sha256 for artefact in load(resolve_bundle(bundle)).manifest.artefacts]
+    files = [artifact.sha256 for artifact in load(resolve_bundle(bundle)).manifest.artifacts]
     named = "\n".join([session.policy.name, session.mask.name, *files])
     kept = cache_folder() / "pace" / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
-    session.pace = Pace.read(kept)
+    session.latency_history = LatencyHistory.read(kept)
     result = session.segment(pixels, query, variant, deadline_ms=deadline_ms)
     with suppress(OSError):  # it is a convenience: a home that cannot be written costs the next run its readings only
-        session.pace.write(kept)
+        session.latency_history.write(kept)
     return result
 
 

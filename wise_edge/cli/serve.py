@@ -21,7 +21,7 @@ def serve(
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes any that is free.")] = 8020,
     waiting: Annotated[int, typer.Option(metavar="N", min=1, help="Queries that may wait; more get 429.")] = 16,
     time_limit: Annotated[float, typer.Option("--time-limit", metavar="S", min=0.1, help="Of a query.")] = 60.0,
-    frames: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures kept for further queries.")] = 8,
+    frames: Annotated[int, typer.Option(metavar="N", min=1, help="Images kept for further queries.")] = 8,
     max_megabytes: Annotated[float, typer.Option("--max-megabytes", metavar="N", min=0.001, help="Of a body.")] = 10.0,
     policy_backend: PolicyBackendOption = "auto",
     mask_backend: MaskBackendOption = "auto",
@@ -29,7 +29,7 @@ def serve(
         int | None, typer.Option(metavar="N", min=1, help="CPU threads; the runtime's choice where left out.")
     ] = None,
 ) -> None:
-    """Serve a page and an interface for programs: pictures and queries in, masks out.
+    """Serve a page and an interface for programs: images and queries in, masks out.
 
     The token that clients show (`Authorization: Bearer ...`) is read from the environment, WISE_EDGE_TOKEN, so that no
     list of processes shows it. SIGTERM and Ctrl-C let the queries that are being answered end.

@@ -1,11 +1,11 @@
-"""Labelled data, all in one form: scenes, the paper's training set, RefCOCO/+/g and ReasonSeg."""
+"""Labeled data, all in one form: scenes, the paper's training set, RefCOCO/+/g and ReasonSeg."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from wise_edge.datasets.base import Dataset, Example
-from wise_edge.datasets.labelled_tables import MaskTable, RefCocog2k
+from wise_edge.datasets.labeled_tables import MaskTable, RefCocog2k
 from wise_edge.datasets.reasonseg import ReasonSegFolder, find_folder
 from wise_edge.datasets.refcoco import RefCocoDataset
 from wise_edge.datasets.scenes import SceneDataset
@@ -27,7 +27,7 @@ _TABLE_PREFIXES = {
 
 
 def open_dataset(name: str, data: Path | None, split: str) -> Dataset:
-    """Open a labelled data set.
+    """Open a labeled data set.
 
     Args:
         name: one of `NAMES`.

@@ -1,7 +1,7 @@
-"""What every labelled data set gives: examples by place, each with an id that never changes.
+"""What every labeled data set gives: examples by place, each with an id that never changes.
 
-Opening a data set reads its annotations and checks them; pictures and masks are read one at a time, when an example is
-asked for. A row that cannot be used is left out and named in `problems`; a picture that turns out damaged only when it
+Opening a data set reads its annotations and checks them; images and masks are read one at a time, when an example is
+asked for. A row that cannot be used is left out and named in `problems`; an image that turns out damaged only when it
 is decoded raises a UsageError, which the caller counts.
 """
 
@@ -20,14 +20,14 @@ from wise_edge.errors import UsageError
 from wise_edge.geometry import Box, Point, interior_points, mask_box
 from wise_edge.images import load_image
 
-# Masks up to this side keep every pixel when points are looked for (COCO's largest picture); a larger one is thinned
+# Masks up to this side keep every pixel when points are looked for (COCO's largest image); a larger one is thinned
 # first, since finding inscribed circles takes time by the cube of the side.
 _POINTS_SIDE_PX = 640
 
 
 @dataclass(frozen=True)
 class Example:
-    """One query on one picture, with its truth.
+    """One query on one image, with its truth.
 
     Attributes:
         id: unique in its data set and the same at every opening.
@@ -52,7 +52,7 @@ class Example:
 
 
 class Dataset(Protocol):
-    """Labelled examples of one split.
+    """Labeled examples of one split.
 
     Attributes:
         name: what `open_dataset` calls it.
@@ -78,7 +78,7 @@ class Dataset(Protocol):
 
         Raises:
             IndexError: there is no such example.
-            UsageError: the example's picture or mask is missing or damaged; the line names the example.
+            UsageError: the example's image or mask is missing or damaged; the line names the example.
         """
 
 
@@ -136,10 +136,10 @@ def check_rows(rows: Sequence[object], problems: Sequence[str], where: Path) -> 
 
 
 def load_picture(source: Path | bytes, where: str) -> NDArray[np.uint8]:
-    """Read a picture as HWC uint8 RGB; an error names the example.
+    """Read an image as HWC uint8 RGB; an error names the example.
 
     Raises:
-        UsageError: the picture is missing, damaged or not a picture.
+        UsageError: the image is missing, damaged or not an image.
     """
     try:
         return load_image(source)

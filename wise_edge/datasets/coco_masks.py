@@ -24,9 +24,9 @@ class Segmentation:
     """A checked segmentation.
 
     Attributes:
-        size: width and height of the picture, px.
+        size: width and height of the image, px.
         polygons: each x1, y1, x2, y2, ... in px; pixel (0, 0) reaches from 0 to 1.
-        runs: each counts of pixels down the columns, background first; their sum is the picture's area.
+        runs: each counts of pixels down the columns, background first; their sum is the image's area.
     """
 
     size: Size
@@ -57,7 +57,7 @@ def read_segmentation(raw: Any, size: Size) -> Segmentation:
 
     Args:
         raw: a list of polygons, run lengths ({"size": [H, W], "counts": list or text}), or a list of those.
-        size: width and height of the picture, px.
+        size: width and height of the image, px.
 
     Raises:
         ValueError: it is empty or malformed; the text says how.
@@ -77,7 +77,7 @@ def _read_polygon(raw: Any, size: Size) -> tuple[float, ...]:
         raise ValueError(f"a polygon has {len(raw)} numbers; it needs x and y of three corners or more")
     # Also refuses NaN. Edges are walked pixel by pixel, so a corner far away costs time and memory without end.
     if not all(-side <= value <= 2 * side for axis, side in enumerate(size) for value in raw[axis::2]):
-        raise ValueError("a polygon lies outside of its picture")
+        raise ValueError("a polygon lies outside of its image")
     return tuple(map(float, raw))
 
 
@@ -85,7 +85,7 @@ def _read_runs(raw: dict[str, Any], size: Size) -> tuple[int, ...]:
     width, height = size
     if raw.get("size") != [height, width]:
         raise ValueError(
-            f"run lengths are for [height, width] {raw.get('size')!r:.60}, the picture has {[height, width]}"
+            f"run lengths are for [height, width] {raw.get('size')!r:.60}, the image has {[height, width]}"
         )
     counts = raw.get("counts")
     if isinstance(counts, str):

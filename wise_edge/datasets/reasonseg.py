@@ -1,7 +1,7 @@
 """ReasonSeg in its own folder form: X.jpg beside X.json with queries and polygons.
 
 What a polygon means is as in LISA's reader (https://github.com/dvlab-research/LISA, utils/data_processing.py): shapes
-labelled "flag" mean nothing, "ignore" marks what counts neither for nor against, everything else is target; they are
+labeled "flag" mean nothing, "ignore" marks what counts neither for nor against, everything else is target; they are
 painted from the largest to the smallest, outline included, each over what is there. Its painter is OpenCV, ours
 Pillow: outlines of random shapes of 300 px differ by single pixels (IoU 0.999, no bias).
 """
@@ -35,7 +35,7 @@ class Region:
 
     Attributes:
         ignored: counts neither for nor against.
-        corners: (x, y) of pixels, possibly outside of the picture.
+        corners: (x, y) of pixels, possibly outside of the image.
     """
 
     ignored: bool
@@ -54,10 +54,10 @@ class _Row:
 class ReasonSegFolder:
     """One split of ReasonSeg; ids are "X-PLACE", kinds "long" (a sentence) and "short" (a phrase).
 
-    Of a training picture every query is an example, of another one the first alone, as in LISA's evaluation.
+    Of a training image every query is an example, of another one the first alone, as in LISA's evaluation.
 
     Args:
-        folder: holds the split's pictures and JSON files.
+        folder: holds the split's images and JSON files.
         split: its name.
 
     Raises:
@@ -112,7 +112,7 @@ def paint_regions(regions: Sequence[Region], shape: tuple[int, int]) -> tuple[ND
 
     Args:
         regions: what to paint.
-        shape: height and width of the picture, px.
+        shape: height and width of the image, px.
 
     Returns:
         Target and ignored pixels, each bool, H x W; disjoint.
@@ -160,7 +160,7 @@ def _is_flag(shape: Any) -> bool:
 def _read_shape(shape: dict[str, Any]) -> Region:
     points = shape.get("points")
     if not isinstance(points, list) or not points or not all(map(_is_point, points)):
-        raise ValueError("a shape's points are not a list of x and y within reach of the picture")
+        raise ValueError("a shape's points are not a list of x and y within reach of the image")
     return Region("ignore" in shape["label"].lower(), tuple((int(x), int(y)) for x, y in points))
 
 

@@ -1,7 +1,7 @@
 """RefCOCO, RefCOCO+ and RefCOCOg in the files of the refer API (https://github.com/lichengunc/refer).
 
 `refs(unc).p` (or umd, google) says which sentences mean which annotation, `instances.json` holds the annotations, and
-the pictures are those of COCO's train2014. One example a sentence.
+the images are those of COCO's train2014. One example a sentence.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PARTITIONS = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("
 """Data set to the names of its divisions into splits, the one that papers report first."""
 
 PICTURE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014", "coco/train2014")
-"""Where the pictures are looked for, below the data folder."""
+"""Where the images are looked for, below the data folder."""
 
 _MAX_SIDE_PX = 10_000
 
@@ -51,7 +51,7 @@ class RefCocoDataset:
         split: as the refs call it: train, val, testA, testB or test.
 
     Raises:
-        UsageError: a file or the pictures' folder is missing or damaged, the pickle holds more than plain data, or no
+        UsageError: a file or the images' folder is missing or damaged, the pickle holds more than plain data, or no
             ref of the split can be used.
         MissingExtraError: pycocotools is not installed.
     """
@@ -92,7 +92,7 @@ class RefCocoDataset:
 
 
 class _Index:
-    """The annotations and pictures that some refs name."""
+    """The annotations and images that some refs name."""
 
     def __init__(self, path: Path, refs: list[dict[Any, Any]], pictures: Path) -> None:
         content = _load_json(path)
@@ -108,25 +108,25 @@ class _Index:
         """Return the target with this annotation id.
 
         Raises:
-            ValueError: it or its picture is missing or malformed.
+            ValueError: it or its image is missing or malformed.
         """
         annotation = self._annotations.get(repr(number))
         if annotation is None:
             raise ValueError(f"annotation {number!r:.40} is not in instances.json")
         image = self._images.get(repr(annotation.get("image_id")))
         if image is None:
-            raise ValueError(f"the picture of annotation {number!r:.40} is not in instances.json")
+            raise ValueError(f"the image of annotation {number!r:.40} is not in instances.json")
         size = (_read_side(image, "width"), _read_side(image, "height"))
         name = image.get("file_name")
         if not isinstance(name, str) or name not in self._present:
-            raise ValueError(f"picture {name!r:.80} is not in {self._pictures}")
+            raise ValueError(f"image {name!r:.80} is not in {self._pictures}")
         return _Target(self._pictures / name, read_segmentation(annotation.get("segmentation"), size))
 
 
 def _read_side(image: dict[str, Any], key: str) -> int:
     side = image.get(key)
     if not isinstance(side, int) or not 0 < side <= _MAX_SIDE_PX:
-        raise ValueError(f"picture {image.get('id')!r:.40} has no valid {key} in instances.json")
+        raise ValueError(f"image {image.get('id')!r:.40} has no valid {key} in instances.json")
     return side
 
 
@@ -158,13 +158,11 @@ def _find_refs(name: str, data: Path) -> Path:
 
 def _find_pictures(data: Path) -> Path:
     for folder in PICTURE_FOLDERS:
-        # The data folder may be the one of the annotations, beside which the pictures lie.
+        # The data folder may be the one of the annotations, beside which the images lie.
         for base in (data, data.parent):
             if (base / folder).is_dir():
                 return base / folder
-    raise UsageError(
-        f"found no pictures below {data}; looked for {', '.join(PICTURE_FOLDERS)}; unpack COCO's train2014"
-    )
+    raise UsageError(f"found no images below {data}; looked for {', '.join(PICTURE_FOLDERS)}; unpack COCO's train2014")
 
 
 def _refs_of_split(path: Path, split: str) -> list[dict[Any, Any]]:

@@ -1,6 +1,6 @@
 """Tables on disk, read a row at a time: parquet files, and folders that `datasets` wrote with `save_to_disk`.
 
-Pictures and masks make a row megabytes large, so a table is never held whole. Parquet is read forward from the start
+Images and masks make a row megabytes large, so a table is never held whole. Parquet is read forward from the start
 of a row group in small batches; saved tables are memory-mapped.
 """
 
@@ -19,7 +19,7 @@ from wise_edge.extras import require
 SPLITS = ("train", "val", "validation", "test", "testA", "testB")
 """Names of splits that a folder's name may end with."""
 
-_BATCH_ROWS = 16  # read together with their pictures
+_BATCH_ROWS = 16  # read together with their images
 _SCAN_ROWS = 1024  # read together without
 
 

@@ -1,4 +1,4 @@
-"""A picture with its mask, box and two points drawn on it, at a size that can be read.
+"""An image with its mask, box and two points drawn on it, at a size that can be read.
 
 Everything is drawn at twice the size and reduced, so edges are smooth.
 """
@@ -26,7 +26,7 @@ DIMMED = 0.72
 
 
 def fitted_size(width: int, height: int, longest: int | None = None) -> tuple[int, int]:
-    """Return the drawn size of a picture: small ones enlarged, very large ones reduced, aspect kept.
+    """Return the drawn size of an image: small ones enlarged, very large ones reduced, aspect kept.
 
     Args:
         width: Pixels of the original.
@@ -48,17 +48,17 @@ def draw_overlay(
     points: tuple[Point, ...] = (),
     longest: int | None = None,
 ) -> Image.Image:
-    """Draw mask, box and points on a picture.
+    """Draw mask, box and points on an image.
 
     Args:
         image: HWC uint8 RGB.
-        mask: HxW bool, the picture's size; the rest of the picture is dimmed. ``None`` or empty: no mask.
+        mask: HxW bool, the image's size; the rest of the image is dimmed. ``None`` or empty: no mask.
         box: XYXY half-open pixels of ``image``.
         points: XY pixels of ``image``, numbered in order.
         longest: Longer side of the result; ``None`` chooses a readable one.
 
     Returns:
-        An RGB picture of :func:`fitted_size`.
+        An RGB image of :func:`fitted_size`.
     """
     height, width = image.shape[:2]
     size = fitted_size(width, height, longest)

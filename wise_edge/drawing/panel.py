@@ -1,4 +1,4 @@
-"""The words and bars beside a picture, as strips that are stacked: each strip is as tall as it needs to be."""
+"""The words and bars beside an image, as strips that are stacked: each strip is as tall as it needs to be."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OTHER_COLOR = (70, 80, 100)
 
 @dataclass(frozen=True)
 class Caption:
-    """What is written beside one picture.
+    """What is written beside one image.
 
     Attributes:
         query: The user's words.
@@ -38,7 +38,7 @@ class Caption:
         rationale_tokens: Tokens of the rationale.
         answer_tokens: Tokens of the answer.
         latency_ms: Phase (and ``total``) to milliseconds.
-        notes: Further lines in grey.
+        notes: Further lines in gray.
         problem: Why there is no mask; ``None`` if there is one.
     """
 
@@ -67,7 +67,7 @@ def text_block(text: str, size: int, color: tuple[int, int, int], width: int, ba
         size: Letter size in pixels.
         color: RGB.
         width: Width of the strip in pixels.
-        bar: Draw a coloured bar on the left, as beside a quotation.
+        bar: Draw a colored bar on the left, as beside a quotation.
     """
     font = font_for(text, size)
     indent = 16 if bar else 0
@@ -126,7 +126,7 @@ def bar_block(latency_ms: Mapping[str, float], longest_ms: float, width: int, he
 
 
 def legend_block(latency_ms: Mapping[str, float], size: int, width: int, values: bool = True) -> Image.Image:
-    """Name the colours of :func:`bar_block`, with milliseconds if ``values``, in as many rows as are needed."""
+    """Name the colors of :func:`bar_block`, with milliseconds if ``values``, in as many rows as are needed."""
     labels = [
         (name, name.replace("_", " ") + (f" {milliseconds(value)}" if values else ""))
         for name, value in phases(latency_ms).items()

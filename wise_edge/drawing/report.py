@@ -1,4 +1,4 @@
-"""Pictures for people: one result as an overlay card, several results side by side as a contact sheet."""
+"""Images for people: one result as an overlay card, several results side by side as a contact sheet."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of a contact sheet with its words."""
+    """One image of a contact sheet with its words."""
 
     picture: Picture
     caption: Caption
@@ -69,7 +69,7 @@ def overlay_card(picture: Picture, caption: Caption) -> Image.Image:
     """Draw one result: the overlay, and beneath it query, rationale, tokens and latency by phase.
 
     Returns:
-        An RGB picture at least ``CARD_WIDTH`` pixels wide.
+        An RGB image at least ``CARD_WIDTH`` pixels wide.
     """
     drawn = picture.draw()
     width = max(CARD_WIDTH, drawn.width)

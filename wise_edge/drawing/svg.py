@@ -1,4 +1,4 @@
-"""What charts are made of: SVG without scripts, in which the page's style colours text and lines."""
+"""What charts are made of: SVG without scripts, in which the page's style colors text and lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text set in pictures: a font that has the letters, and lines that fit a width.
+"""Text set in images: a font that has the letters, and lines that fit a width.
 
 Pillow's built-in font covers little beyond ASCII, so a query in another script is set in the
 common system font that has most of its letters.

@@ -61,12 +61,12 @@ def least_mask_iou(precisions: Iterable[str]) -> float | None:
 def ask_both(
     reference: Session, session: Session, samples: Iterable[tuple[str, npt.NDArray[np.uint8], str]]
 ) -> list[Pair]:
-    """Ask both sessions every query, each as if its picture were new.
+    """Ask both sessions every query, each as if its image were new.
 
     Args:
         reference: runs the checkpoints in torch.
         session: runs the bundle.
-        samples: names, pictures (HWC uint8 RGB) and queries.
+        samples: names, images (HWC uint8 RGB) and queries.
     """
     pairs = []
     for name, image, query in samples:

@@ -1,6 +1,6 @@
-"""Accuracy and cost on labelled data: one record a sample, and figures with 95 % bootstrap intervals from records.
+"""Accuracy and cost on labeled data: one record a sample, and figures with 95 % bootstrap intervals from records.
 
-Every sample is asked as if its picture were new, so latencies do not depend on the order. Figures are fractions (not
+Every sample is asked as if its image were new, so latencies do not depend on the order. Figures are fractions (not
 percent), token counts and milliseconds. What a sample without a readable answer counts is said in `wise_edge.metrics`.
 """
 
@@ -40,7 +40,7 @@ DEFAULT_SCENES = 100
 QUANTILES = {"p50": 50, "p90": 90}
 
 
-def open_labelled(name: str, data: Path | None, split: str | None, limit: int | None) -> tuple[Dataset, int]:
+def open_labeled(name: str, data: Path | None, split: str | None, limit: int | None) -> tuple[Dataset, int]:
     """Open a data set that has masks and say how many of its samples are evaluated.
 
     Args:
@@ -68,11 +68,11 @@ def open_labelled(name: str, data: Path | None, split: str | None, limit: int | 
 def evaluate_session(
     session: Session, dataset: Dataset, places: Iterable[int], variant: str | None = None, mode: str = "lisa"
 ) -> Iterator[Record]:
-    """Yield the records of some samples, from picture and query to mask.
+    """Yield the records of some samples, from image and query to mask.
 
     Args:
         session: what is evaluated.
-        dataset: labelled data with masks.
+        dataset: labeled data with masks.
         places: which samples.
         variant: prompt variant; None takes the bundle's default.
         mode: one of `wise_edge.metrics.METRIC_MODES`.

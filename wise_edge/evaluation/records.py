@@ -49,7 +49,7 @@ class MaskRecord:
 
 @dataclass(frozen=True)
 class Record(MaskRecord):
-    """What one sample gave from picture and query to mask.
+    """What one sample gave from image and query to mask.
 
     Attributes:
         answer_valid: whether an answer could be read.

@@ -64,7 +64,7 @@ class Shard:
         return records
 
 
-def find_shard(wish: str | None) -> Shard:
+def find_shard(requested: str | None) -> Shard:
     """Return this process's share.
 
     Args:
@@ -73,12 +73,12 @@ def find_shard(wish: str | None) -> Shard:
     Raises:
         UsageError: it is no such text.
     """
-    if wish is None:
+    if requested is None:
         count = int(os.environ.get("WORLD_SIZE", "1"))
         return Shard(int(os.environ["RANK"]), count, launched=True) if count > 1 else Shard()
-    parts = re.fullmatch(r"(\d{1,6})/(\d{1,6})", wish)
+    parts = re.fullmatch(r"(\d{1,6})/(\d{1,6})", requested)
     if parts is None or not int(parts[1]) < int(parts[2]):
-        raise UsageError(f"--shard is '{wish}'; want I/N with I from 0 to N - 1, for example 0/4")
+        raise UsageError(f"--shard is '{requested}'; want I/N with I from 0 to N - 1, for example 0/4")
     return Shard(int(parts[1]), int(parts[2]))
 
 

@@ -1,6 +1,6 @@
 """A Qwen-VL policy on llama.cpp, through the low-level interface of llama-cpp-python.
 
-llama.cpp resizes and pads pictures in its own way, which gives other logits than training did. So pictures come here in
+llama.cpp resizes and pads images in its own way, which gives other logits than training did. So images come here in
 their final size, and its limits on image tokens are opened wide enough that it leaves them alone. Prompts come as
 tokens of the policy's own tokenizer; llama.cpp's is not asked.
 
@@ -95,7 +95,7 @@ def explain_failure(what: str) -> str:
 
 
 class LlamaPicture:
-    """A picture as llama.cpp holds it between queries.
+    """An image as llama.cpp holds it between queries.
 
     Attributes:
         embeddings: float32 [image tokens, width]; Qwen3-VL's are wider than its language model by the deeper layers'.
@@ -279,7 +279,7 @@ class LlamaModel:
         return picture
 
     def _image_chunk(self, image: npt.NDArray[np.uint8]) -> int:
-        """Return llama.cpp's own description of a picture, a pointer that the caller frees."""
+        """Return llama.cpp's own description of an image, a pointer that the caller frees."""
         mtmd, vision = self._mtmd, self._tower
         height, width, _ = image.shape
         pixels = np.ascontiguousarray(image)
@@ -290,25 +290,25 @@ class LlamaModel:
         try:
             bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
             if mtmd.mtmd_tokenize(vision, chunks, ctypes.byref(text), bitmaps, 1):
-                raise WiseEdgeError(explain_failure("llama.cpp cannot prepare the picture"))
+                raise WiseEdgeError(explain_failure("llama.cpp cannot prepare the image"))
             for index in range(mtmd.mtmd_input_chunks_size(chunks)):
                 chunk = mtmd.mtmd_input_chunks_get(chunks, index)
                 if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE:
                     return int(mtmd.mtmd_input_chunk_copy(chunk))
-            raise WiseEdgeError(explain_failure("llama.cpp sees no picture"))
+            raise WiseEdgeError(explain_failure("llama.cpp sees no image"))
         finally:
             mtmd.mtmd_input_chunks_free(chunks)
             mtmd.mtmd_bitmap_free(bitmap)
 
     def append_picture(self, picture: LlamaPicture, position: int) -> int:
-        """Run the language model over a picture's embeddings.
+        """Run the language model over an image's embeddings.
 
         Args:
-            picture: from `encode`.
+            image: from `encode`.
             position: of its first token.
 
         Returns:
-            The position behind it: M-RoPE counts a picture by its longer side, not by its tokens.
+            The position behind it: M-RoPE counts an image by its longer side, not by its tokens.
         """
         following = self._llama.llama_pos(0)
         failed = self._mtmd.mtmd_helper_decode_image_chunk(
@@ -324,7 +324,7 @@ class LlamaModel:
             None,
         )
         if failed:
-            raise WiseEdgeError(explain_failure("llama.cpp failed on the picture"))
+            raise WiseEdgeError(explain_failure("llama.cpp failed on the image"))
         return int(following.value)
 
     def append(self, tokens: Sequence[int], position: int, *, rows: int = 1) -> npt.NDArray[np.float32]:

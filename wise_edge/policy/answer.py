@@ -1,7 +1,7 @@
 """The answer of a policy: written, cut out of a completion, and read back strictly or tolerantly.
 
 A completion is ``<think>…</think> <answer>{…}</answer> <d_think>…</d_think>``, of which a prompt variant asks for some
-parts. The answer is one JSON object of integers in pixels of the resized square picture:
+parts. The answer is one JSON object of integers in pixels of the resized square image:
 ``{"bbox": [x1, y1, x2, y2], "points_1": [x, y], "points_2": [x, y]}``, the box XYXY and half-open.
 
 Scoring reads strictly (`parse_answer_strict`), serving tolerantly (`parse_answer`): the tolerant reader says what it
@@ -29,7 +29,7 @@ _NUMBER_TEXT = re.compile(r"\s*[+-]?[0-9]{1,20}(\.[0-9]{1,20})?\s*")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a policy pointed at, in pixels of the resized square picture.
+    """What a policy pointed at, in pixels of the resized square image.
 
     Attributes:
         box: XYXY, half-open.
@@ -60,13 +60,13 @@ class ParsedAnswer:
     """What the tolerant reader made of a text: an answer, or the reason why there is none.
 
     Attributes:
-        answer: inside of the picture, or `None`.
+        answer: inside of the image, or `None`.
         mended: short phrases, one for each kind of repair, in the order in which they were made.
         reason: one line where `answer` is `None`, else `None`.
     """
 
     answer: Answer | None
-    mended: tuple[str, ...]
+    repairs: tuple[str, ...]
     reason: str | None
 
 
@@ -77,12 +77,12 @@ def format_answer(answer: Answer) -> str:
 
 
 def answer_in_square(box: Box, points: tuple[Point, Point], size: Size, side: int) -> Answer:
-    """Map a box and two points of a picture to the resized square.
+    """Map a box and two points of an image to the resized square.
 
     Args:
-        box: XYXY, half-open, pixels of the picture.
-        points: pixels of the picture, inside of the box.
-        size: width and height of the picture.
+        box: XYXY, half-open, pixels of the image.
+        points: pixels of the image, inside of the box.
+        size: width and height of the image.
         side: width and height of the square.
 
     Returns:
@@ -111,11 +111,11 @@ def parse_answer_strict(text: str, size: int) -> Answer:
 
     Args:
         text: a completion, or the text of its answer. The first ``{…}`` of it is read.
-        size: width and height of the resized square picture in pixels.
+        size: width and height of the resized square image in pixels.
 
     Raises:
         ValueError: it is not JSON with exactly the three keys, whole numbers, ``0 <= x1 < x2 <= size`` (so for y) and
-            both points inside of the picture.
+            both points inside of the image.
     """
     source, _ = _source(text)
     start = source.find("{")
@@ -128,9 +128,9 @@ def parse_answer_strict(text: str, size: int) -> Answer:
         raise ValueError(f"the keys of the answer are not exactly {', '.join(_NUMBERS)}")
     (x1, y1, x2, y2), first, second = (_integers(key, fields[key]) for key in _NUMBERS)
     if not (0 <= x1 < x2 <= size and 0 <= y1 < y2 <= size):
-        raise ValueError("bbox is empty, reversed or outside of the picture")
+        raise ValueError("bbox is empty, reversed or outside of the image")
     if not all(0 <= value < size for value in (*first, *second)):
-        raise ValueError("a point is outside of the picture")
+        raise ValueError("a point is outside of the image")
     return Answer((x1, y1, x2, y2), ((first[0], first[1]), (second[0], second[1])))
 
 
@@ -139,17 +139,17 @@ def parse_answer(text: str, size: int) -> ParsedAnswer:
 
     Args:
         text: a completion, or the text of its answer.
-        size: width and height of the resized square picture in pixels.
+        size: width and height of the resized square image in pixels.
 
     Returns:
-        An answer inside of the picture with a list of what was mended, or the reason why there is none.
+        An answer inside of the image with a list of what was mended, or the reason why there is none.
     """
-    mended: list[str] = []
+    repairs: list[str] = []
     try:
-        answer = _read(text, size, mended)
+        answer = _read(text, size, repairs)
     except ValueError as error:
-        return ParsedAnswer(None, tuple(dict.fromkeys(mended)), str(error))
-    return ParsedAnswer(answer, tuple(dict.fromkeys(mended)), None)
+        return ParsedAnswer(None, tuple(dict.fromkeys(repairs)), str(error))
+    return ParsedAnswer(answer, tuple(dict.fromkeys(repairs)), None)
 
 
 def _parts(text: str) -> dict[str, str]:
@@ -179,31 +179,31 @@ def _source(text: str) -> tuple[str, bool]:
     return parts.get("answer", text), bool(parts) and "answer" not in parts
 
 
-def _read(text: str, size: int, mended: list[str]) -> Answer:
+def _read(text: str, size: int, repairs: list[str]) -> Answer:
     source, untagged = _source(text)
-    fields = _load_tolerant(_cut(source, mended), mended)
+    fields = _load_tolerant(_cut(source, repairs), repairs)
     if untagged:
-        mended.append("missing answer tags")
+        repairs.append("missing answer tags")
     if fields.keys() - _NUMBERS.keys():
-        mended.append("unknown keys ignored")
+        repairs.append("unknown keys ignored")
     if "bbox" not in fields:
         raise ValueError("the answer has no bbox")
-    box = _mend_box(_whole_numbers("bbox", fields["bbox"], mended), size, mended)
-    first, second = (_mend_point(key, fields, size, mended) for key in ("points_1", "points_2"))
-    centre = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
-    return Answer(box, (first or second or centre, second or first or centre))
+    box = _mend_box(_whole_numbers("bbox", fields["bbox"], repairs), size, repairs)
+    first, second = (_mend_point(key, fields, size, repairs) for key in ("points_1", "points_2"))
+    center = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
+    return Answer(box, (first or second or center, second or first or center))
 
 
-def _cut(source: str, mended: list[str]) -> str:
+def _cut(source: str, repairs: list[str]) -> str:
     """Return the first ``{…}``; where its end is missing, what is complete of it."""
     start = source.find("{")
     if start < 0:
         raise ValueError("there is no {…} in the answer")
     if "```" in source[:start]:
-        mended.append("code fence")
+        repairs.append("code fence")
     end = source.find("}", start)
     if end < 0:
-        mended.append("unfinished JSON")
+        repairs.append("unfinished JSON")
         end = source.rfind("]", start) + 1
         source = source[:end] + "}"
     if end - start >= MAX_ANSWER_CHARACTERS:
@@ -211,17 +211,17 @@ def _cut(source: str, mended: list[str]) -> str:
     return source[start : end + 1]
 
 
-def _load_tolerant(text: str, mended: list[str]) -> dict[str, Any]:
+def _load_tolerant(text: str, repairs: list[str]) -> dict[str, Any]:
     if not _is_json(text) and "'" in text:
         text = text.replace("'", '"')
-        mended.append("single quotes")
+        repairs.append("single quotes")
     if not _is_json(text) and _TRAILING_COMMA.search(text):
         text = _TRAILING_COMMA.sub("", text)
-        mended.append("trailing comma")
+        repairs.append("trailing comma")
     pairs = _load(text)
     fields = dict(reversed(pairs))
     if len(fields) < len(pairs):
-        mended.append("repeated keys ignored")
+        repairs.append("repeated keys ignored")
     return fields
 
 
@@ -258,47 +258,47 @@ def _integers(key: str, value: Any) -> list[int]:
     return value
 
 
-def _whole_numbers(key: str, value: Any, mended: list[str]) -> list[int]:
+def _whole_numbers(key: str, value: Any, repairs: list[str]) -> list[int]:
     if not isinstance(value, list) or len(value) != _NUMBERS[key]:
         raise ValueError(f"{key} is not a list of {_NUMBERS[key]} numbers")
-    return [_whole_number(key, item, mended) for item in value]
+    return [_whole_number(key, item, repairs) for item in value]
 
 
-def _whole_number(key: str, value: Any, mended: list[str]) -> int:
+def _whole_number(key: str, value: Any, repairs: list[str]) -> int:
     if isinstance(value, str) and _NUMBER_TEXT.fullmatch(value):
-        mended.append("numbers written as text")
+        repairs.append("numbers written as text")
         value = float(value) if "." in value else int(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{key} holds something that is not a number")
     if isinstance(value, float):
-        mended.append("fractions rounded")
+        repairs.append("fractions rounded")
         return math.floor(value + 0.5)
     return value
 
 
-def _mend_box(numbers: list[int], size: int, mended: list[str]) -> Box:
+def _mend_box(numbers: list[int], size: int, repairs: list[str]) -> Box:
     left, top, right, bottom = numbers
     if left > right or top > bottom:
-        mended.append("reversed corners")
+        repairs.append("reversed corners")
     ordered = (min(left, right), min(top, bottom), max(left, right), max(top, bottom))
     box = clip_box(ordered, (size, size))
     if ordered[0] == ordered[2] or ordered[1] == ordered[3]:
-        mended.append("empty box widened")
+        repairs.append("empty box widened")
     if min(ordered) < 0 or max(ordered) > size:
-        mended.append("box clipped to the picture")
+        repairs.append("box clipped to the image")
     return box
 
 
-def _mend_point(key: str, fields: dict[str, Any], size: int, mended: list[str]) -> Point | None:
+def _mend_point(key: str, fields: dict[str, Any], size: int, repairs: list[str]) -> Point | None:
     if key not in fields:
-        mended.append(f"{key} missing")
+        repairs.append(f"{key} missing")
         return None
     try:
-        x, y = _whole_numbers(key, fields[key], mended)
+        x, y = _whole_numbers(key, fields[key], repairs)
     except ValueError:
-        mended.append(f"{key} unreadable")
+        repairs.append(f"{key} unreadable")
         return None
     point = clip_point((x, y), (size, size))
     if point != (x, y):
-        mended.append(f"{key} clipped to the picture")
+        repairs.append(f"{key} clipped to the image")
     return point

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from wise_edge.bundle.manifest import PolicySpec
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, first_line
 from wise_edge.extras import require
 from wise_edge.policy.prompts import PromptSet
 
 DEFAULT_VARIANT = "wise-s"
 LARGE_INPUT_SIZE = 840
-"""Side of the square for a checkpoint whose processor takes pictures of many sizes: the setting of WISE
+"""Side of the square for a checkpoint whose processor takes images of many sizes: the setting of WISE
 (https://github.com/mrazhou/WISE) and Seg-Zero for Qwen2.5-VL; for Qwen3-VL the next multiple of its larger tokens."""
 _CLASSES = {
     "qwen2_vl": "Qwen2VLForConditionalGeneration",
@@ -67,7 +67,7 @@ def read_policy_spec(folder: Path) -> PolicySpec:
         raise UsageError(f"{folder}: its config files have no entry {error}") from error
     if spec.input_size % (spec.patch_size * spec.merge_size):
         unit = spec.patch_size * spec.merge_size
-        raise UsageError(f"{folder}: the picture's side of {spec.input_size} px is not a multiple of {unit}")
+        raise UsageError(f"{folder}: the image's side of {spec.input_size} px is not a multiple of {unit}")
     return spec
 
 
@@ -104,7 +104,7 @@ def load_policy(folder: Path, device: str = "cpu") -> Any:
             output_loading_info=True,
         )
     except (OSError, RuntimeError, ValueError, damaged) as error:
-        raise UsageError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{folder} cannot be loaded: {first_line(error)}") from error
     finally:
         if had_bars:
             logs.enable_progress_bar()

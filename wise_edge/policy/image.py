@@ -1,6 +1,6 @@
-"""Qwen2-VL picture preprocessing in numpy and Pillow, shared by training and the runtimes.
+"""Qwen2-VL image preprocessing in numpy and Pillow, shared by training and the runtimes.
 
-The same numbers as transformers' ``Qwen2VLImageProcessor`` for a picture that already has its final size; the
+The same numbers as transformers' ``Qwen2VLImageProcessor`` for an image that already has its final size; the
 resize before it is ours (a stretched square, Pillow's antialiased bicubic on uint8), so that every backend sees
 exactly the same pixels whatever library runs the model.
 """
@@ -21,7 +21,7 @@ IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def resize_square(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """Stretch a picture to a square (no aspect kept), bicubic with antialiasing.
+    """Stretch an image to a square (no aspect kept), bicubic with antialiasing.
 
     Args:
         image: HWC uint8 RGB, 0 to 255.
@@ -38,7 +38,7 @@ def resize_square(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uin
 
 @lru_cache(maxsize=8)
 def _level_table(mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.float32]:
-    # A uint8 channel has 256 levels: normalising is one gather from a [3, 256] table.
+    # A uint8 channel has 256 levels: normalizing is one gather from a [3, 256] table.
     levels = np.arange(256, dtype=np.float64)[None, :] / 255.0
     table = (levels - np.asarray(mean)[:, None]) / np.asarray(std)[:, None]
     rounded: npt.NDArray[np.float32] = table.astype(np.float32)
@@ -53,21 +53,21 @@ def patchify(
     mean: Sequence[float] = IMAGE_MEAN,
     std: Sequence[float] = IMAGE_STD,
 ) -> npt.NDArray[np.float32]:
-    """Normalise pictures and cut them into the flat patches that Qwen2-VL's vision tower takes.
+    """Normalize images and cut them into the flat patches that Qwen2-VL's vision tower takes.
 
     Args:
         images: HWC or BHWC uint8 RGB, 0 to 255; H and W multiples of ``patch_size * merge_size``.
         patch_size: side of a patch in pixels.
-        temporal_patch_size: how often a still picture is repeated along time.
+        temporal_patch_size: how often a still image is repeated along time.
         merge_size: patches are ordered so that each ``merge_size`` x ``merge_size`` group is contiguous.
-        mean: per-channel mean of the picture scaled to 0 to 1.
-        std: per-channel standard deviation of the picture scaled to 0 to 1.
+        mean: per-channel mean of the image scaled to 0 to 1.
+        std: per-channel standard deviation of the image scaled to 0 to 1.
 
     Returns:
-        float32 [B * n_patches, 3 * temporal_patch_size * patch_size ** 2], the pictures one after another.
+        float32 [B * n_patches, 3 * temporal_patch_size * patch_size ** 2], the images one after another.
 
     Raises:
-        ValueError: when the pictures are not uint8 RGB of a size that the patches divide.
+        ValueError: when the images are not uint8 RGB of a size that the patches divide.
     """
     batch = images[None] if images.ndim == 3 else images
     unit = patch_size * merge_size

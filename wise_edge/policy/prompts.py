@@ -47,12 +47,12 @@ class PromptSet:
         return f"{query} {self.variants[variant]}"
 
     def prefix(self, image_tokens: int) -> str:
-        """Return the part of the prompt that does not depend on the query: system message and picture."""
+        """Return the part of the prompt that does not depend on the query: system message and image."""
         picture = "<|image_pad|>" * image_tokens
         return f"<|im_start|>system\n{self.system}<|im_end|>\n<|im_start|>user\n<|vision_start|>{picture}<|vision_end|>"
 
     def suffix(self, query: str, variant: str) -> str:
-        """Return the part of the prompt that follows the picture, up to where the policy begins to write."""
+        """Return the part of the prompt that follows the image, up to where the policy begins to write."""
         return f"{self.user_text(query, variant)}<|im_end|>\n<|im_start|>assistant\n"
 
     def render(self, query: str, variant: str, image_tokens: int) -> str:

@@ -106,7 +106,7 @@ class PowerTrace:
         return Energy(total_j, None, len(inside), gap_s, share)
 
     def power(self, start_s: float, end_s: float) -> tuple[Floats, Floats]:
-        """Return times in s and the total in W then, for a picture of a stretch of time.
+        """Return times in s and the total in W then, for an image of a stretch of time.
 
         Of a counter it is the mean between two of its moves, at the middle of them; without a total there is nothing.
         """
@@ -167,7 +167,7 @@ class PowerTrace:
             near = slice(max(place - 2, 0), place + 2)
             spans_s = np.diff(self.times_s[near])
             power_w = np.diff(self._total[near]) / spans_s
-            # A move is seen late, by up to a pause; and power within its span may be that of the neighbours.
+            # A move is seen late, by up to a pause; and power within its span may be that of the neighbors.
             variance += (power_w.max() * self._late_s) ** 2 + (np.ptp(power_w) * spans_s.max()) ** 2
         return high_j - low_j, _SIGMAS * math.sqrt(float(variance) / 12)
 

@@ -1,4 +1,4 @@
-"""The charts of a profile's page, as SVG without scripts; colours of text and lines come from the page's style."""
+"""The charts of a profile's page, as SVG without scripts; colors of text and lines come from the page's style."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Run = Mapping[str, Any]
 
 
 def color_of(phase: str) -> str:
-    """Return a phase's colour for CSS."""
+    """Return a phase's color for CSS."""
     return "#{:02x}{:02x}{:02x}".format(*PHASE_COLORS.get(phase, OTHER_COLOR))
 
 
@@ -86,7 +86,7 @@ def draw_tradeoff(runs: Sequence[Run]) -> str | None:
     places = [across(run["latency_ms"]["total"]["p50"]) for _, run in named]
     for number, (name, run) in enumerate(named):
         x, y = places[number], up(run["accuracy"]["ciou"])
-        # Neighbours are labelled above and below, and to the left where one follows soon, lest they cover one another.
+        # Neighbors are labeled above and below, and to the left where one follows soon, lest they cover one another.
         side = -1 if number % 2 else 1
         is_close = number + 1 < len(places) and places[number + 1] - x < _LABEL < x
         edge, anchor = (x - 6, "end") if is_close else (x + 6, "start")
@@ -118,7 +118,7 @@ def draw_timeline(run: Run, phases: Sequence[str], total_ms: float) -> str:
     above = 110 if power else 0
     scale = Scale(-0.1 * total_ms if power else 0.0, total_ms * (1.1 if power else 1.0), _LABELS, WIDTH - 20)
     height = above + len(rows) * 24
-    parts = [axis(scale, height, "ms since the picture came")]
+    parts = [axis(scale, height, "ms since the image came")]
     if power:
         parts += _power(power, scale, above)
     for row, phase in enumerate(rows):

@@ -38,7 +38,7 @@ class Span:
 
 
 @dataclass
-class Marks:
+class SpanRecorder:
     """The spans of what ran since they were last taken.
 
     Attributes:
@@ -79,7 +79,7 @@ class MarkedPolicy:
         marks: where they are noted.
     """
 
-    def __init__(self, policy: PolicyBackend[Any], marks: Marks) -> None:
+    def __init__(self, policy: PolicyBackend[Any], marks: SpanRecorder) -> None:
         self._policy, self._marks = policy, marks
         self.name = policy.name
         self.input_size = policy.input_size
@@ -109,7 +109,7 @@ class MarkedMask:
         marks: where they are noted.
     """
 
-    def __init__(self, mask: MaskBackend[Any], marks: Marks) -> None:
+    def __init__(self, mask: MaskBackend[Any], marks: SpanRecorder) -> None:
         self._mask, self._marks = mask, marks
         self.name = mask.name
 

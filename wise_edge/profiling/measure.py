@@ -1,9 +1,9 @@
 """What a mask costs on this device: milliseconds by phase, tokens, memory, accuracy, and windows for a meter.
 
-Latencies are of whole queries, each on a picture that is new to the session, by the phases' own clock readings, while
+Latencies are of whole queries, each on an image that is new to the session, by the phases' own clock readings, while
 no sensor is read. For energy one thing is done again and again in a window of a second and more: the whole query, and
-each part of it alone, since a sensor resolves no single phase of a few milliseconds. What a picture counts for is done
-in whole rounds of the same few pictures, so that fast and slow devices average the same ones.
+each part of it alone, since a sensor resolves no single phase of a few milliseconds. What an image counts for is done
+in whole rounds of the same few images, so that fast and slow devices average the same ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wise_edge.datasets.base import Example
 from wise_edge.errors import UsageError
 from wise_edge.metrics import bootstrap_interval, giou_ciou, measure_overlap, sample_ious
 from wise_edge.profiling.footprint import Footprint, read_footprint, reset_peak
-from wise_edge.profiling.marks import MarkedMask, MarkedPolicy, Marks, Span, covered_s
+from wise_edge.profiling.marks import MarkedMask, MarkedPolicy, Span, SpanRecorder, covered_s
 from wise_edge.profiling.meter import Meter, Window
 from wise_edge.runtimes.base import Decoding, SegmentationResult
 from wise_edge.runtimes.session import Session
@@ -28,8 +28,8 @@ WARM_UP = 3
 ENERGY_EXAMPLES = 8
 """How many examples a round of a window asks: the first ones."""
 PARTS = ("query", "policy_frame", "policy_write", "mask_encode", "mask_decode")
-"""What energy is measured of: a query on a new picture, and alone the policy's work on the picture, its work on the
-query, the segmenter's on the picture, and a mask."""
+"""What energy is measured of: a query on a new image, and alone the policy's work on the image, its work on the
+query, the segmenter's on the image, and a mask."""
 PHASES = ("preprocess", "vision_encode", "prefill", "decode", "mask_encode", "mask_decode")
 """Phases of a query. Their sum, less "overlap" (what ran side by side), with "other" (what lies between them), is
 "total"."""
@@ -60,8 +60,8 @@ class Reading:
     """One query.
 
     Attributes:
-        example: id of the picture and query.
-        latency_ms: each of `PHASES`, "overlap", "other", "total" and "first_token", from the picture to the moment
+        example: id of the image and query.
+        latency_ms: each of `PHASES`, "overlap", "other", "total" and "first_token", from the image to the moment
             when the policy could name its first token.
         rationale_tokens: tokens of the rationale.
         answer_tokens: tokens of the answer.
@@ -165,11 +165,11 @@ def profile_session(
 ) -> Iterator[Measured]:
     """Measure what queries cost.
 
-    Variants take turns on every picture, so that what changes on the device meanwhile changes them alike.
+    Variants take turns on every image, so that what changes on the device meanwhile changes them alike.
 
     Args:
-        session: what is measured; the pictures are asked afresh.
-        examples: pictures and queries.
+        session: what is measured; the images are asked afresh.
+        examples: images and queries.
         variants: prompt variants.
         repeat: how often each is asked.
         meter: of energy, running.
@@ -182,7 +182,7 @@ def profile_session(
         BaseException: what interrupted it, after all was yielded.
     """
     if not examples or repeat < 1:
-        raise UsageError("a profile needs at least one picture, asked at least once")
+        raise UsageError("a profile needs at least one image, asked at least once")
     askers = [_Asker(session, variant) for variant in variants]
     failure: BaseException | None = None
     try:
@@ -219,7 +219,7 @@ class _Asker:
 
     def __init__(self, session: Session, variant: str) -> None:
         self._plain = session
-        self._marks = Marks()
+        self._marks = SpanRecorder()
         self._session = session.afresh()
         self._session.policy = MarkedPolicy(session.policy, self._marks)
         self._session.mask = MarkedMask(session.mask, self._marks)
@@ -230,7 +230,7 @@ class _Asker:
         self.readings: list[Reading] = []
 
     def ask(self, example: Example) -> Reading:
-        """Ask a query on a picture that is new to the session."""
+        """Ask a query on an image that is new to the session."""
         result = self._session.afresh().segment(example.image, example.query, self._variant)
         spans = tuple(self._marks.take())
         self._asked.append((result.latency_ms.total, spans))

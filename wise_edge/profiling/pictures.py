@@ -1,4 +1,4 @@
-"""A user's own pictures, with what is asked of them."""
+"""A user's own images, with what is asked of them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", "
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """Return a folder's pictures, in the order of their names; raises `UsageError` where it holds none."""
+    """Return a folder's images, in the order of their names; raises `UsageError` where it holds none."""
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder; --images names one with pictures")
+        raise UsageError(f"{folder} is no folder; --images names one with images")
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
     if not files:
-        raise UsageError(f"{folder} holds no picture ({', '.join(SUFFIXES)})")
+        raise UsageError(f"{folder} holds no image ({', '.join(SUFFIXES)})")
     return files
 
 
 def read_pictures(files: Sequence[Path], query: str | None) -> list[Example]:
-    """Read pictures; all of them are in memory then.
+    """Read images; all of them are in memory then.
 
     Args:
-        files: the pictures.
+        files: the images.
         query: asked of every one; None takes the words of the text file of the same name beside it (`mug.txt` for
             `mug.jpg`).
 
@@ -34,7 +34,7 @@ def read_pictures(files: Sequence[Path], query: str | None) -> list[Example]:
         Examples without a truth.
 
     Raises:
-        UsageError: a picture cannot be read, or has no words.
+        UsageError: an image cannot be read, or has no words.
     """
     return [Example(file.name, query or _words(file), load_image(file), None, None, None, None, None) for file in files]
 

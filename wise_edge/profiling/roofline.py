@@ -33,7 +33,7 @@ RATIONALE_TOKENS = {"verbose": 112, "wise-infer": 39, "wise-s": 23, "answer": 0}
 ANSWER_STEPS = 24
 """Eight numbers of three digits; the rest of an answer is forced."""
 QUERY_TOKENS = 60
-"""A query with its variant's words; the instruction before the picture is kept between queries."""
+"""A query with its variant's words; the instruction before the image is kept between queries."""
 _HALF_BYTES = 2
 
 
@@ -128,10 +128,10 @@ def find(table: Sequence[Named], name: str, option: str) -> Named:
 
 
 def image_tokens(policy: Policy, side_px: int | None = None) -> int:
-    """Return how many tokens a square picture becomes; raises `UsageError` where its patches do not divide the side."""
+    """Return how many tokens a square image becomes; raises `UsageError` where its patches do not divide the side."""
     side_px = policy.side_px if side_px is None else side_px
     if side_px <= 0 or side_px % (2 * policy.patch_px):
-        raise UsageError(f"{policy.name} takes pictures whose side is a multiple of {2 * policy.patch_px} px")
+        raise UsageError(f"{policy.name} takes images whose side is a multiple of {2 * policy.patch_px} px")
     return (side_px // (2 * policy.patch_px)) ** 2
 
 
@@ -167,7 +167,7 @@ def resident_bytes(policy: Policy, quant: Quant) -> float:
 
 
 def vision_work(policy: Policy, tokens: int) -> Work:
-    """Return what encoding a picture takes, in 16 bits."""
+    """Return what encoding an image takes, in 16 bits."""
     patches = 4 * tokens
     weights, mergers = vision_parameters(policy), _merger_parameters(policy)
     products = 2 * (weights - mergers) * patches + 2 * mergers * tokens
@@ -196,7 +196,7 @@ def decode_work(policy: Policy, quant: Quant, context: int) -> Work:
 
 
 def segmenter_work(segmenter: Segmenter) -> Work:
-    """Return what encoding a picture for a mask takes, in 16 bits."""
+    """Return what encoding an image for a mask takes, in 16 bits."""
     tokens, width, window = 4096, segmenter.hidden, 14
     padded = 70**2  # windows of 14 do not divide 64 patches
     whole, windowed = 4, segmenter.layers - 4
@@ -211,7 +211,7 @@ def segmenter_work(segmenter: Segmenter) -> Work:
 def plan(
     policy: Policy, quant: Quant, segmenter: Segmenter, device: Device, variant: str, side_px: int | None = None
 ) -> list[PhaseEstimate]:
-    """Estimate the phases of a query on a new picture.
+    """Estimate the phases of a query on a new image.
 
     Args:
         policy: the vision-language model.
@@ -219,7 +219,7 @@ def plan(
         segmenter: what makes the mask.
         device: where.
         variant: a key of `RATIONALE_TOKENS`.
-        side_px: of the picture; None takes the paper's 840, or what comes next to it.
+        side_px: of the image; None takes the paper's 840, or what comes next to it.
 
     Raises:
         UsageError: the variant is unknown, or the side does not fit the model.

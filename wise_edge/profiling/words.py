@@ -7,9 +7,9 @@ from typing import Any
 
 PARTS = {
     "query": "a query",
-    "policy_frame": "policy, picture",
+    "policy_frame": "policy, image",
     "policy_write": "policy, query",
-    "mask_encode": "segmenter, picture",
+    "mask_encode": "segmenter, image",
     "mask_decode": "segmenter, mask",
 }
 """What energy is measured of, in words."""

@@ -1,4 +1,4 @@
-"""What came of a bag as a page: how long each picture took, and what the policy would have seen live."""
+"""What came of a bag as a page: how long each image took, and what the policy would have seen live."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def render_bag(title: str, report: BagReport, figures: Iterable[tuple[str, str]]
     blocks = [
         f"<h1>{escape(title)}</h1>",
         section(table(("", ""), figures)),
-        "<h2>How long each picture took</h2>",
-        "<p>From the picture to its mask. Pale: live, the policy would have dropped it.</p>",
-        section(_draw(report.took_ms, report.stamps_s, set(live.grounded), "ms, from picture to mask")),
+        "<h2>How long each image took</h2>",
+        "<p>From the image to its mask. Pale: live, the policy would have dropped it.</p>",
+        section(_draw(report.took_ms, report.stamps_s, set(live.grounded), "ms, from image to mask")),
     ]
     if live.age_s:
         ages_ms = [1e3 * age_s for age_s in live.age_s]

@@ -1,4 +1,4 @@
-"""Asking a recorded camera: each picture of a bag's topic gets its result, beside it and with its stamps.
+"""Asking a recorded camera: each image of a bag's topic gets its result, beside it and with its stamps.
 
 Read and written by rosbags, without ROS: rosbag2 folders (sqlite and MCAP), MCAP files, and ROS 1 bags. Results are
 kept in a log as they come, so that a run that was killed goes on where it was; the bag is written when all are there,
@@ -46,7 +46,7 @@ class BagSettings:
 
     Attributes:
         bag: name of the bag.
-        topic: of the pictures.
+        topic: of the images.
         query: what is asked of each.
         variant: the prompt variant.
         policy: the policy's backend.
@@ -66,11 +66,11 @@ class BagReport:
     """What came of a bag.
 
     Attributes:
-        frames: pictures of the topic.
+        frames: images of the topic.
         found: those with a mask.
         reused: results that an earlier, killed run had made.
-        stamps_s: when each picture was taken.
-        took_ms: of each result, from the picture to the mask.
+        stamps_s: when each image was taken.
+        took_ms: of each result, from the image to the mask.
         replay: as it would have been live.
     """
 
@@ -96,23 +96,23 @@ def process_bag(
     progress: Callable[[int, int], None] = lambda done, count: None,
     observe: Callable[[Frame, NodeResult], None] = lambda frame, result: None,
 ) -> BagReport:
-    """Ask every picture of a topic and write the results as a bag.
+    """Ask every image of a topic and write the results as a bag.
 
     Args:
         session: answers.
         bag: a rosbag2 folder, an MCAP file or a ROS 1 bag.
-        topic: of the pictures; None where there is but one with pictures.
+        topic: of the images; None where there is but one with images.
         query: what is asked.
         out: folder of the new bag.
         variant: prompt variant; None takes the bundle's default.
         storage: "mcap" or "sqlite3".
         copy: put the input's messages beside the results; those of a ROS 1 bag are of other types and never are.
         resume: go on with the log of a run that was killed.
-        progress: called with how many pictures are done, and how many there are.
-        observe: called with each picture and its result, those of an earlier run excepted.
+        progress: called with how many images are done, and how many there are.
+        observe: called with each image and its result, those of an earlier run excepted.
 
     Raises:
-        UsageError: there is no such bag, topic or storage, its pictures cannot be read, or `out` or its log exist.
+        UsageError: there is no such bag, topic or storage, its images cannot be read, or `out` or its log exist.
         MissingExtraError: rosbags is not installed.
         WiseEdgeError: a query failed, or the disk is full; what was asked is kept for --resume.
     """
@@ -176,7 +176,7 @@ def _open(bag: Path) -> Iterator[Any]:
 
 
 def _choose(reader: Any, bag: Path, topic: str | None) -> list[Any]:
-    """Return the connections of a topic with pictures."""
+    """Return the connections of a topic with images."""
     pictures = [connection for connection in reader.connections if connection.msgtype in (IMAGE, COMPRESSED)]
     topics = sorted({connection.topic for connection in pictures})
     if topic is None and len(topics) == 1:
@@ -184,16 +184,14 @@ def _choose(reader: Any, bag: Path, topic: str | None) -> list[Any]:
     found = [connection for connection in pictures if connection.topic == topic]
     if not found:
         known = ", ".join(topics) or "none"
-        raise UsageError(
-            f"{bag} has no pictures on {topic or 'a topic that you named'}; its topics with pictures: {known}"
-        )
+        raise UsageError(f"{bag} has no images on {topic or 'a topic that you named'}; its topics with images: {known}")
     return found
 
 
 def _write(
     reader: Any, connections: Sequence[Any], records: Sequence[Mapping[str, Any]], out: Path, storage: str, copy: bool
 ) -> None:
-    """Write the bag into a neighbour and rename it."""
+    """Write the bag into a neighbor and rename it."""
     rosbag2 = require("rosbags.rosbag2", "ros")
     typesys = require("rosbags.typesys", "ros")
     store = typesys.get_typestore(typesys.Stores.ROS2_HUMBLE)
@@ -231,7 +229,7 @@ def _copy(writer: Any, known: dict[str, Any], connection: Any, time_ns: int, dat
 def _merge(
     reader: Any, connections: Sequence[Any], records: Sequence[Mapping[str, Any]], copy: bool
 ) -> Iterator[tuple[int, Any, Any]]:
-    """Give the input's messages, each picture's result behind it; results have no connection."""
+    """Give the input's messages, each image's result behind it; results have no connection."""
     if not copy:
         yield from ((record["time_ns"], None, record) for record in records)
         return

@@ -1,4 +1,4 @@
-"""The node in a dora dataflow (https://dora-rs.ai): inputs and outputs by name, pictures as flat Arrow arrays.
+"""The node in a dora dataflow (https://dora-rs.ai): inputs and outputs by name, images as flat Arrow arrays.
 
 Inputs: `image` (uint8, with the metadata width, height and encoding, as dora's own camera nodes give it, and optionally
 stamp_ns and frame_id), `query` (text: the standing query; empty ends it), `ask` (text: a one-shot query), `enable`

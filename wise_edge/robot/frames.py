@@ -12,13 +12,13 @@ from wise_edge.errors import UsageError
 from wise_edge.runtimes.tracking import Stamped
 
 _INNER = (5.0, 95.0)
-"""Percentiles between which a thing's depth and extent lie: at its edges depth pictures mix it with what is behind."""
+"""Percentiles between which a thing's depth and extent lie: at its edges depth images mix it with what is behind."""
 LEAST_POINTS = 16
 
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """A pinhole camera without distortion, in pixels of its picture.
+    """A pinhole camera without distortion, in pixels of its image.
 
     Attributes:
         fx: focal length across.
@@ -40,13 +40,13 @@ class Intrinsics:
 
 @dataclass(frozen=True, eq=False)
 class Frame(Stamped):
-    """A frame as the camera's driver gave it; `Stamped` has its picture and `stamp_s`.
+    """A frame as the camera's driver gave it; `Stamped` has its image and `stamp_s`.
 
     Attributes:
         stamp_ns: when it was taken, in nanoseconds of the camera's clock; results carry it to the last digit.
         frame_id: the camera's coordinate frame, by the robot's own name for it.
-        depth_m: float32 [H, W] of the picture, m along the optical axis, 0 or not finite where unknown; None without.
-        intrinsics: of the picture; None where unknown.
+        depth_m: float32 [H, W] of the image, m along the optical axis, 0 or not finite where unknown; None without.
+        intrinsics: of the image; None where unknown.
     """
 
     stamp_ns: int
@@ -60,11 +60,11 @@ class Frame(Stamped):
         return cls(image, stamp_ns / 1e9, stamp_ns, frame_id, **more)
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for a depth picture of another size."""
+        """Raise `UsageError` for a depth image of another size."""
         if self.depth_m is not None and self.depth_m.shape != self.image.shape[:2]:
             raise UsageError(
-                f"the depth picture {list(self.depth_m.shape)} has another size than the picture "
-                f"{list(self.image.shape[:2])}; register it to the colour camera"
+                f"the depth image {list(self.depth_m.shape)} has another size than the image "
+                f"{list(self.image.shape[:2])}; register it to the color camera"
             )
 
 
@@ -73,12 +73,12 @@ class Place:
     """Where a mask lies, in the camera's optical frame: x to the right, y down, z ahead (ROS REP 103), in m.
 
     Attributes:
-        centre_m: mean of the mask's points.
+        center_m: mean of the mask's points.
         extent_m: between the 5th and the 95th percentile of its points along each axis.
         points: pixels of the mask whose depth is known.
     """
 
-    centre_m: tuple[float, float, float]
+    center_m: tuple[float, float, float]
     extent_m: tuple[float, float, float]
     points: int
 

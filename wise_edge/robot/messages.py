@@ -62,13 +62,13 @@ _YUV = {"yuv422": (1, 0, 2), "uyvy": (1, 0, 2), "yuv422_yuy2": (0, 1, 3), "yuyv"
 _BAYER = {"bayer_rggb8": (0, 3), "bayer_bggr8": (3, 0), "bayer_gbrg8": (2, 1), "bayer_grbg8": (1, 2)}
 """Encoding to the places of red and blue among the four pixels of a tile, row by row."""
 READ = (*_CHANNELS, *_YUV, *_BAYER)
-"""Encodings of colour pictures that are read."""
+"""Encodings of color images that are read."""
 _DEPTHS: dict[str, tuple[type[np.generic], float]] = {
     "16UC1": (np.uint16, 1e-3),
     "mono16": (np.uint16, 1e-3),
     "32FC1": (np.float32, 1.0),
 }
-"""Encoding of a depth picture to the type of its numbers and what makes m of them (ROS REP 118)."""
+"""Encoding of a depth image to the type of its numbers and what makes m of them (ROS REP 118)."""
 
 Make = Callable[..., Any]
 
@@ -100,10 +100,10 @@ def stamp_of(header: Any) -> int:
 
 
 def decode_image(message: Any, topic: str) -> npt.NDArray[np.uint8]:
-    """Return the picture of an `Image`: uint8 RGB [H, W, 3]; of 16 bits the upper 8."""
+    """Return the image of an `Image`: uint8 RGB [H, W, 3]; of 16 bits the upper 8."""
     if message.encoding not in READ:
         raise UsageError(
-            f"{topic} has pictures encoded as {message.encoding}; wise-edge reads {', '.join(READ)}: "
+            f"{topic} has images encoded as {message.encoding}; wise-edge reads {', '.join(READ)}: "
             "convert them, for example with image_proc"
         )
     if message.encoding in _YUV:
@@ -120,16 +120,16 @@ def decode_image(message: Any, topic: str) -> npt.NDArray[np.uint8]:
 
 
 def decode_depth(message: Any, topic: str) -> npt.NDArray[np.float32]:
-    """Return the depth picture of an `Image`: float32 [H, W], m."""
+    """Return the depth image of an `Image`: float32 [H, W], m."""
     if message.encoding not in _DEPTHS:
         raise UsageError(f"{topic} has depth encoded as {message.encoding}; wise-edge reads {', '.join(_DEPTHS)}")
-    dtype, metres = _DEPTHS[message.encoding]
-    depth: npt.NDArray[np.float32] = _unpack(message, dtype, 1, topic)[..., 0].astype(np.float32) * np.float32(metres)
+    dtype, meters = _DEPTHS[message.encoding]
+    depth: npt.NDArray[np.float32] = _unpack(message, dtype, 1, topic)[..., 0].astype(np.float32) * np.float32(meters)
     return depth
 
 
 def to_intrinsics(message: Any) -> Intrinsics:
-    """Return the intrinsics of a `CameraInfo`, of its rectified picture; ROS 1 spells its matrix with a capital.
+    """Return the intrinsics of a `CameraInfo`, of its rectified image; ROS 1 spells its matrix with a capital.
 
     Raises:
         UsageError: the camera is not calibrated: its matrix holds zeros.
@@ -171,11 +171,11 @@ def _detection(result: NodeResult, header: Any, messages: Messages) -> Any:
     if result.box is None:
         raise RuntimeError("a result without a box is no detection")
     left, top, right, bottom = result.box
-    centre = messages["vision_msgs/msg/Pose2D"](
+    center = messages["vision_msgs/msg/Pose2D"](
         position=messages["vision_msgs/msg/Point2D"](x=(left + right) / 2, y=(top + bottom) / 2), theta=0.0
     )
     box = messages["vision_msgs/msg/BoundingBox2D"](
-        center=centre, size_x=float(right - left), size_y=float(bottom - top)
+        center=center, size_x=float(right - left), size_y=float(bottom - top)
     )
     return messages["vision_msgs/msg/Detection2D"](
         header=header, results=[_hypothesis(result, messages)], bbox=box, id=result.query
@@ -193,7 +193,7 @@ def _hypothesis(result: NodeResult, messages: Messages) -> Any:
 
 
 def _pose(result: NodeResult, messages: Messages) -> Any:
-    x, y, z = result.place.centre_m if result.place else (0.0, 0.0, 0.0)
+    x, y, z = result.place.center_m if result.place else (0.0, 0.0, 0.0)
     return messages["geometry_msgs/msg/Pose"](
         position=messages["geometry_msgs/msg/Point"](x=x, y=y, z=z),
         orientation=messages["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
@@ -202,7 +202,7 @@ def _pose(result: NodeResult, messages: Messages) -> Any:
 
 def _decode_compressed(message: Any, topic: str) -> npt.NDArray[np.uint8]:
     if "compressedDepth" in message.format:
-        raise UsageError(f"{topic} has compressed depth; name the topic of the colour pictures")
+        raise UsageError(f"{topic} has compressed depth; name the topic of the color images")
     try:
         return load_image(bytes(message.data), upright=False)  # as the camera's depth and intrinsics have it
     except UsageError as error:
@@ -216,7 +216,7 @@ def _unpack(message: Any, dtype: type[np.generic], channels: int, topic: str) ->
     row = width * channels * np.dtype(dtype).itemsize
     if height <= 0 or width <= 0 or step < row or data.size < height * step:
         raise UsageError(
-            f"{topic}: a picture of {width} x {height} ({message.encoding}, {step} bytes a row) has {data.size} bytes"
+            f"{topic}: an image of {width} x {height} ({message.encoding}, {step} bytes a row) has {data.size} bytes"
         )
     rows = data[: height * step].reshape(height, step)[:, :row]
     order = np.dtype(dtype).newbyteorder(">" if message.is_bigendian else "<")
@@ -225,10 +225,10 @@ def _unpack(message: Any, dtype: type[np.generic], channels: int, topic: str) ->
 
 
 def _decode_yuv(pairs: npt.NDArray[np.uint8], luma: int, u: int, v: int, topic: str) -> npt.NDArray[np.uint8]:
-    """Return RGB of YUV with colour for every second pixel, [H, W, 2] (ITU-R BT.601, 16 to 235, as OpenCV reads it)."""
+    """Return RGB of YUV with color for every second pixel, [H, W, 2] (ITU-R BT.601, 16 to 235, as OpenCV reads it)."""
     height, width, _ = pairs.shape
     if width % 2:
-        raise UsageError(f"{topic}: a picture of two pixels in four bytes has an even width, not {width}")
+        raise UsageError(f"{topic}: an image of two pixels in four bytes has an even width, not {width}")
     tiles = pairs.reshape(height, width // 2, 4).astype(np.int32)
     bright = 298 * (tiles[..., luma::2] - 16) + 128
     blue, red = (tiles[..., place, None] - 128 for place in (u, v))
@@ -238,7 +238,7 @@ def _decode_yuv(pairs: npt.NDArray[np.uint8], luma: int, u: int, v: int, topic: 
 
 
 def _decode_bayer(mosaic: npt.NDArray[np.uint8], red: int, blue: int) -> npt.NDArray[np.uint8]:
-    """Return RGB of a mosaic [H, W]: the four pixels of a tile get its colours, which is half the sharpness."""
+    """Return RGB of a mosaic [H, W]: the four pixels of a tile get its colors, which is half the sharpness."""
     height, width = mosaic.shape
     even = np.pad(mosaic, ((0, height % 2), (0, width % 2)), mode="edge")
     tiles = [even[row::2, column::2] for row in (0, 1) for column in (0, 1)]

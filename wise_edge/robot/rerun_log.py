@@ -1,4 +1,4 @@
-"""Pictures and results for the Rerun viewer (https://rerun.io): on the camera's own time line, and on this machine's.
+"""Images and results for the Rerun viewer (https://rerun.io): on the camera's own time line, and on this machine's.
 
 Times of the phases and what the device takes stand beside them as curves.
 """
@@ -79,9 +79,9 @@ class RerunLog:
         mask = np.zeros(frame.image.shape[:2], np.bool_) if result.mask is None else result.mask
         log("camera/mask", rerun.Image(mask[..., None] * np.array(_MASK_RGBA, np.uint8), color_model="RGBA"))
         boxes = [] if result.box is None else [result.box]
-        centres = [((left + right) / 2, (top + bottom) / 2) for left, top, right, bottom in boxes]
+        centers = [((left + right) / 2, (top + bottom) / 2) for left, top, right, bottom in boxes]
         halves = [((right - left) / 2, (bottom - top) / 2) for left, top, right, bottom in boxes]
-        log("camera/box", rerun.Boxes2D(centers=centres, half_sizes=halves, labels=[result.query] * len(boxes)))
+        log("camera/box", rerun.Boxes2D(centers=centers, half_sizes=halves, labels=[result.query] * len(boxes)))
         log("camera/points", rerun.Points2D(list(result.points), radii=2.0))
         log("rationale", rerun.TextDocument(f"{result.query}: {result.rationale or result.reason or '(no rationale)'}"))
         for phase, spent_ms in result.latency_ms.items():
@@ -91,12 +91,12 @@ class RerunLog:
             log("power_w", rerun.Scalars(power_w))
 
     def _color(self) -> None:
-        """Give the phases the colours that they have in wise-edge's reports."""
+        """Give the phases the colors that they have in wise-edge's reports."""
         for phase, color in PHASE_COLORS.items():
             self._recording.log(f"ms/{phase}", self._rerun.SeriesLines(colors=[color]), static=True)
 
     def _layout(self) -> Any:
-        """Return what the viewer shows where: the picture, and beside it words, times and power."""
+        """Return what the viewer shows where: the image, and beside it words, times and power."""
         blueprint = require("rerun.blueprint", "rerun")
         curves = [
             blueprint.TextDocumentView(origin="rationale", name="rationale"),

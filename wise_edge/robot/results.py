@@ -91,7 +91,7 @@ class NodeResult:
         return (self.stamp_ns - self.grounded_stamp_ns) / 1e6
 
     def picture(self) -> npt.NDArray[np.uint8]:
-        """Return the mask as a picture of the frame's size: uint8 [H, W], 255 inside, 0 elsewhere and without one."""
+        """Return the mask as an image of the frame's size: uint8 [H, W], 255 inside, 0 elsewhere and without one."""
         width, height = self.image_size
         return np.zeros((height, width), np.uint8) if self.mask is None else self.mask.astype(np.uint8) * np.uint8(255)
 

@@ -4,7 +4,7 @@ Nothing here thinks: `wise_edge.robot.ros2_bridge` turns messages into frames an
 `wise_edge.robot.node.Node`. Run on rclpy of Jazzy and Kilted, from wheels (`tests/robot/test_ros2_real.py`).
 
 Subscribed: `image` (sensor_msgs/Image, or sensor_msgs/CompressedImage with the parameter `compressed`), best effort,
-the last one only; `depth` (sensor_msgs/Image, registered to the colour camera) and `camera_info` for places in space;
+the last one only; `depth` (sensor_msgs/Image, registered to the color camera) and `camera_info` for places in space;
 `query` (std_msgs/String, the standing query; empty ends it); `ask` (std_msgs/String, a one-shot query). Published:
 `mask` (mono8), `detections` (vision_msgs/Detection2DArray), `detections_3d` (vision_msgs/Detection3DArray), `rationale`
 and `result` (std_msgs/String, the latter JSON), and `/diagnostics`. Services: `enable` (std_srvs/SetBool), `ask_once`

@@ -41,7 +41,7 @@ from wise_edge.robot.results import NodeResult
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 _DEPTHS = 10
 _SAME_NS = 20_000_000
-"""How far apart pictures of colour and of depth may always be that belong together."""
+"""How far apart images of color and of depth may always be that belong together."""
 _AGAIN_S = 5.0
 """How often the same warning is told."""
 
@@ -75,7 +75,7 @@ def _plain(value: Any) -> Any:
 
 
 class DepthCamera:
-    """The last depth pictures, and the camera's intrinsics; either may come before or behind its colour picture."""
+    """The last depth images, and the camera's intrinsics; either may come before or behind its color image."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -83,12 +83,12 @@ class DepthCamera:
         self._camera: tuple[Intrinsics, tuple[int, int]] | None = None
 
     def keep(self, stamp_ns: int, depth_m: npt.NDArray[np.float32]) -> None:
-        """Keep a depth picture, float32 [H, W] in m, in place of the oldest."""
+        """Keep a depth image, float32 [H, W] in m, in place of the oldest."""
         with self._lock:
             self._kept.append((stamp_ns, depth_m))
 
     def calibrate(self, camera: Intrinsics, size: tuple[int, int]) -> None:
-        """Keep the intrinsics of pictures of so many pixels (width, height)."""
+        """Keep the intrinsics of images of so many pixels (width, height)."""
         with self._lock:
             self._camera = camera, size
 
@@ -96,7 +96,7 @@ class DepthCamera:
         """Return where a mask of a frame lies; None without depth of its moment, or intrinsics.
 
         Raises:
-            UsageError: depth or intrinsics are of pictures of another size.
+            UsageError: depth or intrinsics are of images of another size.
         """
         with self._lock:
             depth_m, camera = self._nearest(frame.stamp_ns), self._camera
@@ -105,13 +105,13 @@ class DepthCamera:
         height, width = mask.shape
         if camera[1] != (width, height):
             raise UsageError(
-                f"camera_info is of {camera[1][0]} x {camera[1][1]} pixels, the picture has {width} x {height}; "
-                "remap it to the camera_info beside the picture"
+                f"camera_info is of {camera[1][0]} x {camera[1][1]} pixels, the image has {width} x {height}; "
+                "remap it to the camera_info beside the image"
             )
         return find_place(mask, replace(frame, depth_m=depth_m, intrinsics=camera[0]))
 
     def _nearest(self, stamp_ns: int) -> npt.NDArray[np.float32] | None:
-        """Return the depth picture of a moment: no further away than half of the time between two of them."""
+        """Return the depth image of a moment: no further away than half of the time between two of them."""
         if not self._kept:
             return None
         pauses = [abs(later[0] - earlier[0]) for earlier, later in pairwise(self._kept)]
@@ -148,11 +148,11 @@ class Bridge:
         self._warned: dict[str, float] = {}
 
     def take_image(self, message: Any) -> None:
-        """Take a picture."""
+        """Take an image."""
         self._with_node(lambda node: node.put(to_frame(message, "image")))
 
     def take_depth(self, message: Any) -> None:
-        """Keep a depth picture for the picture of its moment."""
+        """Keep a depth image for the image of its moment."""
         self._with_node(lambda node: self._depth.keep(stamp_of(message.header), decode_depth(message, "depth")))
 
     def take_camera(self, message: Any) -> None:

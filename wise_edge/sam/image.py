@@ -1,4 +1,4 @@
-"""The segmenters' picture preprocessing in numpy and Pillow, shared by export and the runtimes.
+"""The segmenters' image preprocessing in numpy and Pillow, shared by export and the runtimes.
 
 Equal to `ResizeLongestSide` and `Sam.preprocess` of https://github.com/facebookresearch/segment-anything, and to
 `SAM2Transforms` of https://github.com/facebookresearch/sam2.
@@ -17,7 +17,7 @@ SEGMENT_ANYTHING, SAM2 = "segment_anything", "sam2"
 
 
 def fit_picture(size: Size, spec: SamSpec) -> Size:
-    """Return the (width, height) in px that a picture has in the encoder's square.
+    """Return the (width, height) in px that an image has in the encoder's square.
 
     segment-anything scales the longest side to the square's, SAM 2 stretches both.
     """
@@ -28,7 +28,7 @@ def fit_picture(size: Size, spec: SamSpec) -> Size:
 
 
 def normalize_picture(image: npt.NDArray[np.uint8], resized: Size, spec: SamSpec) -> npt.NDArray[np.float32]:
-    """Return float32 [1, 3, S, S]: resized, normalised, padded with zeros at the right and the bottom.
+    """Return float32 [1, 3, S, S]: resized, normalized, padded with zeros at the right and the bottom.
 
     Args:
         image: HWC uint8 RGB, any size.

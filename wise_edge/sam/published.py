@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, first_line
 from wise_edge.extras import require
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     try:
         state: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UsageError(
             f"{file} holds no weights that can be read safely ({reason[:160]}); download it again"
         ) from error
@@ -66,7 +66,7 @@ def infer_architecture(file: Path, weights: Mapping[str, Tensor]) -> dict[str, A
 def _infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     width, _, patch, _ = shapes[_PATCH]
     depth = _count(shapes, "image_encoder.blocks.")
-    # Relative positions reach 2 * size - 1: a window's in most blocks, the whole picture's in the others.
+    # Relative positions reach 2 * size - 1: a window's in most blocks, the whole image's in the others.
     reach = [shapes[f"image_encoder.blocks.{block}.attn.rel_pos_h"] for block in range(depth)]
     sides = [(length + 1) // 2 for length, _ in reach]
     grid, head_dim = max(sides), reach[0][1]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wise_edge.bundle.manifest import SamSpec
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, first_line
 from wise_edge.extras import require
 from wise_edge.sam.image import SAM2
 
@@ -27,13 +27,13 @@ def read_sam2_spec(folder: Path, config: dict[str, Any]) -> SamSpec:
         config: config.json.
 
     Raises:
-        UsageError: pictures are no squares, or an entry is missing or malformed.
+        UsageError: images are no squares, or an entry is missing or malformed.
     """
     prompt = config.get("prompt_encoder_config") or {}
     size, patch = prompt.get("image_size", 1024), prompt.get("patch_size", 16)
     if not isinstance(size, int) or not isinstance(patch, int):
         raise UsageError(f"{folder / 'config.json'}: image_size is {size}; only squares can be exported")
-    mean, std = _normalisation(folder / "preprocessor_config.json")
+    mean, std = _normalization(folder / "preprocessor_config.json")
     return SamSpec(
         family=SAM2,
         input_size=size,
@@ -44,7 +44,7 @@ def read_sam2_spec(folder: Path, config: dict[str, Any]) -> SamSpec:
     )
 
 
-def _normalisation(file: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalization(file: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if not file.exists():
         return _IMAGENET
     try:
@@ -80,7 +80,7 @@ def load_sam2(folder: Path) -> Any:
             output_loading_info=True,
         )
     except (OSError, RuntimeError, ValueError, damaged) as error:
-        raise UsageError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{folder} cannot be loaded: {first_line(error)}") from error
     finally:
         logs.set_verbosity(verbosity)
         if had_bars:

@@ -41,7 +41,7 @@ class SamArchitecture:
     window_size: int = 8
     """Side of an attention window, patches."""
     global_attention: tuple[int, ...] = (1, 4)
-    """Blocks that attend to the whole picture, not to a window."""
+    """Blocks that attend to the whole image, not to a window."""
     relative_positions: bool = False
     """Whether attention in the image encoder adds relative positions, as in the published models."""
     prompt_dim: int = 128

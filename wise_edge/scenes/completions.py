@@ -28,7 +28,7 @@ def completion(
     """Return the assistant's text for a sample.
 
     Args:
-        sample: a labelled scene.
+        sample: a labeled scene.
         variant: one of `wise_edge.policy.prompts.VARIANTS`.
         rng: chooses the rationale's length.
         size: side of the resized square that coordinates refer to, px.

@@ -40,7 +40,7 @@ class Family:
     Attributes:
         kinds: what can be drawn.
         colors: name and sRGB value, 0 to 255.
-        sizes: name and range of the radius as a fraction of the picture's side.
+        sizes: name and range of the radius as a fraction of the image's side.
         textures: names the renderer knows: "plain", "striped", "dotted".
     """
 

@@ -29,8 +29,8 @@ class ObjectSpec:
         size: size name.
         texture: "plain", "striped" or "dotted".
         tilted: turned away from its upright pose by `angle_deg`, clockwise.
-        center: (x, y), fractions of the picture's side, x to the right, y downwards.
-        radius: of the circumscribed circle, a fraction of the picture's side.
+        center: (x, y), fractions of the image's side, x to the right, y downwards.
+        radius: of the circumscribed circle, a fraction of the image's side.
     """
 
     kind: Kind
@@ -50,13 +50,13 @@ class ObjectSpec:
 
     @property
     def place(self) -> str:
-        """Which ninth of the picture holds the center, in words."""
+        """Which ninth of the image holds the center, in words."""
         x, y = self.center
         return PLACES[min(int(3 * y), 2)][min(int(3 * x), 2)]
 
     @property
     def area(self) -> float:
-        """Area of the whole shape, unoccluded, as a fraction of the picture's area."""
+        """Area of the whole shape, unoccluded, as a fraction of the image's area."""
         filled, *holes = (_shoelace(outline) for outline in self.kind.outlines)
         return (filled - sum(holes)) * self.radius**2
 

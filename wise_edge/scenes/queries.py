@@ -16,8 +16,8 @@ from wise_edge.scenes.layout import ObjectSpec
 
 KINDS = ("attribute", "position", "relation", "comparison", "reasoning")
 
-_CLEAR_DISTANCE = 0.07  # between centers, of the picture's side
-_CLEAR_EDGE = 0.02  # between the outermost edges, of the picture's side
+_CLEAR_DISTANCE = 0.07  # between centers, of the image's side
+_CLEAR_EDGE = 0.02  # between the outermost edges, of the image's side
 _CLEAR_RATIO = 1.5  # of areas: stays true when a quarter of the larger shape is hidden
 _CLEAR_DISTANCE_RATIO = 1.3
 

@@ -39,7 +39,7 @@ def render(specs: tuple[ObjectSpec, ...], side: int, rng: Random) -> Rendering:
 
     Args:
         specs: the objects.
-        side: height and width of the picture, px.
+        side: height and width of the image, px.
         rng: decides background, noise and texture phases.
     """
     canvas = _background(rng, side)

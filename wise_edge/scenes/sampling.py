@@ -33,7 +33,7 @@ class SceneObject(ObjectSpec):
     """A drawn object.
 
     Attributes:
-        box: tight box of the visible pixels, half-open XYXY, px of the picture.
+        box: tight box of the visible pixels, half-open XYXY, px of the image.
         area_px: number of visible pixels.
     """
 
@@ -43,7 +43,7 @@ class SceneObject(ObjectSpec):
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what is in it.
+    """An image and what is in it.
 
     Attributes:
         seed: what it was made from.
@@ -64,7 +64,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Sample:
-    """A scene with one query and its truth, all in pixels of the scene's picture."""
+    """A scene with one query and its truth, all in pixels of the scene's image."""
 
     scene: Scene
     query: Query
@@ -101,7 +101,7 @@ def generate(seed: int, side: int = SIDE_PX, family: Family = SHAPES, kind: str 
 
     Args:
         seed: any integer; the same seed gives the same scene on every machine.
-        side: height and width of the picture, px.
+        side: height and width of the image, px.
         family: what can stand in it.
         kind: one of `KINDS`: only scenes with a query of this kind; None: with a query of any kind.
     """
@@ -125,12 +125,12 @@ def generate(seed: int, side: int = SIDE_PX, family: Family = SHAPES, kind: str 
 
 
 def sample(split: str, index: int, side: int = SIDE_PX, family: Family = SHAPES) -> Sample:
-    """Return one labelled sample; kinds of queries take turns by index.
+    """Return one labeled sample; kinds of queries take turns by index.
 
     Args:
         split: a key of `SPLITS`.
         index: position in the split, 0 or more.
-        side: height and width of the picture, px.
+        side: height and width of the image, px.
         family: what can stand in it.
     """
     seed = SPLITS[split][index]

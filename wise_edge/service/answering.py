@@ -1,4 +1,4 @@
-"""What the service's paths share: a session behind its limits, answering what is asked of pictures."""
+"""What the service's paths share: a session behind its limits, answering what is asked of images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 MaskForm = Literal["rle", "png", "none"]
 """How a mask is given: COCO's compressed run lengths, a PNG of 0 and 255 in base64, or not at all."""
 _READERS = 2
-"""Pictures that are decoded at once: one of 25 million pixels takes hundreds of megabytes meanwhile."""
+"""Images that are decoded at once: one of 25 million pixels takes hundreds of megabytes meanwhile."""
 _LOG = logging.getLogger(__name__)
 _STATUS: tuple[tuple[type[WiseEdgeError], int], ...] = (
     (BusyError, 429),
@@ -47,7 +47,7 @@ _STATUS: tuple[tuple[type[WiseEdgeError], int], ...] = (
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked of a picture.
+    """What is asked of an image.
 
     Attributes:
         query: what to find, in words.
@@ -69,11 +69,11 @@ class Service:
     """What the paths share.
 
     Attributes:
-        session: answers; it keeps as many pictures as `limits.frames`.
+        session: answers; it keeps as many images as `limits.frames`.
         limits: of clients.
         meter: of the energy of queries.
         device: lets one query run at a time.
-        frames: pictures that clients come back to.
+        frames: images that clients come back to.
         metrics: for Prometheus.
         ready: whether a first query was answered, and the service is not ending.
     """
@@ -115,11 +115,11 @@ class Service:
         self._readers.shutdown()
 
     async def read(self, data: bytes, client: str) -> npt.NDArray[np.uint8]:
-        """Decode a picture beside the event loop, few at once.
+        """Decode an image beside the event loop, few at once.
 
         Raises:
             BusyError: there is no room for a query on it.
-            UsageError: it is no picture, or too large.
+            UsageError: it is no image, or too large.
         """
         self.device.check_room(client, self._reading)
         self._reading += 1
@@ -130,20 +130,22 @@ class Service:
             self._reading -= 1
 
     async def answer(
-        self, image: npt.NDArray[np.uint8], wish: Wish, client: str, on_text: Callable[[str], None] | None = None
+        self, image: npt.NDArray[np.uint8], requested: Wish, client: str, on_text: Callable[[str], None] | None = None
     ) -> dict[str, Any]:
         """Answer a query when it is its client's turn; raises as `Device.run` and `Session.segment` do."""
 
         def work(cancel: Event) -> SegmentationResult:
-            ask = partial(self.session.segment, image, wish.query, wish.variant, deadline_ms=wish.deadline_ms)
+            ask = partial(
+                self.session.segment, image, requested.query, requested.variant, deadline_ms=requested.deadline_ms
+            )
             answer = partial(ask, cancel=cancel, on_text=on_text)
-            return self.meter.measure(answer) if wish.energy else answer()
+            return self.meter.measure(answer) if requested.energy else answer()
 
         result = await self.device.run(work, client)
         self.metrics.count_query(result)
-        return await asyncio.to_thread(describe, result, wish.mask)  # which takes a while for a large mask
+        return await asyncio.to_thread(describe, result, requested.mask)  # which takes a while for a large mask
 
-    async def stream(self, image: npt.NDArray[np.uint8], wish: Wish, client: str) -> AsyncIterator[str]:
+    async def stream(self, image: npt.NDArray[np.uint8], requested: Wish, client: str) -> AsyncIterator[str]:
         """Give server-sent events: "text" as the completion grows, then "result" or "error"."""
         loop, told = asyncio.get_running_loop(), asyncio.Queue[tuple[str, str]]()
 
@@ -155,7 +157,7 @@ class Service:
 
         async def answer() -> None:
             try:
-                tell("result", await self.answer(image, wish, client, on_text))
+                tell("result", await self.answer(image, requested, client, on_text))
             except WiseEdgeError as error:
                 tell("error", {"error": str(error), "status": status_of(error)})
             except Exception:

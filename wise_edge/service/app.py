@@ -1,4 +1,4 @@
-"""The service's paths: pictures and queries in, masks out, the rationale as it is written.
+"""The service's paths: images and queries in, masks out, the rationale as it is written.
 
 FastAPI reads the types of the functions below when they are made, inside `make_app`, where it is imported: so this
 module does without postponed annotations, and imports with the core alone.
@@ -69,7 +69,7 @@ def make_app(
     app = FastAPI(
         title="wise-edge",
         version=__version__,
-        description="A picture and a sentence in, a mask out.",
+        description="An image and a sentence in, a mask out.",
         lifespan=life,
         docs_url=None,
         redoc_url=None,
@@ -89,7 +89,7 @@ def make_app(
         error: str
 
     refusals: dict[int | str, dict[str, Any]] = {
-        400: {"model": Failure, "description": "The picture or the query cannot be used."},
+        400: {"model": Failure, "description": "The image or the query cannot be used."},
         401: {"model": Failure, "description": "The token is missing."},
         403: {"model": Failure, "description": "The request names another host, or comes from a page of one."},
         408: {"model": Failure, "description": "The body came too slowly."},
@@ -102,20 +102,20 @@ def make_app(
     answers: dict[int | str, dict[str, Any]] = {
         200: {"description": "The answer.", "content": {"application/json": {}, "text/event-stream": {}}}
     }
-    unknown: dict[int | str, dict[str, Any]] = {404: {"model": Failure, "description": "The picture is not kept."}}
+    unknown: dict[int | str, dict[str, Any]] = {404: {"model": Failure, "description": "The image is not kept."}}
 
     def refuse(status: int, line: str, headers: Mapping[str, str] | None = None) -> Response:
         # In ASCII: a line may quote half a character, which UTF-8 cannot write.
         return Response(json.dumps({"error": line}), status, headers, "application/json")
 
-    async def respond(request: Request, image: npt.NDArray[np.uint8], wish: Wish) -> Response:
+    async def respond(request: Request, image: npt.NDArray[np.uint8], requested: Wish) -> Response:
         client = client_of(request)
         if "text/event-stream" not in request.headers.get("accept", ""):
-            return JSONResponse(await while_there(request.receive, service.answer(image, wish, client)))
+            return JSONResponse(await while_there(request.receive, service.answer(image, requested, client)))
         service.device.check_room(client)
-        return StreamingResponse(service.stream(image, wish, client), media_type="text/event-stream")
+        return StreamingResponse(service.stream(image, requested, client), media_type="text/event-stream")
 
-    @app.post("/v1/segment", responses=answers | refusals, summary="Find what a query names in a picture")
+    @app.post("/v1/segment", responses=answers | refusals, summary="Find what a query names in an image")
     async def segment(
         request: Request,
         image: Annotated[bytes, File(description="PNG, JPEG, WebP, BMP, TIFF, GIF or PPM.")],
@@ -131,31 +131,29 @@ def make_app(
         pixels = await service.read(image, client_of(request))
         return await respond(request, pixels, Wish(query, variant, deadline_ms, mask, energy))
 
-    @app.post("/v1/frames", status_code=201, responses=refusals, summary="Keep a picture for several queries")
+    @app.post("/v1/frames", status_code=201, responses=refusals, summary="Keep an image for several queries")
     async def keep(
         request: Request, image: Annotated[bytes, File(description="As for /v1/segment.")]
     ) -> dict[str, Any]:
-        """Keep a picture; a further query on it costs its own words only."""
+        """Keep an image; a further query on it costs its own words only."""
         pixels = await service.read(image, client_of(request))
         height, width, _ = pixels.shape
         return {"frame": service.frames.add(pixels), "width": width, "height": height}
 
-    @app.post(
-        "/v1/frames/{frame}/segment", responses=answers | refusals | unknown, summary="Ask a picture that is kept"
-    )
+    @app.post("/v1/frames/{frame}/segment", responses=answers | refusals | unknown, summary="Ask an image that is kept")
     async def ask(request: Request, frame: str, question: Question) -> Response:
         """Answer like /v1/segment."""
         pixels = service.frames.find(frame)
         if pixels is None:
-            raise HTTPException(404, "this picture is not kept any more; send it again")
+            raise HTTPException(404, "this image is not kept any more; send it again")
         return await respond(request, pixels, Wish(**question.model_dump()))
 
     @app.delete(
-        "/v1/frames/{frame}", status_code=204, responses=unknown | {422: refusals[422]}, summary="Forget a picture"
+        "/v1/frames/{frame}", status_code=204, responses=unknown | {422: refusals[422]}, summary="Forget an image"
     )
     async def forget(frame: str) -> Response:
         if not service.frames.remove(frame):
-            raise HTTPException(404, "this picture is not kept")
+            raise HTTPException(404, "this image is not kept")
         return Response(status_code=204)
 
     @app.get("/healthz", summary="Whether the process answers")

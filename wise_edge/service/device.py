@@ -90,7 +90,7 @@ class Device:
 
         Args:
             client: who asks.
-            coming: queries whose pictures are being read.
+            coming: queries whose images are being read.
         """
         waiting = self.waiting + coming
         most_of_one = self._limits.waiting - self._limits.waiting // 4  # the rest is kept for others

@@ -1,4 +1,4 @@
-"""Pictures that clients come back to."""
+"""Images that clients come back to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 
 class FrameStore:
-    """Keeps the last pictures by names that nobody guesses.
+    """Keeps the last images by names that nobody guesses.
 
     Args:
         most: how many.
@@ -25,7 +25,7 @@ class FrameStore:
         return len(self._kept)
 
     def add(self, image: npt.NDArray[np.uint8]) -> str:
-        """Keep a picture, in place of the one not asked for longest where there are too many; return its name."""
+        """Keep an image, in place of the one not asked for longest where there are too many; return its name."""
         name = secrets.token_urlsafe(12)
         self._kept[name] = image
         while len(self._kept) > self._most:
@@ -33,11 +33,11 @@ class FrameStore:
         return name
 
     def find(self, name: str) -> npt.NDArray[np.uint8] | None:
-        """Return a picture; None where it is gone or never was."""
+        """Return an image; None where it is gone or never was."""
         if name in self._kept:
             self._kept.move_to_end(name)
         return self._kept.get(name)
 
     def remove(self, name: str) -> bool:
-        """Forget a picture; return whether it was there."""
+        """Forget an image; return whether it was there."""
         return self._kept.pop(name, None) is not None

@@ -21,7 +21,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 OPEN_TO_ALL = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
-"""Paths that tell nothing of anybody's pictures, and need no token."""
+"""Paths that tell nothing of anybody's images, and need no token."""
 OWN_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 BUG = "something failed inside the service; its log says what"
 _LOG = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ class Limits:
         head_s: how long a client may take from connecting, or from a next request's first byte, to the head's last.
         body_bytes: largest body of a request.
         body_s: how long a client may take to send it.
-        pixels: largest picture.
+        pixels: largest image.
         waiting: queries that may wait for the device; more are told to come again.
         query_s: how long a query may wait and run.
-        frames: pictures that are kept for further queries; the one not asked for longest goes first.
+        frames: images that are kept for further queries; the one not asked for longest goes first.
         connections: that are open at once, idle ones included.
     """
 

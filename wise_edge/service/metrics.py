@@ -17,7 +17,7 @@ class Metrics:
 
     Args:
         waiting: tells how many queries wait or run.
-        frames: tells how many pictures are kept.
+        frames: tells how many images are kept.
 
     Raises:
         MissingExtraError: prometheus_client is not installed.
@@ -38,7 +38,7 @@ class Metrics:
         self._tokens = prometheus.Counter("wise_edge_rationale_tokens", "Tokens of rationales.", ["variant"], **own)
         for name, text, value in (
             ("wise_edge_waiting", "Queries that wait or run.", waiting),
-            ("wise_edge_frames", "Pictures that are kept.", frames),
+            ("wise_edge_frames", "Images that are kept.", frames),
         ):
             prometheus.Gauge(name, text, **own).set_function(value)
 

@@ -21,7 +21,7 @@ BAR_CELLS = 24
 
 
 def result_table(result: SegmentationResult, explain: bool, console: Console) -> Table:
-    """Lay a result out as labelled lines.
+    """Lay a result out as labeled lines.
 
     Args:
         result: what to show.
@@ -43,12 +43,12 @@ def result_table(result: SegmentationResult, explain: bool, console: Console) ->
 
 
 def result_picture(result: SegmentationResult, image: npt.NDArray[np.uint8]) -> Picture:
-    """Return what is drawn on the picture (HWC uint8 RGB) that the result belongs to."""
+    """Return what is drawn on the image (HWC uint8 RGB) that the result belongs to."""
     return Picture(image, result.mask, result.box, result.points or ())
 
 
 def result_caption(result: SegmentationResult, notes: tuple[str, ...] = ()) -> Caption:
-    """Return what is written beside the picture; ``notes`` follow as lines of their own."""
+    """Return what is written beside the image; ``notes`` follow as lines of their own."""
     return Caption(
         query=result.query,
         variant=result.variant,
@@ -75,7 +75,7 @@ def energy_line(result: SegmentationResult) -> str:
 
 
 def no_answer_line(result: SegmentationResult) -> str:
-    """Say that, and why, the policy's text names no place in the picture."""
+    """Say that, and why, the policy's text names no place in the image."""
     return f"no answer: {result.reason}"
 
 
@@ -92,7 +92,7 @@ def _outcome(result: SegmentationResult) -> list[tuple[str, str]]:
         ("points", " and ".join(f"{x}, {y}" for x, y in result.points)),
         ("mask", share if result.score is None else f"{share}, score {result.score:.2f}"),
     ]
-    return [*lines, ("mended", "; ".join(result.mended))] if result.mended else lines
+    return [*lines, ("repairs", "; ".join(result.repairs))] if result.repairs else lines
 
 
 def _tokens(result: SegmentationResult) -> str:
@@ -125,6 +125,6 @@ def _backends(result: SegmentationResult, explain: bool) -> str:
     if explain:
         lines = []
         for part, choice in result.backends.items():
-            lines += [f"{part} {choice.name}: {choice.reason}", *(f"  not {why}" for why in choice.passed_over)]
+            lines += [f"{part} {choice.name}: {choice.reason}", *(f"  not {why}" for why in choice.rejected)]
         return "\n".join(lines)
     return ", ".join(f"{part} {choice.name}" for part, choice in result.backends.items())

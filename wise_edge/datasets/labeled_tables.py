@@ -24,8 +24,8 @@ _SOLUTION = re.compile(rf"\s*<box>\s*{_PAIR}\s*,\s*{_PAIR}\s*</box>\s*<points>\s
 class MaskTable:
     """A table with the columns image, text and mask; ids come from image_id and ann_id, or are the row's number.
 
-    The form of https://huggingface.co/datasets/Ricky06662/ReasonSeg_test and its neighbours. The mask is a list of
-    rows or a picture; what is not 0 is target. It knows neither ignored regions nor kinds.
+    The form of https://huggingface.co/datasets/Ricky06662/ReasonSeg_test and its neighbors. The mask is a list of
+    rows or an image; what is not 0 is target. It knows neither ignored regions nor kinds.
 
     Args:
         name: of the data set.
@@ -65,7 +65,7 @@ class MaskTable:
         image = _read_picture(row.column("image")[0], name)
         mask = _read_mask(row.column("mask")[0], name)
         if mask.shape != image.shape[:2]:
-            raise UsageError(f"{name}: the mask has {mask.shape} rows and columns, the picture {image.shape[:2]}")
+            raise UsageError(f"{name}: the mask has {mask.shape} rows and columns, the image {image.shape[:2]}")
         return from_mask(name, query, image, mask)
 
 
@@ -117,7 +117,7 @@ class RefCocog2k:
         image = _read_picture(self._table.read(number).column("image")[0], name)
         size = (image.shape[1], image.shape[0])
         if box[0] >= size[0] or box[1] >= size[1]:
-            raise UsageError(f"{name}: the box {box} lies outside of its picture of {size[0]} x {size[1]} pixels")
+            raise UsageError(f"{name}: the box {box} lies outside of its image of {size[0]} x {size[1]} pixels")
         first, second = (clip_point(point, size) for point in points)
         return Example(name, query, image, clip_box(box, size), (first, second), None, None, None)
 
@@ -144,16 +144,16 @@ def _read_problem(text: Any) -> str:
 
 
 def _read_picture(cell: Any, name: str) -> NDArray[np.uint8]:
-    """Read a cell that holds a picture file's bytes, alone or as {"bytes", "path"}."""
+    """Read a cell that holds an image file's bytes, alone or as {"bytes", "path"}."""
     value = cell.as_py()
     content = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(content, bytes):
-        raise UsageError(f"{name}: the table does not hold the picture itself; save it with its pictures embedded")
+        raise UsageError(f"{name}: the table does not hold the image itself; save it with its images embedded")
     return load_picture(content, name)
 
 
 def _read_mask(cell: Any, name: str) -> NDArray[np.bool_]:
-    """Read a cell that holds a list of rows of numbers, or a picture."""
+    """Read a cell that holds a list of rows of numbers, or an image."""
     types = require("pyarrow", extra="data").types
     if not types.is_list(cell.type) and not types.is_large_list(cell.type):
         return np.asarray(_read_picture(cell, f"{name}, mask").any(axis=2))

@@ -1,0 +1,83 @@
+"""Frozen dataclasses from mappings: what YAML recipes and the JSON files of a bundle are read with."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from wise_edge.errors import UsageError
+
+T = TypeVar("T")
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+"""Numbers such as 1e-4, which YAML 1.1 reads as text because they have no decimal point."""
+
+
+def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
+    """Build a dataclass from a mapping; refuse unknown keys and values of another type.
+
+    Args:
+        cls: The dataclass. Its fields may be bool, int, float, str, `X | None`, tuples, string-keyed mappings and
+            dataclasses.
+        mapping: The values; a missing key keeps its default.
+        where: Dotted prefix for error messages, for example "optimizer.".
+
+    Raises:
+        UsageError: A key is unknown or missing, a value does not fit, or `__post_init__` raised ValueError.
+    """
+    if not isinstance(mapping, Mapping):
+        raise UsageError(f"{where.rstrip('.') or cls.__name__}: {mapping!r} is not a mapping")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in mapping:
+        if key not in fields:
+            raise UsageError(f"{where}{key}: unknown key{_suggestion(str(key), fields)}")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in mapping:
+            raise UsageError(f"{where}{name}: missing")
+    values = {key: _convert(hints[key], value, f"{where}{key}") for key, value in mapping.items()}
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise UsageError(f"{where}{error}") from error
+
+
+def _suggestion(key: str, known: Mapping[str, Any]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        inner = next(argument for argument in arguments if argument is not type(None))
+        return None if value is None else _convert(inner, value, where)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_mapping(typing.cast("type[Any]", hint), value, f"{where}.")
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return _convert_tuple(arguments, value, where)
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+        return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
+    if hint in (bool, int, str) and type(value) is hint:
+        return value
+    wanted = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
+    raise UsageError(f"{where}: {value!r} is not {'a mapping' if dataclasses.is_dataclass(hint) else wanted}")
+
+
+def _convert_tuple(arguments: tuple[Any, ...], value: list[Any] | tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        arguments = (arguments[0],) * len(value)
+    if len(arguments) != len(value):
+        raise UsageError(f"{where}: needs {len(arguments)} values, has {len(value)}")
+    pairs = zip(arguments, value, strict=True)
+    return tuple(_convert(hint, item, f"{where}.{i}") for i, (hint, item) in enumerate(pairs))
