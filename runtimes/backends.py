@@ -55,8 +55,8 @@ def open_backends(
 
     Args:
         bundle: what is run.
-        policy_wish: "auto" or a backend's name.
-        mask_wish: likewise.
+        requested_policy: "auto" or a backend's name.
+        requested_mask: likewise.
         tuning: what the user set.
 
     Raises:

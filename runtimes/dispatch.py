@@ -66,10 +66,10 @@ def list_candidates(manifest: Manifest, device: Device, part: str, requested: st
         manifest: the bundle's.
         device: what is installed.
         part: "policy" or "mask".
-        wish: "auto" or a backend's name.
+        requested: "auto" or a backend's name.
 
     Returns:
-        At least one candidate; exactly one where the wish is a name.
+        At least one candidate; exactly one where the request is a name.
 
     Raises:
         UsageError: no backend has that name.

@@ -9,32 +9,12 @@ from typing import Any
 
 import pytest
 
+from specs import POLICY, SAM
 from wise_edge.bundle import store as bundles
-from wise_edge.bundle.manifest import SCHEMA_VERSION, Figure, Manifest, PolicySpec, SamSpec
+from wise_edge.bundle.manifest import SCHEMA_VERSION, Figure, Manifest
 from wise_edge.bundle.store import MANIFEST_NAME, describe_file, load, write_manifest
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.files import check_folder_target, replacing_folder
-from wise_edge.policy.prompts import EMBEDDED
-
-POLICY = PolicySpec(
-    family="qwen2_5_vl",
-    input_size=112,
-    patch_size=14,
-    merge_size=2,
-    temporal_patch_size=2,
-    image_mean=(0.5, 0.4, 0.3),
-    image_std=(0.2, 0.2, 0.3),
-    prompts=EMBEDDED,
-    default_variant="wise-s",
-    image_token="<|image_pad|>",
-    eos_tokens=("<|im_end|>",),
-    hidden_size=64,
-    num_layers=2,
-    num_kv_heads=2,
-    head_dim=16,
-    max_positions=256,
-)
-SAM = SamSpec("segment_anything", 64, 32, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), False)
 
 
 def make_manifest(folder: Path) -> Manifest:
@@ -132,12 +112,23 @@ def test_a_link_within_the_bundle_is_followed(bundle: Path) -> None:
     assert load(bundle, verify_hashes=True).file("policy.decoder").read_bytes() == b"weights"
 
 
-@pytest.mark.parametrize(("change", "remedy"), [(1, "update wise-edge"), (-1, "export it again")])
+@pytest.mark.parametrize(("change", "remedy"), [(1, "update wise-edge"), (-2, "export it again")])
 def test_another_schema_is_refused_with_the_remedy(bundle: Path, change: int, remedy: str) -> None:
     edit_manifest(bundle, schema_version=SCHEMA_VERSION + change)
 
     with pytest.raises(BundleError, match=rf"bundle\.json: .*{remedy}"):
         load(bundle)
+
+
+def test_schema_2_is_read(bundle: Path) -> None:
+    file = bundle / "bundle.json"
+    data = json.loads(file.read_text())
+    data["artefacts"] = data.pop("artifacts")
+    file.write_text(json.dumps(data | {"schema_version": 2}))
+
+    manifest = load(bundle).manifest
+    assert manifest.artifacts[0].role == "policy.decoder"
+    assert manifest.to_dict()["schema_version"] == SCHEMA_VERSION
 
 
 @pytest.mark.parametrize(("value", "passed"), [(0.5, True), (0.2, False), (0.9, False), (float("nan"), False)])

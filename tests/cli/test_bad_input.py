@@ -194,7 +194,7 @@ def test_queries_in_any_script_are_answered(
 @pytest.mark.parametrize(
     ("outputs", "word"),
     [
-        (["--mask", "picture.png"], "image.png exists; use --force"),
+        (["--mask", "picture.png"], "picture.png exists; use --force"),
         (["--overlay", "folder.png"], "is a folder"),
         (["--mask", "no/such/mask.png"], "the folder no/such does not exist"),
         (["--mask", "mask.jpg"], "ends in .png"),

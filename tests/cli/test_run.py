@@ -150,7 +150,7 @@ def test_what_was_mended_is_said(
 ) -> None:
     fake_session.install(monkeypatch, lambda *_: fake_session.completion(answer=fake_session.ANSWER[:-1] + ",}"))
     assert main(["run", str(picture), "the ring"]) == 0
-    assert "\nmended" in capsys.readouterr().out
+    assert "\nrepairs" in capsys.readouterr().out
 
 
 def test_no_text_can_steer_the_terminal(

@@ -421,4 +421,4 @@ def test_bad_files_of_reasonseg_are_named(tmp_path: Path) -> None:
         [*bad, "bytes", "lonely", "picture"]
     )
     assert "lonely: lonely.jpg is missing" in data.problems
-    assert "image: image.json is missing" in data.problems
+    assert "picture: picture.json is missing" in data.problems

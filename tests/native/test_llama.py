@@ -125,7 +125,7 @@ def test_a_file_that_is_none_gives_the_reason_of_llama_cpp(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("gpu", "wish", "chosen"),
+    ("gpu", "requested", "chosen"),
     [(False, None, 0), (True, None, -1), (False, True, 1), (True, False, 0)],  # LLAMA_FLASH_ATTN_TYPE_...
 )
 def test_fused_attention_is_the_devices_choice_or_the_users(

@@ -70,7 +70,7 @@ class TimedMask(FakeMask):
 
 
 def test_phases_overlap_and_the_rest_make_the_total() -> None:
-    session = Session(TimedPolicy(), TimedMask(), {}, beside=True)
+    session = Session(TimedPolicy(), TimedMask(), {}, overlap_mask_encoding=True)
     with Meter([], "no sensor").running() as running:
         (measured,) = profile_session(session, EXAMPLES, ["wise-s"], 2, running)
 

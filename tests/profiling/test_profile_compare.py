@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_profile_page import make_document
 
+from profile_documents import make_document
 from wise_edge.cli.main import main
 from wise_edge.profiling.comparison import compare_profiles, find_differences, find_regressions, find_unmatched
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_tracking import wait_for
 
 from fake_session import FakeMask, FakePolicy
 from locations import ROOT
+from tracking_fakes import wait_for
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.robot.dora import serve_dataflow, to_frame
 from wise_edge.runtimes.session import Session

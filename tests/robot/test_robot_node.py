@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_tracking import SeeingMask, SlowPolicy, make, picture, wait_for
 
+from tracking_fakes import SeeingMask, SlowPolicy, make, picture, wait_for
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.power.gauge import PowerGauge
 from wise_edge.power.sources import PowerSource

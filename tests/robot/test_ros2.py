@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_tracking import wait_for
 
 import fake_rclpy
 import fake_session
 from fake_rclpy import TYPES, LifecycleNode
 from fake_session import FakeMask, FakePolicy
+from tracking_fakes import wait_for
 from wise_edge.cli.main import main
 from wise_edge.errors import UsageError
 from wise_edge.robot.messages import stamp_of

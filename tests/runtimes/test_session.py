@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_bundle import POLICY, SAM
 
 from fake_session import FakeFrame, FakeMask, FakePolicy, completion
+from specs import POLICY, SAM
 from wise_edge.bundle.manifest import Artifact, Manifest
 from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.runtimes.base import BackendChoice, Decoding, PolicyOutput, SegmentationResult
@@ -193,7 +193,7 @@ def test_auto_lists_what_can_run_best_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "device", "graphs", "checkpoints", "error", "words"),
+    ("requested", "device", "graphs", "checkpoints", "error", "words"),
     [
         ("onnx", BARE, True, True, MissingExtraError, r"pip install 'wise-edge\[onnx\]'"),
         ("onnx", TORCH, True, True, MissingExtraError, "onnxruntime"),
@@ -405,7 +405,7 @@ def test_a_cancelled_query_leaves_the_session_usable() -> None:
 
 
 @pytest.mark.parametrize("part", ["policy.encode", "policy.generate", "mask.encode", "mask.decode"])
-@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("overlap_mask_encoding", [False, True])
 def test_after_an_engine_failed_the_next_query_is_answered(
     part: str, overlap_mask_encoding: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

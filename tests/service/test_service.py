@@ -10,7 +10,6 @@ import logging
 import socket
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -20,11 +19,11 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools import mask as coco
 from starlette.testclient import TestClient
 
 import fake_session
 from fake_session import FakeFrame, FakeMask, FakePolicy
+from service_client import ask, pixels_of, png, wait_until
 from wise_edge.cli.main import main
 from wise_edge.errors import DeviceError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.power.sources import PowerSource
@@ -38,20 +37,6 @@ from wise_edge.service.device import BusyError, Device
 from wise_edge.service.frames import FrameStore
 from wise_edge.service.guard import OWN_HOSTS
 from wise_edge.service.limits import Limits
-
-
-def png(width: int = 30, height: int = 20, value: int = 9) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height), (value, value, value)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def pixels_of(runs: dict[str, Any]) -> np.ndarray:
-    """Return a mask as COCO's own tools read it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pycocotools and numpy 2
-        found: np.ndarray = coco.decode(runs) > 0
-    return found
 
 
 class Gated(FakePolicy):
@@ -85,15 +70,6 @@ def serving(limits: Limits | None = None, token: str | None = None) -> Iterator[
     session = Session(policy, FakeMask(), {}, frames=4)
     with TestClient(make_app(session, limits, token), raise_server_exceptions=False) as client:
         yield client, policy
-
-
-def ask(
-    client: TestClient | httpx.Client, query: str = "the ring", image: bytes | None = None, **more: Any
-) -> httpx.Response:
-    headers = more.pop("headers", None)
-    return client.post(
-        "/v1/segment", files={"image": ("a.png", image or png())}, data={"query": query, **more}, headers=headers
-    )
 
 
 def test_a_query_is_answered_with_the_sessions_result() -> None:
@@ -264,24 +240,6 @@ def test_with_a_token_a_page_may_be_anywhere() -> None:
     with serving(token="secret") as (client, _):
         headers = {"origin": "http://robot.example", "authorization": "Bearer secret"}
         assert ask(client, headers=headers).status_code == 200
-
-
-def wait_until(happens: Callable[[], bool], seconds: float = 30) -> bool:
-    end_s = time.monotonic() + seconds
-    while not (happened := happens()) and time.monotonic() < end_s:
-        time.sleep(0.05)
-    return happened
-
-
-def together(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """Do something in threads of its own and return what came of each."""
-    found: list[Any] = [None] * count
-    threads = [threading.Thread(target=lambda n=n: found.__setitem__(n, work(n))) for n in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=30)
-    return found
 
 
 def test_more_queries_than_may_wait_are_told_when_to_come_again() -> None:

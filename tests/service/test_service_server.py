@@ -17,8 +17,8 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from test_service import ask, pixels_of, png, together, wait_until
 
+from service_client import ask, pixels_of, png, together, wait_until
 from service_process import fakes, process
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.runtimes.session import Session

@@ -68,7 +68,7 @@ def find_shard(requested: str | None) -> Shard:
     """Return this process's share.
 
     Args:
-        wish: "I/N", I from 0 to N - 1; None asks the environment of torchrun or accelerate (RANK and WORLD_SIZE).
+        requested: "I/N", I from 0 to N - 1; None asks the environment of torchrun or accelerate (RANK and WORLD_SIZE).
 
     Raises:
         UsageError: it is no such text.

@@ -1,0 +1,75 @@
+"""A policy that answers when a test lets it, a segmenter that finds white squares, and waiting for a condition."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from queue import Queue
+
+import numpy as np
+import numpy.typing as npt
+
+from fake_session import FakeFrame, FakeMask, FakePolicy, completion
+from wise_edge.errors import WiseEdgeError
+from wise_edge.geometry import Box, Point
+from wise_edge.policy.answer import Answer, format_answer
+from wise_edge.runtimes.base import Decoding, MaskOutput, PolicyOutput
+from wise_edge.runtimes.session import Session
+
+SIDE = 112
+
+
+def picture(left: int, size: int = 20) -> npt.NDArray[np.uint8]:
+    """A white square on black; its left edge is in column `left`, its upper in row 40."""
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    image[40 : 40 + size, left : left + size] = 255
+    return image
+
+
+class SeeingMask(FakeMask):
+    """Gives the white pixels in the box, grown by 6 pixels, so that a square that moves by less is found again."""
+
+    def decode(
+        self,
+        frame: FakeFrame,
+        box: Box,
+        points: tuple[Point, ...],
+        previous: npt.NDArray[np.float32] | None = None,
+    ) -> MaskOutput:
+        near = np.zeros(frame.image.shape[:2], np.bool_)
+        near[max(0, box[1] - 6) : box[3] + 6, max(0, box[0] - 6) : box[2] + 6] = True
+        return MaskOutput(near & (frame.image[..., 0] > 0), 0.9, np.zeros((4, 4), np.float32), 4.0)
+
+
+@dataclass
+class SlowPolicy(FakePolicy):
+    """Finds the square, when it is let."""
+
+    allowed: Queue[str] = field(default_factory=Queue)
+    seen: list[int] = field(default_factory=list)
+
+    def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+        left = int(np.flatnonzero(frame.image.any(axis=(0, 2)))[0])
+        self.seen.append(left)
+        while self.allowed.empty():
+            decoding.check_cancelled()
+            threading.Event().wait(0.001)
+        if (word := self.allowed.get()) != "answer":
+            raise WiseEdgeError(word)
+        box = (left, 40, left + 20, 60)
+        answer = Answer(box, ((left + 5, 50), (left + 15, 50)))
+        self.write = lambda *_: completion(answer=format_answer(answer))
+        return super().generate(frame, query, variant, decoding)
+
+
+def make() -> tuple[Session, SlowPolicy]:
+    policy = SlowPolicy()
+    return Session(policy, SeeingMask(), {}), policy
+
+
+def wait_for(condition: object) -> None:
+    for _ in range(5000):
+        if condition():  # type: ignore[operator]
+            return
+        threading.Event().wait(0.002)
+    raise AssertionError("it did not come to that within 10 s")
