@@ -49,7 +49,7 @@ from wise_edge.runtimes.frame_cache import CachedFrame, FrameCache
 from wise_edge.runtimes.policy.drafting import Drafts
 
 if TYPE_CHECKING:
-    from wise_edge.runtimes.tracking import Stamped, Tracked
+    from wise_edge.runtimes.tracking import NewestFrame, Stamped, Tracked
 
 _ON_GPU = ("tensorrt", "edgellm", "onnx-cuda", "llama-gpu")
 """Backends that run on a GPU wherever they run; torch takes one where there is one."""
@@ -284,7 +284,7 @@ class Session:
 
     def track(
         self,
-        frames: Iterable[Stamped],
+        frames: Iterable[Stamped] | NewestFrame,
         query: str,
         variant: str | None = None,
         *,

@@ -1,10 +1,10 @@
 """Following an object through the frames of a camera, with a policy that is slower than it.
 
-Three things go on at once. A reader takes frames as they come, and the newest one alone waits (a queue of one, so that
-nobody's slowness grows memory). The policy grounds the query at its own pace, always on the newest frame. In between,
+Three things run at once. Frames arrive, and only the newest one waits (`NewestFrame`, a queue of one, so that a slow
+consumer does not grow memory). The policy grounds the query at its own pace, always on the newest frame. In between,
 the segmenter follows at the camera's pace: its prompt is the box around the last mask, with the points moved along. A
-grounding that arrives is as old as it took; where what was followed agrees with it on its own frame, it is moved by
-what was followed since.
+grounding is as old as the time that it took; if the followed box agrees with it on its own frame, the grounding is
+moved by what was followed since.
 """
 
 from __future__ import annotations
@@ -90,9 +90,40 @@ class Tracked:
         return self.stamp_s - self.grounded_stamp_s
 
 
+class NewestFrame:
+    """The one place where a camera's frame waits; a newer frame replaces it.
+
+    Attributes:
+        changed: guards the other attributes; notified when one of them changes.
+        frame: the newest frame; None before the first.
+        place: its number among all frames that arrived, from 1; 0 before the first.
+        over: whether no further frame will come.
+        error: what the camera failed with; None if it did not.
+    """
+
+    def __init__(self) -> None:
+        self.changed = Condition()
+        self.frame: Stamped | None = None
+        self.place = 0
+        self.over = False
+        self.error: BaseException | None = None
+
+    def put(self, frame: Stamped) -> None:
+        """Replace the frame that waits; returns at once."""
+        with self.changed:
+            self.place, self.frame = self.place + 1, frame
+            self.changed.notify_all()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Say that no further frame will come, because of an error if one is given."""
+        with self.changed:
+            self.over, self.error = True, error
+            self.changed.notify_all()
+
+
 def track(
     session: Session,
-    frames: Iterable[Stamped],
+    frames: Iterable[Stamped] | NewestFrame,
     query: str,
     variant: str | None = None,
     *,
@@ -103,8 +134,9 @@ def track(
 
     Args:
         session: runs policy and segmenter, for others too.
-        frames: read by a thread of its own, as fast as they come: a camera waits for its next frame. A recording that
-            is to be seen as it was goes through `at_recorded_pace`.
+        frames: an iterable is read by a thread of its own, as fast as frames come: a camera waits for its next frame.
+            Pass a recording through `at_recorded_pace` to see it as it was. A `NewestFrame` is filled by the caller;
+            tracking begins with the frame that waits there.
         query: what to find, in words.
         variant: prompt variant; None takes the bundle's default.
         deadline_ms: choose the variant of each grounding by this instead, as `Session.segment` does.
@@ -118,13 +150,14 @@ def track(
         WiseEdgeError: policy or segmenter failed; or whatever reading `frames` raised.
     """
     stop = Event()
-    board = _Board()
-    reader = Thread(target=_read, args=(frames, board, stop), name="frames", daemon=True)  # it may wait for ever
+    newest = frames if isinstance(frames, NewestFrame) else NewestFrame()
+    board = _Board(newest)
+    seen = reported = max(0, newest.place - 1)
     ask = partial(session.segment, query=query, variant=variant, deadline_ms=deadline_ms, cancel=stop)
-    grounder = Thread(target=_ground, args=(ask, board, stop), name="grounding")
+    grounder = Thread(target=_ground, args=(ask, board, seen, stop), name="grounding")
     follower = _Follower(session)
-    seen = reported = 0
-    reader.start()
+    if not isinstance(frames, NewestFrame):  # a daemon: it may wait for a frame for ever
+        Thread(target=_read, args=(frames, newest, stop), name="frames", daemon=True).start()
     grounder.start()
     try:
         while cancel is None or not cancel.is_set():
@@ -179,70 +212,59 @@ class _News:
 
 
 class _Board:
-    """Where reader, policy and follower meet: one frame, one grounding, and what went wrong."""
+    """Where the newest frame, the policy and the follower meet: one frame, one grounding, and what went wrong."""
 
-    def __init__(self) -> None:
-        self._changed = Condition()
-        self._place = 0
-        self._frame: Stamped | None = None
+    def __init__(self, newest: NewestFrame) -> None:
+        self._newest, self._changed = newest, newest.changed
         self._grounding: _Grounding | None = None
-        self._frames_over = self._grounding_over = False
+        self._over = False
         self._error: BaseException | None = None
-
-    def put_frame(self, frame: Stamped) -> None:
-        with self._changed:
-            self._place, self._frame = self._place + 1, frame
-            self._changed.notify_all()
 
     def put_grounding(self, grounding: _Grounding) -> None:
         with self._changed:
             self._grounding = grounding
             self._changed.notify_all()
 
-    def end_frames(self, error: BaseException | None = None) -> None:
-        with self._changed:
-            self._frames_over, self._error = True, self._error or error
-            self._changed.notify_all()
-
     def end_grounding(self, error: BaseException | None = None) -> None:
         with self._changed:
-            self._grounding_over, self._error = True, self._error or error
+            self._over, self._error = True, error
             self._changed.notify_all()
 
     def wait(self, seen: int) -> _News:
         """Wait a moment for a frame later than `seen` or a grounding; raise what went wrong."""
+        newest = self._newest
         with self._changed:
             self._changed.wait_for(
-                lambda: self._place > seen or self._grounding or self._grounding_over or self._error, _LOOK_S
+                lambda: newest.place > seen or self._grounding or self._over or newest.error, _LOOK_S
             )
-            if self._error is not None:
-                raise self._error
+            if (error := newest.error or self._error) is not None:
+                raise error
             grounding, self._grounding = self._grounding, None
-            return _News(self._place, self._frame, grounding, self._grounding_over)
+            return _News(newest.place, newest.frame, grounding, self._over)
 
     def next_frame(self, seen: int) -> tuple[int, Stamped | None]:
-        """Wait a moment for a frame later than `seen`; None where there is none, and -1 where there will be none."""
+        """Wait a moment for a frame later than `seen`; None if there is none yet, and -1 if there will be none."""
+        newest = self._newest
         with self._changed:
-            self._changed.wait_for(lambda: self._place > seen or self._frames_over, _LOOK_S)
-            if self._place > seen:
-                return self._place, self._frame
-            return -1 if self._frames_over else seen, None
+            self._changed.wait_for(lambda: newest.place > seen or newest.over, _LOOK_S)
+            if newest.place > seen:
+                return newest.place, newest.frame
+            return -1 if newest.over else seen, None
 
 
-def _read(frames: Iterable[Stamped], board: _Board, stop: Event) -> None:
+def _read(frames: Iterable[Stamped], newest: NewestFrame, stop: Event) -> None:
     try:
         for frame in frames:
             if stop.is_set():
                 break
-            board.put_frame(frame)
-    except BaseException as error:  # whatever it is, it is the caller's, in whose thread it is raised
-        board.end_frames(error)
+            newest.put(frame)
+    except BaseException as error:  # whatever it is, it is raised in the caller's thread
+        newest.end(error)
     else:
-        board.end_frames()
+        newest.end()
 
 
-def _ground(ask: Callable[[npt.NDArray[np.uint8]], SegmentationResult], board: _Board, stop: Event) -> None:
-    seen = 0
+def _ground(ask: Callable[[npt.NDArray[np.uint8]], SegmentationResult], board: _Board, seen: int, stop: Event) -> None:
     try:
         while seen >= 0 and not stop.is_set():
             seen, frame = board.next_frame(seen)

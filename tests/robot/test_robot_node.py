@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -86,6 +87,58 @@ def test_frames_that_come_while_the_policy_thinks_are_dropped_and_counted() -> N
     told = harness.node.diagnostics()
     assert told.frames == 40
     assert told.dropped == sum(result.dropped for result in harness.results) >= 35
+
+
+def test_one_frame_waits_at_most_and_older_ones_are_gone() -> None:
+    with running() as harness:
+        harness.node.follow("the square")
+        alive: list[weakref.ref[Frame]] = []
+        for number in range(40):
+            new = frame(number)
+            alive.append(weakref.ref(new))
+            harness.node.put(new)
+            del new
+            if number == 0:
+                wait_for(lambda: harness.policy.seen)
+            held = [place for place, reference in enumerate(alive) if reference() is not None]
+            assert (held[0], held[-1]) == (0, number)  # the policy's, and the newest, which waits
+            assert len(held) <= 3  # the segmenter has one in hand
+        assert "frames" not in {thread.name for thread in threading.enumerate()}  # nobody copies to a second queue
+        harness.allow(2)
+        wait_for(lambda: harness.results and harness.results[-1].stamp_ns == NS + 39 * STEP_NS)
+        wait_for(lambda: sum(reference() is not None for reference in alive) == 1)
+
+
+def test_frames_from_before_a_query_or_while_disabled_are_not_drops() -> None:
+    with running() as harness:
+        for number in range(5):
+            harness.node.put(frame(number))
+        harness.node.follow("the square")
+        harness.allow()
+        harness.wait(1)
+        harness.node.enable(False)
+        for number in range(5, 10):
+            harness.node.put(frame(number))
+        harness.node.enable(True)
+        harness.allow(2)  # the query that was canceled may take one more
+        harness.wait(2)
+    assert [(result.stamp_ns - NS) // STEP_NS for result in harness.results] == [4, 9]
+    assert harness.node.diagnostics().dropped == 0
+
+
+def test_frames_that_came_while_a_query_failed_are_drops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wise_edge.robot.node._RETRY_S", 0.05)
+    with running() as harness:
+        harness.node.follow("the square")
+        harness.node.put(frame(0))
+        wait_for(lambda: harness.policy.seen)
+        for number in range(1, 6):
+            harness.node.put(frame(number))
+        harness.allow(word="the engine is lost")
+        wait_for(lambda: len(harness.policy.seen) == 2)
+        harness.allow()
+        harness.wait(1)
+    assert (harness.results[0].stamp_ns, harness.results[0].dropped) == (NS + 5 * STEP_NS, 5)
 
 
 def test_a_new_standing_query_begins_with_the_newest_frame() -> None:

@@ -13,7 +13,7 @@ from fake_session import FakePolicy
 from tracking_fakes import SIDE, make, picture, wait_for
 from wise_edge.errors import WiseEdgeError
 from wise_edge.geometry import mask_box
-from wise_edge.runtimes.tracking import Stamped, Tracked, at_recorded_pace
+from wise_edge.runtimes.tracking import NewestFrame, Stamped, Tracked, at_recorded_pace
 
 
 class Camera:
@@ -99,6 +99,38 @@ def test_frames_that_nobody_had_time_for_are_counted_and_let_go() -> None:
     assert [(result.stamp_s, result.grounded_stamp_s, result.dropped) for result in results][-1][:2] == (59.0, 59.0)
     assert sum(result.dropped for result in results) == 49
     assert results[-1].box == (59, 40, 79, 60)
+
+
+def test_a_callers_newest_frame_is_where_tracking_begins_and_continues() -> None:
+    session, policy = make()
+    newest, cancel = NewestFrame(), threading.Event()
+    for left in (10, 12, 14):
+        newest.put(Stamped(picture(left), float(left)))
+    results = session.track(newest, "the square", cancel=cancel)
+    policy.allowed.put("answer")
+    first = next(results)
+    newest.put(Stamped(picture(16), 16.0))
+    wait_for(lambda: policy.seen == [14, 16])
+    second = next(results)
+    newest.put(Stamped(picture(18), 18.0))
+    newest.put(Stamped(picture(20), 20.0))
+    third = next(results)
+    assert "frames" not in {thread.name for thread in threading.enumerate()}  # nobody copies frames to another place
+    cancel.set()
+    assert list(results) == []
+
+    assert [(result.stamp_s, result.dropped) for result in (first, second, third)] == [(14, 0), (16, 0), (20, 1)]
+
+
+def test_a_callers_newest_frame_may_end_with_or_without_an_error() -> None:
+    session, _ = make()
+    newest = NewestFrame()
+    newest.end(OSError("the camera is gone"))
+    with pytest.raises(OSError, match="the camera is gone"):
+        list(session.track(newest, "the square"))
+    newest = NewestFrame()
+    newest.end()
+    assert list(session.track(newest, "the square")) == []
 
 
 def test_a_single_frame_is_grounded_and_given_once() -> None:

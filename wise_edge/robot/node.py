@@ -1,19 +1,18 @@
 """The node without a transport: frames and queries in, results out, each with its own frame's stamp and frame id.
 
-A standing query is grounded at the policy's pace and followed at the camera's (`wise_edge.runtimes.tracking`); the
-newest frame wins, and one waits at most, so that memory stays as it is however slow the policy is. One-shot queries are
-answered on the newest frame, by the same session, between the standing query's groundings. Adapters hand in frames and
-hand out results; nothing here knows what carries them.
+A standing query is grounded at the policy's pace and followed at the camera's (`wise_edge.runtimes.tracking`). The
+newest frame wins, and at most one waits (`NewestFrame`, which the tracking reads), so that memory does not grow however
+slow the policy is. One-shot queries are answered on the newest frame, by the same session, between the standing query's
+groundings. Adapters pass frames in and results out; nothing here depends on the transport.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from threading import Condition, Event, Thread
+from threading import Event, Thread
 from types import TracebackType
 
 import numpy as np
@@ -26,9 +25,8 @@ from wise_edge.robot.diagnostics import Diagnostics, Record
 from wise_edge.robot.frames import Frame, Place, find_place
 from wise_edge.robot.results import NodeResult
 from wise_edge.runtimes.session import Session
-from wise_edge.runtimes.tracking import Stamped, Tracked
+from wise_edge.runtimes.tracking import NewestFrame, Stamped, Tracked
 
-_LOOK_S = 0.1
 _RETRY_S = 1.0
 
 
@@ -36,21 +34,16 @@ _RETRY_S = 1.0
 class _Standing:
     query: str
     cancel: Event
-    reported: int | None = None  # place of the last frame that got a result; what came before the query is no drop
+    reported: int  # place of the last frame with a result; frames from before the query are not drops
 
 
 @dataclass(frozen=True, eq=False)
-class _Arrival:
+class _Arrival(Stamped):
+    """A frame on its way through the tracking, which returns it with the result."""
+
     frame: Frame
-    place: int  # of all frames that came, from 1
-    came_s: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Carried(Stamped):
-    """A frame on its way through the tracking, which hands it back."""
-
-    arrival: _Arrival
+    place: int  # among all frames that arrived, from 1
+    arrived_s: float
 
 
 class Node:
@@ -86,8 +79,8 @@ class Node:
         self._variant, self._deadline_ms = variant, deadline_ms
         self._power = power or PowerGauge.find(session.on_gpu)
         self._clock = clock
-        self._changed = Condition()
-        self._newest: _Arrival | None = None
+        self._newest = NewestFrame()
+        self._changed = self._newest.changed  # one lock, so that the tracking reads the newest frame itself
         self._standing: _Standing | None = None
         self._enabled, self._closed = True, False
         self._record = Record()
@@ -113,12 +106,11 @@ class Node:
             self._worker.join()
 
     def put(self, frame: Frame) -> None:
-        """Take a frame, in place of one that nobody took yet; returns at once."""
+        """Take a frame, which replaces the one that waits; returns at once."""
         with self._changed:
-            place = self._newest.place + 1 if self._newest else 1
-            self._newest = _Arrival(frame, place, self._clock())
-            self._record.frame(self._newest.came_s)
-            self._changed.notify_all()
+            now_s = self._clock()
+            self._record.frame(now_s)
+            self._newest.put(_Arrival(frame.image, frame.stamp_s, frame, self._newest.place + 1, now_s))
 
     def follow(self, query: str | None) -> None:
         """Take a standing query in place of the last one; None ends it.
@@ -128,14 +120,14 @@ class Node:
         """
         words = None if query is None else normalize_query(query)
         with self._changed:
-            self._set_standing(None if words is None or self._closed else _Standing(words, Event()))
+            self._set_standing(None if words is None or self._closed else self._begin(words))
 
     def enable(self, on: bool) -> None:
         """Work on the standing query, or leave the device to others; one-shot queries are answered all the same."""
         with self._changed:
-            self._enabled = on
-            if not on and self._standing is not None:
-                self._set_standing(_Standing(self._standing.query, Event()))
+            switched, self._enabled = on is not self._enabled, on
+            if switched and self._standing is not None:
+                self._set_standing(self._begin(self._standing.query))
             self._changed.notify_all()
 
     def ask(self, query: str, timeout_s: float = 5.0) -> NodeResult:
@@ -152,11 +144,12 @@ class Node:
         """
         words = normalize_query(query)
         with self._changed:
-            self._changed.wait_for(lambda: self._newest is not None or self._closed, timeout_s)
-            arrival = self._newest
-            if arrival is None or self._closed:
+            self._changed.wait_for(lambda: self._newest.place or self._closed, timeout_s)
+            newest = self._newest.frame
+            if newest is None or self._closed:
                 why = "the node is closed" if self._closed else f"no frame came within {timeout_s:g} s"
                 raise DeviceError(f"{why}; is the camera on, and on the topic that was named?")
+        arrival = _arrival_of(newest)
         frame = arrival.frame
         answer = self._session.segment(frame.image, words, self._variant, deadline_ms=self._deadline_ms)
         result = NodeResult.of(frame, answer)
@@ -172,6 +165,10 @@ class Node:
             query = self._standing.query if self._standing else None
             return self._record.describe(self._clock(), self._enabled, query, power)
 
+    def _begin(self, query: str) -> _Standing:
+        """Return a standing query that starts with the newest frame."""
+        return _Standing(query, Event(), max(0, self._newest.place - 1))
+
     def _set_standing(self, standing: _Standing | None) -> None:
         """Take another standing query; the caller holds the lock."""
         if self._standing is not None:
@@ -183,7 +180,7 @@ class Node:
         while (standing := self._next_standing()) is not None:
             try:
                 found = self._session.track(
-                    self._frames(standing),
+                    self._newest,
                     standing.query,
                     self._variant,
                     deadline_ms=self._deadline_ms,
@@ -205,27 +202,10 @@ class Node:
             self._changed.wait_for(lambda: self._closed or (self._enabled and self._standing is not None))
             return None if self._closed else self._standing
 
-    def _frames(self, standing: _Standing) -> Iterator[_Carried]:
-        """Give the newest frame, and then the newest one again and again, each once."""
-        seen = 0
-        while not standing.cancel.is_set():
-            with self._changed:
-                self._changed.wait_for(partial(self._is_news, standing, seen), _LOOK_S)
-                arrival = self._newest
-            if arrival is not None and arrival.place > seen:
-                if standing.reported is None:
-                    standing.reported = arrival.place - 1
-                seen = arrival.place
-                yield _Carried(arrival.frame.image, arrival.frame.stamp_s, arrival)
-
-    def _is_news(self, standing: _Standing, seen: int) -> bool:
-        return standing.cancel.is_set() or (self._newest is not None and self._newest.place > seen)
-
     def _hand_out(self, tracked: Tracked, standing: _Standing) -> None:
         arrival, grounded = (_arrival_of(frame) for frame in (tracked.frame, tracked.grounded_frame))
-        reported = arrival.place - 1 if standing.reported is None else standing.reported
-        dropped = max(0, arrival.place - reported - 1)
-        standing.reported = max(reported, arrival.place)
+        dropped = max(0, arrival.place - standing.reported - 1)
+        standing.reported = max(standing.reported, arrival.place)
         frame = arrival.frame
         result = replace(
             NodeResult.of(frame, tracked.grounding),
@@ -251,7 +231,7 @@ class Node:
                 self._record.failure(f"a result could not be handed out: {error}")
 
     def _delay_ms(self, arrival: _Arrival) -> float:
-        return (self._clock() - arrival.came_s) * 1e3
+        return (self._clock() - arrival.arrived_s) * 1e3
 
     def _find_place(self, mask: npt.NDArray[np.bool_] | None, frame: Frame) -> Place | None:
         return None if mask is None else self._place(mask, frame)
@@ -266,6 +246,6 @@ def explain(error: Exception) -> str:
 
 
 def _arrival_of(frame: Stamped) -> _Arrival:
-    if not isinstance(frame, _Carried):
-        raise RuntimeError("the tracking handed back another frame")
-    return frame.arrival
+    if not isinstance(frame, _Arrival):
+        raise RuntimeError("the tracking returned a frame that did not come from this node")
+    return frame
