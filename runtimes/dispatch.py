@@ -13,7 +13,7 @@ from wise_edge.bundle.devices import EXTRAS, Capability, find_target
 from wise_edge.bundle.engines import EDGELLM_FOLDER, PLAN_ROLE, engine_role
 from wise_edge.bundle.manifest import BFLOAT16, Manifest
 from wise_edge.errors import DeviceError, MissingExtraError, UsageError
-from wise_edge.sam.image import SAM2
+from wise_edge.sam.spec import SAM2
 
 BACKENDS = {
     "policy": ("tensorrt", "edgellm", "onnx-cuda", "llama-gpu", "onnx", "llama", "torch"),

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.bundle.manifest import PolicySpec
 from wise_edge.export.source.calibration import CalibrationSample
 from wise_edge.export.to_onnx.edit import Batch
 from wise_edge.export.to_onnx.policy import cache_names
 from wise_edge.extras import require
 from wise_edge.policy.image import patchify, resize_square
+from wise_edge.policy.spec import PolicySpec
 
 MAX_NEW_TOKENS = 256
 

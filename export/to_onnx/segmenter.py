@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from wise_edge.bundle.manifest import Artifact, Figure, SamSpec
+from wise_edge.bundle.manifest import Artifact, Figure
 from wise_edge.export.progress import Progress
 from wise_edge.export.source.calibration import CalibrationSample
 from wise_edge.export.to_onnx import verify
@@ -24,7 +24,8 @@ from wise_edge.export.to_onnx.target import describe_graph
 from wise_edge.export.to_onnx.trace import export_onnx
 from wise_edge.extras import require
 from wise_edge.sam.checkpoint import read_sam_spec
-from wise_edge.sam.image import SAM2, fit_picture, normalize_picture
+from wise_edge.sam.image import fit_picture, normalize_picture
+from wise_edge.sam.spec import SAM2, SamSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from wise_edge.bundle.manifest import Artifact, Figure, PolicySpec
+from wise_edge.bundle.manifest import Artifact, Figure
 from wise_edge.bundle.store import describe_file
 from wise_edge.errors import UsageError
 from wise_edge.export.progress import Progress
@@ -23,6 +23,7 @@ from wise_edge.export.to_onnx.fp8 import quantize_fp8
 from wise_edge.export.to_onnx.half import HALF_TYPES, halve
 from wise_edge.export.to_onnx.trace import export_onnx
 from wise_edge.extras import require
+from wise_edge.policy.spec import PolicySpec
 
 FAMILY = "qwen2_5_vl"
 PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "int4")

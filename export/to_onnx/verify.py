@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.bundle.card import describe_bound
-from wise_edge.bundle.manifest import Figure, PolicySpec
+from wise_edge.bundle.manifest import Figure
 from wise_edge.errors import VerificationError
 from wise_edge.export.to_onnx.policy import cache_names
 from wise_edge.extras import require
+from wise_edge.policy.spec import PolicySpec
 
 if TYPE_CHECKING:
     from wise_edge.export.to_onnx.segmenter import SegmenterGraphs

@@ -7,9 +7,9 @@ from typing import Any
 
 from wise_edge.bundle.devices import Target
 from wise_edge.bundle.engines import GRAPHS, BuildPlan, GraphPlan, ShapeRange
-from wise_edge.bundle.manifest import PolicySpec
 from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
+from wise_edge.policy.spec import PolicySpec
 
 _MOST_POINTS = 64
 _POINTS = 4  # two points and a box

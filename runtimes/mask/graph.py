@@ -14,10 +14,10 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.bundle.manifest import SamSpec
 from wise_edge.geometry import Box, Point, Size
 from wise_edge.runtimes.base import Graph, MaskOutput
-from wise_edge.sam.image import SAM2, fit_picture, normalize_picture
+from wise_edge.sam.image import fit_picture, normalize_picture
+from wise_edge.sam.spec import SAM2, SamSpec
 
 _INSIDE, _BOX_CORNERS = 1.0, (2.0, 3.0)  # labels of point_labels
 _THRESHOLD = 0.0  # logits above it are mask

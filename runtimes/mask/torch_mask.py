@@ -14,9 +14,9 @@ from wise_edge.extras import require
 from wise_edge.geometry import Box, Point
 from wise_edge.runtimes.base import MaskBackend, MaskOutput
 from wise_edge.sam.checkpoint import read_sam_spec
-from wise_edge.sam.image import SAM2
 from wise_edge.sam.sam2 import load_sam2
 from wise_edge.sam.segment_anything import load_sam
+from wise_edge.sam.spec import SAM2
 
 
 def open_torch_mask(checkpoint: Path) -> MaskBackend[Any]:

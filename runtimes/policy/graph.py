@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.bundle.manifest import PolicySpec
 from wise_edge.errors import BundleError
 from wise_edge.policy.image import patchify, resize_square
+from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Decoding, Graph, PolicyOutput
 from wise_edge.runtimes.policy.text import PolicyText, image_positions, text_positions
 from wise_edge.runtimes.policy.writing import Writer

@@ -16,10 +16,10 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.bundle.manifest import PolicySpec
 from wise_edge.errors import WiseEdgeError
 from wise_edge.native.llama import MOST_SEQUENCES, LlamaModel, LlamaPicture, Piece
 from wise_edge.policy.image import resize_square
+from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Decoding, PolicyOutput
 from wise_edge.runtimes.policy.drafting import DraftedRun
 from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS, PolicyText

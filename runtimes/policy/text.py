@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.bundle.manifest import PolicySpec
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.policy.answer import Answer, format_answer, split_completion
+from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Finish, TokenCounts
 
 if TYPE_CHECKING:

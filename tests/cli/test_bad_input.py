@@ -19,10 +19,12 @@ from PIL import Image
 
 import fake_session
 from wise_edge import files
-from wise_edge.bundle.manifest import Manifest, PolicySpec, SamSpec
+from wise_edge.bundle.manifest import Manifest
 from wise_edge.bundle.store import describe_file, write_manifest
 from wise_edge.cli.main import main
 from wise_edge.policy.prompts import EMBEDDED
+from wise_edge.policy.spec import PolicySpec
+from wise_edge.sam.spec import SamSpec
 
 RED = np.full((40, 50, 3), (200, 30, 30), np.uint8)
 

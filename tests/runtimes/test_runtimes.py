@@ -15,7 +15,6 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
 from tiny_models import SAM, SPECIAL, make_policy, make_sam, make_tokenizer
-from wise_edge.bundle.manifest import SamSpec
 from wise_edge.bundle.store import Bundle, load
 from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError
 from wise_edge.metrics import mask_iou
@@ -29,6 +28,7 @@ from wise_edge.runtimes.policy.text import PolicyText, image_positions, text_pos
 from wise_edge.runtimes.policy.torch_policy import TorchPolicy
 from wise_edge.runtimes.policy.writing import Writer
 from wise_edge.runtimes.session import Session
+from wise_edge.sam.spec import SamSpec
 from wise_edge.scenes import sample
 
 FREE = Decoding(forced=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from wise_edge.bundle.manifest import PolicySpec, SamSpec
 from wise_edge.policy.prompts import EMBEDDED
+from wise_edge.policy.spec import PolicySpec
+from wise_edge.sam.spec import SamSpec
 
 POLICY = PolicySpec(
     family="qwen2_5_vl",

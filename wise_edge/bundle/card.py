@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from wise_edge.bundle.manifest import Figure, Manifest
-from wise_edge.sam.image import SAM2, SEGMENT_ANYTHING
+from wise_edge.sam.spec import SAM2, SEGMENT_ANYTHING
 
 _FRONT = """---
 library_name: wise-edge

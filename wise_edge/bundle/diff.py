@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from difflib import unified_diff
 from typing import Any
 
-from wise_edge.bundle.manifest import Artifact, Manifest, PolicySpec, SamSpec
+from wise_edge.bundle.manifest import Artifact, Manifest
+from wise_edge.policy.spec import PolicySpec
+from wise_edge.sam.spec import SamSpec
 
 
 @dataclass(frozen=True)

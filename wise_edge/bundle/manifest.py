@@ -10,91 +10,16 @@ from typing import Any
 
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.mapping import from_mapping
-from wise_edge.policy.prompts import PromptSet
+from wise_edge.policy.spec import PolicySpec
+from wise_edge.sam.spec import SamSpec
 
 SCHEMA_VERSION = 3
 _OLDEST_SCHEMA = 2
 """Schema 2 spells "artifacts" as "artefacts"; nothing else differs."""
-TEXT_TOKENS = 2048
-"""Room beside the image, for instruction, query and completion."""
 BFLOAT16 = "bf16"
 """Precision of graphs that TensorRT runs and ONNX Runtime does not: its kernels for bfloat16 are few."""
 ROUNDED_TO_BFLOAT16 = "bf16 in fp32"
 """Precision of graphs that stand in for those where an export is verified on a CPU: float32, rounded as often."""
-
-
-@dataclass(frozen=True)
-class PolicySpec:
-    """What a runtime must know to run the policy.
-
-    Attributes:
-        family: architecture, transformers' name of it: "qwen2_vl", "qwen2_5_vl" or "qwen3_vl".
-        input_size: side in pixels of the square that images are resized to; the frame of the answers.
-        patch_size: side of a patch in pixels.
-        merge_size: patches along a side that make one image token.
-        temporal_patch_size: how often a still image is repeated along time.
-        image_mean: per-channel mean of images scaled to 0 to 1.
-        image_std: per-channel standard deviation of images scaled to 0 to 1.
-        prompts: the wording the policy was trained with.
-        default_variant: the prompt variant used when none is asked for.
-        image_token: the tokenizer's placeholder for one image token.
-        eos_tokens: tokens that end a completion.
-        hidden_size: width of the language model.
-        num_layers: layers of the language model.
-        num_kv_heads: key/value heads of a layer.
-        head_dim: width of a head.
-        max_positions: longest sequence in tokens, prompt and completion together.
-    """
-
-    family: str
-    input_size: int
-    patch_size: int
-    merge_size: int
-    temporal_patch_size: int
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
-    prompts: PromptSet
-    default_variant: str
-    image_token: str
-    eos_tokens: tuple[str, ...]
-    hidden_size: int
-    num_layers: int
-    num_kv_heads: int
-    head_dim: int
-    max_positions: int
-
-    @property
-    def image_grid(self) -> int:
-        """Image tokens along a side of the image."""
-        return self.input_size // (self.patch_size * self.merge_size)
-
-    @property
-    def context_tokens(self) -> int:
-        """Tokens that a runtime makes room for: the 128,000 of the published models would fill a device."""
-        return min(self.max_positions, self.image_grid**2 + TEXT_TOKENS)
-
-
-@dataclass(frozen=True)
-class SamSpec:
-    """What a runtime must know to run the segmenter.
-
-    Attributes:
-        family: architecture, "segment_anything" (images keep their proportions and are padded to the square) or
-            "sam2" (they are stretched to it).
-        input_size: side in pixels of the square that the encoder takes.
-        low_res_size: side of the decoder's masks and of the mask that it takes as a prompt.
-        pixel_mean: per-channel mean of images from 0 to 255.
-        pixel_std: per-channel standard deviation of images from 0 to 255.
-        multimask: whether the best scored of the decoder's three masks is taken, as the reference of WISE and Seg-Zero
-            does; otherwise its single one.
-    """
-
-    family: str
-    input_size: int
-    low_res_size: int
-    pixel_mean: tuple[float, ...]
-    pixel_std: tuple[float, ...]
-    multimask: bool
 
 
 @dataclass(frozen=True)

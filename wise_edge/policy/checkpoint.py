@@ -12,10 +12,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from wise_edge.bundle.manifest import PolicySpec
 from wise_edge.errors import UsageError, first_line
 from wise_edge.extras import require
 from wise_edge.policy.prompts import PromptSet
+from wise_edge.policy.spec import PolicySpec
 
 DEFAULT_VARIANT = "wise-s"
 LARGE_INPUT_SIZE = 840

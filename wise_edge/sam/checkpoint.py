@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wise_edge.bundle.manifest import SamSpec
-from wise_edge.sam.image import SEGMENT_ANYTHING
 from wise_edge.sam.sam2 import MODEL_TYPES, read_sam2_spec
 from wise_edge.sam.segment_anything import read_architecture
+from wise_edge.sam.spec import SEGMENT_ANYTHING, SamSpec
 
 
 def read_sam_spec(checkpoint: Path) -> SamSpec:

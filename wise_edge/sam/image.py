@@ -10,10 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from wise_edge.bundle.manifest import SamSpec
 from wise_edge.geometry import Size
-
-SEGMENT_ANYTHING, SAM2 = "segment_anything", "sam2"
+from wise_edge.sam.spec import SAM2, SamSpec
 
 
 def fit_picture(size: Size, spec: SamSpec) -> Size:

@@ -10,10 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wise_edge.bundle.manifest import SamSpec
 from wise_edge.errors import UsageError, first_line
 from wise_edge.extras import require
-from wise_edge.sam.image import SAM2
+from wise_edge.sam.spec import SAM2, SamSpec
 
 MODEL_TYPES = ("sam2", "sam2_video")
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the published processors' mean and standard deviation
