@@ -25,11 +25,13 @@ from wise_edge.files import cache_folder
 from wise_edge.images import save_png
 from wise_edge.power import find as sources
 from wise_edge.power.sources import PowerSource
-from wise_edge.profiling import conditions, meter
+from wise_edge.profiling import conditions
 from wise_edge.profiling.document import SCHEMA
 from wise_edge.profiling.marks import Span, covered_s
-from wise_edge.profiling.measure import ENERGY_EXAMPLES, PARTS, PHASES, profile_session
-from wise_edge.profiling.meter import Meter, Window
+from wise_edge.profiling.measure import ENERGY_EXAMPLES, profile_session
+from wise_edge.profiling.meter import Meter
+from wise_edge.profiling.readings import PARTS, PHASES
+from wise_edge.profiling.windows import Window
 from wise_edge.runtimes.base import BackendChoice, Decoding, PolicyOutput
 from wise_edge.runtimes.session import Session
 
@@ -203,7 +205,6 @@ def test_variants_take_turns() -> None:
 @pytest.fixture
 def power(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets what tells power on this machine."""
-    monkeypatch.setattr(meter, "WINDOW_S", 0.15)
 
     def set_sources(*found: PowerSource, reason: str = "no sensor") -> None:
         monkeypatch.setattr(sources, "find_sources", lambda on_gpu: (list(found), reason))
@@ -255,8 +256,8 @@ def test_energy_is_of_what_the_first_backend_runs_on(
 
     monkeypatch.setattr(Session, "from_bundle", open_one)
     for backends, source, words in (
-        ("llama-gpu,llama", "GPU", "this runs on the processor, and the source measures the GPU alone"),
-        ("llama,llama-gpu", "processor", "this runs on a GPU, and the source measures the processor alone"),
+        ("llama-gpu,llama", "GPU", "this runs on the processor and the source measures only the GPU"),
+        ("llama,llama-gpu", "processor", "this runs on a GPU and the source measures only the processor"),
     ):
         assert profile("--variants", "wise-s", "--backends", backends, "--json") == 0
         document = json.loads(capsys.readouterr().out)

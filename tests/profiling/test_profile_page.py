@@ -16,8 +16,8 @@ from profile_documents import make_document
 from wise_edge.cli.output.profile import print_profile
 from wise_edge.drawing.svg import Scale
 from wise_edge.profiling.charts import draw_phases, draw_timeline, draw_tradeoff
-from wise_edge.profiling.measure import PHASES
 from wise_edge.profiling.page import render_page
+from wise_edge.profiling.readings import PHASES
 from wise_edge.profiling.words import joules, name_rows
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

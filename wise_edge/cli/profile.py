@@ -19,7 +19,7 @@ from wise_edge.cli.profile_plan import plan
 if TYPE_CHECKING:
     from wise_edge.datasets.base import Example
     from wise_edge.profiling.document import Document
-    from wise_edge.profiling.measure import Measured
+    from wise_edge.profiling.readings import Measured
 
 app = typer.Typer(invoke_without_command=True)
 app.command()(compare)

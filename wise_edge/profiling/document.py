@@ -21,8 +21,9 @@ from wise_edge.errors import DeviceError, UsageError
 from wise_edge.power.jetson import read_jetson
 from wise_edge.power.nvml import read_gpu
 from wise_edge.profiling.conditions import Conditions, find_changes
-from wise_edge.profiling.measure import Measured
-from wise_edge.profiling.meter import Meter, PartEnergy
+from wise_edge.profiling.meter import Meter
+from wise_edge.profiling.readings import Measured
+from wise_edge.profiling.windows import PartEnergy
 
 FORMAT = "wise-edge profile"
 VERSION = 1

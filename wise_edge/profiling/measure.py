@@ -1,163 +1,32 @@
-"""What a mask costs on this device: milliseconds by phase, tokens, memory, accuracy, and windows for a meter.
+"""Measures what a mask costs on this device: latency by phase, tokens, memory, accuracy, and windows for a meter.
 
-Latencies are of whole queries, each on an image that is new to the session, by the phases' own clock readings, while
-no sensor is read. For energy one thing is done again and again in a window of a second and more: the whole query, and
-each part of it alone, since a sensor resolves no single phase of a few milliseconds. What an image counts for is done
-in whole rounds of the same few images, so that fast and slow devices average the same ones.
+Latencies are those of complete queries, each on an image that is new to the session, by the phases' own clock readings,
+while no sensor is read. For energy, one thing is repeated in a window of a second or more: the complete query, and each
+part of it on its own, because no sensor resolves a phase of a few milliseconds. Parts that depend on the image are
+repeated in complete rounds over the same few images, so that fast and slow devices average the same ones.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
-
-import numpy as np
 
 from wise_edge.datasets.base import Example
 from wise_edge.errors import UsageError
-from wise_edge.metrics import bootstrap_interval, giou_ciou, measure_overlap, sample_ious
+from wise_edge.metrics import measure_overlap
 from wise_edge.profiling.footprint import Footprint, read_footprint, reset_peak
 from wise_edge.profiling.marks import MarkedMask, MarkedPolicy, Span, SpanRecorder, covered_s
-from wise_edge.profiling.meter import Meter, Window
+from wise_edge.profiling.meter import Meter
+from wise_edge.profiling.readings import PARTS, Measured, Reading
+from wise_edge.profiling.windows import Window
 from wise_edge.runtimes.base import Decoding, SegmentationResult
 from wise_edge.runtimes.session import Session
 
 WARM_UP = 3
 ENERGY_EXAMPLES = 8
-"""How many examples a round of a window asks: the first ones."""
-PARTS = ("query", "policy_frame", "policy_write", "mask_encode", "mask_decode")
-"""What energy is measured of: a query on a new image, and alone the policy's work on the image, its work on the
-query, the segmenter's on the image, and a mask."""
-PHASES = ("preprocess", "vision_encode", "prefill", "decode", "mask_encode", "mask_decode")
-"""Phases of a query. Their sum, less "overlap" (what ran side by side), with "other" (what lies between them), is
-"total"."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Readings in ms, outliers included; `interval` is the mean's, 95 %, over the examples that were asked."""
-
-    p50: float
-    p90: float
-    p99: float
-    mean: float
-    interval: tuple[float, float]
-
-    @classmethod
-    def of(cls, readings: Sequence[Reading], name: str) -> Spread:
-        """Describe one of the times of readings."""
-        values = [reading.latency_ms[name] for reading in readings]
-        p50, p90, p99 = np.percentile(values, (50, 90, 99)).tolist()
-        means = [float(np.mean([reading.latency_ms[name] for reading in each])) for each in _by_example(readings)]
-        independent = means if len(means) > 1 else values  # repeats of a query are not samples of queries
-        return cls(p50, p90, p99, float(np.mean(values)), bootstrap_interval(independent))
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One query.
-
-    Attributes:
-        example: id of the image and query.
-        latency_ms: each of `PHASES`, "overlap", "other", "total" and "first_token", from the image to the moment
-            when the policy could name its first token.
-        rationale_tokens: tokens of the rationale.
-        answer_tokens: tokens of the answer.
-        decode_steps: runs of the language model behind the prompt.
-        valid: whether an answer could be read.
-        intersection_px: pixels of the mask that are the target's; None without a truth.
-        union_px: pixels of mask or target; None without a truth.
-    """
-
-    example: str
-    latency_ms: dict[str, float]
-    rationale_tokens: int
-    answer_tokens: int
-    decode_steps: int
-    valid: bool
-    intersection_px: int | None
-    union_px: int | None
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """How good the masks are, fractions with their 95 % intervals.
-
-    Attributes:
-        ciou: summed intersection over summed union.
-        ciou_interval: its interval.
-        giou: mean IoU.
-        giou_interval: its interval.
-    """
-
-    ciou: float
-    ciou_interval: tuple[float, float]
-    giou: float
-    giou_interval: tuple[float, float]
-
-    @classmethod
-    def of(cls, readings: Sequence[Reading]) -> Accuracy | None:
-        """Return the figures of readings; None where one has no truth."""
-        if any(reading.union_px is None for reading in readings):
-            return None
-        tops = [sum(reading.intersection_px or 0 for reading in each) for each in _by_example(readings)]
-        bottoms = [sum(reading.union_px or 0 for reading in each) for each in _by_example(readings)]
-        giou, ciou = giou_ciou(tops, bottoms)
-        return cls(ciou, bootstrap_interval(tops, bottoms), giou, bootstrap_interval(sample_ious(tops, bottoms)))
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a variant did on a pair of backends.
-
-    Attributes:
-        variant: the prompt variant.
-        policy: the policy's backend.
-        mask: the segmenter's.
-        warm_up: how many queries went before and do not count.
-        readings: what counts.
-        median: spans of the query whose total is the median one: of those whose energy was measured, if any were.
-        median_total_ms: its total.
-        memory: what the process took at most while all variants were asked.
-        windows: for each of `PARTS`, when it was repeated; None without anything that tells power.
-        write_steps: runs of the language model in one turn of "policy_write".
-        on_gpu: whether a part of the work runs on a GPU.
-    """
-
-    variant: str
-    policy: str
-    mask: str
-    warm_up: int
-    readings: tuple[Reading, ...]
-    median: tuple[Span, ...]
-    median_total_ms: float
-    memory: Footprint
-    windows: dict[str, Window | None]
-    write_steps: int
-    on_gpu: bool
-
-    @property
-    def latency_ms(self) -> dict[str, Spread]:
-        """Each name of `Reading.latency_ms` to its spread."""
-        names = self.readings[0].latency_ms
-        return {name: Spread.of(self.readings, name) for name in names}
-
-    @property
-    def accuracy(self) -> Accuracy | None:
-        """How good the masks are; None where a query has no true mask."""
-        return Accuracy.of(self.readings)
-
-    def mean(self, field: str) -> float:
-        """Return the mean of one of the counts of `Reading`."""
-        return float(np.mean([getattr(reading, field) for reading in self.readings]))
-
-    @property
-    def step_ms(self) -> float | None:
-        """Decoding for each run of the language model; None where there was none."""
-        steps = sum(reading.decode_steps for reading in self.readings)
-        return sum(reading.latency_ms["decode"] for reading in self.readings) / steps if steps else None
+"""A round of a window asks the first examples, at most this many."""
 
 
 def profile_session(
@@ -165,21 +34,21 @@ def profile_session(
 ) -> Iterator[Measured]:
     """Measure what queries cost.
 
-    Variants take turns on every image, so that what changes on the device meanwhile changes them alike.
+    Variants take turns on every image, so that changes of the device's state affect them equally.
 
     Args:
-        session: what is measured; the images are asked afresh.
+        session: what is measured; every query sees its image as a new one.
         examples: images and queries.
         variants: prompt variants.
-        repeat: how often each is asked.
-        meter: of energy, running.
+        repeat: how often each query is asked.
+        meter: measures energy; it must be running.
 
     Yields:
-        What each variant did, once its energy is measured too; all that there is where it was interrupted or failed.
+        What each variant did, once its energy is measured too; if interrupted, everything measured until then.
 
     Raises:
         UsageError: there is no example.
-        BaseException: what interrupted it, after all was yielded.
+        BaseException: what interrupted it, after everything was yielded.
     """
     if not examples or repeat < 1:
         raise UsageError("a profile needs at least one image, asked at least once")
@@ -211,10 +80,10 @@ def profile_session(
 
 
 class _Asker:
-    """Asks a session one variant, with backends that note their phases.
+    """Asks a session in one variant, with backends that record their phases.
 
     Attributes:
-        readings: of the queries that count.
+        readings: the queries that count.
     """
 
     def __init__(self, session: Session, variant: str) -> None:
@@ -237,11 +106,11 @@ class _Asker:
         return _read(example, result, spans)
 
     def forget(self) -> None:
-        """Let what was asked so far not count."""
+        """Discard what was asked so far."""
         self._asked = []
 
     def record_parts(self, examples: Sequence[Example], meter: Meter) -> None:
-        """Do each of `PARTS` again and again, for the meter."""
+        """Repeat each of `PARTS` for the meter."""
         policy, mask = self._plain.policy, self._plain.mask
         first = examples[0]
         shown = self._plain.segment(first.image, first.query, self._variant)
@@ -263,7 +132,7 @@ class _Asker:
             for part in PARTS:
                 self._windows[part] = meter.record(*work[part])
         finally:
-            self._asked = self._asked or asked  # those with power beside them, if any
+            self._asked = self._asked or asked  # prefer queries during which power was read
 
     def measured(self, memory: Footprint) -> Measured:
         """Return all that was measured."""
@@ -282,14 +151,6 @@ class _Asker:
             write_steps=self._write_steps,
             on_gpu=self._plain.on_gpu,
         )
-
-
-def _by_example(readings: Sequence[Reading]) -> list[list[Reading]]:
-    """Return readings by what was asked; more repeats of that make nothing surer of other queries."""
-    found: dict[str, list[Reading]] = {}
-    for reading in readings:
-        found.setdefault(reading.example, []).append(reading)
-    return list(found.values())
 
 
 def _read(example: Example, result: SegmentationResult, spans: Sequence[Span]) -> Reading:

@@ -16,7 +16,7 @@ from wise_edge.profiling.charts import (
     draw_tradeoff,
 )
 from wise_edge.profiling.document import Document
-from wise_edge.profiling.measure import PHASES
+from wise_edge.profiling.readings import PHASES
 from wise_edge.profiling.words import (
     PARTS,
     describe_doubts,

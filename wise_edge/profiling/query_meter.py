@@ -12,7 +12,7 @@ from dataclasses import replace
 from wise_edge.power.find import find_sources
 from wise_edge.power.sources import PowerSource
 from wise_edge.power.trace import PowerSampler
-from wise_edge.profiling.meter import MOST_ERROR
+from wise_edge.profiling.windows import ACCEPTED_ERROR
 from wise_edge.runtimes.base import SegmentationResult
 
 SLOWEST_S = 0.1
@@ -79,7 +79,7 @@ class QueryMeter:
             result = ask()
             end_s = self._clock()
             self._pause(margin_s)
-        found = sampler.trace().energy(start_s, end_s, MOST_ERROR)
+        found = sampler.trace().energy(start_s, end_s, ACCEPTED_ERROR)
         if found.energy_j is None:
             return replace(result, energy_reason=f"{self._source.name}: {found.reason}")
         parts = " + ".join(self._source.parts[place] for place in self._source.total)
