@@ -18,7 +18,7 @@ import pytest
 import fake_session
 from locations import SUPPORT
 from wise_edge.cli.main import main
-from wise_edge.evaluation.record_log import RecordLog, join_shards, read_log
+from wise_edge.evaluation.record_log import join_shards, open_log, read_log
 from wise_edge.evaluation.records import MaskRecord, Settings
 from wise_edge.evaluation.shards import Shard, choose_gpu, find_shard
 
@@ -203,7 +203,7 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(os, "fsync", fail)
     assert main(["evaluate", "--limit", "1", "--out", "records.jsonl"]) == 1
     err = capsys.readouterr().err
-    assert err == "error: cannot write records.jsonl: No space left on device; mend that, then go on with --resume\n"
+    assert err == "error: cannot write records.jsonl: No space left on device; fix that, then resume with --resume\n"
 
 
 def test_shards_by_hand_report_as_one_process(
@@ -291,7 +291,7 @@ def test_every_process_sees_one_gpu(visible: str | None, expected: str, monkeypa
 
 def test_shards_join_in_order_and_only_when_all_are_there(tmp_path: Path) -> None:
     paths = [tmp_path / "0.jsonl", tmp_path / "1.jsonl"]
-    logs = [RecordLog(path, Settings(**vars(SETTINGS) | {"shard": i, "shards": 2})) for i, path in enumerate(paths)]
+    logs = [open_log(path, Settings(**vars(SETTINGS) | {"shard": i, "shards": 2})) for i, path in enumerate(paths)]
     settings = Settings(**vars(SETTINGS) | {"shards": 2})
     with logs[0] as first, logs[1] as second:
         for index in (0, 2, 4):

@@ -171,9 +171,9 @@ def _run(
 ) -> Sequence[MaskRecord]:
     """Evaluate what is still to do of this process's share and return all its records."""
     from wise_edge.evaluation.evaluate import evaluate_masks, evaluate_session
-    from wise_edge.evaluation.record_log import RecordLog
+    from wise_edge.evaluation.record_log import open_log
 
-    with RecordLog(share.path(out) if out else None, settings, resume=resume) as log:
+    with open_log(share.path(out) if out else None, settings, resume=resume) as log:
         ids = {labeled.ids[place]: place for place in share.places(settings.samples)}
         done = {record.id for record in log.records}
         _check(

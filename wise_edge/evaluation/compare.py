@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wise_edge.errors import UsageError
+from wise_edge.evaluation.append_log import differing_fields
 from wise_edge.evaluation.records import MaskRecord, Settings
 from wise_edge.metrics import paired_bootstrap, ratio
 
@@ -39,7 +40,7 @@ def compare_runs(
     Raises:
         UsageError: the runs are not on the same samples, or none counts in both.
     """
-    if names := [name for name in a[0].differences(b[0]) if name in _COMPARABLE]:
+    if names := [name for name in differing_fields(a[0], b[0]) if name in _COMPARABLE]:
         raise UsageError(f"the two runs differ in {', '.join(names)}; evaluate both alike")
     first, second = ({record.id: record for record in records} for _, records in (a, b))
     if first.keys() != second.keys():

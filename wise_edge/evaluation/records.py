@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 BOX_THRESHOLD = 0.5
@@ -110,7 +110,3 @@ class Settings:
     def record_class(self) -> type[MaskRecord]:
         """The class of the run's records."""
         return MaskRecord if self.prompt == "truth" else Record
-
-    def differences(self, other: Settings) -> list[str]:
-        """Return the names of the settings that differ."""
-        return [field.name for field in fields(self) if getattr(self, field.name) != getattr(other, field.name)]
