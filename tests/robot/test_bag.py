@@ -29,8 +29,9 @@ from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.power.gauge import PowerGauge
 from wise_edge.power.sources import PowerSource
 from wise_edge.rle import mask_of_runs, run_lengths
-from wise_edge.robot import bags
-from wise_edge.robot.bags import FOUND, MASKS, TOLD, process_bag
+from wise_edge.robot import bag_files
+from wise_edge.robot.bag_files import FOUND, MASKS, TOLD
+from wise_edge.robot.bags import process_bag
 from wise_edge.robot.messages import stamp_of
 from wise_edge.robot.pace import replay
 from wise_edge.runtimes.session import Session
@@ -110,8 +111,9 @@ def test_results_stand_beside_the_pictures_with_their_stamps(storage: str, tmp_p
     told = json.loads(after[TOLD][0][1].data)
     assert (told["query"], told["stamp_ns"], told["box"]) == ("the ring", BEGIN_NS, [8, 5, 23, 15])
     assert told["rationale"] == fake_session.RATIONALE
-    assert not list(tmp_path.glob("*.log"))
-    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+    assert {file.name for file in tmp_path.iterdir()} == {"in", "out"}  # no log and nothing temporary
+    name = "out.mcap" if storage == "MCAP" else "out.db3"
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"metadata.yaml", name}
 
 
 def test_the_results_alone(tmp_path: Path) -> None:
@@ -165,13 +167,18 @@ def test_a_run_that_failed_goes_on_where_it_was(tmp_path: Path) -> None:
     with pytest.raises(WiseEdgeError, match="the engine is lost"):
         process_bag(Session(policy, FakeMask(), {}), bag, None, "the ring", out)
     assert not out.exists()
-    with pytest.raises(UsageError, match="go on with --resume"):
+    with pytest.raises(UsageError, match="continue it with --resume"):
         process_bag(session(), bag, None, "the ring", out)
-    with pytest.raises(UsageError, match="made with other settings"):
+    with pytest.raises(UsageError, match=r"made with other settings \(query the ring\)"):
         process_bag(session(), bag, None, "the star", out, resume=True)
 
     log = tmp_path / "out.log"
-    log.write_bytes(log.read_bytes() + b'{"torn')
+    complete = log.read_bytes()
+    for damage in (b"{}\n", b"[]\n", b"3\n"):
+        log.write_bytes(complete + damage)
+        with pytest.raises(UsageError, match=r"out.log, line 4, was not written by 'wise-edge bag'"):
+            process_bag(session(), bag, None, "the ring", out, resume=True)
+    log.write_bytes(complete + b'{"torn')
     encoded = policy.encoded
     report = process_bag(Session(policy, FakeMask(), {}), bag, None, "the ring", out, resume=True)
     assert (report.frames, report.reused) == (6, 2)
@@ -192,13 +199,16 @@ def test_what_cannot_be_asked_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(UsageError) as refused:
             process_bag(session(), source, topic, "the ring", out)
         assert line in str(refused.value)
+    with pytest.raises(UsageError, match=f"{TOPIC} has no messages"):
+        process_bag(session(), write_bag(tmp_path / "empty", 0), None, "the ring", tmp_path / "out")
+    assert not (tmp_path / "out.log").exists()
     with pytest.raises(UsageError, match="unknown storage 'tape'"):
         process_bag(session(), bag, None, "the ring", tmp_path / "out", storage="tape")
 
     def fail(*_: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(bags, "_copy", fail)
+    monkeypatch.setattr(bag_files, "_copy", fail)
     with pytest.raises(OSError, match="the disk is full"):
         process_bag(session(), bag, None, "the ring", tmp_path / "out")
     assert not (tmp_path / "out").exists()
