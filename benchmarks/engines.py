@@ -19,7 +19,7 @@ import torch
 from segment_anything import build_sam_vit_b
 from transformers import Sam2Config, Sam2Model
 
-from wise_edge.bundle.devices import parse_targets
+from wise_edge.bundle.devices import parse_gpu_kinds
 from wise_edge.bundle.engines import GRAPHS
 from wise_edge.bundle.store import load
 from wise_edge.export.pipeline import ExportOptions, export_bundle
@@ -30,13 +30,13 @@ BUILD = """
 import json, sys, time
 from pathlib import Path
 from wise_edge.bundle.store import load
-from wise_edge.bundle.devices import parse_targets
+from wise_edge.bundle.devices import parse_gpu_kinds
 from wise_edge.bundle.engines import BuildPlan, source_hash
 from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine
 folder, plan, graph = Path(sys.argv[1]), BuildPlan.read(Path(sys.argv[2])), sys.argv[3]
 bundle = load(folder)
 ranges = next(part.ranges for part in plan.graphs if part.graph == graph)
-targets = parse_targets(",".join(plan.targets))
+targets = parse_gpu_kinds(",".join(plan.targets))
 request = EngineRequest(graph, bundle.file(graph), source_hash(bundle, graph), ranges, targets)
 started = time.perf_counter()
 sidecar = build_engine(request, folder.parent / f"{folder.name}.{graph}.engine", lambda share: None)
@@ -75,7 +75,7 @@ def main() -> None:
                 "embedded", sam, folder, options, progress=lambda step, share=None: print(step, file=sys.stderr)
             )
         plan = arguments.scratch / f"{folder.name}.json"
-        plan.write_text(plan_engines(load(folder), parse_targets(DEVICES)).to_json())
+        plan.write_text(plan_engines(load(folder), parse_gpu_kinds(DEVICES)).to_json())
         for graph in GRAPHS:
             if graph.startswith("policy") and name != "embedded":
                 continue

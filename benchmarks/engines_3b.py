@@ -22,7 +22,7 @@ from typing import Any
 from engines import BUILD
 from gguf_streaming import make_checkpoint
 
-from wise_edge.bundle.devices import parse_targets
+from wise_edge.bundle.devices import parse_gpu_kinds
 from wise_edge.bundle.store import load
 from wise_edge.export.to_tensorrt.plan import plan_engines
 
@@ -76,7 +76,7 @@ def main() -> None:
         shutil.rmtree(bundle, ignore_errors=True)
         found = measure([sys.executable, "-c", _EXPORT, str(checkpoint), str(bundle), precision])
         rows.append({"step": f"{precision} export", "s": found["s"], "peak_bytes": found["peak_bytes"]})
-        plan.write_text(plan_engines(load(bundle), parse_targets(DEVICE)).to_json())
+        plan.write_text(plan_engines(load(bundle), parse_gpu_kinds(DEVICE)).to_json())
         for graph in ("policy.vision", "policy.decoder"):
             found = measure([sys.executable, "-c", BUILD, str(bundle), str(plan), graph])
             built = json.loads(found["output"])

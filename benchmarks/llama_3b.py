@@ -126,7 +126,7 @@ def measure(scratch: Path, layers: int, kind: str, threads: int) -> dict[str, An
     picture = model.encode(image)
     phases["vision_encode_s"] = perf_counter() - start
     start = perf_counter()
-    position = model.append_picture(picture, len(words.before_image))
+    position = model.append_image(picture, len(words.before_image))
     model.append(words.after_image, position)
     phases["prefill_picture_s"] = perf_counter() - start
     ways = {}

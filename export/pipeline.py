@@ -66,7 +66,7 @@ class ExportOptions:
         targets: some of `TARGETS`; "tensorrt" makes the graphs of "onnx" too, from which its engines are built.
         quant: type of the language model's matrices in GGUF.
         vision_quant: type of the vision tower's matrices in GGUF.
-        device: kinds of GPU that "tensorrt" and "edgellm" are for, see `devices.parse_targets`; else empty.
+        device: kinds of GPU that "tensorrt" and "edgellm" are for, see `devices.parse_gpu_kinds`; else empty.
         onnx_precision: of the policy's ONNX graphs, one of `onnx_target.PRECISIONS`.
         sam_precision: of the segmenter, one of `sam_target.PRECISIONS`.
         edgellm_quant: what Edge-LLM's language model is brought to, one of `edgellm.METHODS`.

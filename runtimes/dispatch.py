@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from wise_edge.bundle.devices import EXTRAS, Capability, find_target
+from wise_edge.bundle.devices import EXTRAS, Capability, find_gpu_kind
 from wise_edge.bundle.engines import EDGELLM_FOLDER, PLAN_ROLE, engine_role
 from wise_edge.bundle.manifest import BFLOAT16, Manifest
 from wise_edge.errors import DeviceError, MissingExtraError, UsageError
@@ -152,7 +152,7 @@ def _check_tensorrt(manifest: Manifest, device: Device, part: str) -> None:
         raise DeviceError("the bundle has no engines for TensorRT; export it with --target tensorrt --device NAME")
     if device.gpu is None:
         raise DeviceError("TensorRT needs an NVIDIA GPU, none is found here; see: wise-edge doctor")
-    target = find_target(device.gpu)
+    target = find_gpu_kind(device.gpu)
     if missing := _missing(manifest, [engine_role(graph, target.engine_set) for graph in GRAPHS[part]]):
         raise DeviceError(f"the bundle has no {missing[0]} for this GPU ({target.name}); run: wise-edge build BUNDLE")
     if target.builder not in device.packages:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from wise_edge.bundle.devices import TENSORRT, TENSORRT_RTX, Capability, Target, find_target, format_capability
+from wise_edge.bundle.devices import TENSORRT, TENSORRT_RTX, Capability, GpuKind, find_gpu_kind, format_capability
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
 from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.native.cuda import Cuda, open_cuda
@@ -84,9 +84,9 @@ def to_json(findings: list[Finding]) -> list[dict[str, Any]]:
     return [asdict(finding) for finding in findings]
 
 
-def _target(capability: Capability | None) -> Target | None:
+def _target(capability: Capability | None) -> GpuKind | None:
     try:
-        return None if capability is None else find_target(capability)
+        return None if capability is None else find_gpu_kind(capability)
     except DeviceError:
         return None
 
@@ -184,7 +184,7 @@ def _room(name: str, what: str, free: int, total: int) -> Finding:
     return Finding(name, text, data={"free_bytes": free, "total_bytes": total})
 
 
-def _examine_tensorrt(jetson: Jetson | None, target: Target | None) -> Iterator[Finding]:
+def _examine_tensorrt(jetson: Jetson | None, target: GpuKind | None) -> Iterator[Finding]:
     wanted = target.builder if target else None
     installs = {
         TENSORRT: "sudo apt install nvidia-jetpack, and make the environment with --system-site-packages"

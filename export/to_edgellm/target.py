@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from wise_edge.bundle.devices import Target, check_types
+from wise_edge.bundle.devices import GpuKind, check_types
 from wise_edge.bundle.engines import EDGELLM_FOLDER
 from wise_edge.bundle.manifest import Artifact, Figure
 from wise_edge.bundle.store import describe_file
@@ -33,7 +33,7 @@ FORMAT = "edgellm"
 _BLOCK = 128  # input channels that share a scale in int4_awq
 
 
-def check_method(method: str, targets: tuple[Target, ...]) -> None:
+def check_method(method: str, targets: tuple[GpuKind, ...]) -> None:
     """Refuse what there is not, or what a GPU lacks.
 
     Raises:

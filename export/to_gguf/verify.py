@@ -55,7 +55,7 @@ def _forced(model: LlamaModel, reference: Reference) -> npt.NDArray[np.float32]:
     picture = model.encode(reference.image)
     model.truncate(0)
     model.append(reference.before, 0)
-    position = model.append_picture(picture, len(reference.before))
+    position = model.append_image(picture, len(reference.before))
     tokens = [*reference.behind, *reference.completion[:-1]]
     steps = model.append(tokens, position, rows=len(tokens))
     return steps[len(reference.behind) - 1 :]

@@ -24,7 +24,7 @@ from wise_edge.export.to_onnx.target import describe_graph
 from wise_edge.export.to_onnx.trace import export_onnx
 from wise_edge.extras import require
 from wise_edge.sam.checkpoint import read_sam_spec
-from wise_edge.sam.image import fit_picture, normalize_picture
+from wise_edge.sam.image import fit_image, normalize_image
 from wise_edge.sam.spec import SAM2, SamSpec
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class SamSource:
 
     def _inputs(self, sample: CalibrationSample) -> Batch:
         height, width, _ = sample.image.shape
-        return {"image": normalize_picture(sample.image, fit_picture((width, height), self.spec), self.spec)}
+        return {"image": normalize_image(sample.image, fit_image((width, height), self.spec), self.spec)}
 
     def _lower(self, out: Path, precision: str, fp16_arithmetic: bool, batches: list[Batch]) -> None:
         if precision in _OF_8_BITS:

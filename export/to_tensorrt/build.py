@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wise_edge.bundle.devices import EXTRAS, TENSORRT_RTX, Target, check_types, format_capability
-from wise_edge.bundle.engines import ArraySpec, ShapeRange, Sidecar, target_capabilities
+from wise_edge.bundle.devices import EXTRAS, TENSORRT_RTX, GpuKind, check_types, format_capability
+from wise_edge.bundle.engines import ArraySpec, ShapeRange, Sidecar, format_capabilities
 from wise_edge.bundle.store import hash_file
 from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError
 from wise_edge.export.to_tensorrt.progress import BuildProgress, make_monitor
@@ -58,7 +58,7 @@ class EngineRequest:
     onnx: Path
     source_sha256: str
     ranges: Mapping[str, ShapeRange]
-    targets: tuple[Target, ...]
+    targets: tuple[GpuKind, ...]
     timing_cache: Path | None = None
 
 
@@ -99,7 +99,7 @@ def build_engine(request: EngineRequest, file: Path, progress: BuildProgress) ->
             source_sha256=request.source_sha256,
             builder=builder,
             builder_version=str(trt.__version__),
-            capabilities=target_capabilities(request.targets),
+            capabilities=format_capabilities(request.targets),
             types=tuple(sorted(network.types())),
             inputs=network.inputs(),
             outputs=network.outputs(),
@@ -114,7 +114,7 @@ def build_engine(request: EngineRequest, file: Path, progress: BuildProgress) ->
     return sidecar
 
 
-def _check_targets(targets: Sequence[Target]) -> str:
+def _check_targets(targets: Sequence[GpuKind]) -> str:
     builders = {target.builder for target in targets}
     if len(builders) != 1 or (len(targets) > 1 and builders != {TENSORRT_RTX}):
         raise UsageError(f"no engine serves {' and '.join(target.name for target in targets)} at once; build one each")
@@ -216,7 +216,7 @@ def _add_profile(network: _Network, config: Any, ranges: Mapping[str, ShapeRange
         raise UsageError(f"the shapes {dict(ranges)} are not taken: {network.log.first}")
 
 
-def _add_capabilities(trt: ModuleType, config: Any, targets: Sequence[Target]) -> None:
+def _add_capabilities(trt: ModuleType, config: Any, targets: Sequence[GpuKind]) -> None:
     config.num_compute_capabilities = len(targets)
     for index, target in enumerate(targets):
         name = f"SM{target.capability[0]}{target.capability[1]}"

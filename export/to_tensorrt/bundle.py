@@ -12,7 +12,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from wise_edge.bundle.devices import EXTRAS, Capability, Target, check_types, format_capability, parse_targets
+from wise_edge.bundle.devices import EXTRAS, Capability, GpuKind, check_types, format_capability, parse_gpu_kinds
 from wise_edge.bundle.engines import (
     PLAN_FILE,
     PLAN_ROLE,
@@ -21,8 +21,8 @@ from wise_edge.bundle.engines import (
     Sidecar,
     engine_file,
     engine_role,
+    format_capabilities,
     source_hash,
-    target_capabilities,
 )
 from wise_edge.bundle.manifest import Artifact, Manifest
 from wise_edge.bundle.store import Bundle, check_space, describe_file, load, write_manifest
@@ -52,19 +52,19 @@ class BuildResult:
     left: tuple[str, ...]
 
 
-def check_devices(names: str, precisions: Collection[str], *, build: bool) -> tuple[Target, ...]:
+def check_devices(names: str, precisions: Collection[str], *, build: bool) -> tuple[GpuKind, ...]:
     """Return the kinds of GPU that an export is for, refused before any work where they cannot be served.
 
     Args:
-        names: as `parse_targets`.
+        names: as `parse_gpu_kinds`.
         precisions: what the graphs are to compute with.
         build: whether engines are wanted.
 
     Raises:
-        UsageError, DeviceError: as `parse_targets` and `check_types`.
+        UsageError, DeviceError: as `parse_gpu_kinds` and `check_types`.
         MissingExtraError: an engine is to be built here, and its builder is not installed.
     """
-    targets = parse_targets(names, find_capability())
+    targets = parse_gpu_kinds(names, find_capability())
     if not build:
         return targets
     check_types(precisions, targets, "this export")
@@ -73,7 +73,7 @@ def check_devices(names: str, precisions: Collection[str], *, build: bool) -> tu
     return targets
 
 
-def add_engines(folder: Path, targets: tuple[Target, ...], progress: Progress) -> Manifest:
+def add_engines(folder: Path, targets: tuple[GpuKind, ...], progress: Progress) -> Manifest:
     """Write into a bundle how engines are built from its graphs, and those that can be built on this machine.
 
     Args:
@@ -100,12 +100,12 @@ def build_engines(folder: Path, progress: Progress, *, devices: str | None = Non
     Args:
         folder: the bundle.
         progress: told which engine is being built, and how far.
-        devices: kinds of GPU to build for, as `parse_targets`; None takes those of the plan that can be built for here.
+        devices: kinds of GPU to build for, see `parse_gpu_kinds`; None takes the planned ones that can be built here.
         force: build those that fit again.
 
     Raises:
         BundleError: the bundle has no plan.
-        UsageError, DeviceError: as `parse_targets`; or nothing of the plan can be built here.
+        UsageError, DeviceError: as `parse_gpu_kinds`; or nothing of the plan can be built here.
         MissingExtraError: the builder is not installed.
         WiseEdgeError: a build failed; what was built before it stays.
     """
@@ -114,7 +114,7 @@ def build_engines(folder: Path, progress: Progress, *, devices: str | None = Non
         raise BundleError(f"{folder} has no plan of engines; export it with --target tensorrt --device NAME")
     plan = BuildPlan.read(bundle.file(PLAN_ROLE))
     here = find_capability()
-    wanted = parse_targets(",".join(plan.targets) if devices is None else devices, here)
+    wanted = parse_gpu_kinds(",".join(plan.targets) if devices is None else devices, here)
     possible = _buildable(wanted, here)
     left = tuple(target.name for target in wanted if target not in possible)
     if (devices is not None and left) or not possible:
@@ -135,11 +135,11 @@ def build_engines(folder: Path, progress: Progress, *, devices: str | None = Non
     return BuildResult(tuple(built), tuple(kept), left)
 
 
-def _buildable(targets: tuple[Target, ...], here: Capability | None) -> tuple[Target, ...]:
+def _buildable(targets: tuple[GpuKind, ...], here: Capability | None) -> tuple[GpuKind, ...]:
     return tuple(target for target in targets if target.builds_anywhere or target.capability == here)
 
 
-def _set_of(target: Target) -> str:
+def _set_of(target: GpuKind) -> str:
     return target.engine_set
 
 
@@ -157,7 +157,7 @@ def _size(bundle: Bundle, plan: BuildPlan) -> int:
     return sum(artifact.bytes for artifact in bundle.manifest.artifacts if artifact.role in roles)
 
 
-def _fits(bundle: Bundle, graph: GraphPlan, engine_set: str, targets: tuple[Target, ...]) -> bool:
+def _fits(bundle: Bundle, graph: GraphPlan, engine_set: str, targets: tuple[GpuKind, ...]) -> bool:
     """Return whether a graph's engine is there and is what would be built."""
     role = engine_role(graph.graph, engine_set)
     try:
@@ -170,13 +170,13 @@ def _fits(bundle: Bundle, graph: GraphPlan, engine_set: str, targets: tuple[Targ
         sidecar.source_sha256 == source_hash(bundle, graph.graph)
         and sidecar.sha256 == recorded.sha256
         and (sidecar.builder, sidecar.builder_version) == (targets[0].builder, str(trt.__version__))
-        and set(target_capabilities(targets)) <= set(sidecar.capabilities)
+        and set(format_capabilities(targets)) <= set(sidecar.capabilities)
         and all(sidecar.ranges.get(name) == given for name, given in graph.ranges.items())
     )
 
 
 def _build(
-    bundle: Bundle, graph: GraphPlan, engine_set: str, targets: tuple[Target, ...], progress: Progress
+    bundle: Bundle, graph: GraphPlan, engine_set: str, targets: tuple[GpuKind, ...], progress: Progress
 ) -> Bundle:
     """Build one engine into a bundle and return the bundle that has it."""
     role, name = engine_role(graph.graph, engine_set), engine_file(graph.graph, engine_set)
@@ -214,7 +214,7 @@ def _record(bundle: Bundle, added: list[Artifact], without: Collection[str] = ()
     return Bundle(bundle.directory, manifest)
 
 
-def _timing_cache(targets: tuple[Target, ...]) -> Path | None:
+def _timing_cache(targets: tuple[GpuKind, ...]) -> Path | None:
     """Return where TensorRT keeps what it timed on this kind of GPU; TensorRT for RTX times nothing when it builds."""
     if targets[0].builds_anywhere:
         return None

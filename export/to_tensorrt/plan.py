@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wise_edge.bundle.devices import Target
+from wise_edge.bundle.devices import GpuKind
 from wise_edge.bundle.engines import GRAPHS, BuildPlan, GraphPlan, ShapeRange
 from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
@@ -15,7 +15,7 @@ _MOST_POINTS = 64
 _POINTS = 4  # two points and a box
 
 
-def plan_engines(bundle: Bundle, targets: tuple[Target, ...]) -> BuildPlan:
+def plan_engines(bundle: Bundle, targets: tuple[GpuKind, ...]) -> BuildPlan:
     """Return how to build engines from a bundle's graphs.
 
     One range covers prefill and decoding alike: a second optimization profile made the engine 1.5 times as large

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.bundle.devices import EXTRAS, TENSORRT_RTX, find_target
+from wise_edge.bundle.devices import EXTRAS, TENSORRT_RTX, find_gpu_kind
 from wise_edge.bundle.engines import ArraySpec, Sidecar, engine_role, source_hash
 from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError, DeviceError, WiseEdgeError
@@ -49,7 +49,7 @@ class EngineRuntime:
         self._bundle = bundle
         self.cuda = open_cuda()
         self._capability = self.cuda.capability
-        self._target = find_target(self._capability)
+        self._target = find_gpu_kind(self._capability)
         self.trt = require(self._target.builder, EXTRAS[self._target.builder])
         self.log = make_log(self.trt)
         self._runtime = self.trt.Runtime(self.log)

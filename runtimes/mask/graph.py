@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from wise_edge.geometry import Box, Point, Size
 from wise_edge.runtimes.base import Graph, MaskOutput
-from wise_edge.sam.image import fit_picture, normalize_picture
+from wise_edge.sam.image import fit_image, normalize_image
 from wise_edge.sam.spec import SAM2, SamSpec
 
 _INSIDE, _BOX_CORNERS = 1.0, (2.0, 3.0)  # labels of point_labels
@@ -56,8 +56,8 @@ class GraphMask:
         """Prepare an image (HWC uint8 RGB, any size) for prompts."""
         start = perf_counter()
         size = (image.shape[1], image.shape[0])
-        resized = fit_picture(size, self._spec)
-        pixels = normalize_picture(image, resized, self._spec)
+        resized = fit_image(size, self._spec)
+        pixels = normalize_image(image, resized, self._spec)
         prepared = perf_counter()
         features = self._encoder.run({"image": pixels})
         end = perf_counter()

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import WiseEdgeError
-from wise_edge.native.llama import MOST_SEQUENCES, LlamaModel, LlamaPicture, Piece
+from wise_edge.native.llama import MAX_SEQUENCES, LlamaImage, LlamaModel, Piece
 from wise_edge.policy.image import resize_square
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Decoding, PolicyOutput
@@ -33,7 +33,7 @@ _QUERY_TOKENS = 128 + MAX_NEW_TOKENS
 class LlamaPolicyFrame:
     """An image's embeddings and, while another frame is asked, its keys and values."""
 
-    picture: LlamaPicture
+    picture: LlamaImage
     preprocess_ms: float
     vision_encode_ms: float
     prefill_ms: float = 0.0
@@ -73,7 +73,7 @@ class LlamaPolicy:
         self._spec = spec
         self._text = PolicyText(tokenizer, spec)
         self._writer = Writer(self._text, spec.input_size)
-        self._room = spec.context_tokens + (MOST_SEQUENCES - 1) * _QUERY_TOKENS
+        self._room = spec.context_tokens + (MAX_SEQUENCES - 1) * _QUERY_TOKENS
         self._model = LlamaModel(text, vision, self._room, threads=threads, gpu=gpu, flash_attention=flash_attention)
         self._begin()
         self._held: weakref.ref[LlamaPolicyFrame] | None = None
@@ -125,7 +125,7 @@ class LlamaPolicy:
     def _next_group(self, suffixes: list[list[int]]) -> list[list[int]]:
         """Return as many prompts as fit together, at least the first."""
         room, count = self._room - self._text.prefix_length, 0
-        for suffix in suffixes[:MOST_SEQUENCES]:
+        for suffix in suffixes[:MAX_SEQUENCES]:
             room -= len(suffix) + self._text.token_limit(suffix)
             count += room >= 0
         return suffixes[: max(count, 1)]
@@ -175,7 +175,7 @@ class LlamaPolicy:
         else:
             before = len(self._text.before_image)
             self._model.truncate(before)
-            position = self._model.append_picture(frame.picture, before)
+            position = self._model.append_image(frame.picture, before)
             self._model.append(self._text.after_image, position)
         self._held = weakref.ref(frame)
 

@@ -4,38 +4,39 @@ from __future__ import annotations
 
 import pytest
 
-from wise_edge.bundle.devices import TARGETS, TENSORRT_RTX, check_types, find_target, parse_targets
+from wise_edge.bundle.devices import GPU_KINDS, TENSORRT_RTX, check_types, find_gpu_kind, parse_gpu_kinds
 from wise_edge.errors import DeviceError, UsageError
 
 
 def test_names_and_capabilities_are_unique() -> None:
-    assert len({target.name for target in TARGETS}) == len({target.capability for target in TARGETS}) == len(TARGETS)
+    assert len({gpu.name for gpu in GPU_KINDS}) == len(GPU_KINDS)
+    assert len({gpu.capability for gpu in GPU_KINDS}) == len(GPU_KINDS)
 
 
 def test_a_list_of_names_keeps_its_order() -> None:
-    assert [target.name for target in parse_targets("sm89,orin,sm86")] == ["sm89", "orin", "sm86"]
+    assert [kind.name for kind in parse_gpu_kinds("sm89,orin,sm86")] == ["sm89", "orin", "sm86"]
 
 
 def test_a_jetson_goes_by_its_compute_capability_too() -> None:
-    assert parse_targets("sm87") == parse_targets("orin")
-    assert parse_targets("sm110") == parse_targets("thor")
+    assert parse_gpu_kinds("sm87") == parse_gpu_kinds("orin")
+    assert parse_gpu_kinds("sm110") == parse_gpu_kinds("thor")
 
 
 def test_this_is_the_gpu_that_is_here() -> None:
-    assert parse_targets("this", (8, 9))[0].name == "sm89"
-    with pytest.raises(DeviceError, match="no NVIDIA GPU is found here"):
-        parse_targets("this")
+    assert parse_gpu_kinds("this", (8, 9))[0].name == "sm89"
+    with pytest.raises(DeviceError, match="no NVIDIA GPU was found"):
+        parse_gpu_kinds("this")
 
 
 @pytest.mark.parametrize(("names", "message"), [("sm99", "unknown device 'sm99'"), ("sm86,sm86", "names sm86 twice")])
 def test_names_that_cannot_be(names: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        parse_targets(names)
+        parse_gpu_kinds(names)
 
 
 def test_a_gpu_that_no_engine_is_built_for() -> None:
     with pytest.raises(DeviceError, match=r"compute capability 7\.0; use --target gguf"):
-        find_target((7, 0))
+        find_gpu_kind((7, 0))
 
 
 @pytest.mark.parametrize(
@@ -44,17 +45,17 @@ def test_a_gpu_that_no_engine_is_built_for() -> None:
 )
 def test_a_type_that_one_of_the_gpus_lacks(number: str, names: str) -> None:
     with pytest.raises(DeviceError, match=f"computes with {number}, which {names.split(',')[-1]} .* lacks"):
-        check_types({"float32", number}, parse_targets(names), "a graph")
+        check_types({"float32", number}, parse_gpu_kinds(names), "a graph")
 
 
 @pytest.mark.parametrize(
     ("number", "names"), [("fp8", "sm89,sm120,thor"), ("bf16", "orin,sm86"), ("float16", "sm75"), ("fp4", "sm120")]
 )
 def test_a_type_that_all_of_them_have(number: str, names: str) -> None:
-    check_types({number, "int32"}, parse_targets(names), "a graph")
+    check_types({number, "int32"}, parse_gpu_kinds(names), "a graph")
 
 
 def test_jetsons_build_on_the_device_and_geforces_anywhere() -> None:
-    assert {target.name for target in TARGETS if target.jetpack} == {"orin", "thor"}
-    for target in TARGETS:
-        assert target.builds_anywhere == (target.builder == TENSORRT_RTX) == (target.engine_set == "rtx")
+    assert {kind.name for kind in GPU_KINDS if kind.jetpack} == {"orin", "thor"}
+    for kind in GPU_KINDS:
+        assert kind.builds_anywhere == (kind.builder == TENSORRT_RTX) == (kind.engine_set == "rtx")

@@ -14,7 +14,7 @@ pytest.importorskip("tensorrt_edgellm")
 import torch
 import transformers
 
-from wise_edge.bundle.devices import parse_targets
+from wise_edge.bundle.devices import parse_gpu_kinds
 from wise_edge.bundle.engines import EDGELLM_FOLDER
 from wise_edge.bundle.store import load, resolve_checkpoint
 from wise_edge.cli.main import main
@@ -180,12 +180,12 @@ def test_an_export_is_a_bundle_of_a_checkpoint_and_a_segmenter(tmp_path: Path) -
 )
 def test_methods_that_cannot_be(method: str, names: str, error: type[WiseEdgeError], message: str) -> None:
     with pytest.raises(error, match=message):
-        edgellm.check_method(method, parse_targets(names))
+        edgellm.check_method(method, parse_gpu_kinds(names))
 
 
 def test_methods_that_can_be() -> None:
-    edgellm.check_method("int4_awq", parse_targets("orin"))
-    edgellm.check_method("nvfp4", parse_targets("thor"))
+    edgellm.check_method("int4_awq", parse_gpu_kinds("orin"))
+    edgellm.check_method("nvfp4", parse_gpu_kinds("thor"))
 
 
 def test_four_bits_need_widths_that_128_divides(source: PolicySource, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_four_bits_need_widths_that_128_divides(source: PolicySource, tmp_path: 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "modelopt", None)
     with pytest.raises(MissingExtraError, match=r"modelopt is not installed; run: pip install 'wise-edge\[edgellm\]'"):
-        edgellm.check_method("fp8", parse_targets("thor"))
+        edgellm.check_method("fp8", parse_gpu_kinds("thor"))
 
 
 def test_what_the_other_process_says_is_passed_on(tmp_path: Path) -> None:

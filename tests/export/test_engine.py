@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx")
 trt = pytest.importorskip("tensorrt_rtx")
 from onnx import TensorProto, helper  # noqa: E402
 
-from wise_edge.bundle.devices import Target, find_target, parse_targets  # noqa: E402
+from wise_edge.bundle.devices import GpuKind, find_gpu_kind, parse_gpu_kinds  # noqa: E402
 from wise_edge.bundle.engines import ShapeRange, Sidecar  # noqa: E402
 from wise_edge.bundle.store import hash_file  # noqa: E402
 from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError  # noqa: E402
@@ -22,7 +22,7 @@ from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine  # no
 from wise_edge.export.to_tensorrt.progress import Phases  # noqa: E402
 
 RANGE = ShapeRange((1, 8), (2, 8), (16, 8))
-PORTABLE = parse_targets("sm86,sm89,sm120")
+PORTABLE = parse_gpu_kinds("sm86,sm89,sm120")
 
 
 def _save(path: Path, nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], *inputs: str) -> Path:
@@ -56,11 +56,11 @@ def _linear(path: Path, number: int) -> Path:
     return _save(path, nodes, weights, "x")
 
 
-def _request(file: Path, targets: tuple[Target, ...] = PORTABLE, **ranges: ShapeRange) -> EngineRequest:
+def _request(file: Path, targets: tuple[GpuKind, ...] = PORTABLE, **ranges: ShapeRange) -> EngineRequest:
     return EngineRequest("policy.vision", file, "source", ranges or {"x": RANGE}, targets)
 
 
-def _build(file: Path, targets: tuple[Target, ...] = PORTABLE, **ranges: ShapeRange) -> Sidecar:
+def _build(file: Path, targets: tuple[GpuKind, ...] = PORTABLE, **ranges: ShapeRange) -> Sidecar:
     return build_engine(_request(file, targets, **ranges), file.with_suffix(".engine"), lambda share: None)
 
 
@@ -77,7 +77,7 @@ def _build(file: Path, targets: tuple[Target, ...] = PORTABLE, **ranges: ShapeRa
 def test_one_engine_serves_several_gpus_and_its_sidecar_says_what_it_is(
     number: int, names: str, kind: str, tmp_path: Path
 ) -> None:
-    targets = parse_targets(names)
+    targets = parse_gpu_kinds(names)
     sidecar = _build(_linear(tmp_path / "graph.onnx", number), targets)
     built = tmp_path / "graph.engine"
     assert sidecar.capabilities == tuple("{}.{}".format(*target.capability) for target in targets)
@@ -104,7 +104,7 @@ def test_a_type_that_a_gpu_lacks_is_refused_before_the_build(
 ) -> None:
     monkeypatch.setattr(engine, "_serialize", lambda *_: pytest.fail("it was built"))
     with pytest.raises(DeviceError, match=message):
-        _build(_linear(tmp_path / "graph.onnx", number), parse_targets(names))
+        _build(_linear(tmp_path / "graph.onnx", number), parse_gpu_kinds(names))
     assert [file.name for file in tmp_path.iterdir()] == ["graph.onnx"]
 
 
@@ -149,11 +149,11 @@ def test_gpus_of_several_builders_or_jetsons_share_no_engine(tmp_path: Path) -> 
     file = _linear(tmp_path / "graph.onnx", TensorProto.FLOAT)
     for names in ("sm86,orin", "orin,thor"):
         with pytest.raises(UsageError, match=f"no engine serves {names.replace(',', ' and ')} at once"):
-            _build(file, parse_targets(names))
+            _build(file, parse_gpu_kinds(names))
 
 
 def test_a_capability_that_the_rtx_builder_does_not_know(tmp_path: Path) -> None:
-    orin_by_rtx = replace(find_target((8, 7)), builder="tensorrt_rtx")
+    orin_by_rtx = replace(find_gpu_kind((8, 7)), builder="tensorrt_rtx")
     with pytest.raises(DeviceError, match=r"TensorRT for RTX .* does not know orin \(compute capability 8\.7\)"):
         _build(_linear(tmp_path / "graph.onnx", TensorProto.FLOAT), (orin_by_rtx,))
 

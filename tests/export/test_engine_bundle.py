@@ -13,7 +13,7 @@ from PIL import Image
 pytest.importorskip("onnx")
 trt = pytest.importorskip("tensorrt_rtx")
 
-from wise_edge.bundle.devices import parse_targets  # noqa: E402
+from wise_edge.bundle.devices import parse_gpu_kinds  # noqa: E402
 from wise_edge.bundle.engines import GRAPHS, BuildPlan, Sidecar, engine_role  # noqa: E402
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle  # noqa: E402
 from wise_edge.cli.main import main  # noqa: E402
@@ -45,7 +45,7 @@ def bundle(tmp_path: Path) -> Path:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded bundle with engines for RTX."""
     folder = copytree(resolve_bundle(EMBEDDED), tmp_path_factory.mktemp("engines") / "bundle")
-    add_engines(folder, parse_targets("sm86,sm89,sm120"), quiet)
+    add_engines(folder, parse_gpu_kinds("sm86,sm89,sm120"), quiet)
     return folder
 
 
@@ -75,7 +75,7 @@ def test_the_plan_gives_room_for_a_whole_prompt_and_an_empty_past(built: Path) -
 
 
 def test_a_jetson_gets_a_kit_and_is_told_to_build_it_there(bundle: Path) -> None:
-    add_engines(bundle, parse_targets("orin"), quiet)
+    add_engines(bundle, parse_gpu_kinds("orin"), quiet)
     assert "engines.plan" in _roles(bundle)
     assert not any(".engine." in role for role in _roles(bundle))
     with pytest.raises(DeviceError, match=r"engines for orin are built on the device itself.*wise-edge build bundle"):
@@ -87,7 +87,7 @@ def test_on_the_device_a_kit_becomes_engines_and_timings_are_kept(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TensorRT for RTX, which has the same interface, stands in for TensorRT on an Orin."""
-    add_engines(bundle, parse_targets("orin"), quiet)
+    add_engines(bundle, parse_gpu_kinds("orin"), quiet)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setattr(engine_bundle, "find_capability", lambda: (8, 7))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
@@ -100,7 +100,7 @@ def test_on_the_device_a_kit_becomes_engines_and_timings_are_kept(
 
 
 def test_what_can_be_built_here_is_built_and_the_rest_is_left(bundle: Path) -> None:
-    add_engines(bundle, parse_targets("orin,sm89"), quiet)
+    add_engines(bundle, parse_gpu_kinds("orin,sm89"), quiet)
     assert _engines("rtx") <= _roles(bundle)
     assert not _engines("orin") & _roles(bundle)
     result = build_engines(bundle, quiet)
@@ -117,7 +117,7 @@ def test_a_build_that_was_stopped_goes_on_with_the_next_engine(bundle: Path, mon
 
     monkeypatch.setattr(engine_bundle, "build_engine", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
-        add_engines(bundle, parse_targets("sm89"), quiet)
+        add_engines(bundle, parse_gpu_kinds("sm89"), quiet)
     assert _roles(bundle) & _engines("rtx") == {"policy.vision.engine.rtx", "policy.decoder.engine.rtx"}
     monkeypatch.undo()
     result = build_engines(bundle, quiet)
@@ -127,7 +127,7 @@ def test_a_build_that_was_stopped_goes_on_with_the_next_engine(bundle: Path, mon
 
 
 def test_an_engine_that_no_longer_fits_is_built_again(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_engines(bundle, parse_targets("sm89"), quiet)
+    add_engines(bundle, parse_gpu_kinds("sm89"), quiet)
     assert build_engines(bundle, quiet).built == ()
     assert len(build_engines(bundle, quiet, devices="sm89,sm120").built) == len(GRAPHS)  # they lacked one GPU
     monkeypatch.setattr(trt, "__version__", "99.0")
@@ -136,7 +136,7 @@ def test_an_engine_that_no_longer_fits_is_built_again(bundle: Path, monkeypatch:
 
 
 def test_a_build_that_fails_keeps_what_was_built(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_engines(bundle, parse_targets("sm89"), quiet)
+    add_engines(bundle, parse_gpu_kinds("sm89"), quiet)
 
     def fail(*_: object) -> Sidecar:
         raise WiseEdgeError("out of memory")
@@ -152,7 +152,7 @@ def test_bundles_without_a_plan_and_devices_that_cannot_be_built_for(bundle: Pat
         build_engines(bundle, quiet)
     with pytest.raises(DeviceError, match="engines for thor are built on the device itself"):
         build_engines(built, quiet, devices="sm89,thor")
-    with pytest.raises(DeviceError, match="no NVIDIA GPU is found here"):
+    with pytest.raises(DeviceError, match="no NVIDIA GPU was found"):
         build_engines(built, quiet, devices="this")
 
 
@@ -169,7 +169,7 @@ def test_a_missing_builder_is_named_before_any_work(monkeypatch: pytest.MonkeyPa
         (("--target", "onnx", "--device", "sm89"), 2, "--target tensorrt and edgellm need --device"),
         (("--target", "tensorrt", "--device", "sm99"), 2, "unknown device 'sm99'"),
         (("--target", "tensorrt", "--device", "sm75", "--onnx-precision", "int8"), 4, "sm75 (compute capability 7.5)"),
-        (("--target", "tensorrt", "--device", "this"), 4, "no NVIDIA GPU is found here"),
+        (("--target", "tensorrt", "--device", "this"), 4, "no NVIDIA GPU was found"),
     ],
 )
 def test_exports_that_cannot_be(

@@ -16,7 +16,7 @@ from tiny_qwen import FAMILIES, GRID, make_qwen, save_qwen
 from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.export.to_gguf.convert import PolicyGguf
 from wise_edge.native import llama
-from wise_edge.native.llama import LlamaModel, LlamaPicture, default_threads
+from wise_edge.native.llama import LlamaImage, LlamaModel, default_threads
 from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD, patchify
 
 STEPS = 96
@@ -49,10 +49,10 @@ class Case:
             ).logits
         return logits[0, -len(self.behind) :].numpy()
 
-    def prefill(self, picture: LlamaPicture) -> int:
+    def prefill(self, picture: LlamaImage) -> int:
         self.model.truncate(0)
         self.model.append(self.before, 0)
-        return self.model.append_picture(picture, len(self.before))
+        return self.model.append_image(picture, len(self.before))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

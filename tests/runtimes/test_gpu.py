@@ -8,7 +8,7 @@ from shutil import copytree
 import numpy as np
 import pytest
 
-from wise_edge.bundle.devices import find_target
+from wise_edge.bundle.devices import find_gpu_kind
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
 from wise_edge.errors import DeviceError
 from wise_edge.metrics import mask_iou
@@ -46,7 +46,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from wise_edge.export.to_tensorrt.bundle import add_engines
 
     folder = copytree(resolve_bundle(EMBEDDED), tmp_path_factory.mktemp("engines") / "bundle")
-    add_engines(folder, (find_target(open_cuda().capability),), lambda step, share=None: None)
+    add_engines(folder, (find_gpu_kind(open_cuda().capability),), lambda step, share=None: None)
     return folder
 
 
@@ -73,7 +73,7 @@ def test_an_engine_of_another_gpu_is_refused(engines: Path) -> None:
     from wise_edge.bundle.engines import Sidecar, engine_role
 
     capability = open_cuda().capability
-    target = find_target(capability)
+    target = find_gpu_kind(capability)
     bundle = load(engines)
     role = engine_role("sam.decoder", target.engine_set)
     sidecar = replace(Sidecar.read(bundle.file(f"{role}.json")), capabilities=("1.0",))

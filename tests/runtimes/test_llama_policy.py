@@ -17,7 +17,7 @@ from wise_edge.bundle.store import load, resolve_bundle, resolve_checkpoint
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.errors import QueryCancelledError, WiseEdgeError
 from wise_edge.export.to_gguf.convert import PolicyGguf
-from wise_edge.native.llama import MOST_SEQUENCES, LlamaModel, Piece
+from wise_edge.native.llama import MAX_SEQUENCES, LlamaModel, Piece
 from wise_edge.runtimes.base import Decoding
 from wise_edge.runtimes.policy.llama import LlamaPolicy
 
@@ -48,7 +48,7 @@ def policy(files: tuple[Path, Path]) -> LlamaPolicy:
 @pytest.fixture
 def calls(policy: LlamaPolicy, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often the language model was run over an image, and over anything else."""
-    counts = {"append_picture": 0, "append_each": 0}
+    counts = {"append_image": 0, "append_each": 0}
     for name in counts:
         original: Callable[..., Any] = getattr(policy._model, name)
 
@@ -73,9 +73,9 @@ def test_queries_of_a_batch_are_answered_as_one_by_one(
     assert [output.text for output in together] == [output.text for output in single]
     assert [output.tokens for output in together] == [output.tokens for output in single]
     steps = [output.tokens.decode_steps + 1 for output in single]  # with the prompt's
-    groups = [steps[:MOST_SEQUENCES], steps[MOST_SEQUENCES:]]
+    groups = [steps[:MAX_SEQUENCES], steps[MAX_SEQUENCES:]]
     assert calls["append_each"] - before["append_each"] == sum(max(group) for group in groups)
-    assert calls["append_picture"] == before["append_picture"]
+    assert calls["append_image"] == before["append_image"]
     assert policy.generate(frame, QUERIES[3], variant, PLAIN).text == single[3].text  # the forks are gone
 
 
@@ -95,12 +95,12 @@ def test_two_frames_in_turn_cost_no_picture_again(policy: LlamaPolicy, calls: di
         alone = policy.encode(SCENES[place].image)
         expected.append([policy.generate(alone, query, "wise-s", PLAIN).text for query in QUERIES[:4]])
         del alone
-    before = calls["append_picture"]
+    before = calls["append_image"]
 
     found = [[policy.generate(frame, query, "wise-s", PLAIN).text for frame in frames] for query in QUERIES[:4]]
 
     assert [list(column) for column in zip(*found, strict=True)] == expected
-    assert calls["append_picture"] - before <= 1  # the second was let go of by the frames above
+    assert calls["append_image"] - before <= 1  # the second was released by the frames above
     assert all(frame.state is not None for frame in frames)
 
 
@@ -174,7 +174,7 @@ def test_logits_of_a_fork_and_of_a_restored_state_are_those_from_scratch(files: 
     before, behind = rng.integers(0, 500, 12).tolist(), rng.integers(0, 500, 9).tolist()
     picture = model.encode(rng.integers(0, 256, (spec.input_size, spec.input_size, 3), np.uint8))
     model.append(before, 0)
-    position = model.append_picture(picture, len(before))
+    position = model.append_image(picture, len(before))
     expected = model.append(behind, position, rows=len(behind))
     model.truncate(position)
     state = model.save()

@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("onnx")
 trt = pytest.importorskip("tensorrt_rtx")
 from fake_tensorrt import Context, Counters, RuntimeCache, compile_cudart, make_package  # noqa: E402
-from wise_edge.bundle.devices import parse_targets  # noqa: E402
+from wise_edge.bundle.devices import parse_gpu_kinds  # noqa: E402
 from wise_edge.bundle.engines import GRAPHS, engine_role  # noqa: E402
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle  # noqa: E402
 from wise_edge.errors import BundleError, DeviceError, MissingExtraError, WiseEdgeError  # noqa: E402
@@ -38,7 +38,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded bundle with engines for SM89."""
     folder = copytree(resolve_bundle(EMBEDDED), tmp_path_factory.mktemp("engines") / "bundle")
-    add_engines(folder, parse_targets("sm89"), lambda step, share=None: None)
+    add_engines(folder, parse_gpu_kinds("sm89"), lambda step, share=None: None)
     return folder
 
 

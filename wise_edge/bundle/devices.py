@@ -1,6 +1,6 @@
-"""The GPUs that engines are built for: what each is called, which package builds for it, and where.
+"""The GPUs that engines are built for: the name of each, which package builds for it, and where.
 
-`export`, `build`, `doctor` and the error messages read this one table. Sources: https://developer.nvidia.com/cuda-gpus,
+`export`, `build`, `doctor` and the error messages share this table. Sources: https://developer.nvidia.com/cuda-gpus,
 https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/getting-started/support-matrix.html and
 https://developer.nvidia.com/embedded/jetpack.
 """
@@ -17,22 +17,22 @@ TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt_rtx"
 EXTRAS = {TENSORRT: "tensorrt", TENSORRT_RTX: "rtx"}
 """The extra of wise-edge that installs each."""
 THIS = "this"
-"""The name that stands for the GPU of this machine."""
+"""The name for the GPU of this machine."""
 
 Capability = tuple[int, int]
 """Compute capability of a GPU, major and minor."""
 
 
 @dataclass(frozen=True)
-class Target:
+class GpuKind:
     """A kind of GPU.
 
     Attributes:
-        name: what `--device` takes.
+        name: its name for `--device`.
         description: the products.
         capability: compute capability.
         builder: `TENSORRT`, which builds on the device itself, or `TENSORRT_RTX`, which builds anywhere.
-        jetpack: the JetPack that brings the builder; empty where pip does.
+        jetpack: the JetPack release that installs the builder; empty if pip installs it.
     """
 
     name: str
@@ -48,89 +48,93 @@ class Target:
 
     @property
     def engine_set(self) -> str:
-        """Name of the engines that serve it: those for RTX share one file, the others have one each."""
+        """Name of the set of engines for it: all RTX GPUs share one set, every other kind has its own."""
         return "rtx" if self.builds_anywhere else self.name
 
 
-TARGETS = (
-    Target("orin", "Jetson Orin Nano, Orin NX, AGX Orin", (8, 7), TENSORRT, "6 or 7.2"),
-    Target("thor", "Jetson AGX Thor", (11, 0), TENSORRT, "7"),
-    Target("sm75", "GeForce RTX 20, Turing", (7, 5), TENSORRT_RTX),
-    Target("sm86", "GeForce RTX 30, RTX A2000 to A6000", (8, 6), TENSORRT_RTX),
-    Target("sm89", "GeForce RTX 40, RTX Ada, L4, L40", (8, 9), TENSORRT_RTX),
-    Target("sm120", "GeForce RTX 50, RTX PRO Blackwell", (12, 0), TENSORRT_RTX),
-    Target("sm80", "A100, A30", (8, 0), TENSORRT),
-    Target("sm90", "H100, H200, GH200", (9, 0), TENSORRT),
-    Target("sm100", "B200, GB200", (10, 0), TENSORRT),
+GPU_KINDS = (
+    GpuKind("orin", "Jetson Orin Nano, Orin NX, AGX Orin", (8, 7), TENSORRT, "6 or 7.2"),
+    GpuKind("thor", "Jetson AGX Thor", (11, 0), TENSORRT, "7"),
+    GpuKind("sm75", "GeForce RTX 20, Turing", (7, 5), TENSORRT_RTX),
+    GpuKind("sm86", "GeForce RTX 30, RTX A2000 to A6000", (8, 6), TENSORRT_RTX),
+    GpuKind("sm89", "GeForce RTX 40, RTX Ada, L4, L40", (8, 9), TENSORRT_RTX),
+    GpuKind("sm120", "GeForce RTX 50, RTX PRO Blackwell", (12, 0), TENSORRT_RTX),
+    GpuKind("sm80", "A100, A30", (8, 0), TENSORRT),
+    GpuKind("sm90", "H100, H200, GH200", (9, 0), TENSORRT),
+    GpuKind("sm100", "B200, GB200", (10, 0), TENSORRT),
 )
-"""What engines are built for. Untried on all of them: engines were built for the RTX ones, and run on none."""
+"""What engines are built for. Engines were built for the RTX kinds, but have run on none of these GPUs."""
 _ALIASES = {"sm87": "orin", "sm110": "thor"}
 
-LEAST_CAPABILITY: dict[str, Capability] = {
-    "fp32": (8, 0),  # of a whole graph: TensorRT for RTX has no float32 products for Turing, but the rest
+MIN_CAPABILITY: dict[str, Capability] = {
+    "fp32": (8, 0),  # for complete graphs: TensorRT for RTX lacks float32 matrix products on Turing, nothing else
     "bf16": (8, 0),
     "int8": (8, 0),
     "int4": (8, 0),
     "fp8": (8, 9),
     "fp4": (10, 0),
 }
-"""The compute capability that a precision or a type of numbers needs; what is not here runs everywhere."""
+"""The compute capability that a precision or a number type needs; types not listed run everywhere."""
 
 
-def find_target(capability: Capability) -> Target:
-    """Return the kind of GPU with a compute capability; raises `DeviceError` where there is none."""
-    for target in TARGETS:
-        if target.capability == capability:
-            return target
+def find_gpu_kind(capability: Capability) -> GpuKind:
+    """Return the kind of GPU with a compute capability.
+
+    Raises:
+        DeviceError: engines are built for no such GPU.
+    """
+    for kind in GPU_KINDS:
+        if kind.capability == capability:
+            return kind
     raise DeviceError(
         f"no engine is built for compute capability {format_capability(capability)}; use --target gguf or onnx there"
     )
 
 
-def parse_targets(names: str, this: Capability | None = None) -> tuple[Target, ...]:
+def parse_gpu_kinds(names: str, this: Capability | None = None) -> tuple[GpuKind, ...]:
     """Return the kinds of GPU that a list names.
 
     Args:
         names: separated by commas; `THIS` stands for the GPU of this machine.
-        this: its compute capability; None without one.
+        this: compute capability of this machine's GPU; None without one.
 
     Raises:
-        UsageError: a name is unknown or stands there twice.
-        DeviceError: `THIS` is asked for and there is no GPU, or none that engines are built for.
+        UsageError: a name is unknown or repeated.
+        DeviceError: `THIS` is asked for, and this machine has no GPU or one that no engines are built for.
     """
-    by_name = {target.name: target for target in TARGETS}
-    found: list[Target] = []
+    by_name = {kind.name: kind for kind in GPU_KINDS}
+    found: list[GpuKind] = []
     for name in names.split(","):
         name = _ALIASES.get(name, name)
         if name == THIS and this is None:
-            raise DeviceError(f"--device this: no NVIDIA GPU is found here; name one of {', '.join(by_name)}")
+            raise DeviceError(f"--device this: no NVIDIA GPU was found; name one of {', '.join(by_name)}")
         if name != THIS and name not in by_name:
             raise UsageError(f"unknown device '{name}'; choose {THIS}, {', '.join(by_name)}")
-        target = by_name[name] if name != THIS or this is None else find_target(this)
-        if target in found:
-            raise UsageError(f"--device names {target.name} twice")
-        found.append(target)
+        kind = by_name[name] if name != THIS or this is None else find_gpu_kind(this)
+        if kind in found:
+            raise UsageError(f"--device names {kind.name} twice")
+        found.append(kind)
     return tuple(found)
 
 
-def check_types(types: Iterable[str], targets: Sequence[Target], what: str) -> None:
-    """Refuse numbers that one of the GPUs cannot compute with: it would fail the build for all of them.
+def check_types(types: Iterable[str], kinds: Sequence[GpuKind], what: str) -> None:
+    """Reject number types that one of the GPUs cannot compute with, since they would fail the build for all of them.
 
     Args:
-        types: names, those of `LEAST_CAPABILITY` among them.
-        targets: what is built for.
-        what: the file that holds them, for the message.
+        types: names of types, some of which may be in `MIN_CAPABILITY`.
+        kinds: the GPUs to build for.
+        what: the file that uses the types, for the message.
 
     Raises:
         DeviceError: a GPU lacks a type.
     """
-    for name in sorted(set(types) & set(LEAST_CAPABILITY)):
-        least = LEAST_CAPABILITY[name]
-        for target in targets:
-            if target.capability < least:
+    for name in sorted(set(types) & set(MIN_CAPABILITY)):
+        minimum = MIN_CAPABILITY[name]
+        for kind in kinds:
+            if kind.capability < minimum:
                 raise DeviceError(
-                    f"{what} computes with {name}, which {target.name} (compute capability "
-                    f"{format_capability(target.capability)}) lacks; it needs {format_capability(least)} or above: "
+                    f"{what} computes with {name}, which {kind.name} (compute capability "
+                    f"{format_capability(kind.capability)}) lacks; it needs {format_capability(minimum)} or above: "
                     "choose another precision or device"
                 )
 

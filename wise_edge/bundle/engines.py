@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wise_edge.bundle.devices import Capability, Target, format_capability
+from wise_edge.bundle.devices import Capability, GpuKind, format_capability
 from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError, DeviceError, UsageError
 from wise_edge.mapping import from_mapping
@@ -185,6 +185,6 @@ def source_hash(bundle: Bundle, graph: str) -> str:
     return "+".join(roles[role] for role in (graph, f"{graph}.data") if role in roles)
 
 
-def target_capabilities(targets: tuple[Target, ...]) -> tuple[str, ...]:
-    """Return the compute capabilities of kinds of GPU, as a sidecar has them."""
-    return tuple(format_capability(target.capability) for target in targets)
+def format_capabilities(kinds: tuple[GpuKind, ...]) -> tuple[str, ...]:
+    """Return the compute capabilities of kinds of GPU as a sidecar records them."""
+    return tuple(format_capability(kind.capability) for kind in kinds)

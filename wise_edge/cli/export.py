@@ -182,10 +182,10 @@ def _print(manifest: Manifest, out: Path) -> None:
 
 def _tell_of_kit(manifest: Manifest, device: str, out: Path) -> None:
     """Say what remains to be done on devices whose engines cannot be built here."""
-    from wise_edge.bundle.devices import parse_targets
+    from wise_edge.bundle.devices import parse_gpu_kinds
     from wise_edge.bundle.engines import engine_role
 
     roles = {artifact.role for artifact in manifest.artifacts}
-    targets = parse_targets(device) if device != "this" else ()
+    targets = parse_gpu_kinds(device) if device != "this" else ()
     if left := [target.name for target in targets if engine_role("sam.decoder", target.engine_set) not in roles]:
         typer.echo(f"engines for {', '.join(left)} are built there: copy {out} and run wise-edge build {out}", err=True)

@@ -29,7 +29,7 @@ from wise_edge.native.memory import find_shortage
 
 TESTED_VERSIONS = ("0.3.36",)
 _LEAST_IMAGE_TOKENS, _MOST_IMAGE_TOKENS = 4, 1 << 16
-MOST_SEQUENCES = 8
+MAX_SEQUENCES = 8
 """Sequences of keys and values that a model holds at once."""
 _SMALL_FILE = 32 * 10**6  # bytes
 _ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
@@ -94,7 +94,7 @@ def explain_failure(what: str) -> str:
     return _LOG.explain(what)
 
 
-class LlamaPicture:
+class LlamaImage:
     """An image as llama.cpp holds it between queries.
 
     Attributes:
@@ -222,7 +222,7 @@ class LlamaModel:
         self._model = model
         params = llama.llama_context_default_params()
         params.n_ctx = params.n_batch = self._length
-        params.n_seq_max, params.kv_unified = MOST_SEQUENCES, True  # sequences share cells, and so a prefix
+        params.n_seq_max, params.kv_unified = MAX_SEQUENCES, True  # sequences share cells, and so a prefix
         params.n_threads = params.n_threads_batch = threads  # short and long calls alternate: one number for both
         params.flash_attn_type = {
             None: llama.LLAMA_FLASH_ATTN_TYPE_AUTO,
@@ -260,7 +260,7 @@ class LlamaModel:
         while self._finalizers:
             self._finalizers.pop()()  # the last made first: they rest on one another
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> LlamaPicture:
+    def encode(self, image: npt.NDArray[np.uint8]) -> LlamaImage:
         """Run the vision tower.
 
         Args:
@@ -270,7 +270,7 @@ class LlamaModel:
             WiseEdgeError: llama.cpp failed.
         """
         chunk = self._image_chunk(image)
-        picture = LlamaPicture(self._mtmd, chunk, np.empty((0, self._width), np.float32))
+        picture = LlamaImage(self._mtmd, chunk, np.empty((0, self._width), np.float32))
         if self._mtmd.mtmd_encode_chunk(self._tower, chunk):
             raise WiseEdgeError(explain_failure("llama.cpp's vision tower failed"))
         count = int(self._mtmd.mtmd_input_chunk_get_n_tokens(chunk))
@@ -300,7 +300,7 @@ class LlamaModel:
             mtmd.mtmd_input_chunks_free(chunks)
             mtmd.mtmd_bitmap_free(bitmap)
 
-    def append_picture(self, picture: LlamaPicture, position: int) -> int:
+    def append_image(self, picture: LlamaImage, position: int) -> int:
         """Run the language model over an image's embeddings.
 
         Args:
@@ -374,7 +374,7 @@ class LlamaModel:
     def join(self) -> None:
         """Forget every sequence but the first."""
         memory = self._llama.llama_get_memory(self._context)
-        for sequence in range(1, MOST_SEQUENCES):
+        for sequence in range(1, MAX_SEQUENCES):
             self._llama.llama_memory_seq_rm(memory, sequence, -1, -1)
 
     def save(self) -> npt.NDArray[np.uint8]:

@@ -29,7 +29,7 @@ from wise_edge.power.sources import PowerSource
 FASTEST_S = 0.008
 """Pause between two readings of a source that changes faster, or does not tell: waking a thread costs 50 µs of a busy
 core, so that 5 ms took 1.5 % of one (`benchmarks/profile_overhead.py`)."""
-MOST_ERROR = 0.02
+STRICT_ERROR = 0.02
 """Share of a window's energy that may be uncertain."""
 LEAST_SAMPLES = 5
 _JITTER = 0.2  # share of a pause that it is varied by, either way
@@ -89,7 +89,7 @@ class PowerTrace:
         self._resets_s = _find_resets(source, times_s, values)
         self._late_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
 
-    def energy(self, start_s: float, end_s: float, most_error: float = MOST_ERROR) -> Energy:
+    def energy(self, start_s: float, end_s: float, most_error: float = STRICT_ERROR) -> Energy:
         """Return what the time from `start_s` to `end_s` took, by the clock of the samples."""
         inside = self.times_s[(self.times_s >= start_s) & (self.times_s <= end_s)]
         gap_s = float(np.diff([start_s, *inside, end_s]).max())

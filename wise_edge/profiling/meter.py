@@ -20,7 +20,7 @@ from wise_edge.profiling.windows import PartEnergy, SourceFacts, Window, explain
 WINDOW_S = 1.5
 MOST_WINDOWS = 4
 """A window is extended to at most this multiple of its length, until its energy is known within
-`wise_edge.power.trace.MOST_ERROR`."""
+`wise_edge.power.trace.STRICT_ERROR`."""
 _STEP_S = 0.05
 """Drift between the system clock and the monotonic clock beyond which the times of a wall meter are not trusted."""
 _NOT_REACHED = "the profile ended before it was measured"

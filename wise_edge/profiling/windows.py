@@ -10,7 +10,7 @@ from wise_edge.power.trace import PowerTrace
 
 ACCEPTED_ERROR = 0.05
 """Share by which a reported energy may be wrong. Windows are extended to reach the stricter
-`wise_edge.power.trace.MOST_ERROR`; what stays between the two is reported with its error."""
+`wise_edge.power.trace.STRICT_ERROR`; what stays between the two is reported with its error."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from wise_edge.geometry import Size
 from wise_edge.sam.spec import SAM2, SamSpec
 
 
-def fit_picture(size: Size, spec: SamSpec) -> Size:
+def fit_image(size: Size, spec: SamSpec) -> Size:
     """Return the (width, height) in px that an image has in the encoder's square.
 
     segment-anything scales the longest side to the square's, SAM 2 stretches both.
@@ -25,12 +25,12 @@ def fit_picture(size: Size, spec: SamSpec) -> Size:
     return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 
-def normalize_picture(image: npt.NDArray[np.uint8], resized: Size, spec: SamSpec) -> npt.NDArray[np.float32]:
+def normalize_image(image: npt.NDArray[np.uint8], resized: Size, spec: SamSpec) -> npt.NDArray[np.float32]:
     """Return float32 [1, 3, S, S]: resized, normalized, padded with zeros at the right and the bottom.
 
     Args:
         image: HWC uint8 RGB, any size.
-        resized: (width, height) from `fit_picture`, px.
+        resized: (width, height) from `fit_image`, px.
         spec: the segmenter.
     """
     picture = Image.fromarray(image).resize(resized, Image.Resampling.BILINEAR)
