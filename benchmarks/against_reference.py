@@ -35,7 +35,7 @@ from wise_edge.evaluation.agreement import policy_backends
 from wise_edge.geometry import scale_box, scale_point
 from wise_edge.policy.answer import parse_answer
 from wise_edge.policy.checkpoint import load_policy, read_policy_spec
-from wise_edge.policy.image import patchify, resize_square
+from wise_edge.policy.graph_io import image_patches, patch_grid
 from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
 from wise_edge.runtimes.policy.llama import LlamaPolicy
 from wise_edge.runtimes.session import Session
@@ -76,9 +76,8 @@ class ReferenceWay:
         spec, size = self._spec, (image.shape[1], image.shape[0])
         prompt = spec.prompts.render(query, "verbose", spec.image_grid**2)
         ids = torch.tensor([self._tokenizer.encode(prompt, add_special_tokens=False).ids])
-        square = resize_square(image, spec.input_size)
-        patches = torch.from_numpy(patchify(square))
-        side = spec.input_size // spec.patch_size
+        patches = torch.from_numpy(image_patches(image, spec))
+        side = patch_grid(spec)
         prepared = perf_counter()
         with torch.no_grad():
             output = self._model.generate(

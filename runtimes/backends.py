@@ -15,6 +15,7 @@ from wise_edge.errors import DeviceError
 from wise_edge.extras import require
 from wise_edge.native.cuda import find_capability
 from wise_edge.native.llama import offloads_to_gpu
+from wise_edge.native.onnxruntime_session import CPU, CUDA
 from wise_edge.runtimes.base import BackendChoice, Graph, MaskBackend, PolicyBackend, Tuning
 from wise_edge.runtimes.dispatch import (
     CHECKPOINTS,
@@ -26,7 +27,7 @@ from wise_edge.runtimes.dispatch import (
     list_candidates,
     list_rejected,
 )
-from wise_edge.runtimes.graphs.onnx_runtime import CPU, CUDA, OnnxGraph
+from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
 from wise_edge.runtimes.mask.graph import GraphMask
 from wise_edge.runtimes.policy.graph import GraphPolicy
 from wise_edge.runtimes.policy.llama import LlamaPolicy

@@ -18,6 +18,7 @@ from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
 from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.native.cuda import Cuda, open_cuda
 from wise_edge.native.llama import TESTED_VERSIONS, offloads_to_gpu
+from wise_edge.native.onnxruntime_session import OnnxSession
 from wise_edge.power.jetson import ROOT, Jetson, read_jetson
 from wise_edge.power.nvml import GpuFacts, read_gpu
 
@@ -214,17 +215,16 @@ def _examine_onnxruntime(jetson: Jetson | None, capability: Capability | None) -
     if find_spec("onnxruntime") is None:
         return Finding("ONNX Runtime", None, "run: pip install 'wise-edge[onnx]'")
     onnxruntime = import_module("onnxruntime")
-    graph = str(load(resolve_bundle(EMBEDDED)).file("sam.decoder"))
+    graph = load(resolve_bundle(EMBEDDED)).file("sam.decoder")
     working: list[str] = []
     failing: list[str] = []
     for provider in onnxruntime.get_available_providers():
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
         try:
-            first = onnxruntime.InferenceSession(graph, options, providers=[provider]).get_providers()[0]
-        except Exception:  # its classes derive from Exception itself
-            first = None
-        (working if first == provider else failing).append(provider)
+            OnnxSession(graph, provider)
+        except WiseEdgeError:
+            failing.append(provider)
+        else:
+            working.append(provider)
     advice = f"{', '.join(failing)}: listed, and does not start" if failing else None
     if capability and not jetson and "CUDAExecutionProvider" not in working:
         advice = "it has no CUDA; run: pip uninstall -y onnxruntime && pip install 'wise-edge[gpu]'"

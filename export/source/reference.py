@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.export.source.calibration import CalibrationSample
-from wise_edge.export.to_onnx.edit import Batch
-from wise_edge.export.to_onnx.policy import cache_names
 from wise_edge.extras import require
-from wise_edge.policy.image import patchify, resize_square
+from wise_edge.policy.graph_io import Batch, empty_cache, image_patches, patch_grid
+from wise_edge.policy.image import resize_square
 from wise_edge.policy.spec import PolicySpec
 
 MAX_NEW_TOKENS = 256
@@ -107,7 +106,6 @@ class TorchReference:
 
         The language model's keys and values are empty: it is given everything at once.
         """
-        spec = self._spec
         seen: dict[str, Any] = {}
         language = self.model.model.language_model
         hook = language.register_forward_pre_hook(lambda *call: seen.update(call[2]), with_kwargs=True)
@@ -115,26 +113,21 @@ class TorchReference:
             self.repeat(reference)
         finally:
             hook.remove()
-        empty = np.zeros((1, spec.num_kv_heads, 0, spec.head_dim), np.float32)
         positions = seen["position_ids"][-3:].numpy()  # transformers may put the tokens' places in front
         pixels = self._inputs([], reference.image)["pixel_values"].numpy()
         return {"pixel_values": pixels}, {
             "inputs_embeds": seen["inputs_embeds"].numpy(),
             "position_ids": positions,
-            **dict.fromkeys(cache_names("past", spec.num_layers), empty),
+            **empty_cache(self._spec),
         }
 
     def _inputs(self, ids: Sequence[int], image: npt.NDArray[np.uint8]) -> dict[str, Any]:
         torch = require("torch", "export")
-        spec = self._spec
-        side = spec.input_size // spec.patch_size
+        side = patch_grid(self._spec)
         tokens = torch.tensor([ids])
-        patches = patchify(
-            image, spec.patch_size, spec.temporal_patch_size, spec.merge_size, spec.image_mean, spec.image_std
-        )
         return {
             "input_ids": tokens,
-            "pixel_values": torch.from_numpy(patches),
+            "pixel_values": torch.from_numpy(image_patches(image, self._spec)),
             "image_grid_thw": torch.tensor([[1, side, side]]),
             "mm_token_type_ids": (tokens == self.model.config.image_token_id).int(),
         }

@@ -19,9 +19,10 @@ import numpy.typing as npt
 from wise_edge.bundle.manifest import Figure
 from wise_edge.errors import VerificationError
 from wise_edge.export.source.policy import PolicySource
-from wise_edge.export.to_onnx.edit import Batch, load_light
+from wise_edge.export.to_onnx.edit import load_light
 from wise_edge.export.to_onnx.policy import rotary_angles, window_order
 from wise_edge.extras import require
+from wise_edge.policy.graph_io import Batch, patch_grid
 
 BOUND = 5e-3
 """What half precision may differ by, of the largest value."""
@@ -116,7 +117,7 @@ def check_numbers(source: PolicySource, folder: Path, method: str) -> Iterator[F
 def _vision_error(source: PolicySource, folder: Path, pixels: Batch) -> float:
     torch = require("torch", "export")
     spec, visual = source.spec, source.model.model.visual
-    side = spec.input_size // spec.patch_size
+    side = patch_grid(spec)
     unit = spec.merge_size**2
     order, windows = window_order(visual, side)
     lengths = [length * unit for count, length in windows for _ in range(count)]

@@ -15,8 +15,6 @@ from wise_edge.extras import require
 if TYPE_CHECKING:
     import onnx
 
-Batch = dict[str, npt.NDArray[Any]]
-"""Inputs of a graph by name."""
 LARGEST_FILE = 2**31 - 2**20
 """Bytes of weights that one ONNX file can hold: protobuf ends at 2 GiB. Above, they go to a file of their own."""
 DATA_SUFFIX = ".data"

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.export.to_onnx.blocks import is_matrix, output_axis
-from wise_edge.export.to_onnx.edit import Batch, load_float32, load_light, replace_nodes, save_onnx, values_of
+from wise_edge.export.to_onnx.edit import load_float32, load_light, replace_nodes, save_onnx, values_of
 from wise_edge.export.to_onnx.ranges import measure_magnitudes
 from wise_edge.extras import require
+from wise_edge.policy.graph_io import Batch
 
 if TYPE_CHECKING:
     import onnx

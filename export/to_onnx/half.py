@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wise_edge.export.to_onnx.edit import Batch, load_float32, load_light, replace_nodes, save_onnx, values_of
+from wise_edge.export.to_onnx.edit import load_float32, load_light, replace_nodes, save_onnx, values_of
 from wise_edge.export.to_onnx.ranges import measure_magnitudes
 from wise_edge.extras import require
+from wise_edge.policy.graph_io import Batch
 
 if TYPE_CHECKING:
     import onnx

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wise_edge.export.to_onnx.edit import DATA_SUFFIX, Batch, load_float32, save_onnx
+from wise_edge.export.to_onnx.edit import DATA_SUFFIX, load_float32, save_onnx
 from wise_edge.extras import require
+from wise_edge.policy.graph_io import Batch
 
 if TYPE_CHECKING:
     import onnx

@@ -172,11 +172,6 @@ def _causal(length: int, past: int) -> Tensor:
     return mask
 
 
-def cache_names(stem: str, layers: int) -> list[str]:
-    """Return the names of the cache arrays of a graph, `stem` being "past" or "present", in the graph's order."""
-    return [f"{stem}_{kind}_{layer}" for layer in range(layers) for kind in ("key", "value")]
-
-
 def embedding_table(model: Any) -> npt.NDArray[Any]:
     """Return the token embedding [vocabulary, hidden]: float16 where that loses nothing, else float32."""
     table: npt.NDArray[np.float32] = model.get_input_embeddings().weight.detach().float().numpy()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wise_edge.export.to_onnx.edit import Batch, load_light
+from wise_edge.export.to_onnx.edit import load_light
 from wise_edge.extras import require
+from wise_edge.native.onnxruntime_session import OnnxSession, quiet_options
+from wise_edge.policy.graph_io import Batch
 
 if TYPE_CHECKING:
     import onnx
@@ -26,29 +29,31 @@ def measure_magnitudes(source: Path, names: Collection[str], batches: Iterable[B
     Raises:
         MissingExtraError: onnx or onnxruntime is not installed.
     """
-    onnxruntime = require("onnxruntime", "export")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    # Each array is measured as soon as it is there, and let go: otherwise all of them are held, 21 GB instead of 4 for
-    # Segment Anything's vit_b at 1024 px. Nothing is folded or packed either: both copy weights.
-    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.disable_prepacking", "1")
     model = load_light(source)
     _measure_arrays(model.graph, names)
     file = source.with_name(f"{source.name}.measured")  # beside the weights, which it names
     try:
         file.write_bytes(model.SerializeToString(deterministic=True))
         del model
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        extremes = [output.name.rpartition(".")[0] for output in session.get_outputs()]
-        rows = [session.run(None, batch) for batch in batches]
+        session = OnnxSession(file, options=_frugal_options)
+        extremes = [name.rpartition(".")[0] for name in session.outputs]
+        rows = [list(session.run(batch).values()) for batch in batches]
     finally:
         file.unlink(missing_ok=True)
     largest = np.abs(np.array(rows, np.float64)).max(axis=0).reshape(-1, 2).max(axis=1)  # of both ends; NaN stays
     return dict(zip(extremes[::2], largest.tolist(), strict=True))
+
+
+def _frugal_options(onnxruntime: ModuleType) -> Any:
+    options = quiet_options(onnxruntime)
+    # Each array is measured and freed as soon as it is computed: otherwise all of them are held, 21 GB instead of 4
+    # for Segment Anything's vit_b at 1024 px. Nothing is folded or packed either: both copy weights.
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
 
 
 def _measure_arrays(graph: onnx.GraphProto, names: Collection[str]) -> None:

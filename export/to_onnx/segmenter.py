@@ -14,7 +14,7 @@ from wise_edge.bundle.manifest import Artifact, Figure
 from wise_edge.export.progress import Progress
 from wise_edge.export.source.calibration import CalibrationSample
 from wise_edge.export.to_onnx import verify
-from wise_edge.export.to_onnx.edit import Batch, replace_graph
+from wise_edge.export.to_onnx.edit import replace_graph
 from wise_edge.export.to_onnx.fp8 import quantize_fp8
 from wise_edge.export.to_onnx.half import HALF_TYPES, halve
 from wise_edge.export.to_onnx.int8 import quantize_int8
@@ -23,6 +23,7 @@ from wise_edge.export.to_onnx.sam2 import Sam2Graphs
 from wise_edge.export.to_onnx.target import describe_graph
 from wise_edge.export.to_onnx.trace import export_onnx
 from wise_edge.extras import require
+from wise_edge.policy.graph_io import Batch
 from wise_edge.sam.checkpoint import read_sam_spec
 from wise_edge.sam.image import fit_image, normalize_image
 from wise_edge.sam.spec import SAM2, SamSpec

@@ -23,6 +23,7 @@ from wise_edge.export.to_onnx.fp8 import quantize_fp8
 from wise_edge.export.to_onnx.half import HALF_TYPES, halve
 from wise_edge.export.to_onnx.trace import export_onnx
 from wise_edge.extras import require
+from wise_edge.policy.graph_io import DECODER, EMBEDDING, VISION, past_names, patch_grid, patch_values, present_names
 from wise_edge.policy.spec import PolicySpec
 
 FAMILY = "qwen2_5_vl"
@@ -31,8 +32,8 @@ PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "int4")
 or weights of 8 or 4 bits and float arithmetic."""
 VISION_PRECISION = {precision: precision for precision in PRECISIONS} | {"int4": "int8"}
 """What the vision tower has beside a language model of a precision; the head of that keeps 8 bits too."""
-_VISION, _DECODER = "policy.vision.onnx", "policy.decoder.onnx"
-_EMBEDDING = "policy.embedding.npy"
+_VISION, _DECODER = f"{VISION}.onnx", f"{DECODER}.onnx"
+_EMBEDDING = f"{EMBEDDING}.npy"
 
 
 def check_family(spec: PolicySpec) -> None:
@@ -62,9 +63,9 @@ def export_policy(
     if precision != "fp32":
         _lower(source, out, precision, fp16_arithmetic or precision in HALF_TYPES, progress)
     return [
-        *describe_graph(out, "policy.vision", VISION_PRECISION[precision]),
-        *describe_graph(out, "policy.decoder", precision),
-        describe_file(out, _EMBEDDING, "policy.embedding", "npy", f"fp{table.dtype.itemsize * 8}"),
+        *describe_graph(out, VISION, VISION_PRECISION[precision]),
+        *describe_graph(out, DECODER, precision),
+        describe_file(out, _EMBEDDING, EMBEDDING, "npy", f"fp{table.dtype.itemsize * 8}"),
     ]
 
 
@@ -105,8 +106,8 @@ def describe_graph(out: Path, role: str, precision: str) -> Iterator[Artifact]:
 
 def _export_vision(model: Any, spec: PolicySpec, file: Path) -> None:
     torch = require("torch", "export")
-    side = spec.input_size // spec.patch_size
-    patches = torch.zeros(side * side, 3 * spec.temporal_patch_size * spec.patch_size**2)
+    side = patch_grid(spec)
+    patches = torch.zeros(side * side, patch_values(spec))
     module = policy_onnx.build_vision(model.model.visual, side)
     export_onnx(module, (patches,), ["pixel_values"], ["image_embeds"], file)
 
@@ -114,18 +115,16 @@ def _export_vision(model: Any, spec: PolicySpec, file: Path) -> None:
 def _export_decoder(model: Any, spec: PolicySpec, file: Path) -> None:
     torch = require("torch", "export")
     length, past_length = 4, 3  # any that differ from 0 and 1, which torch.export would take for constants
-    past = tuple(
-        torch.zeros(1, spec.num_kv_heads, past_length, spec.head_dim)
-        for _ in policy_onnx.cache_names("past", spec.num_layers)
-    )
+    past_inputs = past_names(spec.num_layers)
+    past = tuple(torch.zeros(1, spec.num_kv_heads, past_length, spec.head_dim) for _ in past_inputs)
     embeds = torch.zeros(1, length, spec.hidden_size)
     positions = torch.zeros(3, 1, length, dtype=torch.int64)
     tokens, before = (torch.export.Dim(name, min=2, max=spec.max_positions) for name in ("tokens", "past"))
     export_onnx(
         policy_onnx.build_decoder(model),
         (embeds, positions, past),
-        ["inputs_embeds", "position_ids", *policy_onnx.cache_names("past", spec.num_layers)],
-        ["logits", *policy_onnx.cache_names("present", spec.num_layers)],
+        ["inputs_embeds", "position_ids", *past_inputs],
+        ["logits", *present_names(spec.num_layers)],
         file,
         dynamic=({1: tokens}, {2: tokens}, tuple({2: before} for _ in past)),
     )

@@ -6,7 +6,7 @@ A figure is the largest absolute difference, divided by the largest absolute val
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,18 @@ import numpy.typing as npt
 from wise_edge.bundle.card import describe_bound
 from wise_edge.bundle.manifest import Figure
 from wise_edge.errors import VerificationError
-from wise_edge.export.to_onnx.policy import cache_names
 from wise_edge.extras import require
+from wise_edge.native.onnxruntime_session import OnnxSession
+from wise_edge.policy.graph_io import (
+    DECODER,
+    EMBEDDING,
+    VISION,
+    empty_cache,
+    next_cache,
+    patch_grid,
+    patch_values,
+    present_names,
+)
 from wise_edge.policy.spec import PolicySpec
 
 if TYPE_CHECKING:
@@ -26,22 +36,6 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-4
 POINT_COUNTS = (0, 1, 2, 3, 8)
 _PROMPT, _STEP = 24, 1  # tokens of a prefill and of a decode step
-
-Arrays = dict[str, npt.NDArray[Any]]
-
-
-class _Runner:
-    """An ONNX file on the CPU; export has no part in the runtimes."""
-
-    def __init__(self, file: Path) -> None:
-        onnxruntime = require("onnxruntime", "export")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        self._names = [output.name for output in self._session.get_outputs()]
-
-    def run(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Arrays:
-        return dict(zip(self._names, self._session.run(None, dict(arrays)), strict=True))
 
 
 def check_figures(figures: Sequence[Figure]) -> None:
@@ -61,23 +55,21 @@ def verify_policy(model: Any, spec: PolicySpec, vision: Path, decoder: Path) -> 
         decoder: exported language model.
     """
     torch = require("torch", "export")
-    side = spec.input_size // spec.patch_size
-    values = 3 * spec.temporal_patch_size * spec.patch_size**2
-    patches = np.random.default_rng(0).standard_normal((side * side, values), np.float32)
+    side = patch_grid(spec)
+    patches = np.random.default_rng(0).standard_normal((side * side, patch_values(spec)), np.float32)
     with torch.no_grad():
         expected = model.model.visual(torch.from_numpy(patches), grid_thw=torch.tensor([[1, side, side]]))
-    got = _Runner(vision).run({"pixel_values": patches})["image_embeds"]
-    yield _figure("policy.vision", [(got, expected.pooler_output)])
-    yield from _verify_decoder(model, spec, _Runner(decoder))
+    got = OnnxSession(vision).run({"pixel_values": patches})["image_embeds"]
+    yield _figure(VISION, [(got, expected.pooler_output)])
+    yield from _verify_decoder(model, spec, OnnxSession(decoder))
 
 
-def _verify_decoder(model: Any, spec: PolicySpec, graph: _Runner) -> Iterator[Figure]:
+def _verify_decoder(model: Any, spec: PolicySpec, graph: OnnxSession) -> Iterator[Figure]:
     """Prefill from an empty cache, then one token, then several tokens behind a cache."""
     torch = require("torch", "export")
     cache = require("transformers", "export").DynamicCache(config=model.config.text_config)
     generator = torch.Generator().manual_seed(0)
-    empty = np.zeros((1, spec.num_kv_heads, 0, spec.head_dim), np.float32)
-    past: Arrays = dict.fromkeys(cache_names("past", spec.num_layers), empty)
+    past = empty_cache(spec)
     for what, length in (("prefill, empty past", _PROMPT), ("decode", _STEP), ("prefill", _PROMPT)):
         ids = torch.randint(model.config.text_config.vocab_size, (1, length), generator=generator)
         # Time, row and column differ, or a mistaken rotary section would pass.
@@ -86,16 +78,16 @@ def _verify_decoder(model: Any, spec: PolicySpec, graph: _Runner) -> Iterator[Fi
         with torch.no_grad():
             logits = model(inputs_embeds=embeds, position_ids=positions, past_key_values=cache, use_cache=True).logits
         out = graph.run({"inputs_embeds": embeds.numpy(), "position_ids": positions.numpy(), **past})
-        present = [out[name] for name in cache_names("present", spec.num_layers)]
+        present = [out[name] for name in present_names(spec.num_layers)]
         expected = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
-        yield _figure(f"policy.decoder logits, {what}", [(out["logits"], logits[:, -1:])])
-        yield _figure(f"policy.decoder keys and values, {what}", list(zip(present, expected, strict=True)))
-        past = dict(zip(cache_names("past", spec.num_layers), present, strict=True))
+        yield _figure(f"{DECODER} logits, {what}", [(out["logits"], logits[:, -1:])])
+        yield _figure(f"{DECODER} keys and values, {what}", list(zip(present, expected, strict=True)))
+        past = next_cache(out, spec.num_layers)
 
 
 def verify_embedding(model: Any, table: npt.NDArray[Any]) -> Figure:
     """Compare the stored token embedding with the checkpoint's."""
-    return _figure("policy.embedding", [(table.astype(np.float32), model.get_input_embeddings().weight.detach())])
+    return _figure(EMBEDDING, [(table.astype(np.float32), model.get_input_embeddings().weight.detach())])
 
 
 def verify_sam(graphs: SegmenterGraphs, encoder: Path, decoder: Path) -> Iterator[Figure]:
@@ -112,11 +104,11 @@ def verify_sam(graphs: SegmenterGraphs, encoder: Path, decoder: Path) -> Iterato
     image = rng.standard_normal((1, 3, side, side), np.float32)
     with torch.no_grad():
         features = graphs.embed(torch.from_numpy(image))
-    out = _Runner(encoder).run({"image": image})
+    out = OnnxSession(encoder).run({"image": image})
     yield _figure(
         "sam.encoder", [(out[name], feature) for name, feature in zip(graphs.features, features, strict=True)]
     )
-    graph = _Runner(decoder)
+    graph = OnnxSession(decoder)
     shared = {name: feature.numpy() for name, feature in zip(graphs.features, features, strict=True)}
     mask = 10 * rng.standard_normal((1, 1, low, low), np.float32)
     for count, masked in (*((count, False) for count in POINT_COUNTS), (2, True)):

@@ -16,21 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import BundleError
-from wise_edge.policy.image import patchify, resize_square
+from wise_edge.policy.graph_io import Batch, empty_cache, image_patches, next_cache
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Decoding, Graph, PolicyOutput
 from wise_edge.runtimes.policy.text import PolicyText, image_positions, text_positions
 from wise_edge.runtimes.policy.writing import Writer
-
-Cache = dict[str, npt.NDArray[np.float32]]
-"""`past_key_0`, `past_value_0` ... float32 [1, kv_heads, P, head_dim]."""
 
 
 @dataclass(frozen=True)
 class GraphPolicyFrame:
     """An image's keys and values, the system message's included."""
 
-    cache: Cache
+    cache: Batch
     preprocess_ms: float
     vision_encode_ms: float
     prefill_ms: float
@@ -58,7 +55,7 @@ class GraphPolicy:
         self._embedding = _open_embedding(embedding, spec.hidden_size)
         self._text = PolicyText(tokenizer, spec)
         self._writer = Writer(self._text, spec.input_size)
-        self._system: Cache | None = None
+        self._system: Batch | None = None
 
     @property
     def input_size(self) -> int:
@@ -72,12 +69,8 @@ class GraphPolicy:
 
     def encode(self, image: npt.NDArray[np.uint8]) -> GraphPolicyFrame:
         """Prepare an image (HWC uint8 RGB, any size) for queries."""
-        spec = self._spec
         start = perf_counter()
-        square = resize_square(image, spec.input_size)
-        patches = patchify(
-            square, spec.patch_size, spec.temporal_patch_size, spec.merge_size, spec.image_mean, spec.image_std
-        )
+        patches = image_patches(image, self._spec)
         prepared = perf_counter()
         embeds = self._vision.run({"pixel_values": patches})["image_embeds"]
         seen = perf_counter()
@@ -99,10 +92,10 @@ class GraphPolicy:
 
         return self._writer.write(run, suffix, variant, decoding).output(self._text, suffix, start)
 
-    def _prefill_picture(self, embeds: npt.NDArray[np.float32]) -> Cache:
+    def _prefill_picture(self, embeds: npt.NDArray[np.float32]) -> Batch:
         before, after = len(self._text.before_image), self._text.after_image
         if self._system is None:
-            empty = self._empty_cache()
+            empty = empty_cache(self._spec)
             self._system = self._run(self._embed(self._text.before_image), text_positions(0, before), empty)[1]
         positions = [
             image_positions(before, self._spec.image_grid),
@@ -112,21 +105,15 @@ class GraphPolicy:
         return self._run(rows, np.concatenate(positions, axis=2), self._system)[1]
 
     def _run(
-        self, embeds: npt.NDArray[np.float32], positions: npt.NDArray[np.int64], cache: Cache
-    ) -> tuple[npt.NDArray[np.float32], Cache]:
+        self, embeds: npt.NDArray[np.float32], positions: npt.NDArray[np.int64], cache: Batch
+    ) -> tuple[npt.NDArray[np.float32], Batch]:
         """Run the language model behind a cache; return the last token's logits and the longer cache."""
         outputs = self._decoder.run({"inputs_embeds": embeds, "position_ids": positions, **cache})
-        logits = outputs.pop("logits")[0, -1]
-        return logits, {name.replace("present", "past", 1): array for name, array in outputs.items()}
+        return outputs["logits"][0, -1], next_cache(outputs, self._spec.num_layers)
 
     def _embed(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         rows: npt.NDArray[np.float32] = self._embedding[list(ids)][None].astype(np.float32)
         return rows
-
-    def _empty_cache(self) -> Cache:
-        spec = self._spec
-        empty = np.zeros((1, spec.num_kv_heads, 0, spec.head_dim), np.float32)
-        return {f"past_{kind}_{layer}": empty for layer in range(spec.num_layers) for kind in ("key", "value")}
 
 
 def _open_embedding(file: Path, hidden_size: int) -> npt.NDArray[Any]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from wise_edge.extras import require
 from wise_edge.policy.checkpoint import load_policy, read_policy_spec
-from wise_edge.policy.image import patchify, resize_square
+from wise_edge.policy.graph_io import image_patches, patch_grid
 from wise_edge.runtimes.base import Decoding, PolicyOutput
 from wise_edge.runtimes.policy.text import PolicyText
 from wise_edge.runtimes.policy.writing import Writer
@@ -69,11 +69,8 @@ class TorchPolicy:
         torch = require("torch", "export")
         spec = self._spec
         start = perf_counter()
-        square = resize_square(image, spec.input_size)
-        patches = patchify(
-            square, spec.patch_size, spec.temporal_patch_size, spec.merge_size, spec.image_mean, spec.image_std
-        )
-        side = spec.input_size // spec.patch_size
+        patches = image_patches(image, spec)
+        side = patch_grid(spec)
         grid = torch.tensor([[1, side, side]], device=self.device)
         prepared = perf_counter()
         with torch.no_grad():

@@ -18,10 +18,11 @@ from tiny_models import SAM, SPECIAL, make_policy, make_sam, make_tokenizer
 from wise_edge.bundle.store import Bundle, load
 from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError
 from wise_edge.metrics import mask_iou
+from wise_edge.native.onnxruntime_session import CUDA
 from wise_edge.policy.checkpoint import load_policy
 from wise_edge.policy.image import patchify, resize_square
 from wise_edge.runtimes.base import Decoding, Graph
-from wise_edge.runtimes.graphs.onnx_runtime import CUDA, OnnxGraph
+from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
 from wise_edge.runtimes.mask.graph import upsample
 from wise_edge.runtimes.policy.graph import GraphPolicy
 from wise_edge.runtimes.policy.text import PolicyText, image_positions, text_positions

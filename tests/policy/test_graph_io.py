@@ -1,0 +1,36 @@
+"""The names and shapes that export writes into a policy's graphs and the runtimes ask for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from specs import POLICY
+from wise_edge.policy.graph_io import (
+    empty_cache,
+    image_patches,
+    next_cache,
+    past_names,
+    patch_grid,
+    patch_values,
+    present_names,
+)
+
+
+def test_the_cache_is_ordered_by_layer_and_starts_empty() -> None:
+    assert past_names(2) == ["past_key_0", "past_value_0", "past_key_1", "past_value_1"]
+    cache = empty_cache(POLICY)
+    assert list(cache) == past_names(POLICY.num_layers)
+    assert {array.shape for array in cache.values()} == {(1, POLICY.num_kv_heads, 0, POLICY.head_dim)}
+
+
+def test_what_a_run_returned_is_what_the_next_one_takes() -> None:
+    outputs = {name: np.array([place]) for place, name in enumerate(present_names(2))}
+
+    assert next_cache({"logits": np.zeros(1), **outputs}, 2) == dict(zip(past_names(2), outputs.values(), strict=True))
+
+
+def test_an_image_of_any_size_becomes_the_patches_of_the_square() -> None:
+    patches = image_patches(np.zeros((30, 50, 3), np.uint8), POLICY)
+
+    assert patches.shape == (patch_grid(POLICY) ** 2, patch_values(POLICY))
+    assert patch_grid(POLICY) == POLICY.image_grid * POLICY.merge_size

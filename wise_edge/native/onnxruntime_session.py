@@ -1,0 +1,70 @@
+"""The one place that opens ONNX Runtime sessions: for the runtimes, the export's comparisons and `wise-edge doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy.typing as npt
+
+from wise_edge.errors import BundleError, DeviceError, WiseEdgeError, first_line
+from wise_edge.extras import require
+from wise_edge.native.memory import find_shortage
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+
+
+def quiet_options(onnxruntime: ModuleType) -> Any:
+    """Return default session options that log nothing: errors are raised, and a second report would be noise."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return options
+
+
+class OnnxSession:
+    """An ONNX file, loaded and ready to run.
+
+    Args:
+        file: the ONNX file.
+        provider: ONNX Runtime's execution provider.
+        options: makes the session options from the onnxruntime module.
+
+    Attributes:
+        outputs: names of the graph's outputs, in order.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        DeviceError: the provider does not start here (ONNX Runtime itself would silently use the CPU), or memory ran
+            out.
+        BundleError: the file cannot be loaded.
+    """
+
+    def __init__(self, file: Path, provider: str = CPU, options: Callable[[ModuleType], Any] = quiet_options) -> None:
+        onnxruntime = require("onnxruntime", "gpu" if provider == CUDA else "onnx")
+        self._file = file
+        if provider not in onnxruntime.get_available_providers():
+            raise DeviceError(f"this onnxruntime has no {provider}; run: pip install 'wise-edge[gpu]'")
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), options(onnxruntime), providers=[provider])
+        except Exception as error:  # its classes derive from Exception itself, one a status code
+            if (shortage := find_shortage(file, first_line(error))) is not None:
+                raise shortage from error
+            raise BundleError(f"{file} cannot be loaded: {first_line(error)}; export the bundle again") from error
+        if (first := self._session.get_providers()[0]) != provider:
+            raise DeviceError(f"{provider} does not start here and {first} would run instead; check its libraries")
+        self.outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Run the graph once.
+
+        Raises:
+            WiseEdgeError: an array is missing or of the wrong shape or type, or an operator failed.
+        """
+        try:
+            values = self._session.run(self.outputs, dict(arrays))
+        except Exception as error:
+            raise WiseEdgeError(f"{self._file} failed: {first_line(error)}") from error
+        return dict(zip(self.outputs, values, strict=True))
