@@ -31,12 +31,12 @@ from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.base import Decoding, PolicyOutput
 from wise_edge.runtimes.session import Session
 from wise_edge.service import answering
-from wise_edge.service.answering import Service, Wish
+from wise_edge.service.answering import SegmentRequest, Service
 from wise_edge.service.app import make_app
-from wise_edge.service.device import BusyError, Device
-from wise_edge.service.frames import FrameStore
 from wise_edge.service.guard import OWN_HOSTS
+from wise_edge.service.image_store import ImageStore
 from wise_edge.service.limits import Limits
+from wise_edge.service.query_queue import BusyError, QueryQueue
 
 
 class Gated(FakePolicy):
@@ -90,7 +90,7 @@ def test_a_query_is_answered_with_the_sessions_result() -> None:
 
 
 def test_a_picture_is_kept_for_several_queries() -> None:
-    with serving(Limits(frames=2)) as (client, policy):
+    with serving(Limits(images=2)) as (client, policy):
         kept = client.post("/v1/frames", files={"image": png()})
         assert kept.status_code == 201
         assert (kept.json()["width"], kept.json()["height"]) == (30, 20)
@@ -107,7 +107,7 @@ def test_a_picture_is_kept_for_several_queries() -> None:
 
 
 def test_the_last_pictures_are_kept() -> None:
-    store = FrameStore(2)
+    store = ImageStore(2)
     pictures = [np.full((1, 1, 3), n, np.uint8) for n in range(3)]
     names = [store.add(picture) for picture in pictures[:2]]
     assert store.find(names[0]) is pictures[0]
@@ -266,18 +266,18 @@ def test_clients_take_turns_and_none_fills_the_line() -> None:
         return lambda cancel: order.append(name)
 
     async def ask_all() -> None:
-        device = Device(Limits(waiting=8))
-        first = asyncio.create_task(device.run(lambda cancel: gate.wait(10), "greedy"))
+        queue = QueryQueue(Limits(waiting=8))
+        first = asyncio.create_task(queue.run(lambda cancel: gate.wait(10), "greedy"))
         await asyncio.sleep(0)
-        greedy = [asyncio.create_task(device.run(noting(f"greedy {n}"), "greedy")) for n in range(6)]
+        greedy = [asyncio.create_task(queue.run(noting(f"greedy {n}"), "greedy")) for n in range(6)]
         await asyncio.sleep(0)
         with pytest.raises(BusyError):
-            await device.run(noting("one too many"), "greedy")
-        modest = [asyncio.create_task(device.run(noting(f"modest {n}"), "modest")) for n in range(2)]
+            await queue.run(noting("one too many"), "greedy")
+        modest = [asyncio.create_task(queue.run(noting(f"modest {n}"), "modest")) for n in range(2)]
         await asyncio.sleep(0)
         gate.set()
         await asyncio.gather(first, *greedy, *modest)
-        device.close()
+        queue.close()
 
     asyncio.run(ask_all())
     assert order[:4] == ["greedy 0", "modest 0", "greedy 1", "modest 1"]
@@ -324,8 +324,8 @@ def test_a_bug_ends_a_stream_and_is_logged(
         policy = Gated()
         policy.gate.set()
         service = Service(Session(policy, FakeMask(), {}), Limits(), QueryMeter(None))
-        requested = Wish("bug" if place == "engine" else "the ring")
-        told = [event async for event in service.stream(np.zeros((20, 30, 3), np.uint8), requested, "")]
+        request = SegmentRequest("bug" if place == "engine" else "the ring")
+        told = [event async for event in service.stream(np.zeros((20, 30, 3), np.uint8), request, "")]
         service.close()
         return told
 
@@ -340,21 +340,21 @@ def test_a_query_that_nobody_waits_for_leaves_its_place_to_others() -> None:
     gate = threading.Event()
 
     async def leave() -> None:
-        device = Device(Limits(waiting=1))
-        first = asyncio.create_task(device.run(lambda cancel: gate.wait(30)))
-        second = asyncio.create_task(device.run(lambda cancel: None))
+        queue = QueryQueue(Limits(waiting=1))
+        first = asyncio.create_task(queue.run(lambda cancel: gate.wait(30)))
+        second = asyncio.create_task(queue.run(lambda cancel: None))
         await asyncio.sleep(0.1)
-        assert device.waiting == 2
+        assert queue.waiting == 2
         with pytest.raises(BusyError):
-            device.check_room()
+            queue.check_room()
         second.cancel()
         await asyncio.sleep(0.1)
-        assert device.waiting == 1
-        third = asyncio.create_task(device.run(lambda cancel: "third"))
+        assert queue.waiting == 1
+        third = asyncio.create_task(queue.run(lambda cancel: "third"))
         await asyncio.sleep(0)
         gate.set()
         assert (await first, await third) == (True, "third")
-        device.close()
+        queue.close()
 
     asyncio.run(leave())
 

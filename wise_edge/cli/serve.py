@@ -47,7 +47,7 @@ def serve(
             f"--host {host} is open to others: set {TOKEN_VARIABLE} to a token that they show, for example "
             f"export {TOKEN_VARIABLE}=$(openssl rand -hex 24)"
         )
-    limits = Limits(body_bytes=int(max_megabytes * 1e6), waiting=waiting, query_s=time_limit, frames=frames)
+    limits = Limits(body_bytes=int(max_megabytes * 1e6), waiting=waiting, query_s=time_limit, images=frames)
     session = Session.from_bundle(
         bundle, policy_backend=policy_backend, mask_backend=mask_backend, threads=threads, frames=frames
     )

@@ -24,11 +24,11 @@ from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.rle import compressed_runs
 from wise_edge.runtimes.base import SegmentationResult
 from wise_edge.runtimes.session import Session
-from wise_edge.service.device import BusyError, Device, LateError
-from wise_edge.service.frames import FrameStore
 from wise_edge.service.guard import BUG, Receive
+from wise_edge.service.image_store import ImageStore
 from wise_edge.service.limits import Limits
 from wise_edge.service.metrics import Metrics
+from wise_edge.service.query_queue import BusyError, LateError, QueryQueue
 
 T = TypeVar("T")
 MaskForm = Literal["rle", "png", "none"]
@@ -46,7 +46,7 @@ _STATUS: tuple[tuple[type[WiseEdgeError], int], ...] = (
 
 
 @dataclass(frozen=True)
-class Wish:
+class SegmentRequest:
     """What is asked of an image.
 
     Attributes:
@@ -69,11 +69,11 @@ class Service:
     """What the paths share.
 
     Attributes:
-        session: answers; it keeps as many images as `limits.frames`.
+        session: answers; it keeps as many images as `limits.images`.
         limits: of clients.
         meter: of the energy of queries.
-        device: lets one query run at a time.
-        frames: images that clients come back to.
+        queue: lets one query run at a time.
+        images: that clients return to.
         metrics: for Prometheus.
         ready: whether a first query was answered, and the service is not ending.
     """
@@ -81,17 +81,17 @@ class Service:
     session: Session
     limits: Limits
     meter: QueryMeter
-    device: Device = field(init=False)
-    frames: FrameStore = field(init=False)
+    queue: QueryQueue = field(init=False)
+    images: ImageStore = field(init=False)
     metrics: Metrics = field(init=False)
     ready: bool = False
 
     def __post_init__(self) -> None:
         """Make the parts."""
         self._readers, self._reading = ThreadPoolExecutor(_READERS, "reader"), 0
-        self.device = Device(self.limits)
-        self.frames = FrameStore(self.limits.frames)
-        self.metrics = Metrics(lambda: self.device.waiting, lambda: len(self.frames))
+        self.queue = QueryQueue(self.limits)
+        self.images = ImageStore(self.limits.images)
+        self.metrics = Metrics(lambda: self.queue.waiting, lambda: len(self.images))
 
     async def warm_up(self) -> None:
         """Answer a query, so that the first client does not wait for what is done once.
@@ -102,7 +102,7 @@ class Service:
         """
         blank = np.full((64, 64, 3), 128, np.uint8)
         try:
-            await self.device.run(lambda cancel: self.session.segment(blank, "the object", cancel=cancel))
+            await self.queue.run(lambda cancel: self.session.segment(blank, "the object", cancel=cancel))
         except LateError:
             most = f"{self.limits.query_s:g} s"
             raise DeviceError(f"the first query was not answered within {most}; raise --time-limit") from None
@@ -111,7 +111,7 @@ class Service:
     def close(self) -> None:
         """End the threads once their work is done."""
         self.ready = False
-        self.device.close()
+        self.queue.close()
         self._readers.shutdown()
 
     async def read(self, data: bytes, client: str) -> npt.NDArray[np.uint8]:
@@ -121,7 +121,7 @@ class Service:
             BusyError: there is no room for a query on it.
             UsageError: it is no image, or too large.
         """
-        self.device.check_room(client, self._reading)
+        self.queue.check_room(client, self._reading)
         self._reading += 1
         try:
             reading = asyncio.get_running_loop().run_in_executor(self._readers, load_image, data, self.limits.pixels)
@@ -130,22 +130,24 @@ class Service:
             self._reading -= 1
 
     async def answer(
-        self, image: npt.NDArray[np.uint8], requested: Wish, client: str, on_text: Callable[[str], None] | None = None
+        self,
+        image: npt.NDArray[np.uint8],
+        request: SegmentRequest,
+        client: str,
+        on_text: Callable[[str], None] | None = None,
     ) -> dict[str, Any]:
-        """Answer a query when it is its client's turn; raises as `Device.run` and `Session.segment` do."""
+        """Answer a query when it is its client's turn; raises as `QueryQueue.run` and `Session.segment` do."""
 
         def work(cancel: Event) -> SegmentationResult:
-            ask = partial(
-                self.session.segment, image, requested.query, requested.variant, deadline_ms=requested.deadline_ms
-            )
+            ask = partial(self.session.segment, image, request.query, request.variant, deadline_ms=request.deadline_ms)
             answer = partial(ask, cancel=cancel, on_text=on_text)
-            return self.meter.measure(answer) if requested.energy else answer()
+            return self.meter.measure(answer) if request.energy else answer()
 
-        result = await self.device.run(work, client)
+        result = await self.queue.run(work, client)
         self.metrics.count_query(result)
-        return await asyncio.to_thread(describe, result, requested.mask)  # which takes a while for a large mask
+        return await asyncio.to_thread(describe, result, request.mask)  # which takes a while for a large mask
 
-    async def stream(self, image: npt.NDArray[np.uint8], requested: Wish, client: str) -> AsyncIterator[str]:
+    async def stream(self, image: npt.NDArray[np.uint8], request: SegmentRequest, client: str) -> AsyncIterator[str]:
         """Give server-sent events: "text" as the completion grows, then "result" or "error"."""
         loop, told = asyncio.get_running_loop(), asyncio.Queue[tuple[str, str]]()
 
@@ -157,7 +159,7 @@ class Service:
 
         async def answer() -> None:
             try:
-                tell("result", await self.answer(image, requested, client, on_text))
+                tell("result", await self.answer(image, request, client, on_text))
             except WiseEdgeError as error:
                 tell("error", {"error": str(error), "status": status_of(error)})
             except Exception:

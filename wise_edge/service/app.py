@@ -18,11 +18,11 @@ from wise_edge.extras import require
 from wise_edge.policy.prompts import MAX_QUERY_CHARACTERS, VARIANTS
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.session import Session
-from wise_edge.service.answering import MaskForm, Service, Wish, status_of, while_there
-from wise_edge.service.device import BusyError
+from wise_edge.service.answering import MaskForm, SegmentRequest, Service, status_of, while_there
 from wise_edge.service.guard import BUG, Guard
 from wise_edge.service.limits import Limits
 from wise_edge.service.pages import read_page, render_reference
+from wise_edge.service.query_queue import BusyError
 
 _LONGEST_DEADLINE_MS = 600_000
 _ENERGY = "Read the device's power sensor meanwhile, which takes up to half a second more; the answer has energy_j."
@@ -108,12 +108,12 @@ def make_app(
         # In ASCII: a line may quote half a character, which UTF-8 cannot write.
         return Response(json.dumps({"error": line}), status, headers, "application/json")
 
-    async def respond(request: Request, image: npt.NDArray[np.uint8], requested: Wish) -> Response:
+    async def respond(request: Request, image: npt.NDArray[np.uint8], asked: SegmentRequest) -> Response:
         client = client_of(request)
         if "text/event-stream" not in request.headers.get("accept", ""):
-            return JSONResponse(await while_there(request.receive, service.answer(image, requested, client)))
-        service.device.check_room(client)
-        return StreamingResponse(service.stream(image, requested, client), media_type="text/event-stream")
+            return JSONResponse(await while_there(request.receive, service.answer(image, asked, client)))
+        service.queue.check_room(client)
+        return StreamingResponse(service.stream(image, asked, client), media_type="text/event-stream")
 
     @app.post("/v1/segment", responses=answers | refusals, summary="Find what a query names in an image")
     async def segment(
@@ -129,7 +129,7 @@ def make_app(
     ) -> Response:
         """Answer with JSON; with `Accept: text/event-stream` the rationale comes as it is written."""
         pixels = await service.read(image, client_of(request))
-        return await respond(request, pixels, Wish(query, variant, deadline_ms, mask, energy))
+        return await respond(request, pixels, SegmentRequest(query, variant, deadline_ms, mask, energy))
 
     @app.post("/v1/frames", status_code=201, responses=refusals, summary="Keep an image for several queries")
     async def keep(
@@ -138,21 +138,21 @@ def make_app(
         """Keep an image; a further query on it costs its own words only."""
         pixels = await service.read(image, client_of(request))
         height, width, _ = pixels.shape
-        return {"frame": service.frames.add(pixels), "width": width, "height": height}
+        return {"frame": service.images.add(pixels), "width": width, "height": height}
 
     @app.post("/v1/frames/{frame}/segment", responses=answers | refusals | unknown, summary="Ask an image that is kept")
     async def ask(request: Request, frame: str, question: Question) -> Response:
         """Answer like /v1/segment."""
-        pixels = service.frames.find(frame)
+        pixels = service.images.find(frame)
         if pixels is None:
             raise HTTPException(404, "this image is not kept any more; send it again")
-        return await respond(request, pixels, Wish(**question.model_dump()))
+        return await respond(request, pixels, SegmentRequest(**question.model_dump()))
 
     @app.delete(
         "/v1/frames/{frame}", status_code=204, responses=unknown | {422: refusals[422]}, summary="Forget an image"
     )
     async def forget(frame: str) -> Response:
-        if not service.frames.remove(frame):
+        if not service.images.remove(frame):
             raise HTTPException(404, "this image is not kept")
         return Response(status_code=204)
 

@@ -18,7 +18,7 @@ class Limits:
         pixels: largest image.
         waiting: queries that may wait for the device; more are told to come again.
         query_s: how long a query may wait and run.
-        frames: images that are kept for further queries; the one not asked for longest goes first.
+        images: that are kept for further queries; the one not asked for longest goes first.
         connections: that are open at once, idle ones included.
     """
 
@@ -28,7 +28,7 @@ class Limits:
     pixels: int = 25_000_000
     waiting: int = 16
     query_s: float = 60.0
-    frames: int = 8
+    images: int = 8
     connections: int = 256
 
     def __post_init__(self) -> None:

@@ -17,13 +17,13 @@ class Metrics:
 
     Args:
         waiting: tells how many queries wait or run.
-        frames: tells how many images are kept.
+        images: tells how many images are kept.
 
     Raises:
         MissingExtraError: prometheus_client is not installed.
     """
 
-    def __init__(self, waiting: Callable[[], int], frames: Callable[[], int]) -> None:
+    def __init__(self, waiting: Callable[[], int], images: Callable[[], int]) -> None:
         prometheus = require("prometheus_client", "serve")
         self._prometheus = prometheus
         self._registry = prometheus.CollectorRegistry()
@@ -38,7 +38,7 @@ class Metrics:
         self._tokens = prometheus.Counter("wise_edge_rationale_tokens", "Tokens of rationales.", ["variant"], **own)
         for name, text, value in (
             ("wise_edge_waiting", "Queries that wait or run.", waiting),
-            ("wise_edge_frames", "Images that are kept.", frames),
+            ("wise_edge_frames", "Images that are kept.", images),
         ):
             prometheus.Gauge(name, text, **own).set_function(value)
 

@@ -38,7 +38,7 @@ class LateError(WiseEdgeError):
     """A query took longer than it may."""
 
 
-class Device:
+class QueryQueue:
     """Runs one query at a time, in a thread of its own that takes the next one without asking the event loop.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-class FrameStore:
+class ImageStore:
     """Keeps the last images by names that nobody guesses.
 
     Args:
