@@ -103,7 +103,7 @@ def test_a_picture_is_kept_for_several_queries() -> None:
         assert client.delete(path).status_code == 204
         assert client.delete(path).status_code == 404
         gone = client.post(f"{path}/segment", json={"query": "the ring"})
-        assert (gone.status_code, gone.json()["error"]) == (404, "this image is not kept any more; send it again")
+        assert (gone.status_code, gone.json()["error"]) == (404, "this image is no longer stored; upload it again")
 
 
 def test_the_last_pictures_are_kept() -> None:
@@ -168,7 +168,7 @@ def test_a_body_too_large_is_refused_with_or_without_its_length() -> None:
 
         headers = {"content-type": "multipart/form-data; boundary=b"}
         answer = client.post("/v1/segment", content=chunks(), headers=headers)
-        assert (answer.status_code, answer.json()["error"]) == (413, "a body may have 50000 bytes")
+        assert (answer.status_code, answer.json()["error"]) == (413, "a body may have at most 50000 bytes")
         answer = client.post("/v1/frames/x/segment", content=chunks(), headers={"content-type": "application/json"})
         assert answer.status_code == 413
         assert ask(client).status_code == 200
@@ -190,7 +190,7 @@ def test_a_body_that_comes_too_slowly_is_let_go() -> None:
     scope |= {"headers": [(b"content-type", b"multipart/form-data; boundary=b")]}
     asyncio.run(app(scope, dribble, send))
     assert sent[0]["status"] == 408
-    assert b"did not come within 0.5 s" in sent[1]["body"]
+    assert b"did not arrive within 0.5 s" in sent[1]["body"]
 
 
 def test_a_token_is_asked_of_all_that_tells_of_pictures() -> None:
@@ -233,7 +233,7 @@ def test_a_page_of_another_site_is_refused(origin: str, status: int) -> None:
         answer = ask(client, headers={"origin": origin})
         assert answer.status_code == status
         if status == 403:
-            assert answer.json() == {"error": "this service answers its own page only, not those of other sites"}
+            assert answer.json() == {"error": "this service answers only its own page, not pages of other sites"}
 
 
 def test_with_a_token_a_page_may_be_anywhere() -> None:
@@ -304,7 +304,7 @@ def test_a_bug_is_told_in_json_and_logged(caplog: pytest.LogCaptureFixture) -> N
     with serving() as (client, _):
         answer = ask(client, "bug")
         assert answer.status_code == 500
-        assert answer.json() == {"error": "something failed inside the service; its log says what"}
+        assert answer.json() == {"error": "internal error; see the service's log"}
         assert "index 7 is out of bounds" in caplog.text  # the traceback's last line
         assert 'wise_edge_requests_total{path="/v1/segment",status="500"} 1.0' in client.get("/metrics").text
         assert ask(client).status_code == 200
@@ -330,7 +330,7 @@ def test_a_bug_ends_a_stream_and_is_logged(
         return told
 
     told = asyncio.run(asyncio.wait_for(stream(), 10))
-    error = {"error": "something failed inside the service; its log says what", "status": 500}
+    error = {"error": "internal error; see the service's log", "status": 500}
     assert told[-1] == f"event: error\ndata: {json.dumps(error)}\n\n"
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert "index 7 is out of bounds" in caplog.text
@@ -373,11 +373,11 @@ def test_a_client_that_leaves_has_its_query_cancelled() -> None:
             finally:
                 ended.set()
 
-        waiting = asyncio.create_task(answering.while_there(receive, answer()))
+        waiting = asyncio.create_task(answering.while_connected(receive, answer()))
         await asyncio.sleep(0.05)
         assert not waiting.done()
         gone.set()
-        with pytest.raises(QueryCancelledError, match="the client has gone"):
+        with pytest.raises(QueryCancelledError, match="the client disconnected"):
             await asyncio.wait_for(waiting, 10)
         await asyncio.sleep(0)
         assert ended.is_set()
@@ -470,7 +470,7 @@ def test_a_mask_is_written_beside_what_else_is_asked(monkeypatch: pytest.MonkeyP
         ('{"\\ud800": 1}', "query: Field required"),
         ("[NaN]", "the body: "),
         ('"\\ud800"', "the body: "),
-        ('{"query": secret}', "the body is no JSON: Expecting value"),
+        ('{"query": secret}', "the body is not valid JSON: Expecting value"),
         ("", "the body: Field required"),
     ],
 )
@@ -540,13 +540,13 @@ def test_the_interface_is_described() -> None:
         told = [set(schema["paths"][path][method]["responses"]["200"]["content"]) for path, method in kinds.items()]
         assert told == [{"text/plain"}, {"application/json", "text/event-stream"}]
         page = client.get("/docs").text
-        for words in ("POST /v1/segment", "What to find, in words.", "verbose, wise, wise-infer", "Retry-After"):
+        for words in ("POST /v1/segment", "What to find.", "verbose, wise, wise-infer", "Retry-After"):
             assert words in page
         assert "http" not in page
 
 
 def test_limits_let_something_through() -> None:
-    with pytest.raises(UsageError, match="limit waiting is above 0, this is 0"):
+    with pytest.raises(UsageError, match="limit waiting must be above 0, not 0"):
         Limits(waiting=0)
 
 
@@ -554,7 +554,7 @@ def test_another_address_needs_a_token(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.delenv("WISE_EDGE_TOKEN", raising=False)
     fake_session.install(monkeypatch)
     assert main(["serve", "--host", "0.0.0.0"]) == 2
-    assert "--host 0.0.0.0 is open to others: set WISE_EDGE_TOKEN" in capsys.readouterr().err
+    assert "--host 0.0.0.0 is reachable by others: set WISE_EDGE_TOKEN" in capsys.readouterr().err
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["serve", "--port", str(taken.getsockname()[1])]) == 4
     assert "cannot listen on 127.0.0.1" in capsys.readouterr().err

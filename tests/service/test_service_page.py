@@ -143,7 +143,7 @@ def test_two_rationales_stand_side_by_side(browser: Any, url: str, tmp_path: Pat
     assert long > 3 * short > 0
     widths = [browser.execute_script(DECODING, card) for card in cards]
     assert widths[0] > widths[1] > 0  # on one scale
-    assert "kept from the query before" in cards[1].text
+    assert "reused from the previous query" in cards[1].text
     assert complaints(browser) == []
 
 
@@ -169,7 +169,7 @@ def test_keys_and_mistakes(browser: Any, url: str, tmp_path: Path) -> None:
     assert said(browser) == "Open an image first."
     (tmp_path / "no.png").write_bytes(b"no image")
     browser.find_element("id", "file").send_keys(str(tmp_path / "no.png"))
-    wait_for(browser, 'return document.getElementById("say").textContent.includes("is no image")')
+    wait_for(browser, 'return document.getElementById("say").textContent.includes("is not an image")')
     assert complaints(browser) == []
 
 
@@ -272,7 +272,7 @@ def test_without_https_the_camera_says_what_it_needs(browser: Any, url: str) -> 
     browser.get(url)
     browser.execute_script("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
     browser.find_element("css selector", "body").send_keys("w")
-    assert said(browser) == "The camera cannot be used: this page needs https or localhost for it."
+    assert said(browser) == "The camera is not available: the page needs https or localhost to use it."
 
 
 def test_the_camera_is_opened_once_at_a_time(browser: Any, url: str) -> None:
@@ -299,4 +299,4 @@ def test_a_form_on_another_page_is_refused(browser: Any, url: str) -> None:
     browser.get(f"data:text/html,{form}<script>document.forms[0].submit()</script>")
     wait_for(browser, "return location.pathname === '/v1/frames' && document.readyState === 'complete'")
     told = browser.find_element("css selector", "body").text
-    assert "this service answers its own page only, not those of other sites" in told
+    assert "this service answers only its own page, not pages of other sites" in told

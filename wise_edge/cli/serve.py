@@ -1,4 +1,4 @@
-"""`wise-edge serve`: one device, over HTTP."""
+"""`wise-edge serve`: one device over HTTP."""
 
 from __future__ import annotations
 
@@ -15,24 +15,33 @@ TOKEN_VARIABLE = "WISE_EDGE_TOKEN"
 
 def serve(
     bundle: BundleOption = None,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Another one than this machine's own needs a token.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 takes any that is free.")] = 8020,
-    waiting: Annotated[int, typer.Option(metavar="N", min=1, help="Queries that may wait; more get 429.")] = 16,
-    time_limit: Annotated[float, typer.Option("--time-limit", metavar="S", min=0.1, help="Of a query.")] = 60.0,
-    frames: Annotated[int, typer.Option(metavar="N", min=1, help="Images kept for further queries.")] = 8,
-    max_megabytes: Annotated[float, typer.Option("--max-megabytes", metavar="N", min=0.001, help="Of a body.")] = 10.0,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; any but a loopback address needs a token.")
+    ] = ("127.0.0.1"),
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen on; 0 takes any free one.")
+    ] = 8020,
+    waiting: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Queries that may wait; further ones get status 429.")
+    ] = 16,
+    time_limit: Annotated[
+        float,
+        typer.Option("--time-limit", metavar="S", min=0.1, help="Seconds that a query may take, waiting included."),
+    ] = 60.0,
+    frames: Annotated[int, typer.Option(metavar="N", min=1, help="Images stored for further queries.")] = 8,
+    max_megabytes: Annotated[
+        float, typer.Option("--max-megabytes", metavar="N", min=0.001, help="Largest body of a request, in MB.")
+    ] = 10.0,
     policy_backend: PolicyBackendOption = "auto",
     mask_backend: MaskBackendOption = "auto",
     threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="CPU threads; the runtime's choice where left out.")
+        int | None, typer.Option(metavar="N", min=1, help="CPU threads; the runtime chooses by default.")
     ] = None,
 ) -> None:
-    """Serve a page and an interface for programs: images and queries in, masks out.
+    """Serve a web page and an HTTP API: images and queries in, masks out.
 
-    The token that clients show (`Authorization: Bearer ...`) is read from the environment, WISE_EDGE_TOKEN, so that no
-    list of processes shows it. SIGTERM and Ctrl-C let the queries that are being answered end.
+    The token that clients send (`Authorization: Bearer ...`) is read from the environment variable WISE_EDGE_TOKEN, so
+    that process lists do not show it. On SIGTERM or Ctrl-C the service first answers the queries that it has accepted.
     """
     from wise_edge.errors import UsageError
     from wise_edge.runtimes.session import Session
@@ -44,7 +53,7 @@ def serve(
     token = os.environ.get(TOKEN_VARIABLE) or None
     if token is None and not _is_loopback(host):
         raise UsageError(
-            f"--host {host} is open to others: set {TOKEN_VARIABLE} to a token that they show, for example "
+            f"--host {host} is reachable by others: set {TOKEN_VARIABLE} to a token for clients to send, for example "
             f"export {TOKEN_VARIABLE}=$(openssl rand -hex 24)"
         )
     limits = Limits(body_bytes=int(max_megabytes * 1e6), waiting=waiting, query_s=time_limit, images=frames)

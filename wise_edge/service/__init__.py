@@ -1,1 +1,1 @@
-"""wise-edge over HTTP: a page and an interface for machines, on one device."""
+"""wise-edge over HTTP: a page and an HTTP API on one device."""

@@ -1,4 +1,4 @@
-"""What the service's paths share: a session behind its limits, answering what is asked of images."""
+"""What the service's endpoints share: a session behind limits, which answers queries on images."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from wise_edge.service.query_queue import BusyError, LateError, QueryQueue
 
 T = TypeVar("T")
 MaskForm = Literal["rle", "png", "none"]
-"""How a mask is given: COCO's compressed run lengths, a PNG of 0 and 255 in base64, or not at all."""
+"""How a mask is returned: COCO's compressed run lengths, a PNG of 0 and 255 in base64, or not at all."""
 _READERS = 2
-"""Images that are decoded at once: one of 25 million pixels takes hundreds of megabytes meanwhile."""
+"""Images decoded at once: decoding one of 25 million pixels takes hundreds of megabytes."""
 _LOG = logging.getLogger(__name__)
 _STATUS: tuple[tuple[type[WiseEdgeError], int], ...] = (
     (BusyError, 429),
@@ -47,14 +47,14 @@ _STATUS: tuple[tuple[type[WiseEdgeError], int], ...] = (
 
 @dataclass(frozen=True)
 class SegmentRequest:
-    """What is asked of an image.
+    """A query on an image, and how to answer it.
 
     Attributes:
         query: what to find, in words.
         variant: prompt variant; None takes the bundle's default.
-        deadline_ms: choose the variant by this instead.
-        mask: how the mask is given.
-        energy: read the device's power sensor meanwhile, which holds the device a little longer.
+        deadline_ms: choose the variant by this deadline instead.
+        mask: form of the mask in the answer.
+        energy: read the device's power sensor during the query, which occupies the device a little longer.
     """
 
     query: str
@@ -66,16 +66,16 @@ class SegmentRequest:
 
 @dataclass
 class Service:
-    """What the paths share.
+    """What the endpoints share.
 
     Attributes:
-        session: answers; it keeps as many images as `limits.images`.
-        limits: of clients.
-        meter: of the energy of queries.
-        queue: lets one query run at a time.
-        images: that clients return to.
+        session: answers queries; it caches as many images as `limits.images`.
+        limits: bounds on what clients may send.
+        meter: measures the energy of queries.
+        queue: runs one query at a time.
+        images: uploaded images, stored for further queries.
         metrics: for Prometheus.
-        ready: whether a first query was answered, and the service is not ending.
+        ready: whether a first query was answered and the service is not shutting down.
     """
 
     session: Session
@@ -87,17 +87,17 @@ class Service:
     ready: bool = False
 
     def __post_init__(self) -> None:
-        """Make the parts."""
+        """Create the parts."""
         self._readers, self._reading = ThreadPoolExecutor(_READERS, "reader"), 0
         self.queue = QueryQueue(self.limits)
         self.images = ImageStore(self.limits.images)
         self.metrics = Metrics(lambda: self.queue.waiting, lambda: len(self.images))
 
     async def warm_up(self) -> None:
-        """Answer a query, so that the first client does not wait for what is done once.
+        """Answer one query, so that the first client does not wait for one-time initialization.
 
         Raises:
-            DeviceError: it took longer than a query may.
+            DeviceError: it exceeded the time limit of a query.
             WiseEdgeError: the session cannot answer.
         """
         blank = np.full((64, 64, 3), 128, np.uint8)
@@ -109,17 +109,17 @@ class Service:
         self.ready = True
 
     def close(self) -> None:
-        """End the threads once their work is done."""
+        """Stop the threads once their work is done."""
         self.ready = False
         self.queue.close()
         self._readers.shutdown()
 
     async def read(self, data: bytes, client: str) -> npt.NDArray[np.uint8]:
-        """Decode an image beside the event loop, few at once.
+        """Decode an image outside the event loop, at most `_READERS` at once.
 
         Raises:
-            BusyError: there is no room for a query on it.
-            UsageError: it is no image, or too large.
+            BusyError: the queue has no room for a query on it.
+            UsageError: the data are not an image, or the image is too large.
         """
         self.queue.check_room(client, self._reading)
         self._reading += 1
@@ -136,7 +136,7 @@ class Service:
         client: str,
         on_text: Callable[[str], None] | None = None,
     ) -> dict[str, Any]:
-        """Answer a query when it is its client's turn; raises as `QueryQueue.run` and `Session.segment` do."""
+        """Answer a query when its client's turn comes; raises what `QueryQueue.run` and `Session.segment` raise."""
 
         def work(cancel: Event) -> SegmentationResult:
             ask = partial(self.session.segment, image, request.query, request.variant, deadline_ms=request.deadline_ms)
@@ -145,46 +145,46 @@ class Service:
 
         result = await self.queue.run(work, client)
         self.metrics.count_query(result)
-        return await asyncio.to_thread(describe, result, request.mask)  # which takes a while for a large mask
+        return await asyncio.to_thread(describe, result, request.mask)  # a large mask takes a while
 
     async def stream(self, image: npt.NDArray[np.uint8], request: SegmentRequest, client: str) -> AsyncIterator[str]:
-        """Give server-sent events: "text" as the completion grows, then "result" or "error"."""
-        loop, told = asyncio.get_running_loop(), asyncio.Queue[tuple[str, str]]()
+        """Yield server-sent events: "text" as the completion grows, then "result" or "error"."""
+        loop, pending = asyncio.get_running_loop(), asyncio.Queue[tuple[str, str]]()
 
-        def tell(event: str, data: dict[str, Any]) -> None:
-            told.put_nowait((event, json.dumps(data, allow_nan=False)))
+        def emit(event: str, data: dict[str, Any]) -> None:
+            pending.put_nowait((event, json.dumps(data, allow_nan=False)))
 
         def on_text(text: str) -> None:
-            loop.call_soon_threadsafe(tell, "text", {"text": text})
+            loop.call_soon_threadsafe(emit, "text", {"text": text})
 
         async def answer() -> None:
             try:
-                tell("result", await self.answer(image, request, client, on_text))
+                emit("result", await self.answer(image, request, client, on_text))
             except WiseEdgeError as error:
-                tell("error", {"error": str(error), "status": status_of(error)})
+                emit("error", {"error": str(error), "status": status_of(error)})
             except Exception:
                 _LOG.exception("a query failed")
-                tell("error", {"error": BUG, "status": 500})
+                emit("error", {"error": BUG, "status": 500})
 
         asking = asyncio.create_task(answer())
         try:
             event = "text"
             while event == "text":
-                event, data = await told.get()
+                event, data = await pending.get()
                 yield f"event: {event}\ndata: {data}\n\n"
-        finally:  # the client may have gone
+        finally:  # the client may have disconnected
             asking.cancel()
 
 
-async def while_there(receive: Receive, answer: Coroutine[Any, Any, T]) -> T:
-    """Await an answer as long as its client stays.
+async def while_connected(receive: Receive, answer: Coroutine[Any, Any, T]) -> T:
+    """Await an answer while its client stays connected.
 
     Args:
-        receive: of the request, whose body was read.
-        answer: is cancelled once the client has gone.
+        receive: the request's ASGI callable, after its body was read.
+        answer: cancelled when the client disconnects.
 
     Raises:
-        QueryCancelledError: it has.
+        QueryCancelledError: the client disconnected.
     """
 
     async def leave() -> None:
@@ -195,7 +195,7 @@ async def while_there(receive: Receive, answer: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait((asking, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not asking.done():
-            raise QueryCancelledError("the client has gone")
+            raise QueryCancelledError("the client disconnected")
         return asking.result()
     finally:
         asking.cancel()
@@ -203,7 +203,7 @@ async def while_there(receive: Receive, answer: Coroutine[Any, Any, T]) -> T:
 
 
 def describe(result: SegmentationResult, mask: MaskForm) -> dict[str, Any]:
-    """Return a result ready for JSON, its mask in the form that was asked for."""
+    """Return a JSON-ready result, with its mask in the requested form."""
     described: dict[str, Any] = result.to_dict()
     if mask == "none" or result.mask is None:
         described["mask"] = None

@@ -1,7 +1,7 @@
-"""The service's paths: images and queries in, masks out, the rationale as it is written.
+"""The service's endpoints: images and queries in, masks out, the rationale streamed while it is generated.
 
-FastAPI reads the types of the functions below when they are made, inside `make_app`, where it is imported: so this
-module does without postponed annotations, and imports with the core alone.
+FastAPI is imported inside `make_app` and reads the annotations of the functions there when they are defined. So this
+module does not postpone annotations, and it can be imported with the core package alone.
 """
 
 import json
@@ -18,14 +18,16 @@ from wise_edge.extras import require
 from wise_edge.policy.prompts import MAX_QUERY_CHARACTERS, VARIANTS
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.session import Session
-from wise_edge.service.answering import MaskForm, SegmentRequest, Service, status_of, while_there
+from wise_edge.service.answering import MaskForm, SegmentRequest, Service, status_of, while_connected
 from wise_edge.service.guard import BUG, Guard
 from wise_edge.service.limits import Limits
 from wise_edge.service.pages import read_page, render_reference
 from wise_edge.service.query_queue import BusyError
 
 _LONGEST_DEADLINE_MS = 600_000
-_ENERGY = "Read the device's power sensor meanwhile, which takes up to half a second more; the answer has energy_j."
+_DEADLINE = "Choose the variant by this deadline instead."
+_MASK = "COCO compressed run lengths, a base64 PNG, or none."
+_ENERGY = "Read the device's power sensor during the query, which adds up to half a second; the answer has energy_j."
 _POLICY = "default-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; media-src 'self' blob:"
 
 
@@ -40,18 +42,18 @@ def make_app(
     """Make the ASGI application.
 
     Args:
-        session: answers queries; nobody else should use its device.
-        limits: of clients; None takes the defaults.
-        token: that clients show; None asks for none.
-        own_hosts: answer requests by these names only, and no pages of other sites; as a URL has them, in small letters
-            and without a port, such as `wise_edge.service.guard.OWN_HOSTS`. Empty answers all.
-        meter: of the energy of queries; None looks for a sensor on this machine.
+        session: answers queries; nothing else should use its device.
+        limits: bounds on what clients may send; None takes the defaults.
+        token: token that clients must send; None requires none.
+        own_hosts: reject requests that name another host or come from a page of another site. Names are written as in a
+            URL, in lower case and without a port, such as `wise_edge.service.guard.OWN_HOSTS`. Empty accepts all.
+        meter: measures the energy of queries; None looks for a sensor on this machine.
 
     Raises:
         MissingExtraError: a package of the extra "serve" is not installed.
     """
     require("fastapi", "serve")
-    require("python_multipart", "serve")  # which FastAPI imports only when a form is declared
+    require("python_multipart", "serve")  # FastAPI imports it only when a form is declared
     from fastapi import FastAPI, File, Form, Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -69,7 +71,7 @@ def make_app(
     app = FastAPI(
         title="wise-edge",
         version=__version__,
-        description="An image and a sentence in, a mask out.",
+        description="Send an image and a sentence, get a mask.",
         lifespan=life,
         docs_url=None,
         redoc_url=None,
@@ -77,12 +79,10 @@ def make_app(
     app.state.service = service
 
     class Question(BaseModel):
-        query: str = Field(max_length=MAX_QUERY_CHARACTERS, description="What to find, in words.")
+        query: str = Field(max_length=MAX_QUERY_CHARACTERS, description="What to find.")
         variant: Literal[VARIANTS] | None = Field(None, description="Prompt variant.")  # type: ignore[valid-type]
-        deadline_ms: float | None = Field(
-            None, gt=0, le=_LONGEST_DEADLINE_MS, description="Choose the variant by this instead."
-        )
-        mask: MaskForm = Field("rle", description="COCO's compressed run lengths, a PNG in base64, or none.")
+        deadline_ms: float | None = Field(None, gt=0, le=_LONGEST_DEADLINE_MS, description=_DEADLINE)
+        mask: MaskForm = Field("rle", description=_MASK)
         energy: bool = Field(False, description=_ENERGY)
 
     class Failure(BaseModel):
@@ -90,28 +90,28 @@ def make_app(
 
     refusals: dict[int | str, dict[str, Any]] = {
         400: {"model": Failure, "description": "The image or the query cannot be used."},
-        401: {"model": Failure, "description": "The token is missing."},
-        403: {"model": Failure, "description": "The request names another host, or comes from a page of one."},
-        408: {"model": Failure, "description": "The body came too slowly."},
+        401: {"model": Failure, "description": "The token is missing or wrong."},
+        403: {"model": Failure, "description": "The request names another host, or comes from a page of another site."},
+        408: {"model": Failure, "description": "The body arrived too slowly."},
         413: {"model": Failure, "description": "The body is too large."},
-        422: {"model": Failure, "description": "A field is missing, or has a value that it may not have."},
-        429: {"model": Failure, "description": "Too many queries wait; Retry-After says when to come again."},
+        422: {"model": Failure, "description": "A field is missing or has an invalid value."},
+        429: {"model": Failure, "description": "Too many queries wait; Retry-After says when to retry."},
         500: {"model": Failure, "description": "The engine or the service failed."},
-        503: {"model": Failure, "description": "The query took too long, or the device cannot."},
+        503: {"model": Failure, "description": "The query took too long, or the device cannot run it."},
     }
     answers: dict[int | str, dict[str, Any]] = {
         200: {"description": "The answer.", "content": {"application/json": {}, "text/event-stream": {}}}
     }
-    unknown: dict[int | str, dict[str, Any]] = {404: {"model": Failure, "description": "The image is not kept."}}
+    unknown: dict[int | str, dict[str, Any]] = {404: {"model": Failure, "description": "The image is not stored."}}
 
     def refuse(status: int, line: str, headers: Mapping[str, str] | None = None) -> Response:
-        # In ASCII: a line may quote half a character, which UTF-8 cannot write.
+        # ASCII, because a line may quote a lone surrogate, which UTF-8 cannot encode.
         return Response(json.dumps({"error": line}), status, headers, "application/json")
 
     async def respond(request: Request, image: npt.NDArray[np.uint8], asked: SegmentRequest) -> Response:
         client = client_of(request)
         if "text/event-stream" not in request.headers.get("accept", ""):
-            return JSONResponse(await while_there(request.receive, service.answer(image, asked, client)))
+            return JSONResponse(await while_connected(request.receive, service.answer(image, asked, client)))
         service.queue.check_room(client)
         return StreamingResponse(service.stream(image, asked, client), media_type="text/event-stream")
 
@@ -119,52 +119,53 @@ def make_app(
     async def segment(
         request: Request,
         image: Annotated[bytes, File(description="PNG, JPEG, WebP, BMP, TIFF, GIF or PPM.")],
-        query: Annotated[str, Form(max_length=MAX_QUERY_CHARACTERS, description="What to find, in words.")],
+        query: Annotated[str, Form(max_length=MAX_QUERY_CHARACTERS, description="What to find.")],
         variant: Annotated[Literal[VARIANTS] | None, Form(description="Prompt variant.")] = None,  # type: ignore[valid-type]
         deadline_ms: Annotated[
-            float | None, Form(gt=0, le=_LONGEST_DEADLINE_MS, description="Choose the variant by this instead.")
+            float | None,
+            Form(gt=0, le=_LONGEST_DEADLINE_MS, description=_DEADLINE),
         ] = None,
-        mask: Annotated[MaskForm, Form(description="COCO's run lengths, a PNG in base64, or none.")] = "rle",
+        mask: Annotated[MaskForm, Form(description=_MASK)] = "rle",
         energy: Annotated[bool, Form(description=_ENERGY)] = False,
     ) -> Response:
-        """Answer with JSON; with `Accept: text/event-stream` the rationale comes as it is written."""
+        """Answer with JSON; with `Accept: text/event-stream`, stream the rationale while it is generated."""
         pixels = await service.read(image, client_of(request))
         return await respond(request, pixels, SegmentRequest(query, variant, deadline_ms, mask, energy))
 
-    @app.post("/v1/frames", status_code=201, responses=refusals, summary="Keep an image for several queries")
+    @app.post("/v1/frames", status_code=201, responses=refusals, summary="Store an image for several queries")
     async def keep(
         request: Request, image: Annotated[bytes, File(description="As for /v1/segment.")]
     ) -> dict[str, Any]:
-        """Keep an image; a further query on it costs its own words only."""
+        """Store an image; each further query on it costs only its own tokens."""
         pixels = await service.read(image, client_of(request))
         height, width, _ = pixels.shape
         return {"frame": service.images.add(pixels), "width": width, "height": height}
 
-    @app.post("/v1/frames/{frame}/segment", responses=answers | refusals | unknown, summary="Ask an image that is kept")
+    @app.post("/v1/frames/{frame}/segment", responses=answers | refusals | unknown, summary="Query a stored image")
     async def ask(request: Request, frame: str, question: Question) -> Response:
         """Answer like /v1/segment."""
         pixels = service.images.find(frame)
         if pixels is None:
-            raise HTTPException(404, "this image is not kept any more; send it again")
+            raise HTTPException(404, "this image is no longer stored; upload it again")
         return await respond(request, pixels, SegmentRequest(**question.model_dump()))
 
     @app.delete(
-        "/v1/frames/{frame}", status_code=204, responses=unknown | {422: refusals[422]}, summary="Forget an image"
+        "/v1/frames/{frame}", status_code=204, responses=unknown | {422: refusals[422]}, summary="Delete a stored image"
     )
     async def forget(frame: str) -> Response:
         if not service.images.remove(frame):
-            raise HTTPException(404, "this image is not kept")
+            raise HTTPException(404, "this image is not stored")
         return Response(status_code=204)
 
-    @app.get("/healthz", summary="Whether the process answers")
+    @app.get("/healthz", summary="Whether the process is alive")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/readyz", summary="Whether queries are answered")
+    @app.get("/readyz", summary="Whether the service answers queries")
     async def readiness() -> Response:
         return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
 
-    @app.get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)
+    @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         text, kind = service.metrics.render()
         return Response(text, media_type=kind)
@@ -190,7 +191,7 @@ def make_app(
     async def point_out(request: Request, error: RequestValidationError) -> Response:
         return refuse(422, "; ".join(map(describe_fault, error.errors())))
 
-    @app.exception_handler(Exception)  # which is raised again, and logged by the guard
+    @app.exception_handler(Exception)  # raised again by Starlette, and logged by the guard
     async def admit(request: Request, error: Exception) -> Response:
         return refuse(500, BUG)
 
@@ -198,13 +199,13 @@ def make_app(
 
 
 def describe_fault(fault: Mapping[str, Any]) -> str:
-    """Return what pydantic found wrong with a request as "field: reason", without the value."""
+    """Return what pydantic found wrong as "field: reason", without the value."""
     if fault["type"] == "json_invalid":
-        return f"the body is no JSON: {fault['ctx']['error']}"
+        return f"the body is not valid JSON: {fault['ctx']['error']}"
     field = ".".join(map(str, fault["loc"][1:]))
     return f"{field or 'the body'}: {fault['msg']}"
 
 
 def client_of(request: Any) -> str:
-    """Return the address that a request came from."""
+    """Return the address that sent a request."""
     return request.client.host if request.client else ""

@@ -1,6 +1,6 @@
-"""What is decided of a request before its body is read: who asks, how much they send, and how slowly.
+"""Checks that run before and while a request's body is read: token, host, size and speed.
 
-Plain ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html), so that a body too large is never held in memory.
+Plain ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html), so that a body that is too large is never in memory.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 OPEN_TO_ALL = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
-"""Paths that tell nothing of anybody's images, and need no token."""
+"""Paths that reveal nothing about images and need no token."""
 OWN_HOSTS = ("127.0.0.1", "localhost", "[::1]")
-BUG = "something failed inside the service; its log says what"
+BUG = "internal error; see the service's log"
 _LOG = logging.getLogger(__name__)
 
 
 class Guard:
-    """Lets through what is within the limits and has the token.
+    """Passes on requests that are within the limits and carry the token.
 
     Args:
-        app: what is guarded.
-        limits: of bodies.
-        token: that clients show as `Authorization: Bearer ...`; None asks for none.
-        own_hosts: refuse requests that name another host than these, as a URL has them, or that a page of another one
-            sends; empty for none. A web page that had its own name point here (DNS rebinding), or that posts a form to
-            here, would otherwise be served like a local program.
-        count: takes the path of each request, as the application declares it, and the answer's status.
+        app: the guarded application.
+        limits: bounds on bodies.
+        token: token that clients send as `Authorization: Bearer ...`; None requires none.
+        own_hosts: reject requests that name a host other than these, written as in a URL, or that a page of another
+            host sends; empty accepts all. Otherwise a web page whose own name resolves to this machine (DNS rebinding),
+            or that posts a form here, would be served like a local program.
+        count: receives each request's path, as the application declares it, and the status of its response.
 
     Raises:
         MissingExtraError: FastAPI is not installed.
@@ -48,7 +48,7 @@ class Guard:
     ) -> None:
         self._app, self._limits, self._token, self._count = app, limits, token, count
         self._own_hosts = own_hosts
-        # FastAPI hands on no other exception that reading a body raises.
+        # FastAPI passes on no other exception that is raised while a body is read.
         self._refusal: Any = require("fastapi", "serve").HTTPException
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -84,37 +84,41 @@ class Guard:
         if self._token is not None and scope["path"] not in OPEN_TO_ALL:
             shown = headers.get(b"authorization", b"")
             if not secrets.compare_digest(shown, f"Bearer {self._token}".encode()):
-                raise self._refusal(401, "show the service's token: Authorization: Bearer TOKEN")
+                raise self._refusal(401, "send the service's token: Authorization: Bearer TOKEN")
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._limits.body_bytes:
-            raise self._refusal(413, f"a body may have {self._limits.body_bytes} bytes, this has {length.decode()}")
+            raise self._too_large(f", this one has {length.decode()}")
 
     def _check_hosts(self, headers: dict[bytes, bytes]) -> None:
         host = _without_port(headers.get(b"host", b"").decode("latin-1"))
         if host not in self._own_hosts:
-            raise self._refusal(403, f"this service answers {' and '.join(self._own_hosts)} only, not {host[:100]}")
-        origin = headers.get(b"origin")  # which browsers send, "null" where they tell no page
+            raise self._refusal(403, f"this service answers as {' and '.join(self._own_hosts)}, not as {host[:100]}")
+        origin = headers.get(b"origin")  # browsers send it, as "null" if they hide the page
         page = host if origin is None else _without_port(origin.decode("latin-1").partition("://")[2])
         if page not in self._own_hosts:
-            raise self._refusal(403, "this service answers its own page only, not those of other sites")
+            raise self._refusal(403, "this service answers only its own page, not pages of other sites")
+
+    def _too_large(self, length: str = "") -> Exception:
+        refusal: Exception = self._refusal(413, f"a body may have at most {self._limits.body_bytes} bytes{length}")
+        return refusal
 
     def _counted(self, receive: Receive) -> Receive:
-        """Return a `receive` that ends where a body is too long or too slow."""
+        """Return a `receive` that rejects a body that is too large or too slow."""
         taken, whole, deadline_s = 0, False, asyncio.get_running_loop().time() + self._limits.body_s
 
         async def counted() -> Message:
             nonlocal taken, whole
-            if whole:  # what comes behind a body is the client's leaving, however long it stays
+            if whole:  # after the body comes only the disconnect, whenever that is
                 return await receive()
             left_s = deadline_s - asyncio.get_running_loop().time()
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, left_s))
             except asyncio.TimeoutError:
-                raise self._refusal(408, f"the body did not come within {self._limits.body_s:g} s") from None
+                raise self._refusal(408, f"the body did not arrive within {self._limits.body_s:g} s") from None
             taken += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if taken > self._limits.body_bytes:
-                raise self._refusal(413, f"a body may have {self._limits.body_bytes} bytes")
+                raise self._too_large()
             return message
 
         return counted

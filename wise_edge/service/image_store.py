@@ -1,4 +1,4 @@
-"""Images that clients come back to."""
+"""Uploaded images that clients query again."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 
 class ImageStore:
-    """Keeps the last images by names that nobody guesses.
+    """Keeps the most recently used images under names that cannot be guessed.
 
     Args:
-        most: how many.
+        most: how many images to keep.
     """
 
     def __init__(self, most: int) -> None:
@@ -21,11 +21,11 @@ class ImageStore:
         self._kept: OrderedDict[str, npt.NDArray[np.uint8]] = OrderedDict()
 
     def __len__(self) -> int:
-        """Return how many are kept."""
+        """Return the number of images."""
         return len(self._kept)
 
     def add(self, image: npt.NDArray[np.uint8]) -> str:
-        """Keep an image, in place of the one not asked for longest where there are too many; return its name."""
+        """Store an image and return its name; if there are too many, the least recently used one is dropped."""
         name = secrets.token_urlsafe(12)
         self._kept[name] = image
         while len(self._kept) > self._most:
@@ -33,11 +33,11 @@ class ImageStore:
         return name
 
     def find(self, name: str) -> npt.NDArray[np.uint8] | None:
-        """Return an image; None where it is gone or never was."""
+        """Return an image; None if it was dropped or never stored."""
         if name in self._kept:
             self._kept.move_to_end(name)
         return self._kept.get(name)
 
     def remove(self, name: str) -> bool:
-        """Forget an image; return whether it was there."""
+        """Delete an image; return whether it was stored."""
         return self._kept.pop(name, None) is not None

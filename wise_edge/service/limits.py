@@ -1,4 +1,4 @@
-"""What one client may ask of a service, so that others are served too."""
+"""Bounds on what one client may send, so that the service stays available to others."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class Limits:
     """Bounds of a service.
 
     Attributes:
-        head_s: how long a client may take from connecting, or from a next request's first byte, to the head's last.
+        head_s: time limit for a request's head, from the connection, or from the first byte of a later request.
         body_bytes: largest body of a request.
-        body_s: how long a client may take to send it.
+        body_s: time limit for sending the body.
         pixels: largest image.
-        waiting: queries that may wait for the device; more are told to come again.
-        query_s: how long a query may wait and run.
-        images: that are kept for further queries; the one not asked for longest goes first.
-        connections: that are open at once, idle ones included.
+        waiting: queries that may wait for the device; further ones are asked to retry.
+        query_s: time limit of a query, waiting included.
+        images: images stored for further queries; the least recently used one is dropped first.
+        connections: connections open at once, idle ones included.
     """
 
     head_s: float = 10.0
@@ -32,7 +32,7 @@ class Limits:
     connections: int = 256
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for a bound that lets nothing through."""
+        """Raise `UsageError` for a bound of 0 or less, which would reject everything."""
         for name, value in self.__dict__.items():
             if value <= 0:
-                raise UsageError(f"a service's limit {name} is above 0, this is {value}")
+                raise UsageError(f"the service limit {name} must be above 0, not {value}")

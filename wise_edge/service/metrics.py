@@ -1,4 +1,4 @@
-"""What a service tells Prometheus."""
+"""The service's Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Metrics:
     """Counts requests and queries, in a registry of its own.
 
     Args:
-        waiting: tells how many queries wait or run.
-        images: tells how many images are kept.
+        waiting: returns how many queries wait or run.
+        images: returns how many images are stored.
 
     Raises:
         MissingExtraError: prometheus_client is not installed.
@@ -29,31 +29,29 @@ class Metrics:
         self._registry = prometheus.CollectorRegistry()
         own = {"registry": self._registry}
         self._requests = prometheus.Counter("wise_edge_requests", "Requests.", ["path", "status"], **own)
-        self._queries = prometheus.Counter(
-            "wise_edge_queries", "Queries that were answered.", ["variant", "valid"], **own
-        )
+        self._queries = prometheus.Counter("wise_edge_queries", "Answered queries.", ["variant", "valid"], **own)
         self._phases = prometheus.Histogram(
-            "wise_edge_phase_seconds", "Time of a query by phase.", ["phase"], buckets=_SECONDS, **own
+            "wise_edge_phase_seconds", "Time of a query, by phase.", ["phase"], buckets=_SECONDS, **own
         )
-        self._tokens = prometheus.Counter("wise_edge_rationale_tokens", "Tokens of rationales.", ["variant"], **own)
+        self._tokens = prometheus.Counter("wise_edge_rationale_tokens", "Rationale tokens.", ["variant"], **own)
         for name, text, value in (
             ("wise_edge_waiting", "Queries that wait or run.", waiting),
-            ("wise_edge_frames", "Images that are kept.", images),
+            ("wise_edge_frames", "Stored images.", images),
         ):
             prometheus.Gauge(name, text, **own).set_function(value)
 
     def count_request(self, path: str, status: int) -> None:
-        """Count a request by the path as it is declared, not as it was asked."""
+        """Count a request under its declared path, such as "/v1/frames/{frame}", not the requested one."""
         self._requests.labels(path, status).inc()
 
     def count_query(self, result: SegmentationResult) -> None:
-        """Count a query that was answered."""
+        """Count an answered query."""
         self._queries.labels(result.variant, str(result.answer_valid).lower()).inc()
         self._tokens.labels(result.variant).inc(result.tokens.rationale)
         for phase, spent_ms in asdict(result.latency_ms).items():
             self._phases.labels(phase).observe(spent_ms / 1e3)
 
     def render(self) -> tuple[bytes, str]:
-        """Return what Prometheus reads, and its type."""
+        """Return the text for Prometheus and its content type."""
         text: Any = self._prometheus.generate_latest(self._registry)
         return text, str(self._prometheus.CONTENT_TYPE_LATEST)

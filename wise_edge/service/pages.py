@@ -1,4 +1,4 @@
-"""The pages of a service: the one to try it with, and its reference."""
+"""The service's pages: one to try it on, and the API reference."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ PAGE = Path(__file__).parents[1] / "assets" / "service.html"
 
 
 def read_page() -> str:
-    """Return the page to try the service with."""
+    """Return the page to try the service on."""
     return PAGE.read_text(encoding="utf-8")
 
 
 def render_reference(schema: Mapping[str, Any]) -> str:
-    """Return the service's OpenAPI document as a page that fetches nothing."""
+    """Return the OpenAPI document as a page that loads nothing else."""
     info = schema["info"]
     link = '<a href="openapi.json">openapi.json</a>'
     blocks = [
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>",
-        f"<p>{escape(info.get('description', ''))} The same for programs: {link}.</p>",
+        f"<p>{escape(info.get('description', ''))} For programs: {link}.</p>",
     ]
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
@@ -37,7 +37,7 @@ def render_reference(schema: Mapping[str, Any]) -> str:
 
 
 def _fields(operation: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield name, place and meaning of what a request has."""
+    """Yield name, location and meaning of each field of a request."""
     for parameter in operation.get("parameters", ()):
         yield parameter["name"], parameter["in"], parameter.get("description", "")
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():

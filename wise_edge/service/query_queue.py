@@ -1,7 +1,7 @@
-"""One device for many clients: they take turns, and more queries than a few are sent away.
+"""One device for many clients: clients take turns, and queries beyond a limit are rejected.
 
-A client that asks much waits behind those that ask little: each in turn has one query answered, its own in the order in
-which they came, and no client may fill the whole line.
+Scheduling is round robin over clients: each turn answers one query of one client, in the order in which that client
+sent them. So a client that sends many queries does not delay the others, and no client may fill the whole queue.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from wise_edge.errors import QueryCancelledError, WiseEdgeError
 from wise_edge.service.limits import Limits
 
 T = TypeVar("T")
-_LEFT = "nobody waits for this query any more"
+_LEFT = "nobody is waiting for this query any more"
 
 
 class BusyError(WiseEdgeError):
-    """More queries wait than may.
+    """Too many queries wait.
 
     Args:
-        retry_after_s: when to come again, by what queries took lately.
+        retry_after_s: when to retry, estimated from the time that recent queries took.
     """
 
     def __init__(self, retry_after_s: int) -> None:
         self.retry_after_s = retry_after_s
-        super().__init__(f"the device is busy; come again in {retry_after_s} s")
+        super().__init__(f"the device is busy; retry in {retry_after_s} s")
 
 
 class LateError(WiseEdgeError):
-    """A query took longer than it may."""
+    """A query exceeded its time limit."""
 
 
 class QueryQueue:
-    """Runs one query at a time, in a thread of its own that takes the next one without asking the event loop.
+    """Runs one query at a time, in its own thread, which takes the next one without the event loop.
 
     Args:
-        limits: how many may wait, and how long each may take.
+        limits: how many queries may wait, and how long each may take.
 
     Attributes:
         waiting: queries that wait or run.
@@ -52,20 +52,20 @@ class QueryQueue:
         self._limits = limits
         self._thread = ThreadPoolExecutor(1, "device")
         self._lines = _Lines()
-        self._own: Counter[str] = Counter()  # of each client, those that wait or run
+        self._own: Counter[str] = Counter()  # queries of each client that wait or run
         self._took_s = 0.1
         self.waiting = 0
 
     async def run(self, work: Callable[[Event], T], client: str = "") -> T:
-        """Run a query when it is its client's turn.
+        """Run a query when its client's turn comes.
 
         Args:
-            work: the query; ends soon after the event that it is given is set.
-            client: whose it is.
+            work: the query; it ends soon after the event that it receives is set.
+            client: who sent it.
 
         Raises:
-            BusyError: too many wait.
-            LateError: it took too long.
+            BusyError: too many queries wait.
+            LateError: the query took too long.
         """
         self.check_room(client)
         cancel, done = Event(), Future[T]()
@@ -80,25 +80,25 @@ class QueryQueue:
             return await asyncio.wait_for(asyncio.shield(running), self._limits.query_s)
         except asyncio.TimeoutError:
             raise LateError(f"the query was not answered within {self._limits.query_s:g} s") from None
-        finally:  # a client that went away cancels it too
+        finally:  # also if the client disconnected
             cancel.set()
-            if self._lines.drop(client, job):  # and leaves its place to others
+            if self._lines.drop(client, job):  # which frees its place for others
                 done.set_exception(QueryCancelledError(_LEFT))
 
     def check_room(self, client: str = "", coming: int = 0) -> None:
-        """Raise `BusyError` where too many wait already, of this client or of all.
+        """Raise `BusyError` if too many queries wait, of this client or of all.
 
         Args:
-            client: who asks.
-            coming: queries whose images are being read.
+            client: who sends the query.
+            coming: queries whose images are being decoded.
         """
         waiting = self.waiting + coming
-        most_of_one = self._limits.waiting - self._limits.waiting // 4  # the rest is kept for others
+        most_of_one = self._limits.waiting - self._limits.waiting // 4  # the rest is reserved for others
         if waiting > self._limits.waiting or self._own[client] > most_of_one:
             raise BusyError(max(1, round(waiting * self._took_s)))
 
     def close(self) -> None:
-        """End the thread once its queries are done."""
+        """Stop the thread once its queries are done."""
         self._thread.shutdown()
 
     def _serve_next(self) -> None:
@@ -112,31 +112,31 @@ class QueryQueue:
         began_s = time.perf_counter()
         try:
             done.set_result(work(cancel))
-        except BaseException as error:  # it is raised where the query is awaited
+        except BaseException as error:  # raised where the query is awaited
             done.set_exception(error)
         self._took_s += 0.2 * (time.perf_counter() - began_s - self._took_s)
 
     def _end(self, client: str, running: asyncio.Future[T]) -> None:
         self.waiting -= 1
-        self._own -= Counter((client,))  # which forgets clients that have none
+        self._own -= Counter((client,))  # subtraction drops clients that have none
         if not running.cancelled():
-            running.exception()  # it is known, though nobody may wait for it any more
+            running.exception()  # retrieved, so that asyncio does not warn if nobody awaits it
 
 
 class _Lines:
-    """A line of jobs for each client; the client that was served last comes last."""
+    """A line of jobs for each client; the client served last goes to the end."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._lines: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
 
     def add(self, client: str, job: Callable[[], None]) -> None:
-        """Put a job at the end of a client's line."""
+        """Append a job to a client's line."""
         with self._lock:
             self._lines.setdefault(client, deque()).append(job)
 
     def take(self) -> Callable[[], None] | None:
-        """Return the next client's first job; None where those that waited were dropped."""
+        """Return the next client's first job; None if those that waited were dropped."""
         with self._lock:
             if not self._lines:
                 return None
@@ -147,7 +147,7 @@ class _Lines:
             return job
 
     def drop(self, client: str, job: Callable[[], None]) -> bool:
-        """Take a job out of its client's line; return whether it was still there."""
+        """Remove a job from its client's line; return whether it was still there."""
         with self._lock:
             line = self._lines.get(client, deque())
             if job not in line:

@@ -1,4 +1,4 @@
-"""Running the application with uvicorn until somebody asks it to end, and ending well."""
+"""Run the application with uvicorn until it is asked to stop, and shut down gracefully."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from wise_edge.service.limits import Limits
 
 _KEEP_ALIVE_S = 10
 _MORE_S = 5
-"""How much longer than a query may take the end waits for answers."""
+"""How much longer than a query's time limit the shutdown waits for answers."""
 
 
 def run_server(app: Any, host: str, port: int, limits: Limits, say: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; what is being answered then is answered, new connections are refused.
+    """Serve until SIGTERM or SIGINT, then finish the requests in progress and refuse new connections.
 
-    A client that connects and sends no whole head in time is let go, and none may hold more than three quarters of the
-    connections.
+    A client that does not send a complete head in time is disconnected, and no client may hold more than three quarters
+    of the connections.
 
     Args:
-        app: of `make_app`.
+        app: application from `make_app`.
         host: address to listen on.
-        port: likewise; 0 takes any that is free.
-        limits: of clients.
-        say: takes the address once queries are answered.
+        port: port to listen on; 0 takes any free one.
+        limits: bounds on what clients may send.
+        say: called with the address once the service answers queries.
 
     Raises:
         MissingExtraError: uvicorn is not installed.
-        DeviceError: the address cannot be listened on.
+        DeviceError: the address is not available.
         WiseEdgeError: the application did not start, for example because a first query failed.
     """
     uvicorn = require("uvicorn", "serve")
@@ -66,7 +66,7 @@ def run_server(app: Any, host: str, port: int, limits: Limits, say: Callable[[st
     class Server(base):  # type: ignore[misc]
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
-            """Take the signals and, unlike uvicorn, do not raise them again: an asked-for end is exit code 0."""
+            """Handle the signals and, unlike uvicorn, do not raise them again: a requested stop is exit code 0."""
             before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
             try:
                 yield
@@ -78,7 +78,7 @@ def run_server(app: Any, host: str, port: int, limits: Limits, say: Callable[[st
             spoken, self.lifespan.logger = self.lifespan.logger, logging.Logger("silent", logging.CRITICAL + 1)
             try:
                 await super().startup(sockets)
-            except SystemExit:  # uvicorn's, whose log would have been a traceback
+            except SystemExit:  # raised by uvicorn, which would log a traceback
                 raise failures[0] if failures else DeviceError("the service did not start") from None
             self.lifespan.logger = spoken
             if self.started:
@@ -91,9 +91,9 @@ def run_server(app: Any, host: str, port: int, limits: Limits, say: Callable[[st
 
 
 def _make_protocol(limits: Limits) -> Any:
-    """Return uvicorn's HTTP with what it lacks: it waits for ever for a head, and lets one client have all connections.
+    """Return uvicorn's HTTP protocol with two bounds that it lacks: on the time of a head, and on connections a client.
 
-    The same clock runs for what a client goes on sending of a body once it has its answer.
+    The same timer runs for the rest of a body that a client sends after it has its answer.
     """
     base: Any = require("uvicorn.protocols.http.h11_impl", "serve").H11Protocol
     most_of_one = limits.connections - limits.connections // 4
@@ -140,5 +140,6 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         if listener is not None:
             listener.close()
-        raise DeviceError(f"cannot listen on {host}, port {port}: {error.strerror or error}; choose another") from error
+        reason = error.strerror or error
+        raise DeviceError(f"cannot listen on {host}, port {port}: {reason}; pass another --host or --port") from error
     return listener
