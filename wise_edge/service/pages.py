@@ -20,8 +20,10 @@ def read_page() -> str:
 def render_reference(schema: Mapping[str, Any]) -> str:
     """Return the OpenAPI document as a page that loads nothing else."""
     info = schema["info"]
+    style = "<style>td, th { text-align: left; white-space: normal; }</style>"  # words, where reports have numbers
     link = '<a href="openapi.json">openapi.json</a>'
     blocks = [
+        style,
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>",
         f"<p>{escape(info.get('description', ''))} For programs: {link}.</p>",
     ]
