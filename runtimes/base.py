@@ -245,7 +245,7 @@ class BackendChoice:
     Attributes:
         name: the backend.
         reason: why it was chosen, and what was tried before it.
-        passed_over: why none that would have been better runs here.
+        rejected: why none that would have been better runs here.
     """
 
     name: str
@@ -287,7 +287,7 @@ class SegmentationResult:
         rationale: the text inside `<think>`, None where there is none.
         answer_valid: whether an answer could be read; without one, box, points, mask and score are None.
         reason: why there is no answer, None where there is one.
-        mended: what the tolerant parser mended, empty for a clean answer.
+        repairs: what the tolerant parser repaired, empty for a clean answer.
         image_size: (width, height) of the original image in pixels.
         box: XYXY, half-open pixels of the original image.
         points: two XY points in pixels of the original image.

@@ -78,12 +78,12 @@ class Session:
         mask: turns the answer's box and points into a mask.
         choices: for "policy" and "mask", why that backend was chosen.
         decoding: how completions are written; None forces the answer's form and leaves the rationale free.
-        beside: encode a new image for the segmenter in a thread of its own while the policy writes. It pays where the
-            two do not wait for the same cores: on two cores of a CPU it gained nothing.
+        overlap_mask_encoding: encode a new image for the segmenter in a thread of its own while the policy writes. It
+            pays where the two do not wait for the same cores: on two cores of a CPU it gained nothing.
         frames: images whose embeddings are kept, the last ones that were asked; for several cameras one each.
 
     Attributes:
-        pace: what queries took so far, by which a deadline is met.
+        latency_history: what queries took so far, by which a deadline is met.
     """
 
     def __init__(
