@@ -31,11 +31,11 @@ from tokenizers import Tokenizer
 from wise_edge.bundle.store import load, resolve_bundle, resolve_checkpoint
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.drawing.panel import PHASE_COLORS
-from wise_edge.evaluation.agreement import policy_backends
 from wise_edge.geometry import scale_box, scale_point
 from wise_edge.policy.answer import parse_answer
 from wise_edge.policy.checkpoint import load_policy, read_policy_spec
 from wise_edge.policy.graph_io import image_patches, patch_grid
+from wise_edge.runtimes.backends import list_cpu_policies
 from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
 from wise_edge.runtimes.policy.llama import LlamaPolicy
 from wise_edge.runtimes.session import Session
@@ -169,7 +169,7 @@ def open_ways(bundles: list[str]) -> dict[str, Session]:
             bundle, policy_backend=backend, threads=threads
         )
         for bundle in bundles
-        for backend in policy_backends(a.role for a in load(resolve_bundle(bundle)).manifest.artifacts)
+        for backend in list_cpu_policies(a.role for a in load(resolve_bundle(bundle)).manifest.artifacts)
         for threads in (1, os.cpu_count() or 1)
     }
 

@@ -20,7 +20,7 @@ from segment_anything import build_sam_vit_b
 from transformers import Sam2Config, Sam2Model
 
 from wise_edge.bundle.devices import parse_gpu_kinds
-from wise_edge.bundle.engines import GRAPHS
+from wise_edge.bundle.roles import GRAPHS
 from wise_edge.bundle.store import load
 from wise_edge.export.pipeline import ExportOptions, export_bundle
 from wise_edge.export.to_tensorrt.plan import plan_engines

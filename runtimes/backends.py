@@ -1,148 +1,277 @@
-"""Opening the backends of a bundle on this device, in dispatch's order."""
+"""The backends, one row each, in order of preference.
+
+Dispatch, opening, `--help`, `wise-edge doctor` and the comparison after an export read this table: a new backend is a
+row here and the module that the row names. `wise-edge --help` imports this module, so it imports no library; rows
+import what they need when they are used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, replace
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from wise_edge.bundle.engines import EDGELLM_FOLDER, PLAN_ROLE
-from wise_edge.bundle.manifest import Manifest
-from wise_edge.bundle.store import Bundle, resolve_checkpoint
-from wise_edge.errors import DeviceError
+from wise_edge.bundle.devices import EXTRAS, Capability, find_gpu_kind
+from wise_edge.bundle.roles import (
+    EDGELLM_FOLDER,
+    EMBEDDING,
+    GGUF_TEXT,
+    GGUF_VISION,
+    MASK_GRAPHS,
+    PLAN_ROLE,
+    POLICY_GRAPHS,
+    TOKENIZER,
+    engine_role,
+)
+from wise_edge.errors import DeviceError, MissingExtraError
 from wise_edge.extras import require
-from wise_edge.native.cuda import find_capability
-from wise_edge.native.llama import offloads_to_gpu
-from wise_edge.native.onnxruntime_session import CPU, CUDA
-from wise_edge.runtimes.base import BackendChoice, Graph, MaskBackend, PolicyBackend, Tuning
-from wise_edge.runtimes.dispatch import (
-    CHECKPOINTS,
-    EDGELLM_ROLES,
-    GRAPHS,
-    LLAMA_ROLES,
-    Candidate,
-    Device,
-    list_candidates,
-    list_rejected,
-)
-from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
-from wise_edge.runtimes.mask.graph import GraphMask
-from wise_edge.runtimes.policy.graph import GraphPolicy
-from wise_edge.runtimes.policy.llama import LlamaPolicy
 
-_PACKAGES = (
-    "onnxruntime",
-    "llama_cpp",
-    "torch",
-    "transformers",
-    "segment_anything",
-    "tensorrt",
-    "tensorrt_rtx",
-    "tensorrt_edgellm",
-)
-_RESIDENT = {"policy.decoder": ("present_",), "sam.encoder": ("",)}
-"""Outputs of engines that stay on the GPU, by the beginnings of their names: keys and values, an image's features."""
-_PROVIDERS = {"onnx": CPU, "onnx-cuda": CUDA}
+if TYPE_CHECKING:
+    from wise_edge.bundle.manifest import Manifest
 
-BackendT = TypeVar("BackendT")
+PARTS = ("policy", "mask")
+CHECKPOINTS = {"policy": "policy", "mask": "sam"}
+"""For each part, the entry of the manifest's provenance that names its checkpoint."""
 
 
-def open_backends(
-    bundle: Bundle, requested_policy: str, requested_mask: str, tuning: Tuning
-) -> tuple[PolicyBackend[Any], MaskBackend[Any], dict[str, BackendChoice]]:
-    """Open a policy and a mask backend, with the reason for each choice.
+@dataclass(frozen=True)
+class DeviceCapabilities:
+    """What this device offers.
 
-    Args:
-        bundle: what is run.
-        requested_policy: "auto" or a backend's name.
-        requested_mask: likewise.
-        tuning: what the user set.
-
-    Raises:
-        UsageError, MissingExtraError, DeviceError: as `list_candidates`, or no candidate started.
+    Attributes:
+        packages: import names of the optional packages that are installed.
+        builds: names of the backends whose `Backend.build` passed.
+        gpu: compute capability of the GPU; None without one, or if nobody asked for it.
     """
-    device = find_device(bundle.manifest)
-    policies = list_candidates(bundle.manifest, device, "policy", requested_policy)
-    masks = list_candidates(bundle.manifest, device, "mask", requested_mask)
-    policy, policy_choice = _open_first(policies, lambda backend: _open_policy(bundle, backend, tuning))
-    mask, mask_choice = _open_first(masks, lambda backend: _open_mask(bundle, backend, tuning.threads))
-    choices = {"policy": policy_choice, "mask": mask_choice}
-    for part, choice in choices.items():
-        rejected = list_rejected(bundle.manifest, device, part, choice.name)
-        choices[part] = replace(choice, rejected=rejected)
-    return policy, mask, choices
+
+    packages: Container[str]
+    builds: Collection[str] = ()
+    gpu: Capability | None = None
 
 
-def find_device(manifest: Manifest) -> Device:
-    """Find out which optional packages are installed and what they were built for.
+@dataclass(frozen=True)
+class Support:
+    """How a backend runs one part of a bundle.
 
-    llama.cpp takes half a second to import and is asked only where a bundle has files for it, as is CUDA.
+    Attributes:
+        module: opens it: its function `open_policy` or `open_mask` accepts the bundle, the backend's row, and the
+            keyword arguments `threads` (CPU threads of one graph or None) and `flash_attention` (bool or None).
+        roles: artifacts that the bundle must have.
+        packages: import names of the packages that must be installed.
     """
-    packages = frozenset(package for package in _PACKAGES if find_spec(package) is not None)
-    providers = require("onnxruntime", "onnx").get_available_providers() if "onnxruntime" in packages else ()
-    has_gguf = any(artifact.format == "gguf" for artifact in manifest.artifacts)
-    for_tensorrt = any(artifact.role in (PLAN_ROLE, EDGELLM_ROLES[0]) for artifact in manifest.artifacts)
-    return Device(
-        packages,
-        tuple(providers),
-        has_gguf and "llama_cpp" in packages and offloads_to_gpu(),
-        find_capability() if for_tensorrt else None,
-    )
+
+    module: str
+    roles: tuple[str, ...]
+    packages: tuple[str, ...] = ()
 
 
-def _open_first(candidates: tuple[Candidate, ...], opener: Callable[[str], BackendT]) -> tuple[BackendT, BackendChoice]:
-    failures: list[str] = []
-    for candidate in candidates:
-        try:
-            backend = opener(candidate.backend)
-        except DeviceError as error:
-            failures.append(f"{candidate.backend} did not start: {error}")
-            continue
-        return backend, BackendChoice(candidate.backend, "; ".join([candidate.reason, *failures]))
-    raise DeviceError("; ".join(failures))
+@dataclass(frozen=True)
+class Build:
+    """What the installed package must have been built for.
+
+    Attributes:
+        passes: asks the installed package.
+        advice: what is wrong if it does not pass, and what to do.
+    """
+
+    passes: Callable[[], bool]
+    advice: str
 
 
-def _open_policy(bundle: Bundle, backend: str, tuning: Tuning) -> PolicyBackend[Any]:
-    if backend == "torch":
-        from wise_edge.runtimes.policy.torch_policy import TorchPolicy
+@dataclass(frozen=True)
+class Backend:
+    """A backend: what it runs, what it needs of a bundle and of a device, and how it is opened.
 
-        return TorchPolicy(_checkpoint(bundle, "policy"))
-    if backend in ("llama", "llama-gpu"):
-        files = [bundle.file(role) for role in LLAMA_ROLES]
-        return LlamaPolicy(backend, bundle.manifest.policy, *files, gpu=backend == "llama-gpu", **asdict(tuning))
-    if backend == "edgellm":
-        from wise_edge.runtimes.policy.edgellm import EdgellmPolicy
+    Attributes:
+        name: as `--policy-backend` and `--mask-backend` accept it.
+        runtime: the runtime's own name, for messages.
+        reason: why "auto" chooses it.
+        extra: the extra of wise-edge that installs its packages.
+        parts: how it runs "policy" and "mask"; a part that is not there it does not run.
+        target: the `wise-edge export --target` that writes what it needs, with further options; empty if none does.
+        on_gpu: whether it runs on a GPU; a function if that depends on the machine.
+        needs_nvidia: whether an NVIDIA GPU must be present.
+        build: what the installed package must have been built for; None for anything.
+        check_bundle: raises if the bundle's part cannot run here although the artifacts exist.
+        check_device: raises if the device lacks something that the other attributes do not describe.
+        overlap_mask_encoding: whether encoding an image for the segmenter while the policy writes saves time.
+    """
 
-        checkpoint, tokenizer = bundle.directory / EDGELLM_FOLDER, bundle.file("policy.tokenizer")
-        return EdgellmPolicy(backend, bundle.manifest.policy, checkpoint, tokenizer)
-    vision, decoder = _graphs(bundle, "policy", backend, tuning.threads)
-    embedding, tokenizer = bundle.file("policy.embedding"), bundle.file("policy.tokenizer")
-    return GraphPolicy(backend, bundle.manifest.policy, vision, decoder, embedding, tokenizer)
-
-
-def _open_mask(bundle: Bundle, backend: str, threads: int | None) -> MaskBackend[Any]:
-    if backend == "torch":
-        from wise_edge.runtimes.mask.torch_mask import open_torch_mask
-
-        return open_torch_mask(_checkpoint(bundle, "mask"))
-    encoder, decoder = _graphs(bundle, "mask", backend, threads)
-    return GraphMask(backend, bundle.manifest.sam, encoder, decoder)
-
-
-def _graphs(bundle: Bundle, part: str, backend: str, threads: int | None) -> list[Graph]:
-    if backend == "tensorrt":
-        from wise_edge.runtimes.graphs.tensorrt_engine import EngineRuntime
-
-        runtime = EngineRuntime(bundle)
-        return [runtime.open(graph, _RESIDENT.get(graph, ())) for graph in GRAPHS[part]]
-    return [OnnxGraph(bundle.file(graph), _PROVIDERS[backend], threads) for graph in GRAPHS[part]]
+    name: str
+    runtime: str
+    reason: str
+    extra: str
+    parts: Mapping[str, Support]
+    target: str = ""
+    on_gpu: bool | Callable[[], bool] = False
+    needs_nvidia: bool = False
+    build: Build | None = None
+    check_bundle: Callable[[Manifest, DeviceCapabilities, str], None] | None = None
+    check_device: Callable[[DeviceCapabilities], None] | None = None
+    overlap_mask_encoding: bool = False
 
 
-def _checkpoint(bundle: Bundle, part: str) -> Path:
+def list_backends(part: str) -> tuple[Backend, ...]:
+    """Return the backends that run a part, "policy" or "mask", in order of preference."""
+    return tuple(backend for backend in BACKENDS if part in backend.parts)
+
+
+def find_backend(name: str) -> Backend:
+    """Return the backend of a name that is in the table."""
+    return next(backend for backend in BACKENDS if backend.name == name)
+
+
+def list_names(part: str) -> str:
+    """Return what a user may ask for, as prose: "auto, onnx or torch"."""
+    names = ["auto", *(backend.name for backend in list_backends(part))]
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def list_cpu_policies(roles: Iterable[str]) -> list[str]:
+    """Return the names of the policy backends that run a bundle with these roles on any CPU, best first."""
+    found = set(roles)
+    policies = ((backend, set(backend.parts["policy"].roles)) for backend in list_backends("policy"))
+    return [backend.name for backend, needed in policies if backend.on_gpu is False and needed and needed <= found]
+
+
+def any_on_gpu(names: Collection[str]) -> bool:
+    """Return whether one of the named backends runs on a GPU."""
+    found = (backend.on_gpu for backend in BACKENDS if backend.name in names)
+    return any(on_gpu if isinstance(on_gpu, bool) else on_gpu() for on_gpu in found)
+
+
+def _check_precision(manifest: Manifest, _: DeviceCapabilities, part: str) -> None:
+    from wise_edge.bundle.manifest import BFLOAT16
+
+    graphs = POLICY_GRAPHS if part == "policy" else MASK_GRAPHS
+    if any(artifact.role in graphs and artifact.precision == BFLOAT16 for artifact in manifest.artifacts):
+        raise DeviceError(f"the bundle's {part} is in bf16, which only TensorRT runs; export it in fp16 or fp32")
+
+
+def _check_engines(manifest: Manifest, device: DeviceCapabilities, part: str) -> None:
+    if device.gpu is None:
+        return
+    kind, present = find_gpu_kind(device.gpu), {artifact.role for artifact in manifest.artifacts}
+    for graph in POLICY_GRAPHS if part == "policy" else MASK_GRAPHS:
+        if (role := engine_role(graph, kind.engine_set)) not in present:
+            raise DeviceError(f"the bundle has no {role} for this GPU ({kind.name}); run: wise-edge build BUNDLE")
+
+
+def _check_builder(device: DeviceCapabilities) -> None:
+    if device.gpu is not None and (builder := find_gpu_kind(device.gpu).builder) not in device.packages:
+        raise MissingExtraError(builder, EXTRAS[builder])
+
+
+def _check_checkpoint(manifest: Manifest, device: DeviceCapabilities, part: str) -> None:
+    from wise_edge.sam.spec import SAM2
+
     entry = CHECKPOINTS[part]
-    folder = resolve_checkpoint(bundle.manifest.provenance[entry], entry)
-    if not folder.exists():
-        raise DeviceError(f"the bundle was made from {folder}, which is not here; choose another {part} backend")
-    return folder
+    if entry not in manifest.provenance:
+        raise DeviceError(f"the bundle names no checkpoint of its {part}; export it again")
+    if f"{entry}_adapter" in manifest.provenance:
+        raise DeviceError(f"the bundle's {part} has an adapter merged, which its checkpoint lacks; torch cannot run it")
+    library = "transformers" if part == "policy" or manifest.sam.family == SAM2 else "segment_anything"
+    if "torch" in device.packages and library not in device.packages:
+        raise MissingExtraError(library, "export")
+
+
+def _onnxruntime_has_cuda() -> bool:
+    from wise_edge.native.onnxruntime_session import CUDA
+
+    return CUDA in require("onnxruntime", "gpu").get_available_providers()
+
+
+def _llama_offloads() -> bool:
+    from wise_edge.native.llama import offloads_to_gpu
+
+    return offloads_to_gpu()
+
+
+def _torch_has_cuda() -> bool:
+    return bool(require("torch", "export").cuda.is_available())
+
+
+_RUNTIMES = "wise_edge.runtimes"
+_ENGINES = f"{_RUNTIMES}.graphs.tensorrt_engine"
+_GRAPHS = f"{_RUNTIMES}.graphs.onnx_runtime"
+_ONNX_PARTS = {
+    "policy": Support(_GRAPHS, (*POLICY_GRAPHS, EMBEDDING, TOKENIZER), ("onnxruntime",)),
+    "mask": Support(_GRAPHS, MASK_GRAPHS, ("onnxruntime",)),
+}
+_LLAMA_PARTS = {"policy": Support(f"{_RUNTIMES}.policy.llama", (GGUF_TEXT, GGUF_VISION, TOKENIZER), ("llama_cpp",))}
+
+BACKENDS = (
+    Backend(
+        "tensorrt",
+        "TensorRT",
+        "TensorRT runs the engines that were built for this GPU",
+        "tensorrt",
+        {"policy": Support(_ENGINES, (PLAN_ROLE, EMBEDDING, TOKENIZER)), "mask": Support(_ENGINES, (PLAN_ROLE,))},
+        "tensorrt --device NAME",
+        on_gpu=True,
+        needs_nvidia=True,
+        check_bundle=_check_engines,
+        check_device=_check_builder,
+        overlap_mask_encoding=True,
+    ),
+    Backend(
+        "edgellm",
+        "TensorRT Edge-LLM",
+        "TensorRT Edge-LLM builds engines from the bundle's checkpoint and runs them",
+        "edgellm",
+        {
+            "policy": Support(
+                f"{_RUNTIMES}.policy.edgellm", (f"{EDGELLM_FOLDER}/config.json", TOKENIZER), ("tensorrt_edgellm",)
+            )
+        },
+        "edgellm --device NAME",
+        on_gpu=True,
+        needs_nvidia=True,
+    ),
+    Backend(
+        "onnx-cuda",
+        "ONNX Runtime",
+        "ONNX Runtime with CUDA is installed",
+        "gpu",
+        _ONNX_PARTS,
+        "onnx",
+        on_gpu=True,
+        build=Build(_onnxruntime_has_cuda, "this onnxruntime has no CUDA; run: pip install 'wise-edge[gpu]'"),
+        check_bundle=_check_precision,
+    ),
+    Backend(
+        "llama-gpu",
+        "llama.cpp",
+        "llama.cpp is built for a GPU",
+        "llama",
+        _LLAMA_PARTS,
+        "gguf",
+        on_gpu=True,
+        build=Build(
+            _llama_offloads, "this llama-cpp-python was built for the CPU; build it with CMAKE_ARGS=-DGGML_CUDA=on"
+        ),
+    ),
+    Backend(
+        "onnx",
+        "ONNX Runtime",
+        "ONNX Runtime runs the bundle's graphs on the CPU",
+        "onnx",
+        _ONNX_PARTS,
+        "onnx",
+        check_bundle=_check_precision,
+    ),
+    Backend("llama", "llama.cpp", "llama.cpp runs the bundle's GGUF files on the CPU", "llama", _LLAMA_PARTS, "gguf"),
+    Backend(
+        "torch",
+        "torch",
+        "nothing else can run it; torch runs the checkpoint that the bundle was made from",
+        "export",
+        {
+            "policy": Support(f"{_RUNTIMES}.policy.torch_policy", (), ("torch", "transformers")),
+            "mask": Support(f"{_RUNTIMES}.mask.torch_mask", (), ("torch",)),
+        },
+        on_gpu=_torch_has_cuda,
+        check_bundle=_check_checkpoint,
+    ),
+)
+"""Every backend, the one to try first in front."""

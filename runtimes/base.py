@@ -76,19 +76,6 @@ class TokenCounts:
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """What a user may set of the runtimes, where a device's own choice does not fit.
-
-    Attributes:
-        threads: CPU threads of one graph; None leaves it to the runtime.
-        flash_attention: whether llama.cpp attends with fused kernels; None as `LlamaModel` sees fit.
-    """
-
-    threads: int | None = None
-    flash_attention: bool | None = None
-
-
-@dataclass(frozen=True)
 class Decoding:
     """How a completion is written.
 

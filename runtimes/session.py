@@ -25,10 +25,10 @@ import numpy.typing as npt
 
 from wise_edge.bundle import store as bundles
 from wise_edge.errors import UsageError
-from wise_edge.extras import require
 from wise_edge.geometry import Box, Point, Size, scale_box, scale_point
 from wise_edge.policy.answer import Answer, parse_answer, split_completion
 from wise_edge.policy.prompts import normalize_query
+from wise_edge.runtimes.backends import any_on_gpu, find_backend
 from wise_edge.runtimes.base import (
     ENERGY_REASON,
     BackendChoice,
@@ -42,7 +42,6 @@ from wise_edge.runtimes.base import (
     PolicyFrame,
     PolicyOutput,
     SegmentationResult,
-    Tuning,
 )
 from wise_edge.runtimes.deadline import DeadlineChoice, Decode, LatencyHistory
 from wise_edge.runtimes.frame_cache import CachedFrame, FrameCache
@@ -50,9 +49,6 @@ from wise_edge.runtimes.policy.drafting import Drafts
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.tracking import NewestFrame, Stamped, Tracked
-
-_ON_GPU = ("tensorrt", "edgellm", "onnx-cuda", "llama-gpu")
-"""Backends that run on a GPU wherever they run; torch takes one where there is one."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +122,8 @@ class Session:
             directory: the bundle, a name of `wise_edge.bundle.store.SHIPPED`, or None for the embedded one.
             policy_backend: "auto" or a backend's name; a name never falls back to another one.
             mask_backend: likewise.
-            threads: as `Tuning`.
-            flash_attention: likewise.
+            threads: CPU threads of one graph; None leaves it to the runtime.
+            flash_attention: whether llama.cpp attends with fused kernels; None leaves it to `LlamaModel`.
             decoding: how completions are written.
             frames: images whose embeddings are kept.
             verify_hashes: read every file and compare its sha256 first, about a second for each GB.
@@ -137,11 +133,14 @@ class Session:
             BundleError: the bundle is incomplete, altered or too new.
             MissingExtraError, DeviceError: the backend asked for, or every one, cannot run here.
         """
-        from wise_edge.runtimes.backends import open_backends
+        from wise_edge.runtimes.opening import open_backends
 
         bundle = bundles.load(bundles.resolve_bundle(directory), verify_hashes=verify_hashes)
-        policy, mask, choices = open_backends(bundle, policy_backend, mask_backend, Tuning(threads, flash_attention))
-        return cls(policy, mask, choices, decoding, overlap_mask_encoding=mask.name == "tensorrt", frames=frames)
+        policy, mask, choices = open_backends(
+            bundle, policy_backend, mask_backend, threads=threads, flash_attention=flash_attention
+        )
+        overlap = find_backend(choices["mask"].name).overlap_mask_encoding
+        return cls(policy, mask, choices, decoding, overlap_mask_encoding=overlap, frames=frames)
 
     @classmethod
     def from_checkpoints(cls, policy: str | Path, sam: str | Path, decoding: Decoding | None = None) -> Session:
@@ -162,8 +161,7 @@ class Session:
     @property
     def on_gpu(self) -> bool:
         """Whether the policy or the segmenter runs on a GPU."""
-        names = {choice.name for choice in self.choices.values()}
-        return not names.isdisjoint(_ON_GPU) or ("torch" in names and require("torch", "export").cuda.is_available())
+        return any_on_gpu({choice.name for choice in self.choices.values()})
 
     def afresh(self) -> Session:
         """Return a session on the same backends that holds no image and has measured nothing."""

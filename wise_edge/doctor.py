@@ -21,6 +21,9 @@ from wise_edge.native.llama import TESTED_VERSIONS, offloads_to_gpu
 from wise_edge.native.onnxruntime_session import OnnxSession
 from wise_edge.power.jetson import ROOT, Jetson, read_jetson
 from wise_edge.power.nvml import GpuFacts, read_gpu
+from wise_edge.runtimes import backends
+from wise_edge.runtimes.dispatch import check_device
+from wise_edge.runtimes.opening import find_capabilities
 
 _LLAMA = f"llama-cpp-python=={TESTED_VERSIONS[-1]}"
 
@@ -77,6 +80,7 @@ def examine(host: Host | None = None) -> list[Finding]:
         *_examine_tensorrt(jetson, target),
         _examine_onnxruntime(jetson, capability),
         _examine_llama(capability),
+        *_examine_backends(capability),
     ]
 
 
@@ -249,6 +253,23 @@ def _examine_llama(capability: Capability | None) -> Finding:
     advice = f"it was built for the CPU; run: {build}" if capability and not offloads else None
     text = f"llama-cpp-python {found}, built for the {'GPU' if offloads else 'CPU'}"
     return Finding("llama.cpp", text, advice, {"version": found, "gpu": offloads})
+
+
+def _examine_backends(capability: Capability | None) -> Iterator[Finding]:
+    """Yield for each part which backends can run here, and what each of the others lacks."""
+    device = find_capabilities(backends.BACKENDS, lambda: capability)
+    for part in backends.PARTS:
+        lacking: dict[str, str] = {}
+        names = [backend.name for backend in backends.list_backends(part)]
+        for backend in backends.list_backends(part):
+            try:
+                check_device(backend, device, part)
+            except WiseEdgeError as error:
+                lacking[backend.name] = str(error)
+        available = [name for name in names if name not in lacking]
+        briefly = ", ".join(f"{name} ({reason.partition(';')[0]})" for name, reason in lacking.items())
+        text = f"{', '.join(available) or 'none'}{f'; not {briefly}' if briefly else ''}"
+        yield Finding(f"{part} backends", text, data={"available": available, "lacking": lacking})
 
 
 def _lines(file: Path) -> list[str]:

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wise_edge.bundle.devices import GpuKind, check_types
-from wise_edge.bundle.engines import EDGELLM_FOLDER
 from wise_edge.bundle.manifest import Artifact, Figure
+from wise_edge.bundle.roles import EDGELLM_FOLDER
 from wise_edge.bundle.store import describe_file
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.export.progress import Progress

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from wise_edge.bundle.manifest import Artifact, Figure
+from wise_edge.bundle.roles import DECODER, EMBEDDING, VISION
 from wise_edge.bundle.store import describe_file
 from wise_edge.errors import UsageError
 from wise_edge.export.progress import Progress
@@ -23,7 +24,7 @@ from wise_edge.export.to_onnx.fp8 import quantize_fp8
 from wise_edge.export.to_onnx.half import HALF_TYPES, halve
 from wise_edge.export.to_onnx.trace import export_onnx
 from wise_edge.extras import require
-from wise_edge.policy.graph_io import DECODER, EMBEDDING, VISION, past_names, patch_grid, patch_values, present_names
+from wise_edge.policy.graph_io import past_names, patch_grid, patch_values, present_names
 from wise_edge.policy.spec import PolicySpec
 
 FAMILY = "qwen2_5_vl"

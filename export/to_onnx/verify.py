@@ -15,13 +15,11 @@ import numpy.typing as npt
 
 from wise_edge.bundle.card import describe_bound
 from wise_edge.bundle.manifest import Figure
+from wise_edge.bundle.roles import DECODER, EMBEDDING, VISION
 from wise_edge.errors import VerificationError
 from wise_edge.extras import require
 from wise_edge.native.onnxruntime_session import OnnxSession
 from wise_edge.policy.graph_io import (
-    DECODER,
-    EMBEDDING,
-    VISION,
     empty_cache,
     next_cache,
     patch_grid,

@@ -13,18 +13,9 @@ from itertools import groupby
 from pathlib import Path
 
 from wise_edge.bundle.devices import EXTRAS, Capability, GpuKind, check_types, format_capability, parse_gpu_kinds
-from wise_edge.bundle.engines import (
-    PLAN_FILE,
-    PLAN_ROLE,
-    BuildPlan,
-    GraphPlan,
-    Sidecar,
-    engine_file,
-    engine_role,
-    format_capabilities,
-    source_hash,
-)
+from wise_edge.bundle.engines import BuildPlan, GraphPlan, Sidecar, format_capabilities, source_hash
 from wise_edge.bundle.manifest import Artifact, Manifest
+from wise_edge.bundle.roles import PLAN_FILE, PLAN_ROLE, engine_file, engine_role
 from wise_edge.bundle.store import Bundle, check_space, describe_file, load, write_manifest
 from wise_edge.errors import BundleError, DeviceError
 from wise_edge.export.progress import Progress

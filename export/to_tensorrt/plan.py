@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from wise_edge.bundle.devices import GpuKind
-from wise_edge.bundle.engines import GRAPHS, BuildPlan, GraphPlan, ShapeRange
+from wise_edge.bundle.engines import BuildPlan, GraphPlan, ShapeRange
+from wise_edge.bundle.roles import GRAPHS
 from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
 from wise_edge.policy.spec import PolicySpec

@@ -6,7 +6,26 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wise_edge.native.onnxruntime_session import CPU, OnnxSession, quiet_options
+from wise_edge.bundle.roles import MASK_GRAPHS, POLICY_GRAPHS
+from wise_edge.bundle.store import Bundle
+from wise_edge.native.onnxruntime_session import CPU, CUDA, OnnxSession, quiet_options
+from wise_edge.runtimes.backends import Backend
+from wise_edge.runtimes.mask.graph import GraphMask
+from wise_edge.runtimes.policy.graph import GraphPolicy
+
+
+def open_policy(bundle: Bundle, row: Backend, *, threads: int | None, **_: Any) -> GraphPolicy:
+    """Open a bundle's policy; see `wise_edge.runtimes.backends.Support`."""
+    return GraphPolicy.of_bundle(row.name, bundle, *_open_graphs(bundle, row, POLICY_GRAPHS, threads))
+
+
+def open_mask(bundle: Bundle, row: Backend, *, threads: int | None, **_: Any) -> GraphMask:
+    """Open a bundle's segmenter; see `wise_edge.runtimes.backends.Support`."""
+    return GraphMask(row.name, bundle.manifest.sam, *_open_graphs(bundle, row, MASK_GRAPHS, threads))
+
+
+def _open_graphs(bundle: Bundle, row: Backend, graphs: tuple[str, ...], threads: int | None) -> list[OnnxGraph]:
+    return [OnnxGraph(bundle.file(graph), CUDA if row.on_gpu else CPU, threads) for graph in graphs]
 
 
 class OnnxGraph(OnnxSession):

@@ -24,14 +24,36 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.bundle.devices import EXTRAS, TENSORRT_RTX, find_gpu_kind
-from wise_edge.bundle.engines import ArraySpec, Sidecar, engine_role, source_hash
+from wise_edge.bundle.engines import ArraySpec, Sidecar, source_hash
+from wise_edge.bundle.roles import MASK_GRAPHS, POLICY_GRAPHS, engine_role
 from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError, DeviceError, WiseEdgeError
 from wise_edge.extras import require
 from wise_edge.files import cache_folder, replacing
 from wise_edge.native.cuda import open_cuda
 from wise_edge.native.tensorrt_log import make_log
+from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.graphs.device_memory import DeviceArray, DevicePool, PinnedBuffer
+from wise_edge.runtimes.mask.graph import GraphMask
+from wise_edge.runtimes.policy.graph import GraphPolicy
+
+_RESIDENT = {"policy.decoder": ("present_",), "sam.encoder": ("",)}
+"""Outputs that stay on the GPU, by the beginnings of their names: keys and values, an image's features."""
+
+
+def open_policy(bundle: Bundle, row: Backend, **_: Any) -> GraphPolicy:
+    """Open a bundle's policy; see `wise_edge.runtimes.backends.Support`."""
+    return GraphPolicy.of_bundle(row.name, bundle, *_open_engines(bundle, POLICY_GRAPHS))
+
+
+def open_mask(bundle: Bundle, row: Backend, **_: Any) -> GraphMask:
+    """Open a bundle's segmenter; see `wise_edge.runtimes.backends.Support`."""
+    return GraphMask(row.name, bundle.manifest.sam, *_open_engines(bundle, MASK_GRAPHS))
+
+
+def _open_engines(bundle: Bundle, graphs: tuple[str, ...]) -> list[TensorRtGraph]:
+    runtime = EngineRuntime(bundle)
+    return [runtime.open(graph, _RESIDENT.get(graph, ())) for graph in graphs]
 
 
 class EngineRuntime:

@@ -10,13 +10,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
 from wise_edge.geometry import Box, Point
+from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import MaskBackend, MaskOutput
+from wise_edge.runtimes.checkpoints import find_checkpoint
 from wise_edge.sam.checkpoint import read_sam_spec
 from wise_edge.sam.sam2 import load_sam2
 from wise_edge.sam.segment_anything import load_sam
 from wise_edge.sam.spec import SAM2
+
+
+def open_mask(bundle: Bundle, row: Backend, **_: Any) -> MaskBackend[Any]:
+    """Open the checkpoint of a bundle's segmenter; see `wise_edge.runtimes.backends.Support`."""
+    return open_torch_mask(find_checkpoint(bundle, "mask"))
 
 
 def open_torch_mask(checkpoint: Path) -> MaskBackend[Any]:

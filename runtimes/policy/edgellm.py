@@ -20,16 +20,24 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from wise_edge.bundle.roles import EDGELLM_FOLDER, TOKENIZER
+from wise_edge.bundle.store import Bundle
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError, first_line
 from wise_edge.extras import require
 from wise_edge.files import cache_folder
 from wise_edge.policy.image import resize_square
 from wise_edge.policy.spec import PolicySpec
+from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import Decoding, Finish, PolicyOutput
 from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS, PolicyText
 from wise_edge.runtimes.policy.writing import answer_pattern
 
 _END = "</answer>"
+
+
+def open_policy(bundle: Bundle, row: Backend, **_: Any) -> EdgellmPolicy:
+    """Open a bundle's policy; see `wise_edge.runtimes.backends.Support`."""
+    return EdgellmPolicy(row.name, bundle.manifest.policy, bundle.directory / EDGELLM_FOLDER, bundle.file(TOKENIZER))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.bundle.roles import EMBEDDING, TOKENIZER
+from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError
 from wise_edge.policy.graph_io import Batch, empty_cache, image_patches, next_cache
 from wise_edge.policy.spec import PolicySpec
@@ -56,6 +58,11 @@ class GraphPolicy:
         self._text = PolicyText(tokenizer, spec)
         self._writer = Writer(self._text, spec.input_size)
         self._system: Batch | None = None
+
+    @classmethod
+    def of_bundle(cls, name: str, bundle: Bundle, vision: Graph, decoder: Graph) -> GraphPolicy:
+        """Run a bundle's policy on two opened graphs."""
+        return cls(name, bundle.manifest.policy, vision, decoder, bundle.file(EMBEDDING), bundle.file(TOKENIZER))
 
     @property
     def input_size(self) -> int:

@@ -16,10 +16,13 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.bundle.roles import GGUF_TEXT, GGUF_VISION, TOKENIZER
+from wise_edge.bundle.store import Bundle
 from wise_edge.errors import WiseEdgeError
 from wise_edge.native.llama import MAX_SEQUENCES, LlamaImage, LlamaModel, Piece
 from wise_edge.policy.image import resize_square
 from wise_edge.policy.spec import PolicySpec
+from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import Decoding, PolicyOutput
 from wise_edge.runtimes.policy.drafting import DraftedRun
 from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS, PolicyText
@@ -27,6 +30,18 @@ from wise_edge.runtimes.policy.writing import Logits, Writer
 
 _QUERY_TOKENS = 128 + MAX_NEW_TOKENS
 """Room for a query and its completion beside the first one's."""
+
+
+def open_policy(bundle: Bundle, row: Backend, *, threads: int | None, flash_attention: bool | None) -> LlamaPolicy:
+    """Open a bundle's policy; see `wise_edge.runtimes.backends.Support`."""
+    return LlamaPolicy(
+        row.name,
+        bundle.manifest.policy,
+        *(bundle.file(role) for role in (GGUF_TEXT, GGUF_VISION, TOKENIZER)),
+        threads=threads,
+        gpu=row.on_gpu is True,
+        flash_attention=flash_attention,
+    )
 
 
 @dataclass(eq=False)

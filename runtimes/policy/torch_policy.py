@@ -11,15 +11,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
 from wise_edge.policy.checkpoint import load_policy, read_policy_spec
 from wise_edge.policy.graph_io import image_patches, patch_grid
+from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import Decoding, PolicyOutput
+from wise_edge.runtimes.checkpoints import find_checkpoint
 from wise_edge.runtimes.policy.text import PolicyText
 from wise_edge.runtimes.policy.writing import Writer
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def open_policy(bundle: Bundle, row: Backend, **_: Any) -> TorchPolicy:
+    """Open the checkpoint of a bundle's policy; see `wise_edge.runtimes.backends.Support`."""
+    return TorchPolicy(find_checkpoint(bundle, "policy"))
 
 
 @dataclass(frozen=True)

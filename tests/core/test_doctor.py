@@ -17,6 +17,7 @@ from wise_edge.errors import DeviceError
 from wise_edge.native.cuda import Cuda
 from wise_edge.power.jetson import read_jetson
 from wise_edge.power.nvml import GpuFacts
+from wise_edge.runtimes import opening
 
 
 class FakeCuda:
@@ -54,7 +55,8 @@ def ask(
 def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
     """Let packages be not installed."""
     real = doctor.find_spec
-    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name in modules else real(name))
+    for module in (doctor, opening):
+        monkeypatch.setattr(module, "find_spec", lambda name: None if name in modules else real(name))
 
 
 @pytest.mark.parametrize(
@@ -178,6 +180,28 @@ def test_a_package_that_cannot_be_imported_says_why(tmp_path: Path, monkeypatch:
     assert found["TensorRT"].advice == (
         "it is installed and cannot be imported: libnvinfer.so.10: cannot open shared object file"
     )
+
+
+def test_backends_are_listed_with_what_each_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "tensorrt", "tensorrt_rtx", "tensorrt_edgellm", "torch")
+    bare = ask(tmp_path, no_gpu, "x86_64")
+    assert bare["policy backends"].text == (
+        "onnx, llama; not tensorrt (TensorRT needs an NVIDIA GPU), edgellm (TensorRT Edge-LLM needs an NVIDIA GPU), "
+        "onnx-cuda (this onnxruntime has no CUDA), llama-gpu (this llama-cpp-python was built for the CPU), "
+        "torch (torch is not installed)"
+    )
+    assert bare["mask backends"].data["available"] == ["onnx"]
+    assert bare["mask backends"].data["lacking"]["torch"].endswith("run: pip install 'wise-edge[export]'")
+
+    lacking = ask(tmp_path, gpu(8, 9), "x86_64")["policy backends"].data["lacking"]
+    assert "tensorrt_rtx is not installed" in lacking["tensorrt"]
+    assert "tensorrt_edgellm is not installed" in lacking["edgellm"]
+
+
+def test_a_gpu_that_no_engine_is_built_for_leaves_the_other_backends(tmp_path: Path) -> None:
+    found = ask(tmp_path, gpu(6, 1), "x86_64")["policy backends"]
+    assert "no engine is built for compute capability 6.1" in found.data["lacking"]["tensorrt"]
+    assert "onnx" in found.data["available"]
 
 
 def test_the_command_prints_findings_for_people_and_programs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from wise_edge.bundle.devices import parse_gpu_kinds
-from wise_edge.bundle.engines import EDGELLM_FOLDER
+from wise_edge.bundle.roles import EDGELLM_FOLDER
 from wise_edge.bundle.store import load, resolve_checkpoint
 from wise_edge.cli.main import main
 from wise_edge.errors import (

@@ -14,7 +14,8 @@ pytest.importorskip("onnx")
 trt = pytest.importorskip("tensorrt_rtx")
 
 from wise_edge.bundle.devices import parse_gpu_kinds  # noqa: E402
-from wise_edge.bundle.engines import GRAPHS, BuildPlan, Sidecar, engine_role  # noqa: E402
+from wise_edge.bundle.engines import BuildPlan, Sidecar  # noqa: E402
+from wise_edge.bundle.roles import GRAPHS, engine_role  # noqa: E402
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle  # noqa: E402
 from wise_edge.cli.main import main  # noqa: E402
 from wise_edge.errors import BundleError, DeviceError, MissingExtraError, UsageError, WiseEdgeError  # noqa: E402
@@ -220,7 +221,7 @@ def test_bfloat16_is_verified_by_float32_rounded_as_often(tmp_path: Path, capsys
     picture = str(tmp_path / "picture.png")
     Image.new("RGB", (64, 64)).save(picture)
     assert main(["run", picture, "the ring", "--bundle", str(tmp_path / "b"), "--policy-backend", "onnx"]) == 4
-    assert "in bf16, which TensorRT alone runs" in capsys.readouterr().err
+    assert "in bf16, which only TensorRT runs" in capsys.readouterr().err
 
 
 def test_the_cuda_runtime_of_this_machine_says_what_is_wrong() -> None:

@@ -14,7 +14,9 @@ from locations import ROOT
 
 STAGES = ("export", "runtimes", "training")
 KNOWS_ALL_STAGES = (
+    "wise_edge/__init__.py",  # imports its public names when they are used
     "wise_edge/cli/",
+    "wise_edge/doctor.py",  # lists the backends
     "wise_edge/evaluation/",
     "wise_edge/profiling/",
     "wise_edge/robot/",

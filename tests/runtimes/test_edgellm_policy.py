@@ -22,8 +22,9 @@ from fake_session import FakeMask
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
 from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.policy.image import resize_square
+from wise_edge.runtimes.backends import DeviceCapabilities, find_backend
 from wise_edge.runtimes.base import Decoding
-from wise_edge.runtimes.dispatch import EDGELLM_ROLES, Device, list_candidates
+from wise_edge.runtimes.dispatch import list_candidates
 from wise_edge.runtimes.policy.edgellm import EdgellmPolicy
 from wise_edge.runtimes.policy.writing import answer_pattern
 from wise_edge.runtimes.session import Session
@@ -240,16 +241,17 @@ def test_dispatch_names_what_is_missing() -> None:
     from wise_edge.bundle.manifest import Artifact
 
     manifest = load(resolve_bundle(EMBEDDED)).manifest
-    checkpoint = Artifact(EDGELLM_ROLES[0], "edgellm", "fp16", EDGELLM_ROLES[0], 1, "")
+    role = find_backend("edgellm").parts["policy"].roles[0]
+    checkpoint = Artifact(role, "edgellm", "fp16", role, 1, "")
     whole = replace(manifest, artifacts=(*manifest.artifacts, checkpoint))
 
-    def ask(of: Any, device: Device) -> str:
-        return list_candidates(of, device, "policy", "edgellm")[0].backend
+    def ask(of: Any, device: DeviceCapabilities) -> str:
+        return list_candidates(of, device, "policy", "edgellm")[0].name
 
-    assert ask(whole, Device(("tensorrt_edgellm",), (), gpu=(8, 7))) == "edgellm"
-    with pytest.raises(DeviceError, match="no checkpoint for TensorRT Edge-LLM; export it with --target edgellm"):
-        ask(manifest, Device(("tensorrt_edgellm",), (), gpu=(8, 7)))
+    assert ask(whole, DeviceCapabilities(("tensorrt_edgellm",), gpu=(8, 7))) == "edgellm"
+    with pytest.raises(DeviceError, match=r"no policy\.edgellm/config\.json for .*; export it with --target edgellm"):
+        ask(manifest, DeviceCapabilities(("tensorrt_edgellm",), gpu=(8, 7)))
     with pytest.raises(DeviceError, match="TensorRT Edge-LLM needs an NVIDIA GPU"):
-        ask(whole, Device(("tensorrt_edgellm",), ()))
+        ask(whole, DeviceCapabilities(("tensorrt_edgellm",)))
     with pytest.raises(MissingExtraError, match=r"pip install 'wise-edge\[edgellm\]'"):
-        ask(whole, Device((), (), gpu=(8, 7)))
+        ask(whole, DeviceCapabilities((), gpu=(8, 7)))

@@ -70,7 +70,8 @@ def test_memory_of_the_gpu_stays_where_it_is(engines: Path) -> None:
 def test_an_engine_of_another_gpu_is_refused(engines: Path) -> None:
     from dataclasses import replace
 
-    from wise_edge.bundle.engines import Sidecar, engine_role
+    from wise_edge.bundle.engines import Sidecar
+    from wise_edge.bundle.roles import engine_role
 
     capability = open_cuda().capability
     target = find_gpu_kind(capability)

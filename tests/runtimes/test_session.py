@@ -17,16 +17,20 @@ from fake_session import FakeFrame, FakeMask, FakePolicy, completion
 from specs import POLICY, SAM
 from wise_edge.bundle.manifest import Artifact, Manifest
 from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
+from wise_edge.runtimes.backends import BACKENDS, DeviceCapabilities
 from wise_edge.runtimes.base import BackendChoice, Decoding, PolicyOutput, SegmentationResult
-from wise_edge.runtimes.dispatch import GRAPHS, LLAMA_ROLES, TOKEN_ROLES, Device, list_candidates, list_rejected
+from wise_edge.runtimes.dispatch import list_candidates, list_rejected
 from wise_edge.runtimes.session import Session
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (56, 224, 3), np.uint8)
-ONNX = Device(("onnxruntime",), ("CPUExecutionProvider",))
-CUDA = Device(("onnxruntime",), ("CUDAExecutionProvider", "CPUExecutionProvider"))
-TORCH = Device(("torch", "transformers", "segment_anything"), ())
-BARE = Device((), ())
-LLAMA = Device(("llama_cpp",), ())
+PROVIDERS = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+ONNX = DeviceCapabilities(("onnxruntime",))
+CUDA = DeviceCapabilities(("onnxruntime",), ("onnx-cuda",))
+TORCH = DeviceCapabilities(("torch", "transformers", "segment_anything"))
+EVERYTHING = DeviceCapabilities(("onnxruntime", "torch", "transformers", "segment_anything"), ("onnx-cuda",))
+BARE = DeviceCapabilities(())
+LLAMA = DeviceCapabilities(("llama_cpp",))
+ROLES = {row.name: [role for support in row.parts.values() for role in support.roles] for row in BACKENDS}
 
 
 def make_session(text: str | None = None) -> tuple[Session, FakePolicy]:
@@ -38,15 +42,14 @@ def make_session(text: str | None = None) -> tuple[Session, FakePolicy]:
 def make_manifest(
     *, graphs: bool = True, checkpoints: bool = True, gguf: bool = False, precision: str = "fp16"
 ) -> Manifest:
-    roles = {role for part in (*GRAPHS.values(), *TOKEN_ROLES.values()) for role in part} if graphs else set()
-    roles |= set(LLAMA_ROLES) if gguf else set()
+    roles = {*(ROLES["onnx"] if graphs else ()), *(ROLES["llama"] if gguf else ())}
     artifacts = tuple(Artifact(role, "onnx", precision, role, 1, "") for role in roles)
     provenance = {"policy": "embedded", "sam": "embedded"} if checkpoints else {}
     return Manifest("tiny", "", POLICY, SAM, artifacts, True, (), provenance)
 
 
-def names(manifest: Manifest, device: Device, requested: str = "auto") -> list[str]:
-    return [candidate.backend for candidate in list_candidates(manifest, device, "policy", requested)]
+def names(manifest: Manifest, device: DeviceCapabilities, requested: str = "auto") -> list[str]:
+    return [row.name for row in list_candidates(manifest, device, "policy", requested)]
 
 
 def test_answers_are_mapped_to_the_picture() -> None:
@@ -184,12 +187,10 @@ def test_the_result_as_json_has_every_part() -> None:
 
 
 def test_auto_lists_what_can_run_best_first() -> None:
-    everything = Device((*ONNX.packages, *TORCH.packages), CUDA.providers)
-
-    assert names(make_manifest(), everything) == ["onnx-cuda", "onnx", "torch"]
+    assert names(make_manifest(), EVERYTHING) == ["onnx-cuda", "onnx", "torch"]
     assert names(make_manifest(), ONNX) == ["onnx"]
     assert names(make_manifest(), TORCH) == ["torch"]
-    assert names(make_manifest(graphs=False), everything) == ["torch"]
+    assert names(make_manifest(graphs=False), EVERYTHING) == ["torch"]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +208,7 @@ def test_auto_lists_what_can_run_best_first() -> None:
     ],
 )
 def test_a_wish_that_cannot_be_met_is_no_fallback(
-    requested: str, device: Device, graphs: bool, checkpoints: bool, error: type[WiseEdgeError], words: str
+    requested: str, device: DeviceCapabilities, graphs: bool, checkpoints: bool, error: type[WiseEdgeError], words: str
 ) -> None:
     with pytest.raises(error, match=words):
         list_candidates(make_manifest(graphs=graphs, checkpoints=checkpoints), device, "policy", requested)
@@ -217,12 +218,12 @@ def test_a_wish_that_cannot_be_met_is_no_fallback(
     ("device", "graphs", "expected"),
     [
         (LLAMA, True, ["llama"]),
-        (Device(("llama_cpp",), (), llama_gpu=True), True, ["llama-gpu", "llama"]),
-        (Device(("llama_cpp", "onnxruntime"), (), llama_gpu=True), True, ["llama-gpu", "onnx", "llama"]),
-        (Device(("llama_cpp", "onnxruntime"), ()), False, ["llama"]),
+        (DeviceCapabilities(("llama_cpp",), ("llama-gpu",)), True, ["llama-gpu", "llama"]),
+        (DeviceCapabilities(("llama_cpp", "onnxruntime"), ("llama-gpu",)), True, ["llama-gpu", "onnx", "llama"]),
+        (DeviceCapabilities(("llama_cpp", "onnxruntime")), False, ["llama"]),
     ],
 )
-def test_gguf_files_are_run_where_llama_cpp_is(device: Device, graphs: bool, expected: list[str]) -> None:
+def test_gguf_files_are_run_where_llama_cpp_is(device: DeviceCapabilities, graphs: bool, expected: list[str]) -> None:
     assert names(make_manifest(graphs=graphs, gguf=True), device) == expected
 
 
@@ -245,8 +246,8 @@ def test_a_bundle_of_gguf_files_asks_for_llama_cpp() -> None:
 
 def test_graphs_in_bfloat16_are_left_to_tensorrt() -> None:
     manifest = make_manifest(precision="bf16")
-    assert names(manifest, Device((*ONNX.packages, *TORCH.packages), CUDA.providers)) == ["torch"]
-    with pytest.raises(DeviceError, match="policy is in bf16, which TensorRT alone runs"):
+    assert names(manifest, EVERYTHING) == ["torch"]
+    with pytest.raises(DeviceError, match="policy is in bf16, which only TensorRT runs"):
         names(manifest, ONNX)
 
 
@@ -267,7 +268,7 @@ def test_auto_says_what_did_not_start(tiny_bundle: Path, monkeypatch: pytest.Mon
     import onnxruntime
 
     create = onnxruntime.InferenceSession
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(CUDA.providers))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: PROVIDERS)
     monkeypatch.setattr(
         onnxruntime, "InferenceSession", lambda *args, providers: create(*args, providers=["CPUExecutionProvider"])
     )

@@ -18,12 +18,13 @@ pytest.importorskip("onnx")
 trt = pytest.importorskip("tensorrt_rtx")
 from fake_tensorrt import Context, Counters, RuntimeCache, compile_cudart, make_package  # noqa: E402
 from wise_edge.bundle.devices import parse_gpu_kinds  # noqa: E402
-from wise_edge.bundle.engines import GRAPHS, engine_role  # noqa: E402
+from wise_edge.bundle.roles import GRAPHS, engine_role  # noqa: E402
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle  # noqa: E402
 from wise_edge.errors import BundleError, DeviceError, MissingExtraError, WiseEdgeError  # noqa: E402
 from wise_edge.export.to_tensorrt.bundle import add_engines  # noqa: E402
 from wise_edge.native import cuda  # noqa: E402
-from wise_edge.runtimes.dispatch import Device, list_candidates  # noqa: E402
+from wise_edge.runtimes.backends import DeviceCapabilities  # noqa: E402
+from wise_edge.runtimes.dispatch import list_candidates  # noqa: E402
 from wise_edge.runtimes.graphs.tensorrt_engine import EngineRuntime  # noqa: E402
 from wise_edge.runtimes.session import Session  # noqa: E402
 from wise_edge.scenes import generate  # noqa: E402
@@ -235,7 +236,7 @@ def test_an_engine_that_does_not_load_says_what_to_do(gpu: Counters, bundle: Pat
 
 def test_without_a_gpu_there_is_nothing_to_run_engines_on(gpu: Counters, bundle: Path) -> None:
     gpu.set("devices", 0)
-    with pytest.raises(DeviceError, match="TensorRT needs an NVIDIA GPU, none is found here"):
+    with pytest.raises(DeviceError, match="TensorRT needs an NVIDIA GPU; none is found here"):
         _open(bundle)
     with pytest.raises(DeviceError, match=r"no NVIDIA GPU can be used \(no device\)"):
         cuda.open_cuda()
@@ -245,9 +246,9 @@ def test_dispatch_names_what_is_missing(bundle: Path) -> None:
     manifest = load(bundle).manifest
 
     def ask(gpu: tuple[int, int] | None, *packages: str, of: Any = manifest) -> tuple[Any, ...]:
-        return list_candidates(of, Device(packages, (), gpu=gpu), "policy", "tensorrt")
+        return list_candidates(of, DeviceCapabilities(packages, gpu=gpu), "policy", "tensorrt")
 
-    assert ask((8, 9), "tensorrt_rtx")[0].backend == "tensorrt"
+    assert ask((8, 9), "tensorrt_rtx")[0].name == "tensorrt"
     with pytest.raises(
         DeviceError, match=r"no policy\.vision\.engine\.orin for this GPU \(orin\); run: wise-edge build"
     ):
@@ -256,7 +257,7 @@ def test_dispatch_names_what_is_missing(bundle: Path) -> None:
         ask((6, 1), "tensorrt")
     with pytest.raises(MissingExtraError, match=r"pip install 'wise-edge\[rtx\]'"):
         ask((8, 9))
-    with pytest.raises(DeviceError, match="the bundle has no engines for TensorRT; export it with --target tensorrt"):
+    with pytest.raises(DeviceError, match=r"no engines\.plan for TensorRT; export it with --target tensorrt"):
         ask((8, 9), "tensorrt_rtx", of=load(resolve_bundle(EMBEDDED)).manifest)
 
 

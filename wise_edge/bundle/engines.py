@@ -17,23 +17,7 @@ from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError, DeviceError, UsageError
 from wise_edge.mapping import from_mapping
 
-GRAPHS = ("policy.vision", "policy.decoder", "sam.encoder", "sam.decoder")
-"""Roles of a bundle's ONNX graphs that engines are built from."""
-PLAN_ROLE, PLAN_FILE = "engines.plan", "engines.json"
-EDGELLM_FOLDER = "policy.edgellm"
-"""Folder of a bundle with the checkpoint that TensorRT Edge-LLM builds engines from; roles in it are paths."""
-
 Shape = tuple[int, ...]
-
-
-def engine_role(graph: str, engine_set: str) -> str:
-    """Return the role of a graph's engine in a bundle; its sidecar's has ".json" behind it."""
-    return f"{graph}.engine.{engine_set}"
-
-
-def engine_file(graph: str, engine_set: str) -> str:
-    """Return the name of a graph's engine in a bundle; its sidecar's has ".json" behind it."""
-    return f"{graph}.{engine_set}.engine"
 
 
 @dataclass(frozen=True)

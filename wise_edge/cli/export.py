@@ -129,6 +129,7 @@ class EndToEnd:
         from wise_edge.bundle.store import load, resolve_checkpoint
         from wise_edge.evaluation import agreement
         from wise_edge.export.source.calibration import read_calibration
+        from wise_edge.runtimes.backends import list_cpu_policies
         from wise_edge.runtimes.session import Session
 
         artifacts = load(bundle).manifest.artifacts
@@ -139,7 +140,7 @@ class EndToEnd:
         read = read_calibration(self._options.calibration, self._options.samples)
         samples = [(sample.name, sample.image, sample.query) for sample in read]
         figures = []
-        for backend in agreement.policy_backends(artifact.role for artifact in artifacts):
+        for backend in list_cpu_policies(artifact.role for artifact in artifacts):
             session = Session.from_bundle(bundle, policy_backend=backend, mask_backend="onnx", verify_hashes=False)
             pairs = agreement.ask_both(reference, session, samples)
             judged = agreement.judge(backend, pairs, least)
@@ -183,7 +184,7 @@ def _print(manifest: Manifest, out: Path) -> None:
 def _tell_of_kit(manifest: Manifest, device: str, out: Path) -> None:
     """Say what remains to be done on devices whose engines cannot be built here."""
     from wise_edge.bundle.devices import parse_gpu_kinds
-    from wise_edge.bundle.engines import engine_role
+    from wise_edge.bundle.roles import engine_role
 
     roles = {artifact.role for artifact in manifest.artifacts}
     targets = parse_gpu_kinds(device) if device != "this" else ()

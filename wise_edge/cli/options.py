@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from wise_edge.runtimes.backends import list_names
+
 BundleOption = Annotated[
     Path | None,
     typer.Option("--bundle", metavar="DIR", help="Bundle to run; embedded where left out."),
@@ -24,14 +26,12 @@ PolicyBackendOption = Annotated[
     typer.Option(
         "--policy-backend",
         metavar="NAME",
-        help="Runtime of the policy: auto, tensorrt, edgellm, onnx-cuda, llama-gpu, onnx, llama or torch.",
+        help=f"Runtime of the policy: {list_names('policy')}.",
     ),
 ]
 MaskBackendOption = Annotated[
     str,
-    typer.Option(
-        "--mask-backend", metavar="NAME", help="Runtime of the segmenter: auto, tensorrt, onnx-cuda, onnx or torch."
-    ),
+    typer.Option("--mask-backend", metavar="NAME", help=f"Runtime of the segmenter: {list_names('mask')}."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace output files that exist.")]

@@ -96,9 +96,3 @@ def judge(backend: str, pairs: Sequence[Pair], least: float | None) -> list[Figu
 def worst(pairs: Sequence[Pair]) -> Pair:
     """Return the pair whose masks agree least."""
     return min(pairs, key=lambda pair: pair.mask_iou)
-
-
-def policy_backends(roles: Iterable[str]) -> list[str]:
-    """Return the CPU backends that a bundle with these roles has files for."""
-    found = set(roles)
-    return [name for name, role in (("onnx", "policy.decoder"), ("llama", "policy.gguf")) if role in found]

@@ -11,11 +11,6 @@ import numpy.typing as npt
 from wise_edge.policy.image import patchify, resize_square
 from wise_edge.policy.spec import PolicySpec
 
-VISION, DECODER = "policy.vision", "policy.decoder"
-"""Roles of the two graphs: the vision tower and the language model."""
-EMBEDDING, TOKENIZER = "policy.embedding", "policy.tokenizer"
-"""Roles of the token embedding and of the tokenizer's file."""
-
 Batch = dict[str, npt.NDArray[Any]]
 """Inputs or outputs of a graph by name."""
 

@@ -1,0 +1,93 @@
+"""Opens the backends of a bundle on this device, in dispatch's order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from wise_edge.bundle.devices import Capability
+from wise_edge.bundle.store import Bundle
+from wise_edge.errors import DeviceError
+from wise_edge.native.cuda import find_capability
+from wise_edge.runtimes import backends
+from wise_edge.runtimes.backends import PARTS, Backend, DeviceCapabilities
+from wise_edge.runtimes.base import BackendChoice, MaskBackend, PolicyBackend
+from wise_edge.runtimes.dispatch import list_candidates, list_rejected
+
+
+class InstalledPackages:
+    """The import names of the packages that are installed, looked up when they are asked for."""
+
+    def __contains__(self, package: object) -> bool:
+        return find_spec(str(package)) is not None
+
+
+def open_backends(
+    bundle: Bundle, requested_policy: str = "auto", requested_mask: str = "auto", **settings: Any
+) -> tuple[PolicyBackend[Any], MaskBackend[Any], dict[str, BackendChoice]]:
+    """Open a policy and a mask backend, with the reason for each choice.
+
+    Args:
+        bundle: what is run.
+        requested_policy: "auto" or a backend's name.
+        requested_mask: likewise.
+        settings: `threads` and `flash_attention`, see `Session.from_bundle`.
+
+    Raises:
+        UsageError, MissingExtraError, DeviceError: as `list_candidates`, or no candidate started.
+    """
+    present = {artifact.role for artifact in bundle.manifest.artifacts}
+    device = find_capabilities(row for row in backends.BACKENDS if _has_files(row, present))
+    requested = dict(zip(PARTS, (requested_policy, requested_mask), strict=True))
+    candidates = {part: list_candidates(bundle.manifest, device, part, name) for part, name in requested.items()}
+    opened: dict[str, Any] = {}
+    choices: dict[str, BackendChoice] = {}
+    for part, rows in candidates.items():
+        row, opened[part], failures = _open_first(rows, bundle, part, settings)
+        reason = row.reason if requested[part] == "auto" else "asked for by name"
+        rejected = list_rejected(bundle.manifest, device, part, row.name)
+        choices[part] = BackendChoice(row.name, "; ".join([reason, *failures]), rejected)
+    return opened["policy"], opened["mask"], choices
+
+
+def find_capabilities(
+    rows: Iterable[Backend], find_gpu: Callable[[], Capability | None] = find_capability
+) -> DeviceCapabilities:
+    """Find out what this device offers to some backends.
+
+    Their packages and CUDA are asked only if one of them needs it: llama.cpp takes half a second to import.
+
+    Args:
+        rows: the backends that may be chosen.
+        find_gpu: returns the GPU's compute capability.
+    """
+    rows, packages = tuple(rows), InstalledPackages()
+    builds = [
+        row.name
+        for row in rows
+        if row.build is not None
+        and all(package in packages for support in row.parts.values() for package in support.packages)
+        and row.build.passes()
+    ]
+    return DeviceCapabilities(packages, builds, find_gpu() if any(row.needs_nvidia for row in rows) else None)
+
+
+def _has_files(row: Backend, present: set[str]) -> bool:
+    return any(present.issuperset(support.roles) for support in row.parts.values())
+
+
+def _open_first(
+    rows: tuple[Backend, ...], bundle: Bundle, part: str, settings: dict[str, Any]
+) -> tuple[Backend, Any, list[str]]:
+    """Open the first backend that starts; return its row, itself, and why those before it did not start."""
+    failures: list[str] = []
+    for row in rows:
+        module: Any = import_module(row.parts[part].module)
+        try:
+            opener = module.open_policy if part == "policy" else module.open_mask
+            return row, opener(bundle, row, **settings), failures
+        except DeviceError as error:
+            failures.append(f"{row.name} did not start: {error}")
+    raise DeviceError("; ".join(failures))
