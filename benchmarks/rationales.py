@@ -20,10 +20,10 @@ import numpy as np
 from wise_edge.datasets import open_dataset
 from wise_edge.evaluation.records import BOX_THRESHOLD
 from wise_edge.geometry import box_iou
+from wise_edge.mapping import from_mapping
 from wise_edge.policy.answer import parse_answer, split_completion
 from wise_edge.policy.checkpoint import load_policy
 from wise_edge.scenes import Sample, sample, target_answer
-from wise_edge.training.common.config import build_config
 from wise_edge.training.wise.config import WiseConfig
 from wise_edge.training.wise.policy import PolicySource, open_policy
 from wise_edge.training.wise.similarity import DEFAULT_MODEL, cosine_similarities, load_encoder
@@ -58,7 +58,7 @@ def decode(source: PolicySource, count: int) -> list[str]:
 
 def measure(policy: str, count: int) -> dict[str, Any]:
     """Return the figures of a policy."""
-    source = open_policy(build_config(WiseConfig, {"steps": 1, "model": policy, "dtype": "float32"}))
+    source = open_policy(from_mapping(WiseConfig, {"steps": 1, "model": policy, "dtype": "float32"}))
     texts, scenes = decode(source, count), [sample("test", index) for index in range(count)]
     parts = [split_completion(text) for text in texts]
     concise, detailed = [part.rationale or "" for part in parts], [part.detailed or "" for part in parts]

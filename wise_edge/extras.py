@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 from wise_edge.errors import MissingExtraError
@@ -29,3 +30,18 @@ def require(module: str, extra: str) -> ModuleType:
         if module == missing or module.startswith(f"{missing}."):
             raise MissingExtraError(module, extra) from error
         raise
+
+
+def check_packages(extra: str, *modules: str) -> None:
+    """Check that modules are installed, without importing them; for the start of a package that needs all of them.
+
+    Args:
+        extra: the extra of wise-edge that installs them.
+        *modules: import names of top-level modules ("torch", "yaml").
+
+    Raises:
+        MissingExtraError: a module is not installed; the first one is named.
+    """
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError(module, extra)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wise_edge import errors
-from wise_edge.extras import require
+from wise_edge.extras import check_packages, require
 from wise_edge.files import atomic_write
 
 EXIT_CODES = {
@@ -45,6 +45,13 @@ def test_require_does_not_hide_what_an_installed_module_misses(tmp_path: Path, m
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="its_own_dependency"):
         require("half_installed", extra="onnx")
+
+
+def test_check_packages_names_the_first_missing_one_and_imports_none() -> None:
+    check_packages("train", "os", "this")
+    assert "this" not in sys.modules
+    with pytest.raises(errors.MissingExtraError, match=r"^no_such_package .* pip install 'wise-edge\[train\]'"):
+        check_packages("train", "os", "no_such_package", "nor_such_a_one")
 
 
 def test_atomic_write_makes_an_ordinary_file(tmp_path: Path) -> None:

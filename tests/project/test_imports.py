@@ -1,4 +1,4 @@
-"""Every module imports with the core dependencies alone; `import wise_edge` needs next to nothing."""
+"""What imports with the core dependencies alone, and what names its extra; `import wise_edge` needs next to nothing."""
 
 from __future__ import annotations
 
@@ -10,24 +10,38 @@ from importlib.metadata import packages_distributions, requires
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-IMPORT_ALL = """
-import importlib, pkgutil, sys
+EXTRAS = {
+    "train": {f"wise_edge.training.{name}" for name in ("common", "sam", "sft", "wise")},
+}
+"""Extra -> packages that need it; everything outside of them imports with the core alone."""
 
-class Refuse:
-    '''Hides every third-party module that the core installed alone does not bring.'''
+IMPORT_ALL = """
+import importlib, json, pkgutil, sys
+
+class CoreOnly:
+    '''A finder that does not see the third-party modules that the core installed alone does not bring.'''
+
+    def __init__(self, finder):
+        self.finder = finder
 
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in allowed:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return self.finder.find_spec(name, path, target) if name.partition(".")[0] in allowed else None
 
 allowed = set(sys.argv[1].split(",")) | sys.stdlib_module_names | {"wise_edge"}
-sys.meta_path.insert(0, Refuse())
+sys.meta_path[:] = map(CoreOnly, sys.meta_path)
 
 import wise_edge
-for module in pkgutil.walk_packages(wise_edge.__path__, "wise_edge."):
+from wise_edge.errors import MissingExtraError
+
+needed = {}
+for module in pkgutil.walk_packages(wise_edge.__path__, "wise_edge.", onerror=lambda name: None):
     if module.name != "wise_edge.__main__":
-        importlib.import_module(module.name)
-        print(module.name)
+        try:
+            importlib.import_module(module.name)
+            needed[module.name] = None
+        except MissingExtraError as error:
+            needed[module.name] = error.extra
+print(json.dumps(needed))
 """
 
 LIST_MODULES = """
@@ -58,7 +72,7 @@ def _core_distributions() -> set[str]:
     return found
 
 
-def test_every_module_imports_with_the_core_alone() -> None:
+def test_modules_import_with_the_core_alone_or_name_their_extra() -> None:
     core = _core_distributions()
     assert "numpy" in core
     assert "torch" not in core
@@ -67,8 +81,11 @@ def test_every_module_imports_with_the_core_alone() -> None:
         for module, distributions in packages_distributions().items()
         if core & {canonicalize_name(name) for name in distributions}
     ]
-    imported = _run(IMPORT_ALL, ",".join(modules)).split()
-    assert {"wise_edge.cli.main", "wise_edge.export", "wise_edge.runtimes.base", "wise_edge.training"} <= set(imported)
+    needed = json.loads(_run(IMPORT_ALL, ",".join(modules)))
+    for extra, packages in EXTRAS.items():
+        assert {name for name, missing in needed.items() if missing == extra} == packages
+    assert set(needed.values()) == {None, *EXTRAS}
+    assert {"wise_edge.cli.main", "wise_edge.export", "wise_edge.runtimes.base", "wise_edge.training"} <= set(needed)
 
 
 def test_importing_the_package_needs_numpy_and_pillow_at_most() -> None:

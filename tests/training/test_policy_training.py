@@ -17,20 +17,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+from wise_edge.errors import MissingExtraError, UsageError, WiseEdgeError
+from wise_edge.policy.image import patchify, resize_square
+from wise_edge.policy.prompts import EMBEDDED, VARIANTS, PromptSet
+from wise_edge.scenes import KINDS, LEVEL_WEIGHTS, sample, target_answer
 
-from wise_edge.errors import UsageError, WiseEdgeError  # noqa: E402
-from wise_edge.policy.image import patchify, resize_square  # noqa: E402
-from wise_edge.policy.prompts import EMBEDDED, VARIANTS, PromptSet  # noqa: E402
-from wise_edge.scenes import KINDS, LEVEL_WEIGHTS, sample, target_answer  # noqa: E402
-from wise_edge.training.common.checkpoints import load_checkpoint, save_checkpoint  # noqa: E402
-from wise_edge.training.common.config import load_recipe  # noqa: E402
-from wise_edge.training.common.optimizers import Muon, orthogonalize  # noqa: E402
-from wise_edge.training.common.step_log import read_log  # noqa: E402
-from wise_edge.training.sft import train as sft  # noqa: E402
-from wise_edge.training.sft.config import PhaseConfig, PolicyModelConfig, SftConfig  # noqa: E402
-from wise_edge.training.sft.data import (  # noqa: E402
+pytest.importorskip("wise_edge.training.sft", exc_type=MissingExtraError)
+
+import torch
+import transformers
+
+from wise_edge.training.common.checkpoints import load_checkpoint, save_checkpoint
+from wise_edge.training.common.optimizers import Muon, orthogonalize
+from wise_edge.training.common.step_log import read_log
+from wise_edge.training.recipe import load_recipe
+from wise_edge.training.sft import train as sft
+from wise_edge.training.sft.config import PhaseConfig, PolicyModelConfig, SftConfig
+from wise_edge.training.sft.data import (
     ATTRIBUTES,
     Batch,
     BatchPools,
@@ -42,12 +45,12 @@ from wise_edge.training.sft.data import (  # noqa: E402
     stream_batches,
     task_texts,
 )
-from wise_edge.training.sft.folder import save_policy  # noqa: E402
-from wise_edge.training.sft.generate import generate  # noqa: E402
-from wise_edge.training.sft.heads import build_heads, dense_loss, dense_scores  # noqa: E402
-from wise_edge.training.sft.model import logits_of  # noqa: E402
-from wise_edge.training.sft.tokenizer import SPECIAL_TOKENS, scene_texts, train_tokenizer  # noqa: E402
-from wise_edge.training.sft.train import Trainer, dense_weight_at, lr_share, train_sft  # noqa: E402
+from wise_edge.training.sft.folder import save_policy
+from wise_edge.training.sft.generate import generate
+from wise_edge.training.sft.heads import build_heads, dense_loss, dense_scores
+from wise_edge.training.sft.model import logits_of
+from wise_edge.training.sft.tokenizer import SPECIAL_TOKENS, scene_texts, train_tokenizer
+from wise_edge.training.sft.train import Trainer, dense_weight_at, lr_share, train_sft
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 

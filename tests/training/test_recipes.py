@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+from wise_edge.errors import MissingExtraError, UsageError
 
-from wise_edge.errors import UsageError  # noqa: E402
-from wise_edge.training.common.config import load_recipe, recipe_names, save_config  # noqa: E402
-from wise_edge.training.sft.config import SftConfig  # noqa: E402
+pytest.importorskip("wise_edge.training.wise", exc_type=MissingExtraError)
+
+from wise_edge.training.recipe import load_recipe, recipe_names, save_config
+from wise_edge.training.sft.config import SftConfig
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -52,9 +53,9 @@ def test_number_with_an_exponent_and_no_dot_is_a_number() -> None:
         ("phases=[{name: a}]", "phases.0.steps: missing"),
         ("model=3", "model: 3 is not a mapping"),
         ("model.mrope_section=[1, 2]", "model.mrope_section: needs 3 values, has 2"),
-        ("seed.inner=3", "seed holds a value"),
+        ("seed.inner=3", "seed is a value and has no keys"),
         ("stage=ppo", "stage: 'ppo' is not a training stage"),
-        ("seed", "write key=value"),
+        ("seed", "write KEY=VALUE"),
         ("seed=[", "the value is not YAML"),
     ],
 )

@@ -15,9 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from wise_edge.errors import UsageError
+from wise_edge.errors import MissingExtraError, UsageError
 from wise_edge.mapping import from_mapping
 from wise_edge.policy.prompts import DEFAULT, EMBEDDED
+
+pytest.importorskip("wise_edge.training.wise", exc_type=MissingExtraError)
+
 from wise_edge.training.wise.reading import FloatBox, find_placeholders, is_formatted, read_completion
 from wise_edge.training.wise.rewards import ORDERS, TERMS, RewardConfig, RewardFunctions, inclusive_iou
 

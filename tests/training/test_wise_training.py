@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from locations import ASSETS
-
-pytest.importorskip("trl", reason="trl is not installed")
-
 from wise_edge.cli.main import main
-from wise_edge.errors import UsageError
+from wise_edge.errors import MissingExtraError, UsageError
 from wise_edge.policy.checkpoint import load_policy
-from wise_edge.training.common.config import load_recipe, recipe_names
+
+pytest.importorskip("wise_edge.training.wise", exc_type=MissingExtraError)
+
+from wise_edge.training.recipe import load_recipe, recipe_names
 from wise_edge.training.wise.config import DataConfig, ValidationConfig
 from wise_edge.training.wise.data import Selection
 from wise_edge.training.wise.policy import open_policy

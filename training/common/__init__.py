@@ -1,1 +1,5 @@
-"""What every training shares: the loop, optimizers, recipes as dataclasses, checkpoints, logs and curves."""
+"""What every training shares: the loop, optimizers, checkpoints, logs and curves."""
+
+from wise_edge.extras import check_packages
+
+check_packages("train", "matplotlib", "torch", "yaml")

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from wise_edge.extras import require
+from torch.utils.data import DataLoader
 
 T = TypeVar("T")
 
@@ -19,8 +19,7 @@ def stream_items(items: Any, start: int, ahead: int) -> Iterator[T]:
         start: index of the first.
         ahead: how many are made before they are asked for.
     """
-    data: Any = require("torch.utils.data", "train")
-    yield from data.DataLoader(
+    yield from DataLoader(
         items,
         batch_size=None,
         sampler=range(start, len(items)),

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from wise_edge.extras import require
+import torch
 
 _KEPT = 2
 _PATTERN = "checkpoint-*.pt"
@@ -17,7 +17,6 @@ _PATTERN = "checkpoint-*.pt"
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write `state` as the checkpoint of `step` (steps done) and drop all but the last two."""
-    torch = require("torch", "train")
     path = folder / f"checkpoint-{step:07d}.pt"
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
@@ -32,7 +31,6 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     """Return the newest checkpoint that can be read, or None; a torn one is skipped with a warning on stderr."""
-    torch = require("torch", "train")
     for path in sorted(folder.glob(_PATTERN), reverse=True):
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

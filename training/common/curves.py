@@ -5,23 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wise_edge.extras import require
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from wise_edge.training.common.step_log import read_log
 
 
 def draw_curves(folder: Path) -> None:
     """Draw the losses and the validation figures of the run in `folder` to its `curves.png`."""
-    matplotlib = require("matplotlib", "train")
-    matplotlib.use("Agg")
-    pyplot = require("matplotlib.pyplot", "train")
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     _draw_losses(left, read_log(folder / "train.jsonl"))
     _draw_validation(right, read_log(folder / "validation.jsonl"))
     figure.savefig(folder / "curves.png", dpi=110)
-    pyplot.close(figure)
 
 
-def _draw_losses(axes: Any, records: list[dict[str, Any]]) -> None:
+def _draw_losses(axes: Axes, records: list[dict[str, Any]]) -> None:
     for name in ("tower", "language", "text", "bce", "edge", "dice"):
         points = [(record["step"], record[name]) for record in records if name in record]
         if points:
@@ -31,7 +30,7 @@ def _draw_losses(axes: Any, records: list[dict[str, Any]]) -> None:
         axes.legend()
 
 
-def _draw_validation(axes: Any, records: list[dict[str, Any]]) -> None:
+def _draw_validation(axes: Axes, records: list[dict[str, Any]]) -> None:
     names = dict.fromkeys(key for record in records for key, value in record.items() if "iou" in _mapping(value))
     for name in names:
         for figure in ("iou", "iou_50"):

@@ -14,26 +14,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
 
 from wise_edge.errors import UsageError, WiseEdgeError
-from wise_edge.extras import require
 from wise_edge.training.common.checkpoints import load_checkpoint, save_checkpoint
-from wise_edge.training.common.config import save_config
+from wise_edge.training.common.config import LoopConfig, OptimizerConfig
 from wise_edge.training.common.curves import draw_curves
 from wise_edge.training.common.optimizers import Muon
 from wise_edge.training.common.step_log import StepLog, append_record, drop_records_after
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from wise_edge.training.sam.config import SamConfig
-    from wise_edge.training.sft.config import OptimizerConfig, SftConfig
+from wise_edge.training.recipe import save_config
 
 B = TypeVar("B")
 
 
-def prepare_run(config: SftConfig | SamConfig, out: Path, resume: bool) -> None:
+def prepare_run(config: LoopConfig, out: Path, resume: bool) -> None:
     """Make the folder of a run, save its recipe there and set torch's threads.
 
     Raises:
@@ -41,7 +38,7 @@ def prepare_run(config: SftConfig | SamConfig, out: Path, resume: bool) -> None:
     """
     if not resume and any(out.glob("checkpoint-*.pt")):
         raise UsageError(f"{out} holds a training run; pass --resume to go on with it, or another --out")
-    require("torch", "train").set_num_threads(config.threads)
+    torch.set_num_threads(config.threads)
     out.mkdir(parents=True, exist_ok=True)
     save_config(config, out / "recipe.yaml")
 
@@ -60,10 +57,9 @@ class Optimizers:
         self,
         trained: list[nn.Parameter],
         matrices: list[nn.Parameter],
-        options: OptimizerConfig | SamConfig,
+        options: OptimizerConfig,
         fused: bool | None = None,
     ) -> None:
-        torch = require("torch", "train")
         self._trained = trained
         self._options = options
         chosen = {id(p) for p in matrices}
@@ -73,7 +69,7 @@ class Optimizers:
 
     def clip(self) -> float:
         """Clip the gradient; return its norm before."""
-        return float(require("torch", "train").nn.utils.clip_grad_norm_(self._trained, self._options.clip_norm))
+        return float(torch.nn.utils.clip_grad_norm_(self._trained, self._options.clip_norm))
 
     def step(self, share: float) -> None:
         """Move the parameters, with this share of the learning rates, and drop the gradient."""

@@ -7,14 +7,12 @@ of one shape are stacked, so a step costs a few batched products and no loop ove
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wise_edge.extras import require
+import torch
+from torch import Tensor
+
 from wise_edge.training.common.precision import product_dtype
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration, from the first link above."""
@@ -30,18 +28,16 @@ class Muon:
         iterations: Newton-Schulz iterations.
     """
 
-    def __init__(
-        self, params: Iterable[torch.nn.Parameter], momentum: float, weight_decay: float, iterations: int = 5
-    ) -> None:
-        self._torch = require("torch", "train")
+    def __init__(self, params: Iterable[Tensor], momentum: float, weight_decay: float, iterations: int = 5) -> None:
+
         self._momentum = momentum
         self._weight_decay = weight_decay
         self._iterations = iterations
-        by_shape: dict[tuple[int, ...], list[torch.nn.Parameter]] = {}
+        by_shape: dict[tuple[int, ...], list[Tensor]] = {}
         for parameter in params:
             by_shape.setdefault(tuple(parameter.shape), []).append(parameter)
         self._groups = list(by_shape.values())
-        self._buffers = [self._torch.zeros(len(group), *group[0].shape) for group in self._groups]
+        self._buffers = [torch.zeros(len(group), *group[0].shape) for group in self._groups]
 
     def step(self, lr: float) -> None:
         """Update every matrix that has a gradient.
@@ -49,15 +45,14 @@ class Muon:
         Args:
             lr: learning rate; the update's root mean square is about 0.2 of it, as AdamW's is.
         """
-        with self._torch.no_grad():
+        with torch.no_grad():
             for group, buffer in zip(self._groups, self._buffers, strict=True):
                 live = [i for i, parameter in enumerate(group) if parameter.grad is not None]
                 if live:
                     self._step_group([group[i] for i in live], buffer, live, lr)
 
-    def _step_group(self, group: list[torch.nn.Parameter], buffer: Tensor, live: list[int], lr: float) -> None:
-        torch = self._torch
-        gradient = torch.stack([parameter.grad for parameter in group])
+    def _step_group(self, group: list[Tensor], buffer: Tensor, live: list[int], lr: float) -> None:
+        gradient = torch.stack([parameter.grad for parameter in group if parameter.grad is not None])
         momentum = buffer[live].lerp_(gradient, 1 - self._momentum)
         buffer[live] = momentum
         update = orthogonalize(gradient.lerp(momentum, self._momentum), self._iterations)
@@ -77,7 +72,6 @@ class Muon:
 
 def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
     """Bring the singular values of matrices, float32 [N, rows, columns], near 1."""
-    torch = require("torch", "train")
     a, b, c = NEWTON_SCHULZ
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices if wide else matrices.mT

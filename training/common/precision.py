@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 from time import process_time
-from typing import TYPE_CHECKING
 
-from wise_edge.extras import require
-
-if TYPE_CHECKING:
-    from torch import dtype
+import torch
+from torch import dtype
 
 _SHAPE = (512, 384, 1536)  # rows, inputs and outputs of a product as the policy and the sentence encoder make them
 _LEAST_GAIN = 1.5  # below, what bfloat16 rounds away is not worth it
@@ -22,7 +19,6 @@ def product_dtype() -> dtype:
     The CPU's flags do not tell: with AVX-512 BF16 listed, bfloat16 was measured at 4 to 9 times the speed of float32 on
     one machine and at 0.57 times on another; without it at a twentieth.
     """
-    torch = require("torch", "train")
     faster = _product_s(torch.float32) > _LEAST_GAIN * _product_s(torch.bfloat16)
     chosen: dtype = torch.bfloat16 if faster else torch.float32
     return chosen
@@ -30,7 +26,6 @@ def product_dtype() -> dtype:
 
 def _product_s(dtype: dtype) -> float:
     """Return the least CPU time of a few that one product took, s; other processes do not count in it."""
-    torch = require("torch", "train")
     rows, inputs, outputs = _SHAPE
     left, right = torch.ones(rows, inputs, dtype=dtype), torch.ones(inputs, outputs, dtype=dtype)
     times = []

@@ -7,14 +7,14 @@ stride is its kernel is a matrix product) and only the single-mask token's mask 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
-from wise_edge.extras import require
+import torch
+from segment_anything.modeling import Sam
+from torch import Tensor, nn
+from torch.nn import functional
+
 from wise_edge.training.sam.data import SamBatch
-
-if TYPE_CHECKING:
-    from segment_anything.modeling import Sam
-    from torch import Tensor, nn
 
 
 def predict(sam: Sam, batch: SamBatch) -> tuple[Tensor, Tensor]:
@@ -27,7 +27,6 @@ def predict(sam: Sam, batch: SamBatch) -> tuple[Tensor, Tensor]:
     Returns:
         Low-resolution logits, float32 [N, L, L], and predicted IoUs, float32 [N].
     """
-    torch = require("torch", "train")
     pixels = torch.from_numpy(batch.images).permute(0, 3, 1, 2).float()
     embeddings = sam.image_encoder((pixels - sam.pixel_mean) / sam.pixel_std)
     return decode_objects(sam, embeddings, torch.from_numpy(batch.owners), embed_prompts(sam, batch))
@@ -35,7 +34,6 @@ def predict(sam: Sam, batch: SamBatch) -> tuple[Tensor, Tensor]:
 
 def embed_prompts(sam: Sam, batch: SamBatch) -> Tensor:
     """Embed boxes and points of N objects as segment-anything does; returns float32 [N, tokens, channels]."""
-    torch = require("torch", "train")
     points = None
     if batch.points is not None:
         points = torch.from_numpy(batch.points), torch.ones(batch.points.shape[:2])
@@ -56,7 +54,6 @@ def decode_objects(sam: Sam, embeddings: Tensor, owners: Tensor, sparse: Tensor)
     Returns:
         Logits, float32 [N, 4 * G, 4 * G], and predicted IoUs, float32 [N], of the single-mask output.
     """
-    torch = require("torch", "train")
     decoder = sam.mask_decoder
     output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = torch.cat([output_tokens.expand(len(owners), -1, -1), sparse], dim=1)
@@ -68,9 +65,8 @@ def decode_objects(sam: Sam, embeddings: Tensor, owners: Tensor, sparse: Tensor)
     return logits, decoder.iou_prediction_head(states[:, 0])[:, 0]
 
 
-def _upscale(layers: nn.Sequential, image: Tensor) -> Tensor:
+def _upscale(layers: Any, image: Tensor) -> Tensor:
     """[N, G * G, C] -> [N, G * G * 2 * 2 * 2 * 2, C / 8]: sub-pixels (row, column) of each patch, coarse then fine."""
-    functional = require("torch.nn.functional", "train")
     first, norm, activation, second, last_activation = layers
     x = _stride_two(first, image)
     x = functional.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)

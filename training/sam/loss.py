@@ -7,12 +7,9 @@ dice keeps small objects from vanishing, and the predicted IoU follows the real 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from wise_edge.extras import require
-
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 BAND_PX = 5
 """Side of the square in which a mask must change for its middle to count as edge, px at half size."""
@@ -29,8 +26,6 @@ def sam_loss(logits: Tensor, predicted_iou: Tensor, masks: Tensor) -> dict[str, 
     Returns:
         `bce`, `edge`, `dice` and `iou`, float32 scalars; the loss is their sum.
     """
-    torch = require("torch", "train")
-    functional = require("torch.nn.functional", "train")
     target = functional.avg_pool2d(masks[:, None].float(), 2)[:, 0]
     logits = functional.interpolate(logits[:, None], target.shape[1:], mode="bilinear")[:, 0]
     bce = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
@@ -58,7 +53,6 @@ def mask_ious(predicted: Tensor, truth: Tensor) -> Tensor:
 
 def _edge_band(target: Tensor) -> Tensor:
     """1 where the target, float32 [N, L, L], changes nearby, else 0."""
-    functional = require("torch.nn.functional", "train")
     highest = functional.max_pool2d(target, BAND_PX, 1, BAND_PX // 2)
     lowest = -functional.max_pool2d(-target, BAND_PX, 1, BAND_PX // 2)
     band: Tensor = (highest - lowest > 0.01).float()

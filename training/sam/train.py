@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from wise_edge.extras import require
+import torch
+from segment_anything.modeling import Sam
+from torch import nn
+
 from wise_edge.sam.segment_anything import build_sam, load_sam, save_sam
 from wise_edge.training.common.loop import Optimizers, TrainingLoop, prepare_run
 from wise_edge.training.common.step_log import StepLog
@@ -19,10 +21,6 @@ from wise_edge.training.sam.data import SamBatch, stream_batches
 from wise_edge.training.sam.forward import predict
 from wise_edge.training.sam.loss import sam_loss
 from wise_edge.training.sam.validation import validate_sam
-
-if TYPE_CHECKING:
-    from segment_anything.modeling import Sam
-    from torch import nn
 
 
 def train_sam(config: SamConfig, out: Path, resume: bool) -> None:
@@ -45,7 +43,7 @@ class SamTrainer(TrainingLoop[SamBatch]):
     """The training of a SAM; ends with a test of the weights as they are saved, in half precision."""
 
     def __init__(self, config: SamConfig, out: Path) -> None:
-        require("torch", "train").manual_seed(config.seed)
+        torch.manual_seed(config.seed)
         self._config = config
         self.model = build_sam(config.model).train()
         trained = freeze_unused(self.model)
@@ -68,7 +66,6 @@ class SamTrainer(TrainingLoop[SamBatch]):
         return stream_batches(self._config, self._step)
 
     def _train_step(self, batch: SamBatch) -> dict[str, float]:
-        torch = require("torch", "train")
         losses = sam_loss(*predict(self.model, batch), torch.from_numpy(batch.masks))
         torch.stack(list(losses.values())).sum().backward()
         parts = {name: float(loss.detach()) for name, loss in losses.items()}

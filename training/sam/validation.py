@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from segment_anything.modeling import Sam
+from torch import Tensor
 
-from wise_edge.extras import require
 from wise_edge.training.sam.data import SamBatch, make_batch
 from wise_edge.training.sam.forward import predict
 from wise_edge.training.sam.loss import mask_ious
-
-if TYPE_CHECKING:
-    from segment_anything.modeling import Sam
-    from torch import Tensor
 
 _SCENES_PER_PASS = 8
 
@@ -56,7 +54,6 @@ def validate_sam(sam: Sam, split: str, scenes: int) -> dict[str, Any]:
 
 def segment_batch(sam: Sam, batch: SamBatch) -> tuple[Tensor, Tensor]:
     """Return the IoU of every object's mask at the image's size, and the model's own estimate, float32 [N] each."""
-    torch = require("torch", "train")
     with torch.no_grad():
         logits, scores = predict(sam, batch)
         side = batch.masks.shape[-1]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from wise_edge.policy.prompts import VARIANTS
 from wise_edge.scenes import KINDS, LEVEL_WEIGHTS, LEVELS
+from wise_edge.training.common.config import LoopConfig, OptimizerConfig
 
 LIST = "list"
 """Mixture key of the "list all objects" task; the other keys are prompt variants."""
@@ -49,24 +50,10 @@ class PolicyModelConfig:
     """Longest prompt plus response, tokens."""
 
 
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """Muon for hidden matrices, AdamW for embeddings, norms, biases and throw-away heads."""
+@dataclass(frozen=True, kw_only=True)
+class CosineOptimizerConfig(OptimizerConfig):
+    """Learning rates that fall along a cosine after the warm-up."""
 
-    muon_lr: float = 2e-3
-    """Peak learning rate of the matrices (update of root mean square `lr x 0.2 x sqrt(max side)`)."""
-    adamw_lr: float = 2e-3
-    """Peak learning rate of everything else."""
-    momentum: float = 0.95
-    """Muon's Nesterov momentum."""
-    betas: tuple[float, float] = (0.9, 0.95)
-    """AdamW's decay rates."""
-    weight_decay: float = 0.01
-    """Decoupled decay of the matrices."""
-    clip_norm: float = 1.0
-    """Largest norm of the whole gradient."""
-    warmup_steps: int = 100
-    """Steps of linear warm-up at the very start."""
     final_lr_share: float = 0.02
     """Share of the peak that the cosine ends at."""
 
@@ -103,8 +90,8 @@ class PhaseConfig:
         object.__setattr__(self, "level_weights", {**LEVEL_WEIGHTS, **self.level_weights})
 
 
-@dataclass(frozen=True)
-class SftConfig:
+@dataclass(frozen=True, kw_only=True)
+class SftConfig(LoopConfig):
     """Supervised training of the policy on synthetic scenes."""
 
     phases: tuple[PhaseConfig, ...]
@@ -114,9 +101,7 @@ class SftConfig:
     start: str | None = None
     """Policy to go on from, of the widths in `model`; a folder or a name that ships. None: fresh weights."""
     model: PolicyModelConfig = PolicyModelConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
-    seed: int = 0
-    """Seed of weights, mixtures and completions."""
+    optimizer: CosineOptimizerConfig = CosineOptimizerConfig()
     batch_size: int = 32
     """Scenes a step."""
     pool_batches: int = 8
@@ -133,18 +118,10 @@ class SftConfig:
     """Upper bound of the tokenizer's size, special tokens included."""
     tokenizer_samples: int = 20000
     """Texts that the tokenizer is trained on."""
-    threads: int = 1
-    """Torch threads."""
     bfloat16: bool = True
     """Multiply matrices in bfloat16 where the CPU can; weights, sums and losses stay float32."""
     ema_decay: float = 0.998
     """Decay of the averaged weights that are validated and saved."""
-    log_every: int = 50
-    """Steps between lines of the log."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints."""
-    validate_every: int = 1000
-    """Steps between validations."""
     validate_samples: int = 64
     """Validation scenes each time."""
     final_samples: int = 200

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 
 from wise_edge.geometry import scale_box
 from wise_edge.policy.image import resize_square
@@ -24,9 +24,6 @@ from wise_edge.training.common.background import stream_items
 from wise_edge.training.sft.config import LIST, SftConfig
 from wise_edge.training.sft.model import Prefix, image_tokens
 from wise_edge.training.sft.tokenizer import token_id
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 LIST_QUERY = "list all objects"
 ATTRIBUTES: dict[str, tuple[str, ...]] = {

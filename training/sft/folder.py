@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import GenerationConfig
 
 from wise_edge.errors import UsageError, first_line
-from wise_edge.extras import require
 from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD
 from wise_edge.policy.prompts import EMBEDDED
 from wise_edge.training.sft.config import SftConfig
 from wise_edge.training.sft.model import MERGE, PATCH, TEMPORAL
 from wise_edge.training.sft.tokenizer import SPECIAL_TOKENS
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -68,33 +70,29 @@ def load_weights(model: Any, folder: Path) -> None:
     Raises:
         UsageError: the folder holds no weights, or they do not fit.
     """
-    safetensors = require("safetensors", "train")
     try:
-        weights = safetensors.torch.load_file(folder / "model.safetensors")
+        weights = load_file(folder / "model.safetensors")
         weights["lm_head.weight"] = weights["model.language_model.embed_tokens.weight"]  # tied
         model.load_state_dict(weights)
-    except (OSError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"start: {folder} does not fit the recipe's model: {first_line(error)}") from error
 
 
 def _save_model(model: Any, folder: Path) -> None:
-    torch = require("torch", "train")
-    safetensors = require("safetensors.torch", "train")
-    transformers = require("transformers", "train")
     weights = {
         name: value.detach().to(torch.float16).contiguous()
         for name, value in model.state_dict().items()
         if name != "lm_head.weight"  # tied to the embedding
     }
-    safetensors.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     hf_config = type(model.config).from_dict(model.config.to_dict())
     hf_config.architectures = [type(model).__name__]
     hf_config.dtype = "float16"
     hf_config.save_pretrained(folder)
     text = model.config.text_config
-    transformers.GenerationConfig(
-        do_sample=False, eos_token_id=text.eos_token_id, pad_token_id=text.pad_token_id
-    ).save_pretrained(folder)
+    GenerationConfig(do_sample=False, eos_token_id=text.eos_token_id, pad_token_id=text.pad_token_id).save_pretrained(
+        folder
+    )
 
 
 def _save_tokenizer(tokenizer: Tokenizer, config: SftConfig, folder: Path) -> None:

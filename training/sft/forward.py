@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wise_edge.extras import require
+import torch
+from torch import Tensor, nn
+
 from wise_edge.training.sft.data import Batch
 from wise_edge.training.sft.heads import LAYERS, dense_loss
 from wise_edge.training.sft.model import (
@@ -16,9 +18,6 @@ from wise_edge.training.sft.model import (
     run_layer,
     text_rotary,
 )
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 class Forward:
@@ -32,7 +31,7 @@ class Forward:
     """
 
     def __init__(self, model: Any, heads: nn.ModuleList, prefix: Prefix, max_positions: int) -> None:
-        self._torch = require("torch", "train")
+
         self._model = model
         self._heads = heads
         self._prefix = prefix
@@ -48,7 +47,6 @@ class Forward:
         Returns:
             "tower" and "language" (the dense heads) where wanted, "text" where the batch has responses.
         """
-        torch = self._torch
         ids, weights = torch.from_numpy(batch.ids), torch.from_numpy(batch.weights)
         text = bool((weights > 0).any())
         image_embeds, middle, last = self._run(torch.from_numpy(batch.images), ids, text)
@@ -63,7 +61,7 @@ class Forward:
 
     def dense(self, images: Tensor) -> list[Tensor]:
         """Return the outputs of both dense heads, float32 [B, C, outputs], on uint8 images [B, S, S, 3]."""
-        ids = self._torch.tensor(self._prefix.ids).expand(len(images), -1)
+        ids = torch.tensor(self._prefix.ids).expand(len(images), -1)
         image_embeds, middle, _ = self._run(images, ids, whole=False)
         return self._see(image_embeds, middle)
 
@@ -91,5 +89,5 @@ class Forward:
         share = weights[:, 1:]
         wanted = share > 0
         logits = logits_of(self._model, hidden[:, :-1][wanted]).float()
-        losses = self._torch.nn.functional.cross_entropy(logits, ids[:, 1:][wanted], reduction="none")
+        losses = torch.nn.functional.cross_entropy(logits, ids[:, 1:][wanted], reduction="none")
         return (losses * share[wanted]).sum() / share.sum()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wise_edge.extras import require
+import torch
+from torch import Tensor
+
 from wise_edge.training.sft.model import (
     Prefix,
     embed,
@@ -15,9 +17,6 @@ from wise_edge.training.sft.model import (
     project_qkv,
     text_rotary,
 )
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def generate(
@@ -36,7 +35,6 @@ def generate(
     Returns:
         B responses as token ids, without the end token.
     """
-    torch = require("torch", "train")
     with torch.inference_mode():
         return _Decoder(model, prefix, images, prompts, max_new_tokens).decode(end)
 
@@ -47,7 +45,7 @@ class _Decoder:
     def __init__(
         self, model: Any, prefix: Prefix, images: Tensor, prompts: list[list[int]], max_new_tokens: int
     ) -> None:
-        self._torch = torch = require("torch", "train")
+
         self._model = model
         self._layers = model.model.language_model.layers
         self._lengths = torch.tensor([len(prompt) for prompt in prompts])
@@ -69,7 +67,6 @@ class _Decoder:
 
     def decode(self, end: int) -> list[list[int]]:
         """Return each row's tokens up to `end`."""
-        torch = self._torch
         done = self._next == end
         written = [self._next]
         while not bool(done.all()) and len(written) < self._limit:
@@ -80,7 +77,6 @@ class _Decoder:
         return [row[: row.index(end)] if end in row else row for row in rows]
 
     def _step(self) -> None:
-        torch = self._torch
         rows = torch.arange(len(self._lengths))
         place = self._lengths
         cos, sin = (table[place][:, None, None] for table in (self._cos, self._sin))

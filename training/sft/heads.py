@@ -8,14 +8,13 @@ long before text would.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wise_edge.extras import require
+import torch
+from torch import Tensor
+from torch.nn import functional
+
 from wise_edge.training.sft.data import ATTRIBUTES
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 LAYERS = 2
 """Language layers below the second head."""
@@ -37,16 +36,13 @@ class DenseScores:
 
 def build_heads(width: int, seed: int) -> torch.nn.ModuleList:
     """Return two heads from states of `width` to presence, every attribute's logits and a box."""
-    torch = require("torch", "train")
     torch.manual_seed(seed)
     outputs = 1 + sum(len(values) for values in ATTRIBUTES.values()) + 4
-    heads = torch.nn.ModuleList(
-        torch.nn.Sequential(torch.nn.RMSNorm(width), torch.nn.Linear(width, outputs)) for _ in range(2)
-    )
-    for head in heads:
-        torch.nn.init.normal_(head[1].weight, std=0.02)
-        torch.nn.init.zeros_(head[1].bias)
-    return heads
+    layers = [torch.nn.Linear(width, outputs) for _ in range(2)]
+    for layer in layers:
+        torch.nn.init.normal_(layer.weight, std=0.02)
+        torch.nn.init.zeros_(layer.bias)
+    return torch.nn.ModuleList(torch.nn.Sequential(torch.nn.RMSNorm(width), layer) for layer in layers)
 
 
 def dense_loss(outputs: Tensor, classes: Tensor, boxes: Tensor) -> Tensor:
@@ -57,7 +53,6 @@ def dense_loss(outputs: Tensor, classes: Tensor, boxes: Tensor) -> Tensor:
         classes: int64 [B, C, 4]; -1 where a cell holds no object.
         boxes: float32 [B, C, 4], XYXY fractions of the image's side.
     """
-    functional = require("torch.nn.functional", "train")
     present = classes[..., 0] >= 0
     presence, *logits, predicted = _split(outputs)
     loss = functional.binary_cross_entropy_with_logits(presence[..., 0], present.float())
@@ -84,7 +79,6 @@ def _split(outputs: Tensor) -> Any:
 
 def _box_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     """Smooth L1 with its knee at 1/100 of the side, plus 1 - IoU (0.2 of it), of XYXY boxes [N, 4]."""
-    torch = require("torch", "train")
     smooth = torch.nn.functional.smooth_l1_loss(predicted, truth, beta=0.01)
     low = torch.maximum(predicted[:, :2], truth[:, :2])
     high = torch.minimum(predicted[:, 2:], truth[:, 2:])

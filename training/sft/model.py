@@ -10,14 +10,13 @@ test states their equality with the stock forward.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wise_edge.extras import require
+import torch
+import transformers
+from torch import Tensor
+
 from wise_edge.training.sft.config import PolicyModelConfig
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 PATCH = 14
 MERGE = 2
@@ -45,8 +44,6 @@ def build_policy(config: PolicyModelConfig, vocab_size: int, token_ids: dict[str
     Returns:
         A float32 `Qwen2_5_VLForConditionalGeneration` on the CPU, in training mode.
     """
-    torch = require("torch", "train")
-    transformers = require("transformers", "train")
     torch.manual_seed(seed)
     model = transformers.Qwen2_5_VLForConditionalGeneration(_hf_config(config, vocab_size, token_ids)).float()
     _init_weights(model.model.visual, config.vision_init_std)
@@ -55,7 +52,6 @@ def build_policy(config: PolicyModelConfig, vocab_size: int, token_ids: dict[str
 
 
 def _hf_config(config: PolicyModelConfig, vocab_size: int, token_ids: dict[str, int]) -> Any:
-    transformers = require("transformers", "train")
     text = {
         "vocab_size": vocab_size,
         "hidden_size": config.hidden_size,
@@ -102,7 +98,6 @@ def _hf_config(config: PolicyModelConfig, vocab_size: int, token_ids: dict[str, 
 
 
 def _init_weights(module: torch.nn.Module, std: float) -> None:
-    torch = require("torch", "train")
     for parameter in module.parameters():
         if parameter.ndim >= 2:
             torch.nn.init.normal_(parameter, std=std)
@@ -118,7 +113,6 @@ def patchify_batch(images: Tensor) -> Tensor:
         float32 [B, N, 3 * 14 * 14], N patches; the processor's temporal repetition is left out, as
         `encode_images` sums the kernel over it.
     """
-    torch = require("torch", "train")
     batch, side = images.shape[:2]
     mean = torch.tensor(CHANNEL_MEAN)
     std = torch.tensor(CHANNEL_STD)
@@ -139,7 +133,6 @@ def encode_images(model: Any, patches: Tensor) -> Tensor:
     Returns:
         float32 [B, N / 4, hidden], merged image tokens in row-major order.
     """
-    torch = require("torch", "train")
     visual = model.model.visual
     batch, count, _ = patches.shape
     kernel = visual.patch_embed.proj.weight.sum(dim=2).flatten(1)
@@ -157,7 +150,6 @@ def encode_images(model: Any, patches: Tensor) -> Tensor:
 
 
 def _vision_rotary(visual: Any, count: int) -> tuple[Tensor, Tensor]:
-    torch = require("torch", "train")
     side = int(count**0.5)
     index = torch.arange(side * side).view(side // MERGE, MERGE, side // MERGE, MERGE).permute(0, 2, 1, 3).flatten()
     positions = torch.stack([index // side, index % side], dim=-1)
@@ -184,7 +176,6 @@ class Prefix:
 
     def positions(self, length: int) -> Tensor:
         """Return M-RoPE position ids, int64 [3, length], of any prompt that begins with this prefix."""
-        torch = require("torch", "train")
         side = int(self.image_count**0.5)
         cell = torch.arange(self.image_count)
         image = torch.stack([cell * 0, cell // side, cell % side]) + self.image_start
@@ -195,7 +186,6 @@ class Prefix:
 
 def text_rotary(model: Any, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Return cosine and sine, float32 [..., T, head_dim], of position ids int64 [3, ..., T]."""
-    torch = require("torch", "train")
     rotary = model.model.language_model.rotary_emb
     angles = positions[..., None].float() * rotary.inv_freq
     pieces = angles.split(tuple(rotary.mrope_section), dim=-1)
@@ -213,7 +203,6 @@ def embed(model: Any, ids: Tensor, image_embeds: Tensor, prefix: Prefix) -> Tens
         image_embeds: float32 [B, image_count, hidden].
         prefix: The prefix.
     """
-    torch = require("torch", "train")
     embeds = model.model.language_model.embed_tokens(ids)
     end = prefix.image_slice.stop
     return torch.cat([embeds[:, : prefix.image_start], image_embeds, embeds[:, end:]], dim=1)
@@ -231,7 +220,6 @@ def run_layer(layer: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Returns:
         float32 [B, T, hidden].
     """
-    torch = require("torch", "train")
     length = hidden.shape[1]
     mask = torch.full((length, length), -1e30).triu(1)
     query, key, value = project_qkv(layer, hidden, cos, sin)
@@ -258,7 +246,6 @@ def finish_layer(layer: Any, hidden: Tensor, mixed: Tensor) -> Tensor:
 
 def logits_of(model: Any, hidden: Tensor) -> Tensor:
     """Return logits, float32 [..., vocab], of last-layer states [..., hidden]."""
-    torch = require("torch", "train")
     text = model.model.language_model
     return torch.nn.functional.linear(_rms_norm(hidden, text.norm), text.embed_tokens.weight)
 
@@ -275,7 +262,6 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     Returns:
         [B, heads, T, head_dim].
     """
-    torch = require("torch", "train")
     batch, heads, length, width = query.shape
     shared = heads // key.shape[1]
     key, value = key.flatten(0, 1), value.flatten(0, 1)
@@ -288,18 +274,15 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
 
 
 def _rms_norm(hidden: Tensor, norm: Any) -> Tensor:
-    torch = require("torch", "train")
     normed = torch.nn.functional.rms_norm(hidden, norm.weight.shape, norm.weight, norm.variance_epsilon)
     # Cast once here, or autocast would do it again for every projection that reads it.
     return normed.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else normed
 
 
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    torch = require("torch", "train")
     half = states.shape[-1] // 2
     return states * cos + torch.cat([-states[..., half:], states[..., :half]], dim=-1) * sin
 
 
 def _feed_forward(mlp: Any, hidden: Tensor) -> Tensor:
-    torch = require("torch", "train")
     return mlp.down_proj(torch.nn.functional.silu(mlp.gate_proj(hidden)) * mlp.up_proj(hidden))

@@ -12,10 +12,13 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
 
 from wise_edge.bundle.store import resolve_checkpoint
-from wise_edge.extras import require
 from wise_edge.training.common.loop import Optimizers, TrainingLoop, prepare_run
 from wise_edge.training.common.precision import product_dtype
 from wise_edge.training.common.step_log import StepLog
@@ -27,10 +30,6 @@ from wise_edge.training.sft.heads import build_heads
 from wise_edge.training.sft.model import build_policy
 from wise_edge.training.sft.tokenizer import scene_texts, special_ids, train_tokenizer
 from wise_edge.training.sft.validation import load_validation, validate_dense, validate_text
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-    from torch import nn
 
 _COPIED = ("recipe.yaml", "train.jsonl", "validation.jsonl")
 
@@ -56,8 +55,7 @@ def _load_tokenizer(config: SftConfig, out: Path) -> Tokenizer:
     if config.start and not path.exists():
         copy_tokenizer(resolve_checkpoint(config.start, "policy"), path)
     if path.exists():
-        loaded: Tokenizer = require("tokenizers", "train").Tokenizer.from_file(str(path))
-        return loaded
+        return Tokenizer.from_file(str(path))
     texts = scene_texts(config.tokenizer_samples, config.seed, config.model.image_size)
     tokenizer = train_tokenizer(texts, config.vocab_size)
     tokenizer.save(str(path))
@@ -68,7 +66,7 @@ class Trainer(TrainingLoop[Batch]):
     """The training of a policy; ends with a validation, whose record goes into the policy's folder."""
 
     def __init__(self, config: SftConfig, tokenizer: Tokenizer, out: Path) -> None:
-        self._torch = torch = require("torch", "train")
+
         self._config = config
         self._tokenizer = tokenizer
         self._prefix = make_prefix(tokenizer, config)
@@ -98,7 +96,7 @@ class Trainer(TrainingLoop[Batch]):
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
         dense_weight = dense_weight_at(self._config, batch.step)
-        with self._torch.autocast("cpu", self._torch.bfloat16, enabled=self._bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
             losses = self._forward.losses(batch, dense_weight > 0)
         total = sum(loss if name == "text" else dense_weight * loss for name, loss in losses.items())
         total.backward()  # type: ignore[union-attr]
@@ -109,8 +107,8 @@ class Trainer(TrainingLoop[Batch]):
 
     def _move_average(self) -> None:
         decay = min(self._config.ema_decay, (1 + self._step) / (10 + self._step))
-        with self._torch.no_grad():
-            self._torch._foreach_lerp_(list(self._average.parameters()), list(self.model.parameters()), 1 - decay)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self._average.parameters()), list(self.model.parameters()), 1 - decay)
 
     def _log_step(self, log: StepLog, batch: Batch, parts: dict[str, float]) -> float:
         phase = self._config.phases[phase_at(self._config, batch.step)[0]].name

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
 
-from wise_edge.extras import require
 from wise_edge.geometry import box_iou
 from wise_edge.policy.answer import parse_answer_strict
 from wise_edge.policy.image import resize_square
@@ -19,10 +21,6 @@ from wise_edge.training.sft.generate import generate
 from wise_edge.training.sft.heads import dense_scores
 from wise_edge.training.sft.model import Prefix
 from wise_edge.training.sft.tokenizer import token_id
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-    from torch import Tensor
 
 _CHUNK = 64
 
@@ -43,7 +41,6 @@ def validate_dense(run: Callable[[Tensor], list[Tensor]], samples: list[Sample],
     Returns:
         For each head: presence, an accuracy for each attribute, and the box error as a fraction of the side.
     """
-    torch = require("torch", "train")
     images = torch.from_numpy(np.stack([resize_square(item.scene.image, size) for item in samples]))
     with torch.inference_mode():
         outputs = run(images)
@@ -95,7 +92,6 @@ def validate_text(
 def _respond(
     model: Any, tokenizer: Tokenizer, prefix: Prefix, config: SftConfig, samples: list[Sample], variant: str
 ) -> list[list[int]]:
-    torch = require("torch", "train")
     images = torch.from_numpy(np.stack([resize_square(item.scene.image, config.model.image_size) for item in samples]))
     prompts = [[*prefix.ids, *tokenizer.encode(EMBEDDED.suffix(item.request, variant)).ids] for item in samples]
     end = token_id(tokenizer, "<|im_end|>")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wise_edge.extras import require
+import peft
+import torch
+import transformers
+import trl
+
+from wise_edge.extras import check_packages
 from wise_edge.training.wise.checkpoints import staging_folder
-
-if TYPE_CHECKING:
-    from wise_edge.training.wise.config import LoraOptions, WiseConfig
+from wise_edge.training.wise.config import LoraOptions, WiseConfig
 
 
 def grpo_arguments(config: WiseConfig, out: Path, reward_weights: list[float], resume: bool) -> Any:
@@ -23,8 +26,7 @@ def grpo_arguments(config: WiseConfig, out: Path, reward_weights: list[float], r
         reward_weights: weight of each reward function.
         resume: whether the run goes on, so that its start has been validated.
     """
-    torch = require("torch", "train")
-    return require("trl", "train").GRPOConfig(
+    return trl.GRPOConfig(
         output_dir=str(staging_folder(out)),
         seed=config.seed,
         shuffle_dataset=False,  # the rows come in the order in which they are to be taken
@@ -48,9 +50,9 @@ def grpo_arguments(config: WiseConfig, out: Path, reward_weights: list[float], r
 def lora_config(options: LoraOptions) -> Any:
     """Return PEFT's config of an adapter on the language model; the vision tower stays as it is."""
     names = "|".join(options.targets)
-    return require("peft", "train").LoraConfig(
+    return peft.LoraConfig(
         r=options.rank,
-        lora_alpha=options.alpha,
+        lora_alpha=options.alpha,  # type: ignore[arg-type]  # PEFT divides by the rank; any number will do
         lora_dropout=options.dropout,
         target_modules=rf"^(?!.*visual).*\.({names})$",
         task_type="CAUSAL_LM",
@@ -61,8 +63,8 @@ def quantization_config(config: WiseConfig) -> Any:
     """Return transformers' config of weights in 4 bits (NF4, doubly quantized), or None."""
     if not config.load_in_4bit:
         return None
-    require("bitsandbytes", "qlora")
-    return require("transformers", "train").BitsAndBytesConfig(
+    check_packages("qlora", "bitsandbytes")
+    return transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,

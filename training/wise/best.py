@@ -6,14 +6,11 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wise_edge.files import atomic_write
 from wise_edge.training.wise.checkpoints import publish, staging_folder
-from wise_edge.training.wise.validation import mean_ciou, mean_tokens
-
-if TYPE_CHECKING:
-    from wise_edge.training.wise.validation import Figures
+from wise_edge.training.wise.validation import Figures, mean_ciou, mean_tokens
 
 _FOLDER = "best"
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from wise_edge.extras import require
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from wise_edge.training.common.step_log import read_log
 
 _SMOOTHED = 0.9  # share of the running mean that stays at each step
@@ -13,19 +15,16 @@ _SMOOTHED = 0.9  # share of the running mean that stays at each step
 
 def draw_wise_curves(folder: Path) -> None:
     """Draw the run in `folder`, from its `train.jsonl` and `validation.jsonl`, to its `curves.png`."""
-    matplotlib = require("matplotlib", "train")
-    matplotlib.use("Agg")
-    pyplot = require("matplotlib.pyplot", "train")
-    figure, (rewards, lengths, accuracy) = pyplot.subplots(1, 3, figsize=(14, 4), layout="constrained")
+    figure = Figure(figsize=(14, 4), layout="constrained")
+    rewards, lengths, accuracy = figure.subplots(1, 3)
     steps, validations = read_log(folder / "train.jsonl"), read_log(folder / "validation.jsonl")
     _draw_rewards(rewards, steps)
     _draw_lengths(lengths, steps, validations)
     _draw_accuracy(accuracy, validations)
     figure.savefig(folder / "curves.png", dpi=110)
-    pyplot.close(figure)
 
 
-def _draw_rewards(axes: Any, records: list[dict[str, Any]]) -> None:
+def _draw_rewards(axes: Axes, records: list[dict[str, Any]]) -> None:
     keys = dict.fromkeys(
         key for record in records for key in record if key.startswith("rewards/") and key.endswith("/mean")
     )
@@ -35,7 +34,7 @@ def _draw_rewards(axes: Any, records: list[dict[str, Any]]) -> None:
     axes.set_ylim(0, 1.02)
 
 
-def _draw_lengths(axes: Any, records: list[dict[str, Any]], validations: list[dict[str, Any]]) -> None:
+def _draw_lengths(axes: Axes, records: list[dict[str, Any]], validations: list[dict[str, Any]]) -> None:
     _draw(axes, _smooth(_points(records, "rationale_tokens")), "rollouts")
     for variant in _variants(validations):
         points = [(record["step"], record[variant]["rationale_tokens"]) for record in validations]
@@ -44,7 +43,7 @@ def _draw_lengths(axes: Any, records: list[dict[str, Any]], validations: list[di
     axes.set_ylim(bottom=0)
 
 
-def _draw_accuracy(axes: Any, validations: list[dict[str, Any]]) -> None:
+def _draw_accuracy(axes: Axes, validations: list[dict[str, Any]]) -> None:
     for variant in _variants(validations):
         for name, style in (("ciou", "-"), ("box_accuracy", ":")):
             points = [(record["step"], record[variant][name]) for record in validations]
@@ -69,12 +68,12 @@ def _smooth(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     return smooth
 
 
-def _draw(axes: Any, points: list[tuple[int, float]], label: str, **style: Any) -> None:
+def _draw(axes: Axes, points: list[tuple[int, float]], label: str, **style: Any) -> None:
     if points:
         axes.plot(*zip(*points, strict=True), label=label, **style)
 
 
-def _finish(axes: Any, title: str) -> None:
+def _finish(axes: Axes, title: str) -> None:
     axes.set(xlabel="step", title=title)
     if axes.lines:
         axes.legend(fontsize="small")

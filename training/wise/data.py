@@ -6,22 +6,19 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from wise_edge.datasets import Example, open_dataset
+from wise_edge.datasets import Dataset, Example, open_dataset
 from wise_edge.errors import UsageError
-from wise_edge.extras import require
 from wise_edge.policy.answer import Answer, answer_in_square
 from wise_edge.policy.image import resize_square
-
-if TYPE_CHECKING:
-    from wise_edge.datasets import Dataset
-    from wise_edge.training.wise.config import DataConfig
-    from wise_edge.training.wise.policy import PolicySource
+from wise_edge.training.wise.config import DataConfig
+from wise_edge.training.wise.policy import PolicySource
 
 _NAMED_PROBLEMS = 20
 _CACHED_ROWS = 64  # a prompt's rollouts ask for its row again and again
@@ -127,7 +124,7 @@ def lazy_rows(count: int, row: Callable[[int], dict[str, Any]]) -> Any:
         rows = [row(index) for index in batch["index"]]
         return {name: [item[name] for item in rows] for name in rows[0]}
 
-    return require("datasets", "train").Dataset.from_dict({"index": range(count)}).with_transform(make)
+    return datasets.Dataset.from_dict({"index": range(count)}).with_transform(make)
 
 
 def square_picture(example: Example, size: int) -> Image.Image:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import peft
+import torch
+import transformers
 
 from wise_edge.errors import UsageError, first_line
-from wise_edge.extras import require
-from wise_edge.training.wise.policy import save_beside
-
-if TYPE_CHECKING:
-    from wise_edge.training.wise.policy import PolicySource
+from wise_edge.training.wise.policy import PolicySource, save_beside
 
 
 def write_policy(source: PolicySource, trained: Path, folder: Path, *, dtype: str, adapter: bool) -> None:
@@ -40,12 +40,10 @@ def write_policy(source: PolicySource, trained: Path, folder: Path, *, dtype: st
 
 
 def _load(name: str, dtype: str) -> Any:
-    transformers, torch = require("transformers", "train"), require("torch", "train")
     return transformers.AutoModelForImageTextToText.from_pretrained(name, dtype=getattr(torch, dtype))
 
 
 def _merge(base: Any, adapter: Path, name: str) -> Any:
-    peft = require("peft", "train")
     try:
         return peft.PeftModel.from_pretrained(base, adapter).merge_and_unload()
     except (ValueError, RuntimeError) as error:

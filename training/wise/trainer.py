@@ -15,185 +15,182 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from transformers import PrinterCallback
+from trl import GRPOTrainer
+from trl.models.utils import unwrap_model_for_generation
 
 from wise_edge.errors import WiseEdgeError
-from wise_edge.extras import require
 from wise_edge.policy.answer import split_completion
 from wise_edge.training.common.step_log import append_record
 from wise_edge.training.wise.best import BestPolicy
 from wise_edge.training.wise.checkpoints import checkpoint_name, drop_old_checkpoints, publish, staging_folder
+from wise_edge.training.wise.config import WiseConfig
 from wise_edge.training.wise.curves import draw_wise_curves
 from wise_edge.training.wise.reading import completion_text
 from wise_edge.training.wise.samples import save_samples
-
-if TYPE_CHECKING:
-    from wise_edge.training.wise.config import WiseConfig
-    from wise_edge.training.wise.validation import Figures, Validator
+from wise_edge.training.wise.validation import Figures, Validator
 
 _SHOWN = {"reward": "reward", "rewards/box_iou/mean": "iou", "rationale_tokens": "tokens", "kl": "kl", "step_time": "s"}
 """Logged figure to its name in the line of a step."""
 
 
-def trainer_class() -> Any:
-    """Return the trainer's class; its base is imported with TRL, so not before it is needed."""
-    trl = require("trl", "train")
+class WiseTrainer(GRPOTrainer):
+    """GRPO of a WISE policy.
 
-    class WiseTrainer(trl.GRPOTrainer):  # type: ignore[misc, name-defined]
-        """GRPO of a WISE policy.
+    Args:
+        config: the recipe.
+        out: folder of the run.
+        validator: decodes held-out data.
+        **arguments: TRL's.
+    """
 
-        Args:
-            config: the recipe.
-            out: folder of the run.
-            validator: decodes held-out data.
-            **arguments: TRL's.
-        """
+    def __init__(self, config: WiseConfig, out: Path, validator: Validator, **arguments: Any) -> None:
+        self._config = config
+        self._out = out
+        self._validator = validator
+        self._stopped = False
+        self._sampled: int | None = None
+        self._validated: tuple[int, dict[str, float]] | None = None
+        super().__init__(**arguments)
+        keep_adapter_precise(self.model)
+        self.remove_callback(PrinterCallback)
 
-        def __init__(self, config: WiseConfig, out: Path, validator: Validator, **arguments: Any) -> None:
-            self._config = config
-            self._out = out
-            self._validator = validator
-            self._stopped = False
-            self._sampled: int | None = None
-            self._validated: tuple[int, dict[str, float]] | None = None
-            super().__init__(**arguments)
-            keep_adapter_precise(self.model)
-            self.remove_callback(require("transformers", "train").PrinterCallback)
+    @contextmanager
+    def stopped_by_signals(self) -> Iterator[None]:
+        """Let SIGTERM and SIGINT end the run after the current step, with a checkpoint."""
+        handlers = {name: signal.signal(name, self._stop) for name in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for name, handler in handlers.items():
+                signal.signal(name, handler)
 
-        @contextmanager
-        def stopped_by_signals(self) -> Iterator[None]:
-            """Let SIGTERM and SIGINT end the run after the current step, with a checkpoint."""
-            handlers = {name: signal.signal(name, self._stop) for name in (signal.SIGTERM, signal.SIGINT)}
-            try:
-                yield
-            finally:
-                for name, handler in handlers.items():
-                    signal.signal(name, handler)
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal asked for the end of the run."""
+        return self._stopped
 
-        @property
-        def stopped(self) -> bool:
-            """Whether a signal asked for the end of the run."""
-            return self._stopped
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._stopped = True
 
-        def _stop(self, number: int, frame: FrameType | None) -> None:
-            self._stopped = True
+    def training_step(self, *arguments: Any) -> Any:
+        """Take TRL's step; raise WiseEdgeError if the loss is not finite."""
+        loss = super().training_step(*arguments)  # type: ignore[no-untyped-call]
+        self._check_finite(float(loss), "loss", self.state.global_step + 1)
+        return loss
 
-        def training_step(self, *arguments: Any) -> Any:
-            loss = super().training_step(*arguments)
-            self._check_finite(float(loss), "loss", self.state.global_step + 1)
-            return loss
+    def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *rest: Any, **named: Any) -> None:
+        if grad_norm is not None:
+            self._check_finite(float(grad_norm), "gradient", self.state.global_step)
+        self._stopped = self._anywhere(self._stopped)
+        if self._stopped:
+            self.control.should_save = self.control.should_training_stop = True
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *rest, **named)
 
-        def _maybe_log_save_evaluate(self, tr_loss: Any, grad_norm: Any, *rest: Any, **named: Any) -> None:
-            if grad_norm is not None:
-                self._check_finite(float(grad_norm), "gradient", self.state.global_step)
-            self._stopped = self._anywhere(self._stopped)
-            if self._stopped:
-                self.control.should_save = self.control.should_training_stop = True
-            super()._maybe_log_save_evaluate(tr_loss, grad_norm, *rest, **named)
+    def _anywhere(self, here: bool) -> bool:
+        """Whether something holds on any process; all of them must ask."""
+        flag = torch.tensor(float(here), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum") > 0)
 
-        def _anywhere(self, here: bool) -> bool:
-            """Whether something holds on any process; all of them must ask."""
-            flag = require("torch", "train").tensor(float(here), device=self.accelerator.device)
-            return bool(self.accelerator.reduce(flag, "sum") > 0)
-
-        def _check_finite(self, value: float, what: str, step: int) -> None:
-            if not math.isfinite(value):
-                raise WiseEdgeError(
-                    f"the {what} is not finite at step {step}; the last checkpoint is kept: lower learning_rate or"
-                    " clip_norm and go on with --resume"
-                )
-
-        def _generate_single_turn(self, *arguments: Any, **named: Any) -> Any:
-            start = perf_counter()
-            try:
-                result = super()._generate_single_turn(*arguments, **named)
-            except RuntimeError as error:
-                if "probability tensor" in str(error):  # torch refuses to sample from what is not a number
-                    self._check_finite(math.nan, "distribution of the next token", self.state.global_step + 1)
-                raise
-            self._log_metric("time/generation_s", perf_counter() - start)
-            return result
-
-        def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> Any:
-            start = perf_counter()
-            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
-            self._log_metric("time/rewards_s", perf_counter() - start)
-            texts = [completion_text(completion) for completion in completions]
-            self._log_metric("rationale_tokens", self._mean_tokens(texts))
-            if self.is_world_process_zero() and self.state.global_step % self._config.samples_every == 0:
-                table = {name: rewards[: len(texts), i].tolist() for i, name in enumerate(self.reward_func_names)}
-                path = self._out / "samples" / f"step-{self.state.global_step:05d}.jsonl"
-                more = self._sampled == self.state.global_step  # a step may write its completions in parts
-                save_samples(path, [str(row["sample"]) for row in inputs], texts, table, more)
-                self._sampled = self.state.global_step
-            return rewards
-
-        def _mean_tokens(self, texts: list[str]) -> float:
-            rationales = [split_completion(text).rationale or "" for text in texts]
-            return sum(map(len, self._tokenizer(rationales)["input_ids"])) / len(texts)
-
-        def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-            super().log(logs, start_time)
-            if self.is_world_process_zero():
-                append_record(self._out / "train.jsonl", {"step": self.state.global_step, **logs})
-                if "reward" in logs:  # not where transformers sums the run up
-                    print(f"step {self.state.global_step}/{self._config.steps} {_line(logs)}", file=sys.stderr)
-
-        def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
-            """Validate; transformers calls it when it is due, and after the last step twice."""
-            if self._validated is None or self._validated[0] != self.state.global_step:
-                self._validated = self.state.global_step, self._validate()
-            return self._validated[1]
-
-        def _validate(self) -> dict[str, float]:
-            start = perf_counter()
-            unwrap = require("trl.models.utils", "train").unwrap_model_for_generation
-            with unwrap(self.model_wrapped, self.accelerator) as model:
-                model.eval()
-                figures = self._validator.run(model)
-                model.train()
-            self._keep_if_best(figures)
-            if self.is_world_process_zero():
-                self._record(figures, perf_counter() - start)
-            return {
-                f"eval_{variant}_{name}": value
-                for variant, item in figures.items()
-                for name, value in dataclasses.asdict(item).items()
-            }
-
-        def _keep_if_best(self, figures: dict[str, Figures]) -> None:
-            best = BestPolicy(self._out, self._config.validation.tolerance)
-            better = best.beats(figures)
-            self.accelerator.wait_for_everyone()
-            if better:
-                self.save_model(str(best.staged))
-                self.accelerator.wait_for_everyone()
-            if self.is_world_process_zero():
-                if better:
-                    best.keep(self.state.global_step, figures)
-                else:
-                    best.pass_over(figures)
-            self.accelerator.wait_for_everyone()
-
-        def _record(self, figures: Any, seconds: float) -> None:
-            record = {name: dataclasses.asdict(item) for name, item in figures.items()}
-            append_record(
-                self._out / "validation.jsonl", {"step": self.state.global_step, **record, "seconds": round(seconds, 1)}
+    def _check_finite(self, value: float, what: str, step: int) -> None:
+        if not math.isfinite(value):
+            raise WiseEdgeError(
+                f"the {what} is not finite at step {step}; the last checkpoint is kept: lower learning_rate or"
+                " clip_norm and go on with --resume"
             )
-            draw_wise_curves(self._out)
 
-        def _get_output_dir(self, trial: Any) -> str:
-            return str(staging_folder(self._out))
+    def _generate_single_turn(self, *arguments: Any, **named: Any) -> Any:
+        start = perf_counter()
+        try:
+            result = super()._generate_single_turn(*arguments, **named)  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            if "probability tensor" in str(error):  # torch refuses to sample from what is not a number
+                self._check_finite(math.nan, "distribution of the next token", self.state.global_step + 1)
+            raise
+        self._log_metric("time/generation_s", perf_counter() - start)
+        return result
 
-        def _save_checkpoint(self, model: Any, trial: Any) -> None:
-            super()._save_checkpoint(model, trial)
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> Any:
+        start = perf_counter()
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
+        self._log_metric("time/rewards_s", perf_counter() - start)
+        texts = [completion_text(completion) for completion in completions]
+        self._log_metric("rationale_tokens", self._mean_tokens(texts))
+        if self.is_world_process_zero() and self.state.global_step % self._config.samples_every == 0:
+            table = {name: rewards[: len(texts), i].tolist() for i, name in enumerate(self.reward_func_names)}
+            path = self._out / "samples" / f"step-{self.state.global_step:05d}.jsonl"
+            more = self._sampled == self.state.global_step  # a step may write its completions in parts
+            save_samples(path, [str(row["sample"]) for row in inputs], texts, table, more)
+            self._sampled = self.state.global_step
+        return rewards
+
+    def _mean_tokens(self, texts: list[str]) -> float:
+        rationales = [split_completion(text).rationale or "" for text in texts]
+        return sum(map(len, self._tokenizer(rationales)["input_ids"])) / len(texts)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log as transformers does, and to `train.jsonl` and stderr."""
+        super().log(logs, start_time)
+        if self.is_world_process_zero():
+            append_record(self._out / "train.jsonl", {"step": self.state.global_step, **logs})
+            if "reward" in logs:  # not where transformers sums the run up
+                print(f"step {self.state.global_step}/{self._config.steps} {_line(logs)}", file=sys.stderr)
+
+    def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+        """Validate; transformers calls it when it is due, and after the last step twice."""
+        if self._validated is None or self._validated[0] != self.state.global_step:
+            self._validated = self.state.global_step, self._validate()
+        return self._validated[1]
+
+    def _validate(self) -> dict[str, float]:
+        start = perf_counter()
+        with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model:
+            model.eval()
+            figures = self._validator.run(model)
+            model.train()
+        self._keep_if_best(figures)
+        if self.is_world_process_zero():
+            self._record(figures, perf_counter() - start)
+        return {
+            f"eval_{variant}_{name}": value
+            for variant, item in figures.items()
+            for name, value in dataclasses.asdict(item).items()
+        }
+
+    def _keep_if_best(self, figures: dict[str, Figures]) -> None:
+        best = BestPolicy(self._out, self._config.validation.tolerance)
+        better = best.beats(figures)
+        self.accelerator.wait_for_everyone()
+        if better:
+            self.save_model(str(best.staged))
             self.accelerator.wait_for_everyone()
-            if self.is_world_process_zero():
-                publish(self._out, checkpoint_name(self.state.global_step))
-                drop_old_checkpoints(self._out, self._config.checkpoints_kept)
-            self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            if better:
+                best.keep(self.state.global_step, figures)
+            else:
+                best.pass_over(figures)
+        self.accelerator.wait_for_everyone()
 
-    return WiseTrainer
+    def _record(self, figures: Any, seconds: float) -> None:
+        record = {name: dataclasses.asdict(item) for name, item in figures.items()}
+        append_record(
+            self._out / "validation.jsonl", {"step": self.state.global_step, **record, "seconds": round(seconds, 1)}
+        )
+        draw_wise_curves(self._out)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(staging_folder(self._out))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)  # type: ignore[no-untyped-call]
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            publish(self._out, checkpoint_name(self.state.global_step))
+            drop_old_checkpoints(self._out, self._config.checkpoints_kept)
+        self.accelerator.wait_for_everyone()
 
 
 def keep_adapter_precise(model: Any) -> None:

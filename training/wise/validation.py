@@ -10,24 +10,24 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import accelerate
 import numpy as np
 import numpy.typing as npt
+import segment_anything
+import torch
 
 from wise_edge.bundle.store import resolve_checkpoint
+from wise_edge.datasets import Example
 from wise_edge.errors import UsageError
-from wise_edge.extras import require
 from wise_edge.geometry import Box, box_iou, scale_box, scale_point
 from wise_edge.metrics import giou_ciou, mask_overlap
 from wise_edge.policy.answer import Answer, parse_answer, split_completion
 from wise_edge.sam.segment_anything import load_sam
+from wise_edge.training.wise.config import ValidationConfig
 from wise_edge.training.wise.data import Selection, square_picture, true_answer
-
-if TYPE_CHECKING:
-    from wise_edge.datasets import Example
-    from wise_edge.training.wise.config import ValidationConfig
-    from wise_edge.training.wise.policy import PolicySource
+from wise_edge.training.wise.policy import PolicySource
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,6 @@ class Validator:
         return {variant: self._figures(model, variant) for variant in self._config.variants}
 
     def _figures(self, model: Any, variant: str) -> Figures:
-        accelerate = require("accelerate", "train")
         state, count = accelerate.PartialState(), len(self._usable)
         most = math.ceil(count / state.num_processes)  # weights may be shared out, so all processes decode as often
         places = range(state.process_index, most * state.num_processes, state.num_processes)
@@ -126,8 +125,8 @@ class _Segmenter:
     """segment-anything on the CPU or the GPU of this process."""
 
     def __init__(self, folder: Path) -> None:
-        device = require("accelerate", "train").PartialState().device
-        self._predictor = require("segment_anything", "train").SamPredictor(load_sam(folder).to(device))
+        device = accelerate.PartialState().device
+        self._predictor = segment_anything.SamPredictor(load_sam(folder).to(device))
 
     def __call__(
         self, image: npt.NDArray[np.uint8], box: Box, points: Sequence[tuple[int, int]]
@@ -161,7 +160,6 @@ def decode_greedily(
         max_tokens: longest completion.
         stop: text that ends a completion, besides the model's own end token.
     """
-    torch = require("torch", "train")
     processor = source.processor
     prompts = [_with_picture(source.messages(item.query, variant)) for item in examples]
     text = processor.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
@@ -170,7 +168,7 @@ def decode_greedily(
     options: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0, "max_new_tokens": max_tokens}
     if stop is not None:
         options |= {"stop_strings": [stop], "tokenizer": processor.tokenizer}
-    together = require("accelerate", "train").PartialState().num_processes > 1
+    together = accelerate.PartialState().num_processes > 1
     with torch.no_grad():  # tensors of inference_mode would stay in weights that FSDP shares out
         written = model.generate(**inputs, **options, synced_gpus=together)
     texts: list[str] = processor.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

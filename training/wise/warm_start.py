@@ -14,26 +14,25 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+import trl
 from PIL import Image
 
 from wise_edge.errors import UsageError, WiseEdgeError
-from wise_edge.extras import require
 from wise_edge.images import load_image
 from wise_edge.policy.answer import format_answer
 from wise_edge.policy.image import resize_square
 from wise_edge.scenes import LEVELS, Sample, sample, target_answer
 from wise_edge.training.wise.arguments import lora_config, quantization_config, trackers
+from wise_edge.training.wise.config import WarmStartConfig, WiseConfig
 from wise_edge.training.wise.data import lazy_rows
 from wise_edge.training.wise.final_policy import write_policy
+from wise_edge.training.wise.policy import PolicySource
 from wise_edge.training.wise.rewards import ORDERS
 from wise_edge.training.wise.trainer import keep_adapter_precise
-
-if TYPE_CHECKING:
-    from wise_edge.training.wise.config import WarmStartConfig, WiseConfig
-    from wise_edge.training.wise.policy import PolicySource
 
 _COLUMNS = ("image", "query", "completion")
 _FIRST_SCENE = 1_000_000_000  # far behind the scenes that GRPO and the embedded policy's own training take
@@ -74,7 +73,6 @@ def warm_start(config: WiseConfig, source: PolicySource, folder: Path) -> Path:
 
 
 def _build_trainer(config: WiseConfig, warm: WarmStartConfig, source: PolicySource, scratch: Path) -> Any:
-    trl, torch = require("trl", "train"), require("torch", "train")
     per_device = max(1, min(config.rollouts_per_device, warm.batch_size // config.processes))
     arguments = trl.SFTConfig(
         output_dir=str(scratch),

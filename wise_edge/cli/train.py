@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 LEAST_PYTHON = (3, 11)
-"""TRL's; the core and the runtimes run on 3.10."""
+"""What TRL needs; the core and the runtimes run on 3.10."""
 
 
 def train(
@@ -18,26 +18,13 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in --out.")] = False,
 ) -> None:
-    """Train a policy or a SAM from a recipe: supervised (sft), WISE's reinforcement learning (wise), or SAM (sam)."""
+    """Train from a recipe: a policy (stage sft: supervised, wise: reinforcement learning) or a SAM (stage sam)."""
     from wise_edge.errors import DeviceError
-    from wise_edge.training.common.config import load_recipe
-    from wise_edge.training.sft.config import SftConfig
-    from wise_edge.training.wise.config import WiseConfig
+    from wise_edge.training.recipe import load_recipe, train_function
 
     if sys.version_info[:2] < LEAST_PYTHON:
         raise DeviceError("training needs Python 3.11 or later; run it with another interpreter")
     config = load_recipe(recipe, overrides)
-    if isinstance(config, SftConfig):
-        from wise_edge.training.sft.train import train_sft
-
-        train_sft(config, out, resume)
-    elif isinstance(config, WiseConfig):
-        from wise_edge.training.wise.train import train_wise
-
-        train_wise(config, out, resume)
-    else:
-        from wise_edge.training.sam.train import train_sam
-
-        train_sam(config, out, resume)
+    train_function(config)(config, out, resume)
