@@ -24,8 +24,8 @@ from jetson_trees import BOARDS, write_tree
 from wise_edge.datasets.base import Example
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.metrics import bootstrap_interval
-from wise_edge.power.sources import find_jetson_rails
-from wise_edge.power.trace import PowerSampler
+from wise_edge.power.rails import find_jetson_rails
+from wise_edge.power.sampler import PowerSampler
 from wise_edge.runtimes.session import Session
 
 BLOCK = 5  # queries between two turns

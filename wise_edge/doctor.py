@@ -19,8 +19,9 @@ from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.native.cuda import Cuda, open_cuda
 from wise_edge.native.llama import TESTED_VERSIONS, offloads_to_gpu
 from wise_edge.native.onnxruntime_session import OnnxSession
-from wise_edge.power.jetson import ROOT, Jetson, read_jetson
+from wise_edge.power.jetson import Jetson, read_jetson
 from wise_edge.power.nvml import GpuFacts, read_gpu
+from wise_edge.power.sysfs import ROOT
 from wise_edge.runtimes import backends
 from wise_edge.runtimes.dispatch import check_device
 from wise_edge.runtimes.opening import find_capabilities

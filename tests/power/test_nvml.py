@@ -1,4 +1,4 @@
-"""What NVML says of a GPU, through its real interface in ctypes and a library that stands in for NVIDIA's."""
+"""What NVML reports about a GPU, through its real ctypes interface and a fake of NVIDIA's library."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 @pytest.fixture
 def answer(library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Sets what the library answers."""
+    """Sets the answers of the library."""
     monkeypatch.setattr(pynvml, "nvmlLib", library)
     monkeypatch.setattr(pynvml, "_nvmlLib_refcount", 0)
     monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
@@ -64,7 +64,7 @@ def test_clock_heat_throttling_and_memory(answer: Callable[..., None], library: 
 
 
 @pytest.mark.parametrize("status", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_NO_PERMISSION])
-def test_what_it_does_not_say_is_none(answer: Callable[..., None], status: int) -> None:
+def test_what_it_does_not_report_is_none(answer: Callable[..., None], status: int) -> None:
     answer(limit_status=status)
     assert read_gpu() == GpuFacts("NVIDIA GeForce RTX 4090", "580.95.05", None)
 
@@ -73,7 +73,7 @@ def test_a_driver_that_is_not_loaded_and_a_machine_without_a_gpu(
     answer: Callable[..., None], library: ctypes.CDLL
 ) -> None:
     answer(init=pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
-    with pytest.raises(DeviceError, match="NVML says nothing: Driver Not Loaded"):
+    with pytest.raises(DeviceError, match="NVML is not available: Driver Not Loaded"):
         read_gpu()
     answer(devices=0)
     with pytest.raises(DeviceError, match="NVML finds no GPU: Not Found"):
@@ -87,7 +87,7 @@ def test_a_machine_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(pynvml, "nvmlLib", None)
     monkeypatch.setattr(pynvml, "CDLL", missing)
-    with pytest.raises(DeviceError, match="NVML says nothing: NVML Shared Library Not Found"):
+    with pytest.raises(DeviceError, match="NVML is not available: NVML Shared Library Not Found"):
         read_gpu()
 
 
@@ -109,13 +109,13 @@ def test_without_a_counter_the_gauge_is_read(answer: Callable[..., None]) -> Non
     assert (source.kind, source.read(), source.interval_s) == ("power", (85.5,), 1.0)
 
 
-def test_a_part_of_a_gpu_and_a_user_without_rights_are_told_why(answer: Callable[..., None]) -> None:
+def test_a_part_of_a_gpu_and_a_user_without_rights_get_the_reason(answer: Callable[..., None]) -> None:
     answer(energy_status=pynvml.NVML_ERROR_NOT_SUPPORTED, power_status=pynvml.NVML_ERROR_NO_PERMISSION)
     with pytest.raises(DeviceError, match=r"neither energy nor power.*GetTotalEnergyConsumption.*GetPowerUsage.*MIG"):
         find_gpu_power()
 
 
-def test_a_source_that_is_lost_raises(answer: Callable[..., None]) -> None:
+def test_a_lost_source_raises(answer: Callable[..., None]) -> None:
     source = find_gpu_power()[0]
     answer(energy_status=pynvml.NVML_ERROR_NOT_SUPPORTED)
     with pytest.raises(DeviceError, match="nvmlDeviceGetTotalEnergyConsumption"):
@@ -129,7 +129,7 @@ def test_a_machine_without_a_driver_has_no_source(answer: Callable[..., None]) -
     assert find_gpu_power() == []
 
 
-def test_of_several_gpus_the_one_that_cuda_works_on_is_read(
+def test_of_several_gpus_the_one_that_cuda_uses_is_read(
     answer: Callable[..., None], library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     cudart = Cuda(str(compile_library("fake_cudart.c", tmp_path / "libcudart.so")))
@@ -140,7 +140,7 @@ def test_of_several_gpus_the_one_that_cuda_works_on_is_read(
     assert find_gpu_power()[0].read() == (first_mj / 1e3 + 1.0,)  # the second by NVML's order, the first by CUDA's
     assert read_gpu().name == "NVIDIA GeForce RTX 4090"
     answer(devices=1)
-    monkeypatch.setattr(nvml, "open_cuda", None)  # a single one is the one, and CUDA is not asked
+    monkeypatch.setattr(nvml, "open_cuda", None)  # CUDA is not asked about a single GPU
     assert find_gpu_power()[0].read() == (first_mj / 1e3,)
 
 
@@ -153,5 +153,5 @@ def test_of_several_gpus_none_is_guessed(
     monkeypatch.setattr(nvml, "open_cuda", refuse)
     answer(devices=2)
     for read in (read_gpu, read_gpu_state, find_gpu_power):
-        with pytest.raises(DeviceError, match=r"^2 GPUs, and no CUDA runtime that says which of them works \(no CUDA"):
+        with pytest.raises(DeviceError, match=r"^there are 2 GPUs, .* which one is used \(no CUDA"):
             read()

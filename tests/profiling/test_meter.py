@@ -197,7 +197,7 @@ def test_a_log_that_ends_too_early_or_a_clock_that_was_set_gives_no_energy(tmp_p
     log(file, lambda at_s: 40.0, start_s=world.now_s - 5, end_s=world.now_s)
     with Meter(wall_meter=file, window_s=WINDOW_S, **world.options).running() as meter:
         window = meter.record(lambda: world.pause(0.01))
-    assert meter.energy(window)[0].reason == "the window reaches beyond the samples"
+    assert meter.energy(window)[0].reason == "the window extends beyond the readings"
 
     clock = iter([1000.0, 1003.5])
     log(file, lambda at_s: 40.0, start_s=990.0, end_s=1010.0)

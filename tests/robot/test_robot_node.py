@@ -279,7 +279,7 @@ def test_diagnostics_tell_the_power_of_gauges_and_counters() -> None:
     now[0] = 2.0
     assert counter.read() == (15.0, None)
     now[0] = 3.0
-    assert counter.read() == (None, "the counter began anew")
+    assert counter.read() == (None, "the counter was reset")
     assert PowerGauge(None, "no sensor").read() == (None, "no sensor")
 
     node = Node(Session(SlowPolicy(), SeeingMask(), {}), print, power=gauge("power", 7.0))

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from wise_edge.power.sampler import PowerSampler
 from wise_edge.power.sources import PowerSource
-from wise_edge.power.trace import PowerSampler
 
 
 class VirtualTime:

@@ -1,4 +1,4 @@
-"""The power that a device takes now, for diagnostics: as it is told, without the certainty of a profile."""
+"""The power that a device draws right now, for diagnostics: as reported, without the error bounds of a profile."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from wise_edge.power.sources import PowerSource, total_of
 
 
 class PowerGauge:
-    """Reads the first source of power of this machine.
+    """Reads the source of power that counts on this machine.
 
     Args:
-        source: what tells power; None for none.
-        reason: why there is none.
+        source: the source to read; None for none.
+        reason: why there is no source.
         clock: seconds.
     """
 
@@ -36,7 +36,7 @@ class PowerGauge:
         return cls(sources[0] if sources else None, reason)
 
     def read(self) -> tuple[float | None, str | None]:
-        """Return W and None, or None and the reason; a counter gives the mean since it was last read."""
+        """Return power in W and None, or None and a reason; of a counter, the mean power since its last reading."""
         if self._source is None:
             return None, self._reason
         try:
@@ -50,6 +50,6 @@ class PowerGauge:
         now_s, last = self._clock(), self._last
         self._last = now_s, total
         if last is None or now_s <= last[0]:
-            return None, "a counter tells power from its second reading on"
+            return None, "a counter yields power from its second reading on"
         power_w = (total - last[1]) / (now_s - last[0])
-        return (power_w, None) if power_w >= 0 else (None, "the counter began anew")
+        return (power_w, None) if power_w >= 0 else (None, "the counter was reset")

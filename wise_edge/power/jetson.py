@@ -1,6 +1,6 @@
-"""What a Jetson says of itself in its file system: board, release, power rails, power mode and clocks.
+"""What a Jetson's file system says about the board: model, release, power rails, power mode and clocks.
 
-Reads sysfs and the files of NVIDIA's release; needs no root and no package.
+Reads sysfs and the files of NVIDIA's release; needs neither root nor a package.
 Reference: https://docs.nvidia.com/jetson/archives/r36.4.3/DeveloperGuide/SD/PlatformPowerAndPerformance.html.
 """
 
@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wise_edge.bundle.devices import Capability
-
-ROOT = Path("/")
+from wise_edge.power.sysfs import ROOT, read_text
 
 _JETPACKS = {"36.3": "6.0", "36.4": "6.1", "36.4.3": "6.2", "36.4.4": "6.2.1", "36.5": "6.2.2"}
 _JETPACKS |= {"38.2": "7.0", "38.2.1": "7.0", "38.4": "7.1", "39.2": "7.2"}
-"""JetPack by release of L4T (https://developer.nvidia.com/embedded/jetpack-archive)."""
+"""JetPack by release of Jetson Linux (L4T) (https://developer.nvidia.com/embedded/jetpack-archive)."""
 _MAJORS = {"35": "5", "36": "6", "38": "7", "39": "7"}
 _CHIPS: dict[str, Capability] = {"nvidia,tegra234": (8, 7), "nvidia,tegra264": (11, 0)}
 """Compute capability of the GPU by the chip that the device tree names: Orin, Thor."""
@@ -30,8 +29,8 @@ class Rail:
     Attributes:
         label: its name, for example "VDD_IN".
         sensor: name of the chip that measures it, or of its driver: "ina3221", "ina238", "ina3221x".
-        folder: where its files lie.
-        channel: number of it in their names.
+        folder: the folder of its files.
+        channel: its number in the names of the files.
     """
 
     label: str
@@ -42,13 +41,13 @@ class Rail:
 
 @dataclass(frozen=True)
 class Clock:
-    """A clock that may change with load.
+    """A clock whose rate may change with load.
 
     Attributes:
         name: for example "cpu0" or the GPU's name in devfreq.
-        now_hz: its rate.
-        least_hz: the lowest that it may take.
-        most_hz: the highest that it may take.
+        now_hz: its current rate.
+        least_hz: its lowest allowed rate.
+        most_hz: its highest allowed rate.
     """
 
     name: str
@@ -58,23 +57,23 @@ class Clock:
 
     @property
     def pinned(self) -> bool:
-        """Whether it cannot change: what `jetson_clocks` does."""
+        """Whether its rate cannot change, as after `jetson_clocks`."""
         return self.least_hz == self.most_hz
 
 
 @dataclass(frozen=True)
 class Jetson:
-    """A Jetson.
+    """What is known of a Jetson.
 
     Attributes:
         model: the board's name.
         l4t: release of Jetson Linux, for example "36.4.3".
-        jetpack: JetPack that it belongs to, as exactly as is known; None where the release is unknown.
-        capability: compute capability of its GPU; None for a chip that is unknown.
-        power_mode: name of the mode that nvpmodel set; None where it does not say.
+        jetpack: the JetPack of that release, as exactly as is known; None for an unknown release.
+        capability: compute capability of its GPU; None for an unknown chip.
+        power_mode: name of the mode that nvpmodel set; None if nvpmodel reports none.
         power_modes: names of all modes.
-        rails: what it measures.
-        clocks: of processors and GPU.
+        rails: the power rails that it measures.
+        clocks: clocks of its processors and GPU.
     """
 
     model: str
@@ -88,14 +87,14 @@ class Jetson:
 
 
 def read_jetson(root: Path = ROOT) -> Jetson | None:
-    """Return what this machine says of itself; None where it is no Jetson.
+    """Return what is known of this machine; None if it is not a Jetson.
 
     Args:
         root: where the file system begins.
     """
-    release = _read(root / "etc/nv_tegra_release")
+    release = read_text(root / "etc/nv_tegra_release")
     match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", release)
-    model = _read(root / "proc/device-tree/model")
+    model = read_text(root / "proc/device-tree/model")
     if match is None or not model:
         return None
     l4t = f"{match[1]}.{match[2]}".removesuffix(".0")
@@ -112,31 +111,31 @@ def read_jetson(root: Path = ROOT) -> Jetson | None:
 
 
 def read_power_mode(root: Path = ROOT) -> str | None:
-    """Return the name of the power mode that nvpmodel set; None where it does not say."""
-    match = re.search(r"pmode:(\d+)", _read(root / "var/lib/nvpmodel/status"))
+    """Return the name of the power mode that nvpmodel set; None if it reports none."""
+    match = re.search(r"pmode:(\d+)", read_text(root / "var/lib/nvpmodel/status"))
     return _power_modes(root).get(int(match[1])) if match else None
 
 
 def read_rails(root: Path = ROOT) -> Iterator[Rail]:
-    """Yield the rails of the power sensors that hold a label, INA3221 and INA238, in the order of their files.
+    """Yield the labeled rails of the power sensors INA3221 and INA238, in the order of their files.
 
-    Kernels before JetPack 5 have the INA3221 among the devices of industrial I/O, by a driver called ina3221x.
+    Kernels before JetPack 5 list the INA3221 among the industrial I/O devices, with a driver called ina3221x.
     """
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
-        sensor = _read(folder / "name")
+        sensor = read_text(folder / "name")
         if sensor not in ("ina3221", "ina238"):
             continue
         for label in sorted(folder.glob("in*_label")):
             channel = int(re.sub(r"\D", "", label.name))
-            # An INA3221 gives the sum of its channels' shunt voltages as one more, which is no rail.
-            if "sum" not in (name := _read(label)).lower():
+            # An INA3221 lists the sum of its channels' shunt voltages as another channel, which is not a rail.
+            if "sum" not in (name := read_text(label)).lower():
                 yield Rail(name, sensor, folder, channel)
     for label in sorted((root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*/rail_name_*")):
-        yield Rail(_read(label), "ina3221x", label.parent, int(re.sub(r"\D", "", label.name)))
+        yield Rail(read_text(label), "ina3221x", label.parent, int(re.sub(r"\D", "", label.name)))
 
 
 def read_clocks(root: Path = ROOT) -> Iterator[Clock]:
-    """Yield the clocks of processors, of any machine, and of a Jetson's GPU."""
+    """Yield the clocks of the processors, on any machine, and of a Jetson's GPU."""
     for folder in sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq")):
         if clock := _clock(folder.parent.name, folder, "scaling_", 1000):
             yield clock
@@ -146,26 +145,18 @@ def read_clocks(root: Path = ROOT) -> Iterator[Clock]:
 
 
 def _capability(root: Path) -> Capability | None:
-    compatible = _read(root / "proc/device-tree/compatible").split("\0")
+    compatible = read_text(root / "proc/device-tree/compatible").split("\0")
     return next((_CHIPS[chip] for chip in compatible if chip in _CHIPS), None)
 
 
 def _power_modes(root: Path) -> dict[int, str]:
-    text = _read(root / "etc/nvpmodel.conf")
+    text = read_text(root / "etc/nvpmodel.conf")
     return {int(number): name for number, name in re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", text)}
 
 
 def _clock(name: str, folder: Path, prefix: str, unit_hz: int) -> Clock | None:
     current = "scaling_cur_freq" if prefix else "cur_freq"
-    texts = [_read(folder / file) for file in (current, f"{prefix}min_freq", f"{prefix}max_freq")]
+    texts = [read_text(folder / file) for file in (current, f"{prefix}min_freq", f"{prefix}max_freq")]
     if not all(text.isdigit() for text in texts):
         return None
     return Clock(name, *(int(text) * unit_hz for text in texts))
-
-
-def _read(file: Path) -> str:
-    """Return a file's text without what surrounds it; empty where it cannot be read."""
-    try:
-        return file.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
-    except OSError:
-        return ""

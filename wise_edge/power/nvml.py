@@ -1,9 +1,10 @@
-"""What NVIDIA's management library says of the GPU: name, driver, power limit, energy, power, heat and memory.
+"""What NVIDIA's management library reports about the GPU: name, driver, power, energy, temperature and memory.
 
-The library numbers GPUs in an order of its own, and knows all of them whatever CUDA_VISIBLE_DEVICES says. Where there
-are several, the one that is meant is CUDA's first in this process, which works.
+The library numbers GPUs in an order of its own and lists all of them whatever CUDA_VISIBLE_DEVICES says. If there are
+several, this module reads the one that does the work: CUDA's first in this process.
 
-Reference: https://docs.nvidia.com/deploy/nvml-api/. On a Jetson it is missing or knows little, by JetPack.
+Reference: https://docs.nvidia.com/deploy/nvml-api/. On a Jetson, depending on the JetPack, the library is missing or
+reports little.
 """
 
 from __future__ import annotations
@@ -23,17 +24,17 @@ from wise_edge.power.sources import Kind, PowerSource
 
 T = TypeVar("T")
 COUNTER_S, GAUGE_S = 0.1, 1.0
-"""How long the GPU's counter of energy stands still at most, and what its gauge of power averages over."""
+"""How often the GPU's energy counter moves at least, and the time that its power gauge averages over."""
 
 
 @dataclass(frozen=True)
 class GpuFacts:
-    """What is known of a GPU; None for what the library does not say.
+    """What is known of a GPU; None for what the library does not report.
 
     Attributes:
         name: the product.
         driver: version of the driver.
-        power_limit_w: what the GPU may take.
+        power_limit_w: the most power that the GPU may draw.
     """
 
     name: str | None
@@ -43,13 +44,13 @@ class GpuFacts:
 
 @dataclass(frozen=True)
 class GpuState:
-    """How a GPU is at one moment; None for what the library does not say.
+    """A GPU's state at one moment; None for what the library does not report.
 
     Attributes:
-        clock_hz: of its multiprocessors.
-        temperature_c: of the chip.
-        violations_s: what held its clocks down, "heat" or "power", to how long it did since the driver was loaded.
-        memory_bytes: what this process has of its memory.
+        clock_hz: clock of its multiprocessors.
+        temperature_c: temperature of the chip, degrees Celsius.
+        violations_s: for "heat" and "power", how long it throttled the clocks since the driver was loaded.
+        memory_bytes: GPU memory that this process uses.
     """
 
     clock_hz: int | None
@@ -59,7 +60,11 @@ class GpuState:
 
 
 def read_gpu() -> GpuFacts:
-    """Ask for the GPU; raises `DeviceError` where library or GPU is missing, or which of several works is not known."""
+    """Return what is known of the GPU.
+
+    Raises:
+        DeviceError: the library or the GPU is missing, or it is not known which of several GPUs does the work.
+    """
     with _open_gpu() as gpu:
         limit_mw = _ask(lambda: int(pynvml.nvmlDeviceGetPowerManagementLimit(gpu)))
         return GpuFacts(
@@ -70,7 +75,11 @@ def read_gpu() -> GpuFacts:
 
 
 def read_gpu_state() -> GpuState:
-    """Ask how the GPU is; raises `DeviceError` as `read_gpu`."""
+    """Return the GPU's current state.
+
+    Raises:
+        DeviceError: as `read_gpu`.
+    """
     policies = {"heat": pynvml.NVML_PERF_POLICY_THERMAL, "power": pynvml.NVML_PERF_POLICY_POWER}
     with _open_gpu() as gpu:
         clock_mhz = _ask(lambda: int(pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM)))
@@ -91,11 +100,11 @@ def read_gpu_state() -> GpuState:
 
 @contextmanager
 def _open_gpu() -> Iterator[Any]:
-    """Open the library and give the GPU's handle."""
+    """Open the library and yield the GPU's handle."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        raise DeviceError(f"NVML says nothing: {error}") from error
+        raise DeviceError(f"NVML is not available: {error}") from error
     try:
         yield _find_gpu()
     except pynvml.NVMLError as error:
@@ -106,17 +115,17 @@ def _open_gpu() -> Iterator[Any]:
 
 
 def _find_gpu() -> Any:
-    """Return the handle of the only GPU, or of the one that works; raises `DeviceError` where that is not known."""
+    """Return the handle of the only GPU, or of the one that CUDA uses; raises `DeviceError` if that is not known."""
     if (count := pynvml.nvmlDeviceGetCount()) <= 1:
         return pynvml.nvmlDeviceGetHandleByIndex(0)
     try:
         return pynvml.nvmlDeviceGetHandleByPciBusId(open_cuda().pci_bus_id)
     except (WiseEdgeError, pynvml.NVMLError) as error:
-        raise DeviceError(f"{count} GPUs, and no CUDA runtime that says which of them works ({error})") from error
+        raise DeviceError(f"there are {count} GPUs, and no CUDA runtime tells which one is used ({error})") from error
 
 
 def _ask(question: Callable[[], T]) -> T | None:
-    """Return an answer; None where this GPU or user gets none."""
+    """Return an answer of the library; None if it has none for this GPU or user."""
     try:
         return question()
     except pynvml.NVMLError:
@@ -124,22 +133,21 @@ def _ask(question: Callable[[], T]) -> T | None:
 
 
 def find_gpu_power() -> list[PowerSource]:
-    """Return what the GPU tells of its energy and its power, the better first; none without an NVIDIA driver.
+    """Return the GPU's sources of energy and power, the better one first; none without an NVIDIA driver.
 
-    The counter of energy (Volta and later) moves every 20 to 100 ms. The gauge of power gives the mean of a second from
-    Ampere on, and on A100 and H100 of a quarter of the time only (https://arxiv.org/abs/2312.02741), so that it is the
-    second choice, and a check where there is the first. Either is of the GPU alone, its board included, not of the
-    machine.
+    The energy counter (Volta and later) moves every 20 to 100 ms. The power gauge averages over a second from Ampere
+    on, and on A100 and H100 samples only a quarter of the time (https://arxiv.org/abs/2312.02741), so it is the second
+    choice, and a check on the first. Both measure the GPU with its board, not the machine.
 
     Raises:
-        DeviceError: there is a GPU that tells neither to this user, or none of several is known to work.
+        DeviceError: the GPU reports neither to this user, or it is not known which of several GPUs does the work.
     """
     try:
         pynvml.nvmlInit()
         gpu = _find_gpu()
     except pynvml.NVMLError:
-        return []  # the library stays open otherwise: a source is read until the process ends
-    found, refusals = [], []
+        return []  # otherwise the library stays open, since a source is read until the process ends
+    found, failures = [], []
     questions: tuple[tuple[Callable[[Any], int], Kind, str, float], ...] = (
         (pynvml.nvmlDeviceGetTotalEnergyConsumption, "energy", "energy counter of the NVIDIA GPU", COUNTER_S),
         (pynvml.nvmlDeviceGetPowerUsage, "power", "power gauge of the NVIDIA GPU", GAUGE_S),
@@ -149,17 +157,17 @@ def find_gpu_power() -> list[PowerSource]:
         try:
             read()
         except DeviceError as error:
-            refusals.append(str(error))
+            failures.append(str(error))
             continue
         found.append(PowerSource(name, kind, ("GPU",), (0,), None, interval_s, read, (None,), "gpu"))
     if not found:
-        told = "; ".join(refusals)
-        raise DeviceError(f"the GPU tells neither energy nor power ({told}); a part of one (MIG) never does")
+        reasons = "; ".join(failures)
+        raise DeviceError(f"the GPU reports neither energy nor power ({reasons}); a part of a GPU (MIG) never does")
     return found
 
 
 def _read_milli(question: Callable[[Any], int], gpu: Any) -> tuple[float]:
-    """Return what NVML answers in thousandths."""
+    """Return what NVML reports in thousandths (mJ or mW) as J or W."""
     try:
         return (question(gpu) / 1000,)
     except pynvml.NVMLError as error:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wise_edge.errors import DeviceError
-from wise_edge.power.jetson import ROOT, Clock, read_clocks, read_power_mode
+from wise_edge.power.jetson import Clock, read_clocks, read_power_mode
 from wise_edge.power.nvml import GpuState, read_gpu_state
+from wise_edge.power.sysfs import ROOT
 
 _LEAST_SLEEP_S = 0.1
 _LEAST_STEP_S = 1.0

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from wise_edge.power.sampler import PowerSampler
 from wise_edge.power.sources import PowerSource
-from wise_edge.power.trace import PowerSampler, PowerTrace
+from wise_edge.power.trace import PowerTrace
 from wise_edge.profiling.wall_meter import read_wall_meter
 from wise_edge.profiling.windows import PartEnergy, SourceFacts, Window, explain_scope
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from wise_edge.power.find import find_sources
+from wise_edge.power.sampler import PowerSampler
 from wise_edge.power.sources import PowerSource
-from wise_edge.power.trace import PowerSampler
 from wise_edge.profiling.windows import ACCEPTED_ERROR
 from wise_edge.runtimes.base import SegmentationResult
 
