@@ -7,11 +7,10 @@ import what they need when they are used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wise_edge.bundle.devices import EXTRAS, Capability, find_gpu_kind
 from wise_edge.bundle.roles import (
     EDGELLM_FOLDER,
     EMBEDDING,
@@ -28,28 +27,14 @@ from wise_edge.extras import require
 
 if TYPE_CHECKING:
     from wise_edge.bundle.manifest import Manifest
+    from wise_edge.runtimes.dispatch import DeviceCapabilities
 
 PARTS = ("policy", "mask")
 CHECKPOINTS = {"policy": "policy", "mask": "sam"}
 """For each part, the entry of the manifest's provenance that names its checkpoint."""
 
 
-@dataclass(frozen=True)
-class DeviceCapabilities:
-    """What this device offers.
-
-    Attributes:
-        packages: import names of the optional packages that are installed.
-        builds: names of the backends whose `Backend.build` passed.
-        gpu: compute capability of the GPU; None without one, or if nobody asked for it.
-    """
-
-    packages: Container[str]
-    builds: Collection[str] = ()
-    gpu: Capability | None = None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Support:
     """How a backend runs one part of a bundle.
 
@@ -65,20 +50,7 @@ class Support:
     packages: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Build:
-    """What the installed package must have been built for.
-
-    Attributes:
-        passes: asks the installed package.
-        advice: what is wrong if it does not pass, and what to do.
-    """
-
-    passes: Callable[[], bool]
-    advice: str
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Backend:
     """A backend: what it runs, what it needs of a bundle and of a device, and how it is opened.
 
@@ -91,7 +63,8 @@ class Backend:
         target: the `wise-edge export --target` that writes what it needs, with further options; empty if none does.
         on_gpu: whether it runs on a GPU; a function if that depends on the machine.
         needs_nvidia: whether an NVIDIA GPU must be present.
-        build: what the installed package must have been built for; None for anything.
+        build_fits: asks the installed package whether its build serves this backend; None if every build does.
+        build_advice: what is wrong if it does not, and what to do.
         check_bundle: raises if the bundle's part cannot run here although the artifacts exist.
         check_device: raises if the device lacks something that the other attributes do not describe.
         overlap_mask_encoding: whether encoding an image for the segmenter while the policy writes saves time.
@@ -105,7 +78,8 @@ class Backend:
     target: str = ""
     on_gpu: bool | Callable[[], bool] = False
     needs_nvidia: bool = False
-    build: Build | None = None
+    build_fits: Callable[[], bool] | None = None
+    build_advice: str = ""
     check_bundle: Callable[[Manifest, DeviceCapabilities, str], None] | None = None
     check_device: Callable[[DeviceCapabilities], None] | None = None
     overlap_mask_encoding: bool = False
@@ -149,6 +123,8 @@ def _check_precision(manifest: Manifest, _: DeviceCapabilities, part: str) -> No
 
 
 def _check_engines(manifest: Manifest, device: DeviceCapabilities, part: str) -> None:
+    from wise_edge.bundle.devices import find_gpu_kind
+
     if device.gpu is None:
         return
     kind, present = find_gpu_kind(device.gpu), {artifact.role for artifact in manifest.artifacts}
@@ -158,6 +134,8 @@ def _check_engines(manifest: Manifest, device: DeviceCapabilities, part: str) ->
 
 
 def _check_builder(device: DeviceCapabilities) -> None:
+    from wise_edge.bundle.devices import EXTRAS, find_gpu_kind
+
     if device.gpu is not None and (builder := find_gpu_kind(device.gpu).builder) not in device.packages:
         raise MissingExtraError(builder, EXTRAS[builder])
 
@@ -236,7 +214,8 @@ BACKENDS = (
         _ONNX_PARTS,
         "onnx",
         on_gpu=True,
-        build=Build(_onnxruntime_has_cuda, "this onnxruntime has no CUDA; run: pip install 'wise-edge[gpu]'"),
+        build_fits=_onnxruntime_has_cuda,
+        build_advice="this onnxruntime has no CUDA; run: pip install 'wise-edge[gpu]'",
         check_bundle=_check_precision,
     ),
     Backend(
@@ -247,9 +226,8 @@ BACKENDS = (
         _LLAMA_PARTS,
         "gguf",
         on_gpu=True,
-        build=Build(
-            _llama_offloads, "this llama-cpp-python was built for the CPU; build it with CMAKE_ARGS=-DGGML_CUDA=on"
-        ),
+        build_fits=_llama_offloads,
+        build_advice="this llama-cpp-python was built for the CPU; build it with CMAKE_ARGS=-DGGML_CUDA=on",
     ),
     Backend(
         "onnx",

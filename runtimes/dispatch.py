@@ -6,9 +6,28 @@ backend alone: an explicit request never falls back.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Container
+from dataclasses import dataclass
+
+from wise_edge.bundle.devices import Capability
 from wise_edge.bundle.manifest import Manifest
 from wise_edge.errors import DeviceError, MissingExtraError, UsageError
-from wise_edge.runtimes.backends import Backend, DeviceCapabilities, list_backends
+from wise_edge.runtimes.backends import Backend, list_backends
+
+
+@dataclass(frozen=True)
+class DeviceCapabilities:
+    """What this device offers.
+
+    Attributes:
+        packages: import names of the optional packages that are installed.
+        builds: names of the backends whose `Backend.build_fits` returned True.
+        gpu: compute capability of the GPU; None without one, or if nobody asked for it.
+    """
+
+    packages: Container[str]
+    builds: Collection[str] = ()
+    gpu: Capability | None = None
 
 
 def list_candidates(
@@ -75,8 +94,8 @@ def check_device(backend: Backend, device: DeviceCapabilities, part: str) -> Non
             raise MissingExtraError(package, backend.extra)
     if backend.check_device is not None:
         backend.check_device(device)
-    if backend.build is not None and backend.name not in device.builds:
-        raise DeviceError(backend.build.advice)
+    if backend.build_fits is not None and backend.name not in device.builds:
+        raise DeviceError(backend.build_advice)
 
 
 def _list_runnable(

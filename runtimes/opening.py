@@ -12,9 +12,9 @@ from wise_edge.bundle.store import Bundle
 from wise_edge.errors import DeviceError
 from wise_edge.native.cuda import find_capability
 from wise_edge.runtimes import backends
-from wise_edge.runtimes.backends import PARTS, Backend, DeviceCapabilities
+from wise_edge.runtimes.backends import PARTS, Backend
 from wise_edge.runtimes.base import BackendChoice, MaskBackend, PolicyBackend
-from wise_edge.runtimes.dispatch import list_candidates, list_rejected
+from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates, list_rejected
 
 
 class InstalledPackages:
@@ -67,9 +67,9 @@ def find_capabilities(
     builds = [
         row.name
         for row in rows
-        if row.build is not None
+        if row.build_fits is not None
         and all(package in packages for support in row.parts.values() for package in support.packages)
-        and row.build.passes()
+        and row.build_fits()
     ]
     return DeviceCapabilities(packages, builds, find_gpu() if any(row.needs_nvidia for row in rows) else None)
 

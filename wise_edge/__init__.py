@@ -1,10 +1,46 @@
 """Image and sentence in, mask out: concise reasoning segmentation on edge devices.
 
-The package holds what the stages share: the prompt, the answer, geometry, metrics, the bundle and the errors.
-The stages are sub-packages (`training`, `export`, `runtimes`) that meet only in files and never import one another.
-Importing this package imports nothing heavier than numpy and Pillow.
+    from wise_edge import Session, load_image
+
+The package holds what the stages share: the prompt, the answer, geometry, metrics, the bundle and the errors. The
+stages are sub-packages (`training`, `export`, `runtimes`) that meet only in files and never import one another.
+Importing the package imports no other one: its public names are imported when they are first used.
 """
 
 from __future__ import annotations
 
+TYPE_CHECKING = False  # type checkers take it for typing's, which would be one more import
+if TYPE_CHECKING:
+    from wise_edge.bundle.store import load as load_bundle
+    from wise_edge.images import load_image
+    from wise_edge.runtimes.base import Decoding, SegmentationResult
+    from wise_edge.runtimes.session import Session
+    from wise_edge.runtimes.tracking import Stamped
+
 __version__ = "0.1.0"
+__all__ = ["Decoding", "SegmentationResult", "Session", "Stamped", "load_bundle", "load_image"]
+
+_HOMES = {
+    "Decoding": ("wise_edge.runtimes.base", "Decoding"),
+    "SegmentationResult": ("wise_edge.runtimes.base", "SegmentationResult"),
+    "Session": ("wise_edge.runtimes.session", "Session"),
+    "Stamped": ("wise_edge.runtimes.tracking", "Stamped"),
+    "load_bundle": ("wise_edge.bundle.store", "load"),
+    "load_image": ("wise_edge.images", "load_image"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    module, attribute = _HOMES[name]
+    value: object = getattr(import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""What imports with the core dependencies alone, and what names its extra; `import wise_edge` needs next to nothing."""
+"""What imports with the core alone, and what names its extra; `import wise_edge` imports no other package."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import subprocess
 import sys
 from importlib.metadata import packages_distributions, requires
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import wise_edge
+from wise_edge.bundle import store
+from wise_edge.runtimes import session
 
 EXTRAS = {
     "train": {f"wise_edge.training.{name}" for name in ("common", "sam", "sft", "wise")},
@@ -88,6 +93,18 @@ def test_modules_import_with_the_core_alone_or_name_their_extra() -> None:
     assert {"wise_edge.cli.main", "wise_edge.export", "wise_edge.runtimes.base", "wise_edge.training"} <= set(needed)
 
 
-def test_importing_the_package_needs_numpy_and_pillow_at_most() -> None:
-    third_party = set(json.loads(_run(LIST_MODULES))) - sys.stdlib_module_names - {"wise_edge"}
-    assert third_party <= {"numpy", "PIL"}
+def test_importing_the_package_imports_no_other_package() -> None:
+    assert set(json.loads(_run(LIST_MODULES))) - sys.stdlib_module_names == {"wise_edge"}
+
+
+def test_public_names_are_imported_when_they_are_used() -> None:
+    assert {"Session", "Decoding", "SegmentationResult", "Stamped", "load_image", "load_bundle"} == set(
+        wise_edge.__all__
+    )
+    assert set(wise_edge.__all__) <= set(dir(wise_edge))
+    for name in wise_edge.__all__:
+        assert callable(getattr(wise_edge, name))
+    assert wise_edge.Session is session.Session
+    assert wise_edge.load_bundle is store.load
+    with pytest.raises(AttributeError, match="module 'wise_edge' has no attribute 'Sessions'"):
+        wise_edge.Sessions  # noqa: B018

@@ -19,8 +19,8 @@ from wise_edge.cli.main import main
 from wise_edge.errors import DeviceError, MissingExtraError
 from wise_edge.images import save_png
 from wise_edge.runtimes import backends
-from wise_edge.runtimes.backends import BACKENDS, DeviceCapabilities
-from wise_edge.runtimes.dispatch import list_candidates, list_rejected
+from wise_edge.runtimes.backends import BACKENDS
+from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates, list_rejected
 
 MANIFEST = load(resolve_bundle(EMBEDDED)).manifest
 READY = DeviceCapabilities(("numpy",), ("fictional",))

@@ -22,9 +22,9 @@ from fake_session import FakeMask
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
 from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.policy.image import resize_square
-from wise_edge.runtimes.backends import DeviceCapabilities, find_backend
+from wise_edge.runtimes.backends import find_backend
 from wise_edge.runtimes.base import Decoding
-from wise_edge.runtimes.dispatch import list_candidates
+from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates
 from wise_edge.runtimes.policy.edgellm import EdgellmPolicy
 from wise_edge.runtimes.policy.writing import answer_pattern
 from wise_edge.runtimes.session import Session

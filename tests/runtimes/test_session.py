@@ -17,9 +17,9 @@ from fake_session import FakeFrame, FakeMask, FakePolicy, completion
 from specs import POLICY, SAM
 from wise_edge.bundle.manifest import Artifact, Manifest
 from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
-from wise_edge.runtimes.backends import BACKENDS, DeviceCapabilities
+from wise_edge.runtimes.backends import BACKENDS
 from wise_edge.runtimes.base import BackendChoice, Decoding, PolicyOutput, SegmentationResult
-from wise_edge.runtimes.dispatch import list_candidates, list_rejected
+from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates, list_rejected
 from wise_edge.runtimes.session import Session
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (56, 224, 3), np.uint8)

@@ -10,7 +10,7 @@ from typing import Any
 
 from fake_session import FakeMask, FakePolicy
 from wise_edge.bundle.store import Bundle
-from wise_edge.runtimes.backends import Backend, Build, Support
+from wise_edge.runtimes.backends import Backend, Support
 
 ROW = Backend(
     "fictional",
@@ -22,7 +22,8 @@ ROW = Backend(
         "mask": Support("fake_backend", ("sam.decoder",), ("numpy",)),
     },
     "fiction",
-    build=Build(lambda: True, "this fictional runtime was built for nothing; build it again"),
+    build_fits=lambda: True,
+    build_advice="this fictional runtime was built for nothing; build it again",
 )
 UNINSTALLED = replace(ROW, parts={"policy": replace(ROW.parts["policy"], packages=("no_such_package",))})
 
