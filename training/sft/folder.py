@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer
 from transformers import GenerationConfig
 
 from wise_edge.errors import UsageError, first_line
+from wise_edge.files import replacing_folder
 from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD
 from wise_edge.policy.prompts import EMBEDDED
 from wise_edge.training.sft.config import SftConfig
@@ -36,24 +38,26 @@ CHAT_TEMPLATE = """\
 """Qwen2.5-VL's markup for text and images, without its default system message, tools and videos."""
 
 
-def save_policy(model: Any, tokenizer: Tokenizer, config: SftConfig, folder: Path) -> None:
+def save_policy(
+    model: Any, tokenizer: Tokenizer, config: SftConfig, folder: Path, records: Sequence[Path] = ()
+) -> None:
     """Write config, half-precision weights, tokenizer, processor and prompts to `folder`, replacing what is there.
 
     Args:
         model: the policy, float32; left as it is.
         tokenizer: its tokenizer.
         config: the training's config.
-        folder: where to.
+        folder: where to; it appears complete or not at all.
+        records: files of the run to copy into it; those that do not exist are left out.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    _save_model(model, partial)
-    _save_tokenizer(tokenizer, config, partial)
-    _save_processor(config, partial)
-    _write_json(partial / "prompts.json", EMBEDDED.to_dict())
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with replacing_folder(folder) as fresh:
+        _save_model(model, fresh)
+        _save_tokenizer(tokenizer, config, fresh)
+        _save_processor(config, fresh)
+        _write_json(fresh / "prompts.json", EMBEDDED.to_dict())
+        for file in records:
+            if file.exists():
+                shutil.copy(file, fresh)
 
 
 def copy_tokenizer(folder: Path, file: Path) -> None:

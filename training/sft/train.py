@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +30,7 @@ from wise_edge.training.sft.model import build_policy
 from wise_edge.training.sft.tokenizer import scene_texts, special_ids, train_tokenizer
 from wise_edge.training.sft.validation import load_validation, validate_dense, validate_text
 
-_COPIED = ("recipe.yaml", "train.jsonl", "validation.jsonl")
+_RECORDS = ("recipe.yaml", "train.jsonl", "validation.jsonl")
 
 
 def train_sft(config: SftConfig, out: Path, resume: bool) -> None:
@@ -121,10 +120,8 @@ class Trainer(TrainingLoop[Batch]):
             self._checkpoint()
 
     def _save_model(self) -> None:
-        save_policy(self._average, self._tokenizer, self._config, self._out / "policy")
-        for name in _COPIED:
-            if (self._out / name).exists():
-                shutil.copy(self._out / name, self._out / "policy" / name)
+        records = [self._out / name for name in _RECORDS]
+        save_policy(self._average, self._tokenizer, self._config, self._out / "policy", records)
 
     def _validate(self, count: int) -> None:
         config, started = self._config, time.monotonic()

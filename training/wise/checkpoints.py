@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
+
+from wise_edge.files import replacing_folder
 
 _PREFIX = "checkpoint-"
 _STAGED = ".partial"
@@ -29,16 +30,12 @@ def checkpoint_step(folder: Path) -> int:
 
 
 def publish(out: Path, name: str) -> None:
-    """Bring a staged folder to the disk and rename it to its place in the folder of the run."""
-    staged, target = staging_folder(out) / name, out / name
-    sizes = {str(file.relative_to(staged)): file.stat().st_size for file in _files(staged)}
+    """Flush a staged folder to disk and move it to its place in the folder of the run, with the sizes of its files."""
+    staged = staging_folder(out) / name
+    sizes = {str(file.relative_to(staged)): file.stat().st_size for file in staged.rglob("*") if file.is_file()}
     (staged / _SIZES).write_text(json.dumps(sizes), encoding="utf-8")
-    for file in _files(staged):
-        _sync(file)
-    _sync(staged)
-    shutil.rmtree(target, ignore_errors=True)
-    staged.rename(target)
-    _sync(out)
+    with replacing_folder(out / name) as fresh:
+        staged.rename(fresh)  # onto a folder that is still empty
 
 
 def drop_old_checkpoints(out: Path, kept: int) -> None:
@@ -67,15 +64,3 @@ def _is_whole(folder: Path) -> bool:
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError):
         return False
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 import transformers
 
 from wise_edge.errors import UsageError, first_line
+from wise_edge.files import replacing_folder
 from wise_edge.training.wise.policy import PolicySource, save_beside
 
 
@@ -31,12 +31,9 @@ def write_policy(source: PolicySource, trained: Path, folder: Path, *, dtype: st
     model = _load(source.name if adapter else str(trained), dtype)
     if adapter:
         model = _merge(model, trained, source.name)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    save_beside(source, partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with replacing_folder(folder) as fresh:
+        model.save_pretrained(fresh)
+        save_beside(source, fresh)
 
 
 def _load(name: str, dtype: str) -> Any:
