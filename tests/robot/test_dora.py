@@ -62,7 +62,7 @@ def test_frames_of_every_encoding() -> None:
     assert np.array_equal(to_frame(image(PICTURE[..., ::-1], encoding="bgr8")).image, PICTURE)
     frame = to_frame(image())
     assert (frame.stamp_ns, frame.frame_id) == (METADATA["stamp_ns"], "camera")
-    with pytest.raises(UsageError, match="encoding is yuv420; wise-edge reads rgb8, bgr8, jpeg"):
+    with pytest.raises(UsageError, match="encoding is yuv420; supported are rgb8, bgr8, jpeg"):
         to_frame(image(encoding="yuv420"))
     with pytest.raises(UsageError, match=r"an image of 31 x 20 \(rgb8\) has 1800 bytes"):
         to_frame(image(width=31))
@@ -118,7 +118,7 @@ def test_a_dataflow_that_went_away_ends_the_node() -> None:
         def next(self, timeout: float) -> Mapping[str, Any] | None:
             return None
 
-    with pytest.raises(DeviceError, match="dora went away"):
+    with pytest.raises(DeviceError, match="dora is gone"):
         serve_dataflow(Gone(), Session(FakePolicy(), FakeMask(), {}), "the ring")
 
 

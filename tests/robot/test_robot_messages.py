@@ -139,19 +139,19 @@ def test_compressed_pictures() -> None:
     with pytest.raises(UsageError, match="/camera, jpeg: "):
         to_frame(broken, "/camera")
     depth = TYPES[COMPRESSED](header=header(), format="16UC1; compressedDepth", data=data)
-    with pytest.raises(UsageError, match="name the topic of the color images"):
+    with pytest.raises(UsageError, match="pass the topic of the color images"):
         to_frame(depth, "/camera")
 
 
 def test_pictures_that_cannot_be_read_say_why() -> None:
     message = image_message(PICTURE, "jpeg2000")
-    with pytest.raises(UsageError, match="encoded as jpeg2000; wise-edge reads rgb8, bgr8"):
+    with pytest.raises(UsageError, match=r"encoded as jpeg2000; convert them, .* to one of rgb8, bgr8"):
         decode_image(message, "/camera")
-    with pytest.raises(UsageError, match="has an even width, not 7"):
+    with pytest.raises(UsageError, match="must have an even width, not 7"):
         decode_image(image_message(PICTURE[..., :2].copy(), "yuv422"), "/camera")
     message = image_message(PICTURE, "rgb8")
     message.data = message.data[:30]
-    with pytest.raises(UsageError, match=r"an image of 7 x 5 \(rgb8, 21 bytes a row\) has 30 bytes"):
+    with pytest.raises(UsageError, match=r"an image of 7 x 5 \(rgb8, 21 bytes per row\) has 30 bytes"):
         decode_image(message, "/camera")
 
 

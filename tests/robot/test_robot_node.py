@@ -194,7 +194,7 @@ def test_one_shots_are_answered_beside_a_standing_query() -> None:
 
 def test_without_a_frame_or_closed_a_one_shot_says_so() -> None:
     with running() as harness:
-        with pytest.raises(DeviceError, match=r"no frame came within 0\.05 s; is the camera on"):
+        with pytest.raises(DeviceError, match=r"no frame came within 0\.05 s; check that the camera publishes"):
             harness.node.ask("it", timeout_s=0.05)
         with pytest.raises(UsageError, match="empty"):
             harness.node.follow("  ")
@@ -232,7 +232,7 @@ def test_a_result_that_nobody_takes_does_not_end_the_node() -> None:
         policy.allowed.put("answer")
         node.put(frame(0))
         wait_for(lambda: node.diagnostics().level == "error")
-        assert "could not be handed out: the topic is gone" in node.diagnostics().message
+        assert "could not be published: the topic is gone" in node.diagnostics().message
         node.put(frame(1))
         wait_for(lambda: len(taken) == 2)
         assert node.diagnostics().level == "ok"
@@ -359,9 +359,9 @@ def test_pixels_without_depth_and_what_is_behind_do_not_count() -> None:
 
 
 def test_cameras_that_cannot_be_are_refused() -> None:
-    with pytest.raises(UsageError, match="register it to the color camera"):
+    with pytest.raises(UsageError, match="register the depth image to the color camera"):
         Frame.of(picture(10), NS, depth_m=np.zeros((4, 4), np.float32))
-    with pytest.raises(UsageError, match="focal lengths are positive"):
+    with pytest.raises(UsageError, match="focal lengths must be positive"):
         Intrinsics(0.0, 500.0, 1.0, 1.0)
 
 

@@ -111,7 +111,10 @@ def test_parameters_are_taken_as_they_are_meant(
     assert node.subscriptions["image"][0] is TYPES["sensor_msgs/msg/CompressedImage"]
     assert node.wise_edge.value("deadline_ms") == 500.0
     assert node.wise_edge.value("query") == "42"
-    for given, line in (({"deadline_ms": "soon"}, "deadline_ms is a number"), ({"compressed": 1}, "true or false")):
+    for given, line in (
+        ({"deadline_ms": "soon"}, "must be a number"),
+        ({"compressed": 1}, "true or false"),
+    ):
         fake_rclpy.install(monkeypatch, **given)
         assert main(["ros2"]) == 2
         assert line in capsys.readouterr().err
@@ -206,12 +209,12 @@ def test_what_does_not_fit_costs_the_place_and_not_the_mask(start: Start) -> Non
     node.subscriptions["depth"][1](image_message("16UC1", np.full((20, 30), 1500, np.uint16)))
     node.subscriptions["camera_info"][1](camera_info(width=60, height=40))
     assert asked(node)[0].covariance[0] == -1
-    assert "camera_info is of 60 x 40 pixels, the image has 30 x 20" in node.logged[-1]
+    assert "camera_info is for 60 x 40 pixels, the image has 30 x 20" in node.logged[-1]
 
     node.subscriptions["camera_info"][1](camera_info())
     node.subscriptions["depth"][1](image_message("16UC1", np.full((10, 15), 1500, np.uint16), STAMP_NS + 10**9))
     assert asked(node, STAMP_NS + 10**9)[0].covariance[0] == -1
-    assert "the depth image [10, 15] has another size" in node.logged[-1]
+    assert "the depth image [10, 15] and the image [20, 30] differ in size" in node.logged[-1]
     assert sum(sent(node, "mask")[-1].data) == 255 * 150
 
 
@@ -224,7 +227,7 @@ def test_what_cannot_be_read_is_a_warning_and_told_once_in_a_while(start: Start)
     assert len(node.logged) == 3
     assert "encoded as jpeg2000" in node.logged[0]
     assert "reserved for the chat markup" in node.logged[1]
-    assert "focal lengths are positive" in node.logged[2]
+    assert "focal lengths must be positive" in node.logged[2]
     (diagnose,) = node.timers
     diagnose()
     (status,) = sent(node, "/diagnostics")[0].status
@@ -260,7 +263,7 @@ def test_a_life_from_configuring_to_cleaning_up(start: Start) -> None:
     node.on_deactivate(None)
     assert node.on_cleanup(None) == "success"
     assert node.trigger_activate() == "failure"
-    assert node.logged == ["there are no models; configure first"]
+    assert node.logged == ["the models are not loaded; configure the node first"]
     assert node.states == ["configured", "active", "inactive", "active", "inactive", "unconfigured"]
 
 

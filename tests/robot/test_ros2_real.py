@@ -116,8 +116,8 @@ def test_detections_are_what_vision_msgs_has(tmp_path: Path) -> None:
     [
         (("-p", "bundle:=/nowhere"), 2, "/nowhere"),
         (("-p", "variant:=wise-s", "-p", "deadline_ms:=80"), 2, "a deadline chooses the variant"),
-        (("-p", "deadline_ms:=soon"), 2, "the parameter deadline_ms is a number, not 'soon'"),
-        (("-p", "query:="), 2, "ROS cannot read its arguments"),
+        (("-p", "deadline_ms:=soon"), 2, "the parameter deadline_ms must be a number, not 'soon'"),
+        (("-p", "query:="), 2, "ROS cannot parse its arguments"),
     ],
 )
 def test_what_cannot_begin_is_one_line_and_an_exit_code(parameters: tuple[str, ...], code: int, line: str) -> None:

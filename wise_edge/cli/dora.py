@@ -1,4 +1,4 @@
-"""`wise-edge dora`: a node of a dora dataflow."""
+"""`wise-edge dora`: a node in a dora dataflow."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from wise_edge.cli.options import (
 
 
 def dora(
-    query: Annotated[
-        str | None, typer.Option("--query", metavar="TEXT", help="The standing query to begin with.")
-    ] = None,
+    query: Annotated[str | None, typer.Option("--query", metavar="TEXT", help="Initial standing query.")] = None,
     deadline_ms: Annotated[
-        float | None, typer.Option("--deadline-ms", metavar="T", help="Choose each grounding's variant by this.")
+        float | None, typer.Option("--deadline-ms", metavar="T", help="Deadline that chooses each grounding's variant.")
     ] = None,
     rerun: RerunOption = None,
     force: ForceOption = False,
@@ -30,7 +28,7 @@ def dora(
     policy_backend: PolicyBackendOption = "auto",
     mask_backend: MaskBackendOption = "auto",
 ) -> None:
-    """Be a node of the dora dataflow that starts this command; examples/dora has one.
+    """Run as a node of the dora dataflow that starts this command; see examples/dora.
 
     Inputs: image, query, ask, enable, tick. Outputs: mask, result, diagnostics.
     """

@@ -1,4 +1,4 @@
-"""`wise-edge ros2`: a lifecycle node of ROS 2."""
+"""`wise-edge ros2`: a ROS 2 lifecycle node."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import typer
 
 
 def ros2(context: typer.Context) -> None:
-    """Be a ROS 2 node, on the robot's own rclpy; arguments are ROS's, for example --ros-args -p query:="the mug".
+    """Run as a ROS 2 node on the robot's rclpy; arguments are passed to ROS, e.g. --ros-args -p query:="the mug".
 
-    docs/robot.md has the topics, services and parameters.
+    See docs/robot.md for the topics, services and parameters.
     """
     from wise_edge.robot.ros2 import run_ros2
 

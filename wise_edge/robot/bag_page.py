@@ -1,4 +1,4 @@
-"""What came of a bag as a page: how long each image took, and what the policy would have seen live."""
+"""The report on a bag as a web page: how long each image took, and what the policy would have seen live."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ def render_bag(title: str, report: BagReport, figures: Iterable[tuple[str, str]]
     """Return the page.
 
     Args:
-        title: its heading.
-        report: what came of the bag.
-        figures: names and values of what is told in a table.
+        title: heading of the page.
+        report: results of the bag.
+        figures: names and values for a table.
     """
     live = report.replay
-    known = len(report.took_ms) - len(live.age_s)  # frames that came before the first answer
+    known = len(report.took_ms) - len(live.age_s)  # frames before the first answer
     blocks = [
         f"<h1>{escape(title)}</h1>",
         section(table(("", ""), figures)),
         "<h2>How long each image took</h2>",
-        "<p>From the image to its mask. Pale: live, the policy would have dropped it.</p>",
+        "<p>From the image to its mask. Pale dots: live, the policy would have dropped the image.</p>",
         section(_draw(report.took_ms, report.stamps_s, set(live.grounded), "ms, from image to mask")),
     ]
     if live.age_s:
         ages_ms = [1e3 * age_s for age_s in live.age_s]
         blocks += [
             "<h2>How old the newest answer would have been</h2>",
-            "<p>When each frame came, at the recorded rate: between groundings masks are followed.</p>",
+            "<p>At each frame's arrival, at the recorded rate. Between groundings, masks are followed.</p>",
             section(_draw(ages_ms, report.stamps_s[known:], None, "ms, age of the newest answer")),
         ]
     return render(title, blocks)
 
 
 def _draw(values_ms: Sequence[float], stamps_s: Sequence[float], full: set[int] | None, unit: str) -> str:
-    """Draw a dot for each value over time; those whose places are not in `full` are pale."""
+    """Draw a dot for each value over time; dots whose places are not in `full` are pale."""
     across = Scale(0.0, (stamps_s[-1] - stamps_s[0]) or 1.0, _LEFT, WIDTH - 20)
     up = Scale(0.0, max(values_ms) * 1.1, _HEIGHT, 18)
     parts = [axis(across, _HEIGHT, "s of the recording"), text(0, 12, unit, "middle", "tiny")]

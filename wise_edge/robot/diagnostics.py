@@ -1,4 +1,4 @@
-"""How a node fares: rates, drops, ages and failures."""
+"""The state of a node: rates, drops, ages and failures."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import numpy as np
 from wise_edge.robot.results import NodeResult
 
 RATE_S = 5.0
-"""Over which rates are told."""
-_KEPT = 256  # ages and delays that percentiles are told of
+"""Window over which rates are computed."""
+_KEPT = 256  # last ages and delays, for percentiles
 Level = Literal["ok", "warn", "error"]
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """How a node fares.
+    """The state of a node.
 
     Attributes:
-        level: "error" after a failure until the next result, "warn" where frames or results fail to come.
-        message: why, in words.
-        enabled: whether the standing query is worked on.
+        level: "error" from a failure until the next result, "warn" if frames or results are missing, else "ok".
+        message: the reason for the level.
+        enabled: whether the node works on the standing query.
         query: the standing query; None without one.
-        frames_hz: frames that came, over `RATE_S`.
-        results_hz: results, likewise.
-        frames: frames since the beginning.
-        results: results since the beginning.
-        dropped: frames that got no result, since the beginning.
-        delay_ms_p50: from a frame's coming to its result, of the last results; None without any.
-        delay_ms_p99: likewise.
-        age_ms_p99: how much older the frame is that the policy saw; None without any.
+        frames_hz: rate of frames over the last `RATE_S`.
+        results_hz: rate of results over the last `RATE_S`.
+        frames: frames since the start.
+        results: results since the start.
+        dropped: frames without a result since the start.
+        delay_ms_p50: median time from a frame's arrival to its result, over recent results; None without results.
+        delay_ms_p99: 99th percentile of the same.
+        age_ms_p99: 99th percentile of how much older the frame that the policy saw is; None without results.
         grounding_ms: phase to ms, of the last grounding.
-        failures: queries that failed.
-        power_w: what the device takes; None where it is not told.
-        power_reason: why it is not; None where it is.
+        failures: failed queries.
+        power_w: the device's power; None if it is not measured.
+        power_reason: why the power is not measured; None if it is.
     """
 
     level: Level
@@ -58,7 +58,7 @@ class Diagnostics:
 
 
 class Record:
-    """What diagnostics are told from."""
+    """Counts what the diagnostics report."""
 
     def __init__(self) -> None:
         self.frames = self.results = self.dropped = self.failures = 0
@@ -85,14 +85,14 @@ class Record:
         self._failed = None
 
     def failure(self, message: str) -> None:
-        """Count a query that failed."""
+        """Count a failed query."""
         self.failures += 1
         self._failed = message
 
     def describe(
         self, now_s: float, enabled: bool, query: str | None, power: tuple[float | None, str | None]
     ) -> Diagnostics:
-        """Return how the node fares."""
+        """Return the diagnostics."""
         frames_hz, results_hz = (_rate(times, now_s) for times in (self._frame_times, self._result_times))
         level, message = self._judge(frames_hz, results_hz, enabled and query is not None)
         return Diagnostics(
@@ -125,7 +125,7 @@ class Record:
 
 
 def _count(times: deque[float], now_s: float) -> None:
-    """Note a moment, and forget those that no rate is told over any more."""
+    """Append a time, and drop those outside the window of the rates."""
     times.append(now_s)
     while times[0] < now_s - RATE_S:
         times.popleft()

@@ -1,9 +1,9 @@
-"""The node in a dora dataflow (https://dora-rs.ai): inputs and outputs by name, images as flat Arrow arrays.
+"""The node in a dora dataflow (https://dora-rs.ai): named inputs and outputs, images as flat Arrow arrays.
 
-Inputs: `image` (uint8, with the metadata width, height and encoding, as dora's own camera nodes give it, and optionally
+Inputs: `image` (uint8, with the metadata width, height and encoding, as dora's own camera nodes send it, and optionally
 stamp_ns and frame_id), `query` (text: the standing query; empty ends it), `ask` (text: a one-shot query), `enable`
-(boolean), `tick` (anything: tells diagnostics). Outputs: `mask` (uint8, 0 and 255), `result` and `diagnostics` (JSON).
-All of a frame's outputs carry its stamp_ns and frame_id.
+(boolean), `tick` (anything: sends diagnostics). Outputs: `mask` (uint8, 0 and 255), `result` and `diagnostics` (JSON).
+All outputs for a frame carry its stamp_ns and frame_id.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from wise_edge.robot.results import NodeResult
 from wise_edge.runtimes.session import Session
 
 _POLL_S = 0.005
-"""How long a result waits at most for the thread that speaks with dora."""
+"""Longest time that a result waits for the thread that talks to dora."""
 _LOST = 200
-"""Polls in a row that came back at once, with nothing: nobody is there who could send."""
+"""Polls in a row that returned nothing at once; after so many, dora is gone."""
 _ORDERS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0)}
 _COMPRESSED = ("jpeg", "jpg", "png", "webp")
 
 
 class Dataflow(Protocol):
-    """What is used of dora's `Node`."""
+    """The part of dora's `Node` that is used here."""
 
     def next(self, timeout: float) -> Mapping[str, Any] | None:
-        """Return the next event; None where none came."""
+        """Return the next event; None if none arrived."""
         ...
 
     def send_output(self, output_id: str, data: Any, metadata: dict[str, Any]) -> None:
@@ -48,7 +48,7 @@ class Dataflow(Protocol):
 
 
 def open_dataflow() -> Dataflow:
-    """Return the dataflow that started this process; raises `MissingExtraError` where dora-rs is not installed."""
+    """Return the dataflow that started this process; raises `MissingExtraError` if dora-rs is not installed."""
     dataflow: Dataflow = require("dora", "dora").Node()
     return dataflow
 
@@ -64,19 +64,19 @@ def serve_dataflow(
 ) -> None:
     """Answer a dataflow's events until it stops.
 
-    One thread speaks with dora. One-shot queries are answered in another, since they may wait for the very frames that
-    the first one brings.
+    One thread talks to dora. Another answers one-shot queries, because they may wait for frames that the first thread
+    delivers.
 
     Args:
-        dataflow: whose node this is.
-        session: answers.
-        query: the standing query to begin with; None waits for one.
+        dataflow: the dataflow that this node belongs to.
+        session: answers queries.
+        query: initial standing query; None waits for one.
         variant: prompt variant; None takes the bundle's default.
-        deadline_ms: choose the variant by this instead.
-        observe: takes every frame that got a result, with it.
+        deadline_ms: choose the variant by this deadline instead.
+        observe: called with each frame that got a result, and with that result.
 
     Raises:
-        DeviceError: dora went away.
+        DeviceError: dora is gone.
     """
     outputs: SimpleQueue[NodeResult | str] = SimpleQueue()
     empty = 0
@@ -96,11 +96,11 @@ def serve_dataflow(
                 _take(event, node, outputs, ask)
             while (output := _pending(outputs)) is not None:
                 _send(output, node, dataflow)
-    raise DeviceError("dora went away: it sends nothing any more, and no STOP")
+    raise DeviceError("dora is gone: it ended the connection without a STOP event; see dora's log")
 
 
 class _Asker(ThreadPoolExecutor):
-    """A thread for one-shot queries; those that wait when the dataflow ends are not answered."""
+    """A thread for one-shot queries; queries that still wait when the dataflow ends are not answered."""
 
     def __init__(self) -> None:
         super().__init__(1, "ask")
@@ -113,7 +113,7 @@ def to_frame(event: Mapping[str, Any]) -> Frame:
     """Return the frame of an `image` event.
 
     Raises:
-        UsageError: its encoding is none that is read, or its data are not as long as it says.
+        UsageError: its encoding is not supported, or the length of its data does not match its size.
     """
     metadata = event.get("metadata") or {}
     data = np.asarray(event["value"].to_numpy(zero_copy_only=False), np.uint8)
@@ -126,7 +126,7 @@ def _decode(data: npt.NDArray[np.uint8], metadata: Mapping[str, Any]) -> npt.NDA
     if encoding in _COMPRESSED:
         return load_image(data.tobytes())
     if encoding not in _ORDERS:
-        raise UsageError(f"the image's encoding is {encoding}; wise-edge reads {', '.join((*_ORDERS, *_COMPRESSED))}")
+        raise UsageError(f"the image's encoding is {encoding}; supported are {', '.join((*_ORDERS, *_COMPRESSED))}")
     width, height = (int(metadata.get(name, 0)) for name in ("width", "height"))
     if width <= 0 or height <= 0 or data.size != width * height * 3:
         raise UsageError(f"an image of {width} x {height} ({encoding}) has {data.size} bytes")
@@ -134,7 +134,7 @@ def _decode(data: npt.NDArray[np.uint8], metadata: Mapping[str, Any]) -> npt.NDA
 
 
 def _take(event: Mapping[str, Any], node: Node, outputs: SimpleQueue[NodeResult | str], asker: _Asker) -> None:
-    """Act on an input; what cannot be used is told as an output, and the dataflow goes on."""
+    """Handle an input; an invalid one is reported in the diagnostics, and the dataflow continues."""
 
     def ask(query: str) -> None:
         try:
@@ -171,7 +171,7 @@ def _pending(outputs: SimpleQueue[NodeResult | str]) -> NodeResult | str | None:
 
 
 def _send(output: NodeResult | str, node: Node, dataflow: Dataflow) -> None:
-    """Send a result, or diagnostics: with what went wrong, where something did."""
+    """Send a result, or the diagnostics with an error message if `output` is one."""
     if isinstance(output, str):
         wrong = {"level": "error", "message": output} if output else {}
         _send_json("diagnostics", asdict(node.diagnostics()) | wrong, {}, dataflow)
@@ -179,8 +179,8 @@ def _send(output: NodeResult | str, node: Node, dataflow: Dataflow) -> None:
     arrow = require("pyarrow", "dora")
     stamp = {"stamp_ns": output.stamp_ns, "frame_id": output.frame_id}
     width, height = output.image_size
-    picture = {"width": width, "height": height, "encoding": "mono8", "stale": output.stale}
-    dataflow.send_output("mask", arrow.array(output.picture().ravel()), stamp | picture)
+    size = {"width": width, "height": height, "encoding": "mono8", "stale": output.stale}
+    dataflow.send_output("mask", arrow.array(output.mask_image().ravel()), stamp | size)
     _send_json("result", output.to_facts(), stamp, dataflow)
 
 

@@ -1,4 +1,4 @@
-"""What a robot's camera gives, and where in space a mask lies."""
+"""Frames of a robot's camera, and where in space a mask is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wise_edge.errors import UsageError
 from wise_edge.runtimes.tracking import Stamped
 
 _INNER = (5.0, 95.0)
-"""Percentiles between which a thing's depth and extent lie: at its edges depth images mix it with what is behind."""
+"""Percentiles of depth and extent that are kept: at an object's edges, depth images mix in the background."""
 LEAST_POINTS = 16
 
 
@@ -21,10 +21,10 @@ class Intrinsics:
     """A pinhole camera without distortion, in pixels of its image.
 
     Attributes:
-        fx: focal length across.
-        fy: focal length down.
-        cx: principal point, across.
-        cy: principal point, down.
+        fx: horizontal focal length.
+        fy: vertical focal length.
+        cx: column of the principal point.
+        cy: row of the principal point.
     """
 
     fx: float
@@ -33,20 +33,20 @@ class Intrinsics:
     cy: float
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for focal lengths that are none."""
+        """Raise `UsageError` if a focal length is not positive."""
         if not (self.fx > 0 and self.fy > 0):
-            raise UsageError(f"a camera's focal lengths are positive, these are {self.fx} and {self.fy}")
+            raise UsageError(f"focal lengths must be positive, not {self.fx} and {self.fy}; calibrate the camera")
 
 
 @dataclass(frozen=True, eq=False)
 class Frame(Stamped):
-    """A frame as the camera's driver gave it; `Stamped` has its image and `stamp_s`.
+    """A frame from the camera's driver; `Stamped` has its image and `stamp_s`.
 
     Attributes:
-        stamp_ns: when it was taken, in nanoseconds of the camera's clock; results carry it to the last digit.
-        frame_id: the camera's coordinate frame, by the robot's own name for it.
-        depth_m: float32 [H, W] of the image, m along the optical axis, 0 or not finite where unknown; None without.
-        intrinsics: of the image; None where unknown.
+        stamp_ns: capture time in nanoseconds of the camera's clock; results carry it unchanged.
+        frame_id: name of the camera's coordinate frame on the robot.
+        depth_m: float32 [H, W] of the image, m along the optical axis, 0 or not finite if unknown; None without depth.
+        intrinsics: intrinsics of the image; None if unknown.
     """
 
     stamp_ns: int
@@ -56,26 +56,26 @@ class Frame(Stamped):
 
     @classmethod
     def of(cls, image: npt.NDArray[np.uint8], stamp_ns: int, frame_id: str = "", **more: Any) -> Frame:
-        """Return a frame; its time in seconds is that in nanoseconds."""
+        """Return a frame, with `stamp_s` computed from `stamp_ns`."""
         return cls(image, stamp_ns / 1e9, stamp_ns, frame_id, **more)
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for a depth image of another size."""
+        """Raise `UsageError` if the depth image has another size than the image."""
         if self.depth_m is not None and self.depth_m.shape != self.image.shape[:2]:
             raise UsageError(
-                f"the depth image {list(self.depth_m.shape)} has another size than the image "
-                f"{list(self.image.shape[:2])}; register it to the color camera"
+                f"the depth image {list(self.depth_m.shape)} and the image {list(self.image.shape[:2])} "
+                "differ in size; register the depth image to the color camera"
             )
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a mask lies, in the camera's optical frame: x to the right, y down, z ahead (ROS REP 103), in m.
+    """Where a mask is, in m of the camera's optical frame: x right, y down, z forward (ROS REP 103).
 
     Attributes:
         center_m: mean of the mask's points.
-        extent_m: between the 5th and the 95th percentile of its points along each axis.
-        points: pixels of the mask whose depth is known.
+        extent_m: distance from the 5th to the 95th percentile of the points along each axis.
+        points: number of the mask's pixels that were used.
     """
 
     center_m: tuple[float, float, float]
@@ -84,9 +84,9 @@ class Place:
 
 
 def find_place(mask: npt.NDArray[np.bool_], frame: Frame) -> Place | None:
-    """Return where a mask lies; None without depth or intrinsics, or where too few of its pixels have a depth.
+    """Return where a mask is; None without depth or intrinsics, or if too few of its pixels have a depth.
 
-    Pixels whose depth lies outside the middle nine tenths of the mask's are left out.
+    Pixels outside the middle 90 % of the mask's depths are left out.
     """
     if frame.depth_m is None or frame.intrinsics is None:
         return None

@@ -1,7 +1,7 @@
-"""ROS messages to frames, and results to ROS messages.
+"""Convert ROS messages to frames, and results to ROS messages.
 
-Messages are read by their fields, so that rclpy's, rospy's and rosbags' own classes serve alike; they are made by
-classes that the caller brings. Encodings: https://docs.ros.org/en/api/sensor_msgs/html/image__encodings_8h_source.html.
+Messages are read by their fields, so that classes of rclpy, rospy and rosbags all work; they are created by classes
+that the caller passes. Encodings: https://docs.ros.org/en/api/sensor_msgs/html/image__encodings_8h_source.html.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ VISION_MSGS = {
     ),
     DETECTIONS_3D: "std_msgs/Header header\nvision_msgs/Detection3D[] detections\n",
 }
-"""Definitions of vision_msgs 4 (Humble and later), which no distribution's standard set holds."""
+"""Definitions of vision_msgs 4 (Humble and later), which is not in any distribution's standard set."""
 
 _CHANNELS: dict[str, tuple[type[np.generic], int, tuple[int, ...]]] = {
     "rgb8": (np.uint8, 3, (0, 1, 2)),
@@ -56,28 +56,28 @@ _CHANNELS: dict[str, tuple[type[np.generic], int, tuple[int, ...]]] = {
     "rgb16": (np.uint16, 3, (0, 1, 2)),
     "bgr16": (np.uint16, 3, (2, 1, 0)),
 }
-"""Encoding to the type of its numbers, their count a pixel, and the places of red, green and blue; OpenCV's are BGR."""
+"""Encoding to dtype, channels per pixel, and channel indices of red, green and blue; OpenCV's encodings are BGR."""
 _YUV = {"yuv422": (1, 0, 2), "uyvy": (1, 0, 2), "yuv422_yuy2": (0, 1, 3), "yuyv": (0, 1, 3)}
-"""Encoding of two pixels in four bytes to the places of the first brightness, of U and of V."""
+"""Encoding of two pixels in four bytes to the byte indices of the first Y, of U and of V."""
 _BAYER = {"bayer_rggb8": (0, 3), "bayer_bggr8": (3, 0), "bayer_gbrg8": (2, 1), "bayer_grbg8": (1, 2)}
-"""Encoding to the places of red and blue among the four pixels of a tile, row by row."""
+"""Encoding to the indices of red and blue among the four pixels of a tile, in row order."""
 READ = (*_CHANNELS, *_YUV, *_BAYER)
-"""Encodings of color images that are read."""
+"""Supported encodings of color images."""
 _DEPTHS: dict[str, tuple[type[np.generic], float]] = {
     "16UC1": (np.uint16, 1e-3),
     "mono16": (np.uint16, 1e-3),
     "32FC1": (np.float32, 1.0),
 }
-"""Encoding of a depth image to the type of its numbers and what makes m of them (ROS REP 118)."""
+"""Encoding of a depth image to its dtype and its unit in m (ROS REP 118)."""
 
 Make = Callable[..., Any]
 
 
 class Messages(Protocol):
-    """Where classes of messages come from."""
+    """A source of message classes."""
 
     def __getitem__(self, name: str) -> Make:
-        """Return the class of a message by its full name, such as "sensor_msgs/msg/Image"."""
+        """Return a message class by its full name, such as "sensor_msgs/msg/Image"."""
         ...
 
 
@@ -85,7 +85,7 @@ def to_frame(message: Any, topic: str) -> Frame:
     """Return the frame of an `Image` or `CompressedImage`.
 
     Raises:
-        UsageError: its encoding is none that is read, or its data are not as long as it says.
+        UsageError: its encoding is not supported, or its data are shorter than its size.
     """
     compressed = hasattr(message, "format")
     image = _decode_compressed(message, topic) if compressed else decode_image(message, topic)
@@ -93,18 +93,18 @@ def to_frame(message: Any, topic: str) -> Frame:
 
 
 def stamp_of(header: Any) -> int:
-    """Return a header's stamp in nanoseconds; ROS 1 calls its parts otherwise."""
+    """Return a header's stamp in nanoseconds; ROS 1 names its fields differently."""
     stamp = header.stamp
     nanoseconds = stamp.nanosec if hasattr(stamp, "nanosec") else stamp.nsecs
     return int(stamp.sec if hasattr(stamp, "sec") else stamp.secs) * 1_000_000_000 + int(nanoseconds)
 
 
 def decode_image(message: Any, topic: str) -> npt.NDArray[np.uint8]:
-    """Return the image of an `Image`: uint8 RGB [H, W, 3]; of 16 bits the upper 8."""
+    """Return the image of an `Image`: uint8 RGB [H, W, 3]; of 16-bit channels, the upper 8 bits."""
     if message.encoding not in READ:
         raise UsageError(
-            f"{topic} has images encoded as {message.encoding}; wise-edge reads {', '.join(READ)}: "
-            "convert them, for example with image_proc"
+            f"{topic} has images encoded as {message.encoding}; convert them, for example with image_proc, to one of "
+            f"{', '.join(READ)}"
         )
     if message.encoding in _YUV:
         return _decode_yuv(_unpack(message, np.uint8, 2, topic), *_YUV[message.encoding], topic)
@@ -116,45 +116,45 @@ def decode_image(message: Any, topic: str) -> npt.NDArray[np.uint8]:
         pixels = (pixels >> 8).astype(np.uint8)
     if places == (0, 1, 2) and channels == 3:
         return np.ascontiguousarray(pixels)
-    return np.stack([pixels[..., place] for place in places], axis=-1)  # seven times faster than a list of places
+    return np.stack([pixels[..., place] for place in places], axis=-1)  # 7x faster than indexing with a list
 
 
 def decode_depth(message: Any, topic: str) -> npt.NDArray[np.float32]:
     """Return the depth image of an `Image`: float32 [H, W], m."""
     if message.encoding not in _DEPTHS:
-        raise UsageError(f"{topic} has depth encoded as {message.encoding}; wise-edge reads {', '.join(_DEPTHS)}")
+        raise UsageError(f"{topic} has depth encoded as {message.encoding}; supported are {', '.join(_DEPTHS)}")
     dtype, meters = _DEPTHS[message.encoding]
     depth: npt.NDArray[np.float32] = _unpack(message, dtype, 1, topic)[..., 0].astype(np.float32) * np.float32(meters)
     return depth
 
 
 def to_intrinsics(message: Any) -> Intrinsics:
-    """Return the intrinsics of a `CameraInfo`, of its rectified image; ROS 1 spells its matrix with a capital.
+    """Return the intrinsics of a `CameraInfo`, for the rectified image; ROS 1 names its matrix P, ROS 2 p.
 
     Raises:
-        UsageError: the camera is not calibrated: its matrix holds zeros.
+        UsageError: the camera is not calibrated, so its matrix holds zeros.
     """
     matrix = message.p if hasattr(message, "p") else message.P
     return Intrinsics(float(matrix[0]), float(matrix[5]), float(matrix[2]), float(matrix[6]))
 
 
 def to_mask_message(result: NodeResult, header: Any, messages: Messages) -> Any:
-    """Return the mask as an `Image` of mono8, 0 and 255, of the frame's size; all 0 where nothing was found."""
+    """Return the mask as a mono8 `Image` of the frame's size, 0 and 255; all 0 if nothing was found."""
     width, height = result.image_size
-    pixels = result.picture().ravel()
+    pixels = result.mask_image().ravel()
     return messages[IMAGE](
         header=header, height=height, width=width, encoding="mono8", is_bigendian=0, step=width, data=pixels
     )
 
 
 def to_detections(result: NodeResult, header: Any, messages: Messages) -> Any:
-    """Return box, query and score as a `Detection2DArray` of one detection, or of none; its id is the query."""
+    """Return box, query and score as a `Detection2DArray` of at most one detection; its id is the query."""
     found = [] if result.box is None else [_detection(result, header, messages)]
     return messages[DETECTIONS](header=header, detections=found)
 
 
 def to_detections_3d(result: NodeResult, header: Any, messages: Messages) -> Any:
-    """Return place and extent in the camera's frame as a `Detection3DArray` of one detection; of none without them."""
+    """Return place and extent in the camera's frame as a `Detection3DArray`; it is empty without a place."""
     if result.place is None:
         return messages[DETECTIONS_3D](header=header, detections=[])
     width, height, length = result.place.extent_m
@@ -183,7 +183,7 @@ def _detection(result: NodeResult, header: Any, messages: Messages) -> Any:
 
 
 def _hypothesis(result: NodeResult, messages: Messages) -> Any:
-    """Return query, score and pose; where the place is not known, the covariance begins with -1, as an Imu's does."""
+    """Return query, score and pose; if the place is unknown, covariance[0] is -1, as in sensor_msgs/Imu."""
     covariance = np.zeros(36)
     covariance[0] = -1.0 if result.place is None else 0.0
     return messages["vision_msgs/msg/ObjectHypothesisWithPose"](
@@ -202,33 +202,33 @@ def _pose(result: NodeResult, messages: Messages) -> Any:
 
 def _decode_compressed(message: Any, topic: str) -> npt.NDArray[np.uint8]:
     if "compressedDepth" in message.format:
-        raise UsageError(f"{topic} has compressed depth; name the topic of the color images")
+        raise UsageError(f"{topic} has compressed depth; pass the topic of the color images")
     try:
-        return load_image(bytes(message.data), upright=False)  # as the camera's depth and intrinsics have it
+        return load_image(bytes(message.data), upright=False)  # in the orientation of the camera's depth and intrinsics
     except UsageError as error:
         raise UsageError(f"{topic}, {message.format or 'compressed'}: {error}") from error
 
 
 def _unpack(message: Any, dtype: type[np.generic], channels: int, topic: str) -> npt.NDArray[Any]:
-    """Return [H, W, channels], rows' padding left out, in this machine's order of bytes."""
+    """Return [H, W, channels] without the rows' padding, in native byte order."""
     height, width, step = int(message.height), int(message.width), int(message.step)
     data = np.frombuffer(message.data, np.uint8)
     row = width * channels * np.dtype(dtype).itemsize
     if height <= 0 or width <= 0 or step < row or data.size < height * step:
         raise UsageError(
-            f"{topic}: an image of {width} x {height} ({message.encoding}, {step} bytes a row) has {data.size} bytes"
+            f"{topic}: an image of {width} x {height} ({message.encoding}, {step} bytes per row) has {data.size} bytes"
         )
     rows = data[: height * step].reshape(height, step)[:, :row]
     order = np.dtype(dtype).newbyteorder(">" if message.is_bigendian else "<")
     pixels: npt.NDArray[Any] = np.ascontiguousarray(rows).view(order).reshape(height, width, channels)
-    return pixels.astype(dtype)  # a copy: the message's own memory may be used again
+    return pixels.astype(dtype)  # a copy, because the message's memory may be reused
 
 
 def _decode_yuv(pairs: npt.NDArray[np.uint8], luma: int, u: int, v: int, topic: str) -> npt.NDArray[np.uint8]:
-    """Return RGB of YUV with color for every second pixel, [H, W, 2] (ITU-R BT.601, 16 to 235, as OpenCV reads it)."""
+    """Return RGB of 4:2:2 YUV [H, W, 2] (ITU-R BT.601, limited range 16 to 235, as in OpenCV)."""
     height, width, _ = pairs.shape
     if width % 2:
-        raise UsageError(f"{topic}: an image of two pixels in four bytes has an even width, not {width}")
+        raise UsageError(f"{topic}: a YUV 4:2:2 image must have an even width, not {width}")
     tiles = pairs.reshape(height, width // 2, 4).astype(np.int32)
     bright = 298 * (tiles[..., luma::2] - 16) + 128
     blue, red = (tiles[..., place, None] - 128 for place in (u, v))
@@ -238,7 +238,7 @@ def _decode_yuv(pairs: npt.NDArray[np.uint8], luma: int, u: int, v: int, topic: 
 
 
 def _decode_bayer(mosaic: npt.NDArray[np.uint8], red: int, blue: int) -> npt.NDArray[np.uint8]:
-    """Return RGB of a mosaic [H, W]: the four pixels of a tile get its colors, which is half the sharpness."""
+    """Return RGB of a Bayer mosaic [H, W] at half the resolution: all four pixels of a tile get its color."""
     height, width = mosaic.shape
     even = np.pad(mosaic, ((0, height % 2), (0, width % 2)), mode="edge")
     tiles = [even[row::2, column::2] for row in (0, 1) for column in (0, 1)]

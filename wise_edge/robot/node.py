@@ -1,4 +1,4 @@
-"""The node without a transport: frames and queries in, results out, each with its own frame's stamp and frame id.
+"""The node without a transport: frames and queries in, results out, each with the stamp and frame id of its frame.
 
 A standing query is grounded at the policy's pace and followed at the camera's (`wise_edge.runtimes.tracking`). The
 newest frame wins, and at most one waits (`NewestFrame`, which the tracking reads), so that memory does not grow however
@@ -51,14 +51,14 @@ class Node:
 
     Args:
         session: policy and segmenter; other nodes may share it.
-        publish: takes each result of the standing query, in a thread of the node's; what it raises is a failure in the
-            diagnostics, and the node goes on.
-        observe: takes every frame that got a result, one-shots included, with that result.
-        place: tells where in space a mask lies.
+        publish: called with each result of the standing query, in a thread of the node; if it raises, the diagnostics
+            count a failure and the node continues.
+        observe: called with each frame that got a result, and with that result; one-shot queries included.
+        place: returns where in space a mask is.
         variant: prompt variant; None takes the bundle's default.
-        deadline_ms: choose the variant of each grounding by this instead.
-        power: tells what the device takes, for diagnostics; None looks for it on this machine.
-        clock: seconds that do not run backwards.
+        deadline_ms: choose the variant of each grounding by this deadline instead.
+        power: reads the device's power for the diagnostics; None looks for a sensor on this machine.
+        clock: monotonic time in seconds.
     """
 
     def __init__(
@@ -87,18 +87,18 @@ class Node:
         self._worker = Thread(target=self._work, name="node")
 
     def __enter__(self) -> Node:
-        """Begin to work."""
+        """Start the node's thread."""
         self._worker.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End: the query that is being answered is cancelled before the policy's next call."""
+        """Stop; the running query is cancelled before the policy's next call."""
         self.close()
 
     def close(self) -> None:
-        """End the node's work; frames and queries that come later are ignored."""
+        """Stop the node; later frames and queries are ignored."""
         with self._changed:
             self._closed = True
             self._set_standing(None)
@@ -106,14 +106,14 @@ class Node:
             self._worker.join()
 
     def put(self, frame: Frame) -> None:
-        """Take a frame, which replaces the one that waits; returns at once."""
+        """Accept a frame, which replaces the one that waits; returns at once."""
         with self._changed:
             now_s = self._clock()
             self._record.frame(now_s)
             self._newest.put(_Arrival(frame.image, frame.stamp_s, frame, self._newest.place + 1, now_s))
 
     def follow(self, query: str | None) -> None:
-        """Take a standing query in place of the last one; None ends it.
+        """Replace the standing query; None ends it.
 
         Raises:
             UsageError: the query is empty or too long.
@@ -123,7 +123,7 @@ class Node:
             self._set_standing(None if words is None or self._closed else self._begin(words))
 
     def enable(self, on: bool) -> None:
-        """Work on the standing query, or leave the device to others; one-shot queries are answered all the same."""
+        """Work on the standing query, or pause it and free the device; one-shot queries are answered either way."""
         with self._changed:
             switched, self._enabled = on is not self._enabled, on
             if switched and self._standing is not None:
@@ -131,7 +131,7 @@ class Node:
             self._changed.notify_all()
 
     def ask(self, query: str, timeout_s: float = 5.0) -> NodeResult:
-        """Answer a query on the newest frame, or on the first that comes.
+        """Answer a query on the newest frame, or on the first one that arrives.
 
         Args:
             query: what to find, in words.
@@ -139,16 +139,17 @@ class Node:
 
         Raises:
             UsageError: the query is empty or too long.
-            DeviceError: no frame came, or the node is closed.
+            DeviceError: no frame arrived, or the node is closed.
             WiseEdgeError: the query failed.
         """
         words = normalize_query(query)
         with self._changed:
             self._changed.wait_for(lambda: self._newest.place or self._closed, timeout_s)
             newest = self._newest.frame
-            if newest is None or self._closed:
-                why = "the node is closed" if self._closed else f"no frame came within {timeout_s:g} s"
-                raise DeviceError(f"{why}; is the camera on, and on the topic that was named?")
+            if self._closed:
+                raise DeviceError("the node is closed")
+            if newest is None:
+                raise DeviceError(f"no frame came within {timeout_s:g} s; check that the camera publishes them here")
         arrival = _arrival_of(newest)
         frame = arrival.frame
         answer = self._session.segment(frame.image, words, self._variant, deadline_ms=self._deadline_ms)
@@ -159,7 +160,7 @@ class Node:
         return result
 
     def diagnostics(self) -> Diagnostics:
-        """Return how the node fares now."""
+        """Return the node's current rates, drops and failures."""
         power = self._power.read()
         with self._changed:
             query = self._standing.query if self._standing else None
@@ -170,7 +171,7 @@ class Node:
         return _Standing(query, Event(), max(0, self._newest.place - 1))
 
     def _set_standing(self, standing: _Standing | None) -> None:
-        """Take another standing query; the caller holds the lock."""
+        """Replace the standing query; the caller holds the lock."""
         if self._standing is not None:
             self._standing.cancel.set()
         self._standing = standing
@@ -188,21 +189,21 @@ class Node:
                 )
                 for tracked in found:
                     if not standing.cancel.is_set():
-                        self._hand_out(tracked, standing)
+                        self._deliver(tracked, standing)
             except QueryCancelledError:
                 continue
-            except Exception as error:  # an engine's own, too: a robot's node outlives it
+            except Exception as error:  # also from an engine: a robot's node must survive it
                 with self._changed:
                     self._record.failure(explain(error))
                 standing.cancel.wait(_RETRY_S)
 
     def _next_standing(self) -> _Standing | None:
-        """Wait for a standing query that is worked on; None where the node is closed."""
+        """Wait for an enabled standing query; None if the node is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or (self._enabled and self._standing is not None))
             return None if self._closed else self._standing
 
-    def _hand_out(self, tracked: Tracked, standing: _Standing) -> None:
+    def _deliver(self, tracked: Tracked, standing: _Standing) -> None:
         arrival, grounded = (_arrival_of(frame) for frame in (tracked.frame, tracked.grounded_frame))
         dropped = max(0, arrival.place - standing.reported - 1)
         standing.reported = max(standing.reported, arrival.place)
@@ -226,9 +227,9 @@ class Node:
             self._publish(result)
             if self._observe is not None:
                 self._observe(frame, result)
-        except Exception as error:  # a robot's node outlives a result that nobody could take
+        except Exception as error:  # a robot's node must survive a failed delivery
             with self._changed:
-                self._record.failure(f"a result could not be handed out: {error}")
+                self._record.failure(f"a result could not be published: {error}")
 
     def _delay_ms(self, arrival: _Arrival) -> float:
         return (self._clock() - arrival.arrived_s) * 1e3
@@ -238,7 +239,7 @@ class Node:
 
 
 def explain(error: Exception) -> str:
-    """Say in a line what went wrong; of what is no error of wise-edge's own its kind too, and the log has the rest."""
+    """Return an error as one line; for one that is not a `WiseEdgeError`, add its type and log the traceback."""
     if isinstance(error, WiseEdgeError):
         return str(error)
     logging.getLogger(__name__).error("unexpected", exc_info=error)

@@ -1,4 +1,4 @@
-"""What a recording would have been like live: which frames the policy would have seen, and how old its answers were."""
+"""Simulate a recording as if it were live: which frames the policy would have seen, and how old its answers were."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Replay:
-    """A camera at its recorded rate against a policy that takes as long as it took.
+    """A camera at its recorded rate, with a policy that takes as long as was measured.
 
     Attributes:
-        rate_hz: of the frames; None of fewer than two.
-        grounded: places of the frames that the policy would have seen, each the newest when the last was answered.
-        age_s: for each frame from the first answer on, how old the newest answer's frame was when the frame came.
+        rate_hz: frame rate; None for fewer than two frames.
+        grounded: places of the frames that the policy would have seen, each the newest when the previous was answered.
+        age_s: for each frame from the first answer on, the age of the newest answer's frame when the frame arrived.
         dropped: frames that the policy would not have seen.
     """
 
@@ -25,22 +25,22 @@ class Replay:
     dropped: int
 
     def age_percentile_s(self, share: float) -> float | None:
-        """Return a percentile of the ages; None without any."""
+        """Return a percentile of the ages; None if there are none."""
         return float(np.percentile(self.age_s, share)) if self.age_s else None
 
 
 def replay(stamps_s: Sequence[float], took_s: Sequence[float]) -> Replay:
-    """Simulate a queue of one in which the newest frame wins.
+    """Simulate a queue of one frame in which the newest wins.
 
     Args:
-        stamps_s: when each frame was taken, rising.
-        took_s: how long the policy and the mask took for each.
+        stamps_s: capture time of each frame, ascending.
+        took_s: time that policy and mask took for each frame.
     """
     grounded: list[int] = []
     answers: list[tuple[float, float]] = []  # when an answer came, and the stamp of its frame
     free_s, seen = -float("inf"), -1
     while seen + 1 < len(stamps_s):
-        # The newest frame that is there when the policy is free, or the next that comes.
+        # The newest frame when the policy becomes free, or else the next one.
         newest = int(np.searchsorted(stamps_s, free_s, "right")) - 1
         place = max(newest, seen + 1)
         free_s = max(free_s, stamps_s[place]) + took_s[place]

@@ -1,6 +1,6 @@
-"""Images and results for the Rerun viewer (https://rerun.io): on the camera's own time line, and on this machine's.
+"""Images and results for the Rerun viewer (https://rerun.io), on the camera's time line and on this machine's.
 
-Times of the phases and what the device takes stand beside them as curves.
+The phases' times and the device's power are shown next to them as curves.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from wise_edge.robot.results import NodeResult
 from wise_edge.runtimes.session import Session
 
 CONNECT = "connect"
-"""The target that is a viewer that runs already."""
+"""Target that means a viewer that is already running."""
 _MASK_RGBA = (0, 214, 255, 140)
 
 
 class RerunLog:
-    """Writes a recording, or feeds a viewer; a context manager, and called with each frame and its result.
+    """Writes a recording or feeds a viewer; a context manager that is called with each frame and its result.
 
     Args:
         target: a file (`.rrd`), or `CONNECT`.
-        force: replace a file that exists.
-        on_gpu: whether a GPU does some of the work, whose power is then told.
+        force: replace an existing file.
+        on_gpu: whether a GPU does some of the work; if so, its power is logged.
 
     Raises:
         MissingExtraError: rerun-sdk is not installed.
-        UsageError: the file exists, or is called otherwise.
-        DeviceError: no viewer runs.
+        UsageError: the file exists, or its name does not end in .rrd.
+        DeviceError: no viewer is running.
     """
 
     def __init__(self, target: str, *, force: bool = False, on_gpu: bool = True) -> None:
@@ -47,14 +47,14 @@ class RerunLog:
         if target == CONNECT:
             try:
                 self._recording.connect_grpc()
-            except Exception as error:  # rerun's own, of many kinds
-                raise DeviceError(f"no Rerun viewer takes recordings here ({error}); start one with: rerun") from error
+            except Exception as error:  # rerun raises many types
+                raise DeviceError(f"no Rerun viewer is running here ({error}); start one with: rerun") from error
             self._recording.send_blueprint(self._layout())
             self._color()
             return
         file = Path(target)
         if file.suffix != ".rrd":
-            raise UsageError(f"--rerun {target}: name a file that ends in .rrd, or {CONNECT}")
+            raise UsageError(f"--rerun {target} is not a recording; pass a file name that ends in .rrd, or {CONNECT}")
         if file.exists() and not force:
             raise UsageError(f"{file} exists; use --force, or name another")
         self._recording.save(file, default_blueprint=self._layout())
@@ -67,7 +67,7 @@ class RerunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write what is still to be written."""
+        """Flush the recording and close it."""
         self._recording.flush()
         self._recording.disconnect()
 
@@ -91,26 +91,26 @@ class RerunLog:
             log("power_w", rerun.Scalars(power_w))
 
     def _color(self) -> None:
-        """Give the phases the colors that they have in wise-edge's reports."""
+        """Set the phases' colors to those of wise-edge's reports."""
         for phase, color in PHASE_COLORS.items():
             self._recording.log(f"ms/{phase}", self._rerun.SeriesLines(colors=[color]), static=True)
 
     def _layout(self) -> Any:
-        """Return what the viewer shows where: the image, and beside it words, times and power."""
+        """Return the viewer's layout: the image, and next to it text, times and power."""
         blueprint = require("rerun.blueprint", "rerun")
         curves = [
             blueprint.TextDocumentView(origin="rationale", name="rationale"),
             blueprint.TimeSeriesView(origin="ms", name="phases, ms"),
             blueprint.TimeSeriesView(origin="power_w", name="power, W"),
         ]
-        beside = blueprint.Vertical(*curves, row_shares=[1, 3, 2])
+        column = blueprint.Vertical(*curves, row_shares=[1, 3, 2])
         camera = blueprint.Spatial2DView(origin="camera", name="camera")
-        return blueprint.Blueprint(blueprint.Horizontal(camera, beside, column_shares=[3, 2]), collapse_panels=True)
+        return blueprint.Blueprint(blueprint.Horizontal(camera, column, column_shares=[3, 2]), collapse_panels=True)
 
 
 @contextmanager
 def open_rerun(target: str | None, session: Session, *, force: bool = False) -> Iterator[RerunLog | None]:
-    """Give a log of a session's work for as long as the block runs, or None without a target; raises as `RerunLog`."""
+    """Yield a log of a session's work, or None without a target; raises what `RerunLog` raises."""
     if not target:
         yield None
         return

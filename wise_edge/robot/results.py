@@ -1,4 +1,4 @@
-"""What a node hands out."""
+"""The results that a node publishes."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from wise_edge.runtimes.base import SegmentationResult
 
 @dataclass(frozen=True, eq=False)
 class NodeResult:
-    """What is known of a query's object on one frame.
+    """A query's object on one frame.
 
     Attributes:
-        stamp_ns: the frame's own.
-        frame_id: likewise.
+        stamp_ns: stamp of the frame.
+        frame_id: frame id of the frame.
         image_size: (width, height) of the frame in pixels.
-        query: what was asked.
-        standing: whether it is of a standing query, or of a one-shot.
-        box: XYXY, half-open pixels of the frame; None where nothing was found.
-        points: inside the object.
+        query: the query.
+        standing: True for the standing query, False for a one-shot query.
+        box: XYXY, half-open, pixels of the frame; None if nothing was found.
+        points: XY pixels inside the object.
         mask: bool [H, W] of the frame.
         score: the segmenter's own estimate of the mask's IoU.
-        place: where it is, in the camera's frame; None without depth and intrinsics.
-        rationale: the policy's, of the last grounding.
-        variant: its prompt variant.
-        reason: why there is no answer; None where there is one.
+        place: where the object is, in the camera's frame; None without depth and intrinsics.
+        rationale: the policy's rationale of the last grounding.
+        variant: prompt variant of the last grounding.
+        reason: why there is no answer; None if there is one.
         grounded_stamp_ns: stamp of the frame that the policy saw.
         dropped: frames before this one that got no result.
-        delay_ms: from the frame's coming to this result.
+        delay_ms: time from the frame's arrival to this result.
         latency_ms: phase to ms, of the last grounding.
     """
 
@@ -58,7 +58,7 @@ class NodeResult:
 
     @classmethod
     def of(cls, frame: Frame, answer: SegmentationResult) -> NodeResult:
-        """Return a one-shot query's answer on a frame that did not wait, without its place."""
+        """Return the result of a one-shot query on a frame that did not wait, without its place."""
         height, width, _ = frame.image.shape
         return cls(
             stamp_ns=frame.stamp_ns,
@@ -82,25 +82,25 @@ class NodeResult:
 
     @property
     def stale(self) -> bool:
-        """Whether the policy has not seen this frame but an earlier one."""
+        """Whether the policy saw an earlier frame than this one."""
         return self.grounded_stamp_ns != self.stamp_ns
 
     @property
     def age_ms(self) -> float:
-        """How much older the frame is that the policy saw."""
+        """How much older the frame that the policy saw is."""
         return (self.stamp_ns - self.grounded_stamp_ns) / 1e6
 
-    def picture(self) -> npt.NDArray[np.uint8]:
-        """Return the mask as an image of the frame's size: uint8 [H, W], 255 inside, 0 elsewhere and without one."""
+    def mask_image(self) -> npt.NDArray[np.uint8]:
+        """Return the mask as uint8 [H, W] of the frame: 255 inside, 0 elsewhere; all 0 without a mask."""
         width, height = self.image_size
         return np.zeros((height, width), np.uint8) if self.mask is None else self.mask.astype(np.uint8) * np.uint8(255)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready data; the mask as COCO's uncompressed run lengths."""
+        """Return JSON-ready data, with the mask as COCO's uncompressed run lengths."""
         return self.to_facts() | {"mask": None if self.mask is None else run_lengths(self.mask)}
 
     def to_facts(self) -> dict[str, Any]:
-        """Return JSON-ready data without the mask, where that goes another way."""
+        """Return JSON-ready data without the mask, for transports that send it separately."""
         data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "mask"}
         return data | {
             "place": None if self.place is None else asdict(self.place),

@@ -1,6 +1,6 @@
-"""Between ROS's callbacks and the node: messages in, frames and queries on; results in, messages on.
+"""Connect ROS callbacks to the node: messages become frames and queries, results become messages.
 
-Nothing here imports rclpy: publishers, the clock and the logger are handed in.
+Nothing here imports rclpy: publishers, the clock and the logger are passed in.
 """
 
 from __future__ import annotations
@@ -8,14 +8,10 @@ from __future__ import annotations
 import json
 import time
 from array import array
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from importlib import import_module
-from itertools import pairwise
-from statistics import median
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -23,8 +19,9 @@ import numpy.typing as npt
 
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.policy.prompts import normalize_query
+from wise_edge.robot.depth_camera import DepthCamera
 from wise_edge.robot.diagnostics import Diagnostics
-from wise_edge.robot.frames import Frame, Intrinsics, Place, find_place
+from wise_edge.robot.frames import Frame, Place
 from wise_edge.robot.messages import (
     TEXT,
     decode_depth,
@@ -39,15 +36,12 @@ from wise_edge.robot.node import Node, explain
 from wise_edge.robot.results import NodeResult
 
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
-_DEPTHS = 10
-_SAME_NS = 20_000_000
-"""How far apart images of color and of depth may always be that belong together."""
 _AGAIN_S = 5.0
-"""How often the same warning is told."""
+"""Shortest interval between two identical warnings."""
 
 
 def find_type(name: str) -> Any:
-    """Return a message's or service's class; raises `DeviceError` where its package is not installed."""
+    """Return the class of a message or service; raises `DeviceError` if its package is not installed."""
     package, kind, short = name.split("/")
     try:
         return getattr(import_module(f"{package}.{kind}"), short)
@@ -59,10 +53,10 @@ def find_type(name: str) -> Any:
 
 
 class RosMessages:
-    """Classes of messages from the robot's own packages, by full names such as "sensor_msgs/msg/Image"."""
+    """Message classes from the robot's own packages, by full names such as "sensor_msgs/msg/Image"."""
 
     def __getitem__(self, name: str) -> Callable[..., Any]:
-        """Return what makes a message; arrays of bytes are given to rclpy in the form that it copies at once."""
+        """Return a factory of messages, which converts byte arrays to the one type that rclpy copies in one step."""
         return partial(_make, find_type(name))
 
 
@@ -74,63 +68,18 @@ def _plain(value: Any) -> Any:
     return array("B", value.tobytes()) if isinstance(value, np.ndarray) and value.dtype == np.uint8 else value
 
 
-class DepthCamera:
-    """The last depth images, and the camera's intrinsics; either may come before or behind its color image."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._kept: deque[tuple[int, npt.NDArray[np.float32]]] = deque(maxlen=_DEPTHS)  # as they came: a bag may loop
-        self._camera: tuple[Intrinsics, tuple[int, int]] | None = None
-
-    def keep(self, stamp_ns: int, depth_m: npt.NDArray[np.float32]) -> None:
-        """Keep a depth image, float32 [H, W] in m, in place of the oldest."""
-        with self._lock:
-            self._kept.append((stamp_ns, depth_m))
-
-    def calibrate(self, camera: Intrinsics, size: tuple[int, int]) -> None:
-        """Keep the intrinsics of images of so many pixels (width, height)."""
-        with self._lock:
-            self._camera = camera, size
-
-    def find_place(self, mask: npt.NDArray[np.bool_], frame: Frame) -> Place | None:
-        """Return where a mask of a frame lies; None without depth of its moment, or intrinsics.
-
-        Raises:
-            UsageError: depth or intrinsics are of images of another size.
-        """
-        with self._lock:
-            depth_m, camera = self._nearest(frame.stamp_ns), self._camera
-        if depth_m is None or camera is None:
-            return None
-        height, width = mask.shape
-        if camera[1] != (width, height):
-            raise UsageError(
-                f"camera_info is of {camera[1][0]} x {camera[1][1]} pixels, the image has {width} x {height}; "
-                "remap it to the camera_info beside the image"
-            )
-        return find_place(mask, replace(frame, depth_m=depth_m, intrinsics=camera[0]))
-
-    def _nearest(self, stamp_ns: int) -> npt.NDArray[np.float32] | None:
-        """Return the depth image of a moment: no further away than half of the time between two of them."""
-        if not self._kept:
-            return None
-        pauses = [abs(later[0] - earlier[0]) for earlier, later in pairwise(self._kept)]
-        within = max(_SAME_NS, median(pauses) / 2 if pauses else 0)
-        kept_ns, depth_m = min(self._kept, key=lambda kept: abs(kept[0] - stamp_ns))
-        return depth_m if abs(kept_ns - stamp_ns) <= within else None
-
-
 class Bridge:
-    """Turns messages into frames and queries of the node, and results into messages.
+    """Converts messages to frames and queries for the node, and results to messages.
 
-    Callbacks never raise: what cannot be used is a warning, told once in a while, and the node goes on.
+    Callbacks never raise: an invalid message causes a warning, at most one every `_AGAIN_S`, and the node continues.
 
     Args:
-        publish: takes "mask", "detections", "detections_3d", "rationale", "result" or "diagnostics", and its message.
-        publishes: those of them that anybody can take here.
-        name: what diagnostics call the node.
-        now: gives the time as a message.
-        warn: takes a line.
+        publish: called with an output and its message; the outputs are "mask", "detections", "detections_3d",
+            "rationale", "result" and "diagnostics".
+        publishes: whether an output can be published here.
+        name: the node's name in diagnostics.
+        now: returns the time as a message.
+        warn: logs a line.
     """
 
     def __init__(
@@ -148,11 +97,11 @@ class Bridge:
         self._warned: dict[str, float] = {}
 
     def take_image(self, message: Any) -> None:
-        """Take an image."""
+        """Pass an image to the node."""
         self._with_node(lambda node: node.put(to_frame(message, "image")))
 
     def take_depth(self, message: Any) -> None:
-        """Keep a depth image for the image of its moment."""
+        """Keep a depth image for the color image of the same time."""
         self._with_node(lambda node: self._depth.keep(stamp_of(message.header), decode_depth(message, "depth")))
 
     def take_camera(self, message: Any) -> None:
@@ -161,24 +110,24 @@ class Bridge:
         self._with_node(lambda node: self._depth.calibrate(to_intrinsics(message), size))
 
     def follow(self, query: str) -> str | None:
-        """Take a standing query, if the node is active; an empty one ends it. Return why one cannot be asked."""
+        """Replace the standing query if the node is active; an empty one ends it. Return why a query is invalid."""
         words = query.strip() or None
         try:
             if words is not None:
                 normalize_query(words)
         except UsageError as error:
-            self._complain(str(error))
+            self._warn_once(str(error))
             return str(error)
         if self.node is not None:
             self._with_node(lambda node: node.follow(words))
         return None
 
     def ask(self, query: str) -> None:
-        """Answer a one-shot query on the topics."""
+        """Answer a one-shot query and publish the result on the topics."""
         self._with_node(lambda node: self.publish(node.ask(query)))
 
     def ask_once(self, query: str, response: Any) -> Any:
-        """Answer a query in the response of a Trigger, as JSON."""
+        """Answer a query as JSON in the response of a Trigger."""
 
         def answer(node: Node) -> None:
             response.message, response.success = json.dumps(node.ask(query).to_dict()), True
@@ -188,21 +137,21 @@ class Bridge:
         return response
 
     def enable(self, on: bool, response: Any) -> Any:
-        """Switch the standing query on and off, in answer to a SetBool."""
+        """Enable or pause the standing query and fill in the response of a SetBool."""
         refused = self._with_node(lambda node: node.enable(on))
         response.success, response.message = refused is None, refused or ("enabled" if on else "disabled")
         return response
 
     def find_place(self, mask: npt.NDArray[np.bool_], frame: Frame) -> Place | None:
-        """As `DepthCamera.find_place`; what does not fit is a warning, and no place."""
+        """Return `DepthCamera.find_place`, or None with a warning if sizes do not match."""
         try:
             return self._depth.find_place(mask, frame)
         except UsageError as error:
-            self._complain(str(error))
+            self._warn_once(str(error))
             return None
 
     def publish(self, result: NodeResult) -> None:
-        """Publish a result, every message with its frame's stamp and frame id."""
+        """Publish a result; every message has the stamp and frame id of the result's frame."""
         seconds, nanoseconds = divmod(result.stamp_ns, 1_000_000_000)
         stamp = self._messages["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
         header = self._messages["std_msgs/msg/Header"](stamp=stamp, frame_id=result.frame_id)
@@ -219,46 +168,46 @@ class Bridge:
                 self._publish(name, make())
 
     def diagnose(self) -> None:
-        """Publish how the node fares."""
+        """Publish the diagnostics."""
 
-        def tell(node: Node) -> None:
-            told = node.diagnostics()
+        def report(node: Node) -> None:
+            state = node.diagnostics()
             status = find_type("diagnostic_msgs/msg/DiagnosticStatus")
-            level = {"ok": status.OK, "warn": status.WARN, "error": status.ERROR}[told.level]
+            level = {"ok": status.OK, "warn": status.WARN, "error": status.ERROR}[state.level]
             pair = self._messages["diagnostic_msgs/msg/KeyValue"]
-            values = [pair(key=key, value=value) for key, value in _values(told)]
+            values = [pair(key=key, value=value) for key, value in _values(state)]
             one = self._messages["diagnostic_msgs/msg/DiagnosticStatus"](
-                level=level, name=self._name, message=told.message, hardware_id="", values=values
+                level=level, name=self._name, message=state.message, hardware_id="", values=values
             )
             header = self._messages["std_msgs/msg/Header"](stamp=self._now(), frame_id="")
             self._publish("diagnostics", self._messages[DIAGNOSTICS](header=header, status=[one]))
 
         if self.node is not None:
-            self._with_node(tell)
+            self._with_node(report)
 
     def _with_node(self, work: Callable[[Node], None]) -> str | None:
-        """Do something with the node; return what went wrong, which is a warning too."""
+        """Do something with the node; return what went wrong, after logging it as a warning."""
         node = self.node
         if node is None:
             return "wise-edge is not active; activate it first"
         try:
             work(node)
-        except Exception as error:  # one that reaches rclpy's executor would end the process
+        except Exception as error:  # in rclpy's executor it would end the process
             message = explain(error)
-            self._complain(message)
+            self._warn_once(message)
             return message
         return None
 
-    def _complain(self, message: str) -> None:
+    def _warn_once(self, message: str) -> None:
         now_s = time.monotonic()
         if now_s - self._warned.get(message, -_AGAIN_S) >= _AGAIN_S:
-            self._warned = {told: at_s for told, at_s in self._warned.items() if now_s - at_s < _AGAIN_S}
+            self._warned = {line: at_s for line, at_s in self._warned.items() if now_s - at_s < _AGAIN_S}
             self._warned[message] = now_s
             self._warn(message)
 
 
-def _values(told: Diagnostics) -> list[tuple[str, str]]:
-    facts = asdict(told)
+def _values(state: Diagnostics) -> list[tuple[str, str]]:
+    facts = asdict(state)
     phases = facts.pop("grounding_ms")
     plain = {name: value for name, value in facts.items() if name not in ("level", "message") and value is not None}
     named = plain | {f"grounding {phase.replace('_', ' ')} ms": spent for phase, spent in phases.items()}
