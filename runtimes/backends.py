@@ -160,7 +160,7 @@ def _onnxruntime_has_cuda() -> bool:
 
 
 def _llama_offloads() -> bool:
-    from wise_edge.native.llama import offloads_to_gpu
+    from wise_edge.native.llama_library import offloads_to_gpu
 
     return offloads_to_gpu()
 

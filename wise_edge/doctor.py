@@ -17,7 +17,7 @@ from wise_edge.bundle.devices import TENSORRT, TENSORRT_RTX, Capability, GpuKind
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
 from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.native.cuda import Cuda, open_cuda
-from wise_edge.native.llama import TESTED_VERSIONS, offloads_to_gpu
+from wise_edge.native.llama_library import TESTED_VERSIONS, offloads_to_gpu
 from wise_edge.native.onnxruntime_session import OnnxSession
 from wise_edge.power.jetson import Jetson, read_jetson
 from wise_edge.power.nvml import GpuFacts, read_gpu

@@ -14,7 +14,7 @@ from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.export.to_gguf.file import FILE_TYPES
 from wise_edge.export.to_gguf.text import file_type_number
 from wise_edge.extras import require
-from wise_edge.native.llama import explain_failure, require_llama
+from wise_edge.native.llama_library import explain_failure, require_llama
 
 QUANTIZATION_TYPES = (
     "Q8_0",

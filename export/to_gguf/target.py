@@ -19,7 +19,7 @@ from wise_edge.export.to_gguf.quantize import (
     quantize_gguf,
 )
 from wise_edge.export.to_gguf.verify import verify_gguf
-from wise_edge.native.llama import require_llama
+from wise_edge.native.llama_library import require_llama
 
 TEXT_FILE, VISION_FILE = "policy.gguf", "policy.mmproj.gguf"
 _ROLES = {TEXT_FILE: "policy.gguf", VISION_FILE: "policy.mmproj"}

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from wise_edge.bundle.roles import GGUF_TEXT, GGUF_VISION, TOKENIZER
 from wise_edge.bundle.store import Bundle
 from wise_edge.errors import WiseEdgeError
-from wise_edge.native.llama import MAX_SEQUENCES, LlamaImage, LlamaModel, Piece
+from wise_edge.native.llama import MAX_SEQUENCES, LlamaModel, Piece
+from wise_edge.native.llama_vision import LlamaImage
 from wise_edge.policy.image import resize_square
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.backends import Backend

@@ -1,4 +1,4 @@
-"""llama.cpp gives transformers' logits for the same image, and says what is wrong where it cannot."""
+"""llama.cpp returns transformers' logits for the same image, or reports what is wrong."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ import torch
 from tiny_qwen import FAMILIES, GRID, make_qwen, save_qwen
 from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.export.to_gguf.convert import PolicyGguf
-from wise_edge.native import llama
-from wise_edge.native.llama import LlamaImage, LlamaModel, default_threads
+from wise_edge.native import llama, llama_library
+from wise_edge.native.llama import LlamaModel, default_threads
+from wise_edge.native.llama_library import require_llama
+from wise_edge.native.llama_vision import LlamaImage
 from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD, patchify
 
 STEPS = 96
 TOLERANCE = 2e-3
-"""Largest difference of logits that reach 3 to 4."""
+"""Largest difference allowed between logits that reach 3 to 4."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model in torch and in llama.cpp, an image, and tokens before and behind it."""
+    """A model in torch and in llama.cpp, an image, and the tokens before and after it."""
 
     reference: Any
     model: LlamaModel
     image: npt.NDArray[np.uint8]
     before: list[int]
-    behind: list[int]
+    after: list[int]
 
     def expected(self) -> npt.NDArray[np.float32]:
-        """Return transformers' logits behind the image, [tokens, vocabulary]."""
+        """Return transformers' logits after the image, [tokens, vocabulary]."""
         config = self.reference.config
-        picture = [config.image_token_id] * (GRID // 2) ** 2
-        ids = torch.tensor([[*self.before, *picture, *self.behind]])
+        image = [config.image_token_id] * (GRID // 2) ** 2
+        ids = torch.tensor([[*self.before, *image, *self.after]])
         patches = patchify(self.image, config.vision_config.patch_size, 2, 2, IMAGE_MEAN, IMAGE_STD)
         with torch.no_grad():
             logits = self.reference(
@@ -47,12 +49,12 @@ class Case:
                 image_grid_thw=torch.tensor([[1, GRID, GRID]]),
                 mm_token_type_ids=(ids == config.image_token_id).int(),
             ).logits
-        return logits[0, -len(self.behind) :].numpy()
+        return logits[0, -len(self.after) :].numpy()
 
-    def prefill(self, picture: LlamaImage) -> int:
+    def prefill(self, image: LlamaImage) -> int:
         self.model.truncate(0)
         self.model.append(self.before, 0)
-        return self.model.append_image(picture, len(self.before))
+        return self.model.append_image(image, len(self.before))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -67,33 +69,33 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     image = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
     config = reference.config
     before = [*rng.integers(0, 250, 10).tolist(), config.vision_start_token_id]
-    behind = [config.vision_end_token_id, *rng.integers(0, 250, STEPS - 1).tolist()]
+    after = [config.vision_end_token_id, *rng.integers(0, 250, STEPS - 1).tolist()]
     model = LlamaModel(root / "text.gguf", root / "vision.gguf", 512, threads=1, exact=True)
-    return Case(reference, model, image, before, behind)
+    return Case(reference, model, image, before, after)
 
 
 def test_teacher_forced_logits_are_those_of_transformers(case: Case) -> None:
     position = case.prefill(case.model.encode(case.image))
 
-    logits = case.model.append(case.behind, position, rows=STEPS)
+    logits = case.model.append(case.after, position, rows=STEPS)
 
     expected = case.expected()
     assert np.abs(logits - expected).max() <= TOLERANCE
     assert (logits.argmax(1) == expected.argmax(1)).all()
-    assert np.abs(expected).max() > 3  # or the tolerance would say little
+    assert np.abs(expected).max() > 3  # otherwise the tolerance would prove little
 
 
-def test_one_token_at_a_time_and_a_second_query_give_the_same(case: Case) -> None:
+def test_one_token_at_a_time_gives_the_same_logits(case: Case) -> None:
     start = case.prefill(case.model.encode(case.image))
-    together = case.model.append(case.behind, start, rows=STEPS)
+    together = case.model.append(case.after, start, rows=STEPS)
 
     case.model.truncate(start)
-    single = [case.model.append([token], start + step)[0] for step, token in enumerate(case.behind)]
+    single = [case.model.append([token], start + step)[0] for step, token in enumerate(case.after)]
 
     np.testing.assert_allclose(np.stack(single), together, atol=1e-4)
 
 
-def test_a_mistaken_rotary_embedding_would_be_seen(case: Case) -> None:
+def test_a_wrong_rotary_embedding_would_be_noticed(case: Case) -> None:
     rotary = case.reference.model.language_model.rotary_emb
     right = case.expected()
     rotary.inv_freq *= 0.99
@@ -103,21 +105,21 @@ def test_a_mistaken_rotary_embedding_would_be_seen(case: Case) -> None:
     assert np.abs(wrong - right).max() > 10 * TOLERANCE
 
 
-def test_another_version_is_refused_with_the_line_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llama, "version", lambda _: "0.2.0")
+def test_an_untested_version_is_rejected_with_the_line_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama_library, "version", lambda _: "0.2.0")
 
     with pytest.raises(DeviceError, match=r"pip install llama-cpp-python==0\.3\.36"):
-        llama.require_llama()
+        require_llama()
 
 
 def test_a_build_without_a_gpu_says_how_to_build_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(llama.require_llama(), "llama_supports_gpu_offload", lambda: False)
+    monkeypatch.setattr(require_llama(), "llama_supports_gpu_offload", lambda: False)
 
     with pytest.raises(DeviceError, match="CMAKE_ARGS=-DGGML_CUDA=on"):
         LlamaModel(tmp_path / "text.gguf", tmp_path / "vision.gguf", 64, gpu=True)
 
 
-def test_a_file_that_is_none_gives_the_reason_of_llama_cpp(tmp_path: Path) -> None:
+def test_an_invalid_file_is_reported_with_llama_cpps_reason(tmp_path: Path) -> None:
     (tmp_path / "text.gguf").write_bytes(b"no model")
 
     with pytest.raises(WiseEdgeError, match=r"cannot load .*text\.gguf: .*magic"):
@@ -128,10 +130,10 @@ def test_a_file_that_is_none_gives_the_reason_of_llama_cpp(tmp_path: Path) -> No
     ("gpu", "requested", "chosen"),
     [(False, None, 0), (True, None, -1), (False, True, 1), (True, False, 0)],  # LLAMA_FLASH_ATTN_TYPE_...
 )
-def test_fused_attention_is_the_devices_choice_or_the_users(
+def test_fused_attention_follows_the_device_or_the_user(
     gpu: bool, requested: bool | None, chosen: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    low_level, asked = llama.require_llama(), []
+    low_level, asked = require_llama(), []
 
     def remember(_: object, params: Any) -> None:
         asked.append((params.flash_attn_type, params.n_threads, params.n_threads_batch))

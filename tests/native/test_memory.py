@@ -1,4 +1,4 @@
-"""Memory that runs out while a bundle is opened is told from a damaged file, with what to lower."""
+"""Running out of memory while a bundle is opened is distinguished from a damaged file, and has a remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from wise_edge.errors import BundleError, DeviceError
-from wise_edge.native import llama
+from wise_edge.native import llama_library
+from wise_edge.native.llama import LlamaModel
 from wise_edge.native.memory import find_shortage
 from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
 
@@ -22,7 +23,7 @@ def test_the_words_of_every_runtime_are_known(reason: str) -> None:
 
     assert error is not None
     assert error.exit_code == 4
-    assert "policy.gguf does not fit into the memory that is free here" in str(error)
+    assert "policy.gguf does not fit into free memory" in str(error)
     assert "--quant Q4_K_M" in str(error)
 
 
@@ -38,7 +39,7 @@ def test_a_graph_that_does_not_fit_is_no_damaged_file(tmp_path: Path, monkeypatc
         raise RuntimeError(ORT)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
-    with pytest.raises(DeviceError, match="does not fit into the memory"):
+    with pytest.raises(DeviceError, match="does not fit into free memory"):
         OnnxGraph(tmp_path / "graph.onnx")
     monkeypatch.undo()
     (tmp_path / "graph.onnx").write_bytes(b"no graph")
@@ -47,8 +48,8 @@ def test_a_graph_that_does_not_fit_is_no_damaged_file(tmp_path: Path, monkeypatc
 
 
 def test_a_context_that_does_not_fit_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(llama, "explain_failure", lambda what: f"{what}: {GGML}")
-    low_level = llama.require_llama()
+    monkeypatch.setattr(llama_library, "explain_failure", lambda what: f"{what}: {GGML}")
+    low_level = llama_library.require_llama()
     monkeypatch.setattr(low_level, "llama_model_load_from_file", lambda *_: None)
-    with pytest.raises(DeviceError, match=r"text\.gguf does not fit into the memory"):
-        llama.LlamaModel(tmp_path / "text.gguf", tmp_path / "vision.gguf", 64)
+    with pytest.raises(DeviceError, match=r"text\.gguf does not fit into free memory"):
+        LlamaModel(tmp_path / "text.gguf", tmp_path / "vision.gguf", 64)

@@ -148,7 +148,7 @@ def test_of_several_gpus_none_is_guessed(
     answer: Callable[..., None], library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> Cuda:
-        raise DeviceError("no CUDA runtime (libcudart) is found")
+        raise DeviceError("no CUDA runtime (libcudart) was found")
 
     monkeypatch.setattr(nvml, "open_cuda", refuse)
     answer(devices=2)

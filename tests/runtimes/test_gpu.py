@@ -92,7 +92,7 @@ def test_onnx_runtime_on_cuda_answers_as_the_cpu_does(reference: Session) -> Non
 def test_llama_on_the_gpu_answers_as_the_cpu_does(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from wise_edge.export.pipeline import ExportOptions, export_bundle
-    from wise_edge.native.llama import offloads_to_gpu
+    from wise_edge.native.llama_library import offloads_to_gpu
 
     if not offloads_to_gpu():
         pytest.skip("llama-cpp-python was built for the CPU")

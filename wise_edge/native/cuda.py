@@ -1,4 +1,4 @@
-"""The CUDA runtime through ctypes: what engines need of it, without torch or another package on the device.
+"""The part of the CUDA runtime that engines need, through ctypes, so that the device needs no torch.
 
 Reference: https://docs.nvidia.com/cuda/cuda-runtime-api/.
 """
@@ -54,14 +54,14 @@ class Cuda:
 
     @property
     def pci_bus_id(self) -> str:
-        """Where the GPU is plugged in, as NVML names it too, for example "0000:65:00.0"."""
+        """PCI bus address of the GPU, in the form that NVML uses too, for example "0000:65:00.0"."""
         name = ctypes.create_string_buffer(32)
         self._call("cudaDeviceGetPCIBusId", name, len(name), 0)
         return name.value.decode()
 
     @property
     def versions(self) -> tuple[str, str]:
-        """Version of the runtime, and the latest one that the driver takes."""
+        """Version of the runtime, and the latest version that the driver supports."""
         found = []
         for name in ("cudaRuntimeGetVersion", "cudaDriverGetVersion"):
             value = ctypes.c_int()
@@ -70,51 +70,59 @@ class Cuda:
         return found[0], found[1]
 
     def memory(self) -> tuple[int, int]:
-        """Return free and total memory of the GPU in bytes."""
+        """Return the GPU's free and total memory in bytes."""
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         self._call("cudaMemGetInfo", ctypes.byref(free), ctypes.byref(total))
         return free.value, total.value
 
     def allocate(self, size: int) -> int:
-        """Return the address of fresh memory on the GPU."""
+        """Return the address of new memory on the GPU.
+
+        Args:
+            size: bytes.
+        """
         address = ctypes.c_void_p()
         self._call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(size))
         return address.value or 0
 
     def free(self, address: int) -> None:
-        """Give memory on the GPU back."""
+        """Free memory on the GPU."""
         self._call("cudaFree", ctypes.c_void_p(address))
 
     def allocate_pinned(self, size: int) -> int:
-        """Return the address of fresh memory on the host that the GPU can copy from and to by itself."""
+        """Return the address of new page-locked host memory, which the GPU can copy from and to directly.
+
+        Args:
+            size: bytes.
+        """
         address = ctypes.c_void_p()
         self._call("cudaMallocHost", ctypes.byref(address), ctypes.c_size_t(size))
         return address.value or 0
 
     def free_pinned(self, address: int) -> None:
-        """Give pinned memory back."""
+        """Free pinned memory."""
         self._call("cudaFreeHost", ctypes.c_void_p(address))
 
     def copy_to_device(self, target: int, source: int, size: int, stream: int) -> None:
-        """Queue a copy from pinned memory to the GPU."""
+        """Queue a copy of `size` bytes from pinned memory to the GPU."""
         self._copy(target, source, size, _TO_DEVICE, stream)
 
     def copy_to_host(self, target: int, source: int, size: int, stream: int) -> None:
-        """Queue a copy from the GPU to pinned memory."""
+        """Queue a copy of `size` bytes from the GPU to pinned memory."""
         self._copy(target, source, size, _TO_HOST, stream)
 
     def create_stream(self) -> int:
-        """Return a new queue of work, which runs beside others."""
+        """Return a new queue of work, which runs concurrently with others."""
         stream = ctypes.c_void_p()
         self._call("cudaStreamCreateWithFlags", ctypes.byref(stream), _NON_BLOCKING)
         return stream.value or 0
 
     def destroy_stream(self, stream: int) -> None:
-        """Give a queue back."""
+        """Destroy a queue."""
         self._call("cudaStreamDestroy", ctypes.c_void_p(stream))
 
     def synchronize(self, stream: int) -> None:
-        """Wait until a queue is empty; raises `WiseEdgeError` where something in it failed."""
+        """Wait until a queue is empty; raises `WiseEdgeError` if something in it failed."""
         self._call("cudaStreamSynchronize", ctypes.c_void_p(stream))
 
     def _copy(self, target: int, source: int, size: int, kind: int, stream: int) -> None:
@@ -131,16 +139,16 @@ class Cuda:
 
 @cache
 def open_cuda() -> Cuda:
-    """Return the CUDA runtime of this machine; raises `DeviceError` where there is none, or no GPU."""
+    """Return the CUDA runtime of this machine; raises `DeviceError` if there is none, or no GPU."""
     reasons = []
     for library in _libraries():
         try:
             return Cuda(library)
         except DeviceError as error:
             reasons.append(str(error))
-    # A runtime that loads says more of what is wrong than one that is not there.
+    # A runtime that loads reports more about what is wrong than a missing one.
     loaded = [reason for reason in reasons if "cannot be loaded" not in reason]
-    missing = f"no CUDA runtime (libcudart) is found; {_HINT}"
+    missing = f"no CUDA runtime (libcudart) was found; {_HINT}"
     raise DeviceError(loaded[0] if loaded else missing)
 
 
@@ -153,7 +161,7 @@ def find_capability() -> Capability | None:
 
 
 def _libraries() -> Iterator[str]:
-    """Yield where libcudart may lie: the loader's places, the toolkit's, those of NVIDIA's wheels."""
+    """Yield names and paths of libcudart: by the loader, in the toolkit and in NVIDIA's wheels."""
     yield from (f"libcudart.so.{version}" for version in _VERSIONS)
     wheels = (file for entry in sys.path if entry for file in Path(entry, "nvidia").glob("*/lib/libcudart.so.*"))
     for file in (*Path("/usr/local/cuda/lib64").glob("libcudart.so.*"), *wheels):

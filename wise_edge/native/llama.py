@@ -1,11 +1,6 @@
 """A Qwen-VL policy on llama.cpp, through the low-level interface of llama-cpp-python.
 
-llama.cpp resizes and pads images in its own way, which gives other logits than training did. So images come here in
-their final size, and its limits on image tokens are opened wide enough that it leaves them alone. Prompts come as
-tokens of the policy's own tokenizer; llama.cpp's is not asked.
-
-The structures of the interface mirror C structures that change between versions, so a version that was not tried is
-refused.
+Prompts are passed as tokens of the policy's own tokenizer; llama.cpp's tokenizer is not used.
 """
 
 from __future__ import annotations
@@ -15,7 +10,6 @@ import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,97 +18,28 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import DeviceError, WiseEdgeError
-from wise_edge.extras import require
-from wise_edge.native.memory import find_shortage
+from wise_edge.native.llama_library import (
+    TESTED_VERSIONS,
+    explain_failure,
+    loading_error,
+    require_llama,
+    require_mtmd,
+)
+from wise_edge.native.llama_vision import LlamaImage, LlamaVision
 
-TESTED_VERSIONS = ("0.3.36",)
-_LEAST_IMAGE_TOKENS, _MOST_IMAGE_TOKENS = 4, 1 << 16
 MAX_SEQUENCES = 8
 """Sequences of keys and values that a model holds at once."""
 _SMALL_FILE = 32 * 10**6  # bytes
-_ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
-
-
-def require_llama() -> ModuleType:
-    """Import `llama_cpp.llama_cpp`, with its log silenced.
-
-    Raises:
-        MissingExtraError: llama-cpp-python is not installed.
-        DeviceError: its version was not tried; another layout of the structures would crash.
-    """
-    require("llama_cpp", "llama")
-    installed = version("llama-cpp-python")
-    if installed not in TESTED_VERSIONS:
-        raise DeviceError(
-            f"llama-cpp-python {installed} was not tried with this wise-edge; run: "
-            f"pip install llama-cpp-python=={TESTED_VERSIONS[-1]}"
-        )
-    low_level = require("llama_cpp.llama_cpp", "llama")
-    _LOG.install(low_level)
-    return low_level
-
-
-def offloads_to_gpu() -> bool:
-    """Return whether llama-cpp-python is of a version that was tried and was built for a GPU."""
-    try:
-        return bool(require_llama().llama_supports_gpu_offload())
-    except DeviceError:
-        return False
-
-
-class _Log:
-    """Keeps llama.cpp quiet, and its first error since the last message for our own."""
-
-    def __init__(self) -> None:
-        self._callback: Any = None
-        self._error = ""
-
-    def install(self, low_level: ModuleType) -> None:
-        if self._callback is None:
-            self._callback = low_level.llama_log_callback(self._receive)  # kept: C holds no reference
-            low_level.llama_log_set(self._callback, ctypes.c_void_p(0))
-            mtmd = require("llama_cpp.mtmd_cpp", "llama")
-            mtmd.mtmd_log_set(self._callback, ctypes.c_void_p(0))
-            mtmd.mtmd_helper_log_set(self._callback, ctypes.c_void_p(0))
-
-    def _receive(self, level: int, text: bytes, _: Any) -> None:
-        if level == _ERROR_LEVEL and not self._error:
-            self._error = text.decode("utf-8", "replace").strip()
-
-    def explain(self, what: str) -> str:
-        error, self._error = self._error, ""
-        return f"{what}: {error or 'llama.cpp gives no reason'}"
-
-
-_LOG = _Log()
-
-
-def explain_failure(what: str) -> str:
-    """Return a message that ends in llama.cpp's own reason, and forget the reason."""
-    return _LOG.explain(what)
-
-
-class LlamaImage:
-    """An image as llama.cpp holds it between queries.
-
-    Attributes:
-        embeddings: float32 [image tokens, width]; Qwen3-VL's are wider than its language model by the deeper layers'.
-    """
-
-    def __init__(self, mtmd: ModuleType, chunk: int, embeddings: npt.NDArray[np.float32]) -> None:
-        self.chunk = chunk
-        self.embeddings = embeddings
-        weakref.finalize(self, mtmd.mtmd_input_chunk_free, chunk)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Tokens to run.
+    """Tokens of one sequence to run.
 
     Attributes:
-        tokens: at least one.
-        position: of the first.
-        sequence: which sequence they belong to.
+        tokens: at least one token.
+        position: position of the first token.
+        sequence: index of the sequence that they belong to.
     """
 
     tokens: Sequence[int]
@@ -123,33 +48,33 @@ class Piece:
 
 
 def default_threads(text: Path) -> int:
-    """Return the CPU threads for a language model's file: one a core, or one alone for a small file.
+    """Return the CPU threads for a language model's file: one per core, or a single one for a small file.
 
-    In a small model threads wait for one another longer than they compute: 41 ms a query instead of 57 for the embedded
-    policy on two cores (`benchmarks/against_reference.py`).
+    In a small model, threads wait for one another longer than they compute: one thread takes 41 ms per query of the
+    embedded policy instead of 57 on two cores (`benchmarks/against_reference.py`).
     """
     small = text.exists() and text.stat().st_size < _SMALL_FILE
     return 1 if small else os.cpu_count() or 1
 
 
 class _Batch:
-    """llama.cpp's description of tokens to run, in memory that is asked for once.
+    """llama.cpp's description of tokens to run, in memory that is allocated once.
 
     Args:
-        llama: the interface.
-        most: tokens that it has room for.
+        llama: llama.cpp's interface.
+        capacity: the most tokens that it can describe.
     """
 
-    def __init__(self, llama: ModuleType, most: int) -> None:
-        self._batch = llama.llama_batch_init(most, 0, 1)
+    def __init__(self, llama: ModuleType, capacity: int) -> None:
+        self._batch = llama.llama_batch_init(capacity, 0, 1)
         weakref.finalize(self, llama.llama_batch_free, self._batch)
-        self._tokens = np.ctypeslib.as_array(self._batch.token, (most,))
-        self._positions = np.ctypeslib.as_array(self._batch.pos, (most,))
-        self._wanted = np.ctypeslib.as_array(self._batch.logits, (most,))
-        np.ctypeslib.as_array(self._batch.n_seq_id, (most,))[:] = 1
+        self._tokens = np.ctypeslib.as_array(self._batch.token, (capacity,))
+        self._positions = np.ctypeslib.as_array(self._batch.pos, (capacity,))
+        self._wanted = np.ctypeslib.as_array(self._batch.logits, (capacity,))
+        np.ctypeslib.as_array(self._batch.n_seq_id, (capacity,))[:] = 1
 
     def fill(self, pieces: Sequence[Piece], rows: int) -> Any:
-        """Describe pieces, the logits of the last `rows` tokens of each being wanted."""
+        """Describe pieces, and request the logits of the last `rows` tokens of each."""
         start = 0
         for piece in pieces:
             end = start + len(piece.tokens)
@@ -157,30 +82,30 @@ class _Batch:
             self._positions[start:end] = range(piece.position, piece.position + end - start)
             self._wanted[start : end - rows] = 0
             self._wanted[end - rows : end] = 1
-            for place in range(start, end):
-                self._batch.seq_id[place][0] = piece.sequence
+            for index in range(start, end):
+                self._batch.seq_id[index][0] = piece.sequence
             start = end
         self._batch.n_tokens = start
         return self._batch
 
 
 class LlamaModel:
-    """A language model and its vision tower with a sequence of keys and values, and forks of it.
+    """A language model and its vision tower, with one sequence of keys and values and forks of it.
 
     Args:
         text: GGUF file of the language model.
         vision: GGUF file of the vision tower (mmproj).
-        context: tokens that all sequences hold together, a beginning that they share counted once.
-        threads: CPU threads; None takes `default_threads` (llama.cpp would take four, however many cores there are).
+        context: tokens that all sequences hold together; a prefix that they share counts once.
+        threads: CPU threads; None uses `default_threads` (llama.cpp would use four, whatever the number of cores).
         gpu: put all layers on the GPU.
-        flash_attention: attend with fused kernels; None does where llama.cpp sees fit on a GPU, and not on a CPU. There
-            the kernel goes through keys one by one: 3.9 ms instead of 2.0 for a token of each of eight sequences of the
-            embedded policy, 176 instead of 150 for one of a policy of 3B, and nothing gained anywhere.
-        exact: keep keys and values in float32 and attend without fused kernels, to compare with torch.
+        flash_attention: attend with fused kernels. None leaves the choice to llama.cpp on a GPU, and does not use them
+            on a CPU, where the kernel visits keys one by one: 3.9 ms instead of 2.0 for a token of each of eight
+            sequences of the embedded policy, 176 instead of 150 for one of a policy of 3B, and faster nowhere.
+        exact: keep keys and values in float32 and attend without fused kernels, for comparison with torch.
 
     Raises:
         MissingExtraError: llama-cpp-python is not installed.
-        DeviceError: its version was not tried, a GPU is asked for and its build has none, or memory ran out.
+        DeviceError: its version is untested, `gpu` is set and it was built for the CPU, or memory ran out.
         WiseEdgeError: a file cannot be loaded.
     """
 
@@ -196,8 +121,7 @@ class LlamaModel:
         exact: bool = False,
     ) -> None:
         self._finalizers: list[weakref.finalize[Any, LlamaModel]] = []
-        self._llama = require_llama()
-        self._mtmd = require("llama_cpp.mtmd_cpp", "llama")
+        self._llama, self._mtmd = require_llama(), require_mtmd()
         if gpu and not self._llama.llama_supports_gpu_offload():
             raise DeviceError(
                 "this llama-cpp-python was built for the CPU; run: CMAKE_ARGS=-DGGML_CUDA=on FORCE_CMAKE=1 "
@@ -207,17 +131,18 @@ class LlamaModel:
         threads = threads or default_threads(text)
         self._flash_attention = False if exact or (flash_attention is None and not gpu) else flash_attention
         self._open_text(text, threads, gpu, exact)
-        self._open_vision(vision, threads, gpu, exact)
+        self._vision = LlamaVision(vision, self._model, self._width, threads=threads, gpu=gpu, exact=exact)
+        self._finalizers.append(weakref.finalize(self, self._vision.close))
 
     def _open_text(self, file: Path, threads: int, gpu: bool, exact: bool) -> None:
         llama = self._llama
         llama.llama_backend_init()
         model_params = llama.llama_model_default_params()
         model_params.n_gpu_layers = -1 if gpu else 0
-        model_params.split_mode = llama.LLAMA_SPLIT_MODE_NONE  # one GPU: its memory and energy are those that are told
+        model_params.split_mode = llama.LLAMA_SPLIT_MODE_NONE  # one GPU: the one whose memory and energy are reported
         model = llama.llama_model_load_from_file(str(file).encode(), model_params)
         if not model:
-            raise _loading_error(file, f"llama.cpp cannot load {file}")
+            raise loading_error(file, f"llama.cpp cannot load {file}")
         self._finalizers.append(weakref.finalize(self, llama.llama_model_free, model))
         self._model = model
         params = llama.llama_context_default_params()
@@ -233,89 +158,41 @@ class LlamaModel:
             params.type_k = params.type_v = 0  # GGML_TYPE_F32
         context = llama.llama_init_from_model(model, params)
         if not context:
-            raise _loading_error(file, f"llama.cpp cannot hold {self._length} tokens of {file}")
+            raise loading_error(file, f"llama.cpp cannot hold {self._length} tokens of {file}")
         self._finalizers.append(weakref.finalize(self, llama.llama_free, context))
         self._context = context
         self._batch = _Batch(llama, self._length)
         self._vocabulary = int(llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)))
         self._width = int(llama.llama_model_n_embd_inp(model))
 
-    def _open_vision(self, file: Path, threads: int, gpu: bool, exact: bool) -> None:
-        mtmd = self._mtmd
-        params = mtmd.mtmd_context_params_default()
-        params.use_gpu = gpu
-        params.print_timings = params.warmup = False
-        params.image_min_tokens, params.image_max_tokens = _LEAST_IMAGE_TOKENS, _MOST_IMAGE_TOKENS
-        params.n_threads = threads
-        if exact:
-            params.flash_attn_type = self._llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        context = mtmd.mtmd_init_from_file(str(file).encode(), self._model, params)
-        if not context:
-            raise _loading_error(file, f"llama.cpp cannot load {file}")
-        self._finalizers.append(weakref.finalize(self, mtmd.mtmd_free, context))
-        self._tower = context
-
     def close(self) -> None:
-        """Give the memory back; nothing can be run afterwards."""
+        """Free the memory; nothing can be run afterwards."""
         while self._finalizers:
-            self._finalizers.pop()()  # the last made first: they rest on one another
+            self._finalizers.pop()()  # in reverse order: each depends on those before it
 
     def encode(self, image: npt.NDArray[np.uint8]) -> LlamaImage:
-        """Run the vision tower.
+        """Run the vision tower, see `LlamaVision.encode`."""
+        return self._vision.encode(image)
+
+    def append_image(self, image: LlamaImage, position: int) -> int:
+        """Run the language model over an image's embeddings, after the tokens that the first sequence holds.
 
         Args:
-            image: HWC uint8 RGB in its final size, sides multiples of a merged patch.
+            image: from `encode`.
+            position: position of its first token.
+
+        Returns:
+            The position after it: M-RoPE counts an image by its longer side, not by its tokens.
 
         Raises:
             WiseEdgeError: llama.cpp failed.
         """
-        chunk = self._image_chunk(image)
-        picture = LlamaImage(self._mtmd, chunk, np.empty((0, self._width), np.float32))
-        if self._mtmd.mtmd_encode_chunk(self._tower, chunk):
-            raise WiseEdgeError(explain_failure("llama.cpp's vision tower failed"))
-        count = int(self._mtmd.mtmd_input_chunk_get_n_tokens(chunk))
-        output = self._mtmd.mtmd_get_output_embd(self._tower)
-        picture.embeddings = np.ctypeslib.as_array(output, (count, self._width)).copy()
-        return picture
-
-    def _image_chunk(self, image: npt.NDArray[np.uint8]) -> int:
-        """Return llama.cpp's own description of an image, a pointer that the caller frees."""
-        mtmd, vision = self._mtmd, self._tower
-        height, width, _ = image.shape
-        pixels = np.ascontiguousarray(image)
-        bitmap = mtmd.mtmd_bitmap_init(width, height, pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)))
-        chunks = mtmd.mtmd_input_chunks_init()
-        marker = mtmd.mtmd_default_marker()
-        text = mtmd.mtmd_input_text(marker, len(marker), add_special=False, parse_special=True)
-        try:
-            bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
-            if mtmd.mtmd_tokenize(vision, chunks, ctypes.byref(text), bitmaps, 1):
-                raise WiseEdgeError(explain_failure("llama.cpp cannot prepare the image"))
-            for index in range(mtmd.mtmd_input_chunks_size(chunks)):
-                chunk = mtmd.mtmd_input_chunks_get(chunks, index)
-                if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE:
-                    return int(mtmd.mtmd_input_chunk_copy(chunk))
-            raise WiseEdgeError(explain_failure("llama.cpp sees no image"))
-        finally:
-            mtmd.mtmd_input_chunks_free(chunks)
-            mtmd.mtmd_bitmap_free(bitmap)
-
-    def append_image(self, picture: LlamaImage, position: int) -> int:
-        """Run the language model over an image's embeddings.
-
-        Args:
-            image: from `encode`.
-            position: of its first token.
-
-        Returns:
-            The position behind it: M-RoPE counts an image by its longer side, not by its tokens.
-        """
         following = self._llama.llama_pos(0)
         failed = self._mtmd.mtmd_helper_decode_image_chunk(
-            self._tower,
+            self._vision.context,
             self._context,
-            picture.chunk,
-            picture.embeddings.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+            image.chunk,
+            image.embeddings.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
             position,
             0,
             self._length,
@@ -328,12 +205,12 @@ class LlamaModel:
         return int(following.value)
 
     def append(self, tokens: Sequence[int], position: int, *, rows: int = 1) -> npt.NDArray[np.float32]:
-        """Run the language model over tokens behind those that the first sequence holds.
+        """Run the language model over tokens after those that the first sequence holds.
 
         Args:
-            tokens: at least one.
-            position: of the first.
-            rows: of how many tokens, the last ones, to return the logits.
+            tokens: at least one token.
+            position: position of the first token.
+            rows: number of last tokens whose logits are returned.
 
         Returns:
             float32 [rows, vocabulary], a copy.
@@ -347,57 +224,55 @@ class LlamaModel:
         """Run the language model over tokens of several sequences in one call.
 
         Args:
-            pieces: at least one, one for a sequence.
-            rows: of how many tokens of each piece, the last ones, to return the logits.
+            pieces: at least one, at most one per sequence.
+            rows: number of last tokens of each piece whose logits are returned.
 
         Returns:
-            float32 [pieces * rows, vocabulary], a copy, those of the first piece in front.
+            float32 [pieces * rows, vocabulary], a copy, in the order of the pieces.
+
+        Raises:
+            WiseEdgeError: llama.cpp failed.
         """
         if self._llama.llama_decode(self._context, self._batch.fill(pieces, rows)):
             raise WiseEdgeError(explain_failure("llama.cpp failed on the prompt"))
-        found = self._llama.llama_get_logits(self._context)  # those that were wanted, one behind the other
+        found = self._llama.llama_get_logits(self._context)  # the requested ones, one after another
         count = len(pieces) * rows
         floats: Any = (ctypes.c_float * (count * self._vocabulary)).from_address(ctypes.addressof(found.contents))
         logits: npt.NDArray[np.float32] = np.frombuffer(floats, np.float32).reshape(count, -1).copy()
         return logits
 
     def truncate(self, position: int) -> None:
-        """Forget everything of the first sequence from a position on."""
+        """Remove the keys and values of the first sequence from a position on."""
         self._llama.llama_memory_seq_rm(self._llama.llama_get_memory(self._context), 0, position, -1)
 
     def fork(self, position: int, count: int) -> None:
-        """Let so many sequences, the first one included, begin with what the first holds up to a position."""
+        """Let `count` sequences, the first one included, share what the first one holds up to a position."""
         memory = self._llama.llama_get_memory(self._context)
         for sequence in range(1, count):
             self._llama.llama_memory_seq_cp(memory, 0, sequence, 0, position)
 
     def join(self) -> None:
-        """Forget every sequence but the first."""
+        """Remove every sequence except the first."""
         memory = self._llama.llama_get_memory(self._context)
         for sequence in range(1, MAX_SEQUENCES):
             self._llama.llama_memory_seq_rm(memory, sequence, -1, -1)
 
     def save(self) -> npt.NDArray[np.uint8]:
-        """Return the keys and values of the first sequence."""
+        """Return the keys and values of the first sequence, uint8 [bytes]."""
         size = self._llama.llama_state_seq_get_size(self._context, 0)
         state = np.empty(size, np.uint8)
         written = self._llama.llama_state_seq_get_data(self._context, _bytes_of(state), size, 0)
         return state[:written]
 
     def restore(self, state: npt.NDArray[np.uint8]) -> None:
-        """Let the first sequence hold what `save` returned.
+        """Replace the first sequence by what `save` returned.
 
         Raises:
-            WiseEdgeError: llama.cpp does not take it.
+            WiseEdgeError: llama.cpp rejects the state.
         """
         self.truncate(0)
         if not self._llama.llama_state_seq_set_data(self._context, _bytes_of(state), state.size, 0):
             raise WiseEdgeError(explain_failure("llama.cpp cannot restore its state"))
-
-
-def _loading_error(file: Path, what: str) -> WiseEdgeError:
-    reason = explain_failure(what)
-    return find_shortage(file, reason) or WiseEdgeError(reason)
 
 
 def _bytes_of(array: npt.NDArray[np.uint8]) -> Any:

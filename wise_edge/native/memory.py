@@ -1,4 +1,4 @@
-"""Telling that memory ran out from other reasons why a file cannot be loaded: runtimes raise one class for all."""
+"""Recognizing that memory ran out when a file cannot be loaded: runtimes raise one class for all reasons."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _SIGNS = ("bad_alloc", "insufficient memory", "failed to allocate", "out of memo
 
 
 def find_shortage(file: Path, reason: str) -> DeviceError | None:
-    """Return the error to raise where a runtime's own words, `reason`, say that memory ran out; None where not."""
+    """Return the error to raise if a runtime's message, `reason`, says that memory ran out; None otherwise."""
     if not any(sign in reason.lower() for sign in _SIGNS):
         return None
     return DeviceError(
-        f"{file} does not fit into the memory that is free here ({reason}); close other programs, or export smaller "
+        f"{file} does not fit into free memory ({reason}); close other programs, or export smaller "
         "weights (--quant Q4_K_M for GGUF, --onnx-precision int4 for ONNX)"
     )

@@ -1,4 +1,4 @@
-"""What TensorRT says, kept for our own messages: it prints nothing, and its errors come without being raised."""
+"""TensorRT's log, kept for messages of ours: TensorRT logs its errors instead of raising them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def make_log(trt: ModuleType) -> Any:
-    """Return a logger with `errors`, a list of messages, and `first`, the first of them.
+    """Return a logger that prints nothing and has `errors`, a list of messages, and `first`, the first of them.
 
     Args:
-        trt: `tensorrt` or `tensorrt_rtx`.
+        trt: the module `tensorrt` or `tensorrt_rtx`.
     """
     severe = (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
 
@@ -25,8 +25,8 @@ def make_log(trt: ModuleType) -> Any:
 
         @property
         def first(self) -> str:
-            # Building without a GPU, the driver is asked for and missed now and then; no build fails by it.
-            telling = [error for error in self.errors if "cudaError" not in error]
-            return next(iter(telling or self.errors), "no reason given")
+            # A build without a GPU sometimes logs that the driver is missing, which makes no build fail.
+            relevant = [error for error in self.errors if "cudaError" not in error]
+            return next(iter(relevant or self.errors), "TensorRT reported no reason")
 
     return Log()
