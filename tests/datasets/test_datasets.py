@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataset_files import mask_row, mask_rows, picture_bytes, write_parquet
-from scene_folders import REFERENCE_SIDE_PX, export_refcocog
+from dataset_files import REFERENCE_SIDE_PX, image_bytes, mask_row, mask_rows, write_parquet, write_refcocog_2k
 from wise_edge.datasets import NAMES, Dataset, open_dataset
 from wise_edge.datasets.base import make_unique, mask_points
 from wise_edge.datasets.labeled_tables import read_solution
@@ -81,17 +80,16 @@ def check_training_set(data: Dataset, count: int) -> None:
 
 
 def test_training_set_from_parquet(tmp_path: Path) -> None:
-    export_refcocog("test", 3, tmp_path / "out")
-    check_training_set(open_dataset("refcocog-2k", tmp_path / "out", "test"), 3)
-    check_training_set(open_dataset("refcocog-2k", next((tmp_path / "out").rglob("*.parquet")), "train"), 3)
+    file = write_refcocog_2k(tmp_path, "test", 3)
+    check_training_set(open_dataset("refcocog-2k", tmp_path, "test"), 3)
+    check_training_set(open_dataset("refcocog-2k", file, "train"), 3)
     with pytest.raises(UsageError, match=r"no parquet file of split 'train'; it has data/test-00000"):
-        open_dataset("refcocog-2k", tmp_path / "out", "train")
+        open_dataset("refcocog-2k", tmp_path, "train")
 
 
 def test_tables_saved_to_disk(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="needs the extra 'train'")
-    export_refcocog("test", 3, tmp_path / "out")
-    file = next((tmp_path / "out").rglob("*.parquet"))
+    file = write_refcocog_2k(tmp_path / "out", "test", 3)
     table = datasets.load_dataset("parquet", data_files={"test": str(file)}, cache_dir=str(tmp_path / "cache"))
     table.save_to_disk(tmp_path / "all")
     table["test"].save_to_disk(tmp_path / "one", num_shards=2)
@@ -128,9 +126,9 @@ def test_solutions_may_hold_spaces() -> None:
 
 def training_row(**changes: Any) -> dict[str, Any]:
     """Return a row of the training form on an image of 20 x 10 pixels."""
-    picture = picture_bytes(np.zeros((10, 20, 3), np.uint8), "PNG")
+    content = image_bytes(np.zeros((10, 20, 3), np.uint8), "PNG")
     solution = "<box>(1,2),(30,8)</box><points>(3,4),(29,6)</points>"
-    return {"image": {"bytes": picture, "path": None}, "problem": " red ", "solution": solution} | changes
+    return {"image": {"bytes": content, "path": None}, "problem": " red ", "solution": solution} | changes
 
 
 def test_bad_rows_of_the_training_set_are_named(tmp_path: Path) -> None:
@@ -181,7 +179,7 @@ def test_tables_with_masks(name: str, tmp_path: Path) -> None:
     write_parquet(folder / "data" / "test-00001-of-00002.parquet", rows[18:], row_group_size=4)
     data = open_dataset(name, tmp_path, "val")
     assert (data.name, data.split) == (name, "val")
-    assert ids_of(data)[:3] == ["picture_0-0", "picture_0-0-2", "picture_2-2"]
+    assert ids_of(data)[:3] == ["image_0-0", "image_0-0-2", "image_2-2"]
     for index in (0, 17, 16, 23, 3, 19, 18, 17):  # to and fro between batches, row groups and files
         item, example = sample("test", index), data[index]
         assert (example.query, example.box, example.points) == (item.request, item.box, item.points)
@@ -196,9 +194,9 @@ def test_tables_with_masks(name: str, tmp_path: Path) -> None:
 def test_mask_cells(tmp_path: Path) -> None:
     item = sample("test", 0)
     good = mask_row(item, 0)
-    as_picture = [good | {"mask": {"bytes": picture_bytes(item.mask, "PNG"), "path": None}}]
+    as_image = [good | {"mask": {"bytes": image_bytes(item.mask, "PNG"), "path": None}}]
     as_numbers = [good | {"mask": (item.mask * 255).tolist()}]
-    for place, rows in enumerate((as_picture, as_numbers)):
+    for place, rows in enumerate((as_image, as_numbers)):
         write_parquet(tmp_path / f"good{place}.parquet", rows)
         example = open_dataset("reasonseg", tmp_path / f"good{place}.parquet", "test")[0]
         assert example.mask is not None

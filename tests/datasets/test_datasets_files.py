@@ -20,8 +20,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataset_files import compressed_runs, plain_runs, write_refcoco, write_refcoco_files
-from scene_folders import export_reasonseg
+from dataset_files import compressed_runs, plain_runs, write_reasonseg, write_refcoco, write_refcoco_files
 from wise_edge.datasets import open_dataset
 from wise_edge.datasets.coco_masks import read_segmentation
 from wise_edge.datasets.plain_pickle import load_plain_pickle
@@ -60,8 +59,8 @@ def test_refcoco_gives_the_scenes_back(name: str, partition: str, split: str, tm
 def test_refcoco_folders(tmp_path: Path) -> None:
     write_refcoco(tmp_path, 1)
     assert len(open_dataset("refcoco", tmp_path / "refcoco", "testA")) == 2, "the annotations' own folder"
-    pictures = tmp_path / "images" / "mscoco" / "images" / "train2014"
-    pictures.rename(tmp_path / "train2014")
+    images = tmp_path / "images" / "mscoco" / "images" / "train2014"
+    images.rename(tmp_path / "train2014")
     assert len(open_dataset("refcoco", tmp_path, "testA")) == 2
     (tmp_path / "train2014").rename(tmp_path / "elsewhere")
     with pytest.raises(UsageError, match=r"looked for images/mscoco/images/train2014, .*train2014"):
@@ -123,12 +122,12 @@ def test_bad_refs_are_named(tmp_path: Path) -> None:
         assert word in problem
 
 
-def test_pictures_of_refcoco(tmp_path: Path) -> None:
+def test_images_of_refcoco(tmp_path: Path) -> None:
     write_refcoco(tmp_path, 3)
-    pictures = sorted((tmp_path / "images" / "mscoco" / "images" / "train2014").iterdir())
-    pictures[0].write_bytes(b"torn")
-    Image.new("RGB", (10, 20)).save(pictures[1])
-    pictures[2].unlink()
+    images = sorted((tmp_path / "images" / "mscoco" / "images" / "train2014").iterdir())
+    images[0].write_bytes(b"torn")
+    Image.new("RGB", (10, 20)).save(images[1])
+    images[2].unlink()
     data = open_dataset("refcoco", tmp_path, "testA")
     assert len(data.problems) == 1
     assert "COCO_train2014_000000000002.jpg' is not in" in data.problems[0]
@@ -136,8 +135,8 @@ def test_pictures_of_refcoco(tmp_path: Path) -> None:
         data[0]
     with pytest.raises(UsageError, match=r"8-0: .* has 10 x 20 pixels, not 224 x 224"):
         data[2]
-    for picture in pictures[:2]:
-        picture.unlink()
+    for image in images[:2]:
+        image.unlink()
     with pytest.raises(UsageError, match="all 3 rows are unusable"):
         open_dataset("refcoco", tmp_path, "testA")
 
@@ -285,8 +284,7 @@ def test_parts_of_a_segmentation_are_united() -> None:
 
 
 def test_reasonseg_gives_the_scenes_back(tmp_path: Path) -> None:
-    (tmp_path / "ReasonSeg").mkdir()
-    export_reasonseg("test", 8, tmp_path / "ReasonSeg" / "test")
+    write_reasonseg(tmp_path / "ReasonSeg" / "test", 8)
     kinds = set()
     for folder in (tmp_path, tmp_path / "ReasonSeg", tmp_path / "ReasonSeg" / "test"):
         data = open_dataset("reasonseg", folder, "test")
@@ -311,7 +309,7 @@ def shape(label: str, x1: float, y1: float, x2: float, y2: float) -> dict[str, A
     return {"label": label, "points": [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]}
 
 
-def write_reasonseg(folder: Path, stem: str, content: Any, encoding: str = "utf-8") -> None:
+def write_pair(folder: Path, stem: str, content: Any, encoding: str = "utf-8") -> None:
     """Write an image of 30 x 20 pixels with its JSON file."""
     folder.mkdir(exist_ok=True)
     Image.new("RGB", (30, 20)).save(folder / f"{stem}.jpg")
@@ -329,7 +327,7 @@ def test_shapes_of_reasonseg_are_painted_by_size(tmp_path: Path) -> None:
         shape("ignore", 6, 6, 7, 7),  # smaller than the target, so over it
         {"label": "target", "points": [[28, 18]]},
     ]
-    write_reasonseg(tmp_path / "val", "a", {"text": ["it"], "is_sentence": False, "shapes": shapes})
+    write_pair(tmp_path / "val", "a", {"text": ["it"], "is_sentence": False, "shapes": shapes})
     example = open_dataset("reasonseg", tmp_path, "val")[0]
     target, ignore = np.zeros((20, 30), bool), np.zeros((20, 30), bool)
     ignore[2:16, 2:20] = True
@@ -353,8 +351,8 @@ def test_of_equal_regions_the_first_is_painted_last() -> None:
 
 
 def test_only_flags_and_nothing_leave_an_empty_mask(tmp_path: Path) -> None:
-    write_reasonseg(tmp_path / "val", "a", {"text": ["it"], "is_sentence": True, "shapes": [shape("flag", 1, 1, 3, 3)]})
-    write_reasonseg(tmp_path / "val", "b", {"text": ["it"], "is_sentence": True, "shapes": []})
+    write_pair(tmp_path / "val", "a", {"text": ["it"], "is_sentence": True, "shapes": [shape("flag", 1, 1, 3, 3)]})
+    write_pair(tmp_path / "val", "b", {"text": ["it"], "is_sentence": True, "shapes": []})
     for example in (data := open_dataset("reasonseg", tmp_path, "val"))[0], data[1]:
         assert example.mask is not None
         assert not example.mask.any()
@@ -365,8 +363,8 @@ def test_only_flags_and_nothing_leave_an_empty_mask(tmp_path: Path) -> None:
 def test_queries_in_the_encodings_of_reasonseg(encoding: str, tmp_path: Path) -> None:
     text = "the café’s “best” chair"
     content = {"text": [f" {text} ", "another"], "is_sentence": False, "shapes": [shape("target", 1, 1, 3, 3)]}
-    write_reasonseg(tmp_path / "val", "a", content, encoding)
-    write_reasonseg(tmp_path / "train", "a", content, encoding)
+    write_pair(tmp_path / "val", "a", content, encoding)
+    write_pair(tmp_path / "train", "a", content, encoding)
     assert [example.query for example in open_dataset("reasonseg", tmp_path, "val")] == [text], "the first query alone"
     data = open_dataset("reasonseg", tmp_path, "train")
     assert [(example.id, example.query) for example in data] == [("a-0", text), ("a-1", "another")]
@@ -380,11 +378,11 @@ def test_whatever_stands_in_a_file_of_reasonseg_it_is_loaded_or_named(
     folder = tmp_path_factory.getbasetemp() / "fuzzed" / "val"
     folder.parent.mkdir(exist_ok=True)
     content = {"text": ["it"], "is_sentence": True, "shapes": [shape("target", 1, 1, 3, 3)]}
-    write_reasonseg(folder, "good", content)
+    write_pair(folder, "good", content)
     changed: dict[str, Any] = copy.deepcopy(content)
     part = data.draw(st.sampled_from([changed, changed["shapes"][0]]))
     part[data.draw(st.sampled_from(sorted(part)))] = value
-    write_reasonseg(folder, "odd", data.draw(st.sampled_from([changed, value])))
+    write_pair(folder, "odd", data.draw(st.sampled_from([changed, value])))
     opened = open_dataset("reasonseg", folder.parent, "val")
     assert len(opened) + len(opened.problems) == 2
     for example in opened:
@@ -407,18 +405,16 @@ def test_bad_files_of_reasonseg_are_named(tmp_path: Path) -> None:
         "far": good | {"shapes": [shape("target", 1, 1, 1e9, 3)]},
     }
     for stem, content in {"good": good, "torn": good, **bad}.items():
-        write_reasonseg(tmp_path / "test", stem, content)
-    write_reasonseg(tmp_path / "test", "bytes", '{"text": ["\x81"', "latin-1")
+        write_pair(tmp_path / "test", stem, content)
+    write_pair(tmp_path / "test", "bytes", '{"text": ["\x81"', "latin-1")
     (tmp_path / "test" / "torn.jpg").write_bytes(b"torn")
     (tmp_path / "test" / "lonely.json").write_text(json.dumps(good))
-    Image.new("RGB", (3, 3)).save(tmp_path / "test" / "picture.png")
+    Image.new("RGB", (3, 3)).save(tmp_path / "test" / "image.png")
     data = open_dataset("reasonseg", tmp_path, "test")
     assert list(data.ids) == ["good-0", "torn-0"]
     assert data[0].kind is None
     with pytest.raises(UsageError, match=r"torn-0: .*torn\.jpg is empty"):
         data[1]
-    assert sorted(problem.partition(":")[0] for problem in data.problems) == sorted(
-        [*bad, "bytes", "lonely", "picture"]
-    )
+    assert sorted(problem.partition(":")[0] for problem in data.problems) == sorted([*bad, "bytes", "lonely", "image"])
     assert "lonely: lonely.jpg is missing" in data.problems
-    assert "picture: picture.json is missing" in data.problems
+    assert "image: image.json is missing" in data.problems

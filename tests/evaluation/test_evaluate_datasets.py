@@ -13,7 +13,6 @@ import pytest
 
 import dataset_files
 import fake_session
-from scene_folders import export_reasonseg
 from wise_edge.cli.main import main
 from wise_edge.datasets import Dataset, Example, open_dataset
 from wise_edge.geometry import Box, Point, scale_box, scale_point
@@ -70,8 +69,7 @@ def _fresh_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def reasonseg() -> Path:
     """Four scenes as ReasonSeg/test; the second has an ignored region over half of its target and some background."""
-    Path("data/ReasonSeg").mkdir(parents=True)
-    export_reasonseg("test", 4, "data/ReasonSeg/test")
+    dataset_files.write_reasonseg(Path("data/ReasonSeg/test"), 4)
     x1, y1, x2, y2 = open_dataset("scenes", None, "test")[1].box or WHOLE
     corners = [[max(0, x1 - 20), y1], [(x1 + x2) // 2, y1], [(x1 + x2) // 2, y2], [max(0, x1 - 20), y2]]
     _edit(1, lambda content: content["shapes"].append({"label": "ignore", "points": corners}))
@@ -200,7 +198,7 @@ def test_a_truth_of_another_size_is_dropped_and_named(
     report, records = _evaluate(capsys, "--dataset", "reasonseg", "--data", "data", "--metric-mode", mode)
     assert (report["samples"], report["dropped"]) == (2, 1)
     assert [record["dropped"] is None for record in records] == [True, False, True]
-    assert report["problems"] == [f"picture_1-1: {records[1]['dropped']}"]
+    assert report["problems"] == [f"image_1-1: {records[1]['dropped']}"]
     assert report["giou"] == pytest.approx((records[0]["iou"] + records[2]["iou"]) / 2)
 
 
@@ -221,7 +219,7 @@ def test_a_table_gives_the_figures_of_its_scenes(
     assert table["by_kind"] == {}
 
 
-def test_a_damaged_picture_and_a_bad_row_are_named_once(
+def test_a_damaged_image_and_a_bad_row_are_named_once(
     reasonseg: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _edit(0, lambda content: content.update(text=[]))

@@ -1,4 +1,4 @@
-"""Exports are read back as the projects whose forms they have would read them."""
+"""What tests write in the forms of published data sets is read back as those projects read it, without our readers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from scene_folders import REFERENCE_SIDE_PX, export_reasonseg, export_refcocog
-from scene_outlines import trace_polygons
-from wise_edge.errors import UsageError
+from dataset_files import REFERENCE_SIDE_PX, write_reasonseg, write_refcocog_2k
+from polygons import trace_polygons
 from wise_edge.images import load_image
 from wise_edge.metrics import mask_iou
 from wise_edge.scenes import sample
@@ -54,7 +53,7 @@ def test_polygons_of_simple_masks() -> None:
 
 def test_reasonseg_form(tmp_path: Path) -> None:
     folder = tmp_path / "test"
-    export_reasonseg("test", 12, folder)
+    write_reasonseg(folder, 12)
     assert len(list(folder.iterdir())) == 24
     sentences = set()
     for index in range(12):
@@ -64,18 +63,16 @@ def test_reasonseg_form(tmp_path: Path) -> None:
         assert content["is_sentence"] is (item.request != item.query.text)
         sentences.add(content["is_sentence"])
         assert {shape["label"] for shape in content["shapes"]} == {"target"}
-        assert {shape["image_name"] for shape in content["shapes"]} == {f"{index}.jpg"}
         mask = painted([shape["points"] for shape in content["shapes"]], item.mask.shape)
         assert mask_iou(mask, item.mask) >= 0.97
-        picture = load_image(folder / f"{index}.jpg")
-        assert np.abs(picture.astype(int) - item.scene.image).mean() < 8, "JPEG changes little"
+        image = load_image(folder / f"{index}.jpg")
+        assert np.abs(image.astype(int) - item.scene.image).mean() < 8, "JPEG changes little"
     assert sentences == {True, False}
 
 
 def test_refcocog_form(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra 'train'")
-    export_refcocog("test", 3, tmp_path / "out")
-    table = parquet.read_table(tmp_path / "out" / "data" / "test-00000-of-00001.parquet")
+    table = parquet.read_table(write_refcocog_2k(tmp_path, "test", 3))
     assert set(table.column_names) == {"id", "image", "problem", "solution", "img_width", "img_height"}
     scale = REFERENCE_SIDE_PX / 224
     for index, row in enumerate(table.to_pylist()):
@@ -87,32 +84,13 @@ def test_refcocog_form(tmp_path: Path) -> None:
         expected = [*item.box, *item.points[0], *item.points[1]]
         for value, original in zip(map(int, numbers.groups()), expected, strict=True):
             assert abs(value - original * scale) <= scale
-        with Image.open(io.BytesIO(row["image"]["bytes"])) as picture:
-            assert (picture.format, picture.size) == ("JPEG", (REFERENCE_SIDE_PX, REFERENCE_SIDE_PX))
+        with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
+            assert (image.format, image.size) == ("JPEG", (REFERENCE_SIDE_PX, REFERENCE_SIDE_PX))
 
 
 def test_the_datasets_package_reads_the_refcocog_form(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="needs the extra 'train'")
-    export_refcocog("train", 2, tmp_path / "out")
+    write_refcocog_2k(tmp_path / "out", "train", 2)
     rows = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
     assert rows[0]["image"].size == (REFERENCE_SIDE_PX, REFERENCE_SIDE_PX)
     assert rows[1]["problem"] == sample("train", 1).query.text
-
-
-@pytest.mark.parametrize("export", [export_reasonseg, export_refcocog])
-def test_exports_appear_whole_or_not_at_all(export: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("pyarrow", reason="needs the extra 'train'")
-    with pytest.raises(UsageError, match="choose one of"):
-        export("nowhere", 1, tmp_path / "out")
-    with pytest.raises(UsageError, match="does not exist"):
-        export("test", 1, tmp_path / "no" / "out")
-    with pytest.raises(UsageError, match="exists"):
-        export("test", 1, tmp_path)
-
-    def fail(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("scene_folders._jpeg", fail)
-    with pytest.raises(KeyboardInterrupt):
-        export("test", 1, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
