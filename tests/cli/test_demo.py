@@ -33,25 +33,23 @@ def test_scenes_give_overlays_a_sheet_and_a_table(
     assert opened.policy.encoded == 2 + 4  # two warm-ups, then every answer pays for its own image
 
 
-def test_a_bundle_is_compared_with_itself(
+def test_a_bundle_is_compared_with_itself_and_earlier_images_are_replaced(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = fake_session.install(monkeypatch)
-    assert main(["demo", "--out", str(tmp_path / "out"), "--scenes", "1", "--bundle", str(tmp_path)]) == 0
+    names = {"contact-sheet.png", "scene-00-verbose.png", "scene-00-wise-s.png"}
+    for name in (*names, "notes.txt"):
+        (tmp_path / name).write_text("earlier")
+    assert main(["demo", "--out", str(tmp_path), "--scenes", "1", "--bundle", str(tmp_path)]) == 0
     assert [call["directory"] for call in opened.calls] == [tmp_path]
     assert "start, verbose" not in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "notes.txt"}
+    assert (tmp_path / "notes.txt").read_text() == "earlier"
+    for name in names:
+        assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_second_demo_replaces_its_own_files_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fake_session.install(monkeypatch)
-    (tmp_path / "notes.txt").write_text("mine")
-    for _ in range(2):
-        assert main(["demo", "--out", str(tmp_path), "--scenes", "1"]) == 0
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-    assert len(list(tmp_path.iterdir())) == 4
-
-
-def test_a_picture_of_ones_own(
+def test_an_image_of_ones_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake_session.install(monkeypatch, lambda *_: "no idea")

@@ -169,14 +169,22 @@ def test_missing_columns_and_torn_files_are_named(tmp_path: Path) -> None:
         open_dataset("refcocog-2k", tmp_path, "train")
 
 
-@pytest.mark.parametrize("name", ["reasonseg", "refcoco+"])
-def test_tables_with_masks(name: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 rows with masks in two files; the first two rows have the same ids."""
+    folder = tmp_path_factory.mktemp("masks")
     rows = mask_rows(24)
     rows[1]["ann_id"], rows[1]["image_id"] = rows[0]["ann_id"], rows[0]["image_id"]
-    folder = tmp_path / ("ReasonSeg_val" if name == "reasonseg" else "refcocoplus_val")
     # The hub's copy of the validation split calls itself "test".
     write_parquet(folder / "data" / "test-00000-of-00002.parquet", rows[:18], row_group_size=18)
     write_parquet(folder / "data" / "test-00001-of-00002.parquet", rows[18:], row_group_size=4)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["reasonseg", "refcoco+"])
+def test_tables_with_masks(name: str, masks: Path, tmp_path: Path) -> None:
+    folder = tmp_path / ("ReasonSeg_val" if name == "reasonseg" else "refcocoplus_val")
+    folder.symlink_to(masks)
     data = open_dataset(name, tmp_path, "val")
     assert (data.name, data.split) == (name, "val")
     assert ids_of(data)[:3] == ["image_0-0", "image_0-0-2", "image_2-2"]

@@ -43,7 +43,7 @@ def _has(drawn: np.ndarray, color: tuple[int, int, int]) -> bool:
         ((32_000, 1), (LARGEST_PX, 1)),
     ],
 )
-def test_pictures_are_drawn_at_a_readable_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
+def test_images_are_drawn_at_a_readable_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert fitted_size(*size) == expected
 
 
@@ -59,7 +59,7 @@ def test_mask_box_and_points_are_drawn_where_they_are() -> None:
     assert tinted[2] > 120 > outside[2]  # tinted inside, dimmed outside
 
 
-def test_without_mask_the_picture_stays_as_it_is() -> None:
+def test_without_mask_the_image_stays_as_it_is() -> None:
     for mask in (None, np.zeros((50, 100), np.bool_)):
         drawn = np.asarray(draw_overlay(GRAY, mask, None))
         assert (drawn == 120).all()

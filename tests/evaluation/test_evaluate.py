@@ -207,10 +207,10 @@ def test_dropped_samples_are_counted_and_in_no_figure() -> None:
         summarize([dropped])
 
 
-def test_every_sample_pays_for_its_picture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_sample_pays_for_its_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     opened = fake_session.install(monkeypatch)
-    picture = SAMPLES[0].scene.image
-    example = Example("a", "the ring", picture, (1, 1, 9, 9), ((2, 2), (3, 3)), SAMPLES[0].mask, None, None)
+    image = SAMPLES[0].scene.image
+    example = Example("a", "the ring", image, (1, 1, 9, 9), ((2, 2), (3, 3)), SAMPLES[0].mask, None, None)
     session = Session.from_bundle()
     records = list(evaluate_session(session, cast(Dataset, {0: example, 1: example}), range(2)))
     assert opened.policy.encoded == 2
