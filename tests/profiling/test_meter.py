@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from virtual_time import VirtualTime
 from wise_edge.errors import DeviceError, UsageError
+from wise_edge.power.sampler import PowerSampler
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling.meter import Meter
 from wise_edge.profiling.wall_meter import _plain_iso, read_wall_meter
@@ -125,6 +127,33 @@ def test_a_second_source_checks_the_first() -> None:
     assert [facts.name for facts in meter.facts()] == ["a load", "another"]
 
 
+@pytest.mark.parametrize("virtual", [False, True])
+def test_a_sampler_reads_while_it_runs_and_rests_when_told(virtual: bool) -> None:
+    reads: list[int] = []
+
+    def read() -> tuple[float]:
+        reads.append(0)
+        return (10.0,)
+
+    source = replace(CONSTANT, read=read)
+    world = VirtualTime()
+    pause = world.pause if virtual else time.sleep
+    sampler = world.make_sampler(source, world.clock) if virtual else PowerSampler(source)
+
+    def reads_on() -> bool:
+        begun = len(reads)
+        return any(len(reads) > begun or pause(0.01) for _ in range(3000))  # type: ignore[func-returns-value]
+
+    with sampler.running():
+        assert reads_on()
+        with sampler.resting():
+            resting = len(reads)
+            pause(0.1)
+            assert len(reads) <= resting + 1  # one was being read
+        assert reads_on()
+    assert len(sampler.trace().times_s) == len(reads)
+
+
 def test_without_a_source_nothing_is_repeated() -> None:
     meter, times = Meter([], "no sensor"), []
     with meter.running():
@@ -178,7 +207,9 @@ def test_a_wall_meters_log_is_merged_by_its_times(tmp_path: Path) -> None:
     world = VirtualTime()
     file = tmp_path / "meter.csv"
     began_s = world.now_s
-    with Meter([CONSTANT], wall_meter=file, window_s=WINDOW_S, **world.options).running() as meter:
+    with Meter(
+        [CONSTANT], wall_meter=file, window_s=WINDOW_S, unix_clock=world.clock, **world.options
+    ).running() as meter:
         window = meter.record(lambda: world.pause(0.01))
         world.pause(0.05)
         log(file, lambda at_s: 40.0, start_s=began_s - 1, end_s=world.now_s + 1)
@@ -195,13 +226,13 @@ def test_a_log_that_ends_too_early_or_a_clock_that_was_set_gives_no_energy(tmp_p
     world = VirtualTime()
     file = tmp_path / "meter.csv"
     log(file, lambda at_s: 40.0, start_s=world.now_s - 5, end_s=world.now_s)
-    with Meter(wall_meter=file, window_s=WINDOW_S, **world.options).running() as meter:
+    with Meter(wall_meter=file, window_s=WINDOW_S, unix_clock=world.clock, **world.options).running() as meter:
         window = meter.record(lambda: world.pause(0.01))
     assert meter.energy(window)[0].reason == "the window extends beyond the readings"
 
     clock = iter([1000.0, 1003.5])
     log(file, lambda at_s: 40.0, start_s=990.0, end_s=1010.0)
-    meter = Meter(wall_meter=file, window_s=WINDOW_S, **world.options | {"unix_clock": lambda: next(clock)})
+    meter = Meter(wall_meter=file, window_s=WINDOW_S, unix_clock=lambda: next(clock), **world.options)
     with meter.running():
         window = meter.record(lambda: world.pause(0.01))
     assert "the system clock was set by +" in (meter.energy(window)[0].reason or "")

@@ -7,10 +7,10 @@ import fcntl
 import io
 import json
 import os
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import jsonschema
 import numpy as np
@@ -18,6 +18,7 @@ import pytest
 
 import fake_session
 from fake_session import FakeFrame, FakeMask, FakePolicy
+from virtual_time import TimedMask, TimedPolicy, VirtualTime
 from wise_edge.cli.main import main
 from wise_edge.datasets.base import Example
 from wise_edge.errors import DeviceError, UsageError
@@ -50,40 +51,46 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
-@dataclass
-class TimedPolicy(FakePolicy):
-    """Takes the time that it says."""
-
-    def encode(self, image: np.ndarray) -> FakeFrame:
-        time.sleep(0.026)
-        return super().encode(image)
-
-    def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
-        output = super().generate(frame, query, variant, decoding)
-        time.sleep((output.prefill_ms + output.decode_ms) / 1e3)
-        return output
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> VirtualTime:
+    """The time that sessions and profiles live in."""
+    world = VirtualTime()
+    world.install(monkeypatch)
+    return world
 
 
-@dataclass
-class TimedMask(FakeMask):
-    def encode(self, image: np.ndarray) -> FakeFrame:
-        time.sleep(0.031)
-        return super().encode(image)
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch, world: VirtualTime) -> fake_session.Opened:
+    """What commands open: fakes that take the time that they report."""
+    return fake_session.install(monkeypatch, policy=TimedPolicy(world), mask=TimedMask(world))
 
 
-def test_phases_overlap_and_the_rest_make_the_total() -> None:
-    session = Session(TimedPolicy(), TimedMask(), {}, overlap_mask_encoding=True)
-    with Meter([], "no sensor").running() as running:
-        (measured,) = profile_session(session, EXAMPLES, ["wise-s"], 2, running)
+def test_phases_overlap_and_the_rest_make_the_total(world: VirtualTime) -> None:
+    encoded = Event()
+
+    class WaitingPolicy(TimedPolicy):
+        def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+            assert encoded.wait(30), "the segmenter did not encode the image meanwhile"
+            encoded.clear()
+            return super().generate(frame, query, variant, decoding)
+
+    class InstantMask(TimedMask):  # its 31 ms pass while the policy writes
+        def encode(self, image: np.ndarray) -> FakeFrame:
+            encoded.set()
+            return FakeMask.encode(self, image)
+
+    session = Session(WaitingPolicy(world), InstantMask(world), {}, overlap_mask_encoding=True)
+    (measured,) = profile_session(session, EXAMPLES, ["wise-s"], 2, Meter([], "no sensor"))
 
     assert (measured.variant, measured.policy, measured.mask, measured.warm_up) == ("wise-s", "fake", "fake", 3)
     assert [reading.example for reading in measured.readings] == ["0", "1", "2"] * 2
-    for reading in measured.readings:  # a sleep may last longer than it was asked to, never shorter
-        spent = reading.latency_ms
-        phases = sum(spent[name] for name in PHASES)
-        assert phases - spent["overlap"] + spent["other"] == pytest.approx(spent["total"])
-        assert spent["overlap"] > 0  # the segmenter's encoder ran while the policy wrote
-        assert 26 + 7 <= spent["first_token"] <= spent["total"] - spent["decode"]
+    for reading in measured.readings:
+        spent, decode_ms = reading.latency_ms, 3.0 * reading.decode_steps
+        phases_ms = {"preprocess": 1 + 1, "vision_encode": 20, "prefill": 5 + 7, "decode": decode_ms}
+        phases_ms |= {"mask_encode": 30, "mask_decode": 4}
+        assert {name: spent[name] for name in PHASES} == pytest.approx(phases_ms)
+        assert (spent["overlap"], spent["other"]) == pytest.approx((31, 0))
+        assert (spent["first_token"], spent["total"]) == pytest.approx((26 + 7, 26 + 7 + decode_ms + 4))
     assert set(measured.windows.values()) == {None}
     assert measured.step_ms == pytest.approx(3.0)
     assert {span.phase for span in measured.median} == set(PHASES)
@@ -204,7 +211,7 @@ def test_variants_take_turns() -> None:
 
 @pytest.fixture
 def power(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Sets what tells power on this machine."""
+    """Sets the power sources of this machine."""
 
     def set_sources(*found: PowerSource, reason: str = "no sensor") -> None:
         monkeypatch.setattr(sources, "find_sources", lambda on_gpu: (list(found), reason))
@@ -218,9 +225,8 @@ def profile(*options: str) -> int:
 
 
 def test_the_document_keeps_its_schema_with_and_without_power(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], power: Callable[..., None]
+    opened: fake_session.Opened, capsys: pytest.CaptureFixture[str], power: Callable[..., None]
 ) -> None:
-    opened = fake_session.install(monkeypatch)
     schema = json.loads(SCHEMA.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
 
@@ -238,21 +244,22 @@ def test_the_document_keeps_its_schema_with_and_without_power(
     document = json.loads(capsys.readouterr().out)
     jsonschema.Draft202012Validator(schema).validate(document)
     run = document["runs"][0]
-    assert [each["energy_j"] is not None for each in run["energy"]["query"]] == [True, True]
-    assert run["step_j"] == pytest.approx(run["energy"]["policy_write"][0]["energy_j"] / run["decode_steps"], rel=0.5)
+    joules = 10.0 * run["latency_ms"]["total"]["mean"] / 1e3
+    assert [each["energy_j"] for each in run["energy"]["query"]] == pytest.approx([joules, joules])
+    assert run["step_j"] == pytest.approx(run["energy"]["policy_write"][0]["energy_j"] / run["decode_steps"])
     assert [trace["source"] for trace in run["timeline"]["power"]] == ["a load", "another"]
     assert document["power"]["sources"][0]["idle_before_w"] == pytest.approx(10.0)
 
 
 def test_energy_is_of_what_the_first_backend_runs_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], world: VirtualTime
 ) -> None:
     gpu = replace(CONSTANT, name="GPU", scope="gpu")
     processor = replace(CONSTANT, name="processor", scope="processor")
     monkeypatch.setattr(sources, "find_sources", lambda on_gpu: ([gpu] if on_gpu else [processor], ""))
 
     def open_one(bundle: object, policy_backend: str, **options: object) -> Session:
-        return Session(FakePolicy(name=policy_backend), FakeMask(), choices(policy_backend))
+        return Session(TimedPolicy(world, name=policy_backend), TimedMask(world), choices(policy_backend))
 
     monkeypatch.setattr(Session, "from_bundle", open_one)
     for backends, source, words in (
@@ -274,9 +281,8 @@ def test_energy_is_of_what_the_first_backend_runs_on(
 
 
 def test_the_terminal_has_phases_runs_and_power(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], power: Callable[..., None]
+    opened: fake_session.Opened, capsys: pytest.CaptureFixture[str], power: Callable[..., None]
 ) -> None:
-    fake_session.install(monkeypatch)
     power(CONSTANT)
     assert profile("--variants", "wise-s,answer") == 0
     told = " ".join(capsys.readouterr().out.split())
@@ -287,9 +293,8 @@ def test_the_terminal_has_phases_runs_and_power(
 
 
 def test_reports_are_written_by_their_names(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, power: Callable[..., None]
+    opened: fake_session.Opened, capsys: pytest.CaptureFixture[str], tmp_path: Path, power: Callable[..., None]
 ) -> None:
-    fake_session.install(monkeypatch)
     power(CONSTANT)
     html, data, table = (tmp_path / f"report.{kind}" for kind in ("html", "json", "csv"))
     files = [part for file in (html, data, table) for part in ("--out", str(file))]
@@ -315,7 +320,7 @@ def test_reports_are_written_by_their_names(
 
 
 def test_what_an_interrupt_ends_is_kept_and_marked(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, power: Callable[..., None]
+    opened: fake_session.Opened, tmp_path: Path, power: Callable[..., None]
 ) -> None:
     power(CONSTANT)
     calls = stop = 0
@@ -327,7 +332,7 @@ def test_what_an_interrupt_ends_is_kept_and_marked(
             raise KeyboardInterrupt
         return fake_session.write_canned(image, query, variant)
 
-    fake_session.install(monkeypatch, write)
+    opened.policy.write = write
     for number, at in enumerate((9, 12), 1):  # in the second turn of the variants, and while energy is measured
         calls, stop = 0, at
         file, page = tmp_path / f"{number}.json", tmp_path / f"{number}.html"

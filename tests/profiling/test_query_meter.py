@@ -36,8 +36,7 @@ def test_a_query_that_is_long_enough_is_measured_by_the_boards_total() -> None:
         world.pause(0.2)
         return ask()
 
-    options = {name: value for name, value in world.options.items() if name != "unix_clock"}
-    result = QueryMeter(RAILS, **options).measure(work)
+    result = QueryMeter(RAILS, **world.options).measure(work)
 
     assert result.energy_j == pytest.approx({"total": 2.0})
     assert (result.energy_reason, result.energy_source) == (None, "rails: VDD_IN")
@@ -46,7 +45,7 @@ def test_a_query_that_is_long_enough_is_measured_by_the_boards_total() -> None:
 
 def test_a_query_that_is_too_short_is_not_measured() -> None:
     slow = replace(RAILS, interval_s=0.1)
-    result = QueryMeter(slow).measure(ask)
+    result = QueryMeter(slow, **VirtualTime().options).measure(ask)
 
     assert (result.energy_j, result.energy_source) == (None, None)
     assert "at least 5 are needed" in (result.energy_reason or "")
@@ -64,7 +63,7 @@ def test_a_source_that_is_lost_is_told_beside_the_answer() -> None:
     def read() -> tuple[float, ...]:
         raise DeviceError("the rail VDD_IN cannot be read")
 
-    result = QueryMeter(replace(RAILS, read=read)).measure(ask)
+    result = QueryMeter(replace(RAILS, read=read), **VirtualTime().options).measure(ask)
 
     assert result.answer_valid
     assert (result.energy_j, result.energy_reason) == (None, "rails: the rail VDD_IN cannot be read")

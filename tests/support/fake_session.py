@@ -87,14 +87,20 @@ class Opened:
     calls: list[dict[str, Any]] = field(default_factory=list)
 
 
-def install(monkeypatch: pytest.MonkeyPatch, write: Write = write_canned) -> Opened:
-    """Let `Session.from_bundle` give a session of fakes."""
-    opened = Opened(FakePolicy(write))
+def install(
+    monkeypatch: pytest.MonkeyPatch,
+    write: Write = write_canned,
+    *,
+    policy: FakePolicy | None = None,
+    mask: FakeMask | None = None,
+) -> Opened:
+    """Let `Session.from_bundle` return a session of fakes."""
+    opened = Opened(policy or FakePolicy(write))
     choice = BackendChoice("fake", "the test asked for it")
 
     def from_bundle(directory: Any = None, **options: Any) -> Session:
         opened.calls.append({"directory": directory, **options})
-        return Session(opened.policy, FakeMask(), {"policy": choice, "mask": choice})
+        return Session(opened.policy, mask or FakeMask(), {"policy": choice, "mask": choice})
 
     monkeypatch.setattr(Session, "from_bundle", from_bundle)
     return opened

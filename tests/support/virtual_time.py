@@ -1,18 +1,28 @@
-"""Time that passes only when somebody waits, and samplers that read in it: no busy machine changes what they see."""
+"""Time that passes only when somebody waits, samplers that read in it, and backends that take it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fake_session import FakeFrame, FakeMask, FakePolicy, Write, write_canned
+from wise_edge.geometry import Box, Point
 from wise_edge.power.sampler import PowerSampler
 from wise_edge.power.sources import PowerSource
+from wise_edge.profiling import measure, meter
+from wise_edge.runtimes import session
+from wise_edge.runtimes.base import Decoding, MaskOutput, PolicyOutput
 
 
 class VirtualTime:
-    """A clock, what waits by it, and the options of a meter that lives in it."""
+    """A clock, what waits by it, and samplers that it steps: no busy machine changes what they see."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -20,7 +30,14 @@ class VirtualTime:
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"clock": self.clock, "pause": self.pause, "make_sampler": self.make_sampler, "unix_clock": self.clock}
+        """What lets a meter live in this time."""
+        return {"clock": self.clock, "pause": self.pause, "make_sampler": self.make_sampler}
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let sessions and profiles live in this time."""
+        monkeypatch.setattr(session, "perf_counter", self.clock)
+        monkeypatch.setattr(measure, "SpanRecorder", partial(measure.SpanRecorder, self.clock))
+        monkeypatch.setattr(meter, "Meter", partial(meter.Meter, **self.options))
 
     def clock(self) -> float:
         return self.now_s
@@ -40,9 +57,57 @@ class VirtualTime:
         class Stepped(PowerSampler):
             @contextmanager
             def running(self) -> Iterator[PowerSampler]:
-                readings = self.readings()
-                time._due[readings] = time.now_s
-                yield self
-                del time._due[readings]
+                self.stepped = self.readings()
+                time._due[self.stepped] = time.now_s
+                try:
+                    yield self
+                finally:
+                    del time._due[self.stepped]
+
+            @contextmanager
+            def resting(self) -> Iterator[None]:
+                due_s = time._due.pop(self.stepped)
+                try:
+                    yield
+                finally:
+                    time._due[self.stepped] = max(due_s, time.now_s)
 
         return Stepped(source, clock)
+
+
+class TimedPolicy(FakePolicy):
+    """Takes the time that it reports."""
+
+    def __init__(self, time: VirtualTime, write: Write = write_canned, name: str = "fake") -> None:
+        super().__init__(write, name=name)
+        self.time = time
+
+    def encode(self, image: npt.NDArray[np.uint8]) -> FakeFrame:
+        frame = super().encode(image)
+        self.time.pause((frame.preprocess_ms + frame.vision_encode_ms + frame.prefill_ms) / 1e3)
+        return frame
+
+    def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+        output = super().generate(frame, query, variant, decoding)
+        self.time.pause((output.prefill_ms + output.decode_ms) / 1e3)
+        return output
+
+
+class TimedMask(FakeMask):
+    """Takes the time that it reports."""
+
+    def __init__(self, time: VirtualTime) -> None:
+        super().__init__()
+        self.time = time
+
+    def encode(self, image: npt.NDArray[np.uint8]) -> FakeFrame:
+        frame = super().encode(image)
+        self.time.pause((frame.preprocess_ms + frame.encode_ms) / 1e3)
+        return frame
+
+    def decode(
+        self, frame: FakeFrame, box: Box, points: tuple[Point, ...], previous: npt.NDArray[np.float32] | None = None
+    ) -> MaskOutput:
+        found = super().decode(frame, box, points, previous)
+        self.time.pause(found.decode_ms / 1e3)
+        return found
