@@ -1,4 +1,4 @@
-"""Cold start: from starting a process to the mask, `wise-edge run` on a scene's image.
+"""Cold start: from starting a process to the mask, `wise-edge run` on a scene's image, and to the help.
 
     python benchmarks/cold_start.py [--runs N] [--bundle DIR] [--json]
 
@@ -76,6 +76,7 @@ def measure(runs: int, bundle: Path | None) -> dict[str, Any]:
         arguments += ["--bundle", str(bundle)] if bundle else []
         imports = import_times(run_once(arguments, "-X", "importtime").stderr)
         done = [run_once(arguments) for _ in range(runs)]
+    helped = [run_once(["--help"]).wall_s for _ in range(runs)]
     seconds = [run.wall_s for run in done]
     results = [json.loads(run.stdout) for run in done]
     phases = {name: [result["latency_ms"][name] for result in results] for name in results[0]["latency_ms"]}
@@ -87,6 +88,7 @@ def measure(runs: int, bundle: Path | None) -> dict[str, Any]:
         "seconds_min": round(min(seconds), 3),
         "core_seconds_p50": round(float(np.percentile([run.core_s for run in done], 50)), 3),
         "target_seconds": TARGET_S,
+        "help_seconds_p50": round(float(np.percentile(helped, 50)), 3),
         "answer_valid": all(result["answer_valid"] for result in results),
         "decode_steps": results[0]["tokens"]["decode_steps"],
         "latency_ms_p50": {name: round(float(np.percentile(times, 50)), 1) for name, times in phases.items()},
@@ -110,6 +112,7 @@ def main() -> None:
     print(f"  of it, p50 in ms, with {result['decode_steps']} decode steps:")
     for name, value in result["latency_ms_p50"].items():
         print(f"    {name:<14} {value:8.1f}")
+    print(f"  wise-edge --help answers after p50 {result['help_seconds_p50']} s")
     print("  imports, own time in ms (measured apart, with tracing):")
     for package, value in result["import_ms"].items():
         print(f"    {package:<14} {value:8.1f}")

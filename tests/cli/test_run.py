@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,10 @@ import pytest
 from PIL import Image
 
 import fake_session
+from virtual_time import VirtualTime
 from wise_edge.cli.main import main
 from wise_edge.power.sources import PowerSource
-from wise_edge.profiling import query_meter
+from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.base import Decoding
 
 
@@ -53,10 +53,11 @@ def test_energy_is_measured_where_it_is_asked_for(
     picture: Path, opened: fake_session.Opened, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rails = PowerSource("rails", "power", ("VDD_IN",), (0,), None, 0.002, lambda: (10.0,), (None,))
-    monkeypatch.setattr(query_meter, "find_sources", lambda on_gpu: ([rails], ""))
-    opened.policy.write = lambda *about: time.sleep(0.4) or fake_session.completion()  # type: ignore[func-returns-value]
+    world = VirtualTime()
+    monkeypatch.setattr(QueryMeter, "find", lambda on_gpu: QueryMeter(rails, **world.options))
+    opened.policy.write = lambda *about: world.pause(0.4) or fake_session.completion()  # type: ignore[func-returns-value]
     assert main(["run", str(picture), "the red ring", "--energy"]) == 0
-    assert re.search(r"energy +total [1-9][0-9.]* J \(rails: VDD_IN\)", capsys.readouterr().out)
+    assert re.search(r"energy +total 4\.0+ J \(rails: VDD_IN\)", capsys.readouterr().out)
 
 
 def test_explain_names_the_reasons(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wise_edge.cli.options import BundleOption, ForceOption, JsonOption, MaskBackendOption
-from wise_edge.cli.output.profile import print_profile
 from wise_edge.cli.profile_compare import compare
 from wise_edge.cli.profile_plan import plan
 
@@ -83,6 +82,7 @@ def profile(
     """
     if context.invoked_subcommand is not None:
         return
+    from wise_edge.cli.output.profile import print_profile
     from wise_edge.power.find import find_sources
     from wise_edge.profiling.conditions import read_conditions
     from wise_edge.profiling.document import make_document
