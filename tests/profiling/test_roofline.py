@@ -9,9 +9,10 @@ import pytest
 
 from wise_edge.cli.main import main
 from wise_edge.errors import UsageError
-from wise_edge.profiling import roofline
-from wise_edge.profiling.roofline import Work
-from wise_edge.profiling.roofline_data import DEVICES, POLICIES, PUBLISHED, QUANTS, SEGMENTERS
+from wise_edge.profiling.roofline import estimate, work
+from wise_edge.profiling.roofline.published import PUBLISHED
+from wise_edge.profiling.roofline.shapes import DEVICES, POLICIES, QUANTS, SEGMENTERS
+from wise_edge.profiling.roofline.work import Work
 
 POLICY = {policy.name: policy for policy in POLICIES}
 QUANT = {quant.name: quant for quant in QUANTS}
@@ -26,9 +27,9 @@ SEGMENTER = {segmenter.name: segmenter for segmenter in SEGMENTERS}
 def test_shapes_have_the_published_number_of_parameters(name: str, billions: float) -> None:
     policy = POLICY[name]
     table = policy.vocabulary * policy.hidden * (1 if policy.tied else 2)
-    counted = roofline.layer_parameters(policy) + roofline.vision_parameters(policy) + table
+    counted = work.layer_parameters(policy) + work.vision_parameters(policy) + table
     assert counted / 1e9 == pytest.approx(billions, rel=0.002)
-    assert roofline.resident_bytes(policy, QUANT["fp16"]) == pytest.approx(2 * counted)
+    assert work.resident_bytes(policy, QUANT["fp16"]) == pytest.approx(2 * counted)
 
 
 def test_language_models_are_counted_as_torch_counts_them() -> None:
@@ -49,7 +50,7 @@ def test_language_models_are_counted_as_torch_counts_them() -> None:
         with torch.device("meta"):
             model = transformers.Qwen3Model(config)
         matrices = sum(p.numel() for layer in model.layers for p in layer.parameters() if p.ndim == 2)
-        assert roofline.layer_parameters(policy) == matrices
+        assert work.layer_parameters(policy) == matrices
 
 
 def test_vision_towers_are_counted_as_torch_counts_them() -> None:
@@ -69,29 +70,29 @@ def test_vision_towers_are_counted_as_torch_counts_them() -> None:
         with torch.device("meta"):
             model = transformers.Qwen3VLVisionModel(config)
         parts = (*model.blocks, model.merger, *model.deepstack_merger_list)
-        assert roofline.vision_parameters(policy) == sum(
+        assert work.vision_parameters(policy) == sum(
             p.numel() for part in parts for p in part.parameters() if p.ndim == 2
         )
         once_a_token = sum(
             p.numel() for part in parts[policy.vision_layers :] for p in part.parameters() if p.ndim == 2
         )
-        one, two = (roofline.vision_work(policy, tokens).flops for tokens in (1, 2))
+        one, two = (work.vision_work(policy, tokens).flops for tokens in (1, 2))
         attention = 2 * 4 * 4**2 * policy.vision_hidden * policy.vision_layers  # grows by the square
-        layers = roofline.vision_parameters(policy) - once_a_token
+        layers = work.vision_parameters(policy) - once_a_token
         assert two - 2 * one == pytest.approx(attention)
         assert one == pytest.approx(2 * 4 * layers + 2 * once_a_token + attention / 2)
 
 
 def test_sam_takes_the_published_multiplications() -> None:
     # EfficientViT-SAM (https://arxiv.org/abs/2402.05008): 2973 G multiply-accumulates for ViT-H.
-    assert roofline.segmenter_work(SEGMENTER["sam-vit-h"]).flops / 2e9 == pytest.approx(2973, rel=0.005)
+    assert work.segmenter_work(SEGMENTER["sam-vit-h"]).flops / 2e9 == pytest.approx(2973, rel=0.005)
 
 
 def test_a_picture_of_the_papers_size_has_its_tokens() -> None:
-    assert roofline.image_tokens(POLICY["qwen2.5-vl-3b"]) == 900
-    assert roofline.image_tokens(POLICY["qwen3-vl-4b"]) == 26**2
+    assert work.image_tokens(POLICY["qwen2.5-vl-3b"]) == 900
+    assert work.image_tokens(POLICY["qwen3-vl-4b"]) == 26**2
     with pytest.raises(UsageError, match="a multiple of 32 px"):
-        roofline.image_tokens(POLICY["qwen3-vl-4b"], 840)
+        work.image_tokens(POLICY["qwen3-vl-4b"], 840)
 
 
 def test_the_bound_is_the_slower_of_arithmetic_and_memory() -> None:
@@ -100,15 +101,15 @@ def test_the_bound_is_the_slower_of_arithmetic_and_memory() -> None:
     assert Work(1.0, 273e9).bound_ms(device) == pytest.approx(1e3)
     assert Work(1035e12, 1.0, fp4=True).bound_ms(device) == pytest.approx(1e3)
     # A token of 3B in 16 bits reads 6.2 GB, 30 ms on AGX Orin: at most 33 a second (NVIDIA, Edge-LLM, issue 60).
-    step = roofline.decode_work(POLICY["qwen2.5-vl-3b"], QUANT["fp16"], 0)
+    step = work.decode_work(POLICY["qwen2.5-vl-3b"], QUANT["fp16"], 0)
     assert 1e3 / step.bound_ms(DEVICE["agx-orin"]) == pytest.approx(33, abs=0.5)
 
 
 def test_no_published_measurement_beats_its_bound_and_estimates_come_near() -> None:
-    found = roofline.check_published()
+    found = estimate.check_published()
     assert len(found) == len(PUBLISHED)
     for each in found:
-        share = roofline._work_of(each.row).bound_ms(DEVICE[each.row.device]) / each.row.value_ms
+        share = estimate._work_of(each.row).bound_ms(DEVICE[each.row.device]) / each.row.value_ms
         assert 0.05 < share < 1.0, each.row
     known = [abs(each.deviation) for each in found if each.deviation is not None]
     assert len(known) >= 45
@@ -117,15 +118,15 @@ def test_no_published_measurement_beats_its_bound_and_estimates_come_near() -> N
 
 
 def test_a_measurement_is_not_estimated_by_itself() -> None:
-    alone = [each for each in roofline.check_published() if each.row.phase == "mask_encode"]
+    alone = [each for each in estimate.check_published() if each.row.phase == "mask_encode"]
     assert [(each.estimate_ms, each.deviation) for each in alone] == [(None, None)]
 
 
 def test_a_plan_has_every_phase_and_shorter_rationales_cost_less() -> None:
     parts = POLICY["qwen2.5-vl-3b"], QUANT["int4"], SEGMENTER["sam-vit-b"], DEVICE["orin-nx"]
     totals = {}
-    for variant in roofline.RATIONALE_TOKENS:
-        phases = {phase.phase: phase for phase in roofline.plan(*parts, variant)}
+    for variant in estimate.RATIONALE_TOKENS:
+        phases = {phase.phase: phase for phase in estimate.estimate_query(*parts, variant)}
         assert list(phases) == ["vision_encode", "prefill", "decode", "mask_encode"]
         for phase in phases.values():
             assert phase.estimate_ms is not None
@@ -135,11 +136,13 @@ def test_a_plan_has_every_phase_and_shorter_rationales_cost_less() -> None:
         totals[variant] = sum(phase.estimate_ms or 0 for phase in phases.values())
     assert totals["verbose"] > totals["wise-infer"] > totals["wise-s"] > totals["answer"]
     with pytest.raises(UsageError, match="unknown variant 'loud'"):
-        roofline.plan(*parts, "loud")
+        estimate.estimate_query(*parts, "loud")
 
 
 def test_a_family_without_measurements_takes_the_others_and_says_so() -> None:
-    phases = roofline.plan(POLICY["qwen2.5-vl-3b"], QUANT["int4"], SEGMENTER["sam-vit-b"], DEVICE["rtx-4090"], "wise-s")
+    phases = estimate.estimate_query(
+        POLICY["qwen2.5-vl-3b"], QUANT["int4"], SEGMENTER["sam-vit-b"], DEVICE["rtx-4090"], "wise-s"
+    )
     assert phases[0].share is not None
     assert phases[0].share.of == "agx-orin, orin-nano, orin-nx-super, thor"
 
@@ -147,19 +150,19 @@ def test_a_family_without_measurements_takes_the_others_and_says_so() -> None:
 def test_the_command_says_that_it_is_an_estimate(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profile", "plan", "--device", "orin-nx", "--quant", "Q4_K_M"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "estimate, not measured: qwen2.5-vl-3b Q4_K_M on Jetson Orin NX 16 GB, MAXN, wise-s" in told
+    assert "estimated, not measured: qwen2.5-vl-3b Q4_K_M on Jetson Orin NX 16 GB, MAXN, wise-s" in told
     assert f"{len(PUBLISHED)} published measurements, each estimated from the others" in told
     assert main(["profile", "plan", "--check"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "issue 60" in told
     assert "a100, sam-vit-h (precision not published), mask encode of 4096 tokens: 150.0 ms" in told
     assert main(["profile", "plan", "--device", "orin-nano", "--model", "qwen2.5-vl-7b", "--quant", "fp16"]) == 0
-    assert "it does not fit" in capsys.readouterr().out
+    assert "too large for the device" in capsys.readouterr().out
 
     assert main(["profile", "plan", "--device", "thor", "--quant", "nvfp4", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["estimate"] is True
-    assert set(document["variants"]) == set(roofline.RATIONALE_TOKENS)
+    assert set(document["variants"]) == set(estimate.RATIONALE_TOKENS)
     figures = document["variants"]["wise-s"]
     slowest_ms = sum(phase["high_ms"] for phase in figures["phases"])
     assert slowest_ms > figures["estimate_ms"]
@@ -175,8 +178,8 @@ def test_the_command_says_that_it_is_an_estimate(capsys: pytest.CaptureFixture[s
         (["--quant", "Q9"], 2, "unknown quant 'Q9'"),
         (["--sam", "sam3"], 2, "unknown segmenter 'sam3'"),
         (["--variant", "loud"], 2, "unknown variant 'loud'"),
-        (["--side", "841"], 2, "a multiple of 28 px"),
-        (["--quant", "nvfp4", "--device", "orin-nx"], 4, "does not compute in 4 bits"),
+        (["--side", "841"], 2, "a multiple of 28 px, not 841"),
+        (["--quant", "nvfp4", "--device", "orin-nx"], 4, "has no 4-bit floating-point arithmetic"),
     ],
 )
 def test_what_is_unknown_is_one_line(

@@ -1,4 +1,4 @@
-"""`wise-edge profile plan`: what a query would cost on a device that is not at hand."""
+"""`wise-edge profile plan`: estimates what a query would cost on a device that is not at hand."""
 
 from __future__ import annotations
 
@@ -15,46 +15,58 @@ from wise_edge.cli.options import JsonOption
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from wise_edge.profiling.roofline import Deviation, PhaseEstimate
-    from wise_edge.profiling.roofline_data import Device, Policy, Quant
+    from wise_edge.profiling.roofline.estimate import Deviation, PhaseEstimate
+    from wise_edge.profiling.roofline.shapes import DevicePeaks, PolicyShape, Quant
 
 
 def plan(
-    model: Annotated[str, typer.Option(metavar="NAME", help="Policy, for example qwen2.5-vl-3b.")] = "qwen2.5-vl-3b",
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="The policy, for example qwen2.5-vl-3b.")
+    ] = "qwen2.5-vl-3b",
     quant: Annotated[
-        str, typer.Option(metavar="NAME", help="Its weights: int4, nvfp4, ... (TensorRT) or Q4_K_M, ... (llama.cpp).")
+        str,
+        typer.Option(
+            metavar="NAME", help="Quantization of its weights: int4, nvfp4, ... (TensorRT) or Q4_K_M, ... (llama.cpp)."
+        ),
     ] = "int4",
     sam: Annotated[
-        str, typer.Option(metavar="NAME", help="Segmenter: sam-vit-b, sam-vit-l or sam-vit-h.")
+        str, typer.Option(metavar="NAME", help="The segmenter: sam-vit-b, sam-vit-l or sam-vit-h.")
     ] = "sam-vit-b",
-    device: Annotated[str, typer.Option(metavar="NAME", help="Device, for example orin-nx.")] = "orin-nx",
-    variant: Annotated[str, typer.Option(metavar="NAME", help="Prompt variant whose phases are shown.")] = "wise-s",
+    device: Annotated[str, typer.Option(metavar="NAME", help="The device, for example orin-nx.")] = "orin-nx",
+    variant: Annotated[
+        str, typer.Option(metavar="NAME", help="The prompt variant whose phases are listed.")
+    ] = "wise-s",
     side: Annotated[
-        int | None, typer.Option(metavar="PX", help="Side of the resized image; 840, or what comes next to it.")
+        int | None,
+        typer.Option(
+            metavar="PX", help="Side of the resized image. [default: 840, or the closest that the model accepts]"
+        ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="List every published measurement beside what the others make of it.")
+        bool, typer.Option("--check", help="List every published measurement with its estimate from the others.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Estimate the phases of a query from arithmetic, bytes and published peaks; nothing is measured.
+    """Estimate the cost of a query on a device that is not at hand; nothing is measured.
 
-    The estimate is the bound that no device beats, over the share of it that published measurements reach.
+    The bound follows from arithmetic, bytes and the device's published peaks; the estimate divides it by the share of
+    the bound that published measurements reach.
     """
     from wise_edge.errors import DeviceError
-    from wise_edge.profiling import roofline
-    from wise_edge.profiling.roofline_data import DEVICES, POLICIES, QUANTS, SEGMENTERS
+    from wise_edge.profiling.roofline.estimate import RATIONALE_TOKENS, check_published, estimate_query
+    from wise_edge.profiling.roofline.shapes import DEVICES, POLICIES, QUANTS, SEGMENTERS, find
+    from wise_edge.profiling.roofline.work import image_tokens, resident_bytes
 
-    policy = roofline.find(POLICIES, model, "model")
-    weights = roofline.find(QUANTS, quant, "quant")
-    segmenter = roofline.find(SEGMENTERS, sam, "segmenter")
-    target = roofline.find(DEVICES, device, "device")
+    policy = find(POLICIES, model, "model")
+    weights = find(QUANTS, quant, "quant")
+    segmenter = find(SEGMENTERS, sam, "segmenter")
+    target = find(DEVICES, device, "device")
     if weights.fp4 and target.fp4_tflops is None:
-        raise DeviceError(f"{target.description} does not compute in 4 bits; choose --quant int4")
-    names = [variant, *(name for name in roofline.RATIONALE_TOKENS if name != variant)]
-    estimates = {name: roofline.plan(policy, weights, segmenter, target, name, side) for name in names}
-    deviations = roofline.check_published()
-    resident_gb = roofline.resident_bytes(policy, weights) / 1e9
+        raise DeviceError(f"{target.description} has no 4-bit floating-point arithmetic; choose --quant int4")
+    names = [variant, *(name for name in RATIONALE_TOKENS if name != variant)]
+    estimates = {name: estimate_query(policy, weights, segmenter, target, name, side) for name in names}
+    deviations = check_published()
+    resident_gb = resident_bytes(policy, weights) / 1e9
     if as_json:
         document = {
             "estimate": True,
@@ -62,7 +74,7 @@ def plan(
             "model": asdict(policy),
             "quant": asdict(weights),
             "segmenter": asdict(segmenter),
-            "image_tokens": roofline.image_tokens(policy, side),
+            "image_tokens": image_tokens(policy, side),
             "weights_gb": resident_gb,
             "variants": {name: _variant(phases, target) for name, phases in estimates.items()},
             "published": [asdict(each) for each in deviations],
@@ -73,7 +85,7 @@ def plan(
     _print_check(deviations, check)
 
 
-def _variant(phases: Sequence[PhaseEstimate], device: Device) -> dict[str, Any]:
+def _variant(phases: Sequence[PhaseEstimate], device: DevicePeaks) -> dict[str, Any]:
     slowest_ms = _sum(phase.high_ms for phase in phases)
     return {
         "phases": [asdict(phase) for phase in phases],
@@ -84,15 +96,15 @@ def _variant(phases: Sequence[PhaseEstimate], device: Device) -> dict[str, Any]:
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
-    """Add up what is known of every phase; None where it is not."""
+    """Add up the values of all phases; None if one is unknown."""
     found = list(values)
     return None if None in found else sum(value for value in found if value is not None)
 
 
 def _print(
-    policy: Policy,
+    policy: PolicyShape,
     quant: Quant,
-    device: Device,
+    device: DevicePeaks,
     variant: str,
     estimates: Mapping[str, Sequence[PhaseEstimate]],
     resident_gb: float,
@@ -103,9 +115,9 @@ def _print(
 
     console = Console(highlight=False)
     console.print(
-        f"estimate, not measured: {policy.name} {quant.name} on {device.description}, {variant}", markup=False
+        f"estimated, not measured: {policy.name} {quant.name} on {device.description}, {variant}", markup=False
     )
-    table = _table("", "GFLOP", "GB", "at least", "about", "range", "share")
+    table = _table("", "GFLOP", "GB", "bound", "estimate", "range", "share")
     for phase in estimates[variant]:
         low, high, share = phase.low_ms, phase.high_ms, phase.share
         table.add_row(
@@ -118,7 +130,7 @@ def _print(
             "-" if share is None else f"{share.middle:.0%} ({share.rows})",
         )
     console.print(table)
-    totals = _table("", "at least", "about", f"at most, at {device.power_w:.0f} W")
+    totals = _table("", "bound", "estimate", f"at most, at {device.power_w:.0f} W")
     for name, phases in estimates.items():
         figures = _variant(phases, device)
         about, joules = figures["estimate_ms"], figures["energy_j_at_most"]
@@ -128,11 +140,11 @@ def _print(
     foreign = [phase for phase in estimates[variant] if phase.share and phase.share.of != device.family]
     for phase in foreign:
         name = phase.phase.replace("_", " ")
-        console.print(f"{name}: published measurements are of {phase.share.of if phase.share else ''}", markup=False)
-    fits = "" if resident_gb < device.memory_gb else ": it does not fit"
-    console.print(f"weights of the policy: {resident_gb:.1f} of {device.memory_gb:.0f} GB{fits}", markup=False)
+        console.print(f"{name}: based on measurements of {phase.share.of if phase.share else ''}", markup=False)
+    fits = "" if resident_gb < device.memory_gb else ": too large for the device"
+    console.print(f"policy weights: {resident_gb:.1f} of {device.memory_gb:.0f} GB{fits}", markup=False)
     console.print(
-        "Mask decode is not estimated (launching kernels bounds it: a few ms). Phases are taken one after the other.",
+        "Mask decoding is not estimated (kernel launches dominate it: a few ms). Phases are added up as if sequential.",
         markup=False,
     )
 
@@ -153,14 +165,18 @@ def _print_check(deviations: Sequence[Deviation], each: bool) -> None:
     console = Console(highlight=False)
     known = [abs(found.deviation) for found in deviations if found.deviation is not None]
     console.print(
-        f"{len(deviations)} published measurements, each estimated from the others: off by {median(known):.0%} in the "
-        f"median, {max(known):.0%} at most; {len(deviations) - len(known)} have no others. "
-        + ("" if each else "--check lists them."),
+        f"{len(deviations)} published measurements, each estimated from the others: median error {median(known):.0%}, "
+        f"largest {max(known):.0%}; {len(deviations) - len(known)} are the only ones of their kind."
+        + ("" if each else " --check lists them."),
         markup=False,
     )
     for found in deviations if each else ():
         row = found.row
         kept = row.quant or "(precision not published)"
         what = f"{row.device}, {row.model} {kept}, {row.phase.replace('_', ' ')} of {row.tokens} tokens"
-        estimate = "no others" if found.estimate_ms is None else f"{found.estimate_ms:.1f} ms, {found.deviation:+.0%}"
-        console.print(f"{what}: {row.value_ms:.1f} ms; from the others {estimate} ({row.source})", soft_wrap=True)
+        estimate = (
+            "nothing to estimate from"
+            if found.estimate_ms is None
+            else f"{found.estimate_ms:.1f} ms, {found.deviation:+.0%}"
+        )
+        console.print(f"{what}: {row.value_ms:.1f} ms; from the others: {estimate} ({row.source})", soft_wrap=True)
