@@ -80,7 +80,7 @@ def test_files_that_nobody_named_are_noted(bundle: Path, capsys: pytest.CaptureF
 
     noted = capsys.readouterr().err.splitlines()
     assert len(noted) == 1
-    assert "notes.txt is no part of the bundle" in noted[0]
+    assert "notes.txt is not part of the bundle" in noted[0]
 
 
 def failing(bundle: Path) -> None:
@@ -90,7 +90,7 @@ def failing(bundle: Path) -> None:
 
 UNFIT: dict[str, tuple[Callable[[Path], None], list[str], int, str]] = {
     "figure": (failing, [], 5, "policy.vision"),
-    "unverified": (lambda b: rewrite(b, verified=False, verification=()), [], 0, "nothing was compared"),
+    "unverified": (lambda b: rewrite(b, verified=False, verification=()), [], 0, "never compared"),
     "required": (lambda b: rewrite(b, verified=False, verification=()), ["--require-verified"], 5, "never compared"),
 }
 

@@ -62,7 +62,7 @@ def test_changes_are_told_and_load_is_none(tmp_path: Path) -> None:
     after = read(root, "sys/class/hwmon/hwmon9/oc1_event_cnt", "6\n")
     assert find_changes(before, after) == [
         "the power mode changed from 15W to MAXN_SUPER",
-        "the bounds of the clock cpu0 changed from 730 to 1728 MHz into 1728 to 1728 MHz",
+        "the bounds of the clock cpu0 changed from 730-1728 MHz to 1728-1728 MHz",
         "the device was throttled: oc1_event_cnt counted 2 more events",
     ]
 
@@ -83,4 +83,4 @@ def test_a_suspended_machine_and_a_clock_that_was_set_are_told() -> None:
     slept = replace(before, slept_s=before.slept_s + 30.0, unix_minus_monotonic_s=before.unix_minus_monotonic_s + 30.0)
     assert find_changes(before, slept) == ["the machine was suspended for 30.0 s"]
     stepped = replace(before, unix_minus_monotonic_s=before.unix_minus_monotonic_s - 3600.0)
-    assert find_changes(before, stepped) == ["the system's clock was set by -3600.0 s"]
+    assert find_changes(before, stepped) == ["the system clock was set by -3600.0 s"]

@@ -241,12 +241,12 @@ def test_a_log_that_ends_too_early_or_a_clock_that_was_set_gives_no_energy(tmp_p
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("time,volts\n1,2\n", "has the columns time, volts; it needs a time (time, timestamp"),
-        ("time,power_w\nnoon,2\n", "line 2: 'noon' is no time"),
-        ("time,power_w\n2,2\n1,2\n", "line 3: its times do not rise"),
-        ("time,power_w\n1,-\n2,nan\n3,5\n3,5\n", "line 5: its times do not rise"),
-        ("time,power_w\n1,2\nnan,2\n", "line 3: 'nan' is no time"),
-        ("time,power_w\ninf,2\n", "line 2: 'inf' is no time"),
+        ("time,volts\n1,2\n", "has the columns time, volts; its first line must name a time (time, timestamp"),
+        ("time,power_w\nnoon,2\n", "line 2: 'noon' is not a time"),
+        ("time,power_w\n2,2\n1,2\n", "line 3: the times do not increase"),
+        ("time,power_w\n1,-\n2,nan\n3,5\n3,5\n", "line 5: the times do not increase"),
+        ("time,power_w\n1,2\nnan,2\n", "line 3: 'nan' is not a time"),
+        ("time,power_w\ninf,2\n", "line 2: 'inf' is not a time"),
     ],
 )
 def test_a_log_that_cannot_be_read_is_one_line(text: str, line: str, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_a_log_that_cannot_be_read_is_one_line(text: str, line: str, tmp_path: P
     with pytest.raises(UsageError) as refused:
         read_wall_meter(file)
     assert line in str(refused.value)
-    with pytest.raises(UsageError, match="--power names the log"):
+    with pytest.raises(UsageError, match="log of a wall meter to --power"):
         read_wall_meter(tmp_path / "none.csv")
 
 

@@ -286,7 +286,7 @@ def test_the_terminal_has_phases_runs_and_power(
     power(CONSTANT)
     assert profile("--variants", "wise-s,answer") == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "wise-s on fake and fake: 2 queries after 3 to warm up" in told
+    assert "wise-s on fake and fake: 2 queries after 3 warm-up queries" in told
     assert "a query: " in told
     assert "power from a load: " in told
     assert "idle 10.00 W before, 10.00 W after" in told
@@ -309,14 +309,14 @@ def test_reports_are_written_by_their_names(
     page = html.read_text()
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
-    for words in ("What a mask costs", "wise-s", "verbose", "may be wrong by"):
+    for words in ("What a mask costs", "wise-s", "verbose", "uncertainty"):
         assert words in page
 
     capsys.readouterr()
     assert profile(*files) == 2
     assert "exists; use --force" in capsys.readouterr().err
     assert profile("--out", str(tmp_path / "report.pdf")) == 2
-    assert "end its name in .html, .json, .csv" in capsys.readouterr().err
+    assert "use a name that ends in .html, .json, .csv" in capsys.readouterr().err
 
 
 def test_what_an_interrupt_ends_is_kept_and_marked(
@@ -380,7 +380,7 @@ def test_two_profiles_at_once_are_refused(
         fcntl.flock(other, fcntl.LOCK_EX)
         capsys.readouterr()
         assert profile("--variants", "wise-s") == 4
-    assert f"another profile runs here (process {os.getpid()})" in capsys.readouterr().err
+    assert f"another profile is running (process {os.getpid()})" in capsys.readouterr().err
 
 
 def test_own_pictures_are_asked_what_lies_beside_them(
@@ -408,16 +408,16 @@ def test_own_pictures_are_asked_what_lies_beside_them(
     (tmp_path / "a.txt").unlink()
     capsys.readouterr()
     for options, line in (
-        ([], "what is asked of a.png? write it into"),
+        ([], "a.png has no query; write one to"),
         (["--scenes", "2"], "choose one"),
     ):
         assert main([*command, *options]) == 2
         assert line in capsys.readouterr().err
     for options, line in (
-        (["--images", str(tmp_path / "none")], "is no folder"),
-        (["--query", "the mug"], "--query asks the images of --images"),
+        (["--images", str(tmp_path / "none")], "is not a folder"),
+        (["--query", "the mug"], "--query needs --images"),
         (["--dataset", "refcoco"], "where does refcoco lie?"),
-        (["--bundle", str(tmp_path)], "is no bundle"),
+        (["--bundle", str(tmp_path)], "is not a bundle"),
     ):
         assert main(["profile", *options]) in (1, 2)
         assert line in capsys.readouterr().err
@@ -439,7 +439,7 @@ def test_of_many_pictures_the_first_are_read(
             f"{number:02}.png" for number in range(count)
         ]
         assert document["data"]["queries"] == count
-        assert f"asking the first {count} of 22 images; --limit N asks more" in err
+        assert f"asking the first {count} of 22 images; raise --limit to ask more" in err
     (tmp_path / "21.png").unlink()
     assert main([*command, "--limit", "21"]) == 0
     assert "asking the first" not in capsys.readouterr().err

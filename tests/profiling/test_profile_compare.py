@@ -102,7 +102,7 @@ def test_energies_of_different_sources_are_not_compared(tmp_path: Path, capsys: 
     b["power"]["sources"][0] |= wall
     for run in b["runs"]:
         run["energy"]["query"][0]["energy_j"] *= 5
-    line = "energy: by Jetson rails (ina3221), VDD_IN in A; by wall meter (m.csv), machine in B; not compared"
+    line = "energy: from Jetson rails (ina3221), VDD_IN in A, from wall meter (m.csv), machine in B; not compared"
     assert "energy" not in figures(a, b)
     assert find_differences(a, b) == [line]
     files = [write(tmp_path / f"{name}.json", document) for name, document in (("a", a), ("b", b))]
@@ -144,15 +144,15 @@ def test_runs_without_a_partner_are_told(tmp_path: Path, capsys: pytest.CaptureF
     b["runs"].append(b["runs"][0] | {"variant": "answer"})
     assert find_unmatched(a, b) == (["wise-s on llama and onnx"], ["answer on llama and onnx"])
     assert find_differences(a, b) == [
-        "wise-s on llama and onnx: in A, compared with no run of B",
-        "answer on llama and onnx: in B, compared with no run of A",
+        "wise-s on llama and onnx: only in A",
+        "answer on llama and onnx: only in B",
     ]
     files = [write(tmp_path / f"{name}.json", document) for name, document in (("a", a), ("b", b))]
     assert main(["profile", "compare", *files]) == 0
-    assert "! wise-s on llama and onnx: in A" in capsys.readouterr().out
+    assert "! wise-s on llama and onnx: only in A" in capsys.readouterr().out
     assert main(["profile", "compare", *files, "--max-regression", "5", "--json"]) == 5
     out, err = capsys.readouterr()
-    assert "runs of A that are compared with none of B: wise-s on llama and onnx" in err
+    assert "runs of A without a counterpart in B: wise-s on llama and onnx" in err
     assert json.loads(out)["missing"] == ["wise-s on llama and onnx"]
 
 
@@ -189,8 +189,8 @@ def test_the_command_ends_with_5_past_the_bound(tmp_path: Path, capsys: pytest.C
     ("text", "line"),
     [
         ("{", "is not JSON"),
-        ("[]", "is no profile"),
-        ('{"format": "wise-edge profile", "version": 9}', "has version 9 of the format, this is 1"),
+        ("[]", "is not a profile"),
+        ('{"format": "wise-edge profile", "version": 9}', "has version 9 of the format, not 1"),
     ],
 )
 def test_a_file_that_is_no_profile_is_one_line(
@@ -213,12 +213,12 @@ def test_a_profile_that_lacks_something_is_one_line(
     holder: Any = damaged
     for key in place[:-1]:
         holder = holder[key]
-    for mend in (lambda: holder.pop(place[-1]), lambda: holder.update({place[-1]: None})):
-        mend()
+    for damage in (lambda: holder.pop(place[-1]), lambda: holder.update({place[-1]: None})):
+        damage()
         a, b = write(tmp_path / "a.json", timed()), write(tmp_path / "b.json", damaged)
         assert main(["profile", "compare", a, b, "--max-regression", "5"]) == 2
         err = capsys.readouterr().err
-        assert "b.json is no whole profile" in err
+        assert "b.json is not a complete profile" in err
         assert "Traceback" not in err
 
 

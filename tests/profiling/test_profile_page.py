@@ -37,7 +37,7 @@ def test_every_chart_is_whole_and_nothing_is_fetched(power: bool, ciou: float | 
         ElementTree.fromstring(chart)
     assert ("power, W" in page) == power
     assert ("not measurable" in page) == power
-    assert ("No power beside it: no sensor" in page) != power
+    assert ("Power was not read: no sensor" in page) != power
     assert ("What a rationale buys" in page) == (ciou is not None)
 
 
@@ -64,7 +64,7 @@ def test_what_was_not_measured_is_no_value() -> None:
     page = render_page(document)
 
     assert not re.search(r"\bNone\b|\bnan\b", page)
-    assert "No power beside it." in page
+    assert "Power was not read." in page
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)]
     rows = {row[0]: row[1:] for row in cells if row}
     assert rows["cpu0"] == ["730 of 1728 MHz", "1500 of 1728 MHz"]

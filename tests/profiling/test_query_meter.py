@@ -51,12 +51,12 @@ def test_a_query_that_is_too_short_is_not_measured() -> None:
     assert "at least 5 are needed" in (result.energy_reason or "")
 
 
-@pytest.mark.parametrize(("interval_s", "words"), [(None, "now and then"), (1.0, "every 1 s")])
+@pytest.mark.parametrize(("interval_s", "words"), [(None, "at unknown intervals"), (1.0, "every 1 s")])
 def test_a_source_that_moves_seldom_measures_no_query(interval_s: float | None, words: str) -> None:
     result = QueryMeter(replace(RAILS, interval_s=interval_s)).measure(ask)
 
     assert result.energy_j is None
-    assert result.energy_reason == f"rails: it moves {words}, too slow for one query; see wise-edge profile"
+    assert result.energy_reason == f"rails changes {words}, too slowly for one query; use 'wise-edge profile' instead"
 
 
 def test_a_source_that_is_lost_is_told_beside_the_answer() -> None:

@@ -1,4 +1,4 @@
-"""`wise-edge bundle`: what a bundle holds, whether it is whole, and how two differ."""
+"""`wise-edge bundle`: shows what a bundle contains, verifies its files, and compares two bundles."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Show, verify and compare bundles.", no_args_is_help=True)
 
-Directory = Annotated[str, typer.Argument(metavar="DIR", help="The bundle, 'embedded' or 'embedded-start'.")]
+Directory = Annotated[str, typer.Argument(metavar="DIR", help="A bundle directory, 'embedded' or 'embedded-start'.")]
 DIFFERENT = 1
-"""Exit code of `diff` where the bundles differ, as that of diff(1)."""
+"""Exit code of `diff` if the bundles differ, as in diff(1)."""
 
 
 @app.command()
 def show(directory: Directory = "embedded", as_json: JsonOption = False) -> None:
-    """Say what a bundle holds, what it was compared with and where it comes from."""
+    """Show the files of a bundle, how they were verified, and where they come from."""
     manifest = _load(directory).manifest
     if as_json:
         typer.echo(json.dumps(manifest.to_dict()))
@@ -36,20 +36,20 @@ def show(directory: Directory = "embedded", as_json: JsonOption = False) -> None
 def verify(
     directory: Directory = "embedded",
     require_verified: Annotated[
-        bool, typer.Option("--require-verified", help="Fail where the export was not compared with its checkpoints.")
+        bool, typer.Option("--require-verified", help="Fail if the export was not compared with its checkpoints.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare every file with its hash; fail where one is missing or altered, or a recorded figure does not pass."""
+    """Check every file against its hash; fail if one is missing or altered, or if a recorded figure failed."""
     from wise_edge.errors import VerificationError
 
     bundle = _load(directory)
     bundle.verify_hashes()
     manifest = bundle.manifest
-    for stranger in bundle.unlisted_files():
-        typer.echo(f"note: {stranger} is no part of the bundle", err=True)
+    for unlisted in bundle.unlisted_files():
+        typer.echo(f"note: {unlisted} is not part of the bundle", err=True)
     if failed := [figure.what for figure in manifest.verification if not figure.passed]:
-        raise VerificationError(f"{directory} records figures that do not pass: {', '.join(failed)}; export it again")
+        raise VerificationError(f"{directory} has recorded figures that failed: {', '.join(failed)}; export it again")
     if not manifest.verified and require_verified:
         raise VerificationError(f"{directory} was never compared with its checkpoints; export it without --no-verify")
     size = sum(artifact.bytes for artifact in manifest.artifacts)
@@ -57,17 +57,17 @@ def verify(
         document = {"files": len(manifest.artifacts), "bytes": size, "verified": manifest.verified}
         typer.echo(json.dumps(document))
         return
-    compared = f"{len(manifest.verification)} figures pass" if manifest.verified else "nothing was compared with torch"
-    typer.echo(f"{directory} is whole: {len(manifest.artifacts)} files, {size / 1e6:.1f} MB; {compared}")
+    compared = f"{len(manifest.verification)} figures passed" if manifest.verified else "never compared with torch"
+    typer.echo(f"{directory} is intact: {len(manifest.artifacts)} files, {size / 1e6:.1f} MB; {compared}")
 
 
 @app.command()
 def diff(
-    first: Annotated[str, typer.Argument(metavar="A", help="A bundle.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="The first bundle.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The second bundle.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Say how two bundles differ, name and time aside; exit with 1 where they do."""
+    """List the differences between two bundles except name and time; exit with 1 if there are any."""
     from wise_edge.bundle.diff import compare_manifests
 
     differences = compare_manifests(_load(first).manifest, _load(second).manifest)
@@ -98,7 +98,7 @@ def _print_manifest(manifest: Manifest) -> None:
     console.print(files_table(manifest))
     if manifest.verified:
         console.print(figures_table(manifest))
-    origin = Table("where it comes from", "")
+    origin = Table("provenance", "")
     for key in sorted(manifest.provenance):
         origin.add_row(Text(key), Text(manifest.provenance[key]))
     console.print(origin)
@@ -115,7 +115,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
             f"{policy.prompts.name}: {', '.join(policy.prompts.variants)}; {policy.default_variant} by default",
         ),
         ("segmenter", f"{sam.family}, images of {sam.input_size} px"),
-        ("verified", "compared with torch" if manifest.verified else "no: nothing was compared with torch"),
+        ("verified", "compared with torch" if manifest.verified else "no: never compared with torch"),
     ]
 
 
@@ -135,7 +135,7 @@ def files_table(manifest: Manifest) -> Any:
 
 
 def figures_table(manifest: Manifest) -> Any:
-    """Return what was compared as a table for the terminal."""
+    """Return the verification figures as a table for the terminal."""
     from rich.table import Table
     from rich.text import Text
 
@@ -154,7 +154,7 @@ def _print_differences(differences: list[Difference], first: str, second: str) -
     from wise_edge.bundle.diff import wording_changes
 
     if not differences:
-        typer.echo(f"{first} and {second} are the same, name and time aside")
+        typer.echo(f"{first} and {second} are the same except for name and time")
     part = None
     for difference in differences:
         if difference.part != part:

@@ -1,7 +1,7 @@
-"""The `wise-edge` command: the Typer application and the entry point that turns errors into exit codes.
+"""The `wise-edge` command: the Typer application, and the entry point that turns errors into exit codes.
 
-stdout is for results only; errors go to stderr as one plain line. Rich would read the `[onnx]` of
-"pip install 'wise-edge[onnx]'" as markup, so errors are printed without it.
+stdout is for results only; errors go to stderr as one plain line. They are printed without Rich, which would interpret
+the `[onnx]` in "pip install 'wise-edge[onnx]'" as markup.
 """
 
 from __future__ import annotations
@@ -62,17 +62,17 @@ app.add_typer(profile, name="profile")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line and turn whatever happens into an exit code.
+    """Run one command line and turn its outcome into an exit code.
 
     Args:
-        argv: the arguments without the program's name; None takes those of the process.
+        argv: the arguments without the program's name; None means those of the process.
 
     Returns:
-        0 for success, 1 to 5 as in `wise_edge.errors` (2 also for arguments that do not parse), 130 when interrupted.
+        0 for success, 1 to 5 as in `wise_edge.errors` (2 also for invalid arguments), 130 if interrupted.
     """
     try:
         typer.main.get_command(app)(args=argv, prog_name="wise-edge")
-    except SystemExit as stop:  # Typer's own: done, arguments that do not parse, interrupted, reader gone
+    except SystemExit as stop:  # from Typer: done, invalid arguments, interrupted, reader gone
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except WiseEdgeError as error:
         _print_error(f"error: {error}")
@@ -84,15 +84,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_main() -> NoReturn:
-    """Run the arguments of the process and exit: the console script.
+    """Run the arguments of the process and exit; this is the console script.
 
-    SIGTERM ends the command as an error would, so that half-written folders are removed; the exit code is then 143.
+    SIGTERM ends the command like an error, so that half-written folders are removed; the exit code is then 143.
     """
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     code = main()
     try:
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, `head` for example, has gone: leave nothing to flush at exit
+    except BrokenPipeError:  # the reader (`head`, for example) is gone: leave nothing to flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
 

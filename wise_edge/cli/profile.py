@@ -1,6 +1,6 @@
-"""`wise-edge profile`: what a mask costs on this device, in milliseconds and joules.
+"""`wise-edge profile`: measures what a mask costs on this device, in milliseconds and joules.
 
-`profile compare` sets two of its reports side by side, `profile plan` estimates a device that is not at hand.
+`profile compare` compares two of its reports; `profile plan` estimates the cost on a device that is not at hand.
 """
 
 from __future__ import annotations
@@ -32,24 +32,27 @@ def profile(
     context: typer.Context,
     bundle: BundleOption = None,
     scenes: Annotated[
-        int | None, typer.Option("--scenes", metavar="N", min=1, help=f"Synthetic test scenes to ask; {_SCENES}.")
+        int | None,
+        typer.Option(
+            "--scenes", metavar="N", min=1, help=f"Number of synthetic test scenes to ask. [default: {_SCENES}]"
+        ),
     ] = None,
-    images: Annotated[
-        Path | None, typer.Option("--images", metavar="DIR", help="Images of your own to ask instead.")
-    ] = None,
+    images: Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Ask your own images instead.")] = None,
     query: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="What is asked of --images; else NAME.txt beside each image says it."),
+        typer.Option(
+            metavar="TEXT", help="The query for all --images; without it, NAME.txt next to each image holds its query."
+        ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Labeled data to ask instead, as in evaluate.")
+        str | None, typer.Option(metavar="NAME", help="Ask a labeled data set instead, as in evaluate.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Where --dataset lies.")] = None,
-    split: Annotated[str | None, typer.Option(metavar="NAME", help="Part of --dataset.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of --dataset.")] = None,
+    split: Annotated[str | None, typer.Option(metavar="NAME", help="Split of --dataset.")] = None,
     limit: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Ask the first N samples of --dataset, or images of --images.")
+        int, typer.Option(metavar="N", min=1, help="Ask only the first N samples of --dataset or images of --images.")
     ] = _SCENES,
-    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="How often each is asked.")] = 1,
+    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="How often to ask each query.")] = 1,
     variants: Annotated[
         str, typer.Option(metavar="NAMES", help="Prompt variants, separated by commas.")
     ] = "verbose,wise-infer,wise-s,answer",
@@ -58,27 +61,27 @@ def profile(
     ] = "auto",
     mask_backend: MaskBackendOption = "auto",
     threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="CPU threads; the runtime's choice where left out.")
+        int | None, typer.Option(metavar="N", min=1, help="CPU threads. [default: chosen by the runtime]")
     ] = None,
     power: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A wall meter's log (CSV: time, power_w), read when all is measured."),
+        typer.Option(metavar="FILE", help="Log of a wall meter (CSV: time, power_w), read after all measurements."),
     ] = None,
     window: Annotated[
-        float, typer.Option(metavar="S", min=0.1, help="How long each part is repeated for its energy.")
+        float, typer.Option(metavar="S", min=0.1, help="Seconds for which each part is repeated to measure its energy.")
     ] = 1.5,
     out: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Write the report: .html, .json or .csv; may be given several times."),
+        typer.Option(metavar="FILE", help="Write the report to a .html, .json or .csv file; repeatable."),
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what queries cost on this device, by phase, and how good their masks are where that is known.
+    """Measure what queries cost on this device, phase by phase, and the accuracy of their masks on labeled data.
 
-    Energy is that of what tells its power (a Jetson: the board; a desktop: its GPU, and its processor beside it, or the
-    processor where no GPU works), where it does so surely; elsewhere the reason is given. What Ctrl-C ends is reported
-    as far as it came, and marked so.
+    Energy covers whatever reports its power: the board of a Jetson; on a desktop the GPU and the processor, or only the
+    processor if no GPU is used. Energy that cannot be measured reliably is reported with the reason instead. After
+    Ctrl-C, everything measured so far is reported and marked as incomplete.
     """
     if context.invoked_subcommand is not None:
         return
@@ -103,7 +106,7 @@ def profile(
 
     with running_alone():
         names = backends.split(",")
-        session = open_session(names[0])  # before the meter: where it runs decides whose energy counts
+        session = open_session(names[0])  # before the meter: the device it runs on decides which sources count
         meter = Meter(*find_sources(session.on_gpu), wall_meter=power, window_s=window)
         try:
             with meter.running():
@@ -111,8 +114,8 @@ def profile(
                     session = open_session(backend) if number else session
                     typer.echo(f"measuring {variants} on {session.policy.name}", err=True)
                     for measured in profile_session(session, examples, variants.split(","), repeat, meter):
-                        done.append(measured)  # one by one: what follows may be interrupted
-        except BaseException as error:  # Ctrl-C too: minutes of measuring are not thrown away
+                        done.append(measured)  # one at a time: the rest may be interrupted
+        except BaseException as error:  # Ctrl-C too: do not throw away minutes of measurements
             if not done:
                 raise
             failure = error
@@ -133,37 +136,37 @@ def _open_examples(
     query: str | None,
     labeled: tuple[str | None, Path | None, str | None, int],
 ) -> tuple[str, list[Example]]:
-    """Return what is asked, and what it is called."""
+    """Return the name of the data and its examples."""
     from wise_edge.errors import UsageError
     from wise_edge.evaluation.evaluate import open_labeled
-    from wise_edge.profiling.pictures import find_pictures, read_pictures
+    from wise_edge.profiling.own_images import find_images, read_images
 
     name, data, split, limit = labeled
     if sum(given is not None for given in (scenes, images, name)) > 1:
-        raise UsageError("--scenes, --images and --dataset are three things to ask; choose one")
+        raise UsageError("--scenes, --images and --dataset exclude each other; choose one")
     if query is not None and images is None:
-        raise UsageError("--query asks the images of --images; name their folder")
+        raise UsageError("--query needs --images; pass the folder of the images to ask")
     if images is not None:
-        files = find_pictures(images)
+        files = find_images(images)
         if len(files) > limit:
-            typer.echo(f"asking the first {limit} of {len(files)} images; --limit N asks more", err=True)
-        return str(images), read_pictures(files[:limit], query)
+            typer.echo(f"asking the first {limit} of {len(files)} images; raise --limit to ask more", err=True)
+        return str(images), read_images(files[:limit], query)
     opened, count = open_labeled(name or "scenes", data, split, limit if scenes is None else scenes)
     return f"{opened.name}/{opened.split}", [opened[place] for place in range(count)]
 
 
 def _describe(bundle: Path | None) -> dict[str, Any]:
-    """Return the bundle's name and the sha256 of its manifest, by which two reports are known to be of the same."""
+    """Return the bundle's name and the sha256 of its manifest, which identifies the bundle in reports."""
     from wise_edge.bundle.store import EMBEDDED, MANIFEST_NAME, hash_file, resolve_bundle
     from wise_edge.errors import BundleError
 
     manifest = resolve_bundle(bundle) / MANIFEST_NAME
     if not manifest.is_file():
-        raise BundleError(f"{manifest.parent} is no bundle: it has no {MANIFEST_NAME}")
+        raise BundleError(f"{manifest.parent} is not a bundle: it has no {MANIFEST_NAME}")
     return {"bundle": {"name": str(bundle or EMBEDDED), "sha256": hash_file(manifest)}}
 
 
-_WRITERS = (".html", ".json", ".csv")
+_FORMATS = (".html", ".json", ".csv")
 
 
 def _check_out(files: list[Path], force: bool) -> None:
@@ -171,8 +174,8 @@ def _check_out(files: list[Path], force: bool) -> None:
     from wise_edge.files import check_target
 
     for file in files:
-        if file.suffix not in _WRITERS:
-            raise UsageError(f"--out {file}: what is it to be? end its name in {', '.join(_WRITERS)}")
+        if file.suffix not in _FORMATS:
+            raise UsageError(f"--out {file} has an unknown format; use a name that ends in {', '.join(_FORMATS)}")
         check_target(file, force=force)
 
 

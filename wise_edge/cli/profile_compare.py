@@ -1,4 +1,4 @@
-"""`wise-edge profile compare`: two profiles side by side."""
+"""`wise-edge profile compare`: compares two profiles."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Profile (--out FILE.json) to compare with.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The other profile.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="The reference, written with profile --out FILE.json.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The profile to compare with it.")],
     max_regression: Annotated[
         float | None,
         typer.Option(
             metavar="PERCENT",
             min=0,
-            help="End with exit code 5 where B costs more than that, and surely more, than A, or lacks a run of A.",
+            help="Exit with code 5 if B costs significantly more than A, by more than PERCENT, or lacks a run of A.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say by what ratio B's times, energy and memory differ from A's, with intervals (95 %)."""
+    """Compare the times, energy and memory of two profiles: ratios B / A with 95 % intervals."""
     from wise_edge.errors import UsageError, VerificationError
     from wise_edge.profiling.comparison import compare_profiles, find_differences, find_regressions, find_unmatched
     from wise_edge.profiling.document import read_document
@@ -40,7 +40,9 @@ def compare(
         differences = find_differences(first, second)
         missing = [] if max_regression is None else find_unmatched(first, second)[0]
     except (KeyError, IndexError, TypeError) as error:
-        raise UsageError(f"{a} or {b} is no whole profile ({error!r}); profile again with --out FILE.json") from error
+        raise UsageError(
+            f"{a} or {b} is not a complete profile ({error!r}); profile again with --out FILE.json"
+        ) from error
     regressions = [] if max_regression is None else find_regressions(compared, max_regression / 100)
     if as_json:
         document = {
@@ -58,7 +60,7 @@ def compare(
     if regressions:
         failures.append(f"B costs more than A by more than {max_regression:g} %: {'; '.join(regressions)}")
     if missing:
-        failures.append(f"runs of A that are compared with none of B: {'; '.join(missing)}")
+        failures.append(f"runs of A without a counterpart in B: {'; '.join(missing)}")
     if failures:
         raise VerificationError("; ".join(failures))
 
@@ -86,8 +88,8 @@ def _print(compared: Sequence[Compared], differences: Sequence[str]) -> None:
 
 def _value(figure: Ratio, value: float) -> str:
     from wise_edge.drawing.panel import milliseconds
-    from wise_edge.profiling.words import joules
+    from wise_edge.profiling.words import joules, megabytes
 
     if figure.name == "memory":
-        return f"{value / 1e6:.0f} MB"
+        return megabytes(value)
     return joules(value) if figure.name == "energy" else milliseconds(value)

@@ -1,4 +1,4 @@
-"""The charts of a profile's page, as SVG without scripts; colors of text and lines come from the page's style."""
+"""Draws the charts of a profile's page as SVG without scripts; the page's style sets the colors of text and lines."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from wise_edge.drawing.panel import OTHER_COLOR, PHASE_COLORS, milliseconds
 from wise_edge.drawing.svg import AXIS, WIDTH, Scale, axis, rect, svg, text
-from wise_edge.profiling.words import joules, name_rows
+from wise_edge.profiling.words import joules, name_rows, query_energy_j
 
-_LABELS = 190  # what names of rows take of it
+_LABELS = 190  # width for the names of rows
 _ROW = 34
-_LABEL = 190  # how wide the words beside a disc may be
+_LABEL = 190  # maximum width of the label next to a disc
 Run = Mapping[str, Any]
 
 
@@ -22,11 +22,11 @@ def color_of(phase: str) -> str:
 
 
 def draw_phases(runs: Sequence[Run], phases: Sequence[str]) -> str:
-    """Draw a bar for each run, stacked of the means of its phases; where phases overlap, it is longer than the total.
+    """Draw a stacked bar of mean phases for each run; if phases overlap, it is longer than the total.
 
     Args:
-        runs: of a document.
-        phases: names of what is stacked, in order.
+        runs: the runs of a document.
+        phases: names of the stacked phases, in order.
     """
     sums = [sum(max(0.0, run["latency_ms"][phase]["mean"]) for phase in phases) for run in runs]
     scale = Scale(0.0, max(sums) * 1.08, _LABELS, WIDTH - 90)
@@ -52,12 +52,12 @@ def draw_distribution(runs: Sequence[Run]) -> str:
     margin = 0.06 * (high - low or high)
     scale = Scale(max(0.0, low - margin), high + margin, _LABELS, WIDTH - 90)
     row_px = _ROW + 10
-    parts = [axis(scale, len(runs) * row_px + 8, "ms, whole query")]
+    parts = [axis(scale, len(runs) * row_px + 8, "ms, complete query")]
     for row, (name, run, values) in enumerate(zip(name_rows(runs), runs, totals, strict=True)):
         y = row * row_px + 8
         parts.append(_label(name, y + 5))
         for number, value in enumerate(values):
-            height = y + 14 + (number * 7 % 17)  # spread over the row, the same at every drawing
+            height = y + 14 + (number * 7 % 17)  # spread over the row, the same each time
             parts.append(f'<circle cx="{scale(value):.1f}" cy="{height:.1f}" r="2.6" class="dot"/>')
         for quantile in ("p50", "p90", "p99"):
             x = scale(run["latency_ms"]["total"][quantile])
@@ -67,11 +67,11 @@ def draw_distribution(runs: Sequence[Run]) -> str:
             )
         x = scale(run["latency_ms"]["total"]["p50"])
         parts.append(text(x, y + 4, "p50", "middle", "tiny", "middle"))
-    return svg(len(runs) * row_px + 8 + AXIS, parts, "distribution of the latency of whole queries")
+    return svg(len(runs) * row_px + 8 + AXIS, parts, "distribution of the latency of complete queries")
 
 
 def draw_tradeoff(runs: Sequence[Run]) -> str | None:
-    """Draw accuracy over latency, a disc for each run, as large as its rationale; None without accuracy."""
+    """Draw accuracy over latency: a disc for each run, sized by its rationale; None without accuracy."""
     shown = [run for run in runs if run["accuracy"]]
     if not shown:
         return None
@@ -86,13 +86,13 @@ def draw_tradeoff(runs: Sequence[Run]) -> str | None:
     places = [across(run["latency_ms"]["total"]["p50"]) for _, run in named]
     for number, (name, run) in enumerate(named):
         x, y = places[number], up(run["accuracy"]["ciou"])
-        # Neighbors are labeled above and below, and to the left where one follows soon, lest they cover one another.
+        # So that labels do not overlap, neighbors are labeled above and below, and on the left if the next is close.
         side = -1 if number % 2 else 1
         is_close = number + 1 < len(places) and places[number + 1] - x < _LABEL < x
         edge, anchor = (x - 6, "end") if is_close else (x + 6, "start")
         low, high = run["accuracy"]["ciou_interval"]
         radius = 5 + 1.6 * run["rationale_tokens"] ** 0.5
-        energy = _query_energy(run)
+        energy = query_energy_j(run)
         notes = [f"{run['rationale_tokens']:.0f} rationale tokens", *([] if energy is None else [joules(energy)])]
         title = f"{name}: cIoU {run['accuracy']['ciou']:.3f}, {milliseconds(run['latency_ms']['total']['p50'])}"
         parts += [
@@ -105,12 +105,12 @@ def draw_tradeoff(runs: Sequence[Run]) -> str | None:
 
 
 def draw_timeline(run: Run, phases: Sequence[str], total_ms: float) -> str:
-    """Draw when the phases of the median query ran, and the power around it where that was read.
+    """Draw when the phases of the median query ran, and the power around it if it was read.
 
     Args:
-        run: of a document.
+        run: a run of a document.
         phases: names of the rows, in order.
-        total_ms: what fills the width, so that runs can be compared.
+        total_ms: time that fills the width, so that runs can be compared.
     """
     timeline = run["timeline"]
     rows = [phase for phase in phases if any(span["phase"] == phase for span in timeline["spans"])]
@@ -118,7 +118,7 @@ def draw_timeline(run: Run, phases: Sequence[str], total_ms: float) -> str:
     above = 110 if power else 0
     scale = Scale(-0.1 * total_ms if power else 0.0, total_ms * (1.1 if power else 1.0), _LABELS, WIDTH - 20)
     height = above + len(rows) * 24
-    parts = [axis(scale, height, "ms since the image came")]
+    parts = [axis(scale, height, "ms since the image arrived")]
     if power:
         parts += _power(power, scale, above)
     for row, phase in enumerate(rows):
@@ -148,11 +148,6 @@ def _power(trace: Mapping[str, Any], across: Scale, height: float) -> Iterable[s
         for tick in up.ticks(3)
     ]
     return [label, *grid, f'<polyline points="{line}" class="power"/>']
-
-
-def _query_energy(run: Run) -> float | None:
-    found = run["energy"]["query"]
-    return found[0]["energy_j"] if found else None
 
 
 def _grid(up: Scale, unit: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Two profiles side by side: by what ratio costs differ, and how sure that is."""
+"""Compares two profiles: the ratios of their costs, with intervals."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from wise_edge.profiling.document import Document
 from wise_edge.profiling.words import name_run, name_source
 
 GATED = ("total", "first_token", "energy", "memory")
-"""Figures that `find_regressions` looks at; single phases are shown only."""
+"""Figures that `find_regressions` checks; single phases are only shown."""
 Run = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A figure of two profiles.
+    """A figure in two profiles.
 
     Attributes:
         name: a phase, "energy" (of a query) or "memory".
         a: in the first, ms (mean of the examples' means), J or bytes.
         b: in the second.
         ratio: b over a.
-        interval: of the ratio: 95 % by bootstrap for times, what the readings may be wrong by for energy; None for
+        interval: of the ratio: a 95 % bootstrap interval for times, the measurement uncertainty for energy; None for
             memory, which is read once.
     """
 
@@ -39,20 +39,20 @@ class Ratio:
     interval: tuple[float, float] | None
 
     def regressed(self, most: float) -> bool:
-        """Whether b is above a by more than the share `most`, and surely above it."""
+        """Whether b exceeds a by more than the share `most`, and significantly."""
         return self.ratio > 1 + most and (self.interval is None or self.interval[0] > 1)
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A run that is in both profiles.
+    """A run that both profiles contain.
 
     Attributes:
         name: variant, and the backends in each.
-        figures: what is compared.
-        ciou: cIoU in each; None where one has none.
-        rationale_tokens: tokens of the rationale in each.
-        paired: whether the same queries were asked, so that they are compared one by one.
+        figures: the compared figures.
+        ciou: cIoU in each; None if either lacks it.
+        rationale_tokens: mean rationale tokens in each.
+        paired: whether both asked the same queries, which are then compared one by one.
     """
 
     name: str
@@ -63,12 +63,12 @@ class Compared:
 
 
 def compare_profiles(a: Document, b: Document) -> list[Compared]:
-    """Compare the runs that two profiles share: those of equal variant and backends, else of equal variant.
+    """Compare the runs that two profiles share: those with the same variant and backends, else the same variant.
 
-    Energy is compared where one kind of source counts in both, of the same parts.
+    Energy is compared only if the same kind of source counts in both, with the same parts.
 
     Raises:
-        UsageError: they share none.
+        UsageError: they share no run.
     """
     pairs = _pair(a["runs"], b["runs"])
     if not pairs:
@@ -78,9 +78,9 @@ def compare_profiles(a: Document, b: Document) -> list[Compared]:
 
 
 def find_unmatched(a: Document, b: Document) -> tuple[list[str], list[str]]:
-    """Return the names of the first profile's runs, and of the second's, that are compared with none of the other.
+    """Return the names of runs in the first, and in the second profile, that have no counterpart.
 
-    A run has no partner where the other profile lacks it, or where two runs of one profile go by its name.
+    A run has no counterpart if the other profile lacks it, or if two runs of one profile share its name.
     """
     pairs = _pair(a["runs"], b["runs"])
     only_a = [name_run(run) for run in a["runs"] if not any(run is first for first, _ in pairs)]
@@ -89,7 +89,7 @@ def find_unmatched(a: Document, b: Document) -> tuple[list[str], list[str]]:
 
 
 def find_differences(a: Document, b: Document) -> list[str]:
-    """Return what else differs between two profiles, a line each: their ratios are of that too."""
+    """Return a line for each other difference between two profiles, since it affects their ratios as well."""
     lines = [
         f"{name}: {first or 'none'} in A, {second or 'none'} in B"
         for name, first, second in (
@@ -105,10 +105,10 @@ def find_differences(a: Document, b: Document) -> list[str]:
         lines.append(f"bundle: {a['bundle']['name']} in A, {b['bundle']['name']} in B")
     if _counting(a) != _counting(b):
         first, second = (name_source(document["power"]) or "no source" for document in (a, b))
-        lines.append(f"energy: by {first} in A; by {second} in B; not compared")
+        lines.append(f"energy: from {first} in A, from {second} in B; not compared")
     only_a, only_b = find_unmatched(a, b)
-    lines += [f"{name}: in A, compared with no run of B" for name in only_a]
-    lines += [f"{name}: in B, compared with no run of A" for name in only_b]
+    lines += [f"{name}: only in A" for name in only_a]
+    lines += [f"{name}: only in B" for name in only_b]
     for name, document in (("A", a), ("B", b)):
         lines += [f"{name} is incomplete: {document['stopped']}"] if document["stopped"] else []
         lines += [f"{name}: {change}" for change in document["conditions"]["changes"]]
@@ -116,7 +116,7 @@ def find_differences(a: Document, b: Document) -> list[str]:
 
 
 def find_regressions(compared: Sequence[Compared], most: float) -> list[str]:
-    """Return a line for each figure of `GATED` that is above by more than the share `most`, and surely above."""
+    """Return a line for each figure of `GATED` that regressed by more than the share `most`."""
     return [
         f"{run.name}: {figure.name.replace('_', ' ')} x {figure.ratio:.3f}"
         for run in compared
@@ -126,7 +126,7 @@ def find_regressions(compared: Sequence[Compared], most: float) -> list[str]:
 
 
 def _counting(document: Document) -> tuple[Any, ...] | None:
-    """Return what tells whether the energies of two profiles are of the same; None where no source counts."""
+    """Return what must be equal for the energies of two profiles to be comparable; None without a source."""
     return next(((each["kind"], each["parts"], each["total"]) for each in document["power"]["sources"]), None)
 
 
@@ -139,7 +139,7 @@ def _pair(a: Sequence[Run], b: Sequence[Run]) -> list[tuple[Run, Run]]:
 
 
 def _by(keys: Sequence[str], runs: Sequence[Run]) -> dict[tuple[str, ...], Run]:
-    """Return runs by what they are called; those whose names are not their own are left out."""
+    """Return runs by their keys, without runs that share theirs with another."""
     named: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         named.setdefault(tuple(run[key] for key in keys), []).append(run)
@@ -172,7 +172,7 @@ def _compare_times(name: str, a: Run, b: Run, paired: bool) -> Ratio | None:
 
 
 def _times_ms(name: str, run: Run) -> np.ndarray[Any, Any]:
-    """Return the mean time of each example, since its repeats are no samples of queries; of a single one all times."""
+    """Return the mean time of each example, as repeats are not samples of queries; for one example, all its times."""
     found: dict[str, list[float]] = {}
     for reading in run["readings"]:
         found.setdefault(reading["example"], []).append(reading["latency_ms"][name])

@@ -1,4 +1,4 @@
-"""What a device was set to while it was measured, and what changed meanwhile: a figure holds under its conditions only.
+"""The settings of a device while it is measured, and what changed: a figure is valid only under its conditions.
 
 Sources: https://docs.kernel.org/admin-guide/pm/cpufreq.html, https://docs.kernel.org/driver-api/thermal/sysfs-api.html,
 https://docs.nvidia.com/jetson/archives/r36.4.3/DeveloperGuide/SD/PlatformPowerAndPerformance.html (counters of
@@ -23,16 +23,16 @@ _LEAST_STEP_S = 1.0
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a device was set to at one moment.
+    """The settings of a device at one moment.
 
     Attributes:
-        power_mode: of nvpmodel; None where there is none.
-        clocks: of processors and a Jetson's GPU, with the bounds that they may move in.
-        temperatures_c: thermal zone to its temperature.
-        throttled: counter of throttling events to its state, for comparison with a later one.
-        gpu: of a desktop's GPU; None where NVML knows none.
-        slept_s: how long the machine was suspended since it was started.
-        unix_minus_monotonic_s: the system's clock, less one that nobody sets.
+        power_mode: of nvpmodel; None without it.
+        clocks: of the processors and a Jetson's GPU, with their bounds.
+        temperatures_c: temperature of each thermal zone.
+        throttled: state of each counter of throttling events, for comparison with a later state.
+        gpu: state of a desktop's GPU; None if NVML finds none.
+        slept_s: how long the machine has been suspended since it booted.
+        unix_minus_monotonic_s: the system clock minus the monotonic clock, which nobody sets.
     """
 
     power_mode: str | None
@@ -45,10 +45,10 @@ class Conditions:
 
 
 def read_conditions(root: Path = ROOT) -> Conditions:
-    """Return what the device is set to now.
+    """Return the current settings of the device.
 
     Args:
-        root: where the file system begins.
+        root: root of the file system.
     """
     try:
         gpu = read_gpu_state()
@@ -67,7 +67,7 @@ def read_conditions(root: Path = ROOT) -> Conditions:
 
 
 def find_changes(before: Conditions, after: Conditions) -> list[str]:
-    """Return a line for each change that makes figures measured in between doubtful."""
+    """Return a line for each change that casts doubt on figures measured in between."""
     return [*_changed_settings(before, after), *_throttled(before, after), *_changed_time(before, after)]
 
 
@@ -79,8 +79,8 @@ def _changed_settings(before: Conditions, after: Conditions) -> Iterator[str]:
         was = bounds.get(clock.name)
         if was is not None and was != (clock.least_hz, clock.most_hz):
             low, high = (f"{hz / 1e6:.0f}" for hz in was)
-            now = f"{clock.least_hz / 1e6:.0f} to {clock.most_hz / 1e6:.0f} MHz"
-            yield f"the bounds of the clock {clock.name} changed from {low} to {high} MHz into {now}"
+            now = f"{clock.least_hz / 1e6:.0f}-{clock.most_hz / 1e6:.0f} MHz"
+            yield f"the bounds of the clock {clock.name} changed from {low}-{high} MHz to {now}"
 
 
 def _throttled(before: Conditions, after: Conditions) -> Iterator[str]:
@@ -99,19 +99,19 @@ def _changed_time(before: Conditions, after: Conditions) -> Iterator[str]:
         yield f"the machine was suspended for {slept_s:.1f} s"
     step_s = after.unix_minus_monotonic_s - before.unix_minus_monotonic_s - max(0.0, slept_s)
     if abs(step_s) > _LEAST_STEP_S:
-        yield f"the system's clock was set by {step_s:+.1f} s"
+        yield f"the system clock was set by {step_s:+.1f} s"
 
 
 def _temperatures(root: Path) -> Iterator[tuple[str, float]]:
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
-        try:  # a Jetson's zones of parts that are off refuse to be read
+        try:  # a Jetson's zones of parts that are off cannot be read
             yield (zone / "type").read_text().strip(), int((zone / "temp").read_text()) / 1000
         except (OSError, ValueError):
             continue
 
 
 def _throttling(root: Path) -> Iterator[tuple[str, int]]:
-    """Yield counters of events: a Jetson's over-current, an Intel processor's heat."""
+    """Yield event counters: a Jetson's over-current, an Intel processor's thermal throttling."""
     counters = [
         *sorted((root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt")),
         *sorted((root / "sys/devices/system/cpu").glob("cpu*/thermal_throttle/*_throttle_count")),

@@ -1,6 +1,6 @@
-"""The document of a profile: what `wise-edge profile` prints as JSON, writes, draws and compares.
+"""The document of a profile, which `wise-edge profile` prints as JSON, writes, draws and compares.
 
-`assets/profile.schema.json` is its schema. Every reading is in it, so that others can draw their own conclusions.
+`assets/profile.schema.json` is its schema. It contains every reading, so that others can draw their own conclusions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Document = dict[str, Any]
 
 
 def describe_device() -> dict[str, Any]:
-    """Return what the device is: names and sizes, None for what is not known."""
+    """Return names and sizes of the device; None for what is unknown."""
     jetson = read_jetson()
     try:
         gpu = read_gpu()
@@ -59,15 +59,15 @@ def make_document(
     after: Conditions,
     stopped: str | None = None,
 ) -> Document:
-    """Put together what was measured.
+    """Assemble the document of a profile.
 
     Args:
         setup: "bundle" and "data": what was asked, ready for JSON.
         measured: what each variant did on each pair of backends.
-        meter: the one that ran meanwhile.
+        meter: the meter that ran meanwhile.
         before: conditions before the first query.
-        after: conditions after the last one.
-        stopped: why the profile ended early; None where it did not.
+        after: conditions after the last query.
+        stopped: why the profile ended early; None if it did not.
     """
     return {
         "format": FORMAT,
@@ -88,24 +88,24 @@ def make_document(
 
 
 def read_document(file: Path) -> Document:
-    """Read a document that `wise-edge profile` wrote; raises `UsageError` where the file holds none."""
+    """Read a document that `wise-edge profile` wrote; raises `UsageError` if the file is not one."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
     except ValueError as error:
-        raise UsageError(f"{file} is not JSON; name a file that 'wise-edge profile --out' wrote") from error
+        raise UsageError(f"{file} is not JSON; pass a file that 'wise-edge profile --out FILE.json' wrote") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise UsageError(f"{file} is no profile; name a file that 'wise-edge profile --out' wrote")
+        raise UsageError(f"{file} is not a profile; pass a file that 'wise-edge profile --out FILE.json' wrote")
     if found.get("version") != VERSION:
         raise UsageError(
-            f"{file} has version {found.get('version')} of the format, this is {VERSION}; profile again, or update"
+            f"{file} has version {found.get('version')} of the format, not {VERSION}; profile again or update"
         )
     return found
 
 
 def to_csv(document: Document) -> str:
-    """Return every reading as a line of CSV, the names of the phases as columns, in ms."""
+    """Return every reading as a line of CSV, with a column in ms for each phase."""
     phases = [f"{name}_ms" for name in document["runs"][0]["readings"][0]["latency_ms"]] if document["runs"] else []
     counts = ("rationale_tokens", "answer_tokens", "decode_steps", "valid", "intersection_px", "union_px")
     text = io.StringIO()
@@ -144,12 +144,12 @@ def _run(measured: Measured, meter: Meter) -> dict[str, Any]:
 
 
 def _step_energy(write: Sequence[PartEnergy], steps: int) -> float | None:
-    """Return what a run of the language model takes, its share of the query's own words included, in J."""
+    """Return the energy of one decode step in J, which includes its share of the query's prefill."""
     return write[0].energy_j / steps if write and write[0].energy_j is not None and steps else None
 
 
 def _timeline(measured: Measured, meter: Meter) -> dict[str, Any]:
-    """Return the median query's phases in ms since its beginning, and the power of the time around it."""
+    """Return the median query's phases, in ms since its start, and the power around that time."""
     start_s = min(span.start_s for span in measured.median)
     end_s = start_s + measured.median_total_ms / 1e3
     margin_s = 0.2 * (end_s - start_s)
@@ -168,7 +168,7 @@ def _timeline(measured: Measured, meter: Meter) -> dict[str, Any]:
 
 
 def _processor() -> str | None:
-    """Return the processor's name where the kernel tells it (it does on x86)."""
+    """Return the processor's name if the kernel reports it (it does on x86)."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What memory this process takes, of the host and of a GPU."""
+"""The memory of this process, on the host and on a GPU."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from wise_edge.power.nvml import read_gpu_state
 
 @dataclass(frozen=True)
 class Footprint:
-    """What this process takes; a Jetson's GPU shares the host's memory, which NVML does not tell there.
+    """Memory of this process. A Jetson's GPU shares the host's memory, and NVML does not report it there.
 
     Attributes:
-        host_peak_bytes: most resident memory since `reset_peak`; None where the system does not tell.
-        gpu_bytes: memory of the first GPU now; None without one, or where NVML does not tell.
+        host_peak_bytes: peak resident memory since `reset_peak`; None if the system does not report it.
+        gpu_bytes: current memory on the first GPU; None without a GPU, or if NVML does not report it.
     """
 
     host_peak_bytes: int | None
@@ -25,13 +25,13 @@ class Footprint:
 
 
 def reset_peak() -> None:
-    """Let the peak of resident memory begin anew where the system can (Linux, proc(5), clear_refs)."""
-    with suppress(OSError):  # the peak is then that since the process began: higher, never lower
+    """Reset the peak of resident memory if the system supports it (Linux, proc(5), clear_refs)."""
+    with suppress(OSError):  # the peak then counts from the start of the process: higher, never lower
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def read_footprint() -> Footprint:
-    """Return what this process takes."""
+    """Return the memory of this process."""
     try:
         found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     except OSError:

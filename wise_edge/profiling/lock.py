@@ -1,4 +1,4 @@
-"""One profile at a time: two would measure each other."""
+"""Allows one profile at a time: two would disturb each other's measurements."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from wise_edge.files import cache_folder
 
 @contextmanager
 def running_alone() -> Iterator[None]:
-    """Keep other profiles of this user from running meanwhile; raises `DeviceError` where one runs already.
+    """Hold a lock that other profiles of this user need; raises `DeviceError` if one is already running.
 
-    The kernel lets go of the lock when the process ends, however it does.
+    The kernel releases the lock when the process ends for any reason.
     """
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -25,8 +25,8 @@ def running_alone() -> Iterator[None]:
         except OSError:
             file.seek(0)
             raise DeviceError(
-                f"another profile runs here (process {file.read().strip() or 'unknown'}), and each would measure the "
-                "other; wait until it has ended"
+                f"another profile is running (process {file.read().strip() or 'unknown'}), and they would disturb each "
+                "other's measurements; wait until it has ended"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))

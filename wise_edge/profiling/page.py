@@ -1,4 +1,4 @@
-"""A profile as one page that needs nothing else: no network, no script; it follows the reader's light or dark theme."""
+"""Renders a profile as one self-contained page: no network, no script; it follows the reader's light or dark theme."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from wise_edge.profiling.charts import (
 from wise_edge.profiling.document import Document
 from wise_edge.profiling.readings import PHASES
 from wise_edge.profiling.words import (
-    PARTS,
+    PART_LABELS,
     describe_doubts,
     describe_energy,
     describe_power,
     joules,
+    megabytes,
     name_rows,
     name_run,
+    query_energy_j,
 )
 
 _SHOWN = (*PHASES, "other")
 
 
 def render_page(document: Document) -> str:
-    """Return the page of a profile, HTML that fetches nothing."""
+    """Return the page of a profile: HTML that fetches nothing."""
     runs = document["runs"]
     title = f"What a mask costs on {_device(document)}"
     longest_ms = max(run["timeline"]["total_ms"] for run in runs)
@@ -44,10 +46,10 @@ def render_page(document: Document) -> str:
         *(f"<p>{escape(line)}</p>" for line in describe_energy(document["power"])),
         *_tradeoff(runs),
         "<h2>Where the time goes</h2>",
-        "<p>Means of the phases, stacked; the number is the mean of the whole query.</p>",
+        "<p>Mean phases, stacked; the number is the mean of the complete query.</p>",
         section(draw_phases(runs, _SHOWN) + _legend(_SHOWN)),
         "<h2>How much it varies</h2>",
-        "<p>A dot for each query, outliers kept. Lines: p50 (thick), p90, and p99 (dashed).</p>",
+        "<p>One dot per query, outliers included. Lines: p50 (thick), p90, and p99 (dashed).</p>",
         section(draw_distribution(runs)),
         "<h2>A median query</h2>",
         f"<p>{escape(_power_note(document))}</p>",
@@ -77,7 +79,7 @@ def _subtitle(document: Document) -> str:
 
 
 def _device(document: Document) -> str:
-    """Return the name that people know a device by: a Jetson's board, else its GPU or its processor."""
+    """Return the common name of a device: a Jetson's board, otherwise the GPU or the processor."""
     device = document["device"]
     names = [device["board"] if device["jetpack"] else None, device["gpu"], device["processor"], device["board"]]
     return str(next(name for name in names if name))
@@ -97,9 +99,7 @@ def _glance(runs: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for name, run in zip(name_rows(runs), runs, strict=True):
         accuracy, latency = run["accuracy"], run["latency_ms"]
-        energy = run["energy"]["query"][:1]
-        joule = energy[0]["energy_j"] if energy else None
-        memory = run["memory"]["host_peak_bytes"]
+        energy_j = query_energy_j(run)
         rows.append(
             (
                 name,
@@ -107,8 +107,8 @@ def _glance(runs: Sequence[Mapping[str, Any]]) -> str:
                 "–" if accuracy is None else _with_interval(accuracy["ciou"], accuracy["ciou_interval"]),
                 milliseconds(latency["first_token"]["p50"]),
                 *(milliseconds(latency["total"][key]) for key in ("p50", "p90", "p99")),
-                "–" if joule is None else joules(joule),
-                "–" if memory is None else f"{memory / 1e6:.0f} MB",
+                "–" if energy_j is None else joules(energy_j),
+                megabytes(run["memory"]["host_peak_bytes"]),
             )
         )
     return table(head, rows)
@@ -118,18 +118,16 @@ def _tradeoff(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     chart = draw_tradeoff(runs)
     if chart is None:
         return []
-    words = (
-        "Further up is more accurate, further left is faster. Discs grow with the rationale, lines are 95 % intervals."
-    )
+    words = "Up is more accurate, left is faster. Discs grow with the rationale; lines are 95 % intervals."
     return ["<h2>What a rationale buys</h2>", f"<p>{words}</p>", section(chart)]
 
 
 def _power_note(document: Document) -> str:
-    where = "When each phase ran, of the query whose total is the median one."
+    where = "When each phase ran, for the query with the median total."
     if document["power"]["sources"]:
         return where
     reason = document["power"]["reason"]
-    return f"{where} No power beside it{f': {reason}' if reason else ''}."
+    return f"{where} Power was not read{f': {reason}' if reason else ''}."
 
 
 def _energy(document: Document) -> list[str]:
@@ -137,13 +135,13 @@ def _energy(document: Document) -> list[str]:
     if not document["power"]["sources"]:
         return [notes]
     words = (
-        "<p>Each part was repeated alone in a window long enough for the sensor, and the window's energy divided.</p>"
+        "<p>Each part was repeated on its own in a window long enough for the sensor; the energy is per repetition.</p>"
     )
-    head = ("", "energy", "may be wrong by", "above idle", "repeated", "window", "readings", "largest gap", "source")
+    head = ("", "energy", "uncertainty", "above idle", "repeated", "window", "readings", "largest gap", "source")
     blocks = [notes, words]
     for name, run in zip(name_rows(document["runs"]), document["runs"], strict=True):
         found = [
-            (PARTS[part], source["name"], each)
+            (PART_LABELS[part], source["name"], each)
             for part, energies in run["energy"].items()
             for source, each in zip(document["power"]["sources"], energies, strict=True)
         ]
@@ -182,7 +180,7 @@ def _figures(run: Mapping[str, Any]) -> str:
         )
         for name, spread in run["latency_ms"].items()
     ]
-    counts = f"{run['queries']} queries after {run['warm_up']} to warm up; {run['decode_steps']:.1f} runs of the model"
+    counts = f"{run['queries']} queries after {run['warm_up']} warm-up queries; {run['decode_steps']:.1f} decode steps"
     step = "" if run["step_ms"] is None else f", {run['step_ms']:.2f} ms each"
     return table(head, rows) + f"<p>{escape(counts + step)}</p>"
 
@@ -192,14 +190,14 @@ def _conditions(document: Document) -> str:
     rows: list[tuple[str, ...]] = [("power mode", before["power_mode"] or "none", after["power_mode"] or "none")]
     pinned = [_pinned(when["clocks"]) for when in (before, after)]
     rows.append(("clocks", *pinned))
-    rows += _beside(_clocks(before), _clocks(after))
-    rows += _beside(_temperatures(before), _temperatures(after))
+    rows += _rows_of(_clocks(before), _clocks(after))
+    rows += _rows_of(_temperatures(before), _temperatures(after))
     device = [(key.replace("_", " "), str(value), "") for key, value in document["device"].items() if value is not None]
     return table(("", "before", "after"), rows) + "<h3>Device</h3>" + table(("", "", ""), device)
 
 
-def _beside(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Return a row for each name that is in either."""
+def _rows_of(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Return a row for each name that is in either state."""
     return [(name, before.get(name, "–"), after.get(name, "–")) for name in {**before, **after}]
 
 
@@ -217,9 +215,9 @@ def _temperatures(state: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _pinned(clocks: Sequence[Mapping[str, Any]]) -> str:
-    """Say whether clocks can change: `jetson_clocks` lets none."""
+    """Say whether clocks can change; `jetson_clocks` pins them."""
     if not clocks:
-        return "not told"
+        return "unknown"
     return "pinned" if all(clock["least_hz"] == clock["most_hz"] for clock in clocks) else "change with load"
 
 

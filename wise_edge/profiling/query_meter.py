@@ -1,6 +1,6 @@
-"""The energy of one query beside its answer, where a sensor resolves a single query: it takes seconds on a robot.
+"""Measures the energy of a single query, if it is long enough for the sensor: on a robot it takes seconds.
 
-`wise_edge.profiling.meter` repeats what is shorter; nothing is repeated here.
+`wise_edge.profiling.meter` repeats shorter work; nothing is repeated here.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from wise_edge.profiling.windows import ACCEPTED_ERROR
 from wise_edge.runtimes.base import SegmentationResult
 
 SLOWEST_S = 0.1
-"""How often a source's readings change at least: an older one may be of the time before the query."""
+"""Longest interval between readings of a usable source: with slower ones, a reading may predate the query."""
 
 
 class QueryMeter:
-    """Measures single queries by one source of power.
+    """Measures single queries with one power source.
 
     Args:
-        source: what is read; None for none.
-        reason: why there is none.
+        source: what is read; None without a source.
+        reason: why there is no source.
         clock: seconds.
-        pause: waits so many seconds.
-        make_sampler: reads a source beside the query, by a clock.
+        pause: waits for a number of seconds.
+        make_sampler: makes what reads a source in the background, by a clock.
     """
 
     def __init__(
@@ -42,29 +42,29 @@ class QueryMeter:
         self._source, self._reason, self._clock, self._pause = source, reason, clock, pause
         self._make_sampler = make_sampler
         if source is not None and not (source.interval_s and source.interval_s <= SLOWEST_S):
-            every = "now and then" if source.interval_s is None else f"every {source.interval_s:g} s"
+            every = "at unknown intervals" if source.interval_s is None else f"every {source.interval_s:g} s"
             self._source = None
-            self._reason = f"{source.name}: it moves {every}, too slow for one query; see wise-edge profile"
+            self._reason = f"{source.name} changes {every}, too slowly for one query; use 'wise-edge profile' instead"
 
     @classmethod
     def find(cls, on_gpu: bool = True) -> QueryMeter:
-        """Return a meter on the best source of this machine, or one that says why there is none.
+        """Return a meter with the best source of this machine, or one that reports why there is none.
 
         Args:
-            on_gpu: whether a GPU does some of the work, if there is one (`Session.on_gpu`).
+            on_gpu: whether some of the work runs on a GPU (`Session.on_gpu`).
         """
         sources, reason = find_sources(on_gpu)
         return cls(sources[0] if sources else None, reason)
 
     def measure(self, ask: Callable[[], SegmentationResult]) -> SegmentationResult:
-        """Answer a query while its power is read, which takes longer by what the source needs before and after it.
+        """Answer a query while power is read; the source adds some time before and after it.
 
         Args:
             ask: answers the query.
 
         Returns:
-            The answer with `energy_j` {"total": J}, what the device took meanwhile (idle included), or the reason why
-            that is not measurable.
+            The answer with `energy_j` {"total": J}, the energy of the device meanwhile (idle power included), or with
+            the reason why it cannot be measured.
 
         Raises:
             WiseEdgeError: as `ask`.
@@ -83,5 +83,5 @@ class QueryMeter:
         if found.energy_j is None:
             return replace(result, energy_reason=f"{self._source.name}: {found.reason}")
         parts = " + ".join(self._source.parts[place] for place in self._source.total)
-        told = f"{self._source.name}: {parts}"
-        return replace(result, energy_j={"total": found.energy_j}, energy_reason=None, energy_source=told)
+        source = f"{self._source.name}: {parts}"
+        return replace(result, energy_j={"total": found.energy_j}, energy_reason=None, energy_source=source)

@@ -1,8 +1,8 @@
-"""A wall meter's log: power of the whole machine over time, written by another program while a profile runs.
+"""Reads the log of a wall meter: the power of the complete machine, written by another program during a profile.
 
-The first line names the columns. One is the time (`time`, `timestamp`, `datetime`, `unix` or `unix_s`), either seconds
-since 1970 or ISO 8601; without a zone it is this machine's. One is the power (`power_w`, `power`, `watts`, `w`, or
-`power_mw` and `mw`). Other columns are left alone.
+The first line names the columns. One is the time (`time`, `timestamp`, `datetime`, `unix` or `unix_s`), in seconds
+since 1970 or ISO 8601 (local time if it has no zone). One is the power (`power_w`, `power`, `watts`, `w`, or `power_mw`
+and `mw`). Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from wise_edge.power.trace import PowerTrace
 
 _TIMES = ("time", "timestamp", "datetime", "unix", "unix_s")
 _POWERS = {"power_w": 1.0, "power": 1.0, "watts": 1.0, "w": 1.0, "power_mw": 1e-3, "mw": 1e-3}
-"""Names of the column to what turns its numbers into W."""
+"""Factor that converts the values of each column to W."""
 
 
 def read_wall_meter(file: Path, shift_s: float = 0.0, untrusted: str | None = None) -> PowerTrace:
     """Read a log.
 
     Args:
-        file: CSV, as the module's header says.
-        shift_s: added to the times, which turns them into those of another clock.
-        untrusted: why no energy can be told from it; None where it can.
+        file: CSV, as described above.
+        shift_s: added to the times, to convert them to another clock.
+        untrusted: why it cannot provide energies; None if it can.
 
     Returns:
-        Its readings; those that are no numbers or negative are counted in `dropped`.
+        Its readings; invalid and negative ones are counted in `dropped`.
 
     Raises:
-        UsageError: the file cannot be read, has no such columns, a time that is none, or times that run backwards.
+        UsageError: the file cannot be read, lacks a column, or has an invalid time or times that do not increase.
     """
     times_s: list[float] = []
     last_s = -math.inf
@@ -55,15 +55,16 @@ def read_wall_meter(file: Path, shift_s: float = 0.0, untrusted: str | None = No
                 at_s = _seconds(file, rows.line_num, row[time_name])
                 if at_s <= last_s:
                     raise UsageError(
-                        f"{file}, line {rows.line_num}: its times do not rise; sort the log, and log parts of a second"
+                        f"{file}, line {rows.line_num}: the times do not increase; sort the log, and "
+                        "log fractions of a second"
                     )
                 last_s = at_s
                 times_s.append(at_s + shift_s)
                 values_w.append(watts)
     except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}; --power names the log of a wall meter") from error
+        raise UsageError(f"cannot read {file}: {error.strerror}; pass the log of a wall meter to --power") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{file} is no CSV file: {error}") from error
+        raise UsageError(f"{file} is not a CSV file: {error}") from error
     interval_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else None
     name = f"wall meter ({file.name})"
     source = PowerSource(name, "power", ("machine",), (0,), untrusted, interval_s, _unreadable, (None,))
@@ -71,13 +72,13 @@ def read_wall_meter(file: Path, shift_s: float = 0.0, untrusted: str | None = No
 
 
 def _find(file: Path, names: Sequence[str]) -> tuple[str, str]:
-    """Return the names of the columns of time and power, as they are written."""
+    """Return the names of the time and power columns as written."""
     plain = {name.strip().lower(): name for name in names if name}
     found = [next((plain[name] for name in known if name in plain), None) for known in (_TIMES, _POWERS)]
     if found[0] is None or found[1] is None:
         raise UsageError(
-            f"{file} has the columns {', '.join(plain) or '(none)'}; it needs a time ({', '.join(_TIMES)}) and a power "
-            f"({', '.join(_POWERS)}) by its first line"
+            f"{file} has the columns {', '.join(plain) or '(none)'}; its first line must name a "
+            f"time ({', '.join(_TIMES)}) and a power ({', '.join(_POWERS)})"
         )
     return found[0], found[1]
 
@@ -101,15 +102,15 @@ def _seconds(file: Path, line: int, text: str | None) -> float:
         except (ValueError, OverflowError):
             found = math.nan
     if not math.isfinite(found):
-        raise UsageError(f"{file}, line {line}: {written!r} is no time; write seconds since 1970 or ISO 8601")
+        raise UsageError(f"{file}, line {line}: {written!r} is not a time; use seconds since 1970 or ISO 8601")
     return found
 
 
 def _plain_iso(written: str) -> str:
-    """Return a time of ISO 8601 as Python 3.10 takes it: no "Z", and six digits of a second."""
+    """Return an ISO 8601 time in the form that Python 3.10 accepts: no "Z", and six fractional digits."""
     zoned = written.removesuffix("Z") + ("+00:00" if written.endswith("Z") else "")
     return re.sub(r"[.,](\d+)", lambda part: f".{part[1][:6]:0<6}", zoned, count=1)
 
 
 def _unreadable() -> tuple[float, ...]:
-    raise RuntimeError("a log is read as a whole")
+    raise RuntimeError("a log is read at once")

@@ -1,4 +1,4 @@
-"""A profile on the terminal."""
+"""Prints a profile on the terminal."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from typing import Any
 
 from wise_edge.drawing.panel import milliseconds
 from wise_edge.profiling.words import (
-    PARTS,
+    PART_LABELS,
     describe_doubts,
     describe_energy,
     describe_power,
     joules,
+    megabytes,
     name_rows,
     name_run,
+    query_energy_j,
 )
 
 
 def print_profile(document: Mapping[str, Any]) -> None:
-    """Print the phases of each run, the runs side by side, and how power was read."""
+    """Print the phases of each run, a comparison of the runs, and how power was read."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -37,7 +39,7 @@ def print_profile(document: Mapping[str, Any]) -> None:
 def _phases(run: Mapping[str, Any]) -> Any:
     from rich.table import Table
 
-    title = f"{name_run(run)}: {run['queries']} queries after {run['warm_up']} to warm up"
+    title = f"{name_run(run)}: {run['queries']} queries after {run['warm_up']} warm-up queries"
     table = Table("phase", "p50", "p90", "p99", "mean", "95 %", title=title, title_justify="left")
     for name, spread in run["latency_ms"].items():
         low, high = spread["interval"]
@@ -50,19 +52,17 @@ def _remarks(run: Mapping[str, Any]) -> str:
     step = "" if run["step_ms"] is None else f", {run['step_ms']:.2f} ms"
     step += "" if run["step_j"] is None else f" and {joules(run['step_j'])}"
     each = f"{step} each" if step else ""
-    lines = [
-        f"{run['rationale_tokens']:.1f} tokens of rationale, {run['decode_steps']:.1f} runs of the language model{each}"
-    ]
+    lines = [f"{run['rationale_tokens']:.1f} rationale tokens, {run['decode_steps']:.1f} decode steps{each}"]
     reasons: dict[str, None] = {}
     for part, found in run["energy"].items():
         for energy in found[:1]:
             if energy["energy_j"] is None:
-                reasons[f"{PARTS[part]}: not measurable, {energy['reason']}"] = None
+                reasons[f"{PART_LABELS[part]}: not measurable, {energy['reason']}"] = None
             else:
                 net = "" if energy["net_j"] is None else f", {joules(energy['net_j'])} above idle"
                 window = f"{energy['times']} in {energy['window_s']:.1f} s"
                 lines.append(
-                    f"{PARTS[part]}: {joules(energy['energy_j'])} ± {energy['error_share']:.1%}{net} ({window})"
+                    f"{PART_LABELS[part]}: {joules(energy['energy_j'])} ± {energy['error_share']:.1%}{net} ({window})"
                 )
     return "\n".join([*lines, *reasons])
 
@@ -76,9 +76,7 @@ def _side_by_side(runs: list[Mapping[str, Any]]) -> Any:
     for heading in ("tokens", "cIoU", "first token", "p50", "p99", "energy", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, run in zip(name_rows(runs), runs, strict=True):
-        accuracy, latency, query = run["accuracy"], run["latency_ms"], run["energy"]["query"][:1]
-        energy = query[0]["energy_j"] if query else None
-        memory = run["memory"]["host_peak_bytes"]
+        accuracy, latency, energy_j = run["accuracy"], run["latency_ms"], query_energy_j(run)
         table.add_row(
             name,
             f"{run['rationale_tokens']:.1f}",
@@ -86,7 +84,7 @@ def _side_by_side(runs: list[Mapping[str, Any]]) -> Any:
             milliseconds(latency["first_token"]["p50"]),
             milliseconds(latency["total"]["p50"]),
             milliseconds(latency["total"]["p99"]),
-            "-" if energy is None else joules(energy),
-            "-" if memory is None else f"{memory / 1e6:.0f} MB",
+            "-" if energy_j is None else joules(energy_j),
+            megabytes(run["memory"]["host_peak_bytes"]),
         )
     return table

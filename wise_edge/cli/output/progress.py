@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar for each step at a terminal, a line for each step elsewhere."""
+"""Progress on stderr: a bar per step on a terminal, otherwise a line per step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 
 class ProgressLine:
-    """Shows the steps of a long command; a context manager, and called with each step."""
+    """Shows the steps of a long command: a context manager that is called with each step."""
 
     def __init__(self) -> None:
         self._step: str | None = None
@@ -22,7 +22,7 @@ class ProgressLine:
             self._bars = Progress(*columns, console=Console(stderr=True))
 
     def __enter__(self) -> ProgressLine:
-        """Take the terminal."""
+        """Start drawing."""
         if self._bars is not None:
             self._bars.start()
         return self
@@ -30,14 +30,14 @@ class ProgressLine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the terminal back, the last step done unless something was raised."""
+        """Stop drawing; complete the last step unless an exception was raised."""
         if self._bars is not None:
             if kind is None:
                 self._finish()
             self._bars.stop()
 
     def __call__(self, step: str, share: float | None = None) -> None:
-        """Show a step, and how far it is where that is known (0 to 1)."""
+        """Show a step, and its progress (0 to 1) if that is known."""
         if step != self._step:
             self._begin(step)
         if self._bars is not None and self._task is not None and share is not None:
