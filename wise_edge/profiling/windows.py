@@ -46,7 +46,7 @@ class PartEnergy:
         window_s: length of the window.
         samples: readings in the window.
         largest_gap_s: longest time between two of them.
-        error_share: what the energy may be wrong by, as a share of it.
+        error_share: uncertainty of the energy, as a share of it.
     """
 
     energy_j: float | None
