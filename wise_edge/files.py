@@ -1,24 +1,26 @@
-"""Writing files and folders so that a reader never sees half of one."""
+"""Writing files and folders atomically, so that no reader sees an incomplete one, and reading JSON."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from wise_edge.errors import UsageError
 
 
 def atomic_write(path: str | Path, data: bytes, *, force: bool = False) -> None:
-    """Write a file at once: into a temporary neighbor, to disk, then renamed into place.
+    """Write a file atomically: into a temporary neighbor, flushed to disk, then renamed into place.
 
     Args:
         path: the file to write; its folder must exist.
-        data: the whole content.
-        force: replace a file that exists.
+        data: the complete content.
+        force: replace an existing file.
 
     Raises:
         UsageError: the file exists and `force` is off, or the folder is missing or cannot be written.
@@ -32,11 +34,11 @@ def atomic_write(path: str | Path, data: bytes, *, force: bool = False) -> None:
 
 
 def check_target(path: str | Path, *, force: bool = False) -> Path:
-    """Refuse a file that `atomic_write` would refuse, before the work whose result it is to hold.
+    """Reject a file that `atomic_write` would reject, before the work whose result it will hold.
 
     Args:
         path: the file to write.
-        force: allow a file that exists.
+        force: allow an existing file.
 
     Returns:
         The path.
@@ -50,21 +52,21 @@ def check_target(path: str | Path, *, force: bool = False) -> Path:
     except OSError as error:  # the name is too long
         raise UsageError(f"cannot write {str(target)[:200]}: {error.strerror}") from error
     if target.is_dir():
-        raise UsageError(f"{target} is a folder; name a file")
+        raise UsageError(f"{target} is a folder; pass a file")
     if exists and not force:
         raise UsageError(f"{target} exists; use --force to replace it")
     if not target.parent.is_dir():
         raise UsageError(f"the folder {target.parent} does not exist; create it first")
     if not os.access(target.parent, os.W_OK):
-        raise UsageError(f"cannot write into the folder {target.parent}; choose another")
+        raise UsageError(f"cannot write into the folder {target.parent}; choose another or change its permissions")
     return target
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give a temporary neighbor to write, which takes the target's place, flushed to disk, when the block ends well.
+    """Yield a temporary neighbor to write, which replaces the target, flushed to disk, when the block succeeds.
 
-    When the block raises, nothing of it is kept and the target stays as it was.
+    If the block raises, the temporary file is removed and the target stays as it was.
     """
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(handle)
@@ -80,33 +82,33 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def check_folder_target(target: Path, *, marker: str, force: bool = False) -> None:
-    """Refuse a target that `replacing_folder` would refuse, before the work whose result it is to hold.
+    """Reject a target that must not be replaced, before the work whose result it will hold.
 
     Args:
         target: the folder to write.
-        marker: name of the file by which a folder that may be replaced is known, for example "bundle.json".
-        force: allow a folder that exists.
+        marker: name of the file that identifies a folder that may be replaced, for example "bundle.json".
+        force: allow an existing folder.
 
     Raises:
-        UsageError: the target exists and `force` is off, it is neither empty nor a folder with the marker, or the
-            folder that it should lie in does not exist.
+        UsageError: the target exists and `force` is off, it is neither empty nor a folder with the marker, or its
+            parent folder does not exist.
     """
     if not target.parent.is_dir():
         raise UsageError(f"the folder {target.parent} does not exist; create it first")
     if not target.exists():
         return
     if not target.is_dir() or (any(target.iterdir()) and not (target / marker).is_file()):
-        raise UsageError(f"{target} exists and has no {marker}; name another folder")
+        raise UsageError(f"{target} exists and has no {marker}; choose another folder")
     if not force:
         raise UsageError(f"{target} exists; use --force to replace it")
 
 
 @contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
-    """Give an empty folder to fill, which takes the target's place, flushed to disk, when the block ends well.
+    """Yield an empty folder to fill, which replaces the target, flushed to disk, when the block succeeds.
 
-    When the block raises, nothing of it is kept and the target stays as it was. An existing target is moved aside
-    before the new folder takes its place, and moved back if that fails; it is removed only once the new one stands.
+    If the block raises, the new folder is removed and the target stays as it was. An existing target is moved aside
+    before the new folder takes its place, and moved back if that fails; it is removed only after the replacement.
     """
     place = target.resolve()
     scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
@@ -122,7 +124,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 
 def _flush(path: Path) -> None:
-    """Flush a file or a folder's entries to the disk."""
+    """Flush a file, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -143,8 +145,25 @@ def _replace(place: Path, fresh: Path, aside: Path) -> None:
     _flush(place.parent)
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        UsageError: the file cannot be read, is not JSON in UTF-8, or holds something other than an object.
+    """
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{file} is not JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{file} does not hold a JSON object")
+    return data
+
+
 def cache_folder() -> Path:
-    """Return where files lie that save time and may be deleted at any time; it need not be there yet.
+    """Return the folder for files that only save time and may be deleted at any time; it may not exist yet.
 
     Source: https://specifications.freedesktop.org/basedir-spec/latest/.
     """

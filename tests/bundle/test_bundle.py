@@ -1,4 +1,4 @@
-"""A bundle round-trips; whatever was altered, lost or smuggled in is found and named; writing is all or nothing."""
+"""A bundle round-trips; altered, missing and foreign files are named; writing is all or nothing."""
 
 from __future__ import annotations
 
@@ -60,19 +60,19 @@ def test_what_is_written_is_read(bundle: Path) -> None:
     assert opened.file("policy.decoder").read_bytes() == b"weights"
 
 
-def test_a_role_that_is_not_there_is_named(bundle: Path) -> None:
+def test_a_missing_role_is_named(bundle: Path) -> None:
     with pytest.raises(BundleError, match=r"sam\.encoder"):
         load(bundle).file("sam.encoder")
 
 
-def test_another_size_is_found_always(bundle: Path) -> None:
+def test_a_different_size_is_always_noticed(bundle: Path) -> None:
     (bundle / "weights.bin").write_bytes(b"weights, and more")
 
     with pytest.raises(BundleError, match=r"weights\.bin has 17 bytes"):
         load(bundle)
 
 
-def test_another_content_of_the_same_size_is_found_on_request(bundle: Path) -> None:
+def test_different_content_of_the_same_size_is_noticed_on_request(bundle: Path) -> None:
     (bundle / "weights.bin").write_bytes(b"Weights")
 
     load(bundle)
@@ -88,20 +88,20 @@ def test_a_missing_file_is_named(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/hostname", "inner/../../secret", "..\\secret"])
-def test_a_path_out_of_the_bundle_is_refused(bundle: Path, path: str) -> None:
+def test_a_path_out_of_the_bundle_is_rejected(bundle: Path, path: str) -> None:
     (bundle.parent / "secret").write_bytes(b"weights")
     edit_artifact(bundle, path=path)
 
-    with pytest.raises(BundleError, match="outside of the bundle"):
+    with pytest.raises(BundleError, match="outside the bundle"):
         load(bundle)
 
 
-def test_a_link_out_of_the_bundle_is_refused(bundle: Path) -> None:
+def test_a_link_out_of_the_bundle_is_rejected(bundle: Path) -> None:
     (bundle.parent / "secret").write_bytes(b"weights")
     (bundle / "weights.bin").unlink()
     (bundle / "weights.bin").symlink_to("../secret")
 
-    with pytest.raises(BundleError, match="outside of the bundle"):
+    with pytest.raises(BundleError, match="outside the bundle"):
         load(bundle)
 
 
@@ -113,7 +113,7 @@ def test_a_link_within_the_bundle_is_followed(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(("change", "remedy"), [(1, "update wise-edge"), (-2, "export it again")])
-def test_another_schema_is_refused_with_the_remedy(bundle: Path, change: int, remedy: str) -> None:
+def test_an_unsupported_schema_is_rejected_with_the_remedy(bundle: Path, change: int, remedy: str) -> None:
     edit_manifest(bundle, schema_version=SCHEMA_VERSION + change)
 
     with pytest.raises(BundleError, match=rf"bundle\.json: .*{remedy}"):
@@ -137,7 +137,7 @@ def test_a_figure_passes_within_its_bounds(value: float, passed: bool) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema_version": "1"}', '{"schema_version": 1}'])
-def test_a_manifest_that_is_none_is_refused(bundle: Path, text: str) -> None:
+def test_an_invalid_manifest_is_rejected(bundle: Path, text: str) -> None:
     (bundle / "bundle.json").write_text(text)
 
     with pytest.raises(BundleError, match=r"bundle\.json"):
@@ -153,14 +153,14 @@ def test_a_manifest_that_is_none_is_refused(bundle: Path, text: str) -> None:
         {"compressed": True},
     ],
 )
-def test_an_entry_of_another_type_is_refused(bundle: Path, changes: dict[str, Any]) -> None:
+def test_an_entry_of_the_wrong_type_is_rejected(bundle: Path, changes: dict[str, Any]) -> None:
     edit_artifact(bundle, **changes)
 
     with pytest.raises(BundleError, match=next(iter(changes))):
         load(bundle)
 
 
-def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_is_not_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"has no bundle\.json"):
         load(tmp_path)
     with pytest.raises(UsageError, match="not a folder"):
@@ -184,7 +184,7 @@ def test_force_replaces_a_bundle(bundle: Path) -> None:
     assert [entry.name for entry in bundle.parent.iterdir()] == ["bundle"]
 
 
-def test_force_does_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
+def test_force_does_not_replace_other_folders(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
 
     with pytest.raises(UsageError, match=r"has no bundle\.json"):
@@ -193,7 +193,7 @@ def test_force_does_not_replace_what_is_no_bundle(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").exists()
 
 
-def test_a_failure_leaves_nothing_behind(bundle: Path) -> None:
+def test_a_failure_leaves_the_old_bundle(bundle: Path) -> None:
     with pytest.raises(RuntimeError), replacing_folder(bundle) as folder:
         (folder / "half").write_bytes(b"written")
         raise RuntimeError

@@ -1,4 +1,4 @@
-"""The table of GPUs: names, and what cannot be served is refused by name."""
+"""The table of GPUs: its names, and unsupported types and GPUs are rejected by name."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def test_a_list_of_names_keeps_its_order() -> None:
     assert [kind.name for kind in parse_gpu_kinds("sm89,orin,sm86")] == ["sm89", "orin", "sm86"]
 
 
-def test_a_jetson_goes_by_its_compute_capability_too() -> None:
+def test_a_jetson_has_its_compute_capability_as_an_alias() -> None:
     assert parse_gpu_kinds("sm87") == parse_gpu_kinds("orin")
     assert parse_gpu_kinds("sm110") == parse_gpu_kinds("thor")
 
 
-def test_this_is_the_gpu_that_is_here() -> None:
+def test_this_is_the_gpu_of_the_machine() -> None:
     assert parse_gpu_kinds("this", (8, 9))[0].name == "sm89"
     with pytest.raises(DeviceError, match="no NVIDIA GPU was found"):
         parse_gpu_kinds("this")
 
 
 @pytest.mark.parametrize(("names", "message"), [("sm99", "unknown device 'sm99'"), ("sm86,sm86", "names sm86 twice")])
-def test_names_that_cannot_be(names: str, message: str) -> None:
+def test_invalid_names_are_rejected(names: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_gpu_kinds(names)
 

@@ -1,4 +1,4 @@
-"""The committed models: they load everywhere, belong together, and answer scenes they have not seen."""
+"""The committed models load, belong together, and answer scenes that they were not trained on."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_segmenter_outlines_what_it_is_pointed_at(session: Session) -> None:
     assert summarize(list(evaluate_masks(session.mask, scenes, range(SAMPLES))))["giou"] >= 0.93
 
 
-def test_torch_and_the_bundle_say_the_same(session: Session) -> None:
+def test_torch_and_the_bundle_agree(session: Session) -> None:
     pytest.importorskip("torch")
     torch_session = Session.from_checkpoints(
         resolve_checkpoint("embedded", "policy"), resolve_checkpoint("embedded", "sam")
@@ -98,9 +98,9 @@ def test_an_altered_file_of_the_same_size_is_named(tmp_path: Path, bundle: Bundl
     data = bytearray(altered.read_bytes())
     data[len(data) // 2] ^= 1
     altered.write_bytes(data)
-    picture = tmp_path / "picture.png"
-    Image.fromarray(sample("validation", 0).scene.image).save(picture)
-    command = [sys.executable, "-m", "wise_edge", "run", str(picture), "the ring", "--bundle", str(tmp_path)]
+    image = tmp_path / "image.png"
+    Image.fromarray(sample("validation", 0).scene.image).save(image)
+    command = [sys.executable, "-m", "wise_edge", "run", str(image), "the ring", "--bundle", str(tmp_path)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (1, "")
     assert altered.name in ran.stderr and "Traceback" not in ran.stderr and ran.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Every ordinary kind of image loads as it is meant to be seen; everything else is one clear line."""
+"""Every common kind of image loads as it is meant to be seen; anything else is reported in one clear line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pattern() -> Image.Image:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that promises a size and holds next to nothing."""
+    """A PNG whose header states a size and whose data is almost empty."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -52,9 +52,9 @@ def assert_colors(image: NDArray[np.uint8], expected: list[tuple[int, int, int]]
 @pytest.mark.parametrize("format", ["PNG", "BMP", "GIF", "TIFF", "PPM", "WEBP", "JPEG"])
 def test_formats(format: str, tmp_path: Path) -> None:
     options = {"WEBP": {"lossless": True}}.get(format, {})
-    picture = Image.new("RGB", (5, 3), RED)
-    path = tmp_path / f"picture.{format.lower()}"
-    path.write_bytes(encoded(picture, format, **options))
+    original = Image.new("RGB", (5, 3), RED)
+    path = tmp_path / f"image.{format.lower()}"
+    path.write_bytes(encoded(original, format, **options))
     for source in (path, str(path), path.read_bytes()):
         image = load_image(source)
         assert image.shape == (3, 5, 3)
@@ -79,28 +79,28 @@ def test_palette() -> None:
     )
 
 
-def test_palette_with_one_transparent_color_lies_over_white() -> None:
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([*RED, *GREEN])
-    picture.putpixel((1, 0), 1)
-    assert_colors(load_image(encoded(picture, transparency=1)), [RED, WHITE])
+def test_palette_with_one_transparent_color_is_composited_over_white() -> None:
+    source = Image.new("P", (2, 1))
+    source.putpalette([*RED, *GREEN])
+    source.putpixel((1, 0), 1)
+    assert_colors(load_image(encoded(source, transparency=1)), [RED, WHITE])
 
 
-def test_palette_with_graded_transparency_lies_over_white() -> None:
-    picture = Image.new("P", (2, 1))
-    picture.putpalette([*RED, *GREEN])
-    picture.putpixel((1, 0), 1)
-    assert_colors(load_image(encoded(picture, transparency=bytes([255, 128]))), [RED, (127, 255, 127)], tolerance=1)
+def test_palette_with_graded_transparency_is_composited_over_white() -> None:
+    source = Image.new("P", (2, 1))
+    source.putpalette([*RED, *GREEN])
+    source.putpixel((1, 0), 1)
+    assert_colors(load_image(encoded(source, transparency=bytes([255, 128]))), [RED, (127, 255, 127)], tolerance=1)
 
 
-def test_alpha_lies_over_white() -> None:
+def test_alpha_is_composited_over_white() -> None:
     rgba = Image.fromarray(np.array([[(*RED, 255), (*RED, 0), (*BLUE, 128)]], np.uint8))
     assert_colors(load_image(encoded(rgba)), [RED, WHITE, (127, 127, 255)], tolerance=1)
     gray = Image.fromarray(np.array([[(0, 255), (0, 0), (100, 255)]], np.uint8), mode="LA")
     assert_colors(load_image(encoded(gray)), [(0, 0, 0), WHITE, (100, 100, 100)])
 
 
-def test_a_transparent_color_of_rgb_lies_over_white() -> None:
+def test_a_transparent_color_of_rgb_is_composited_over_white() -> None:
     assert_colors(load_image(encoded(pattern(), transparency=GREEN)), [RED, WHITE, BLUE, WHITE])
 
 
@@ -137,13 +137,13 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_an_animation_gives_its_first_frame(format: str) -> None:
+def test_an_animation_yields_its_first_frame(format: str) -> None:
     frames = [Image.new("RGB", (3, 2), color) for color in (RED, BLUE)]
     data = encoded(frames[0], format, save_all=True, append_images=frames[1:])
     assert_colors(load_image(data), [RED] * 3, tolerance=2)
 
 
-def refusal(source: str | Path | bytes) -> str:
+def rejection(source: str | Path | bytes) -> str:
     with pytest.raises(UsageError) as caught:
         load_image(source)
     message = str(caught.value)
@@ -152,9 +152,9 @@ def refusal(source: str | Path | bytes) -> str:
 
 
 def test_missing_and_folder(tmp_path: Path) -> None:
-    assert "does not exist" in refusal(tmp_path / "no.png")
-    assert "is a folder" in refusal(tmp_path)
-    assert "cannot read" in refusal("the query instead of the image " * 200)
+    assert "does not exist" in rejection(tmp_path / "no.png")
+    assert "is a folder" in rejection(tmp_path)
+    assert "cannot read" in rejection("the query instead of the image " * 200)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -162,15 +162,15 @@ def test_unreadable(tmp_path: Path) -> None:
     path = tmp_path / "locked.png"
     path.write_bytes(encoded(pattern()))
     path.chmod(0)
-    assert "cannot read" in refusal(path)
+    assert "cannot read" in rejection(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"only words, no image", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x89PNG\r\n\x1a\n"])
-def test_what_is_no_picture(content: bytes, tmp_path: Path) -> None:
+def test_content_that_is_not_an_image(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "words.png"
     path.write_bytes(content)
-    assert str(path) in refusal(path)
-    refusal(content)
+    assert str(path) in rejection(path)
+    rejection(content)
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "GIF", "TIFF", "PPM", "WEBP", "JPEG"])
@@ -179,29 +179,29 @@ def test_cut_short(format: str, tmp_path: Path) -> None:
     path = tmp_path / f"half.{format.lower()}"
     data = encoded(Image.fromarray(noise), format)
     path.write_bytes(data[: len(data) // 2])
-    assert str(path) in refusal(path)
+    assert str(path) in rejection(path)
 
 
 @pytest.mark.parametrize("size", [(10_001, 10_000), (20_000, 20_000), (2**31 - 1, 1), (0, 10)])
-def test_bombs_and_pictures_without_pixels(size: tuple[int, int]) -> None:
-    message = refusal(png_header(*size))
+def test_bombs_and_images_without_pixels(size: tuple[int, int]) -> None:
+    message = rejection(png_header(*size))
     assert size[0] * size[1] < 10**8 or "100 million" in message
 
 
-def test_large_pictures_below_the_limit_are_not_bombs() -> None:
-    assert "cut short" in refusal(png_header(9_500, 9_999))
+def test_large_images_below_the_limit_are_not_bombs() -> None:
+    assert "cut short" in rejection(png_header(9_500, 9_999))
 
 
 def test_floating_point_pixels() -> None:
-    assert "floating-point" in refusal(encoded(Image.new("F", (2, 2)), "TIFF"))
+    assert "floating-point" in rejection(encoded(Image.new("F", (2, 2)), "TIFF"))
 
 
-def test_text_chunks_that_unpack_to_much_are_refused() -> None:
-    picture = encoded(pattern())
+def test_text_chunks_that_unpack_to_much_are_rejected() -> None:
+    source = encoded(pattern())
     packed = b"Comment\0\0" + zlib.compress(b"\0" * 100_000_000, 9)
     chunk = struct.pack(">I", len(packed)) + b"zTXt" + packed + struct.pack(">I", zlib.crc32(b"zTXt" + packed))
-    load_image(picture)
-    refusal(picture[:33] + chunk + picture[33:])
+    load_image(source)
+    rejection(source[:33] + chunk + source[33:])
 
 
 KINDS = [("RGB", "PNG"), ("P", "PNG"), ("RGB", "JPEG"), ("P", "GIF"), ("RGB", "BMP"), ("RGB", "TIFF"), ("RGB", "WEBP")]
@@ -212,7 +212,7 @@ SAMPLES = [encoded(Image.linear_gradient("L").resize((24, 24)).convert(mode), fo
 @given(
     st.sampled_from(SAMPLES), st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=12)
 )
-def test_damaged_pictures_load_or_are_refused(data: bytes, damage: list[tuple[float, int]]) -> None:
+def test_damaged_images_load_or_are_rejected(data: bytes, damage: list[tuple[float, int]]) -> None:
     content = bytearray(data)
     for where, value in damage:
         content[int(where * min(len(content), 200))] = value
@@ -224,7 +224,7 @@ def test_damaged_pictures_load_or_are_refused(data: bytes, damage: list[tuple[fl
         assert image.ndim == 3 and image.dtype == np.uint8
 
 
-def test_saved_pictures_load_unchanged(tmp_path: Path) -> None:
+def test_saved_images_load_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "out.png"
     pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
     save_png(pixels, path)

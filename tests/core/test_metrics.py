@@ -43,7 +43,7 @@ def test_empty_masks() -> None:
     assert giou_ciou([0, 0], [0, 0]) == (1.0, 1.0)
 
 
-def test_masks_of_two_sizes_are_refused() -> None:
+def test_masks_of_different_sizes_are_rejected() -> None:
     with pytest.raises(ValueError, match="differ in size"):
         mask_iou(EMPTY, np.zeros((7, 5), bool))
 
@@ -77,7 +77,7 @@ def test_intervals_are_repeatable_and_follow_the_seed() -> None:
     assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
 
 
-def test_the_interval_of_a_mean_is_the_normal_one() -> None:
+def test_the_interval_of_a_mean_is_that_of_a_normal_distribution() -> None:
     values = np.random.default_rng(0).normal(10.0, 2.0, 400)
     low, high = bootstrap_interval(values, n=4000)
     spread = 1.96 * values.std() / np.sqrt(400)
@@ -127,7 +127,7 @@ SMALL = np.ones((1, 3), bool)
         ("paper", PREDICTION, TRUTH, IGNORE, Overlap(3, 6, 0.5)),  # 1 and 5 belong to the truth
         ("lisa", None, TRUTH, IGNORE, Overlap(0, 3, 0.0)),
         ("paper", None, TRUTH, IGNORE, Overlap(0, 5, 0.0)),
-        ("lisa", NOTHING, NOTHING, None, Overlap(0, 0, 1.0)),  # both say that there is nothing
+        ("lisa", NOTHING, NOTHING, None, Overlap(0, 0, 1.0)),  # both are empty
         ("paper", NOTHING, NOTHING, None, Overlap(0, 0, 0.0, "mask and truth are both empty")),
         ("lisa", None, NOTHING, None, Overlap(0, 0, 1.0)),
         ("paper", None, NOTHING, None, Overlap(0, 0, 0.0)),  # an unreadable answer is never dropped
@@ -135,10 +135,10 @@ SMALL = np.ones((1, 3), bool)
         ("paper", PREDICTION, NOTHING, None, Overlap(0, 4, 0.0)),
         ("lisa", IGNORE, NOTHING, IGNORE, Overlap(0, 0, 1.0)),
         ("lisa", SMALL, TRUTH, None, Overlap(0, 3, 0.0)),
-        ("paper", SMALL, TRUTH, None, Overlap(0, 0, 0.0, "the mask of (1, 3) does not fit the truth of (1, 7)")),
+        ("paper", SMALL, TRUTH, None, Overlap(0, 0, 0.0, "the mask is (1, 3) and the truth (1, 7)")),
     ],
 )
-def test_what_a_sample_counts_in_each_mode(
+def test_the_overlap_of_a_sample_in_each_mode(
     mode: str,
     prediction: NDArray[np.bool_] | None,
     truth: NDArray[np.bool_],
@@ -181,7 +181,7 @@ def test_pairs_of_ratios_are_ratios_of_sums() -> None:
     assert low <= 0.0 <= high
 
 
-def test_the_interval_of_a_difference_is_that_of_the_normal_one() -> None:
+def test_the_interval_of_a_difference_is_that_of_a_normal_distribution() -> None:
     a, b = np.random.default_rng(2).normal((10.0, 11.0), (2.0, 2.0), (400, 2)).T
     low, high = paired_bootstrap(a, b, n=4000)
     spread = 1.96 * (b - a).std() / np.sqrt(400)

@@ -1,4 +1,4 @@
-"""Masks as run lengths are those of COCO's own tools."""
+"""Run lengths of masks equal those of COCO's own tools."""
 
 from __future__ import annotations
 

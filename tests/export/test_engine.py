@@ -205,5 +205,5 @@ def test_a_sidecar_that_cannot_be_read(tmp_path: Path) -> None:
     file = tmp_path / "graph.engine.json"
     for text in ("", "{}", json.dumps({"graph": 1})):
         file.write_text(text)
-        with pytest.raises(BundleError, match="is no sidecar of an engine"):
+        with pytest.raises(BundleError, match="is not a valid sidecar of an engine"):
             Sidecar.read(file)

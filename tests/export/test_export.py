@@ -330,7 +330,7 @@ def test_a_bundle_is_not_replaced_without_force(
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("config.json", '{"model_type": "llama"}', "this runs qwen2_vl, qwen2_5_vl, qwen3_vl"),
+        ("config.json", '{"model_type": "llama"}', "supported are qwen2_vl, qwen2_5_vl, qwen3_vl"),
         ("prompts.json", "{}", "prompt set"),
         ("tokenizer.json", "{", "is not JSON"),
         ("model.safetensors", "weights", "cannot be loaded"),

@@ -1,14 +1,17 @@
-"""Answers round-trip; the strict reader forgives nothing; the tolerant one mends, says so and never raises."""
+"""Answers round-trip; the strict parser repairs nothing; the tolerant one lists its repairs and never raises."""
 
 from __future__ import annotations
 
 import json
-import time
+import sys
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from wise_edge.policy import answer
 from wise_edge.policy.answer import (
     MAX_COMPLETION_CHARACTERS,
     Answer,
@@ -37,7 +40,7 @@ def sized_answers(draw: st.DrawFn) -> tuple[int, Answer]:
 
 
 WRAPPINGS = {"code fence", "missing answer tags"}
-"""What the strict reader ignores too: it reads the first {…} anywhere."""
+"""Repairs that the strict parser does not need, since it uses the first {…} anywhere."""
 
 # Text that looks like an answer, so that fuzzing reaches beyond the first check.
 FRAGMENTS = ["<think>", "</think>", "<answer>", "</answer>", "<d_think>", "</d_think>", "{", "}", "[", "]", ",", ":"]
@@ -54,12 +57,12 @@ nearly_objects = st.dictionaries(
 ).map(json.dumps)
 
 
-def test_the_written_form() -> None:
+def test_the_format_of_an_answer() -> None:
     assert format_answer(ANSWER) == TEXT
 
 
 @given(sized_answers())
-def test_answers_round_trip_through_both_readers(sized: tuple[int, Answer]) -> None:
+def test_answers_round_trip_through_both_parsers(sized: tuple[int, Answer]) -> None:
     size, answer = sized
     for text in (format_answer(answer), f"<think>a</think><answer>{format_answer(answer)}</answer>"):
         assert parse_answer_strict(text, size) == answer
@@ -73,7 +76,7 @@ def test_answers_round_trip_through_both_readers(sized: tuple[int, Answer]) -> N
 @example('{"bbox": ' + "[" * 100_000 + "}", SIZE)
 @example('{"bbox": [' + "9" * 900 + ", 1, 2, 3]}", SIZE)
 @example('{"bbox": [' + "9" * 9_000 + ", 1, 2, 3]}", SIZE)
-def test_no_text_breaks_the_readers(text: str, size: int) -> None:
+def test_no_text_breaks_the_parsers(text: str, size: int) -> None:
     parsed = parse_answer(text, size)
     assert (parsed.answer is None) == (parsed.reason is not None)
     if parsed.reason is not None:
@@ -109,7 +112,7 @@ REPAIRED = {
 
 
 @pytest.mark.parametrize(("text", "repairs"), REPAIRED.values(), ids=REPAIRED.keys())
-def test_what_has_one_meaning_is_mended(text: str, repairs: tuple[str, ...]) -> None:
+def test_text_with_one_meaning_is_repaired(text: str, repairs: tuple[str, ...]) -> None:
     parsed = parse_answer(text, SIZE)
     assert parsed.answer == ANSWER
     assert parsed.repairs == repairs
@@ -125,7 +128,7 @@ def test_what_has_one_meaning_is_mended(text: str, repairs: tuple[str, ...]) -> 
         ("[500, 500, 600, 600]", (111, 111, 112, 112), ("box clipped to the image",)),
     ],
 )
-def test_boxes_are_mended(box: str, read: tuple[int, ...], repairs: tuple[str, ...]) -> None:
+def test_boxes_are_repaired(box: str, read: tuple[int, ...], repairs: tuple[str, ...]) -> None:
     parsed = parse_answer(f'{{"bbox": {box}, {POINTS}}}', SIZE)
     assert parsed.answer is not None
     assert parsed.answer.box == read
@@ -143,7 +146,7 @@ def test_boxes_are_mended(box: str, read: tuple[int, ...], repairs: tuple[str, .
         ('"points_1": [0, 0], "points_2": [0, 0]', ((0, 0), (0, 0)), ()),
     ],
 )
-def test_points_are_mended(points: str, read: tuple[tuple[int, int], ...], repairs: tuple[str, ...] | None) -> None:
+def test_points_are_repaired(points: str, read: tuple[tuple[int, int], ...], repairs: tuple[str, ...] | None) -> None:
     parsed = parse_answer(f"{{{BOX}, {points}}}", SIZE)
     assert parsed.answer is not None
     assert parsed.answer.points == read
@@ -159,9 +162,9 @@ def test_an_answer_cut_short_keeps_what_is_complete() -> None:
 
 
 UNREADABLE = {
-    "": "there is no {…}",
-    "I cannot find it.": "there is no {…}",
-    "<answer></answer>" + TEXT: "there is no {…}",
+    "": "has no {…}",
+    "I cannot find it.": "has no {…}",
+    "<answer></answer>" + TEXT: "has no {…}",
     f"{{{POINTS}}}": "has no bbox",
     f'{{"box": [1, 2, 3, 4], {POINTS}}}': "has no bbox",
     f'{{"bbox": [1, 2, 3], {POINTS}}}': "not a list of 4 numbers",
@@ -178,7 +181,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize(("text", "reason"), UNREADABLE.items())
-def test_what_cannot_be_read_has_a_reason(text: str, reason: str) -> None:
+def test_unreadable_text_has_a_reason(text: str, reason: str) -> None:
     parsed = parse_answer(text, SIZE)
     assert parsed.answer is None
     assert parsed.reason is not None and reason in parsed.reason
@@ -203,12 +206,12 @@ def test_what_cannot_be_read_has_a_reason(text: str, reason: str) -> None:
         f'{{{BOX}, "points_1": [15, 25]}}',
     ],
 )
-def test_the_strict_reader_mends_nothing(text: str) -> None:
+def test_the_strict_parser_repairs_nothing(text: str) -> None:
     with pytest.raises(ValueError):
         parse_answer_strict(text, SIZE)
 
 
-def test_the_strict_reader_takes_the_first_braces_anywhere() -> None:
+def test_the_strict_parser_uses_the_first_braces_anywhere() -> None:
     assert parse_answer_strict(f"<think>a</think> see {TEXT}", SIZE) == ANSWER
     assert parse_answer_strict(f"<answer>```json\n{TEXT}\n```</answer>", SIZE) == ANSWER
 
@@ -228,7 +231,7 @@ def test_the_strict_reader_takes_the_first_braces_anywhere() -> None:
         ("", (None, None, None)),
     ],
 )
-def test_completions_are_cut_into_parts(text: str, parts: tuple[str | None, ...]) -> None:
+def test_completions_are_split_into_parts(text: str, parts: tuple[str | None, ...]) -> None:
     assert split_completion(text) == Completion(*parts)
 
 
@@ -241,12 +244,31 @@ def test_completions_round_trip(rationale: str, answer: str, detailed: str) -> N
     assert split_completion(text) == Completion(rationale, answer, detailed)
 
 
+def executed_lines(text: str) -> int:
+    """Return how many lines of the module run to parse and split a text, which measures work without a clock."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal count
+        count += event == "line" and frame.f_code.co_filename == answer.__file__
+        return trace
+
+    previous = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        parse_answer(text, SIZE)
+        split_completion(text)
+    finally:
+        sys.settrace(previous)
+    return count
+
+
 @pytest.mark.parametrize(
     "unit", ["<think>", "<answer>", "<answer></think>", "{", "[", "```", '{"bbox":[1,', "},", "\ud83d"]
 )
-def test_huge_texts_are_read_at_once(unit: str) -> None:
-    text = unit * (10 * MAX_COMPLETION_CHARACTERS // len(unit))
-    start = time.perf_counter()
-    parse_answer(text, SIZE)
-    split_completion(text)
-    assert time.perf_counter() - start < 1.0
+def test_work_grows_linearly_and_stops_at_the_limit(unit: str) -> None:
+    half, full = (unit * (size // len(unit)) for size in (4_000, 8_000))
+    assert executed_lines(full) <= 2 * executed_lines(half) + 100
+
+    longest = (unit * MAX_COMPLETION_CHARACTERS)[:MAX_COMPLETION_CHARACTERS]
+    assert executed_lines(10 * longest) == executed_lines(longest)

@@ -196,7 +196,7 @@ def test_memory_that_runs_out_says_so_and_leaves_nothing(gpu: Counters, decoder:
 def test_an_engine_for_another_gpu_is_not_loaded(gpu: Counters, bundle: Path) -> None:
     gpu.set("capability", 86)
     with pytest.raises(
-        DeviceError, match=r"compute capability 8\.9, this GPU has 8\.6; build it here: wise-edge build"
+        DeviceError, match=r"compute capability 8\.9, but this GPU has 8\.6; build it here: wise-edge build"
     ):
         _open(bundle)
     session = _open(bundle, "auto")
@@ -209,7 +209,7 @@ def test_an_engine_of_another_version_is_not_loaded(
 ) -> None:
     monkeypatch.setattr(sys.modules["tensorrt_rtx"], "__version__", "99.0")
     with pytest.raises(
-        DeviceError, match=rf"was built by tensorrt_rtx {trt.__version__}, installed is 99\.0; build it"
+        DeviceError, match=rf"was built by tensorrt_rtx {trt.__version__}, but 99\.0 is installed; build it"
     ):
         _open(bundle)
 

@@ -81,9 +81,9 @@ def test_masks_are_those_of_transformers(checkpoint: Path, tmp_path: Path, shape
 
     outputs = []
     for backend in (ours, stock):
-        frame = backend.encode(image)
-        first = backend.decode(frame, *PROMPT)
-        outputs.append((first, backend.decode(frame, *PROMPT, previous=first.logits)))
+        encoded = backend.encode(image)
+        first = backend.decode(encoded, *PROMPT)
+        outputs.append((first, backend.decode(encoded, *PROMPT, previous=first.logits)))
 
     for got, expected in zip(*outputs, strict=True):
         assert got.mask.shape == shape
@@ -119,12 +119,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda f: edit_weights(f, lambda w: w.pop(TOKEN)), f"lacks the weight {TOKEN}"),
     "nan": (
         lambda f: edit_weights(f, lambda w: w[TOKEN].fill_(torch.nan)),
-        f"{TOKEN} holds values that are no numbers",
+        f"{TOKEN} holds values that are not finite",
     ),
     "shape": (lambda f: edit_weights(f, lambda w: w.update({TOKEN: torch.ones(2, 2)})), "cannot be loaded"),
     "cut": (lambda f: (f / "model.safetensors").write_bytes(b"cut"), "cannot be loaded"),
     "gone": (lambda f: (f / "model.safetensors").unlink(), "cannot be loaded"),
-    "oblong": (lambda f: edit_config(f, "prompt_encoder_config", image_size=[64, 32]), "only squares"),
+    "oblong": (lambda f: edit_config(f, "prompt_encoder_config", image_size=[64, 32]), "only square inputs"),
     "processor": (lambda f: (f / "preprocessor_config.json").write_text("{}"), "image_mean"),
 }
 

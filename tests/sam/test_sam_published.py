@@ -18,7 +18,7 @@ from wise_edge.sam.published import infer_architecture
 from wise_edge.sam.segment_anything import SamArchitecture, build_sam, load_sam
 
 TINY = SamArchitecture(**{**SAM.__dict__, "decoder_heads": 8, "prompt_dim": 64})
-"""Small, but with the decoder's eight heads, which no shape tells."""
+"""Small, but with the published decoder's eight heads, which cannot be inferred from shapes."""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_the_published_sizes_are_recognized(
     assert {key: value.shape for key, value in rebuilt.items()} == {key: value.shape for key, value in state.items()}
 
 
-def test_a_file_gives_the_model_it_was_saved_from(published: tuple[Path, Any]) -> None:
+def test_a_file_restores_the_model_that_it_was_saved_from(published: tuple[Path, Any]) -> None:
     file, sam = published
     image = torch.randn(1, 3, TINY.input_size, TINY.input_size, generator=torch.Generator().manual_seed(1))
 
@@ -79,7 +79,7 @@ def test_a_file_exports_to_graphs_that_equal_torch(published: tuple[Path, Any], 
 
 
 class Harmful:
-    """What a pickle must not be allowed to call."""
+    """A pickle that would write a file if it were executed."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return (Path.touch, (Path("harm"),))
@@ -99,18 +99,18 @@ DAMAGE: dict[str, tuple[Callable[[Path, dict[str, torch.Tensor]], None], str]] =
     "text": (lambda f, _: f.write_text("no weights") and None, "holds no weights"),
     "empty": (lambda f, _: f.touch(), "holds no weights"),
     "harmful": (lambda f, _: f.write_bytes(pickle.dumps(Harmful())) and None, "holds no weights"),
-    "a list": (lambda f, _: save(f, [torch.ones(2)]), "no dictionary of tensors"),
+    "a list": (lambda f, _: save(f, [torch.ones(2)]), "not a dictionary of tensors"),
     "mixed": (lambda f, s: save(f, changed(s, classifier__weight=torch.ones(2))), "classifier.weight"),
     "another": (lambda f, _: save(f, {"layer.weight": torch.ones(2)}), "layer.weight"),
     "nan": (lambda f, s: save(f, changed(s, **{TOKEN: torch.full((1, 64), torch.nan)})), "iou_token"),
     "missing": (lambda f, s: save(f, changed(s, **{TOKEN: None})), "Missing key"),
-    "cut": (lambda f, s: save(f, changed(s, image_encoder__neck__0__weight=None)), "no whole checkpoint"),
+    "cut": (lambda f, s: save(f, changed(s, image_encoder__neck__0__weight=None)), "not a complete checkpoint"),
     "wrong shape": (lambda f, s: save(f, changed(s, **{TOKEN: torch.ones(1, 3)})), "size mismatch"),
 }
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_a_file_that_is_none_is_one_line(
+def test_an_invalid_file_is_one_line(
     published: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

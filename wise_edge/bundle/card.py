@@ -1,6 +1,6 @@
-"""The model card of a bundle: what it is, what it was compared with and where it comes from, for people.
+"""The model card of a bundle, for people: its contents, its verification and its provenance.
 
-The front matter is that of model cards on hubs (https://huggingface.co/docs/hub/model-cards).
+The front matter follows model cards on hubs (https://huggingface.co/docs/hub/model-cards).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FITTING = {SEGMENT_ANYTHING: "scaled to fit", SAM2: "stretched to"}
 
 
 def render_card(manifest: Manifest) -> str:
-    """Return a bundle's card as Markdown; it says nothing that the manifest does not."""
+    """Return a bundle's card as Markdown; everything in it comes from the manifest."""
     policy, sam = manifest.policy, manifest.sam
     families = ", ".join(sorted({policy.family, sam.family}))
     parts = [
@@ -50,7 +50,7 @@ def render_card(manifest: Manifest) -> str:
 
 
 def describe_bound(figure: Figure) -> str:
-    """Return what a figure must reach, for a message or a table."""
+    """Return the bounds of a figure as text, for a message or a table."""
     sides = (("least", figure.at_least), ("most", figure.at_most))
     return " and ".join(f"at {side} {bound:g}" for side, bound in sides if bound is not None) or "reported"
 

@@ -1,4 +1,4 @@
-"""What differs between two bundles, by meaning."""
+"""The differences between two bundles, entry by entry of their manifests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from wise_edge.sam.spec import SamSpec
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not the same.
+    """One entry that differs.
 
     Attributes:
         part: "policy", "prompts", "sam", "artifacts", "verification" or "provenance".
-        what: which entry of it.
-        before: its value in the first bundle, None where it has none.
-        after: likewise in the second.
+        what: name of the entry in that part.
+        before: its value in the first bundle, None if it has none.
+        after: its value in the second bundle, None if it has none.
     """
 
     part: str
@@ -29,7 +29,7 @@ class Difference:
 
 
 def compare_manifests(first: Manifest, second: Manifest) -> list[Difference]:
-    """Return what differs, name and time of the bundles aside."""
+    """Return the differences of two manifests, apart from name and creation time."""
     return [
         *_specs("policy", first.policy, second.policy),
         *_entries("prompts", _prompts(first.policy), _prompts(second.policy)),
@@ -41,7 +41,7 @@ def compare_manifests(first: Manifest, second: Manifest) -> list[Difference]:
 
 
 def wording_changes(difference: Difference) -> list[str]:
-    """Return the lines of a changed text, those gone with "-" and those new with "+"."""
+    """Return the changed lines of a text, removed ones with "-" and added ones with "+" in front."""
     before, after = ((text or "").splitlines() for text in (difference.before, difference.after))
     return [line for line in unified_diff(before, after, lineterm="", n=0) if not line.startswith(("---", "+++", "@@"))]
 

@@ -1,8 +1,8 @@
-"""What lies beside an engine, so that a runtime knows whether it may be loaded here, and what it takes and gives.
+"""The sidecar of an engine, which says whether the engine can be loaded here, and the plan to build engines.
 
-An engine that was built for another GPU or by another version fails in TensorRT with a message that says neither. So a
-sidecar is written from the network when it is built (an engine cannot be inspected without a GPU), and read before the
-engine is touched.
+An engine that was built for another GPU or by another version fails in TensorRT with a message that says neither.
+Therefore the build writes a sidecar from the network (an engine cannot be inspected without a GPU), and a runtime reads
+it before it loads the engine.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from wise_edge.bundle.devices import Capability, GpuKind, format_capability
 from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError, DeviceError, UsageError
+from wise_edge.files import read_json
 from wise_edge.mapping import from_mapping
 
 Shape = tuple[int, ...]
@@ -22,11 +23,11 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ShapeRange:
-    """The shapes that an engine takes for one input.
+    """The shapes that an engine accepts for one input.
 
     Attributes:
-        smallest: least size along each axis.
-        typical: the shape that it is tuned for.
+        smallest: smallest size along each axis.
+        typical: the shape that the engine is tuned for.
         largest: largest size along each axis.
     """
 
@@ -42,7 +43,7 @@ class ArraySpec:
     Attributes:
         name: its name in the graph.
         dtype: numpy's name of its type.
-        shape: its sizes, -1 where they vary.
+        shape: its size along each axis, -1 if that varies.
     """
 
     name: str
@@ -52,20 +53,20 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What is known of an engine.
+    """The description of an engine.
 
     Attributes:
-        graph: role of the ONNX graph it was built from.
+        graph: role of the ONNX graph that it was built from.
         source_sha256: hash of that graph, see `source_hash`.
         builder: import name of the package that built it.
         builder_version: that package's version.
-        capabilities: compute capabilities it was built for, as "8.6".
-        types: types of numbers in it, numpy's names or "bf16", "fp8", "int4", "fp4".
-        inputs: what it takes.
-        outputs: what it gives.
-        ranges: for each input, the shapes it takes.
-        bytes: size of the engine.
-        sha256: hash of the engine.
+        capabilities: compute capabilities that it was built for, for example "8.6".
+        types: number types in it, numpy's names or "bf16", "fp8", "int4", "fp4".
+        inputs: its inputs.
+        outputs: its outputs.
+        ranges: the accepted shapes of each input.
+        bytes: size of the engine's file.
+        sha256: hash of the engine's file, hexadecimal.
     """
 
     graph: str
@@ -81,41 +82,40 @@ class Sidecar:
     sha256: str
 
     def to_json(self) -> str:
-        """Return the sidecar's file."""
+        """Return the content of the sidecar's file."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def read(cls, file: Path) -> Sidecar:
-        """Read a sidecar; raises `BundleError` where it is none."""
+        """Read a sidecar; raises `BundleError` if it is invalid."""
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-            return from_mapping(cls, data)
-        except (OSError, ValueError, UsageError) as error:
-            raise BundleError(f"{file} is no sidecar of an engine ({error}); {_rebuild(file)}") from error
+            return from_mapping(cls, read_json(file))
+        except UsageError as error:
+            raise BundleError(f"{file} is not a valid sidecar of an engine ({error}); {_rebuild(file)}") from error
 
     def check(self, engine: Path, builder: str, builder_version: str, capability: Capability) -> None:
-        """Refuse an engine that was not built for this GPU and this version of the package.
+        """Reject an engine that was not built for this GPU and this version of the package.
 
         Args:
             engine: the engine's file, for the message.
-            builder: import name of the package that is to load it.
-            builder_version: its version.
-            capability: compute capability of the GPU here.
+            builder: import name of the package that will load it.
+            builder_version: version of that package.
+            capability: compute capability of this machine's GPU.
 
         Raises:
-            DeviceError: it would not load, or not run.
+            DeviceError: it would not load or not run here.
         """
         here = format_capability(capability)
         if builder != self.builder:
-            raise DeviceError(f"{engine} was built by {self.builder}, here is {builder}; {_rebuild(engine)}")
+            raise DeviceError(f"{engine} was built by {self.builder}, not by {builder}; {_rebuild(engine)}")
         if builder_version != self.builder_version:
             raise DeviceError(
-                f"{engine} was built by {builder} {self.builder_version}, installed is {builder_version}; "
+                f"{engine} was built by {builder} {self.builder_version}, but {builder_version} is installed; "
                 f"{_rebuild(engine)}"
             )
         if here not in self.capabilities:
             raise DeviceError(
-                f"{engine} was built for compute capability {', '.join(self.capabilities)}, this GPU has {here}; "
+                f"{engine} was built for compute capability {', '.join(self.capabilities)}, but this GPU has {here}; "
                 f"{_rebuild(engine)}"
             )
 
@@ -126,11 +126,11 @@ def _rebuild(file: Path) -> str:
 
 @dataclass(frozen=True)
 class GraphPlan:
-    """How one graph becomes an engine.
+    """How to build one graph's engine.
 
     Attributes:
-        graph: its role.
-        ranges: for each input of varying shape, the shapes to take.
+        graph: role of the graph.
+        ranges: the shapes to accept for each input of varying shape.
     """
 
     graph: str
@@ -139,7 +139,7 @@ class GraphPlan:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """How a bundle's graphs become engines: everything that a device needs to know to build them.
+    """How to build a bundle's engines: all that a device needs to know.
 
     Attributes:
         targets: names of the kinds of GPU to build for.
@@ -150,21 +150,20 @@ class BuildPlan:
     graphs: tuple[GraphPlan, ...]
 
     def to_json(self) -> str:
-        """Return the plan's file."""
+        """Return the content of the plan's file."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def read(cls, file: Path) -> BuildPlan:
-        """Read a plan; raises `BundleError` where it is none."""
+        """Read a plan; raises `BundleError` if it is invalid."""
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-            return from_mapping(cls, data)
-        except (OSError, ValueError, UsageError) as error:
-            raise BundleError(f"{file} is no build plan ({error}); export the bundle again") from error
+            return from_mapping(cls, read_json(file))
+        except UsageError as error:
+            raise BundleError(f"{file} is not a valid build plan ({error}); export the bundle again") from error
 
 
 def source_hash(bundle: Bundle, graph: str) -> str:
-    """Return the hash of an ONNX graph as its bundle records it, with that of its weights where they lie apart."""
+    """Return the recorded hash of an ONNX graph, joined with that of its weights if they are a separate file."""
     roles = {artifact.role: artifact.sha256 for artifact in bundle.manifest.artifacts}
     return "+".join(roles[role] for role in (graph, f"{graph}.data") if role in roles)
 

@@ -17,9 +17,10 @@ SCHEMA_VERSION = 3
 _OLDEST_SCHEMA = 2
 """Schema 2 spells "artifacts" as "artefacts"; nothing else differs."""
 BFLOAT16 = "bf16"
-"""Precision of graphs that TensorRT runs and ONNX Runtime does not: its kernels for bfloat16 are few."""
+"""Precision of graphs that TensorRT runs and ONNX Runtime does not, since it has few kernels for bfloat16."""
 ROUNDED_TO_BFLOAT16 = "bf16 in fp32"
-"""Precision of graphs that stand in for those where an export is verified on a CPU: float32, rounded as often."""
+"""Precision of the graphs that replace bfloat16 ones when an export is verified on a CPU: float32 with the same
+rounding."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,12 @@ class Artifact:
     """One file of a bundle.
 
     Attributes:
-        role: what the file is for, for example "policy.decoder"; unique in a bundle.
+        role: purpose of the file, for example "policy.decoder"; unique in a bundle.
         format: "onnx", "npy", "engine", "gguf" ...
-        precision: "fp32", "fp16", "fp8", "int8", "int4" or a GGUF type: what a graph computes with, or its weights are
-            rounded to. Graphs of fp32 too store weights in half precision where that holds them exactly. Empty without
-            weights.
-        path: relative to the bundle, forward slashes.
+        precision: "fp32", "fp16", "fp8", "int8", "int4" or a GGUF type: the type that a graph computes with or that
+            its weights are rounded to. An fp32 graph also stores weights in half precision if that is exact. Empty for
+            files without weights.
+        path: path relative to the bundle, with forward slashes.
         bytes: size of the file.
         sha256: hash of the file, hexadecimal.
     """
@@ -47,11 +48,11 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Figure:
-    """One comparison of an export with its checkpoint, judged or, without a bound, reported only.
+    """One comparison of an export with its checkpoint; without a bound it is only reported, not judged.
 
     Attributes:
         what: what was compared.
-        value: what came out.
+        value: the result.
         unit: unit of the value and of its bound.
         at_most: the largest value that passes.
         at_least: the smallest value that passes.
@@ -65,7 +66,7 @@ class Figure:
 
     @property
     def passed(self) -> bool:
-        """Whether the value lies within its bounds; what is not a number does not."""
+        """Whether the value is within its bounds; NaN is not."""
         low = -math.inf if self.at_least is None else self.at_least
         high = math.inf if self.at_most is None else self.at_most
         return low <= self.value <= high
@@ -73,7 +74,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole of `bundle.json`.
+    """The content of `bundle.json`.
 
     Attributes:
         name: the bundle's name.
@@ -81,8 +82,8 @@ class Manifest:
         policy: how to run the policy.
         sam: how to run the segmenter.
         artifacts: the files.
-        verified: whether the export was compared with the checkpoints; without, it may give anything.
-        verification: how far the export is from the checkpoints.
+        verified: whether the export was compared with the checkpoints; if not, its results may be wrong.
+        verification: the comparisons of the export with the checkpoints.
         provenance: the checkpoints ("policy", "sam": "embedded" or a folder), their hashes and the tools' versions.
         schema_version: version of this layout.
     """
@@ -137,7 +138,8 @@ def _check_schema(data: Mapping[str, Any]) -> None:
     version = data.get("schema_version") if isinstance(data, Mapping) else None
     if not isinstance(version, int):
         raise BundleError("malformed (no schema_version); export the bundle again")
+    problem = f"the bundle has schema {version}, this wise-edge reads {_OLDEST_SCHEMA} to {SCHEMA_VERSION}"
     if version > SCHEMA_VERSION:
-        raise BundleError(f"the bundle has schema {version}, this wise-edge reads {SCHEMA_VERSION}; update wise-edge")
+        raise BundleError(f"{problem}; update wise-edge")
     if version < _OLDEST_SCHEMA:
-        raise BundleError(f"the bundle has schema {version}, this wise-edge reads {SCHEMA_VERSION}; export it again")
+        raise BundleError(f"{problem}; export it again")

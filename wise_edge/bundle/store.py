@@ -1,8 +1,8 @@
-"""The bundle: a directory with `bundle.json` and the artifacts that it names, made by export, run by runtimes.
+"""The bundle: a directory with `bundle.json` and the artifacts that it names, written by export and run by runtimes.
 
-Loading checks that every artifact is there, lies inside the directory (symbolic links followed) and has the recorded
-size; hashes are compared on request. A bundle is written into a temporary neighbor and renamed, so that a reader
-never sees half of one.
+Loading checks that every artifact exists inside the directory (symbolic links followed) and has the recorded size;
+hashes are compared on request. A bundle is written into a temporary neighbor and then renamed, so that no reader sees
+an incomplete one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path, PurePosixPath
 from wise_edge.bundle.card import render_card
 from wise_edge.bundle.manifest import Artifact, Manifest
 from wise_edge.errors import BundleError, UsageError
-from wise_edge.files import replacing
+from wise_edge.files import read_json, replacing
 
 MANIFEST_NAME = "bundle.json"
 CARD_NAME = "README.md"
 EMBEDDED = "embedded"
 EMBEDDED_START = "embedded-start"
 SHIPPED = (EMBEDDED, EMBEDDED_START)
-"""Names of the models that ship with the package: with the trained policy, and the one its training started from."""
+"""Names of the shipped models: with the trained policy, and with the policy that its training started from."""
 
 _ASSETS = Path(__file__).parents[1] / "assets"
 
@@ -48,33 +48,33 @@ def resolve_checkpoint(name: str, part: str) -> Path:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk whose files are there and have the recorded sizes.
+    """A bundle on disk whose files exist and have the recorded sizes.
 
     Attributes:
-        directory: where it lies.
-        manifest: what it holds.
+        directory: its directory.
+        manifest: the contents of its `bundle.json`.
     """
 
     directory: Path
     manifest: Manifest
 
     def artifact(self, role: str) -> Artifact:
-        """Return the artifact of a role; raises `BundleError` where the bundle has none."""
+        """Return the artifact of a role; raises `BundleError` if the bundle has none."""
         for artifact in self.manifest.artifacts:
             if artifact.role == role:
                 return artifact
         raise BundleError(f"{self.directory} has no artifact '{role}'; export the bundle again")
 
     def file(self, role: str) -> Path:
-        """Return the path of a role's file; raises `BundleError` where the bundle has none."""
+        """Return the path of a role's file; raises `BundleError` if the bundle has none."""
         return self.directory / self.artifact(role).path
 
     def verify_hashes(self) -> None:
-        """Compare every artifact with its recorded hash; raises `BundleError` that names the altered files."""
+        """Compare every artifact with its recorded hash; raises a `BundleError` that names altered files."""
         files = [(self.directory / artifact.path, artifact.sha256) for artifact in self.manifest.artifacts]
         if altered := [file for file, recorded in files if hash_file(file) != recorded]:
             named = ", ".join(map(str, altered))
-            raise BundleError(f"{named} was altered: its sha256 is not the recorded one; export the bundle again")
+            raise BundleError(f"{named} was altered: the sha256 differs from the recorded one; export the bundle again")
 
     def unlisted_files(self) -> list[Path]:
         """Return the files of the directory that the manifest does not name."""
@@ -88,16 +88,16 @@ def load(directory: str | Path, *, verify_hashes: bool = False) -> Bundle:
 
     Args:
         directory: the bundle's directory.
-        verify_hashes: also read every file and compare its sha256; sizes are always compared.
+        verify_hashes: also compare the sha256 of every file; sizes are always compared.
 
     Raises:
         UsageError: the directory does not exist.
-        BundleError: `bundle.json` is missing, malformed or of a newer schema, or a file is missing, lies outside of
-            the directory, or has another size or hash than recorded.
+        BundleError: `bundle.json` is missing, malformed or of a newer schema, or a file is missing, is outside the
+            directory, or differs from its recorded size or hash.
     """
     root = Path(directory)
     if not root.is_dir():
-        raise UsageError(f"{root} is not a folder; name a bundle, or make one with 'wise-edge export'")
+        raise UsageError(f"{root} is not a folder; pass a bundle directory or create one with 'wise-edge export'")
     bundle = Bundle(root, _read_manifest(root / MANIFEST_NAME))
     for artifact in bundle.manifest.artifacts:
         _check_file(root, artifact)
@@ -107,12 +107,12 @@ def load(directory: str | Path, *, verify_hashes: bool = False) -> Bundle:
 
 
 def _read_manifest(file: Path) -> Manifest:
+    if not file.exists():
+        raise BundleError(f"{file.parent} is not a bundle: it has no {MANIFEST_NAME}")
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BundleError(f"{file.parent} is no bundle: it has no {MANIFEST_NAME}") from error
-    except (OSError, ValueError) as error:  # ValueError: neither UTF-8 nor JSON
-        raise BundleError(f"{file} cannot be read ({error}); export the bundle again") from error
+        data = read_json(file)
+    except UsageError as error:
+        raise BundleError(f"{error}; export the bundle again") from error
     try:
         return Manifest.from_dict(data)
     except BundleError as error:
@@ -122,7 +122,7 @@ def _read_manifest(file: Path) -> Manifest:
 def _check_file(root: Path, artifact: Artifact) -> None:
     relative = PurePosixPath(artifact.path)
     file = root / relative
-    outside = f"{root / MANIFEST_NAME} names {artifact.path!r}, which lies outside of the bundle; do not use it"
+    outside = f"{root / MANIFEST_NAME} names {artifact.path!r}, which is outside the bundle; do not use this bundle"
     if relative.is_absolute() or ".." in relative.parts or "\\" in artifact.path:
         raise BundleError(outside)
     if not file.is_file():
@@ -130,7 +130,7 @@ def _check_file(root: Path, artifact: Artifact) -> None:
     if not file.resolve().is_relative_to(root.resolve()):
         raise BundleError(outside)
     if (size := file.stat().st_size) != artifact.bytes:
-        raise BundleError(f"{file} has {size} bytes, recorded are {artifact.bytes}; export the bundle again")
+        raise BundleError(f"{file} has {size} bytes instead of the recorded {artifact.bytes}; export the bundle again")
 
 
 def hash_file(file: Path) -> str:
@@ -143,13 +143,13 @@ def hash_file(file: Path) -> str:
 
 
 def describe_file(directory: Path, path: str, role: str, file_format: str, precision: str = "") -> Artifact:
-    """Return the manifest's entry for a file that lies in a bundle's directory."""
+    """Return the manifest's entry for a file in a bundle's directory."""
     file = directory / path
     return Artifact(role, file_format, precision, path, file.stat().st_size, hash_file(file))
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write `bundle.json`, and the model card that says the same to people, each at once."""
+    """Write `bundle.json` and the model card with the same content for people, each atomically."""
     text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
     for name, content in ((CARD_NAME, render_card(manifest)), (MANIFEST_NAME, text)):
         with replacing(directory / name) as fresh:
@@ -157,10 +157,11 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 
 def creation_time() -> str:
-    """Return the time to write into a manifest, UTC, ISO 8601: now, or SOURCE_DATE_EPOCH where a build must repeat.
+    """Return the time to record in a manifest, UTC, ISO 8601: now, or SOURCE_DATE_EPOCH for reproducible exports.
 
     Raises:
-        UsageError: SOURCE_DATE_EPOCH is no number of seconds (https://reproducible-builds.org/specs/source-date-epoch/).
+        UsageError: SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/) is not a number of
+            seconds.
     """
     given = os.environ.get("SOURCE_DATE_EPOCH")
     try:
@@ -171,7 +172,7 @@ def creation_time() -> str:
 
 
 def check_space(folder: Path, size: int) -> None:
-    """Raise `UsageError` where the disk of a folder has less room than `size` bytes."""
+    """Raise `UsageError` if the disk of a folder has less than `size` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < size:
-        raise UsageError(f"{folder} has {free / 1e9:.1f} GB free, about {size / 1e9:.1f} GB are needed; make room")
+        raise UsageError(f"{folder} has {free / 1e9:.1f} GB free, but about {size / 1e9:.1f} GB are needed; make room")

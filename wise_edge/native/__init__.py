@@ -1,1 +1,1 @@
-"""Native libraries behind ctypes and low-level bindings: the CUDA runtime, llama.cpp, TensorRT's log."""
+"""Third-party libraries, each opened in one place: CUDA, llama.cpp, ONNX Runtime, TensorRT's log, transformers."""

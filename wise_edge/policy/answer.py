@@ -1,11 +1,11 @@
-"""The answer of a policy: written, cut out of a completion, and read back strictly or tolerantly.
+"""The answer of a policy: formatting it, extracting it from a completion, and parsing it strictly or tolerantly.
 
-A completion is ``<think>…</think> <answer>{…}</answer> <d_think>…</d_think>``, of which a prompt variant asks for some
+A completion is `<think>…</think> <answer>{…}</answer> <d_think>…</d_think>`; each prompt variant asks for some of these
 parts. The answer is one JSON object of integers in pixels of the resized square image:
-``{"bbox": [x1, y1, x2, y2], "points_1": [x, y], "points_2": [x, y]}``, the box XYXY and half-open.
+`{"bbox": [x1, y1, x2, y2], "points_1": [x, y], "points_2": [x, y]}`, the box XYXY and half-open.
 
-Scoring reads strictly (`parse_answer_strict`), serving tolerantly (`parse_answer`): the tolerant reader says what it
-mended, never guesses another key and never raises. Only the first answer of a completion counts.
+Scoring parses strictly (`parse_answer_strict`), serving tolerantly (`parse_answer`): the tolerant parser lists its
+repairs, never guesses other keys and never raises. Only the first answer of a completion counts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NUMBER_TEXT = re.compile(r"\s*[+-]?[0-9]{1,20}(\.[0-9]{1,20})?\s*")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a policy pointed at, in pixels of the resized square image.
+    """The object that a policy points at, in pixels of the resized square image.
 
     Attributes:
         box: XYXY, half-open.
@@ -42,12 +42,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Completion:
-    """The parts of a completion, without their tags and the white space round them; `None` where a part is absent.
+    """The parts of a completion, without tags and surrounding white space; None for a missing part.
 
     Attributes:
-        rationale: text of ``<think>``.
-        answer_text: text of the first ``<answer>``.
-        detailed: text of ``<d_think>``.
+        rationale: text of `<think>`.
+        answer_text: text of the first `<answer>`.
+        detailed: text of `<d_think>`.
     """
 
     rationale: str | None
@@ -57,12 +57,12 @@ class Completion:
 
 @dataclass(frozen=True)
 class ParsedAnswer:
-    """What the tolerant reader made of a text: an answer, or the reason why there is none.
+    """The result of tolerant parsing: an answer, or the reason why there is none.
 
     Attributes:
-        answer: inside of the image, or `None`.
-        mended: short phrases, one for each kind of repair, in the order in which they were made.
-        reason: one line where `answer` is `None`, else `None`.
+        answer: an answer inside the image, or None.
+        repairs: a short phrase for each kind of repair, in the order in which they were made.
+        reason: one line if `answer` is None, else None.
     """
 
     answer: Answer | None
@@ -71,7 +71,7 @@ class ParsedAnswer:
 
 
 def format_answer(answer: Answer) -> str:
-    """Write an answer as the JSON that stands between the answer tags."""
+    """Return an answer as the JSON text between the answer tags."""
     first, second = answer.points
     return json.dumps({"bbox": list(answer.box), "points_1": list(first), "points_2": list(second)})
 
@@ -81,12 +81,12 @@ def answer_in_square(box: Box, points: tuple[Point, Point], size: Size, side: in
 
     Args:
         box: XYXY, half-open, pixels of the image.
-        points: pixels of the image, inside of the box.
-        size: width and height of the image.
-        side: width and height of the square.
+        points: column and row in pixels of the image, inside the box.
+        size: width and height of the image, px.
+        side: width and height of the square, px.
 
     Returns:
-        An answer in pixels of the square; rounding leaves the points inside of the box.
+        An answer in pixels of the square, its points still inside the box after rounding.
     """
     target = (side, side)
     x1, y1, x2, y2 = scale_box(box, size, target)
@@ -97,52 +97,52 @@ def answer_in_square(box: Box, points: tuple[Point, Point], size: Size, side: in
 
 
 def split_completion(text: str) -> Completion:
-    """Cut a completion into its parts.
+    """Split a completion into its parts.
 
-    A part ends at its closing tag; where that is missing, at the tag of the next part or the end of the text. The
-    first of several equal parts counts. Text beyond `MAX_COMPLETION_CHARACTERS` is not read.
+    A part ends at its closing tag or, if that is missing, at the tag of the next part or the end of the text. If a part
+    is repeated, the first one counts. Text beyond `MAX_COMPLETION_CHARACTERS` is ignored.
     """
     parts = _parts(text[:MAX_COMPLETION_CHARACTERS])
     return Completion(parts.get("think"), parts.get("answer"), parts.get("d_think"))
 
 
 def parse_answer_strict(text: str, size: int) -> Answer:
-    """Read an answer where it is scored: nothing is mended.
+    """Parse an answer for scoring, without repairs.
 
     Args:
-        text: a completion, or the text of its answer. The first ``{…}`` of it is read.
+        text: a completion, or the text of its answer; the first `{…}` counts.
         size: width and height of the resized square image in pixels.
 
     Raises:
-        ValueError: it is not JSON with exactly the three keys, whole numbers, ``0 <= x1 < x2 <= size`` (so for y) and
-            both points inside of the image.
+        ValueError: the text is not JSON with exactly the three keys and integers, `0 <= x1 < x2 <= size` (likewise for
+            y) and both points inside the image.
     """
     source, _ = _source(text)
     start = source.find("{")
     end = source.find("}", start)
     if start < 0 or end < 0:
-        raise ValueError("there is no {…} in the answer")
+        raise ValueError("the answer has no {…}")
     pairs = _load(source[start : end + 1])
     fields = dict(pairs)
     if fields.keys() != _NUMBERS.keys() or len(pairs) != len(fields):
         raise ValueError(f"the keys of the answer are not exactly {', '.join(_NUMBERS)}")
     (x1, y1, x2, y2), first, second = (_integers(key, fields[key]) for key in _NUMBERS)
     if not (0 <= x1 < x2 <= size and 0 <= y1 < y2 <= size):
-        raise ValueError("bbox is empty, reversed or outside of the image")
+        raise ValueError("bbox is empty, reversed or outside the image")
     if not all(0 <= value < size for value in (*first, *second)):
-        raise ValueError("a point is outside of the image")
+        raise ValueError("a point is outside the image")
     return Answer((x1, y1, x2, y2), ((first[0], first[1]), (second[0], second[1])))
 
 
 def parse_answer(text: str, size: int) -> ParsedAnswer:
-    """Read an answer where it is served: mend what has one sensible meaning, and never raise.
+    """Parse an answer for serving: repair what has only one sensible meaning, and never raise.
 
     Args:
         text: a completion, or the text of its answer.
         size: width and height of the resized square image in pixels.
 
     Returns:
-        An answer inside of the image with a list of what was mended, or the reason why there is none.
+        An answer inside the image and the list of repairs, or the reason why there is no answer.
     """
     repairs: list[str] = []
     try:
@@ -161,7 +161,7 @@ def _parts(text: str) -> dict[str, str]:
     parts: dict[str, str] = {}
     current, start = "", 0
     for index, (name, closes, match) in enumerate(tags):
-        # Inside of a part that its own closing tag still ends, another opening tag is only words.
+        # Within a part that its own closing tag still ends, another opening tag is ordinary text.
         if (closes and name != current) or (not closes and current and next_closed[index] == current):
             continue
         if current:
@@ -173,7 +173,7 @@ def _parts(text: str) -> dict[str, str]:
 
 
 def _source(text: str) -> tuple[str, bool]:
-    """Return the text that should hold the answer, and whether tags stand round other parts but not round it."""
+    """Return the text that should hold the answer, and whether other parts have tags but the answer has none."""
     text = text[:MAX_COMPLETION_CHARACTERS]
     parts = _parts(text)
     return parts.get("answer", text), bool(parts) and "answer" not in parts
@@ -188,17 +188,17 @@ def _read(text: str, size: int, repairs: list[str]) -> Answer:
         repairs.append("unknown keys ignored")
     if "bbox" not in fields:
         raise ValueError("the answer has no bbox")
-    box = _mend_box(_whole_numbers("bbox", fields["bbox"], repairs), size, repairs)
-    first, second = (_mend_point(key, fields, size, repairs) for key in ("points_1", "points_2"))
+    box = _repair_box(_whole_numbers("bbox", fields["bbox"], repairs), size, repairs)
+    first, second = (_repair_point(key, fields, size, repairs) for key in ("points_1", "points_2"))
     center = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
     return Answer(box, (first or second or center, second or first or center))
 
 
 def _cut(source: str, repairs: list[str]) -> str:
-    """Return the first ``{…}``; where its end is missing, what is complete of it."""
+    """Return the first `{…}`; if its end is missing, the part of it that is complete."""
     start = source.find("{")
     if start < 0:
-        raise ValueError("there is no {…} in the answer")
+        raise ValueError("the answer has no {…}")
     if "```" in source[:start]:
         repairs.append("code fence")
     end = source.find("}", start)
@@ -234,13 +234,13 @@ def _is_json(text: str) -> bool:
 
 
 def _load(text: str) -> list[tuple[str, Any]]:
-    """Return the keys and values of one JSON object in the order in which they are written."""
+    """Return the keys and values of a JSON object in their order in the text."""
     try:
         return list(json.loads(text, object_pairs_hook=list, parse_constant=_refuse, parse_float=_finite))
     except json.JSONDecodeError:
         raise ValueError("the answer is not JSON") from None
     except RecursionError:
-        raise ValueError("the answer is nested too deep") from None
+        raise ValueError("the answer is nested too deeply") from None
 
 
 def _refuse(number: str) -> NoReturn:
@@ -276,7 +276,7 @@ def _whole_number(key: str, value: Any, repairs: list[str]) -> int:
     return value
 
 
-def _mend_box(numbers: list[int], size: int, repairs: list[str]) -> Box:
+def _repair_box(numbers: list[int], size: int, repairs: list[str]) -> Box:
     left, top, right, bottom = numbers
     if left > right or top > bottom:
         repairs.append("reversed corners")
@@ -289,7 +289,7 @@ def _mend_box(numbers: list[int], size: int, repairs: list[str]) -> Box:
     return box
 
 
-def _mend_point(key: str, fields: dict[str, Any], size: int, repairs: list[str]) -> Point | None:
+def _repair_point(key: str, fields: dict[str, Any], size: int, repairs: list[str]) -> Point | None:
     if key not in fields:
         repairs.append(f"{key} missing")
         return None

@@ -1,8 +1,8 @@
 """Qwen2-VL image preprocessing in numpy and Pillow, shared by training and the runtimes.
 
-The same numbers as transformers' ``Qwen2VLImageProcessor`` for an image that already has its final size; the
-resize before it is ours (a stretched square, Pillow's antialiased bicubic on uint8), so that every backend sees
-exactly the same pixels whatever library runs the model.
+The numbers equal those of transformers' `Qwen2VLImageProcessor` for an image that already has its final size. The
+resize before that is ours (stretched to a square, Pillow's antialiased bicubic on uint8), so that every backend sees
+exactly the same pixels, whatever library runs the model.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-# OpenAI CLIP statistics, the ones Qwen2.5-VL was trained with:
+# OpenAI CLIP's statistics, which Qwen2.5-VL was trained with:
 # https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/blob/main/preprocessor_config.json
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def resize_square(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """Stretch an image to a square (no aspect kept), bicubic with antialiasing.
+    """Stretch an image to a square (its aspect ratio is not kept), bicubic with antialiasing.
 
     Args:
         image: HWC uint8 RGB, 0 to 255.
         size: side of the square in pixels.
 
     Returns:
-        size x size x 3 uint8 RGB; the input itself when it already has that size.
+        HWC uint8 RGB, size x size; the input itself if it already has that size.
     """
     if image.shape[:2] == (size, size):
         return image
@@ -38,7 +38,7 @@ def resize_square(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uin
 
 @lru_cache(maxsize=8)
 def _level_table(mean: tuple[float, ...], std: tuple[float, ...]) -> npt.NDArray[np.float32]:
-    # A uint8 channel has 256 levels: normalizing is one gather from a [3, 256] table.
+    # A uint8 channel has 256 levels, so normalizing is one gather from a [3, 256] table.
     levels = np.arange(256, dtype=np.float64)[None, :] / 255.0
     table = (levels - np.asarray(mean)[:, None]) / np.asarray(std)[:, None]
     rounded: npt.NDArray[np.float32] = table.astype(np.float32)
@@ -53,21 +53,21 @@ def patchify(
     mean: Sequence[float] = IMAGE_MEAN,
     std: Sequence[float] = IMAGE_STD,
 ) -> npt.NDArray[np.float32]:
-    """Normalize images and cut them into the flat patches that Qwen2-VL's vision tower takes.
+    """Normalize images and cut them into the flat patches that Qwen2-VL's vision tower reads.
 
     Args:
-        images: HWC or BHWC uint8 RGB, 0 to 255; H and W multiples of ``patch_size * merge_size``.
+        images: HWC or BHWC uint8 RGB, 0 to 255; H and W multiples of `patch_size * merge_size`.
         patch_size: side of a patch in pixels.
         temporal_patch_size: how often a still image is repeated along time.
-        merge_size: patches are ordered so that each ``merge_size`` x ``merge_size`` group is contiguous.
+        merge_size: side of a group of patches, in patches; the patches of a group are contiguous.
         mean: per-channel mean of the image scaled to 0 to 1.
         std: per-channel standard deviation of the image scaled to 0 to 1.
 
     Returns:
-        float32 [B * n_patches, 3 * temporal_patch_size * patch_size ** 2], the images one after another.
+        float32 [B * patches, 3 * temporal_patch_size * patch_size ** 2], one image after another.
 
     Raises:
-        ValueError: when the images are not uint8 RGB of a size that the patches divide.
+        ValueError: the images are not uint8 RGB, or their sides are not multiples of a group of patches.
     """
     batch = images[None] if images.ndim == 3 else images
     unit = patch_size * merge_size
@@ -78,7 +78,7 @@ def patchify(
         or batch.shape[1] % unit
         or batch.shape[2] % unit
     ):
-        raise ValueError(f"want uint8 RGB, sides multiples of {unit}; got {images.dtype} of shape {images.shape}")
+        raise ValueError(f"images must be uint8 RGB with sides multiples of {unit}, not {images.dtype} {images.shape}")
     count, height, width, _ = batch.shape
     blocks = batch.reshape(
         count, height // unit, merge_size, patch_size, width // unit, merge_size, patch_size, 3

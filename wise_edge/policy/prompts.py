@@ -1,8 +1,8 @@
-"""Prompt variants: the words around a query, as data that a bundle carries.
+"""Prompt variants: the wording around a query, as data that a bundle carries.
 
-The order is fixed: the system message (constant for the life of the process), the picture (constant for the life
-of the frame), the query, and the variant's own words last. A further query on a frame therefore costs its own
-words only. A policy is only ever paired with the prompt set it was trained with.
+The order is fixed: the system message (the same for all images), the image (the same for all queries on it), the query,
+and the variant's wording last. A further query on an image therefore costs only its own tokens. A policy is only ever
+used with the prompt set that it was trained with.
 
 The chat markup is Qwen2.5-VL's (https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct, chat_template).
 """
@@ -23,12 +23,12 @@ _ANSWER_FORM = '<answer>{"bbox": [x1, y1, x2, y2], "points_1": [x, y], "points_2
 
 @dataclass(frozen=True)
 class PromptSet:
-    """The wording a policy was trained with.
+    """The wording that a policy was trained with.
 
     Attributes:
         name: identifies the set in a bundle and in messages.
         system: the constant instruction of the system message.
-        variants: for each of `VARIANTS`, the words that follow the query.
+        variants: for each of `VARIANTS`, the wording that follows the query.
     """
 
     name: str
@@ -37,26 +37,30 @@ class PromptSet:
 
     def __post_init__(self) -> None:
         if missing := [variant for variant in VARIANTS if variant not in self.variants]:
-            raise UsageError(f"prompt set '{self.name}' lacks the variants {', '.join(missing)}")
+            raise UsageError(f"prompt set '{self.name}' lacks the variants {', '.join(missing)}; add them")
         object.__setattr__(self, "variants", MappingProxyType(dict(self.variants)))
 
     def user_text(self, query: str, variant: str) -> str:
-        """Return the text of the user message: the query, then the variant's own words."""
+        """Return the text of the user message: the query, then the variant's wording.
+
+        Raises:
+            UsageError: the variant is unknown.
+        """
         if variant not in self.variants:
             raise UsageError(f"unknown variant '{variant}'; choose one of {', '.join(VARIANTS)}")
         return f"{query} {self.variants[variant]}"
 
     def prefix(self, image_tokens: int) -> str:
         """Return the part of the prompt that does not depend on the query: system message and image."""
-        picture = "<|image_pad|>" * image_tokens
-        return f"<|im_start|>system\n{self.system}<|im_end|>\n<|im_start|>user\n<|vision_start|>{picture}<|vision_end|>"
+        image = "<|image_pad|>" * image_tokens
+        return f"<|im_start|>system\n{self.system}<|im_end|>\n<|im_start|>user\n<|vision_start|>{image}<|vision_end|>"
 
     def suffix(self, query: str, variant: str) -> str:
         """Return the part of the prompt that follows the image, up to where the policy begins to write."""
         return f"{self.user_text(query, variant)}<|im_end|>\n<|im_start|>assistant\n"
 
     def render(self, query: str, variant: str, image_tokens: int) -> str:
-        """Return the whole prompt; `prefix` and `suffix` joined."""
+        """Return the complete prompt, `prefix` and `suffix` joined."""
         return self.prefix(image_tokens) + self.suffix(query, variant)
 
     def to_dict(self) -> dict[str, object]:
@@ -65,7 +69,7 @@ class PromptSet:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> PromptSet:
-        """Build a set from `to_dict`'s data; raises `UsageError` where it is not of that form."""
+        """Build a set from `to_dict`'s data; raises `UsageError` if it has another form."""
         match data:
             case {"name": str(name), "system": str(system), "variants": dict(variants)}:
                 return cls(name, system, {str(key): str(value) for key, value in variants.items()})
@@ -73,12 +77,16 @@ class PromptSet:
 
 
 def normalize_query(query: str) -> str:
-    """Fold white space in a user's query; raises `UsageError` when it is empty, over-long or no text."""
+    """Return a user's query with each run of white space replaced by one space.
+
+    Raises:
+        UsageError: the query is empty, longer than `MAX_QUERY_CHARACTERS`, not valid text, or contains chat markup.
+    """
     folded = " ".join(query.split())
     if not folded:
         raise UsageError("the query is empty; say what to find, for example 'the red ring'")
     if len(folded) > MAX_QUERY_CHARACTERS:
-        raise UsageError(f"the query has {len(folded)} characters; at most {MAX_QUERY_CHARACTERS} are accepted")
+        raise UsageError(f"the query has {len(folded)} characters; shorten it to {MAX_QUERY_CHARACTERS}")
     if not folded.isascii() and any("\ud800" <= character <= "\udfff" for character in folded):
         raise UsageError("the query is not valid UTF-8 text; check the terminal's encoding")
     if "<|" in folded:
@@ -97,7 +105,7 @@ EMBEDDED = PromptSet(
         "answer": "Answer only.",
     },
 )
-"""The wording of the embedded policy: few words, since it is small and was trained from scratch on them."""
+"""The wording of the embedded policy, short because that policy is small and was trained from scratch."""
 
 DEFAULT = PromptSet(
     name="default-1",
@@ -118,4 +126,4 @@ DEFAULT = PromptSet(
         "answer": "Give the answer alone.",
     },
 )
-"""The wording for a Qwen-VL checkpoint of ordinary size."""
+"""The wording for a Qwen-VL checkpoint of the published sizes."""

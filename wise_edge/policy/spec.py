@@ -1,4 +1,4 @@
-"""What a runtime must know to run a policy, as checkpoints and bundles record it."""
+"""The description of a policy that a runtime needs, as checkpoints and bundles record it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ TEXT_TOKENS = 2048
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """What a runtime must know to run the policy.
+    """What a runtime must know about a policy.
 
     Attributes:
-        family: architecture, transformers' name of it: "qwen2_vl", "qwen2_5_vl" or "qwen3_vl".
-        input_size: side in pixels of the square that images are resized to; the frame of the answers.
+        family: architecture, by transformers' name: "qwen2_vl", "qwen2_5_vl" or "qwen3_vl".
+        input_size: side in pixels of the square that images are resized to; answers are in pixels of this square.
         patch_size: side of a patch in pixels.
-        merge_size: patches along a side that make one image token.
+        merge_size: side of the group of patches that makes one image token, in patches.
         temporal_patch_size: how often a still image is repeated along time.
         image_mean: per-channel mean of images scaled to 0 to 1.
         image_std: per-channel standard deviation of images scaled to 0 to 1.
-        prompts: the wording the policy was trained with.
-        default_variant: the prompt variant used when none is asked for.
+        prompts: the wording that the policy was trained with.
+        default_variant: the prompt variant that is used unless another is requested.
         image_token: the tokenizer's placeholder for one image token.
         eos_tokens: tokens that end a completion.
         hidden_size: width of the language model.
@@ -57,5 +57,5 @@ class PolicySpec:
 
     @property
     def context_tokens(self) -> int:
-        """Tokens that a runtime makes room for: the 128,000 of the published models would fill a device."""
+        """Tokens that a runtime allocates; the 128,000 of the published models would fill a device's memory."""
         return min(self.max_positions, self.image_grid**2 + TEXT_TOKENS)

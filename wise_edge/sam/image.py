@@ -1,4 +1,4 @@
-"""The segmenters' image preprocessing in numpy and Pillow, shared by export and the runtimes.
+"""The image preprocessing of segmenters in numpy and Pillow, shared by export and the runtimes.
 
 Equal to `ResizeLongestSide` and `Sam.preprocess` of https://github.com/facebookresearch/segment-anything, and to
 `SAM2Transforms` of https://github.com/facebookresearch/sam2.
@@ -15,9 +15,13 @@ from wise_edge.sam.spec import SAM2, SamSpec
 
 
 def fit_image(size: Size, spec: SamSpec) -> Size:
-    """Return the (width, height) in px that an image has in the encoder's square.
+    """Return the (width, height) in px of a resized image in the encoder's square.
 
-    segment-anything scales the longest side to the square's, SAM 2 stretches both.
+    segment-anything scales the longest side to that of the square, SAM 2 stretches both.
+
+    Args:
+        size: (width, height) of the image, px.
+        spec: the segmenter.
     """
     if spec.family == SAM2:
         return spec.input_size, spec.input_size
@@ -26,15 +30,18 @@ def fit_image(size: Size, spec: SamSpec) -> Size:
 
 
 def normalize_image(image: npt.NDArray[np.uint8], resized: Size, spec: SamSpec) -> npt.NDArray[np.float32]:
-    """Return float32 [1, 3, S, S]: resized, normalized, padded with zeros at the right and the bottom.
+    """Resize and normalize an image, and pad it with zeros at the right and the bottom.
 
     Args:
         image: HWC uint8 RGB, any size.
         resized: (width, height) from `fit_image`, px.
         spec: the segmenter.
+
+    Returns:
+        float32 [1, 3, S, S], S the segmenter's input size.
     """
-    picture = Image.fromarray(image).resize(resized, Image.Resampling.BILINEAR)
-    values = (np.asarray(picture, np.float32) - np.array(spec.pixel_mean, np.float32)) / np.array(
+    scaled = Image.fromarray(image).resize(resized, Image.Resampling.BILINEAR)
+    values = (np.asarray(scaled, np.float32) - np.array(spec.pixel_mean, np.float32)) / np.array(
         spec.pixel_std, np.float32
     )
     padded = np.zeros((1, 3, spec.input_size, spec.input_size), np.float32)

@@ -1,6 +1,6 @@
-"""Published segment-anything checkpoints (`sam_vit_b_01ec64.pth` and its kin): one pickled dictionary of tensors.
+"""Published segment-anything checkpoints (`sam_vit_b_01ec64.pth` and others): one pickled dictionary of tensors.
 
-The architecture is read off the tensors' shapes, so a renamed file and a finetuned model load too
+The architecture is inferred from the tensors' shapes, so renamed files and finetuned models load too
 (https://github.com/facebookresearch/segment-anything#model-checkpoints).
 """
 
@@ -17,18 +17,18 @@ from wise_edge.extras import require
 if TYPE_CHECKING:
     from torch import Tensor
 
-_DECODER_HEADS = 8  # of every published model; no shape tells
+_DECODER_HEADS = 8  # in every published model; no shape depends on it
 _PARTS = ("image_encoder.", "prompt_encoder.", "mask_decoder.")
 _BUFFERS = ("pixel_mean", "pixel_std")
 _PATCH = "image_encoder.patch_embed.proj.weight"
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint, mapped and not read; the pickle can name tensors and nothing else.
+    """Return the tensors of a checkpoint, memory-mapped; a pickle that contains anything else is rejected.
 
     Raises:
-        UsageError: the file cannot be read, holds something else than segment-anything's weights, or a weight is no
-            number; the line names it.
+        UsageError: the file cannot be read, holds something other than segment-anything's weights, or a weight is not
+            finite; the message names it.
         MissingExtraError: torch is not installed.
     """
     torch = require("torch", "export")
@@ -40,33 +40,37 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             f"{file} holds no weights that can be read safely ({reason[:160]}); download it again"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UsageError(f"{file} is no dictionary of tensors; name a checkpoint of segment-anything")
+        raise UsageError(f"{file} is not a dictionary of tensors; pass a checkpoint of segment-anything")
     weights = {name: tensor for name, tensor in state.items() if name not in _BUFFERS}
     if _PATCH not in weights or not all(str(name).startswith(_PARTS) for name in weights):
         strange = next((name for name in weights if not str(name).startswith(_PARTS)), _PATCH)
-        raise UsageError(f"{file} does not hold segment-anything's weights alone (see {strange!r}); name another file")
+        raise UsageError(f"{file} does not hold segment-anything's weights alone (see {strange!r}); pass another file")
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
-            raise UsageError(f"{file}: {name} holds values that are no numbers; download it again")
+            raise UsageError(f"{file}: {name} holds values that are not finite; download it again")
     return weights
 
 
 def infer_architecture(file: Path, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of `SamArchitecture` that these weights fit.
+    """Return the arguments of `SamArchitecture` that match these weights.
+
+    Args:
+        file: the checkpoint, for the message.
+        weights: its tensors.
 
     Raises:
-        UsageError: a tensor that tells is missing, or the encoder has no relative positions.
+        UsageError: a tensor whose shape is needed is missing, or the encoder has no relative positions.
     """
     try:
         return _infer({name: tuple(tensor.shape) for name, tensor in weights.items()})
     except (KeyError, StopIteration) as error:
-        raise UsageError(f"{file} lacks {error}; it is no whole checkpoint of segment-anything") from error
+        raise UsageError(f"{file} lacks {error}; it is not a complete checkpoint of segment-anything") from error
 
 
 def _infer(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     width, _, patch, _ = shapes[_PATCH]
     depth = _count(shapes, "image_encoder.blocks.")
-    # Relative positions reach 2 * size - 1: a window's in most blocks, the whole image's in the others.
+    # Relative positions have length 2 * side - 1, of the window in most blocks and of the entire image in the others.
     reach = [shapes[f"image_encoder.blocks.{block}.attn.rel_pos_h"] for block in range(depth)]
     sides = [(length + 1) // 2 for length, _ in reach]
     grid, head_dim = max(sides), reach[0][1]

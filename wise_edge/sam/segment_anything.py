@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.files import atomic_write
+from wise_edge.files import atomic_write, read_json
+from wise_edge.mapping import from_mapping
 from wise_edge.sam.published import infer_architecture, read_weights
 
 if TYPE_CHECKING:
@@ -26,12 +27,12 @@ MODEL_TYPE = "segment_anything"
 
 @dataclass(frozen=True)
 class SamArchitecture:
-    """Widths and sizes of a model. The defaults are the embedded model's."""
+    """Widths and sizes of a model; the defaults are those of the embedded model."""
 
     input_size: int = 224
     """Side of the square input, px."""
     patch_size: int = 14
-    """Side of a patch, px; the low-resolution mask has four pixels to a patch's side."""
+    """Side of a patch, px; the low-resolution mask has four pixels per patch side."""
     encoder_dim: int = 128
     """Width of the image encoder."""
     encoder_depth: int = 5
@@ -41,9 +42,9 @@ class SamArchitecture:
     window_size: int = 8
     """Side of an attention window, patches."""
     global_attention: tuple[int, ...] = (1, 4)
-    """Blocks that attend to the whole image, not to a window."""
+    """Blocks that attend to the entire image instead of a window."""
     relative_positions: bool = False
-    """Whether attention in the image encoder adds relative positions, as in the published models."""
+    """Whether attention in the image encoder adds relative positions, as the published models do."""
     prompt_dim: int = 128
     """Channels of the image embedding, and width of the mask decoder."""
     decoder_depth: int = 2
@@ -55,9 +56,9 @@ class SamArchitecture:
     mask_input_channels: int = 16
     """Hidden channels of the mask prompt's encoder."""
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    """Subtracted from R, G, B in 0..255."""
+    """Mean of R, G, B from 0 to 255, which is subtracted."""
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    """R, G, B are divided by it."""
+    """Standard deviation of R, G, B from 0 to 255, by which they are divided."""
 
     def __post_init__(self) -> None:
         if self.patch_size < 1 or self.input_size % self.patch_size:
@@ -87,10 +88,10 @@ def build_sam(architecture: SamArchitecture) -> Sam:
         architecture: widths and sizes.
 
     Returns:
-        segment-anything's `Sam`, float32, on the CPU, in evaluation mode. Its encoder takes float32 [B, 3, S, S],
-        normalized, and gives image embeddings float32 [B, prompt_dim, grid, grid]; its decoder gives low-resolution
-        logits float32 [N, 1, 4 * grid, 4 * grid] and predicted IoUs [N, 1]. Only the single-mask output (mask
-        token 0, `multimask_output=False`) is meant to be used.
+        segment-anything's `Sam`, float32, on the CPU, in evaluation mode. Its encoder maps normalized images, float32
+        [B, 3, S, S], to image embeddings, float32 [B, prompt_dim, grid, grid]; its decoder returns low-resolution
+        logits, float32 [N, 1, 4 * grid, 4 * grid], and predicted IoUs, float32 [N, 1]. Use only the single-mask
+        output (mask token 0, `multimask_output=False`).
 
     Raises:
         MissingExtraError: torch or segment-anything is not installed.
@@ -134,12 +135,12 @@ def build_sam(architecture: SamArchitecture) -> Sam:
 
 
 def save_sam(sam: Sam, architecture: SamArchitecture, folder: Path) -> None:
-    """Write a checkpoint folder; files that exist are replaced, each at once.
+    """Write a checkpoint folder; existing files are replaced, each atomically.
 
     Args:
-        sam: the model; its weights are rounded to half precision in the file.
-        architecture: what it was built from.
-        folder: made if it does not exist.
+        sam: the model; the file holds its weights rounded to half precision.
+        architecture: the architecture that it was built from.
+        folder: created if it does not exist.
 
     Raises:
         UsageError: the folder cannot be written.
@@ -162,12 +163,12 @@ def load_sam(checkpoint: Path) -> Sam:
         The model of `build_sam` with the checkpoint's weights, float32, in evaluation mode.
 
     Raises:
-        UsageError: a file is missing or does not fit; the line names it.
+        UsageError: a file is missing or does not fit; the message names it.
         MissingExtraError: torch, safetensors or segment-anything is not installed.
     """
     sam = build_sam(read_architecture(checkpoint))
     if checkpoint.is_file():
-        _fill(sam, read_weights(checkpoint), f"{checkpoint} does not hold a whole segment-anything model")
+        _fill(sam, read_weights(checkpoint), f"{checkpoint} does not hold a complete segment-anything model")
         return sam
     safetensors = require("safetensors.torch", "export")
     path = checkpoint / "model.safetensors"
@@ -193,24 +194,13 @@ def read_architecture(checkpoint: Path) -> SamArchitecture:
     """Read the architecture of a checkpoint folder, or of a published file.
 
     Raises:
-        UsageError: `config.json` is missing, is not JSON or is not a segment-anything config of this project; a file is
-            none of segment-anything's.
+        UsageError: `config.json` is missing, is not JSON or is not a segment-anything config of this project, or a
+            file is not a published checkpoint of segment-anything.
     """
     if checkpoint.is_file():
         return SamArchitecture(**infer_architecture(checkpoint, read_weights(checkpoint)))
     path = checkpoint / "config.json"
-    try:
-        config: Any = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON; export or train the model again") from error
-    if not isinstance(config, dict) or config.pop("model_type", None) != MODEL_TYPE:
-        raise UsageError(f'{path} is not the config of SAM or SAM 2: model_type is neither "{MODEL_TYPE}" nor "sam2"')
-    if unknown := set(config) - {field.name for field in fields(SamArchitecture)}:
-        raise UsageError(f"{path}: unknown key {sorted(unknown)[0]!r}")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
-    try:
-        return SamArchitecture(**values)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{path}: {error}") from error
+    config = read_json(path)
+    if config.pop("model_type", None) != MODEL_TYPE:
+        raise UsageError(f'{path} is not a config of SAM or SAM 2: model_type is neither "{MODEL_TYPE}" nor "sam2"')
+    return from_mapping(SamArchitecture, config, f"{path}: ")

@@ -1,0 +1,83 @@
+"""Files are written completely or not at all, and JSON is read or the problem is named."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from wise_edge.errors import UsageError
+from wise_edge.files import atomic_write, read_json
+
+
+def test_atomic_write_makes_an_ordinary_file(tmp_path: Path) -> None:
+    target = tmp_path / "result.bin"
+    atomic_write(target, b"complete")
+    assert target.read_bytes() == b"complete"
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    assert target.stat().st_mode == ordinary.stat().st_mode
+
+
+def test_atomic_write_replaces_only_when_forced(tmp_path: Path) -> None:
+    target = tmp_path / "result.bin"
+    target.write_bytes(b"old")
+    with pytest.raises(UsageError, match="use --force"):
+        atomic_write(target, b"new")
+    assert target.read_bytes() == b"old"
+    atomic_write(target, b"new", force=True)
+    assert target.read_bytes() == b"new"
+
+
+def test_atomic_write_names_the_problem(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder"):
+        atomic_write(tmp_path, b"")
+    with pytest.raises(UsageError, match="does not exist; create it first"):
+        atomic_write(tmp_path / "missing" / "result.bin", b"")
+
+
+def test_atomic_write_leaves_nothing_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("wise_edge.files.os.fsync", full_disk)
+    with pytest.raises(UsageError, match=r"cannot write .*: No space left on device"):
+        atomic_write(tmp_path / "result.bin", b"half")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write anywhere")
+def test_atomic_write_reports_a_folder_without_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UsageError, match="Permission denied"):
+        atomic_write(tmp_path / "result.bin", b"")
+
+
+def test_an_object_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"k": "é"}', encoding="utf-8")
+    assert read_json(tmp_path / "a.json") == {"k": "é"}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "is not JSON"),
+        (b"{", "is not JSON"),
+        (b'{"k": "\xff"}', "is not JSON"),
+        (b'{"k":' + b"[" * 200_000, "is not JSON"),
+        (b"[]", "does not hold a JSON object"),
+        (b"null", "does not hold a JSON object"),
+    ],
+    ids=["empty", "cut", "not UTF-8", "nested", "list", "null"],
+)
+def test_invalid_json_is_named(content: bytes, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UsageError, match=rf"a\.json {problem}"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_missing_json_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*a\.json: No such file"):
+        read_json(tmp_path / "a.json")
