@@ -1,4 +1,4 @@
-"""Lets `python -m wise_edge` do what the `wise-edge` script does."""
+"""Runs the `wise-edge` command line as `python -m wise_edge`."""
 
 from __future__ import annotations
 

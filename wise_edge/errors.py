@@ -4,11 +4,11 @@
     ├── UsageError              2  bad input: an argument, image, query, config or path
     ├── MissingExtraError       3  an optional package is not installed
     ├── DeviceError             4  this device cannot do what was asked
-    ├── VerificationError       5  an export does not equal its checkpoint within the tolerance
+    ├── VerificationError       5  an export differs from its checkpoint by more than the tolerance
     ├── BundleError             1  a bundle is incomplete, altered, unsafe or too new
     └── QueryCancelledError     1  a query was cancelled by its own caller
 
-A message is one line and says what to do about it. Anything else that escapes is a bug.
+A message is one line that says what is wrong and what to do. Any other exception that escapes is a bug.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class WiseEdgeError(Exception):
 
 
 class UsageError(WiseEdgeError):
-    """The input is at fault: an argument, an image, a query, a config or a path."""
+    """The input is invalid: an argument, an image, a query, a config or a path."""
 
     exit_code = 2
 
 
 class MissingExtraError(WiseEdgeError):
-    """An optional package is needed and not installed.
+    """A required optional package is not installed.
 
     Args:
         module: import name of the package, for example "onnxruntime".
@@ -57,13 +57,13 @@ class VerificationError(WiseEdgeError):
 
 
 class BundleError(WiseEdgeError):
-    """A bundle is incomplete, altered, names a path outside of itself or has a newer schema."""
+    """A bundle is incomplete or altered, names a path outside itself, or has an unsupported schema."""
 
 
 class QueryCancelledError(WiseEdgeError):
-    """A query ended because its caller cancelled it; the session goes on."""
+    """A query ended because its caller cancelled it; the session can be used further."""
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, for a message of ours; the error's class where it has none."""
+    """Return the first line of an error's message that is not empty; the name of its class if there is none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

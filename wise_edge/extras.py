@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are needed, with the exact pip line when they are missing."""
+"""Importing optional packages; a missing one is reported with the exact pip command."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ def require(module: str, extra: str) -> ModuleType:
     """Import an optional module.
 
     Args:
-        module: import name, which may be dotted ("onnxruntime", "google.protobuf").
+        module: import name, possibly dotted ("onnxruntime", "google.protobuf").
         extra: the extra of wise-edge that installs it.
 
     Returns:
         The imported module.
 
     Raises:
-        MissingExtraError: the module, or a parent package of it, is not installed. A module that is installed but
-            fails to import one of its own dependencies raises its own ImportError, which names the real cause.
+        MissingExtraError: the module, or a parent package of it, is not installed. If an installed module cannot
+            import one of its own dependencies, its ImportError is raised, which names the real cause.
     """
     try:
         return importlib.import_module(module)

@@ -1,8 +1,8 @@
 """Boxes, points and distances inside masks.
 
-A box is XYXY with half-open pixel edges: ``x1, y1`` are the smallest column and row that it covers and ``x2, y2``
-the largest plus one, so its area is ``(x2 - x1) * (y2 - y1)``. A point names a pixel by column and row. Sizes of
-frames are ``(width, height)`` in pixels. Everything is integer arithmetic, so it is the same on every machine.
+A box is XYXY with half-open pixel edges: `x1, y1` are the smallest column and row that it covers and `x2, y2` the
+largest plus one, so its area is `(x2 - x1) * (y2 - y1)`. A point is the column and row of a pixel. Sizes of coordinate
+frames are `(width, height)` in pixels. All arithmetic is on integers, so results are the same on every machine.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ Box = tuple[int, int, int, int]
 Point = tuple[int, int]
 Size = tuple[int, int]
 
-# Squared distances up to 2 * 181**2 fit into 16 bits, which numpy compares sixteen at a time.
+# Squared distances up to 2 * 181**2 fit into 16 bits, of which numpy compares sixteen at a time.
 _LARGEST_UINT16_RADIUS = 181
 
-_SLIVER = 4  # how many times the first inscribed circle's radius may exceed the second's
+_SLIVER = 4  # largest ratio of the radii of the first and second inscribed circle
 
 
 def box_iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, 0 where they do not meet or have no area.
+    """Intersection over union of two boxes; 0 if they do not overlap or have no area.
 
     Args:
-        a: XYXY, half-open, any frame.
-        b: XYXY, half-open, the frame of ``a``.
+        a: XYXY, half-open, pixels of any frame.
+        b: XYXY, half-open, pixels of the same frame.
 
     Returns:
         A fraction from 0 to 1.
@@ -40,14 +40,14 @@ def box_iou(a: Box, b: Box) -> float:
 
 
 def clip_box(box: Box, size: Size) -> Box:
-    """Clip a box into a frame; what lies outside or has no extent becomes the nearest box of one pixel.
+    """Clip a box to a frame; a box outside it, or without extent, becomes the nearest box of one pixel.
 
     Args:
-        box: XYXY, half-open, possibly outside of the frame.
+        box: XYXY, half-open, possibly outside the frame.
         size: width and height of the frame in pixels, at least 1.
 
     Returns:
-        XYXY with ``0 <= x1 < x2 <= width`` and ``0 <= y1 < y2 <= height``.
+        XYXY with `0 <= x1 < x2 <= width` and `0 <= y1 < y2 <= height`.
     """
     x1, x2 = _clip_span(box[0], box[2], size[0])
     y1, y2 = _clip_span(box[1], box[3], size[1])
@@ -58,7 +58,7 @@ def clip_point(point: Point, size: Size) -> Point:
     """Move a point to the nearest pixel of a frame.
 
     Args:
-        point: column and row, possibly outside of the frame.
+        point: column and row, possibly outside the frame.
         size: width and height of the frame in pixels, at least 1.
 
     Returns:
@@ -68,16 +68,16 @@ def clip_point(point: Point, size: Size) -> Point:
 
 
 def scale_box(box: Box, source: Size, target: Size) -> Box:
-    """Map a box from one frame to another that shows the same image stretched.
+    """Map a box from one frame to another that shows the same image, stretched.
 
     Args:
-        box: XYXY, half-open, pixels of ``source``.
+        box: XYXY, half-open, pixels of `source`.
         source: width and height of the box's frame in pixels.
-        target: width and height of the wished frame in pixels.
+        target: width and height of the other frame in pixels.
 
     Returns:
-        XYXY, half-open, pixels of ``target``: edges rounded to the nearest (half up), clipped, at least one pixel wide
-        and high. Mapping to a frame that is no smaller and back gives the same box.
+        XYXY, half-open, pixels of `target`: edges rounded to the nearest pixel (half up) and clipped, at least one
+        pixel wide and high. Mapping to a frame that is not smaller and back returns the same box.
     """
     x1, x2 = (_scale_edge(x, source[0], target[0]) for x in (box[0], box[2]))
     y1, y2 = (_scale_edge(y, source[1], target[1]) for y in (box[1], box[3]))
@@ -85,16 +85,16 @@ def scale_box(box: Box, source: Size, target: Size) -> Box:
 
 
 def scale_point(point: Point, source: Size, target: Size) -> Point:
-    """Map a pixel from one frame to another that shows the same image stretched.
+    """Map a pixel from one frame to another that shows the same image, stretched.
 
     Args:
-        point: column and row in ``source``.
+        point: column and row in `source`.
         source: width and height of the point's frame in pixels.
-        target: width and height of the wished frame in pixels.
+        target: width and height of the other frame in pixels.
 
     Returns:
-        The pixel of ``target`` in which the center of the source pixel falls, clipped into the frame. Mapping to a
-        frame that is no smaller and back gives the same point.
+        The pixel of `target` that contains the center of the source pixel, clipped to the frame. Mapping to a frame
+        that is not smaller and back returns the same point.
     """
     x = (2 * point[0] + 1) * target[0] // (2 * source[0])
     y = (2 * point[1] + 1) * target[1] // (2 * source[1])
@@ -102,7 +102,7 @@ def scale_point(point: Point, source: Size, target: Size) -> Point:
 
 
 def mask_box(mask: NDArray[np.bool_]) -> Box:
-    """Smallest box round a mask.
+    """Smallest box around a mask.
 
     Args:
         mask: bool, H x W.
@@ -122,10 +122,10 @@ def mask_box(mask: NDArray[np.bool_]) -> Box:
 
 
 def distance_transform(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Exact Euclidean distance of every pixel to the nearest background pixel, between pixel centers.
+    """Exact Euclidean distance from each pixel to the nearest background pixel, between pixel centers.
 
     Args:
-        mask: bool, H x W. Everything outside of the image counts as background.
+        mask: bool, H x W; everything outside the image counts as background.
 
     Returns:
         float32, H x W, pixels: 0 on the background, at least 1 inside the mask.
@@ -140,16 +140,16 @@ def distance_transform(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
 def interior_points(mask: NDArray[np.bool_]) -> tuple[Point, Point]:
     """Centers of the two largest inscribed circles of a mask.
 
-    The first is the maximum of the distance transform; its open disc is taken out of the mask, and the second is the
-    maximum of what remains. Ties go to the smallest row, then the smallest column. Where the second circle has less
-    than a quarter of the first one's radius, it lies in a sliver at the edge, which no prompt should name: the first
-    center is given twice.
+    The first is the maximum of the distance transform; its open disc is removed from the mask, and the second is the
+    maximum of what remains. Ties go to the smallest row, then to the smallest column. If the second circle's radius is
+    less than a quarter of the first's, the circle is in a sliver at the edge, where no prompt should point; then the
+    first center is returned twice.
 
     Args:
         mask: bool, H x W, at least one pixel set.
 
     Returns:
-        Two points inside the mask, column and row in pixels; possibly twice the same.
+        Two points inside the mask, column and row in pixels, possibly the same one twice.
 
     Raises:
         ValueError: the mask is empty.
@@ -186,11 +186,11 @@ def _deepest(mask: NDArray[np.bool_]) -> tuple[int, int, int]:
 
 
 def _squared_distances(mask: NDArray[np.bool_]) -> NDArray[np.unsignedinteger]:
-    """Squared distances to the background, where everything outside of ``mask`` is background too.
+    """Squared distances to the background, which includes everything outside `mask`.
 
     Two exact passes: distances along the rows, then the lower envelope of parabolas down the columns. The second pass
-    moves the whole array by one row at a time and ends as soon as no further row can be nearer; moving whole rows
-    keeps numpy's work contiguous.
+    shifts the entire array by one more row at a time, which keeps numpy's accesses contiguous, and ends as soon as no
+    row further away can be nearer.
     """
     height, width = mask.shape
     inside = np.zeros((height + 2, width + 2), bool)

@@ -1,6 +1,6 @@
-"""Reading images of every ordinary kind as 8-bit RGB, and writing PNG files.
+"""Reading images of all common kinds as 8-bit RGB, and writing PNG files.
 
-Only the formats of `FORMATS` are opened: others that Pillow knows run outside programs (EPS) or are no images.
+Only the formats in `FORMATS` are opened; others that Pillow supports run external programs (EPS) or are not images.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 def load_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS, *, upright: bool = True) -> NDArray[np.uint8]:
     """Read an image as it is meant to be seen.
 
-    Transparent pixels are laid over white, 16-bit gray keeps its upper 8 bits, CMYK and palettes become RGB, an EXIF
-    orientation is applied, and of an animation the first frame counts.
+    Transparent pixels are composited over white, 16-bit gray keeps its upper 8 bits, CMYK and palettes are converted to
+    RGB, an EXIF orientation is applied, and an animation yields its first frame.
 
     Args:
         source: a path, or the content of an image file.
-        max_pixels: largest image that is read; its size is known before it is decoded.
-        upright: apply an EXIF orientation.
+        max_pixels: largest number of pixels; the size is checked before the image is decoded.
+        upright: whether to apply an EXIF orientation.
 
     Returns:
         HWC uint8 RGB, at least 1 x 1, at most `max_pixels` pixels.
@@ -44,20 +44,20 @@ def load_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS, *, upri
         with Path(source).open("rb") as file:
             return _decode(file, str(source), max_pixels, upright)
     except FileNotFoundError:
-        raise UsageError(f"{source} does not exist; name an image") from None
+        raise UsageError(f"{source} does not exist; pass an image file") from None
     except IsADirectoryError:
-        raise UsageError(f"{source} is a folder; name an image") from None
+        raise UsageError(f"{source} is a folder; pass an image file") from None
     except OSError as error:
         raise UsageError(f"cannot read {str(source)[:200]}: {error.strerror or error}") from None
 
 
 def save_png(array: NDArray[np.uint8] | NDArray[np.bool_], path: str | Path, force: bool = False) -> None:
-    """Write a PNG file at once, so that no reader sees half of it.
+    """Write a PNG file atomically, so that no reader sees an incomplete one.
 
     Args:
         array: HWC uint8 RGB, HW uint8 gray, or HW bool (written as 0 and 255).
         path: the file to write; its folder must exist.
-        force: replace a file that exists.
+        force: replace an existing file.
 
     Raises:
         UsageError: the file exists and `force` is off, or it cannot be written.
@@ -70,7 +70,7 @@ def save_png(array: NDArray[np.uint8] | NDArray[np.bool_], path: str | Path, for
 
 def _decode(file: BinaryIO, name: str, max_pixels: int, upright: bool) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; the limit here is ours
+        warnings.simplefilter("ignore")  # about large images and odd metadata; the size is checked here
         try:
             with Image.open(file, formats=FORMATS) as image:
                 _check_size(image, name, max_pixels)
@@ -80,15 +80,15 @@ def _decode(file: BinaryIO, name: str, max_pixels: int, upright: bool) -> NDArra
         except Image.DecompressionBombError:
             raise UsageError(f"{name} has more than {max_pixels / 1e6:g} million pixels; make it smaller") from None
         except UnidentifiedImageError:
-            raise UsageError(f"{name} is empty or not an image in one of {', '.join(FORMATS)}") from None
-        except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+            raise UsageError(f"{name} is empty or not an image in one of the formats {', '.join(FORMATS)}") from None
+        except Exception as error:  # Pillow's decoders raise almost any exception for damaged files
             detail = " ".join(str(error).split())[:120] or type(error).__name__
             raise UsageError(f"{name} is damaged or cut short ({detail}); save it again") from None
 
 
 def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
     if image.width * image.height == 0:
-        raise UsageError(f"{name} has no pixels")
+        raise UsageError(f"{name} has no pixels; pass another image")
     if image.width * image.height > max_pixels:
         size = f"{image.width} x {image.height} pixels"
         raise UsageError(f"{name} has {size}; at most {max_pixels / 1e6:g} million are read; make it smaller")
@@ -96,9 +96,9 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
-        raise UsageError(f"{name} has floating-point pixels; save it with 8 bits a channel")
+        raise UsageError(f"{name} has floating-point pixels; save it with 8 bits per channel")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        # Pillow gives 16-bit files either mode; both hold values from 0 to 65535.
+        # Pillow uses either mode for 16-bit files; both hold values from 0 to 65535.
         gray = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
         return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:

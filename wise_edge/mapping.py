@@ -1,4 +1,4 @@
-"""Frozen dataclasses from mappings: what YAML recipes and the JSON files of a bundle are read with."""
+"""Building frozen dataclasses from mappings, such as YAML recipes and the JSON files of a bundle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
-    """Build a dataclass from a mapping; refuse unknown keys and values of another type.
+    """Build a dataclass from a mapping; reject unknown keys and values of the wrong type.
 
     Args:
         cls: The dataclass. Its fields may be bool, int, float, str, `X | None`, tuples, string-keyed mappings and
@@ -26,10 +26,10 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
         where: Dotted prefix for error messages, for example "optimizer.".
 
     Raises:
-        UsageError: A key is unknown or missing, a value does not fit, or `__post_init__` raised ValueError.
+        UsageError: A key is unknown or missing, a value has the wrong type, or `__post_init__` raised ValueError.
     """
     if not isinstance(mapping, Mapping):
-        raise UsageError(f"{where.rstrip('.') or cls.__name__}: {mapping!r} is not a mapping")
+        raise UsageError(f"{where.rstrip('.: ') or cls.__name__}: {mapping!r} is not a mapping")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in mapping:

@@ -1,16 +1,16 @@
-"""How well masks and boxes agree with the truth, and how sure that is.
+"""Agreement of masks and boxes with the ground truth, and confidence intervals.
 
-gIoU is the mean of each sample's IoU; cIoU is the summed intersection over the summed union, so large objects weigh
-more. Where prediction and truth are both empty they agree, IoU 1, and the sample adds nothing to cIoU's sums; where
-one of them is empty, IoU 0, and the other's area is the union. Intervals are percentile bootstraps over samples.
+gIoU is the mean of the samples' IoUs; cIoU is the summed intersection over the summed union, so large objects weigh
+more. If prediction and truth are both empty, the IoU is 1 and the sample adds nothing to the sums of cIoU; if only one
+of them is empty, the IoU is 0 and the other's area is the union. Intervals are percentile bootstraps over samples.
 
-Two conventions are in use for what a sample counts (`METRIC_MODES`):
+There are two conventions for what a sample counts (`METRIC_MODES`):
 
-- "lisa" (https://github.com/dvlab-research/LISA): ignored regions belong neither to prediction nor to truth; every
-  sample that can be read counts. A prediction that is missing, or of another size than the truth, is an empty one.
+- "lisa" (https://github.com/dvlab-research/LISA): ignored regions belong neither to the prediction nor to the truth,
+  and every readable sample counts. A prediction that is missing, or whose size differs from the truth, is empty.
 - "paper" (https://github.com/mrazhou/WISE, as its figures were computed): ignored regions belong to the truth. A
-  missing prediction has intersection 0, the truth's area as union and IoU 0, even where that area is 0; a prediction
-  of another size than the truth, or empty like it, drops the sample out of every figure.
+  missing prediction has intersection 0, the truth's area as union and IoU 0, even if that area is 0. If the sizes of
+  prediction and truth differ, or both are empty, no figure includes the sample.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 METRIC_MODES = ("lisa", "paper")
 RESAMPLES = 1000
-# Resampled indices are drawn in blocks of about this many numbers, so that memory stays small for any data set.
+# Resampled indices are drawn in blocks of about this many numbers, which bounds the memory for any data set.
 _BLOCK_NUMBERS = 2_000_000
 
 
@@ -35,7 +35,7 @@ def mask_overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int]:
         b: bool, H x W.
 
     Returns:
-        Two counts of pixels.
+        The areas of intersection and union in pixels.
 
     Raises:
         ValueError: the masks differ in size.
@@ -46,7 +46,14 @@ def mask_overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Intersection over union of two masks, a fraction; 1 where both are empty.
+    """Intersection over union of two masks.
+
+    Args:
+        a: bool, H x W.
+        b: bool, H x W.
+
+    Returns:
+        A fraction from 0 to 1; 1 if both masks are empty.
 
     Raises:
         ValueError: the masks differ in size.
@@ -57,13 +64,13 @@ def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 
 @dataclass(frozen=True)
 class Overlap:
-    """What one sample's masks add to the figures.
+    """The contribution of one sample's masks to the figures.
 
     Attributes:
-        intersection_px: pixels of prediction and truth.
-        union_px: pixels of prediction or truth.
-        iou: the sample's IoU, a fraction.
-        dropped: why the sample counts in no figure; None where it counts.
+        intersection_px: area of the intersection of prediction and truth, pixels.
+        union_px: area of their union, pixels.
+        iou: the sample's IoU, a fraction from 0 to 1.
+        dropped: why no figure includes the sample; None if the figures include it.
     """
 
     intersection_px: int
@@ -78,10 +85,10 @@ def measure_overlap(
     """Compare a predicted mask with the truth.
 
     Args:
-        prediction: bool, H x W; None where there is none.
+        prediction: bool, H x W; None if it is missing.
         truth: bool, H x W, without ignored regions.
-        ignore: bool, the truth's shape, regions that are neither target nor background; None where there are none.
-        mode: one of `METRIC_MODES`; see the module's header.
+        ignore: bool, H x W, regions that are neither target nor background; None for none.
+        mode: one of `METRIC_MODES`; see the module's docstring.
     """
     if mode == "paper":
         return _paper_overlap(prediction, truth if ignore is None else truth | ignore)
@@ -97,7 +104,7 @@ def _paper_overlap(prediction: NDArray[np.bool_] | None, truth: NDArray[np.bool_
     if prediction is None:
         return Overlap(0, int(np.count_nonzero(truth)), 0.0)
     if prediction.shape != truth.shape:
-        return Overlap(0, 0, 0.0, f"the mask of {prediction.shape} does not fit the truth of {truth.shape}")
+        return Overlap(0, 0, 0.0, f"the mask is {prediction.shape} and the truth {truth.shape}")
     intersection, union = mask_overlap(prediction, truth)
     if union == 0:
         return Overlap(0, 0, 0.0, "mask and truth are both empty")
@@ -108,11 +115,11 @@ def sample_ious(intersections: ArrayLike, unions: ArrayLike) -> NDArray[np.float
     """IoU of each sample.
 
     Args:
-        intersections: pixels, one number a sample.
-        unions: pixels, one number a sample; 0 where prediction and truth are both empty.
+        intersections: pixels, one number per sample.
+        unions: pixels, one number per sample; 0 if prediction and truth are both empty.
 
     Returns:
-        float64, fractions, 1 where the union is 0.
+        float64 [samples], fractions from 0 to 1; 1 where the union is 0.
     """
     inner, outer = np.asarray(intersections, np.float64), np.asarray(unions, np.float64)
     return np.divide(inner, outer, out=np.ones_like(outer), where=outer > 0)
@@ -122,11 +129,11 @@ def giou_ciou(intersections: ArrayLike, unions: ArrayLike) -> tuple[float, float
     """Return gIoU and cIoU over samples.
 
     Args:
-        intersections: pixels, one number a sample, at least one sample.
-        unions: pixels, one number a sample.
+        intersections: pixels, one number per sample, at least one sample.
+        unions: pixels, one number per sample.
 
     Returns:
-        Two fractions. cIoU is 1 where every union is 0.
+        Two fractions from 0 to 1. cIoU is 1 if every union is 0.
 
     Raises:
         ValueError: there is no sample.
@@ -138,24 +145,25 @@ def giou_ciou(intersections: ArrayLike, unions: ArrayLike) -> tuple[float, float
 
 
 def ratio(values: ArrayLike, weights: ArrayLike) -> float:
-    """Return the sum of the values over the sum of the weights; 1 where the weights sum up to 0."""
+    """Return the sum of the values divided by the sum of the weights; 1 if the weights sum to 0."""
     return float(sample_ious(np.sum(values), np.sum(weights)))
 
 
 def bootstrap_interval(
     values: ArrayLike, weights: ArrayLike | None = None, n: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of a mean, or of a ratio of sums, when samples are drawn anew with replacement.
+    """95 % bootstrap interval of a mean, or of a ratio of sums, over samples resampled with replacement.
 
     Args:
-        values: one number a sample, at least one: what is averaged, or the numerators of a ratio (intersections).
-        weights: None for a mean; for a ratio the denominators (unions), resampled together with `values`.
-        n: resamples.
-        seed: of the generator; the same seed gives the same interval.
+        values: one number per sample, at least one: the values to average, or the numerators of a ratio
+            (intersections).
+        weights: None for a mean; for a ratio, the denominators (unions), resampled together with `values`.
+        n: number of resamples.
+        seed: seed of the generator; the same seed yields the same interval.
 
     Returns:
-        The 2.5th and 97.5th percentile, in the unit of the mean or ratio; both 1 where every denominator is 0. A
-        resample whose denominators are all 0 counts as 1, as in `giou_ciou`.
+        The 2.5th and 97.5th percentile, in the unit of the mean or ratio; both 1 if every denominator is 0. A resample
+        whose denominators are all 0 counts as 1, as in `giou_ciou`.
 
     Raises:
         ValueError: there is no sample, or the two lengths differ.
@@ -172,18 +180,18 @@ def paired_bootstrap(
     n: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % interval of the difference of two runs on the same samples: b's mean or ratio less a's.
+    """95 % bootstrap interval of the difference of two runs on the same samples: b's mean or ratio minus a's.
 
-    Samples are drawn anew with replacement, each time the same ones for both runs, so what makes a sample hard for
-    both does not widen the interval.
+    Each resample draws the same samples for both runs, so the difficulty of a sample, which both share, does not widen
+    the interval.
 
     Args:
-        a: one number a sample, at least one: what is averaged, or the numerators of a ratio (intersections).
-        b: likewise for the other run, sample by sample.
-        a_weights: None for a mean; for a ratio the denominators (unions).
-        b_weights: likewise for `b`.
-        n: resamples.
-        seed: of the generator; the same seed gives the same interval.
+        a: one number per sample, at least one: the values to average, or the numerators of a ratio (intersections).
+        b: the same for the other run, in the same order of samples.
+        a_weights: None for a mean; for a ratio, the denominators (unions).
+        b_weights: the same for `b`.
+        n: number of resamples.
+        seed: seed of the generator; the same seed yields the same interval.
 
     Returns:
         The 2.5th and 97.5th percentile of the difference, in the unit of the mean or ratio.
@@ -207,7 +215,7 @@ def _terms(values: ArrayLike, weights: ArrayLike | None) -> NDArray[np.float64]:
 
 
 def _draws(samples: int, n: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Yield `n` rows of places drawn with replacement, a block at a time."""
+    """Yield `n` rows of sample indices drawn with replacement, in blocks of rows."""
     generator = np.random.default_rng(seed)
     block = max(1, _BLOCK_NUMBERS // samples)
     for done in range(0, n, block):

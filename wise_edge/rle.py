@@ -1,4 +1,4 @@
-"""Masks as COCO's run lengths: runs counted down the columns, background first, plain or compressed into a string.
+"""Masks as COCO's run lengths: runs down the columns, background first, as numbers or compressed into a string.
 
 https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c
 """
@@ -16,13 +16,13 @@ _SIGN, _MORE, _FIRST_CHARACTER = 16, 32, 48
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
-    """Return a mask's runs, JSON-ready.
+    """Return a mask's runs as JSON-ready data.
 
     Args:
         mask: bool, H x W.
 
     Returns:
-        "size" as [H, W] and "counts" in pixels: background and foreground take turns, background first, possibly 0.
+        "size" as [H, W] and "counts" in pixels, alternating between background and foreground; the first may be 0.
     """
     flat = np.concatenate([[False], mask.ravel(order="F")])
     starts = np.flatnonzero(flat[1:] != flat[:-1])
@@ -31,14 +31,14 @@ def run_lengths(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
 
 
 def mask_of_runs(runs: Mapping[str, Sequence[int]]) -> NDArray[np.bool_]:
-    """Return the mask, bool [H, W], of what `run_lengths` gave."""
+    """Return the mask, bool, H x W, from the result of `run_lengths`."""
     counts = np.asarray(runs["counts"], np.int64)
     flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return flat.reshape(tuple(runs["size"]), order="F")
 
 
 def compressed_runs(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return a mask's runs as `pycocotools.mask` writes and reads them, JSON-ready.
+    """Return a mask's runs as JSON-ready data in the form of `pycocotools.mask`.
 
     Args:
         mask: bool, H x W.
@@ -48,13 +48,13 @@ def compressed_runs(mask: NDArray[np.bool_]) -> dict[str, Any]:
     """
     runs = run_lengths(mask)
     counts = runs["counts"]
-    # From the fourth run on, what is written is the difference to the run two before: the last of the same kind.
+    # From the fourth run on, the difference to the previous run of the same kind is written.
     differences = [count - counts[i - 2] if i > 2 else count for i, count in enumerate(counts)]
     return {"size": runs["size"], "counts": "".join(map(_pack, differences))}
 
 
 def _pack(value: int) -> str:
-    """Write a number as characters of five bits each, the lowest first, its sign in the last one's highest bit."""
+    """Return a number as characters of five bits each, lowest bits first, with the sign in the last one's top bit."""
     text = ""
     while True:
         low, value = value & (2**_PAYLOAD_BITS - 1), value >> _PAYLOAD_BITS

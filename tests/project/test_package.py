@@ -1,9 +1,10 @@
-"""The package as it is laid out: what pip installs is what lies on disk, and the stages stay apart."""
+"""The layout: what pip installs is what is on disk, folders stay small, and the stages stay apart."""
 
 from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +14,11 @@ import wise_edge
 from locations import ROOT
 
 STAGES = ("export", "runtimes", "training")
+TOPS = ("wise_edge", *STAGES, "tests", "benchmarks", "examples", "scripts")
+MAX_PYTHON_FILES = 20
+"""In one folder: more of them are no longer one subject."""
+MAX_ROOT_FILES = 12
+"""At the root of `wise_edge/`, which holds what all of its folders share."""
 KNOWS_ALL_STAGES = (
     "wise_edge/__init__.py",  # imports its public names when they are used
     "wise_edge/cli/",
@@ -33,20 +39,25 @@ def _list(pattern: str) -> list[str]:
 
 
 def _folder(package: str) -> Path:
-    """Return the real folder of a package: `wise_edge.export` lies in `export/`."""
+    """Return the real folder of a package: that of `wise_edge.export` is `export/`."""
     parts = package.split(".")
     return ROOT.joinpath(*(parts[1:] if parts[1:2] and parts[1] in STAGES else parts))
+
+
+def _is_real(path: Path) -> bool:
+    """Whether no part of a path is a link, as `wise_edge/export` is."""
+    return path.resolve() == path.absolute()
 
 
 def _sources() -> Iterator[tuple[str, ast.Module]]:
     for top in ("wise_edge", *STAGES):
         for path in sorted((ROOT / top).rglob("*.py")):
-            if not path.parent.is_symlink() and path.resolve() == path.absolute():
+            if _is_real(path):
                 yield path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
-    """Yield the full names that a module imports anywhere, `from a import b` as `a.b`."""
+    """Yield the full names of all imports of a module, `from a import b` as `a.b`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -56,6 +67,18 @@ def _imports(tree: ast.Module) -> Iterator[str]:
 
 
 SOURCES = dict(_sources())
+
+
+def test_no_folder_holds_more_files_than_a_reader_can_survey() -> None:
+    files = [path for top in TOPS for path in (ROOT / top).rglob("*.py") if _is_real(path)]
+    counts = Counter(path.parent.relative_to(ROOT).as_posix() for path in files)
+    assert {"wise_edge", "tests/project", "benchmarks"} <= set(counts)
+    assert {folder: count for folder, count in counts.items() if count > MAX_PYTHON_FILES} == {}
+
+
+def test_the_root_of_the_package_holds_only_what_its_folders_share() -> None:
+    files = [path.name for path in (ROOT / "wise_edge").iterdir() if path.is_file() and not path.is_symlink()]
+    assert len(files) <= MAX_ROOT_FILES, files
 
 
 def test_every_folder_with_python_files_is_a_listed_package() -> None:
@@ -87,7 +110,7 @@ def test_every_data_file_is_packaged() -> None:
     for top, patterns in data.items():
         packaged = {path for pattern in patterns for path in (ROOT / top).glob(pattern)}
         for path in (ROOT / top).rglob("*"):
-            if path.is_file() and path.resolve() == path.absolute() and "__pycache__" not in path.parts:
+            if path.is_file() and _is_real(path) and "__pycache__" not in path.parts:
                 assert path.suffix == ".py" or path in packaged, path
 
 

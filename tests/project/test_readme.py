@@ -16,7 +16,7 @@ COMMAND = typer.main.get_command(app)
 
 
 def _commands(path: Path) -> list[str]:
-    """Return the lines of console and bash blocks that call wise-edge, continued lines joined."""
+    """Return the lines of console and bash blocks that call wise-edge, with continued lines joined."""
     blocks = re.findall(r"^```(?:console|bash)\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith("wise-edge ")]
@@ -55,6 +55,6 @@ def test_a_shown_command_parses(document: str, line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["wise-edge runs", "wise-edge run --no-such-option", "wise-edge run"])
-def test_a_wrong_command_would_be_found(line: str) -> None:
+def test_a_wrong_command_would_be_noticed(line: str) -> None:
     with pytest.raises(Exception, match=r"No such|Missing"):
         _parse(line)
