@@ -39,9 +39,9 @@ test-gpu: $(VENV)/.installed-test
 check: $(VENV)/.installed-test
 	scripts/check
 
-# The API reference is read from the sources, which are not imported. A dead link or an unknown reference fails the build.
+# The API reference is read from the sources, which are not imported. Not --quiet: it hides warnings from --strict too.
 docs: $(VENV)/.installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist wise_edge.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

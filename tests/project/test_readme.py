@@ -1,7 +1,12 @@
-"""Every `wise-edge` command that the README and the documents show parses."""
+"""What the README and the documents show works: commands parse, imports import, links of the README lead somewhere.
+
+Links and anchors within `docs/` are checked by the strict build of the site, `make docs`.
+"""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -13,23 +18,42 @@ from locations import ROOT
 from wise_edge.cli.main import app
 
 COMMAND = typer.main.get_command(app)
+STARTS = ("wise-edge", ".venv/bin/wise-edge", "-m wise_edge")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+MOST_README_LINES = 180
+
+
+def _blocks(path: Path, languages: str) -> list[str]:
+    return re.findall(rf"^```(?:{languages})\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
 
 
 def _commands(path: Path) -> list[str]:
-    """Return the lines of console and bash blocks that call wise-edge, with continued lines joined."""
-    blocks = re.findall(r"^```(?:console|bash)\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith("wise-edge ")]
+    """Return the calls of wise-edge in console and bash blocks, continued lines joined and launchers cut off."""
+    lines = "\n".join(_blocks(path, "console|bash")).replace("\\\n", " ").splitlines()
+    found = (
+        re.search(rf"(?:^|\s)(?:{'|'.join(map(re.escape, STARTS))}) ([a-z-].*)", line.removeprefix("$ "))
+        for line in lines
+    )
+    return [f"wise-edge {match[1]}" for match in found if match]
+
+
+def _imports(path: Path) -> list[tuple[str, str]]:
+    """Return (module, name) of what Python blocks import from wise_edge."""
+    nodes = [node for block in _blocks(path, "python") for node in ast.walk(ast.parse(block))]
+    found = [
+        (node.module or "", [alias.name for alias in node.names]) for node in nodes if isinstance(node, ast.ImportFrom)
+    ]
+    return [(module, name) for module, names in found if module.startswith("wise_edge") for name in names]
 
 
 def _parse(line: str) -> None:
     """Parse a command line as the entry point would, without running the command.
 
     Raises:
-        Exception: of Typer, when an option, an argument or a command is unknown, missing or of the wrong type.
+        Exception: of Typer, if an option, an argument or a command is unknown, missing or of the wrong type.
     """
     words = shlex.split(line, comments=True)
-    words = words[1 : next((i for i, word in enumerate(words) if word in ("|", ">", "2>", "&&", ";")), None)]
+    words = words[1 : next((i for i, word in enumerate(words) if word in ("|", ">", "2>", "&&", ";", "&")), None)]
     try:
         with COMMAND.make_context("wise-edge", words) as context:
             command = COMMAND.get_command(context, words[0])
@@ -40,13 +64,36 @@ def _parse(line: str) -> None:
         pass
 
 
-SHOWN = [
-    (path.name, line) for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))) for line in _commands(path)
-]
+def _slug(heading: str) -> str:
+    """Return the anchor that GitHub and the site make of a heading."""
+    return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower())
 
 
-def test_the_readme_shows_commands() -> None:
+def _dead_links(page: Path) -> list[str]:
+    """Return the relative links of a page whose file or anchor does not exist."""
+    dead = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if "://" in link:
+            continue
+        headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE) if anchor and target.is_file() else []
+        if not target.exists() or (anchor and anchor not in map(_slug, headings)):
+            dead.append(link)
+    return dead
+
+
+SHOWN = [(path.name, line) for path in PAGES for line in _commands(path)]
+IMPORTED = [(path.name, *names) for path in PAGES for names in _imports(path)]
+
+
+def test_the_readme_is_one_page() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= MOST_README_LINES
+
+
+def test_the_readme_shows_commands_and_imports() -> None:
     assert [line for name, line in SHOWN if name == "README.md"]
+    assert [line for name, *line in IMPORTED if name == "README.md"]
 
 
 @pytest.mark.parametrize(("document", "line"), SHOWN)
@@ -58,3 +105,29 @@ def test_a_shown_command_parses(document: str, line: str) -> None:
 def test_a_wrong_command_would_be_noticed(line: str) -> None:
     with pytest.raises(Exception, match=r"No such|Missing"):
         _parse(line)
+
+
+def test_commands_behind_launchers_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```console\n$ torchrun -m wise_edge train\n$ .venv/bin/wise-edge build \\\n  x\n$ make demo\n```\n"
+    )
+    assert _commands(page) == ["wise-edge train", "wise-edge build    x"]
+
+
+@pytest.mark.parametrize(("document", "module", "name"), IMPORTED)
+def test_a_shown_import_works(document: str, module: str, name: str) -> None:
+    assert hasattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    assert not _dead_links(ROOT / name)
+
+
+def test_dead_links_and_anchors_would_be_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# What `x` is\n[a](#what-x-is) [b](#gone) [c](gone.md) [d](page.md#gone) [e](https://example.org)\n"
+    )
+    assert _dead_links(page) == ["#gone", "gone.md", "page.md#gone"]
