@@ -16,6 +16,8 @@ import typer
 
 from locations import ROOT
 from wise_edge.cli.main import app
+from wise_edge.policy.prompts import VARIANTS
+from wise_edge.runtimes.backends import BACKENDS
 
 COMMAND = typer.main.get_command(app)
 STARTS = ("wise-edge", ".venv/bin/wise-edge", "-m wise_edge")
@@ -83,6 +85,13 @@ def _dead_links(page: Path) -> list[str]:
     return dead
 
 
+def _first_column(page: Path, header: str) -> list[str]:
+    """Return the first words in backticks of each row of the table whose header row begins so."""
+    _, _, table = page.read_text().partition(f"| {header} |")
+    rows = [line for line in table.partition("\n\n")[0].splitlines() if line.startswith("| `")]
+    return [row.split("`")[1] for row in rows]
+
+
 SHOWN = [(path.name, line) for path in PAGES for line in _commands(path)]
 IMPORTED = [(path.name, *names) for path in PAGES for names in _imports(path)]
 
@@ -131,3 +140,19 @@ def test_dead_links_and_anchors_would_be_noticed(tmp_path: Path) -> None:
         "# What `x` is\n[a](#what-x-is) [b](#gone) [c](gone.md) [d](page.md#gone) [e](https://example.org)\n"
     )
     assert _dead_links(page) == ["#gone", "gone.md", "page.md#gone"]
+
+
+@pytest.mark.parametrize(("document", "header"), [("README.md", "backend"), ("docs/extras.md", "backend")])
+def test_the_backends_are_listed_in_their_order(document: str, header: str) -> None:
+    assert _first_column(ROOT / document, header) == [backend.name for backend in BACKENDS]
+
+
+@pytest.mark.parametrize(("document", "header"), [("README.md", "`--variant`"), ("docs/variants.md", "variant")])
+def test_the_variants_are_listed(document: str, header: str) -> None:
+    assert _first_column(ROOT / document, header) == list(VARIANTS)
+
+
+def test_every_extra_is_listed() -> None:
+    _, _, extras = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")
+    declared = re.findall(r"^([a-z]+) = \[", extras.partition("\n[")[0], re.MULTILINE)
+    assert sorted(_first_column(ROOT / "docs/extras.md", "extra")) == sorted(declared)
