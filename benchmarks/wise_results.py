@@ -148,7 +148,7 @@ def table(reports: list[dict[str, Any]]) -> str:
 def rationales_table(found: dict[str, dict[str, Any]]) -> str:
     """Return how rationales under `wise` relate, as a Markdown table."""
     lines = [
-        "| policy | concise tokens | detailed tokens | similarity | its p10 | names the object | where right |",
+        "| policy | concise tokens | detailed tokens | similarity | its p10 | names the object | if the box is right |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, figures in found.items():
