@@ -153,12 +153,12 @@ class EndToEnd:
         """Save torch's answer beside the bundle's; what is beside a bundle is no part of it."""
         import numpy as np
 
-        from wise_edge.cli.output.result import result_caption, result_picture
+        from wise_edge.cli.output.result import result_caption, result_drawing
         from wise_edge.drawing.report import Cell, contact_sheet
         from wise_edge.images import save_png
 
         row = [
-            Cell(result_picture(result, pair.image), result_caption(result, (label,)))
+            Cell(result_drawing(result, pair.image), result_caption(result, (label,)))
             for label, result in (("torch", pair.expected), ("this export", pair.got))
         ]
         file = self._out.with_name(f"{self._out.name}.worst.png")
