@@ -22,7 +22,8 @@ from transformers import Sam2Config, Sam2Model
 from wise_edge.bundle.devices import parse_gpu_kinds
 from wise_edge.bundle.roles import GRAPHS
 from wise_edge.bundle.store import load
-from wise_edge.export.pipeline import ExportOptions, export_bundle
+from wise_edge.export.options import ExportOptions
+from wise_edge.export.pipeline import export_bundle
 from wise_edge.export.to_tensorrt.plan import plan_engines
 
 DEVICES = "sm86,sm89,sm120"
@@ -69,10 +70,15 @@ def main() -> None:
     for name in arguments.segmenters.split(","):
         folder = arguments.scratch / f"bundle-{name}"
         if not folder.exists():
-            options = ExportOptions(onnx_precision="fp16", sam_precision="fp16", verify=False, samples=2)
+            options = ExportOptions(onnx_precision="fp16", sam_precision="fp16", samples=2)
             sam = make_segmenter(name, arguments.scratch)
             export_bundle(
-                "embedded", sam, folder, options, progress=lambda step, share=None: print(step, file=sys.stderr)
+                "embedded",
+                sam,
+                folder,
+                options,
+                verify=None,
+                progress=lambda step, share=None: print(step, file=sys.stderr),
             )
         plan = arguments.scratch / f"{folder.name}.json"
         plan.write_text(plan_engines(load(folder), parse_gpu_kinds(DEVICES)).to_json())

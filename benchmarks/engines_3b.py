@@ -31,13 +31,14 @@ _EXPORT = """
 import sys
 from pathlib import Path
 from wise_edge.export.source import reference
-from wise_edge.export.pipeline import ExportOptions, export_bundle
-reference.MAX_NEW_TOKENS = 16  # random weights never end an answer, and each token takes seconds
+from wise_edge.export.options import ExportOptions
+from wise_edge.export.pipeline import export_bundle
+reference.MAX_ANSWER_TOKENS = 16  # random weights never end an answer, and each token takes seconds
 checkpoint, out, precision = sys.argv[1:]
 # A kit: the graphs of engines, which are not built here but below, each by itself.
-options = ExportOptions(targets=("tensorrt",), device="orin", onnx_precision=precision, verify=False, samples=1)
+options = ExportOptions(targets=("tensorrt",), device="orin", onnx_precision=precision, samples=1)
 say = lambda step, share=None: print(step, file=sys.stderr)
-export_bundle(checkpoint, "embedded", Path(out), options, progress=say)
+export_bundle(checkpoint, "embedded", Path(out), options, verify=None, progress=say)
 """
 
 

@@ -19,7 +19,8 @@ from statistics import median
 from typing import Any
 
 from wise_edge.datasets.scenes import SceneDataset
-from wise_edge.export.to_gguf.quantize import NEED_IMPORTANCE, TEXT_TYPES, tensor_types
+from wise_edge.export.precisions import NEED_IMPORTANCE, TEXT_TYPES
+from wise_edge.export.to_gguf.quantize import tensor_types
 from wise_edge.runtimes.base import Decoding
 from wise_edge.runtimes.session import Session
 

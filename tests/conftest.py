@@ -48,10 +48,13 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pa
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle exported from `tiny_checkpoints`."""
+    """The bundle exported from `tiny_checkpoints`, verified."""
+    from wise_edge.cli.export import EndToEnd
+    from wise_edge.export.options import ExportOptions
     from wise_edge.export.pipeline import export_bundle
 
-    policy, sam = tiny_checkpoints
+    policy, sam = map(str, tiny_checkpoints)
     target = tmp_path_factory.mktemp("bundles") / "tiny"
-    export_bundle(str(policy), str(sam), target, progress=lambda step: None)
+    options = ExportOptions(samples=2)
+    export_bundle(policy, sam, target, options, verify=EndToEnd(sam, target), progress=lambda *_: None)
     return target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from wise_edge.export.source.reference import Reference, TorchReference
 from wise_edge.policy.checkpoint import load_policy, read_policy_spec
 
 
-class PolicySource:
+class PolicyCheckpoint:
     """A checkpoint folder, adapters merged.
 
     A conversion to GGUF reads tensors one at a time; the model itself is loaded where graphs are traced, columns are
@@ -22,17 +22,17 @@ class PolicySource:
 
     Args:
         folder: Hugging Face folder with `prompts.json`.
-        samples: gives images and queries to answer.
+        samples: images and queries to answer.
         progress: told what is being done.
 
     Raises:
         UsageError: the folder does not hold a policy.
     """
 
-    def __init__(self, folder: Path, samples: Callable[[], list[CalibrationSample]], progress: Progress) -> None:
+    def __init__(self, folder: Path, samples: Sequence[CalibrationSample], progress: Progress) -> None:
         self.folder = folder
         self.spec = read_policy_spec(folder)
-        self._samples = samples
+        self.samples = samples
         self._progress = progress
 
     @property
@@ -56,11 +56,6 @@ class PolicySource:
     def torch_reference(self) -> TorchReference:
         """Answers with the model."""
         return TorchReference(self.model, self.spec, self.tokenizer)
-
-    @cached_property
-    def samples(self) -> list[CalibrationSample]:
-        """Images and queries to measure with."""
-        return self._samples()
 
     @cached_property
     def references(self) -> list[Reference]:

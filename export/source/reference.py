@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from wise_edge.export.source.calibration import CalibrationSample
-from wise_edge.extras import require
 from wise_edge.policy.graph_io import Batch, empty_cache, image_patches, patch_grid
 from wise_edge.policy.image import resize_square
 from wise_edge.policy.spec import PolicySpec
 
-MAX_NEW_TOKENS = 256
+MAX_ANSWER_TOKENS = 256
+"""Where an answer of the reference ends if no end token comes; the runtimes allow more, comparisons need no more."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,6 @@ class TorchReference:
 
     def answer(self, sample: CalibrationSample) -> Reference:
         """Answer greedily under the policy's default variant."""
-        torch = require("torch", "export")
         spec = self._spec
         image = resize_square(sample.image, spec.input_size)
         prefix = self._encode(spec.prompts.prefix(spec.image_grid**2))
@@ -76,7 +76,7 @@ class TorchReference:
                 **self._inputs(ids, image),
                 attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
                 do_sample=False,
-                max_new_tokens=min(MAX_NEW_TOKENS, spec.max_positions - len(ids)),
+                max_new_tokens=min(MAX_ANSWER_TOKENS, spec.max_positions - len(ids)),
                 eos_token_id=self._eos,
                 pad_token_id=self._eos[0],
                 output_logits=True,
@@ -93,7 +93,6 @@ class TorchReference:
 
     def repeat(self, reference: Reference) -> int:
         """Run the model once over a prompt and its answer, for what hooks see; return the number of tokens."""
-        torch = require("torch", "export")
         placeholder = self.model.config.image_token_id
         written = [token for token in reference.completion if token != placeholder]  # nothing stands behind that one
         ids = [*reference.before, *[placeholder] * self._spec.image_grid**2, *reference.behind, *written]
@@ -122,7 +121,6 @@ class TorchReference:
         }
 
     def _inputs(self, ids: Sequence[int], image: npt.NDArray[np.uint8]) -> dict[str, Any]:
-        torch = require("torch", "export")
         side = patch_grid(self._spec)
         tokens = torch.tensor([ids])
         return {

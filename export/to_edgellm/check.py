@@ -15,13 +15,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+import torch
+import transformers
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from wise_edge.bundle.manifest import Figure
 from wise_edge.errors import VerificationError
-from wise_edge.export.source.policy import PolicySource
+from wise_edge.export.source.policy import PolicyCheckpoint
 from wise_edge.export.to_onnx.edit import load_light
 from wise_edge.export.to_onnx.policy import rotary_angles, window_order
-from wise_edge.extras import require
 from wise_edge.policy.graph_io import Batch, patch_grid
 
 BOUND = 5e-3
@@ -38,12 +42,11 @@ def check_operators(graph: Path, method: str) -> None:
 
     Args:
         graph: the language model.
-        method: one of `edgellm.METHODS`.
+        method: one of `precisions.EDGELLM_METHODS`.
 
     Raises:
         VerificationError: one beside the head's is still float, or some are rounded where none was to be.
     """
-    onnx = require("onnx", "export")
     model = load_light(graph)
     stored = Counter(tensor.data_type for tensor in model.graph.initializer)
     kinds = onnx.TensorProto
@@ -66,7 +69,7 @@ def check_operators(graph: Path, method: str) -> None:
 
 def _float_products(graph: Any) -> int:
     """Return how many products have weights that are stored as floats."""
-    kinds = require("onnx", "export").TensorProto
+    kinds = onnx.TensorProto
     floats = {kinds.FLOAT, kinds.FLOAT16, kinds.BFLOAT16}
     stored = {tensor.name for tensor in graph.initializer if tensor.data_type in floats}
     made_by = {name: node for node in graph.node for name in node.output}
@@ -80,7 +83,7 @@ def _float_products(graph: Any) -> int:
     return count
 
 
-def check_template(source: PolicySource, folder: Path) -> None:
+def check_template(source: PolicyCheckpoint, folder: Path) -> None:
     """Refuse a checkpoint whose chat template writes another prompt than the policy was trained with.
 
     Args:
@@ -90,7 +93,7 @@ def check_template(source: PolicySource, folder: Path) -> None:
     Raises:
         VerificationError: it does.
     """
-    tokenizer = require("transformers", "export").AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     prompts, query = source.spec.prompts, "the red mug"
     for variant in prompts.variants:
         content = [{"type": "image"}, {"type": "text", "text": prompts.user_text(query, variant)}]
@@ -100,7 +103,7 @@ def check_template(source: PolicySource, folder: Path) -> None:
             raise VerificationError(f"the chat template of {source.folder} writes {written!r}, want {expected!r}")
 
 
-def check_numbers(source: PolicySource, folder: Path, method: str) -> Iterator[Figure]:
+def check_numbers(source: PolicyCheckpoint, folder: Path, method: str) -> Iterator[Figure]:
     """Compare vision tower and language model with transformers over an image, a query and its answer.
 
     Args:
@@ -114,8 +117,7 @@ def check_numbers(source: PolicySource, folder: Path, method: str) -> Iterator[F
     yield Figure("edgellm language model", _language_error(source, folder, words), "relative error", at_most=bound)
 
 
-def _vision_error(source: PolicySource, folder: Path, pixels: Batch) -> float:
-    torch = require("torch", "export")
+def _vision_error(source: PolicyCheckpoint, folder: Path, pixels: Batch) -> float:
     spec, visual = source.spec, source.model.model.visual
     side = patch_grid(spec)
     unit = spec.merge_size**2
@@ -137,9 +139,8 @@ def _vision_error(source: PolicySource, folder: Path, pixels: Batch) -> float:
     return _error(_run(folder / "visual" / "model.onnx", feeds), expected)
 
 
-def _language_error(source: PolicySource, folder: Path, words: Batch) -> float:
+def _language_error(source: PolicyCheckpoint, folder: Path, words: Batch) -> float:
     """Return the largest error of the logits behind the prompt, in the middle of the answer and behind it."""
-    torch = require("torch", "export")
     spec = source.spec
     embeds, positions = words["inputs_embeds"], words["position_ids"]
     with torch.no_grad():
@@ -171,7 +172,7 @@ def _language_error(source: PolicySource, folder: Path, words: Batch) -> float:
     return max(errors)
 
 
-def _rope(source: PolicySource, positions: Array) -> npt.NDArray[np.float32]:
+def _rope(source: PolicyCheckpoint, positions: Array) -> npt.NDArray[np.float32]:
     """Return cosines and sines [tokens, head_dim] for positions [3, tokens] of M-RoPE."""
     config = source.model.config.text_config
     inverse = source.model.model.language_model.rotary_emb.inv_freq.numpy()
@@ -187,43 +188,43 @@ def _error(got: Array, expected: Array) -> float:
 
 def _run(graph: Path, feeds: Batch) -> Array:
     """Return the first output of a graph."""
-    reference = require("onnx.reference", "export")
-    evaluator = reference.ReferenceEvaluator(str(graph), new_ops=_plugins())
+    evaluator = ReferenceEvaluator(str(graph), new_ops=[AttentionPlugin, ViTAttentionPlugin])
     names = {value.name for value in load_light(graph).graph.input}
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # its Sigmoid computes both branches, one of which overflows
-        result: Array = evaluator.run(None, {name: array for name, array in feeds.items() if name in names})[0]
-    return result
+        outputs: Any = evaluator.run(None, {name: array for name, array in feeds.items() if name in names})
+    first: Array = outputs[0]
+    return first
 
 
-def _plugins() -> list[Any]:
-    op_run = require("onnx.reference.op_run", "export").OpRun
+class AttentionPlugin(OpRun):
+    """Causal attention over one sequence; the reference runtime finds an operator by its class's name."""
 
-    class AttentionPlugin(op_run):  # type: ignore[misc, valid-type]
-        op_domain = _DOMAIN
+    op_domain = _DOMAIN
 
-        def _run(self, qkv: Array, past: Array, lengths: Array, rope: Array, *_: Array, **options: Any) -> Any:
-            heads, shared, width = options["num_q_heads"], options["num_kv_heads"], options["head_size"]
-            parts = qkv.astype(np.float32).reshape(len(qkv), heads + 2 * shared, width)
-            query, key, value = np.split(parts, [heads, heads + shared], axis=1)
-            query, key = _rotate(query, rope), _rotate(key, rope)
-            key, value = (np.repeat(part, heads // shared, axis=1) for part in (key, value))
-            causal = np.triu(np.full((len(qkv), len(qkv)), -np.inf, np.float32), 1)
-            out = _attend(query, key, value, options["attention_scale"], causal)
-            return out.astype(qkv.dtype), past
+    def _run(self, qkv: Array, past: Array, lengths: Array, rope: Array, *_: Array, **options: Any) -> Any:
+        heads, shared, width = options["num_q_heads"], options["num_kv_heads"], options["head_size"]
+        parts = qkv.astype(np.float32).reshape(len(qkv), heads + 2 * shared, width)
+        query, key, value = np.split(parts, [heads, heads + shared], axis=1)
+        query, key = _rotate(query, rope), _rotate(key, rope)
+        key, value = (np.repeat(part, heads // shared, axis=1) for part in (key, value))
+        causal = np.triu(np.full((len(qkv), len(qkv)), -np.inf, np.float32), 1)
+        out = _attend(query, key, value, options["attention_scale"], causal)
+        return out.astype(qkv.dtype), past
 
-    class ViTAttentionPlugin(op_run):  # type: ignore[misc, valid-type]
-        op_domain = _DOMAIN
 
-        def _run(self, query: Array, key: Array, value: Array, starts: Array, *_: Array, **options: Any) -> Any:
-            shape = (-1, options["num_heads"], options["head_size"])
-            q, k, v = (part.astype(np.float32).reshape(shape) for part in (query, key, value))
-            window = np.searchsorted(starts, np.arange(len(query)), side="right")
-            apart = np.where(window[:, None] == window, 0, -np.inf).astype(np.float32)
-            out = _attend(q, k, v, options["attention_scale"], apart)
-            return (out.reshape(query.shape).astype(query.dtype),)
+class ViTAttentionPlugin(OpRun):
+    """Attention within windows."""
 
-    return [AttentionPlugin, ViTAttentionPlugin]
+    op_domain = _DOMAIN
+
+    def _run(self, query: Array, key: Array, value: Array, starts: Array, *_: Array, **options: Any) -> Any:
+        shape = (-1, options["num_heads"], options["head_size"])
+        q, k, v = (part.astype(np.float32).reshape(shape) for part in (query, key, value))
+        window = np.searchsorted(starts, np.arange(len(query)), side="right")
+        apart = np.where(window[:, None] == window, 0, -np.inf).astype(np.float32)
+        out = _attend(q, k, v, options["attention_scale"], apart)
+        return (out.reshape(query.shape).astype(query.dtype),)
 
 
 def _rotate(states: Array, rope: Array) -> Array:

@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-
-from wise_edge.extras import require
+from tensorrt_edgellm.quantization.quantize import quantize_and_export
 
 
 def main(checkpoint: str, out: str, method: str, samples: str) -> None:
     """Write a checkpoint whose language model is quantized."""
-    quantize: Any = require("tensorrt_edgellm.quantization.quantize", "edgellm").quantize_and_export
     folder = Path(samples)
     listed: list[tuple[str, str, str]] = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
 
@@ -32,7 +30,7 @@ def main(checkpoint: str, out: str, method: str, samples: str) -> None:
     def texts() -> Iterator[str]:
         yield from (text for _, _, text in listed)
 
-    quantize(
+    quantize_and_export(
         model_dir=checkpoint,
         output_dir=out,
         quantization=None if method == "fp16" else method,

@@ -14,47 +14,28 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from wise_edge.bundle.devices import GpuKind, check_types
 from wise_edge.bundle.manifest import Artifact, Figure
 from wise_edge.bundle.roles import EDGELLM_FOLDER
 from wise_edge.bundle.store import describe_file
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.export.progress import Progress
-from wise_edge.export.source.policy import PolicySource
+from wise_edge.export.source.policy import PolicyCheckpoint
 from wise_edge.export.to_edgellm import check as edgellm_check
 from wise_edge.export.to_onnx.target import check_family
-from wise_edge.extras import require
 from wise_edge.images import save_png
 from wise_edge.policy.image import resize_square
 
-METHODS = {"fp16": "fp16", "fp8": "fp8", "int8_sq": "int8", "int4_awq": "int4", "nvfp4": "fp4"}
-"""What the language model can be brought to, and the type of number that a GPU must have for it."""
 FORMAT = "edgellm"
 _BLOCK = 128  # input channels that share a scale in int4_awq
 
 
-def check_method(method: str, targets: tuple[GpuKind, ...]) -> None:
-    """Refuse what there is not, or what a GPU lacks.
-
-    Raises:
-        UsageError: the method is unknown.
-        DeviceError: a GPU lacks its type of number.
-        MissingExtraError: tensorrt-edgellm is not installed.
-    """
-    if method not in METHODS:
-        raise UsageError(f"unknown method '{method}' of Edge-LLM; choose {', '.join(METHODS)}")
-    check_types([METHODS[method]], targets, f"--edgellm-quant {method}")
-    for package in ("tensorrt_edgellm", "modelopt", "datasets"):
-        require(package, "edgellm")
-
-
-def export_edgellm(source: PolicySource, out: Path, method: str, progress: Progress) -> Iterator[Artifact]:
+def export_edgellm(source: PolicyCheckpoint, out: Path, method: str, progress: Progress) -> Iterator[Artifact]:
     """Write the checkpoint that Edge-LLM builds from into a bundle's folder.
 
     Args:
         source: the policy.
         out: the folder.
-        method: one of `METHODS`.
+        method: one of `precisions.EDGELLM_METHODS`.
         progress: told what is being done.
 
     Raises:
@@ -77,7 +58,7 @@ def export_edgellm(source: PolicySource, out: Path, method: str, progress: Progr
         yield describe_file(out, path, path, FORMAT, method if file.suffix == ".safetensors" else "")
 
 
-def compare_edgellm(source: PolicySource, out: Path, method: str, progress: Progress) -> list[Figure]:
+def compare_edgellm(source: PolicyCheckpoint, out: Path, method: str, progress: Progress) -> list[Figure]:
     """Export the graphs that Edge-LLM would build from, and compare them with torch; see `edgellm_check`."""
     progress("comparing tensorrt-edgellm's graphs with torch")
     edgellm_check.check_template(source, out / EDGELLM_FOLDER)
@@ -87,7 +68,7 @@ def compare_edgellm(source: PolicySource, out: Path, method: str, progress: Prog
         return list(edgellm_check.check_numbers(source, Path(scratch), method))
 
 
-def _write_samples(source: PolicySource, folder: Path) -> None:
+def _write_samples(source: PolicyCheckpoint, folder: Path) -> None:
     listed = []
     for number, sample in enumerate(source.samples):
         save_png(resize_square(sample.image, source.spec.input_size), folder / f"{number}.png", True)

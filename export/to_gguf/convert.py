@@ -8,14 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
+
 from wise_edge.errors import UsageError, first_line
 from wise_edge.export.progress import Progress
+from wise_edge.export.source.tensors import CheckpointTensors
 from wise_edge.export.to_gguf import text as gguf_text
 from wise_edge.export.to_gguf import vision as gguf_vision
 from wise_edge.export.to_gguf.file import write_gguf
 from wise_edge.export.to_gguf.limits import check_limits
-from wise_edge.export.to_gguf.tensors import CheckpointTensors
-from wise_edge.extras import require
 
 
 class PolicyGguf:
@@ -43,7 +45,6 @@ class PolicyGguf:
     @property
     def lossless_type(self) -> str:
         """The smallest type that holds the stored matrices exactly: "F16", "BF16" or "F32"."""
-        torch = require("torch", "export")
         largest = max(self._tensors, key=lambda name: len(self._tensors.shape(name)))
         kinds = {torch.float16: "F16", torch.bfloat16: "BF16"}
         return kinds.get(self._tensors.read(largest).dtype, "F32")
@@ -72,7 +73,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         UsageError: there is none, or transformers does not know it.
     """
-    transformers = require("transformers", "export")
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:

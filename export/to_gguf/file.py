@@ -11,18 +11,16 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import gguf
+import torch
+from torch import Tensor
 
 from wise_edge.errors import UsageError
 from wise_edge.export.progress import Progress
-from wise_edge.export.to_gguf.tensors import CheckpointTensors
-from wise_edge.extras import require
+from wise_edge.export.source.tensors import CheckpointTensors
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-FILE_TYPES = ("F32", "F16", "BF16")
-"""Types a file can be converted to; the others are made from one of these by llama.cpp's own quantizer."""
 _BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -33,7 +31,7 @@ class Entry:
     Attributes:
         name: its name in the file.
         source: its name in the checkpoint.
-        type: one of `FILE_TYPES`.
+        type: one of `precisions.FILE_TYPES`.
         pick: what part of the checkpoint's tensor it is; None for the whole.
     """
 
@@ -49,7 +47,6 @@ class Entry:
 
     def shape(self, tensors: CheckpointTensors) -> tuple[int, ...]:
         """Return the shape, outermost dimension first, without reading the values."""
-        torch = require("torch", "export")
         whole = torch.empty(tensors.shape(self.source), device="meta")
         return tuple((whole if self.pick is None else self.pick(whole)).shape)
 
@@ -75,8 +72,7 @@ def write_gguf(
     Raises:
         UsageError: a tensor is no number somewhere, or is beyond the file's type; the line names it.
     """
-    gguf = require("gguf", "export")
-    writer = gguf.GGUFWriter(file, architecture)
+    writer: Any = gguf.GGUFWriter(file, architecture)
     try:
         describe(writer)
         sizes = []
@@ -103,7 +99,6 @@ def write_gguf(
 
 def _convert(entry: Entry, tensors: CheckpointTensors) -> Any:
     """Return the values as an array of the entry's type, BF16 as int16 of the same bits."""
-    torch = require("torch", "export")
     kinds = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     values = entry.read(tensors)
     if not values.dtype.is_floating_point or values.element_size() < 2:
@@ -118,7 +113,6 @@ def _convert(entry: Entry, tensors: CheckpointTensors) -> Any:
 
 
 def _not_finite(entry: Entry, values: Tensor, folder: Path) -> str:
-    torch = require("torch", "export")
     if torch.isfinite(values).all():
         return f"{folder}: {entry.source} has values beyond {entry.type}; export it as BF16 or F32"
     return f"{folder}: {entry.source} holds values that are no numbers; train or copy the checkpoint again"

@@ -8,20 +8,18 @@ input over calibration text; llama.cpp's own tool gathers it in its kernels, her
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from wise_edge.errors import UsageError
 from wise_edge.export.progress import Progress
 from wise_edge.export.source.reference import Reference, TorchReference
-from wise_edge.export.to_gguf.tensors import normalize_name
+from wise_edge.export.source.tensors import normalize_name
 from wise_edge.export.to_gguf.text import is_tied, text_names
-from wise_edge.extras import require
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def measure_importance(
@@ -40,7 +38,6 @@ def measure_importance(
     """
     if not references:
         raise UsageError("an importance matrix needs at least one calibration image")
-    torch = require("torch", "export")
     names = text_names(config)
     sums: dict[str, Tensor] = {}
     rows = 0

@@ -7,31 +7,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import gguf
 import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import UsageError, WiseEdgeError
-from wise_edge.export.to_gguf.file import FILE_TYPES
+from wise_edge.export.precisions import NEED_IMPORTANCE
 from wise_edge.export.to_gguf.text import file_type_number
-from wise_edge.extras import require
 from wise_edge.native.llama_library import explain_failure, require_llama
-
-QUANTIZATION_TYPES = (
-    "Q8_0",
-    "Q6_K",
-    "Q5_K_M",
-    "Q4_K_M",
-    "Q3_K_M",
-    "IQ4_XS",
-    "IQ4_NL",
-    "Q4_0",
-    "IQ3_XXS",
-    "IQ2_XXS",
-)
-TEXT_TYPES = (*FILE_TYPES, *QUANTIZATION_TYPES)
-VISION_TYPES = (*FILE_TYPES, "Q8_0")
-NEED_IMPORTANCE = ("IQ3_XXS", "IQ2_XXS")
-"""Types that llama.cpp makes with an importance matrix only."""
 
 Importance = Mapping[str, npt.NDArray[np.float32]]
 """For each tensor of a GGUF file float32 [columns]: the mean square of what its columns are multiplied with."""
@@ -81,6 +64,6 @@ def _importance_array(importance: Importance) -> ctypes.Array[ctypes.Structure]:
 
 def tensor_types(file: Path) -> dict[str, int]:
     """Return how many tensors of two or more dimensions a GGUF file has of each type, the most frequent first."""
-    reader = require("gguf", "export").GGUFReader(file)
+    reader = gguf.GGUFReader(file)
     names = [tensor.tensor_type.name for tensor in reader.tensors if len(tensor.shape) > 1]
     return {name: names.count(name) for name in sorted(set(names), key=lambda name: (-names.count(name), name))}

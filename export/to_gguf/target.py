@@ -6,44 +6,20 @@ from pathlib import Path
 
 from wise_edge.bundle.manifest import Artifact, Figure
 from wise_edge.bundle.store import describe_file
-from wise_edge.errors import UsageError
+from wise_edge.export.precisions import QUANTIZATION_TYPES
 from wise_edge.export.progress import Progress
-from wise_edge.export.source.policy import PolicySource
+from wise_edge.export.source.policy import PolicyCheckpoint
 from wise_edge.export.to_gguf.convert import PolicyGguf, read_config
 from wise_edge.export.to_gguf.importance import measure_importance
-from wise_edge.export.to_gguf.quantize import (
-    NEED_IMPORTANCE,
-    QUANTIZATION_TYPES,
-    TEXT_TYPES,
-    VISION_TYPES,
-    quantize_gguf,
-)
+from wise_edge.export.to_gguf.quantize import quantize_gguf
 from wise_edge.export.to_gguf.verify import verify_gguf
-from wise_edge.native.llama_library import require_llama
 
 TEXT_FILE, VISION_FILE = "policy.gguf", "policy.mmproj.gguf"
 _ROLES = {TEXT_FILE: "policy.gguf", VISION_FILE: "policy.mmproj"}
 
 
-def check_types(text: str, vision: str, importance: bool) -> None:
-    """Refuse types that there are not, before any work is done.
-
-    Raises:
-        UsageError: names the types there are.
-        MissingExtraError: llama-cpp-python, which quantizes, is not installed.
-    """
-    if text not in TEXT_TYPES:
-        raise UsageError(f"unknown quantization type '{text}'; choose one of {', '.join(TEXT_TYPES)}")
-    if vision not in VISION_TYPES:
-        raise UsageError(f"unknown type of the vision tower '{vision}'; choose one of {', '.join(VISION_TYPES)}")
-    if text in NEED_IMPORTANCE and not importance:
-        raise UsageError(f"{text} needs an importance matrix; leave out --no-importance")
-    if {text, vision} & set(QUANTIZATION_TYPES):
-        require_llama()
-
-
 def export_gguf(
-    source: PolicySource, out: Path, text: str, vision: str, importance: bool, progress: Progress
+    source: PolicyCheckpoint, out: Path, text: str, vision: str, importance: bool, progress: Progress
 ) -> list[Artifact]:
     """Write language model, vision tower and tokenizer into a bundle's folder.
 
@@ -78,7 +54,7 @@ def export_gguf(
     ]
 
 
-def compare_gguf(source: PolicySource, out: Path, text: str, vision: str, progress: Progress) -> list[Figure]:
+def compare_gguf(source: PolicyCheckpoint, out: Path, text: str, vision: str, progress: Progress) -> list[Figure]:
     """Compare the files of `export_gguf` with torch."""
     progress("comparing the GGUF files with torch")
     context = source.spec.image_grid**2 + max(answer.text_tokens for answer in source.references)

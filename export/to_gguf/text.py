@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import gguf
+
 from wise_edge.errors import UsageError
+from wise_edge.export.source.tensors import CheckpointTensors
 from wise_edge.export.to_gguf.file import Entry
-from wise_edge.export.to_gguf.tensors import CheckpointTensors
-from wise_edge.extras import require
 
 ARCHITECTURES = {"qwen2_vl": "qwen2vl", "qwen2_5_vl": "qwen2vl", "qwen3_vl": "qwen3vl"}
 """llama.cpp's names; Qwen2-VL and Qwen2.5-VL share their language model."""
@@ -46,7 +47,6 @@ def text_entries(config: Mapping[str, Any], tensors: CheckpointTensors, file_typ
 
 def text_names(config: Mapping[str, Any]) -> Any:
     """Return gguf's map from the checkpoint's tensor names to those of the file."""
-    gguf = require("gguf", "export")
     architecture = gguf.MODEL_ARCH[ARCHITECTURES[config["model_type"]].upper()]
     return gguf.get_tensor_name_map(architecture, config["text_config"]["num_hidden_layers"])
 
@@ -58,7 +58,6 @@ def is_tied(config: Mapping[str, Any]) -> bool:
 
 def describe_text(writer: Any, config: Mapping[str, Any], folder: Path, file_type: str) -> None:
     """Add the language model's metadata and vocabulary to a `gguf.GGUFWriter`."""
-    gguf = require("gguf", "export")
     text = config["text_config"]
     rope = text["rope_parameters"]
     writer.add_type(gguf.GGUFType.MODEL)
@@ -83,12 +82,11 @@ def describe_text(writer: Any, config: Mapping[str, Any], folder: Path, file_typ
 
 def file_type_number(name: str) -> int:
     """Return llama.cpp's number of a file type, `general.file_type`."""
-    numbers = require("gguf", "export").LlamaFileType
+    numbers = gguf.LlamaFileType
     return int(numbers.ALL_F32 if name == "F32" else numbers[f"MOSTLY_{name}"])
 
 
 def _describe_vocabulary(writer: Any, folder: Path, size: int) -> None:
-    gguf = require("gguf", "export")
     tokens, kinds = zip(*_vocabulary(folder / "tokenizer.json", size), strict=True)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
@@ -106,7 +104,7 @@ def _vocabulary(file: Path, size: int) -> Iterator[tuple[str, int]]:
     """Yield every token and its type; numbers that no token has are padding."""
     from tokenizers import Tokenizer
 
-    kinds = require("gguf", "export").TokenType
+    kinds = gguf.TokenType
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises no narrower class

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import gguf
+from torch import Tensor
 
 from wise_edge.errors import UsageError
+from wise_edge.export.source.tensors import CheckpointTensors
 from wise_edge.export.to_gguf.file import Entry
-from wise_edge.export.to_gguf.tensors import CheckpointTensors
 from wise_edge.export.to_gguf.text import file_type_number
-from wise_edge.extras import require
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 ARCHITECTURE = "clip"
 _PROJECTORS = {"qwen2_vl": "qwen2vl_merger", "qwen2_5_vl": "qwen2.5vl_merger", "qwen3_vl": "qwen3vl_merger"}
@@ -78,7 +77,6 @@ def _mapped(config: Mapping[str, Any], tensors: CheckpointTensors, source: str) 
 @cache
 def _name_map(depth: int) -> Any:
     """Return gguf's map of names; making it takes 50 ms."""
-    gguf = require("gguf", "export")
     return gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, max(3, depth))  # the merger's parts are counted like blocks
 
 
@@ -99,7 +97,6 @@ def describe_vision(writer: Any, config: Mapping[str, Any], processor: Mapping[s
         processor: the folder's preprocessor config.
         file_type: type of the matrices.
     """
-    gguf = require("gguf", "export")
     family, vision = config["model_type"], config["vision_config"]
     width = vision["embed_dim"] if family == "qwen2_vl" else vision["hidden_size"]
     writer.add_type(gguf.GGUFType.MMPROJ)

@@ -12,19 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 
 from wise_edge.bundle.manifest import BFLOAT16, ROUNDED_TO_BFLOAT16, Manifest
 from wise_edge.bundle.store import write_manifest
-from wise_edge.export.to_onnx.edit import DATA_SUFFIX, load_light, replace_nodes, save_onnx, values_of
+from wise_edge.export.to_onnx.edit import DATA_SUFFIX, describe_graph, load_light, replace_nodes, save_onnx, values_of
 from wise_edge.export.to_onnx.half import arrays_of_type
-from wise_edge.export.to_onnx.target import describe_graph
-from wise_edge.extras import require
-
-if TYPE_CHECKING:
-    import onnx
 
 
 @contextmanager
@@ -59,18 +54,17 @@ def stand_in(source: Path, target: Path) -> None:
         source: an ONNX file of `onnx_half.halve`.
         target: the file to write, and a second one where weights are above 2 GB.
     """
-    package = require("onnx", "export")
     model = load_light(source)
     narrow = arrays_of_type(model, "BFLOAT16")
     for tensor in model.graph.initializer:
         if tensor.name in narrow:
             values = values_of(tensor, source).astype(np.float32)
-            tensor.CopyFrom(package.numpy_helper.from_array(values, tensor.name))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         given = [name for name in node.output if name in narrow]
         if node.op_type == "Cast" and given:
-            node = package.helper.make_node("Identity", [node.input[0]], given, node.name)
+            node = onnx.helper.make_node("Identity", [node.input[0]], given, node.name)
         node.output[:] = [f"{name}.exact" if name in narrow else name for name in node.output]
         nodes.append(node)
         for name in given:
@@ -80,9 +74,8 @@ def stand_in(source: Path, target: Path) -> None:
 
 
 def _round(name: str) -> list[onnx.NodeProto]:
-    package = require("onnx", "export")
-    to, back = package.TensorProto.BFLOAT16, package.TensorProto.FLOAT
+    to, back = onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT
     return [
-        package.helper.make_node("Cast", [f"{name}.exact"], [f"{name}.rounded"], f"{name}.round", to=to),
-        package.helper.make_node("Cast", [f"{name}.rounded"], [name], f"{name}.back", to=back),
+        onnx.helper.make_node("Cast", [f"{name}.exact"], [f"{name}.rounded"], f"{name}.round", to=to),
+        onnx.helper.make_node("Cast", [f"{name}.rounded"], [name], f"{name}.back", to=back),
     ]

@@ -8,16 +8,13 @@ builds engines of both; none was run yet.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from wise_edge.export.to_onnx.edit import load_float32, replace_nodes, save_onnx, values_of
-from wise_edge.extras import require
-
-if TYPE_CHECKING:
-    import onnx
 
 BLOCKS = (128, 64, 32)
 """Input channels that share a scale in four bits: the largest that divides a row; rows of none stay at eight bits."""
@@ -74,9 +71,8 @@ def _dequantize(
     model: onnx.ModelProto, name: str, values: npt.NDArray[np.float32], channels: int, bits: int
 ) -> onnx.NodeProto:
     """Put a matrix into the graph in few bits; return the node that gives it back."""
-    onnx = require("onnx", "export")
     block = next((size for size in BLOCKS if values.shape[1 - channels] % size == 0), None)
-    options: dict[str, int] = {"axis": channels}
+    options: dict[str, Any] = {"axis": channels}
     if bits == 4 and block is not None:
         rounded, scales = round_blocks(values, 1 - channels, block)
         packed = _pack(rounded)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
-from wise_edge.extras import require
-
-if TYPE_CHECKING:
-    import onnx
+from wise_edge.bundle.manifest import Artifact
+from wise_edge.bundle.store import describe_file
 
 LARGEST_FILE = 2**31 - 2**20
 """Bytes of weights that one ONNX file can hold: protobuf ends at 2 GiB. Above, they go to a file of their own."""
@@ -33,7 +32,6 @@ def save_onnx(model: onnx.ModelProto, path: Path, source: Path | None = None) ->
         path: the file.
         source: the file that it was read from with `load_float32`, where weights of it may still lie.
     """
-    onnx = require("onnx", "export")
     if source is not None:
         for tensor in model.graph.initializer:
             if onnx.external_data_helper.uses_external_data(tensor):
@@ -57,7 +55,7 @@ def replace_graph(file: Path, convert: Callable[[Path, Path], None]) -> None:
 
 def load_light(path: Path) -> onnx.ModelProto:
     """Read a file without the weights that lie in a file of their own."""
-    model: onnx.ModelProto = require("onnx", "export").load(path, load_external_data=False)
+    model: onnx.ModelProto = onnx.load(path, load_external_data=False)
     return model
 
 
@@ -79,7 +77,6 @@ def load_float32(path: Path) -> onnx.ModelProto:
     Weights in the file itself are float32 then. Those of a second file stay there, in the type that they have there:
     `values_of` reads one, and `save_onnx` what is left of them. A large model is never in memory as a whole.
     """
-    package = require("onnx", "export")
     model = load_light(path)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = []
@@ -88,10 +85,10 @@ def load_float32(path: Path) -> onnx.ModelProto:
             nodes.append(node)
             continue
         tensor = stored[node.input[0]]
-        if package.external_data_helper.uses_external_data(tensor):
+        if onnx.external_data_helper.uses_external_data(tensor):
             tensor.name = node.output[0]
         else:
-            tensor.CopyFrom(package.numpy_helper.from_array(values_of(tensor, path), node.output[0]))
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values_of(tensor, path), node.output[0]))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model
@@ -104,5 +101,13 @@ def values_of(tensor: onnx.TensorProto, source: Path) -> npt.NDArray[Any]:
         tensor: the weight.
         source: the file that the model was read from.
     """
-    values: npt.NDArray[Any] = require("onnx", "export").numpy_helper.to_array(tensor, str(source.parent))
+    values: npt.NDArray[Any] = onnx.numpy_helper.to_array(tensor, str(source.parent))
     return values.astype(np.float32) if values.dtype == np.float16 else values
+
+
+def describe_graph(out: Path, role: str, precision: str) -> Iterator[Artifact]:
+    """Yield the manifest entries of a graph named after its role and, if it has one, of its weights' file."""
+    name = f"{role}.onnx"
+    yield describe_file(out, name, role, "onnx", precision)
+    if (out / (name + DATA_SUFFIX)).exists():
+        yield describe_file(out, name + DATA_SUFFIX, f"{role}.data", "onnx-data", precision)

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from wise_edge.export.to_onnx.blocks import is_matrix, output_axis
 from wise_edge.export.to_onnx.edit import load_float32, load_light, replace_nodes, save_onnx, values_of
 from wise_edge.export.to_onnx.ranges import measure_magnitudes
-from wise_edge.extras import require
 from wise_edge.policy.graph_io import Batch
-
-if TYPE_CHECKING:
-    import onnx
 
 _LINEAR = ("MatMul", "Gemm")
 LARGEST_FP8 = 448.0
@@ -66,7 +63,6 @@ class _Rounding:
     """Puts Q/DQ pairs into a graph, one for each array."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._onnx = require("onnx", "export")
         self._model = model
         self._done: set[str] = set()
 
@@ -75,7 +71,7 @@ class _Rounding:
             return []
         scale = np.float32(largest / LARGEST_FP8 if 0 < largest < np.inf else 1)
         parameters = self._parameters(name, np.array(scale))
-        make = self._onnx.helper.make_node
+        make = onnx.helper.make_node
         return [
             make("QuantizeLinear", [name, *parameters], [f"{name}.fp8"], f"{name}.quantize"),
             make("DequantizeLinear", [f"{name}.fp8", *parameters], [f"{name}.fp8.float"], f"{name}.dequantize"),
@@ -87,10 +83,10 @@ class _Rounding:
         scales = np.abs(values).max(axis=1 - channels) / np.float32(LARGEST_FP8)
         scales[scales == 0] = 1
         rounded = (values / np.expand_dims(scales, 1 - channels)).astype(self._fp8())
-        self._add(self._onnx.numpy_helper.from_array(rounded, f"{name}.fp8"))
+        self._add(onnx.numpy_helper.from_array(rounded, f"{name}.fp8"))
         inputs = [f"{name}.fp8", *self._parameters(name, scales)]
         return [
-            self._onnx.helper.make_node(
+            onnx.helper.make_node(
                 "DequantizeLinear", inputs, [f"{name}.fp8.float"], f"{name}.dequantize", axis=channels
             )
         ]
@@ -105,11 +101,11 @@ class _Rounding:
         zeros = np.zeros(scales.shape, self._fp8())
         names = [f"{name}.fp8.scale", f"{name}.fp8.zero"]
         for part, values in zip(names, (scales, zeros), strict=True):
-            self._add(self._onnx.numpy_helper.from_array(values, part))
+            self._add(onnx.numpy_helper.from_array(values, part))
         return names
 
     def _add(self, tensor: Any) -> None:
         self._model.graph.initializer.append(tensor)
 
     def _fp8(self) -> Any:
-        return self._onnx.helper.tensor_dtype_to_np_dtype(self._onnx.TensorProto.FLOAT8E4M3FN)
+        return onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.FLOAT8E4M3FN)

@@ -11,17 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 
 from wise_edge.export.to_onnx.edit import load_float32, load_light, replace_nodes, save_onnx, values_of
 from wise_edge.export.to_onnx.ranges import measure_magnitudes
-from wise_edge.extras import require
 from wise_edge.policy.graph_io import Batch
-
-if TYPE_CHECKING:
-    import onnx
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,6 @@ def halve(source: Path, target: Path, batches: Iterable[Batch], precision: str =
 
 def arrays_of_type(model: onnx.ModelProto, name: str) -> set[str]:
     """Return the names of all arrays of a graph of a type, weights included; `name` is ONNX's, for example "FLOAT"."""
-    onnx = require("onnx", "export")
     kind = onnx.TensorProto.DataType.Value(name)
     graph = onnx.shape_inference.infer_shapes(_without_weights(model)).graph
     typed = [*graph.value_info, *graph.input, *graph.output]
@@ -94,18 +89,17 @@ def arrays_of_type(model: onnx.ModelProto, name: str) -> set[str]:
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy whose large weights are inputs instead: inference takes a whole model, below 2 GB."""
-    package = require("onnx", "export")
-    light: onnx.ModelProto = package.ModelProto()
+    light: onnx.ModelProto = onnx.ModelProto()
     light.opset_import.extend(model.opset_import)
     light.ir_version = model.ir_version
     for field in ("node", "input", "output"):
         getattr(light.graph, field).extend(getattr(model.graph, field))
     for tensor in model.graph.initializer:
-        if len(tensor.raw_data) < 2**10 and not package.external_data_helper.uses_external_data(tensor):
+        if len(tensor.raw_data) < 2**10 and not onnx.external_data_helper.uses_external_data(tensor):
             light.graph.initializer.append(tensor)
         else:
             light.graph.input.append(
-                package.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             )
     return light
 
@@ -128,7 +122,7 @@ def _exact_nodes(model: onnx.ModelProto, floats: set[str], magnitudes: dict[str,
 
 def _takes(node: onnx.NodeProto, floats: set[str], opset: int, kind: HalfType) -> bool:
     """Return whether an operator is defined for numbers of 16 bits (for bfloat16 convolutions are not, before 22)."""
-    schema = require("onnx", "export").defs.get_schema(node.op_type, opset, node.domain)
+    schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
     allowed = {entry.type_param_str: entry.allowed_type_strs for entry in schema.type_constraints}
     last = len(schema.inputs) - 1
     formal = [schema.inputs[min(place, last)].type_str for place, name in enumerate(node.input) if name in floats]
@@ -165,8 +159,7 @@ class _Rewriter:
     """Puts Cast nodes where an array meets a node of the other type."""
 
     def __init__(self, model: onnx.ModelProto, source: Path, floats: set[str], exact: set[int], kind: HalfType) -> None:
-        self._onnx = require("onnx", "export")
-        self._half = self._onnx.TensorProto.DataType.Value(kind.name)
+        self._half = onnx.TensorProto.DataType.Value(kind.name)
         self._model = model
         self._source = source
         self._graph = model.graph
@@ -198,7 +191,7 @@ class _Rewriter:
             if name in self._outputs:  # what the graph gives stays float32
                 node.output[index] = f"{name}.half"
                 self._made[name] = f"{name}.half"
-                self._cast(f"{name}.half", name, self._onnx.TensorProto.FLOAT)
+                self._cast(f"{name}.half", name, onnx.TensorProto.FLOAT)
             else:
                 self._halves.add(name)
 
@@ -210,12 +203,12 @@ class _Rewriter:
             self._made[name] = f"{name}.{'half' if half else 'float'}"
             if name in self._weights:
                 values = values_of(self._weights[name], self._source).astype(
-                    self._onnx.helper.tensor_dtype_to_np_dtype(self._half)
+                    onnx.helper.tensor_dtype_to_np_dtype(self._half)
                 )
-                self._graph.initializer.append(self._onnx.numpy_helper.from_array(values, self._made[name]))
+                self._graph.initializer.append(onnx.numpy_helper.from_array(values, self._made[name]))
             else:
-                self._cast(name, self._made[name], self._half if half else self._onnx.TensorProto.FLOAT)
+                self._cast(name, self._made[name], self._half if half else onnx.TensorProto.FLOAT)
         return self._made[name]
 
     def _cast(self, source: str, target: str, kind: int) -> None:
-        self._nodes.append(self._onnx.helper.make_node("Cast", [source], [target], f"{target}.cast", to=kind))
+        self._nodes.append(onnx.helper.make_node("Cast", [source], [target], f"{target}.cast", to=kind))

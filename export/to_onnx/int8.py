@@ -13,14 +13,12 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnxruntime import quantization
 
 from wise_edge.export.to_onnx.edit import DATA_SUFFIX, load_float32, save_onnx
-from wise_edge.extras import require
 from wise_edge.policy.graph_io import Batch
-
-if TYPE_CHECKING:
-    import onnx
 
 _QUANTIZED = ("MatMul", "Gemm", "Conv")
 
@@ -36,8 +34,6 @@ def quantize_int8(source: Path, target: Path, batches: Iterable[Batch]) -> None:
     Raises:
         MissingExtraError: onnx or onnxruntime is not installed.
     """
-    onnx = require("onnx", "export")
-    quantization = require("onnxruntime.quantization", "export")
     model = load_float32(source)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".int8.") as scratch, _quiet():
         whole = Path(scratch) / "float.onnx"
@@ -48,7 +44,7 @@ def quantize_int8(source: Path, target: Path, batches: Iterable[Batch]) -> None:
         quantization.quantize_static(
             whole,
             target,
-            _reader(quantization, batches),
+            _Reader(batches),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             op_types_to_quantize=list(_QUANTIZED),
@@ -74,15 +70,12 @@ def _without_weights(model: onnx.ModelProto) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type in _QUANTIZED and node.input[1] not in weights]
 
 
-def _reader(quantization: Any, batches: Iterable[Batch]) -> Any:
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._batches = iter(batches)
+class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self._batches = iter(batches)
 
-        def get_next(self) -> Batch | None:
-            return next(self._batches, None)
-
-    return Reader()
+    def get_next(self) -> Batch | None:
+        return next(self._batches, None)
 
 
 @contextmanager

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnx
 
 from wise_edge.export.to_onnx.edit import load_light
-from wise_edge.extras import require
 from wise_edge.native.onnxruntime_session import OnnxSession, quiet_options
 from wise_edge.policy.graph_io import Batch
-
-if TYPE_CHECKING:
-    import onnx
 
 
 def measure_magnitudes(source: Path, names: Collection[str], batches: Iterable[Batch]) -> dict[str, float]:
@@ -74,7 +71,6 @@ def _measure_arrays(graph: onnx.GraphProto, names: Collection[str]) -> None:
 
 
 def _measure(graph: onnx.GraphProto, name: str) -> None:
-    onnx = require("onnx", "export")
     for operator in ("ReduceMax", "ReduceMin"):
         extreme = f"{name}.{operator}"
         graph.node.append(onnx.helper.make_node(operator, [name], [extreme], keepdims=0))

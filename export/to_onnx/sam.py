@@ -1,20 +1,20 @@
 """A segment-anything model as ONNX graphs: the image encoder, and the decoder with its prompt encoder.
 
-The decoder takes any number of points; a box is two points with the labels 2 and 3, as in segment-anything's own
-`utils/onnx.py`. Its masks have low resolution; the runtime upsamples the one that it takes.
+The decoder accepts any number of points; a box is two points with the labels 2 and 3, as in segment-anything's own
+`utils/onnx.py`. Its masks have low resolution; the runtime upsamples the one that it chooses.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wise_edge.extras import require
+import torch
+from segment_anything.utils.onnx import SamOnnxModel
+from torch import Tensor, nn
+
 from wise_edge.sam.checkpoint import read_sam_spec
 from wise_edge.sam.segment_anything import load_sam
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 class SegmentAnythingGraphs:
@@ -25,9 +25,9 @@ class SegmentAnythingGraphs:
 
     Attributes:
         spec: the segmenter.
-        features: names of what the encoder gives.
+        features: names of the encoder's outputs.
         encoder: image float32 [1, 3, S, S], normalized, to image_embeddings float32 [1, C, G, G].
-        decoder: see `build_decoder`.
+        decoder: see `MaskDecoder`.
 
     Raises:
         UsageError: it is neither.
@@ -39,7 +39,7 @@ class SegmentAnythingGraphs:
         self.spec = read_sam_spec(checkpoint)
         self._sam = load_sam(checkpoint)
         self.encoder = self._sam.image_encoder
-        self.decoder = build_decoder(self._sam)
+        self.decoder = MaskDecoder(self._sam)
 
     def embed(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the features of an image; see `SegmenterGraphs`."""
@@ -49,7 +49,6 @@ class SegmentAnythingGraphs:
         self, features: tuple[Tensor, ...], points: Tensor, box: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return masks and scores of two stock forward passes; see `SegmenterGraphs`."""
-        torch = require("torch", "export")
         sam = self._sam
         labeled = (points, torch.ones(points.shape[:2])) if points.numel() else None
         sparse, dense = sam.prompt_encoder(labeled, box.reshape(1, 4), mask)
@@ -59,38 +58,37 @@ class SegmentAnythingGraphs:
         return masks, scores
 
 
-def build_decoder(sam: Any) -> nn.Module:
-    """Wrap prompt encoder and mask decoder of segment-anything's `Sam`.
+class MaskDecoder(nn.Module):
+    """Prompt encoder and mask decoder of segment-anything's `Sam`.
 
-    Returns:
-        A module from image_embeddings float32 [1, C, G, G], point_coords float32 [1, N, 2] (pixels of the encoder's
-        frame), point_labels float32 [1, N] (1 inside, 0 outside, 2 and 3 a box's corners, -1 none), mask_input float32
-        [1, 1, 4 * G, 4 * G] (logits) and has_mask_input float32 [1] (1, or 0 to ignore it) to low_res_masks float32
-        [1, 4, 4 * G, 4 * G], the single mask first, and iou_predictions float32 [1, 4].
+    Maps image_embeddings float32 [1, C, G, G], point_coords float32 [1, N, 2] (pixels of the encoder's frame),
+    point_labels float32 [1, N] (1 inside, 0 outside, 2 and 3 a box's corners, -1 none), mask_input float32
+    [1, 1, 4 * G, 4 * G] (logits) and has_mask_input float32 [1] (1, or 0 to ignore it) to low_res_masks float32
+    [1, 4, 4 * G, 4 * G], the single mask first, and iou_predictions float32 [1, 4].
+
+    Args:
+        sam: segment-anything's model.
     """
-    torch = require("torch", "export")
-    stock = require("segment_anything.utils.onnx", "export").SamOnnxModel(sam, return_single_mask=False)
 
-    class Decoder(torch.nn.Module):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self.stock = stock
-            self.register_buffer("image_pe", sam.prompt_encoder.get_dense_pe().detach())
+    def __init__(self, sam: Any) -> None:
+        super().__init__()
+        self.stock = SamOnnxModel(sam, return_single_mask=False)
+        self.register_buffer("image_pe", sam.prompt_encoder.get_dense_pe().detach())
+        self.eval()
 
-        def forward(
-            self,
-            image_embeddings: Tensor,
-            point_coords: Tensor,
-            point_labels: Tensor,
-            mask_input: Tensor,
-            has_mask_input: Tensor,
-        ) -> tuple[Tensor, Tensor]:
-            masks, scores = sam.mask_decoder.predict_masks(
-                image_embeddings=image_embeddings,
-                image_pe=self.image_pe,
-                sparse_prompt_embeddings=stock._embed_points(point_coords, point_labels),
-                dense_prompt_embeddings=stock._embed_masks(mask_input, has_mask_input),
-            )
-            return masks, scores
-
-    return Decoder().eval()
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return masks and scores."""
+        masks, scores = self.stock.model.mask_decoder.predict_masks(
+            image_embeddings=image_embeddings,
+            image_pe=self.image_pe,
+            sparse_prompt_embeddings=self.stock._embed_points(point_coords, point_labels),
+            dense_prompt_embeddings=self.stock._embed_masks(mask_input, has_mask_input),
+        )
+        return masks, scores

@@ -6,75 +6,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from wise_edge.bundle.manifest import Artifact, Figure
 from wise_edge.export.progress import Progress
 from wise_edge.export.source.calibration import CalibrationSample
 from wise_edge.export.to_onnx import verify
-from wise_edge.export.to_onnx.edit import replace_graph
+from wise_edge.export.to_onnx.edit import describe_graph, replace_graph
+from wise_edge.export.to_onnx.families import SegmenterGraphs, open_graphs
 from wise_edge.export.to_onnx.fp8 import quantize_fp8
 from wise_edge.export.to_onnx.half import HALF_TYPES, halve
 from wise_edge.export.to_onnx.int8 import quantize_int8
-from wise_edge.export.to_onnx.sam import SegmentAnythingGraphs
-from wise_edge.export.to_onnx.sam2 import Sam2Graphs
-from wise_edge.export.to_onnx.target import describe_graph
 from wise_edge.export.to_onnx.trace import export_onnx
-from wise_edge.extras import require
 from wise_edge.policy.graph_io import Batch
 from wise_edge.sam.checkpoint import read_sam_spec
 from wise_edge.sam.image import fit_image, normalize_image
-from wise_edge.sam.spec import SAM2, SamSpec
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8")
 PROMPTS = ("point_coords", "point_labels", "mask_input", "has_mask_input")
 """What the decoder takes beside the encoder's features."""
 MASKS = ("low_res_masks", "iou_predictions")
 """What the decoder gives."""
 _OF_8_BITS = {"int8": quantize_int8, "fp8": quantize_fp8}
 _ENCODER, _DECODER = "sam.encoder.onnx", "sam.decoder.onnx"
-
-
-class SegmenterGraphs(Protocol):
-    """A checkpoint of one family: the parts that become graphs, and its own forward passes.
-
-    Attributes:
-        spec: the segmenter.
-        features: names of what the encoder gives.
-        encoder: image to features.
-        decoder: features and prompts to masks.
-    """
-
-    @property
-    def spec(self) -> SamSpec: ...
-    @property
-    def features(self) -> tuple[str, ...]: ...
-    @property
-    def encoder(self) -> nn.Module: ...
-    @property
-    def decoder(self) -> nn.Module: ...
-
-    def embed(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return the features of an image float32 [1, 3, S, S], normalized."""
-        ...
-
-    def predict(
-        self, features: tuple[Tensor, ...], points: Tensor, box: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the single mask and the three others with their scores, by the library itself.
-
-        Args:
-            features: of `embed`.
-            points: float32 [1, N, 2], inside the object; N may be 0. Pixels of the encoder's frame.
-            box: float32 [1, 2, 2], two corners.
-            mask: float32 [1, 1, L, L], logits; None for none.
-        """
-        ...
 
 
 class SamSource:
@@ -89,8 +45,7 @@ class SamSource:
 
     def __init__(self, checkpoint: Path) -> None:
         self.spec = read_sam_spec(checkpoint)
-        family = Sam2Graphs if self.spec.family == SAM2 else SegmentAnythingGraphs
-        self._graphs: SegmenterGraphs = family(checkpoint)
+        self._graphs = open_graphs(checkpoint)
 
     def export(
         self, out: Path, precision: str, fp16_arithmetic: bool, samples: Sequence[CalibrationSample], progress: Progress
@@ -99,12 +54,11 @@ class SamSource:
 
         Args:
             out: the folder.
-            precision: one of `PRECISIONS`; beside an image encoder of 8 bits the mask decoder stays float.
+            precision: one of `SAM_PRECISIONS`; beside an image encoder of 8 bits the mask decoder stays float.
             halved: compute in half precision beside weights of 8 bits.
             samples: images to calibrate with, where the precision is not "fp32".
             progress: told what is being done.
         """
-        torch = require("torch", "export")
         progress("exporting the segmenter's image encoder")
         image = torch.zeros(1, 3, self.spec.input_size, self.spec.input_size)
         export_onnx(self._graphs.encoder, (image,), ["image"], [*self._graphs.features], out / _ENCODER)
@@ -133,7 +87,6 @@ class SamSource:
 
     def _prompt(self, batch: Batch, seed: int) -> Batch:
         """Return a prompt at a random place of an image, every second one with a mask."""
-        torch = require("torch", "export")
         rng = np.random.default_rng(seed)
         side, low = self.spec.input_size, self.spec.low_res_size
         with torch.no_grad():
@@ -164,7 +117,6 @@ def _precisions(precision: str, fp16_arithmetic: bool) -> tuple[str, str]:
 
 
 def _export_mask_decoder(graphs: SegmenterGraphs, features: tuple[Tensor, ...], file: Path) -> None:
-    torch = require("torch", "export")
     coords, labels = torch.zeros(1, 4, 2), torch.tensor([[1.0, 1.0, 2.0, 3.0]])
     side = graphs.spec.low_res_size
     points = torch.export.Dim("points", min=2, max=64)

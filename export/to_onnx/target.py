@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from wise_edge.bundle.manifest import Artifact, Figure
 from wise_edge.bundle.roles import DECODER, EMBEDDING, VISION
 from wise_edge.bundle.store import describe_file
 from wise_edge.errors import UsageError
+from wise_edge.export.precisions import ONNX_PRECISIONS
 from wise_edge.export.progress import Progress
-from wise_edge.export.source.policy import PolicySource
-from wise_edge.export.to_onnx import policy as policy_onnx
+from wise_edge.export.source.policy import PolicyCheckpoint
 from wise_edge.export.to_onnx import verify
 from wise_edge.export.to_onnx.blocks import quantize_weights
-from wise_edge.export.to_onnx.edit import DATA_SUFFIX, replace_graph
+from wise_edge.export.to_onnx.edit import describe_graph, replace_graph
 from wise_edge.export.to_onnx.fp8 import quantize_fp8
 from wise_edge.export.to_onnx.half import HALF_TYPES, halve
+from wise_edge.export.to_onnx.policy import LanguageModel, VisionTower, embedding_table
 from wise_edge.export.to_onnx.trace import export_onnx
-from wise_edge.extras import require
 from wise_edge.policy.graph_io import past_names, patch_grid, patch_values, present_names
 from wise_edge.policy.spec import PolicySpec
 
 FAMILY = "qwen2_5_vl"
-PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8", "int4")
-"""Of the policy's graphs: arithmetic in float32 or half precision (float16 or bfloat16), products of eight-bit floats,
-or weights of 8 or 4 bits and float arithmetic."""
-VISION_PRECISION = {precision: precision for precision in PRECISIONS} | {"int4": "int8"}
+VISION_PRECISION = {precision: precision for precision in ONNX_PRECISIONS} | {"int4": "int8"}
 """What the vision tower has beside a language model of a precision; the head of that keeps 8 bits too."""
 _VISION, _DECODER = f"{VISION}.onnx", f"{DECODER}.onnx"
 _EMBEDDING = f"{EMBEDDING}.npy"
@@ -44,22 +41,23 @@ def check_family(spec: PolicySpec) -> None:
 
 
 def export_policy(
-    source: PolicySource, out: Path, precision: str, fp16_arithmetic: bool, progress: Progress
+    source: PolicyCheckpoint, out: Path, precision: str, fp16_arithmetic: bool, progress: Progress
 ) -> list[Artifact]:
     """Write vision tower, language model, token embedding and tokenizer into a bundle's folder.
 
     Args:
         source: the policy.
         out: the folder.
-        precision: one of `PRECISIONS`.
+        precision: one of `ONNX_PRECISIONS`.
         halved: compute in half precision beside eight-bit floats and weights of 8 or 4 bits.
         progress: told what is being done.
     """
+    check_family(source.spec)
     progress("exporting the policy's vision tower")
     _export_vision(source.model, source.spec, out / _VISION)
     progress("exporting the policy's language model")
     _export_decoder(source.model, source.spec, out / _DECODER)
-    table = policy_onnx.embedding_table(source.model)
+    table = embedding_table(source.model)
     np.save(out / _EMBEDDING, table)
     if precision != "fp32":
         _lower(source, out, precision, fp16_arithmetic or precision in HALF_TYPES, progress)
@@ -70,7 +68,7 @@ def export_policy(
     ]
 
 
-def compare_policy(source: PolicySource, out: Path, precision: str, progress: Progress) -> list[Figure]:
+def compare_policy(source: PolicyCheckpoint, out: Path, precision: str, progress: Progress) -> list[Figure]:
     """Compare the files of `export_policy` with torch; lower precision is judged by the masks of whole queries."""
     progress("comparing the policy's graphs with torch")
     figures = list(verify.verify_policy(source.model, source.spec, out / _VISION, out / _DECODER))
@@ -79,7 +77,7 @@ def compare_policy(source: PolicySource, out: Path, precision: str, progress: Pr
     return [*figures, verify.verify_embedding(source.model, np.load(out / _EMBEDDING))]
 
 
-def _lower(source: PolicySource, out: Path, precision: str, fp16_arithmetic: bool, progress: Progress) -> None:
+def _lower(source: PolicyCheckpoint, out: Path, precision: str, fp16_arithmetic: bool, progress: Progress) -> None:
     vision, decoder = out / _VISION, out / _DECODER
     inputs = []
     if fp16_arithmetic or precision == "fp8":
@@ -97,24 +95,14 @@ def _lower(source: PolicySource, out: Path, precision: str, fp16_arithmetic: boo
             replace_graph(file, partial(halve, batches=batches, precision=arithmetic))
 
 
-def describe_graph(out: Path, role: str, precision: str) -> Iterator[Artifact]:
-    """Yield the entry of a graph named after its role and, where its weights lie in a file of their own, of that."""
-    name = f"{role}.onnx"
-    yield describe_file(out, name, role, "onnx", precision)
-    if (out / (name + DATA_SUFFIX)).exists():
-        yield describe_file(out, name + DATA_SUFFIX, f"{role}.data", "onnx-data", precision)
-
-
 def _export_vision(model: Any, spec: PolicySpec, file: Path) -> None:
-    torch = require("torch", "export")
     side = patch_grid(spec)
     patches = torch.zeros(side * side, patch_values(spec))
-    module = policy_onnx.build_vision(model.model.visual, side)
+    module = VisionTower(model.model.visual, side)
     export_onnx(module, (patches,), ["pixel_values"], ["image_embeds"], file)
 
 
 def _export_decoder(model: Any, spec: PolicySpec, file: Path) -> None:
-    torch = require("torch", "export")
     length, past_length = 4, 3  # any that differ from 0 and 1, which torch.export would take for constants
     past_inputs = past_names(spec.num_layers)
     past = tuple(torch.zeros(1, spec.num_kv_heads, past_length, spec.head_dim) for _ in past_inputs)
@@ -122,7 +110,7 @@ def _export_decoder(model: Any, spec: PolicySpec, file: Path) -> None:
     positions = torch.zeros(3, 1, length, dtype=torch.int64)
     tokens, before = (torch.export.Dim(name, min=2, max=spec.max_positions) for name in ("tokens", "past"))
     export_onnx(
-        policy_onnx.build_decoder(model),
+        LanguageModel(model),
         (embeds, positions, past),
         ["inputs_embeds", "position_ids", *past_inputs],
         ["logits", *present_names(spec.num_layers)],

@@ -9,19 +9,17 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+import onnx_ir
+import torch
+from torch import nn
 
 from wise_edge.export.to_onnx import edit as onnx_edit
 from wise_edge.export.to_onnx.edit import DATA_SUFFIX, save_onnx
-from wise_edge.extras import require
-
-if TYPE_CHECKING:
-    import onnx
-    import onnx_ir
-    from torch import nn
 
 OPSET = 20
 _SMALLEST_HALVED = 256  # elements; below that a Cast node costs more than it saves
@@ -49,10 +47,8 @@ def export_onnx(
         path: the file to write.
         dynamic: for each argument the dimensions that vary, as `torch.export` takes them.
     """
-    torch = require("torch", "export")
-    require("onnxscript", "export")
     with torch.no_grad(), _quiet():
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             module,
             example,
             input_names=inputs,
@@ -112,7 +108,6 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def _store_half(model: onnx.ModelProto) -> None:
-    onnx = require("onnx", "export")
     for tensor in model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:
             half = _exact_half(onnx.numpy_helper.to_array(tensor))
@@ -131,7 +126,6 @@ def _exact_half(values: npt.NDArray[Any]) -> npt.NDArray[np.float16] | None:
 
 def _cast_back(model: onnx.ModelProto, tensor: onnx.TensorProto, stored: onnx.TensorProto) -> None:
     """Store a weight in another type, and cast it to the old one where the graph begins."""
-    onnx = require("onnx", "export")
     name = tensor.name
     tensor.CopyFrom(stored)
     tensor.name = f"{name}.half"
@@ -141,8 +135,6 @@ def _cast_back(model: onnx.ModelProto, tensor: onnx.TensorProto, stored: onnx.Te
 
 def _save_streamed(model: onnx_ir.Model, path: Path) -> None:
     """Write a model with its weights in a file of their own, one by one: together they are in memory once, in torch."""
-    ir = require("onnx_ir", "export")
-    package = require("onnx", "export")
     fp16_arithmetic = set()
     with path.with_name(path.name + DATA_SUFFIX).open("wb") as data:
         weights: Mapping[str, Any] = model.graph.initializers
@@ -152,24 +144,24 @@ def _save_streamed(model: onnx_ir.Model, path: Path) -> None:
                 continue
             kind = value.const_value.dtype
             if (half := _exact_half(array)) is not None:
-                array, kind = half, ir.DataType.FLOAT16
+                array, kind = half, onnx_ir.DataType.FLOAT16
                 fp16_arithmetic.add(name)
             data.write(b"\0" * (-data.tell() % _ALIGNMENT))
             place = data.tell()
             data.write(np.ascontiguousarray(array).data)
-            value.const_value = ir.ExternalTensor(
+            value.const_value = onnx_ir.ExternalTensor(
                 Path(data.name).name,
                 place,
                 array.nbytes,
                 kind,
-                shape=ir.Shape(array.shape),
+                shape=onnx_ir.Shape(array.shape),
                 name=name,
                 base_dir=path.parent,
             )
-    proto = ir.to_proto(model)
+    proto = onnx_ir.to_proto(model)
     _strip(proto)
     for tensor in proto.graph.initializer:
         if tensor.name in fp16_arithmetic:
             _cast_back(proto, tensor, tensor)
     path.write_bytes(proto.SerializeToString(deterministic=True))
-    package.checker.check_model(str(path))
+    onnx.checker.check_model(str(path))

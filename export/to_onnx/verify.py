@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+import transformers
 
 from wise_edge.bundle.card import describe_bound
 from wise_edge.bundle.manifest import Figure
 from wise_edge.bundle.roles import DECODER, EMBEDDING, VISION
 from wise_edge.errors import VerificationError
-from wise_edge.extras import require
+from wise_edge.export.to_onnx.families import SegmenterGraphs
 from wise_edge.native.onnxruntime_session import OnnxSession
 from wise_edge.policy.graph_io import (
     empty_cache,
@@ -27,9 +29,6 @@ from wise_edge.policy.graph_io import (
     present_names,
 )
 from wise_edge.policy.spec import PolicySpec
-
-if TYPE_CHECKING:
-    from wise_edge.export.to_onnx.segmenter import SegmenterGraphs
 
 TOLERANCE = 1e-4
 POINT_COUNTS = (0, 1, 2, 3, 8)
@@ -52,7 +51,6 @@ def verify_policy(model: Any, spec: PolicySpec, vision: Path, decoder: Path) -> 
         vision: exported vision tower.
         decoder: exported language model.
     """
-    torch = require("torch", "export")
     side = patch_grid(spec)
     patches = np.random.default_rng(0).standard_normal((side * side, patch_values(spec)), np.float32)
     with torch.no_grad():
@@ -64,8 +62,7 @@ def verify_policy(model: Any, spec: PolicySpec, vision: Path, decoder: Path) -> 
 
 def _verify_decoder(model: Any, spec: PolicySpec, graph: OnnxSession) -> Iterator[Figure]:
     """Prefill from an empty cache, then one token, then several tokens behind a cache."""
-    torch = require("torch", "export")
-    cache = require("transformers", "export").DynamicCache(config=model.config.text_config)
+    cache: Any = transformers.DynamicCache(config=model.config.text_config)
     generator = torch.Generator().manual_seed(0)
     past = empty_cache(spec)
     for what, length in (("prefill, empty past", _PROMPT), ("decode", _STEP), ("prefill", _PROMPT)):
@@ -96,7 +93,6 @@ def verify_sam(graphs: SegmenterGraphs, encoder: Path, decoder: Path) -> Iterato
         encoder: exported image encoder.
         decoder: exported mask decoder.
     """
-    torch = require("torch", "export")
     rng = np.random.default_rng(0)
     side, low = graphs.spec.input_size, graphs.spec.low_res_size
     image = rng.standard_normal((1, 3, side, side), np.float32)

@@ -12,20 +12,19 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from wise_edge.bundle.devices import EXTRAS, Capability, GpuKind, check_types, format_capability, parse_gpu_kinds
+from wise_edge.bundle.devices import EXTRAS, Capability, GpuKind, format_capability, parse_gpu_kinds
 from wise_edge.bundle.engines import BuildPlan, GraphPlan, Sidecar, format_capabilities, source_hash
-from wise_edge.bundle.manifest import Artifact, Manifest
-from wise_edge.bundle.roles import PLAN_FILE, PLAN_ROLE, engine_file, engine_role
+from wise_edge.bundle.manifest import Artifact
+from wise_edge.bundle.roles import PLAN_ROLE, engine_file, engine_role
 from wise_edge.bundle.store import Bundle, check_space, describe_file, load, write_manifest
 from wise_edge.errors import BundleError, DeviceError
 from wise_edge.export.progress import Progress
 from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine
-from wise_edge.export.to_tensorrt.plan import plan_engines
 from wise_edge.extras import require
 from wise_edge.files import cache_folder
 from wise_edge.native.cuda import find_capability
 
-FORMAT, SIDECAR_FORMAT, PLAN_FORMAT = "engine", "engine-sidecar", "engine-plan"
+FORMAT, SIDECAR_FORMAT = "engine", "engine-sidecar"
 
 
 @dataclass(frozen=True)
@@ -41,46 +40,6 @@ class BuildResult:
     built: tuple[str, ...]
     kept: tuple[str, ...]
     left: tuple[str, ...]
-
-
-def check_devices(names: str, precisions: Collection[str], *, build: bool) -> tuple[GpuKind, ...]:
-    """Return the kinds of GPU that an export is for, refused before any work where they cannot be served.
-
-    Args:
-        names: as `parse_gpu_kinds`.
-        precisions: what the graphs are to compute with.
-        build: whether engines are wanted.
-
-    Raises:
-        UsageError, DeviceError: as `parse_gpu_kinds` and `check_types`.
-        MissingExtraError: an engine is to be built here, and its builder is not installed.
-    """
-    targets = parse_gpu_kinds(names, find_capability())
-    if not build:
-        return targets
-    check_types(precisions, targets, "this export")
-    for builder in {target.builder for target in targets if target.builds_anywhere}:
-        require(builder, EXTRAS[builder])
-    return targets
-
-
-def add_engines(folder: Path, targets: tuple[GpuKind, ...], progress: Progress) -> Manifest:
-    """Write into a bundle how engines are built from its graphs, and those that can be built on this machine.
-
-    Args:
-        folder: the bundle, with its ONNX graphs.
-        targets: kinds of GPU to build for.
-        progress: told which engine is being built, and how far.
-
-    Returns:
-        What the bundle now holds.
-    """
-    bundle = load(folder)
-    (folder / PLAN_FILE).write_text(plan_engines(bundle, targets).to_json(), encoding="utf-8")
-    bundle = _record(bundle, [describe_file(folder, PLAN_FILE, PLAN_ROLE, PLAN_FORMAT)])
-    if _buildable(targets, find_capability()):
-        build_engines(folder, progress)
-    return load(folder).manifest
 
 
 def build_engines(folder: Path, progress: Progress, *, devices: str | None = None, force: bool = False) -> BuildResult:
@@ -106,7 +65,7 @@ def build_engines(folder: Path, progress: Progress, *, devices: str | None = Non
     plan = BuildPlan.read(bundle.file(PLAN_ROLE))
     here = find_capability()
     wanted = parse_gpu_kinds(",".join(plan.targets) if devices is None else devices, here)
-    possible = _buildable(wanted, here)
+    possible = buildable_kinds(wanted, here)
     left = tuple(target.name for target in wanted if target not in possible)
     if (devices is not None and left) or not possible:
         raise DeviceError(_explain(left, folder, here))
@@ -126,7 +85,8 @@ def build_engines(folder: Path, progress: Progress, *, devices: str | None = Non
     return BuildResult(tuple(built), tuple(kept), left)
 
 
-def _buildable(targets: tuple[GpuKind, ...], here: Capability | None) -> tuple[GpuKind, ...]:
+def buildable_kinds(targets: tuple[GpuKind, ...], here: Capability | None) -> tuple[GpuKind, ...]:
+    """Return those of the kinds that engines can be built for on a machine with a GPU of capability `here`."""
     return tuple(target for target in targets if target.builds_anywhere or target.capability == here)
 
 
@@ -172,7 +132,7 @@ def _build(
     """Build one engine into a bundle and return the bundle that has it."""
     role, name = engine_role(graph.graph, engine_set), engine_file(graph.graph, engine_set)
     # The list lets go of the old engine first: stopped between the two, the bundle is one that lacks it.
-    bundle = _record(bundle, [], without=(role, f"{role}.json"))
+    bundle = record_files(bundle, [], without=(role, f"{role}.json"))
     request = EngineRequest(
         graph.graph,
         bundle.file(graph.graph),
@@ -185,7 +145,7 @@ def _build(
     progress(step)
     build_engine(request, bundle.directory / name, partial(progress, step))
     precision = bundle.artifact(graph.graph).precision
-    return _record(
+    return record_files(
         bundle,
         [
             describe_file(bundle.directory, name, role, FORMAT, precision),
@@ -194,7 +154,7 @@ def _build(
     )
 
 
-def _record(bundle: Bundle, added: list[Artifact], without: Collection[str] = ()) -> Bundle:
+def record_files(bundle: Bundle, added: list[Artifact], without: Collection[str] = ()) -> Bundle:
     """Write a bundle's list of files anew."""
     gone = {*without, *(artifact.role for artifact in added)}
     kept = [artifact for artifact in bundle.manifest.artifacts if artifact.role not in gone]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ pytest.importorskip("tensorrt_edgellm")
 import torch
 import transformers
 
-from wise_edge.bundle.devices import parse_gpu_kinds
 from wise_edge.bundle.roles import EDGELLM_FOLDER
 from wise_edge.bundle.store import load, resolve_checkpoint
 from wise_edge.cli.main import main
@@ -25,8 +23,11 @@ from wise_edge.errors import (
     VerificationError,
     WiseEdgeError,
 )
+from wise_edge.export.options import ExportOptions
+from wise_edge.export.precisions import EDGELLM_METHODS
 from wise_edge.export.source.calibration import read_calibration
-from wise_edge.export.source.policy import PolicySource
+from wise_edge.export.source.policy import PolicyCheckpoint
+from wise_edge.export.targets import EDGELLM
 from wise_edge.export.to_edgellm import check as edgellm_check
 from wise_edge.export.to_edgellm import target as edgellm
 
@@ -37,16 +38,16 @@ def quiet(step: str, share: float | None = None) -> None:
     pass
 
 
-def _source(folder: Path = EMBEDDED) -> PolicySource:
-    return PolicySource(folder, partial(read_calibration, None, 2), quiet)
+def _source(folder: Path = EMBEDDED) -> PolicyCheckpoint:
+    return PolicyCheckpoint(folder, read_calibration(None, 2), quiet)
 
 
 @pytest.fixture(scope="module")
-def source() -> PolicySource:
+def source() -> PolicyCheckpoint:
     return _source()
 
 
-def _export(source: PolicySource, method: str, folder: Path) -> Path:
+def _export(source: PolicyCheckpoint, method: str, folder: Path) -> Path:
     """Bring a policy to a method and return the folder of its graphs."""
     out = folder / "bundle"
     out.mkdir()
@@ -56,13 +57,13 @@ def _export(source: PolicySource, method: str, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def graphs(source: PolicySource, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def graphs(source: PolicyCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded policy's graphs in half precision."""
     return _export(source, "fp16", tmp_path_factory.mktemp("fp16"))
 
 
 @pytest.mark.slow
-def test_the_graphs_compute_what_transformers_does(source: PolicySource, graphs: Path) -> None:
+def test_the_graphs_compute_what_transformers_does(source: PolicyCheckpoint, graphs: Path) -> None:
     figures = list(edgellm_check.check_numbers(source, graphs, "fp16"))
     assert [figure.what for figure in figures] == ["edgellm vision tower", "edgellm language model"]
     assert all(1e-5 < figure.value <= edgellm_check.BOUND for figure in figures), figures
@@ -93,7 +94,7 @@ def test_a_product_that_was_left_in_float_shows(tmp_path: Path) -> None:
                 edgellm_check.check_operators(file, "fp8")
 
 
-def test_a_template_that_writes_another_prompt_is_refused(source: PolicySource, tmp_path: Path) -> None:
+def test_a_template_that_writes_another_prompt_is_refused(source: PolicyCheckpoint, tmp_path: Path) -> None:
     folder = tmp_path / "policy"
     shutil.copytree(EMBEDDED, folder)
     edgellm_check.check_template(source, folder)
@@ -106,7 +107,7 @@ def test_a_template_that_writes_another_prompt_is_refused(source: PolicySource, 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["rope", "windows"])
 def test_a_mistake_in_the_positions_shows(
-    source: PolicySource, graphs: Path, part: str, monkeypatch: pytest.MonkeyPatch
+    source: PolicyCheckpoint, graphs: Path, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if part == "rope":  # time, row and column take each other's places
         real = edgellm_check._rope
@@ -121,10 +122,10 @@ def test_a_mistake_in_the_positions_shows(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fp8", "int8_sq", "nvfp4"])
-def test_each_method_leaves_its_operators(source: PolicySource, method: str, tmp_path: Path) -> None:
+def test_each_method_leaves_its_operators(source: PolicyCheckpoint, method: str, tmp_path: Path) -> None:
     graph = _export(source, method, tmp_path) / "llm" / "model.onnx"
     edgellm_check.check_operators(graph, method)
-    for other in edgellm.METHODS.keys() - {method}:
+    for other in EDGELLM_METHODS.keys() - {method}:
         with pytest.raises(VerificationError, match=r"left them out|was asked for"):
             edgellm_check.check_operators(graph, other)
 
@@ -154,7 +155,9 @@ def _make_wide(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_an_export_is_a_bundle_of_a_checkpoint_and_a_segmenter(tmp_path: Path) -> None:
+def test_an_export_is_a_bundle_of_a_checkpoint_and_a_segmenter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["--target", "edgellm", "--device", "orin,thor", "--samples", "1", "--out", str(tmp_path / "b")]
     assert main(["export", "--policy", "embedded", "--sam", "embedded", *arguments]) == 0
     bundle = load(tmp_path / "b", verify_hashes=True)
@@ -165,6 +168,8 @@ def test_an_export_is_a_bundle_of_a_checkpoint_and_a_segmenter(tmp_path: Path) -
         "policy.tokenizer",
         "sam.encoder",
     } <= roles
+    assert not bundle.manifest.verified  # nothing here runs its queries
+    assert "not verified: no query was compared" in capsys.readouterr().err
     judged = {figure.what: figure.at_most for figure in bundle.manifest.verification}
     assert judged["edgellm language model"] == judged["edgellm vision tower"] == edgellm_check.BOUND
     assert bundle.unlisted_files() == []
@@ -173,22 +178,26 @@ def test_an_export_is_a_bundle_of_a_checkpoint_and_a_segmenter(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("method", "names", "error", "message"),
     [
-        ("q4", "orin", UsageError, "unknown method 'q4' of Edge-LLM; choose fp16, fp8"),
+        ("q4", "orin", UsageError, "unknown --edgellm-quant 'q4'; choose one of fp16, fp8"),
         ("fp8", "thor,orin", DeviceError, "--edgellm-quant fp8 computes with fp8, which orin"),
         ("nvfp4", "orin", DeviceError, "computes with fp4, which orin"),
     ],
 )
 def test_methods_that_cannot_be(method: str, names: str, error: type[WiseEdgeError], message: str) -> None:
     with pytest.raises(error, match=message):
-        edgellm.check_method(method, parse_gpu_kinds(names))
+        EDGELLM.check(_options(method, names))
 
 
 def test_methods_that_can_be() -> None:
-    edgellm.check_method("int4_awq", parse_gpu_kinds("orin"))
-    edgellm.check_method("nvfp4", parse_gpu_kinds("thor"))
+    EDGELLM.check(_options("int4_awq", "orin"))
+    EDGELLM.check(_options("nvfp4", "thor"))
 
 
-def test_four_bits_need_widths_that_128_divides(source: PolicySource, tmp_path: Path) -> None:
+def _options(method: str, device: str) -> ExportOptions:
+    return ExportOptions(targets=("edgellm",), device=device, edgellm_quant=method)
+
+
+def test_four_bits_need_widths_that_128_divides(source: PolicyCheckpoint, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="needs widths of multiples of 128, the policy is 192 wide"):
         list(edgellm.export_edgellm(source, tmp_path, "int4_awq", quiet))
 
@@ -196,7 +205,7 @@ def test_four_bits_need_widths_that_128_divides(source: PolicySource, tmp_path: 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "modelopt", None)
     with pytest.raises(MissingExtraError, match=r"modelopt is not installed; run: pip install 'wise-edge\[edgellm\]'"):
-        edgellm.check_method("fp8", parse_gpu_kinds("thor"))
+        EDGELLM.check(_options("fp8", "thor"))
 
 
 def test_what_the_other_process_says_is_passed_on(tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ from wise_edge.bundle.roles import GRAPHS, engine_role  # noqa: E402
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle  # noqa: E402
 from wise_edge.cli.main import main  # noqa: E402
 from wise_edge.errors import BundleError, DeviceError, MissingExtraError, UsageError, WiseEdgeError  # noqa: E402
+from wise_edge.export.options import ExportOptions  # noqa: E402
 from wise_edge.export.to_tensorrt import bundle as engine_bundle  # noqa: E402
-from wise_edge.export.to_tensorrt.bundle import add_engines, build_engines  # noqa: E402
+from wise_edge.export.to_tensorrt.bundle import build_engines  # noqa: E402
+from wise_edge.export.to_tensorrt.target import add_engines, check_builders  # noqa: E402
 from wise_edge.native import cuda  # noqa: E402
 
 
@@ -160,7 +162,7 @@ def test_bundles_without_a_plan_and_devices_that_cannot_be_built_for(bundle: Pat
 def test_a_missing_builder_is_named_before_any_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'wise-edge\[rtx\]'"):
-        engine_bundle.check_devices("sm89", ("fp32",), build=True)
+        check_builders(parse_gpu_kinds("sm89"), ("fp32",))
 
 
 @pytest.mark.parametrize(
@@ -234,9 +236,7 @@ def test_the_cuda_runtime_of_this_machine_says_what_is_wrong() -> None:
 
 
 def test_an_export_option_names_tensorrt_with_a_device() -> None:
-    from wise_edge.export.pipeline import ExportOptions
-
     with pytest.raises(UsageError, match="need --device"):
         ExportOptions(targets=("tensorrt",))
-    with pytest.raises(UsageError, match="bf16 run on TensorRT alone; add --target tensorrt"):
+    with pytest.raises(UsageError, match="bf16 graphs run on TensorRT alone; add --target tensorrt"):
         ExportOptions(sam_precision="bf16")

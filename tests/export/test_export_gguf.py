@@ -12,25 +12,30 @@ from typing import Any
 
 import gguf
 import numpy as np
+import onnx
 import peft
 import pytest
 import torch
 from PIL import Image
 
 from tiny_qwen import FAMILIES, make_qwen, save_qwen
+from wise_edge.bundle.manifest import Figure
 from wise_edge.bundle.store import load
 from wise_edge.cli.export import EndToEnd
 from wise_edge.cli.main import main
 from wise_edge.errors import UsageError
-from wise_edge.export.pipeline import ExportOptions, export_bundle
-from wise_edge.export.source.adapter import merge_adapter
+from wise_edge.export.options import ExportOptions
+from wise_edge.export.pipeline import export_bundle
+from wise_edge.export.precisions import QUANTIZATION_TYPES
+from wise_edge.export.source.adapter import merge_checkpoint
 from wise_edge.export.source.calibration import read_calibration
 from wise_edge.export.source.reference import TorchReference
 from wise_edge.export.to_gguf.convert import PolicyGguf, read_config
 from wise_edge.export.to_gguf.importance import measure_importance
-from wise_edge.export.to_gguf.quantize import QUANTIZATION_TYPES, quantize_gguf, tensor_types
+from wise_edge.export.to_gguf.quantize import quantize_gguf, tensor_types
 from wise_edge.export.to_onnx import segmenter as sam_target
 from wise_edge.policy.checkpoint import load_policy, read_policy_spec
+from wise_edge.runtimes.session import Session
 
 
 def quiet(*_: Any) -> None:
@@ -56,7 +61,8 @@ def without_sam(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sam_target, "export_onnx", export)
     monkeypatch.setattr(sam_target.SamSource, "compare", lambda *_: [])
-    monkeypatch.setattr(EndToEnd, "run", lambda *_: [])
+    queries = [Figure("llama: mask IoU with torch, mean", 1.0, "IoU", at_least=0.99)]
+    monkeypatch.setattr(EndToEnd, "__call__", lambda *_: queries)
 
 
 def export(policy: Path, out: Path, *options: str) -> int:
@@ -92,12 +98,36 @@ def test_both_targets_make_one_bundle_the_same_every_time(
 
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
-        export_bundle(policy, sam, tmp_path / folder / "b", options, progress=quiet)
+        export_bundle(policy, sam, tmp_path / folder / "b", options, verify=None, progress=quiet)
 
     roles = {artifact.role for artifact in load(tmp_path / "first" / "b").manifest.artifacts}
     assert {"policy.gguf", "policy.mmproj", "policy.decoder", "policy.vision"} < roles
     first, second = ({f.name: f.read_bytes() for f in (tmp_path / n / "b").iterdir()} for n in ("first", "second"))
     assert first == second
+
+
+def test_weights_of_four_bits_are_verified_by_complete_queries(
+    policies: dict[str, Path], tiny_checkpoints: tuple[Path, Path], tmp_path: Path
+) -> None:
+    policy, sam = str(policies["qwen2_5_vl"]), str(tiny_checkpoints[1])
+    options = ExportOptions(targets=("onnx", "gguf"), onnx_precision="int4", quant="Q4_0", samples=2)
+
+    check = EndToEnd(sam, tmp_path / "b")
+    export_bundle(policy, sam, tmp_path / "b", options, verify=check, progress=quiet)
+
+    bundle = load(tmp_path / "b")
+    figures = {figure.what: figure for figure in bundle.manifest.verification}
+    for backend in ("onnx", "llama"):
+        assert 0 <= figures[f"{backend}: mask IoU with torch, mean"].value <= 1
+        assert figures[f"{backend}: mask IoU with torch, mean"].at_least is None  # reported only
+    assert bundle.manifest.verified
+    decoder = onnx.load(bundle.file("policy.decoder"))
+    types = [tensor.data_type for tensor in decoder.graph.initializer]
+    assert types.count(onnx.TensorProto.INT4) == 3 * 7  # every matrix of the three layers
+    assert types.count(onnx.TensorProto.INT8) == 1  # the head
+    assert bundle.artifact("policy.vision").precision == "int8"
+    assert bundle.artifact("policy.gguf").precision == "Q4_0"
+    assert Session.from_bundle(tmp_path / "b").segment(np.zeros((20, 30, 3), np.uint8), "anything").text
 
 
 @pytest.mark.usefixtures("without_sam")
@@ -309,9 +339,9 @@ def test_an_adapter_of_another_base_is_refused(policies: dict[str, Path], adapte
     other = save_qwen(make_qwen("qwen2_5_vl", hidden_size=32, num_attention_heads=2), tmp_path / "other")
 
     with pytest.raises(UsageError, match="does not fit"):
-        merge_adapter(other, adapter, tmp_path / "merged", quiet)
+        merge_checkpoint(other, adapter, tmp_path / "merged", quiet)
     with pytest.raises(UsageError, match="holds no adapter"):
-        merge_adapter(other, tmp_path, tmp_path / "merged", quiet)
+        merge_checkpoint(other, tmp_path, tmp_path / "merged", quiet)
 
 
 def test_merging_nothing_says_so(policies: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,9 +16,13 @@ from wise_edge.bundle import store
 from wise_edge.runtimes import session
 
 EXTRAS = {
+    "export": {
+        *(f"wise_edge.export.{name}" for name in ("pipeline", "provenance", "source", "to_gguf", "to_onnx")),
+    },
+    "edgellm": {"wise_edge.export.to_edgellm"},
     "train": {f"wise_edge.training.{name}" for name in ("common", "sam", "sft", "wise")},
 }
-"""Extra -> packages that need it; everything outside of them imports with the core alone."""
+"""Extra -> packages and modules that need it; everything outside of them imports with the core alone."""
 
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys

@@ -43,7 +43,7 @@ def reference() -> Session:
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded bundle with engines for this GPU."""
-    from wise_edge.export.to_tensorrt.bundle import add_engines
+    from wise_edge.export.to_tensorrt.target import add_engines
 
     folder = copytree(resolve_bundle(EMBEDDED), tmp_path_factory.mktemp("engines") / "bundle")
     add_engines(folder, (find_gpu_kind(open_cuda().capability),), lambda step, share=None: None)
@@ -91,12 +91,13 @@ def test_onnx_runtime_on_cuda_answers_as_the_cpu_does(reference: Session) -> Non
 
 def test_llama_on_the_gpu_answers_as_the_cpu_does(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from wise_edge.export.pipeline import ExportOptions, export_bundle
+    from wise_edge.export.options import ExportOptions
+    from wise_edge.export.pipeline import export_bundle
     from wise_edge.native.llama_library import offloads_to_gpu
 
     if not offloads_to_gpu():
         pytest.skip("llama-cpp-python was built for the CPU")
-    options = ExportOptions(targets=("gguf",), verify=False)
-    export_bundle("embedded", "embedded", tmp_path / "b", options, progress=lambda step, share=None: None)
+    options = ExportOptions(targets=("gguf",))
+    export_bundle("embedded", "embedded", tmp_path / "b", options, verify=None, progress=lambda step, share=None: None)
     sessions = [Session.from_bundle(tmp_path / "b", policy_backend=name) for name in ("llama-gpu", "llama")]
     _agree(*sessions)

@@ -21,7 +21,7 @@ from wise_edge.bundle.devices import parse_gpu_kinds  # noqa: E402
 from wise_edge.bundle.roles import GRAPHS, engine_role  # noqa: E402
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle  # noqa: E402
 from wise_edge.errors import BundleError, DeviceError, MissingExtraError, WiseEdgeError  # noqa: E402
-from wise_edge.export.to_tensorrt.bundle import add_engines  # noqa: E402
+from wise_edge.export.to_tensorrt.target import add_engines  # noqa: E402
 from wise_edge.native import cuda  # noqa: E402
 from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates  # noqa: E402
 from wise_edge.runtimes.graphs.tensorrt_engine import EngineRuntime  # noqa: E402

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 import transformers
 
-from wise_edge.errors import UsageError, first_line
 from wise_edge.files import replacing_folder
+from wise_edge.policy.adapter import merge_adapter
 from wise_edge.training.wise.policy import PolicySource, save_beside
 
 
@@ -30,7 +29,7 @@ def write_policy(source: PolicySource, trained: Path, folder: Path, *, dtype: st
     """
     model = _load(source.name if adapter else str(trained), dtype)
     if adapter:
-        model = _merge(model, trained, source.name)
+        model = merge_adapter(model, trained, base=source.name, dtype=dtype)
     with replacing_folder(folder) as fresh:
         model.save_pretrained(fresh)
         save_beside(source, fresh)
@@ -38,10 +37,3 @@ def write_policy(source: PolicySource, trained: Path, folder: Path, *, dtype: st
 
 def _load(name: str, dtype: str) -> Any:
     return transformers.AutoModelForImageTextToText.from_pretrained(name, dtype=getattr(torch, dtype))
-
-
-def _merge(base: Any, adapter: Path, name: str) -> Any:
-    try:
-        return peft.PeftModel.from_pretrained(base, adapter).merge_and_unload()
-    except (ValueError, RuntimeError) as error:
-        raise UsageError(f"{adapter} does not fit {name}: {first_line(error)}") from error

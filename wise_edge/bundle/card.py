@@ -56,10 +56,15 @@ def describe_bound(figure: Figure) -> str:
 
 
 def _verification(verified: bool, figures: Sequence[Figure]) -> str:
-    if not verified:
+    if not figures:
         return "Nothing was compared: the bundle was exported with `--no-verify` and may give anything.\n"
     rows = ((f.what, f"{f.value:.3g}", f.unit, describe_bound(f)) for f in figures)
-    return _table(("what", "value", "unit", "bound"), rows)
+    table = _table(("what", "value", "unit", "bound"), rows)
+    return (
+        table
+        if verified
+        else f"Parts were compared; complete queries were not, so the bundle is unverified.\n\n{table}"
+    )
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""`wise-edge build`: the engines of a bundle, on the device that is to run them."""
+"""`wise-edge build`: the engines of a bundle, built on the device that runs them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def build(
     device: Annotated[
         str | None,
         typer.Option(
-            metavar="NAMES", help="GPUs to build for; those of the export that can be built here if left out."
+            metavar="NAMES", help="GPUs to build for; if omitted, those of the export that can be built here."
         ),
     ] = None,
     as_json: JsonOption = False,
-    force: Annotated[bool, typer.Option("--force", help="Build engines that are there and fit again.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Rebuild engines that are up to date.")] = False,
 ) -> None:
-    """Build the engines of a bundle that are missing or do not fit; stopped, it goes on where it was."""
+    """Build the engines of a bundle that are missing or outdated; an interrupted build resumes."""
     from wise_edge.cli.output.progress import ProgressLine
     from wise_edge.export.to_tensorrt.bundle import build_engines
 
@@ -36,4 +36,7 @@ def build(
         for role in roles:
             typer.echo(f"{verb:6} {role}")
     if result.left:
-        typer.echo(f"engines for {', '.join(result.left)} are built there: copy {bundle} and build it again", err=True)
+        typer.echo(
+            f"engines for {', '.join(result.left)} are built on the device: copy {bundle} there and build again",
+            err=True,
+        )

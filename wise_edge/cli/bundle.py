@@ -96,7 +96,7 @@ def _print_manifest(manifest: Manifest) -> None:
         facts.add_row(Text(label, "bold cyan"), Text(value))
     console.print(facts)
     console.print(files_table(manifest))
-    if manifest.verified:
+    if manifest.verification:
         console.print(figures_table(manifest))
     origin = Table("provenance", "")
     for key in sorted(manifest.provenance):

@@ -3,92 +3,96 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wise_edge.bundle.devices import GPU_KINDS, THIS
 from wise_edge.cli.options import JsonOption
+from wise_edge.export.precisions import EDGELLM_METHODS, ONNX_PRECISIONS, SAM_PRECISIONS, TEXT_TYPES, VISION_TYPES
+from wise_edge.export.targets import MERGED, describe_targets
 
 if TYPE_CHECKING:
     from wise_edge.bundle.manifest import Figure, Manifest
     from wise_edge.evaluation.agreement import Pair
-    from wise_edge.export.pipeline import ExportOptions
+    from wise_edge.export.options import ExportOptions
+    from wise_edge.export.source.calibration import CalibrationSample
 
-MERGED = "hf"
-"""The target that is no bundle: the policy's checkpoint with its adapter merged, for other converters."""
+
+def _choices(text: str, names: Sequence[str]) -> str:
+    return f"{text}: {', '.join(names)}."
 
 
 def export(
     policy: Annotated[str, typer.Option(metavar="CKPT", help="Hugging Face folder of the policy, or 'embedded'.")],
-    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder of the bundle to make.")],
+    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder of the bundle to write.")],
     sam: Annotated[str | None, typer.Option(metavar="CKPT", help="Checkpoint of the segmenter, or 'embedded'.")] = None,
     adapter: Annotated[Path | None, typer.Option(metavar="DIR", help="LoRA adapter to merge into the policy.")] = None,
-    target: Annotated[
-        str,
-        typer.Option(
-            metavar="NAMES", help="What to export to, separated by commas: onnx, gguf, tensorrt, edgellm; or hf alone."
-        ),
-    ] = "onnx",
+    target: Annotated[str, typer.Option(metavar="NAMES", help=describe_targets())] = "onnx",
     device: Annotated[
         str,
-        typer.Option(
-            metavar="NAMES",
-            help="GPUs to build for: orin, thor, sm75, sm86, sm89, sm120, sm80, sm90, sm100 or this.",
-        ),
+        typer.Option(metavar="NAMES", help=_choices("GPUs to build for", [*(kind.name for kind in GPU_KINDS), THIS])),
     ] = "",
     quant: Annotated[
-        str, typer.Option(metavar="TYPE", help="GGUF type of the language model: F32, F16, Q8_0, Q4_K_M, ...")
+        str, typer.Option(metavar="TYPE", help=_choices("GGUF type of the language model", TEXT_TYPES))
     ] = "F16",
     vision_quant: Annotated[
-        str, typer.Option(metavar="TYPE", help="GGUF type of the vision tower: F32, F16, BF16 or Q8_0.")
+        str, typer.Option(metavar="TYPE", help=_choices("GGUF type of the vision tower", VISION_TYPES))
     ] = "F16",
     onnx_precision: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="Precision of the policy's ONNX graphs: fp32, fp16, bf16, fp8, or weights of int8 or int4.",
+            help=_choices("Precision of the policy's ONNX graphs (int8 and int4 are for weights)", ONNX_PRECISIONS),
         ),
     ] = "fp32",
     sam_precision: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="Precision of the segmenter: fp32, fp16, bf16, or fp8 or int8 for its encoder."
+            metavar="NAME",
+            help=_choices("Precision of the segmenter (fp8 and int8 are for its encoder)", SAM_PRECISIONS),
         ),
     ] = "fp32",
     edgellm_quant: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Language model of --target edgellm: fp16, fp8, int8_sq, int4_awq or nvfp4."),
+        typer.Option(metavar="NAME", help=_choices("Quantization of edgellm's language model", [*EDGELLM_METHODS])),
     ] = "fp16",
     importance: Annotated[
         bool, typer.Option("--importance/--no-importance", help="Quantize columns that matter with more care.")
     ] = True,
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Images, each with queries in a .txt beside it; scenes where left out."),
+        typer.Option(
+            metavar="DIR", help="Images, each with its queries in a .txt file of the same name; scenes if omitted."
+        ),
     ] = None,
-    samples: Annotated[int, typer.Option(metavar="N", help="How many images and queries to measure with.")] = 8,
+    samples: Annotated[
+        int, typer.Option(metavar="N", help="Number of images and queries to calibrate and compare with.")
+    ] = 8,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare with torch before writing.")] = True,
     min_mask_iou: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, metavar="IOU", help="Mean IoU with torch's masks to reach; by default 0.99, for 8 bits 0.95."
+            min=0, max=1, metavar="IOU", help="Required mean IoU with torch's masks; 0.99 if omitted, 0.95 for 8 bits."
         ),
     ] = None,
     as_json: JsonOption = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
 ) -> None:
-    """Export a policy and a segmenter, compare them with torch, and write a bundle if all agrees."""
+    """Export a policy and a segmenter, compare them with torch, and write a bundle if they agree."""
     from wise_edge.cli.output.progress import ProgressLine
     from wise_edge.errors import UsageError
-    from wise_edge.export.pipeline import ExportOptions, export_bundle, export_merged
+    from wise_edge.export.options import ExportOptions
+    from wise_edge.export.pipeline import export_bundle, export_merged
 
     if target == MERGED:
         with ProgressLine() as progress:
             export_merged(policy, adapter, out, force=force, progress=progress)
         return
     if sam is None:
-        raise UsageError("a bundle needs a segmenter; name its checkpoint with --sam, or 'embedded'")
+        raise UsageError("a bundle needs a segmenter; name its checkpoint with --sam, or pass --sam embedded")
     options = ExportOptions(
         targets=tuple(target.split(",")),
         device=device,
@@ -98,73 +102,75 @@ def export(
         sam_precision=sam_precision,
         edgellm_quant=edgellm_quant,
         importance=importance,
-        verify=verify,
         samples=samples,
         calibration=calibration,
     )
-    check = EndToEnd(sam, options, min_mask_iou, out)
+    check = EndToEnd(sam, out, min_mask_iou) if verify else None
     with ProgressLine() as progress:
         manifest = export_bundle(
-            policy, sam, out, options, adapter=adapter, force=force, check=check.run, progress=progress
+            policy, sam, out, options, adapter=adapter, force=force, verify=check, progress=progress
         )
     if as_json:
         typer.echo(json.dumps(manifest.to_dict()))
     else:
         _print(manifest, out)
-    if "tensorrt" in options.targets:
-        _tell_of_kit(manifest, device, out)
+    if options.fp16_arithmetic:
+        _name_missing_engines(manifest, options, out)
 
 
 class EndToEnd:
-    """Compares a bundle with its checkpoints by asking both, and draws the worst case where it fails."""
+    """Compares a bundle with its checkpoints in complete queries, and draws the worst case if they differ.
 
-    def __init__(self, sam: str, options: ExportOptions, least: float | None, out: Path) -> None:
+    Args:
+        sam: the segmenter's checkpoint, or one of the names that ship.
+        out: the bundle's final place; the drawing is saved next to it.
+        min_mask_iou: the mean IoU of masks to reach; None derives it from the bundle's precisions.
+    """
+
+    def __init__(self, sam: str, out: Path, min_mask_iou: float | None = None) -> None:
         self._sam = sam
-        self._options = options
-        self._least = least
         self._out = out
+        self._min_mask_iou = min_mask_iou
 
-    def run(self, bundle: Path, policy: Path) -> list[Figure]:
-        """Return the figures of each policy backend that the bundle has files for."""
+    def __call__(self, bundle: Path, policy: Path, samples: Sequence[CalibrationSample]) -> list[Figure]:
+        """Return the figures of each policy backend that runs the bundle on a CPU; see `QueryCheck`."""
         from wise_edge.bundle.store import load, resolve_checkpoint
         from wise_edge.evaluation import agreement
-        from wise_edge.export.source.calibration import read_calibration
         from wise_edge.runtimes.backends import list_cpu_policies
         from wise_edge.runtimes.session import Session
 
         artifacts = load(bundle).manifest.artifacts
-        least = self._least
-        if least is None:
-            least = agreement.least_mask_iou(artifact.precision for artifact in artifacts)
+        bound = self._min_mask_iou
+        if bound is None:
+            bound = agreement.least_mask_iou(artifact.precision for artifact in artifacts)
         reference = Session.from_checkpoints(policy, resolve_checkpoint(self._sam, "sam"))
-        read = read_calibration(self._options.calibration, self._options.samples)
-        samples = [(sample.name, sample.image, sample.query) for sample in read]
+        asked = [(sample.name, sample.image, sample.query) for sample in samples]
         figures = []
         for backend in list_cpu_policies(artifact.role for artifact in artifacts):
             session = Session.from_bundle(bundle, policy_backend=backend, mask_backend="onnx", verify_hashes=False)
-            pairs = agreement.ask_both(reference, session, samples)
-            judged = agreement.judge(backend, pairs, least)
+            pairs = agreement.ask_both(reference, session, asked)
+            judged = agreement.judge(backend, pairs, bound)
             if not all(figure.passed for figure in judged):
                 self._draw(agreement.worst(pairs))
             figures += judged
         return figures
 
     def _draw(self, pair: Pair) -> None:
-        """Save torch's answer beside the bundle's; what is beside a bundle is no part of it."""
+        """Save torch's answer side by side with the bundle's; the file is no part of the bundle."""
         import numpy as np
 
-        from wise_edge.cli.output.result import result_caption, result_drawing
+        from wise_edge.cli.output.result import result_caption, result_picture
         from wise_edge.drawing.report import Cell, contact_sheet
         from wise_edge.images import save_png
 
         row = [
-            Cell(result_drawing(result, pair.image), result_caption(result, (label,)))
+            Cell(result_picture(result, pair.image), result_caption(result, (label,)))
             for label, result in (("torch", pair.expected), ("this export", pair.got))
         ]
         file = self._out.with_name(f"{self._out.name}.worst.png")
         title = f"mask IoU {pair.mask_iou:.2f} with torch: {pair.name}"
-        save_png(np.asarray(contact_sheet("the least equal masks of a failed export", title, [row])), file, True)
-        typer.echo(f"the least equal masks are drawn in {file}", err=True)
+        save_png(np.asarray(contact_sheet("the masks that differ most in a failed export", title, [row])), file, True)
+        typer.echo(f"the masks that differ most are drawn in {file}", err=True)
 
 
 def _print(manifest: Manifest, out: Path) -> None:
@@ -175,18 +181,21 @@ def _print(manifest: Manifest, out: Path) -> None:
     console = Console()
     console.print(f"bundle {out}", markup=False, highlight=False)
     console.print(files_table(manifest))
-    if manifest.verified:
+    if manifest.verification:
         console.print(figures_table(manifest))
-    else:
-        typer.echo("note: nothing was compared with torch (--no-verify)", err=True)
+    if not manifest.verified:
+        reason = "no backend runs its policy on a CPU" if manifest.verification else "--no-verify"
+        typer.echo(f"note: the bundle is not verified: no query was compared with torch ({reason})", err=True)
 
 
-def _tell_of_kit(manifest: Manifest, device: str, out: Path) -> None:
-    """Say what remains to be done on devices whose engines cannot be built here."""
-    from wise_edge.bundle.devices import parse_gpu_kinds
+def _name_missing_engines(manifest: Manifest, options: ExportOptions, out: Path) -> None:
+    """Say which engines cannot be built on this machine, and how to build them on the devices."""
     from wise_edge.bundle.roles import engine_role
 
     roles = {artifact.role for artifact in manifest.artifacts}
-    targets = parse_gpu_kinds(device) if device != "this" else ()
-    if left := [target.name for target in targets if engine_role("sam.decoder", target.engine_set) not in roles]:
-        typer.echo(f"engines for {', '.join(left)} are built there: copy {out} and run wise-edge build {out}", err=True)
+    kinds = options.gpu_kinds
+    if missing := [kind.name for kind in kinds if engine_role("sam.decoder", kind.engine_set) not in roles]:
+        typer.echo(
+            f"engines for {', '.join(missing)} are built on the device: copy {out} there and run wise-edge build {out}",
+            err=True,
+        )

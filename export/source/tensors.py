@@ -11,13 +11,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import safetensors
+from torch import Tensor
 
 from wise_edge.errors import UsageError
-from wise_edge.extras import require
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _PREFIXES = (
     ("model.language_model.", "model."),
@@ -119,8 +118,6 @@ def _shapes(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _open(file: Path) -> Any:
-    safetensors = require("safetensors", "export")
-    require("torch", "export")
     try:
         return safetensors.safe_open(file, framework="pt")
     except (OSError, safetensors.SafetensorError) as error:

@@ -1,0 +1,56 @@
+"""Where a bundle comes from: its checkpoints with their hashes, and the versions of the tools that made it."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from wise_edge.bundle.store import SHIPPED, hash_file
+from wise_edge.export.source.tensors import weight_files
+
+_TOOLS = (
+    "torch",
+    "transformers",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "gguf",
+    "llama-cpp-python",
+    "peft",
+    "tensorrt",
+    "tensorrt_rtx",
+)
+
+
+def checkpoint_weights(checkpoint: Path) -> list[Path]:
+    """Return the weight files of a checkpoint, which may be a single file itself."""
+    return [checkpoint] if checkpoint.is_file() else weight_files(checkpoint)
+
+
+def describe_checkpoint(name: str, checkpoint: Path, part: str, adapter: Path | None = None) -> dict[str, str]:
+    """Return a checkpoint's entries for the manifest's provenance.
+
+    Args:
+        name: as the user named it.
+        checkpoint: what was exported, an adapter merged.
+        part: "policy" or "sam".
+        adapter: the adapter that was merged.
+    """
+    merged = {} if adapter is None else {f"{part}_adapter": str(adapter.resolve())}
+    recipe = checkpoint / "recipe.yaml"  # the resolved recipe that a training saves with the weights
+    files = [*checkpoint_weights(checkpoint), *([recipe] if recipe.is_file() else [])]
+    return merged | {
+        part: name if name in SHIPPED else str(Path(name).resolve()),
+        **{f"{part}_{file.name}_sha256": hash_file(file) for file in files},
+    }
+
+
+def describe_tools() -> dict[str, str]:
+    """Return the installed versions of the packages that an export may use."""
+    found = {}
+    for package in _TOOLS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

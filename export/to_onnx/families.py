@@ -1,0 +1,60 @@
+"""The families of segmenters that become graphs, behind one interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from wise_edge.export.to_onnx.sam import SegmentAnythingGraphs
+from wise_edge.export.to_onnx.sam2 import Sam2Graphs
+from wise_edge.sam.checkpoint import read_sam_spec
+from wise_edge.sam.spec import SAM2, SamSpec
+
+
+class SegmenterGraphs(Protocol):
+    """A checkpoint of one family: the parts that become graphs, and its own forward passes.
+
+    Attributes:
+        spec: the segmenter.
+        features: names of the encoder's outputs.
+        encoder: image to features.
+        decoder: features and prompts to masks.
+    """
+
+    @property
+    def spec(self) -> SamSpec: ...
+    @property
+    def features(self) -> tuple[str, ...]: ...
+    @property
+    def encoder(self) -> nn.Module: ...
+    @property
+    def decoder(self) -> nn.Module: ...
+
+    def embed(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of an image float32 [1, 3, S, S], normalized."""
+        ...
+
+    def predict(
+        self, features: tuple[Tensor, ...], points: Tensor, box: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the single mask and the three others with their scores, computed by the library itself.
+
+        Args:
+            features: of `embed`.
+            points: float32 [1, N, 2], inside the object; N may be 0. Pixels of the encoder's frame.
+            box: float32 [1, 2, 2], two corners.
+            mask: float32 [1, 1, L, L], logits; None if the prompt has no mask.
+        """
+        ...
+
+
+def open_graphs(checkpoint: Path) -> SegmenterGraphs:
+    """Load a segmenter's checkpoint.
+
+    Raises:
+        UsageError: it belongs to no family.
+    """
+    family = Sam2Graphs if read_sam_spec(checkpoint).family == SAM2 else SegmentAnythingGraphs
+    return family(checkpoint)
