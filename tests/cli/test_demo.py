@@ -71,7 +71,7 @@ def test_an_image_of_ones_own(
         (["--query", "the ring"], "--image and --query go together"),
         (["--image", "no-such.png", "--query", "the ring"], "no-such.png does not exist"),
         (["--scenes", "0"], "--scenes is 0"),
-        (["--out", "file.txt"], "cannot make the folder file.txt"),
+        (["--out", "file.txt"], "cannot create the folder file.txt"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(

@@ -16,7 +16,7 @@ from wise_edge.drawing.overlay import (
     fitted_size,
 )
 from wise_edge.drawing.panel import BRIGHT, Caption, bar_block, legend_block, milliseconds, phases, text_block
-from wise_edge.drawing.report import CARD_WIDTH, Cell, Picture, contact_sheet, overlay_card
+from wise_edge.drawing.report import CARD_WIDTH, Cell, Drawing, contact_sheet, overlay_card
 from wise_edge.drawing.typography import font_for, missing_letters, wrap
 
 LATENCY_MS = {"preprocess": 2.0, "prefill": 30.0, "decode": 300.0, "mask_encode": 0.0, "total": 340.0}
@@ -66,17 +66,17 @@ def test_without_mask_the_image_stays_as_it_is() -> None:
 
 
 def test_an_overlay_card_grows_with_its_words() -> None:
-    picture = Picture(GRAY, _mask(), (20, 10, 60, 40), ((30, 25), (50, 25)))
-    short = overlay_card(picture, CAPTION)
-    long = overlay_card(picture, replace(CAPTION, rationale=" ".join(["word"] * 130), query="x" * 1000))
+    drawing = Drawing(GRAY, _mask(), (20, 10, 60, 40), ((30, 25), (50, 25)))
+    short = overlay_card(drawing, CAPTION)
+    long = overlay_card(drawing, replace(CAPTION, rationale=" ".join(["word"] * 130), query="x" * 1000))
     assert short.width == long.width == CARD_WIDTH
     assert long.height > short.height + 100
-    failed = overlay_card(Picture(GRAY), replace(CAPTION, rationale=None, problem="no answer: no JSON"))
+    failed = overlay_card(Drawing(GRAY), replace(CAPTION, rationale=None, problem="no answer: no JSON"))
     assert failed.width == CARD_WIDTH
 
 
 def test_a_contact_sheet_has_a_cell_for_every_result() -> None:
-    cell = Cell(Picture(GRAY, _mask()), CAPTION)
+    cell = Cell(Drawing(GRAY, _mask()), CAPTION)
     one, two = (contact_sheet("Title", "subtitle", [[cell, cell]] * count) for count in (1, 2))
     assert one.width == two.width
     assert two.height > one.height + 150
@@ -85,7 +85,7 @@ def test_a_contact_sheet_has_a_cell_for_every_result() -> None:
 def test_a_long_variant_does_not_reach_the_figures() -> None:
     caption = replace(CAPTION, query="", rationale_tokens=222)
     long, none = (
-        np.asarray(contact_sheet("", "", [[Cell(Picture(GRAY), replace(caption, variant=variant))]]))
+        np.asarray(contact_sheet("", "", [[Cell(Drawing(GRAY), replace(caption, variant=variant))]]))
         for variant in ("trained, verbose", "")
     )
     written, figures = (long != none).any(axis=(0, 2)), (none == BRIGHT).all(axis=2).any(axis=0)

@@ -168,12 +168,12 @@ def test_with_the_oracle_prompt_no_policy_is_asked(
         (["--policy", "embedded", "--sam", "embedded", "--bundle", "b"], "leave out --bundle"),
         (["--policy", "embedded", "--sam", "embedded", "--mask-backend", "onnx"], "leave out --bundle and other"),
         (["--resume"], "name it with --out"),
-        (["--resume", "--force", "--out", "x.jsonl"], "give one of them"),
-        (["--shard", "0/2"], "several processes meet in files"),
+        (["--resume", "--force", "--out", "x.jsonl"], "pass only one of them"),
+        (["--shard", "0/2"], "several processes share their records as files"),
         (["--shard", "2/2", "--out", "x.jsonl"], "--shard is '2/2'"),
         (["--shard", "one"], "--shard is 'one'"),
-        (["--limit", "3", "compare", "a", "b"], "--limit stands before compare"),
-        (["--json", "table", "a"], "--json stands before table"),
+        (["--limit", "3", "compare", "a", "b"], "'evaluate compare' does not accept --limit"),
+        (["--json", "table", "a"], "'evaluate table' does not accept --json"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(

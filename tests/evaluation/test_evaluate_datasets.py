@@ -247,7 +247,7 @@ def test_many_problems_are_counted(
     assert main(["evaluate", "--dataset", "reasonseg", "--data", "data"]) == 0
     out, err = capsys.readouterr()
     assert "1 samples of reasonseg/test" in out
-    assert err.splitlines()[5:] == ["left out: 2 more; --json names them all"]
+    assert err.splitlines()[5:] == ["left out: 2 more; --json lists all of them"]
 
 
 def test_the_oracle_prompt_skips_an_empty_truth(

@@ -1,4 +1,4 @@
-"""Records on disk: killed runs go on, shards come together, and nothing of another run joins."""
+"""Records on disk: killed runs are resumed, shards are joined, and records of other runs are rejected."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ sys.exit(main(["evaluate", "--limit", "6", *sys.argv[2:]]))
 def _fresh_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "CUDA_VISIBLE_DEVICES"):
-        monkeypatch.setenv(name, "")  # restored at the end, whatever is set on the way
+        monkeypatch.setenv(name, "")  # restored at the end, whatever a test sets
         monkeypatch.delenv(name)
 
 
@@ -80,7 +80,7 @@ def _mask_record(index: int) -> MaskRecord:
     return MaskRecord(index, f"test-{index}", None, "the ring", 1, 2, 0.5, None, None, {"total": 1.0}, None)
 
 
-def test_a_killed_run_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_run_is_resumed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     process = _start("4", "--out", "records.jsonl")
     process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -103,7 +103,7 @@ def test_a_killed_run_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("left", ["", '{"settings": {"datas'])
-def test_a_run_killed_at_its_first_line_begins_anew(left: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_at_its_first_line_starts_over(left: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("records.jsonl").write_text(left)
     fake_session.install(monkeypatch)
     assert main(["evaluate", "--limit", "2", "--out", "records.jsonl", "--resume"]) == 0
@@ -131,7 +131,7 @@ def test_the_first_line_says_what_was_run(monkeypatch: pytest.MonkeyPatch) -> No
         (["--oracle-prompt"], "prompt predicted, variant wise-s, backends"),
     ],
 )
-def test_other_settings_do_not_go_on(
+def test_other_settings_are_not_resumed(
     arguments: list[str], word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake_session.install(monkeypatch)
@@ -143,7 +143,7 @@ def test_other_settings_do_not_go_on(
     assert Path("records.jsonl").read_bytes() == before
 
 
-def test_another_model_does_not_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_model_is_not_resumed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     fake_session.install(monkeypatch)
     assert main(["evaluate", "--limit", "2", "--out", "records.jsonl"]) == 0
     Path("bundle").mkdir()
@@ -152,7 +152,7 @@ def test_another_model_does_not_go_on(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "model_sha256" in capsys.readouterr().err
 
 
-def test_records_of_other_data_do_not_go_on(
+def test_records_of_other_data_are_not_resumed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake_session.install(monkeypatch)
@@ -169,7 +169,7 @@ def test_a_file_is_replaced_only_when_asked(
     fake_session.install(monkeypatch)
     assert main(["evaluate", "--limit", "1", "--out", "records.jsonl"]) == 0
     assert main(["evaluate", "--limit", "2", "--out", "records.jsonl"]) == 2
-    assert "use --resume to go on with it, or --force" in capsys.readouterr().err
+    assert "use --resume to continue it, or --force to replace it" in capsys.readouterr().err
     assert main(["evaluate", "--limit", "2", "--out", "records.jsonl", "--force"]) == 0
     assert len(_lines("records.jsonl")) == 3
 
@@ -217,7 +217,7 @@ def test_shards_by_hand_report_as_one_process(
         assert main([*command, "--out", "parts.jsonl", "--shard", f"{index}/3"]) == 0
         out, err = capsys.readouterr()
         assert out == ""
-        assert err == f"shard {index}/3 is done; the last of the shards reports\n"
+        assert err == f"shard {index}/3 is done; the last shard to finish prints the report\n"
     assert not Path("parts.jsonl").exists()
     assert main([*command, "--out", "parts.jsonl", "--shard", "1/3"]) == 0
     assert _report(capsys.readouterr().out) == whole

@@ -1,4 +1,4 @@
-"""Bags: every image gets one result with its own stamp, whatever the storage, also after a kill."""
+"""Bags: every image gets one result with its own stamp, whatever the storage, even after a kill."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def image_message(pixels: np.ndarray, stamp_ns: int) -> Any:
 
 
 def write_bag(
-    folder: Path, count: int, *, storage: str = "MCAP", picture: Callable[[int], np.ndarray] | None = None
+    folder: Path, count: int, *, storage: str = "MCAP", draw: Callable[[int], np.ndarray] | None = None
 ) -> Path:
     """A camera at 30 Hz and some chatter between its images; the bag has them 5 ms after they were taken."""
     with Writer(folder, version=9, storage_plugin=StoragePlugin[storage]) as writer:
         camera = writer.add_connection(TOPIC, "sensor_msgs/msg/Image", typestore=STORE)
         chatter = writer.add_connection("/chatter", "std_msgs/msg/String", typestore=STORE)
         for number in range(count):
-            pixels = picture(number) if picture else np.full((20, 30, 3), number, np.uint8)
+            pixels = draw(number) if draw else np.full((20, 30, 3), number, np.uint8)
             stamp_ns = BEGIN_NS + number * STEP_NS
             message = image_message(pixels, stamp_ns)
             writer.write(camera, stamp_ns + 5_000_000, STORE.serialize_cdr(message, "sensor_msgs/msg/Image"))
@@ -90,7 +90,7 @@ def session() -> Session:
 
 
 @pytest.mark.parametrize("storage", ["MCAP", "SQLITE3"])
-def test_results_stand_beside_the_pictures_with_their_stamps(storage: str, tmp_path: Path) -> None:
+def test_results_are_written_next_to_the_images_with_their_stamps(storage: str, tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "in", 5, storage=storage)
     report = process_bag(session(), bag, None, "the ring", tmp_path / "out", storage=storage.lower())
 
@@ -161,7 +161,7 @@ class Failing(FakePolicy):
         return super().encode(image)
 
 
-def test_a_run_that_failed_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_failed_run_is_resumed_where_it_stopped(tmp_path: Path) -> None:
     bag, out = write_bag(tmp_path / "in", 6), tmp_path / "out"
     policy = Failing()
     with pytest.raises(WiseEdgeError, match="the engine is lost"):
@@ -186,7 +186,7 @@ def test_a_run_that_failed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(read_bag(out)[MASKS]) == 6
 
 
-def test_what_cannot_be_asked_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_input_is_rejected_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bag = write_bag(tmp_path / "in", 2)
     (tmp_path / "no.mcap").write_bytes(b"nothing")
     for arguments, line in (
@@ -212,7 +212,7 @@ def test_what_cannot_be_asked_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="the disk is full"):
         process_bag(session(), bag, None, "the ring", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert (tmp_path / "out.log").exists()  # what was asked is kept
+    assert (tmp_path / "out.log").exists()  # the results are kept
 
 
 def test_masks_of_run_lengths_are_the_masks() -> None:
@@ -236,15 +236,15 @@ def test_the_newest_frame_wins_in_a_replay() -> None:
     assert replay([1.0], [0.5]).age_percentile_s(50) is None
 
 
-def test_the_command_tells_what_live_would_have_been(
+def test_the_command_reports_what_a_live_run_would_have_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     fake_session.install(monkeypatch)
     bag = write_bag(tmp_path / "in", 4)
     assert main(["bag", str(bag), "--query", "the ring", "--out", str(tmp_path / "out")]) == 0
     told = capsys.readouterr().out
-    assert "4 images asked, a mask in 4" in told
-    assert "live at 30.0 Hz: 4 of 4 seen by the policy, 0 dropped" in told
+    assert "4 images, 4 with a mask" in told
+    assert "live at 30.0 Hz: 4 of 4 answered by the policy, 0 dropped" in told
     command = ["bag", str(bag), "--query", "the ring", "--out", str(tmp_path / "more"), "--results-only", "--json"]
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out)["rate_hz"] == pytest.approx(30.0, rel=1e-3)
@@ -264,7 +264,7 @@ def test_a_page_draws_times_and_drops(
     assert not re.search(r"<script|https?:", drawn)
     assert main([*command, str(tmp_path / "more")]) == 2
     assert "exists; use --force" in capsys.readouterr().err
-    assert not (tmp_path / "more.log").exists()  # refused before anything was asked
+    assert not (tmp_path / "more.log").exists()  # refused before any query
 
 
 def test_a_recording_for_rerun(
@@ -291,7 +291,7 @@ def test_a_recording_for_rerun(
 @pytest.mark.slow
 def test_a_bag_of_300_frames_survives_a_kill_without_a_gap_or_a_double(tmp_path: Path) -> None:
     dataset = SceneDataset("test")
-    bag = write_bag(tmp_path / "in", 300, picture=lambda number: dataset[number // 30].image)
+    bag = write_bag(tmp_path / "in", 300, draw=lambda number: dataset[number // 30].image)
     out, log = tmp_path / "out", tmp_path / "out.log"
     command = [
         sys.executable,

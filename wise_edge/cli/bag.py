@@ -1,4 +1,4 @@
-"""`wise-edge bag`: ask a recorded camera."""
+"""`wise-edge bag`: run a query on a recorded camera."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ def bag(
     query: Annotated[str, typer.Option("--query", metavar="TEXT", help="What to find in every image.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the new rosbag2.")],
     topic: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Topic of the images, where there are several.")
+        str | None, typer.Option(metavar="NAME", help="Topic of the images; needed if several have images.")
     ] = None,
-    storage: Annotated[str, typer.Option(metavar="NAME", help="mcap or sqlite3.")] = "mcap",
+    storage: Annotated[str, typer.Option(metavar="NAME", help="Storage of the new bag: mcap or sqlite3.")] = "mcap",
     results_only: Annotated[
-        bool, typer.Option("--results-only", help="Leave the input's messages out of the new bag.")
+        bool, typer.Option("--results-only", help="Do not copy the input's messages into the new bag.")
     ] = False,
     rerun: RerunOption = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also draw times and drops as a page (.html).")
+        Path | None, typer.Option(metavar="FILE", help="Also write an HTML page of latencies and dropped frames.")
     ] = None,
     force: ForceOption = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was ended.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an unfinished run.")] = False,
     variant: VariantOption = None,
     bundle: BundleOption = None,
     policy_backend: PolicyBackendOption = "auto",
     mask_backend: MaskBackendOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Write a bag with the mask, box and rationale of every image, at its stamps; ROS is not needed.
+    """Write a bag with the mask, box and rationale of every image, at the image's stamps; ROS is not needed.
 
-    Also says what the camera would have seen live: which frames the policy would have had to drop at the recorded rate,
-    and how old its answers would have been.
+    Also reports what a live run would have done: which frames the policy would have dropped at the recorded rate, and
+    how old its answers would have been.
     """
     from wise_edge.files import atomic_write, check_target
     from wise_edge.robot.bag_page import render_bag
@@ -74,7 +74,7 @@ def bag(
             storage=storage,
             copy=not results_only,
             resume=resume,
-            progress=lambda done, count: show("asking", done / count),
+            progress=lambda done, count: show("running", done / count),
             observe=observe,
         )
     figures = _figures(done)
@@ -84,25 +84,25 @@ def bag(
     if as_json:
         typer.echo(json.dumps(figures))
         return
-    reused = f", {done.reused} of them by an earlier run" if done.reused else ""
-    typer.echo(f"{out}: {done.frames} images asked{reused}, a mask in {done.found}")
+    reused = f" ({done.reused} from an earlier run)" if done.reused else ""
+    typer.echo(f"{out}: {done.frames} images{reused}, {done.found} with a mask")
     for name, value in _facts(figures)[2:]:
         typer.echo(f"{name}: {value}")
 
 
 def _facts(figures: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return names and values for people."""
+    """Return names and values to show."""
     facts = [
-        ("pictures", f"{figures['frames']}"),
+        ("images", f"{figures['frames']}"),
         ("with a mask", f"{figures['found']}"),
-        ("an image took", "{took_ms_p50:.0f} ms at the median, {took_ms_p99:.0f} ms at p99".format(**figures)),
+        ("latency per image", "{took_ms_p50:.0f} ms at the median, {took_ms_p99:.0f} ms at p99".format(**figures)),
     ]
     if figures["rate_hz"] is not None:
-        seen = "{grounded} of {frames} seen by the policy, {dropped} dropped".format(**figures)
+        seen = "{grounded} of {frames} answered by the policy, {dropped} dropped".format(**figures)
         facts.append((f"live at {figures['rate_hz']:.1f} Hz", seen))
     if figures["age_ms_p50"] is not None:
-        age = "{age_ms_p50:.0f} ms old, {age_ms_p99:.0f} ms at p99".format(**figures)
-        facts.append(("its newest answer", age))
+        age = "{age_ms_p50:.0f} ms at the median, {age_ms_p99:.0f} ms at p99".format(**figures)
+        facts.append(("age of the newest answer", age))
     return facts
 
 

@@ -1,4 +1,4 @@
-"""`wise-edge demo`: scenes, or an image of one's own, answered at length and in brief, as a table and as images."""
+"""`wise-edge demo`: scenes or your own image, answered with long and short rationales, as a table and as images."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Case:
     """An image with its query.
 
     Attributes:
-        name: begins the names of its files.
+        name: prefix of its file names.
         image: HWC uint8 RGB.
         query: what to find.
-        truth: HxW bool, the right mask; None where nobody knows it.
+        truth: HxW bool, the true mask; None if unknown.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Way:
-    """One of the ways to answer that are compared: a policy under a prompt variant."""
+    """One of the compared ways to answer: a policy with a prompt variant."""
 
     label: str
     session: Session
@@ -51,7 +51,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one way made of a case; ``iou`` is the mask's with the truth, None without a truth."""
+    """The result of one way on a case; `iou` compares its mask with the truth, None without a truth."""
 
     case: Case
     way: Way
@@ -63,32 +63,30 @@ def demo(
     image: Annotated[Path | None, typer.Option(metavar="FILE", help="An image of your own, with --query.")] = None,
     query: Annotated[str | None, typer.Option(metavar="QUERY", help="What to find in --image.")] = None,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for the images; those of an earlier demo are replaced.")
+        Path, typer.Option(metavar="DIR", help="Folder for the images; replaces those of an earlier demo.")
     ] = Path("build/demo"),
     scenes: Annotated[
-        int, typer.Option(metavar="N", help="How many test scenes, from the first; kinds of query take turns.")
+        int, typer.Option(metavar="N", help="Number of test scenes, from the first on; kinds of query alternate.")
     ] = 5,
     bundle: BundleOption = None,
     policy_backend: PolicyBackendOption = "auto",
     mask_backend: MaskBackendOption = "auto",
 ) -> None:
-    """Show what long and short rationales cost: a few images under the variants verbose and wise-s.
+    """Show what long and short rationales cost, on a few images with the variants verbose and wise-s.
 
-    Without --bundle, verbose is the embedded policy before its WISE training and wise-s the one after it. Writes one
-    overlay an image and variant and a contact sheet of all.
+    Without --bundle, verbose runs the embedded policy from before its WISE training and wise-s the one from after it.
+    Writes one overlay per image and variant, and a contact sheet of all.
     """
     from rich.console import Console
 
     cases = _own_case(image, query) if image or query else _scene_cases(scenes)
     _make_folder(out)
     rows = _run(_open_ways(bundle, policy_backend, mask_backend), cases)
-    _write_pictures(rows, out)
+    _write_images(rows, out)
     Console(highlight=False).print(_table(rows))
     typer.echo(f"Contact sheet: {out / SHEET_NAME}")
     if bundle is None:
-        typer.echo(
-            "The embedded models are tiny and know only synthetic shapes; expect nothing of them on photographs."
-        )
+        typer.echo("The embedded models are tiny and know only synthetic shapes; they do not work on photographs.")
 
 
 def _own_case(image: Path | None, query: str | None) -> list[Case]:
@@ -97,7 +95,7 @@ def _own_case(image: Path | None, query: str | None) -> list[Case]:
     from wise_edge.policy.prompts import normalize_query
 
     if image is None or query is None:
-        raise UsageError("--image and --query go together; give both, or neither for the scenes")
+        raise UsageError("--image and --query go together; pass both, or neither to use scenes")
     words = normalize_query(query)
     return [Case("own", load_image(image), words, None)]
 
@@ -122,7 +120,7 @@ def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot make the folder {out}: {error.strerror}") from error
+        raise UsageError(f"cannot create the folder {out}: {error.strerror}") from error
     check_target(out / SHEET_NAME, force=True)
 
 
@@ -138,7 +136,7 @@ def _open_ways(bundle: Path | None, policy_backend: str, mask_backend: str) -> l
 
 
 def _run(ways: Sequence[Way], cases: Sequence[Case]) -> list[list[Outcome]]:
-    """Answer every case in every way; a progress bar stands on stderr where that is a terminal."""
+    """Answer every case in every way, with a progress bar on stderr if that is a terminal."""
     from rich.console import Console
     from rich.progress import track
 
@@ -162,7 +160,7 @@ def _outcomes(ways: Sequence[Way], cases: Sequence[Case]) -> Iterator[Outcome]:
 
     for case in cases:
         for way in ways:
-            # A session of its own, so that the second variant does not profit from the first one's embeddings.
+            # A fresh session, so that the second variant cannot reuse the embeddings of the first.
             fresh = way.session.afresh()
             result = fresh.segment(case.image, case.query, way.variant)
             iou = None
@@ -171,10 +169,10 @@ def _outcomes(ways: Sequence[Way], cases: Sequence[Case]) -> Iterator[Outcome]:
             yield Outcome(case, way, result, iou)
 
 
-def _write_pictures(rows: Sequence[Sequence[Outcome]], out: Path) -> None:
+def _write_images(rows: Sequence[Sequence[Outcome]], out: Path) -> None:
     import numpy as np
 
-    from wise_edge.cli.output.result import energy_line, result_caption, result_picture
+    from wise_edge.cli.output.result import energy_line, result_caption, result_drawing
     from wise_edge.drawing.report import Cell, contact_sheet, overlay_card
     from wise_edge.images import save_png
 
@@ -182,11 +180,11 @@ def _write_pictures(rows: Sequence[Sequence[Outcome]], out: Path) -> None:
     for row in rows:
         cells = []
         for outcome in row:
-            picture = result_picture(outcome.result, outcome.case.image)
+            drawing = result_drawing(outcome.result, outcome.case.image)
             notes = () if outcome.iou is None else (f"mask IoU with the truth: {outcome.iou:.2f}",)
             caption = replace(result_caption(outcome.result, notes), variant=outcome.way.label)
-            cells.append(Cell(picture, caption))
-            card = overlay_card(picture, replace(caption, notes=(*notes, f"energy {energy_line(outcome.result)}")))
+            cells.append(Cell(drawing, caption))
+            card = overlay_card(drawing, replace(caption, notes=(*notes, f"energy {energy_line(outcome.result)}")))
             save_png(np.asarray(card), out / f"{outcome.case.name}-{outcome.result.variant}.png", force=True)
         sheet_rows.append(cells)
     backends = rows[0][0].result.backends

@@ -1,6 +1,6 @@
 """`wise-edge evaluate`: accuracy and cost on labeled data, by kind of query, with intervals.
 
-`evaluate compare` and `evaluate table` set what it wrote side by side.
+`evaluate compare` and `evaluate table` put its results side by side.
 """
 
 from __future__ import annotations
@@ -41,44 +41,53 @@ def evaluate(
     dataset: Annotated[
         str, typer.Option(metavar="NAME", help="Labeled data: scenes, reasonseg, refcoco, refcoco+ or refcocog.")
     ] = "scenes",
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the data set lies; not for scenes.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the data set; not for scenes.")] = None,
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Part of the data set; test (RefCOCO and RefCOCO+: testA).")
+        str | None,
+        typer.Option(metavar="NAME", help="Split to evaluate; default: test (testA of RefCOCO and RefCOCO+)."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(metavar="N", help="How many samples, from the first; 100 scenes, all of other data.")
+        int | None,
+        typer.Option(metavar="N", help="Evaluate the first N samples; default: 100 scenes, all samples of other data."),
     ] = None,
     variant: VariantOption = None,
     metric_mode: Annotated[
-        str, typer.Option(metavar="NAME", help="lisa: leave out ignored regions; paper: count them as target.")
+        str, typer.Option(metavar="NAME", help="lisa: leave ignored regions out; paper: count them as target.")
     ] = "lisa",
     bundle: BundleOption = None,
     policy: Annotated[
-        str | None, typer.Option(metavar="CKPT", help="Checkpoint to run with torch instead of a bundle, with --sam.")
+        str | None,
+        typer.Option(metavar="CKPT", help="Policy checkpoint to run with torch instead of a bundle; needs --sam."),
     ] = None,
     sam: Annotated[
-        str | None, typer.Option(metavar="CKPT", help="Checkpoint folder of the segmenter, or 'embedded'.")
+        str | None, typer.Option(metavar="CKPT", help="Segmenter checkpoint folder, or 'embedded'; needs --policy.")
     ] = None,
     policy_backend: PolicyBackendOption = "auto",
     mask_backend: MaskBackendOption = "auto",
     free_decoding: Annotated[
-        bool, typer.Option("--free-decoding", help="Ask the policy for every token, as the reference does.")
+        bool, typer.Option("--free-decoding", help="Let the policy decode every token, as the reference code does.")
     ] = False,
     oracle_prompt: Annotated[
-        bool, typer.Option("--oracle-prompt", help="Prompt the segmenter with the true box and points, without policy.")
+        bool, typer.Option("--oracle-prompt", help="Prompt the segmenter with the true box and points; runs no policy.")
     ] = False,
     as_json: JsonOption = False,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one JSON line a sample to this file.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with --out, where there is such a file.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one JSON line per sample to this file.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume the run whose records are in --out, if the file exists.")
+    ] = False,
     shard: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Take every N-th sample from I (0 to N-1); torchrun and accelerate say it."),
+        typer.Option(
+            metavar="I/N", help="Evaluate every N-th sample from I (0 to N-1) on; set by torchrun and accelerate."
+        ),
     ] = None,
     force: ForceOption = False,
 ) -> None:
     """Measure gIoU, cIoU, box accuracy, valid answers, tokens and latency, with 95 % bootstrap intervals.
 
-    An answer that cannot be read counts as an empty mask.
+    An answer that cannot be parsed counts as an empty mask.
     """
     from wise_edge.evaluation.evaluate import open_labeled
     from wise_edge.evaluation.records import Settings
@@ -90,7 +99,7 @@ def evaluate(
         _refuse_options(context)
         return
     _check(metric_mode in METRIC_MODES, f"unknown metric mode '{metric_mode}'; choose {' or '.join(METRIC_MODES)}")
-    _check(variant is None or not oracle_prompt, "--oracle-prompt asks no policy; leave out --variant")
+    _check(variant is None or not oracle_prompt, "--oracle-prompt runs no policy; leave out --variant")
     labeled, samples = open_labeled(dataset, data, split, limit)
     share = find_shard(shard)
     _check_out(out, share, resume, force)
@@ -127,29 +136,32 @@ def _check(holds: bool, line: str) -> None:
 def _refuse_options(context: typer.Context) -> None:
     given = [name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"]
     option = given[0].removeprefix("as_").replace("_", "-") if given else ""
-    _check(not given, f"--{option} stands before {context.invoked_subcommand}, which does not know it; leave it out")
+    _check(not given, f"'evaluate {context.invoked_subcommand}' does not accept --{option}; leave it out")
 
 
 def _check_out(out: Path | None, share: Shard, resume: bool, force: bool) -> None:
-    """Refuse what cannot be written before anything is computed."""
+    """Reject output files that cannot be written before anything is computed."""
     from wise_edge.files import check_target
 
-    _check(not (resume and force), "--resume goes on with a file and --force replaces it; give one of them")
+    _check(not (resume and force), "--resume continues a file and --force replaces it; pass only one of them")
     if out is None:
-        _check(not resume, "--resume goes on with a file; name it with --out")
-        _check(share.count == 1, "several processes meet in files; name one with --out")
+        _check(not resume, "--resume needs a file to continue; name it with --out")
+        _check(share.count == 1, "several processes share their records as files; name one with --out")
         return
     for path in dict.fromkeys((out, share.path(out))):
-        _check(resume or force or not path.exists(), f"{path} exists; use --resume to go on with it, or --force")
+        _check(
+            resume or force or not path.exists(),
+            f"{path} exists; use --resume to continue it, or --force to replace it",
+        )
         check_target(path, force=True)
-        if force and share.count > 1:  # no other process may take it for this run's
+        if force and share.count > 1:  # or another process would count it to this run
             path.unlink(missing_ok=True)
 
 
 def _open(
     bundle: Path | None, policy: str | None, sam: str | None, policy_backend: str, mask_backend: str, decoding: Decoding
 ) -> tuple[Session, str, str]:
-    """Return a session, the model's name in tables and its hash."""
+    """Return a session, the model's name for tables, and the model's hash."""
     from wise_edge.bundle.store import EMBEDDED, MANIFEST_NAME, resolve_bundle, resolve_checkpoint
     from wise_edge.evaluation.evaluate import hash_models
     from wise_edge.runtimes.session import Session
@@ -161,7 +173,7 @@ def _open(
         return session, str(bundle or EMBEDDED), hash_models(resolve_bundle(bundle) / MANIFEST_NAME)
     _check(policy is not None and sam is not None, "--policy and --sam go together; name both checkpoints")
     torch_alone = bundle is None and {policy_backend, mask_backend} <= {"auto", "torch"}
-    _check(torch_alone, "--policy and --sam are run with torch; leave out --bundle and other backends")
+    _check(torch_alone, "--policy and --sam run with torch; leave out --bundle and other backends")
     folders = resolve_checkpoint(str(policy), "policy"), resolve_checkpoint(str(sam), "sam")
     return Session.from_checkpoints(*folders, decoding), str(policy), hash_models(*folders)
 
@@ -169,7 +181,7 @@ def _open(
 def _run(
     session: Session, labeled: Dataset, settings: Settings, share: Shard, out: Path | None, resume: bool
 ) -> Sequence[MaskRecord]:
-    """Evaluate what is still to do of this process's share and return all its records."""
+    """Evaluate the missing samples of this process's share and return all records of the share."""
     from wise_edge.evaluation.evaluate import evaluate_masks, evaluate_session
     from wise_edge.evaluation.record_log import open_log
 
@@ -177,7 +189,8 @@ def _run(
         ids = {labeled.ids[place]: place for place in share.places(settings.samples)}
         done = {record.id for record in log.records}
         _check(
-            done <= ids.keys(), f"--resume: the records are of other data; sample {min(done - ids.keys(), default='')}"
+            done <= ids.keys(),
+            f"the records to resume are of other data; sample {min(done - ids.keys(), default='')} is not in it",
         )
         if done:
             typer.echo(f"{len(done)} of {len(ids)} samples are done already", err=True)
@@ -193,7 +206,7 @@ def _run(
 
 
 def _track(stream: Iterable[MaskRecord], total: int, shown: bool) -> Iterable[MaskRecord]:
-    """Pass records on; a progress bar stands on stderr where that is a terminal."""
+    """Pass records on, with a progress bar on stderr if that is a terminal."""
     from rich.console import Console
     from rich.progress import track
 
@@ -205,7 +218,7 @@ def _track(stream: Iterable[MaskRecord], total: int, shown: bool) -> Iterable[Ma
 def _gather(
     records: Sequence[MaskRecord], settings: Settings, share: Shard, out: Path | None
 ) -> Sequence[MaskRecord] | None:
-    """Return the records of all processes, and write them to one file; None where another process reports."""
+    """Return the records of all processes and write them to one file; None if another process reports."""
     from dataclasses import replace
 
     from wise_edge.evaluation.record_log import write_log
@@ -216,7 +229,7 @@ def _gather(
     if joined is not None:
         write_log(out, replace(settings, shard=0, shards=1), joined)
     elif not share.launched:
-        typer.echo(f"shard {share.index}/{share.count} is done; the last of the shards reports", err=True)
+        typer.echo(f"shard {share.index}/{share.count} is done; the last shard to finish prints the report", err=True)
     return joined
 
 

@@ -1,4 +1,4 @@
-"""`wise-edge evaluate compare` and `evaluate table`: what evaluations wrote, side by side."""
+"""`wise-edge evaluate compare` and `evaluate table`: results of evaluations side by side."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from wise_edge.cli.options import JsonOption
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Records (--out) of the run to compare with.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="Records (--out) of the reference run.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="Records of the other run, on the same samples.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Say by how much B's figures differ from A's, with paired 95 % bootstrap intervals."""
+    """Report how much B's figures differ from A's, with paired 95 % bootstrap intervals."""
     from wise_edge.evaluation.compare import compare_runs
     from wise_edge.evaluation.record_log import read_log
 
@@ -29,7 +29,7 @@ def compare(
 
 
 def table(
-    reports: Annotated[list[Path], typer.Argument(metavar="REPORT...", help="What 'evaluate --json' printed.")],
+    reports: Annotated[list[Path], typer.Argument(metavar="REPORT...", help="Reports printed by 'evaluate --json'.")],
     as_json: JsonOption = False,
 ) -> None:
     """Arrange reports as the paper's table, in Markdown: figures in percent, rationale tokens as means."""

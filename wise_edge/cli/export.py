@@ -159,12 +159,12 @@ class EndToEnd:
         """Save torch's answer side by side with the bundle's; the file is no part of the bundle."""
         import numpy as np
 
-        from wise_edge.cli.output.result import result_caption, result_picture
+        from wise_edge.cli.output.result import result_caption, result_drawing
         from wise_edge.drawing.report import Cell, contact_sheet
         from wise_edge.images import save_png
 
         row = [
-            Cell(result_picture(result, pair.image), result_caption(result, (label,)))
+            Cell(result_drawing(result, pair.image), result_caption(result, (label,)))
             for label, result in (("torch", pair.expected), ("this export", pair.got))
         ]
         file = self._out.with_name(f"{self._out.name}.worst.png")

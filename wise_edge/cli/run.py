@@ -138,7 +138,7 @@ def _write_files(
 ) -> None:
     import numpy as np
 
-    from wise_edge.cli.output.result import energy_line, result_caption, result_picture
+    from wise_edge.cli.output.result import energy_line, result_caption, result_drawing
     from wise_edge.drawing.report import overlay_card
     from wise_edge.images import save_png
 
@@ -147,7 +147,7 @@ def _write_files(
     if overlay is not None:
         save_png(
             np.asarray(
-                overlay_card(result_picture(result, pixels), result_caption(result, (f"energy {energy_line(result)}",)))
+                overlay_card(result_drawing(result, pixels), result_caption(result, (f"energy {energy_line(result)}",)))
             ),
             overlay,
             force,

@@ -31,13 +31,13 @@ from wise_edge.geometry import Box, Point
 
 MARGIN = 24
 CARD_WIDTH = 640
-SHEET_PICTURE_PX = 340
+SHEET_IMAGE_PX = 340
 SHEET_TEXT_PX = 420
 SHEET_GAP = 28
 
 
 @dataclass(frozen=True)
-class Picture:
+class Drawing:
     """What is drawn, in pixels of ``image``.
 
     Attributes:
@@ -61,17 +61,17 @@ class Picture:
 class Cell:
     """One image of a contact sheet with its words."""
 
-    picture: Picture
+    drawing: Drawing
     caption: Caption
 
 
-def overlay_card(picture: Picture, caption: Caption) -> Image.Image:
+def overlay_card(drawing: Drawing, caption: Caption) -> Image.Image:
     """Draw one result: the overlay, and beneath it query, rationale, tokens and latency by phase.
 
     Returns:
         An RGB image at least ``CARD_WIDTH`` pixels wide.
     """
-    drawn = picture.draw()
+    drawn = drawing.draw()
     width = max(CARD_WIDTH, drawn.width)
     panel = _card_panel(caption, width - 2 * MARGIN)
     card = Image.new("RGB", (width, drawn.height + panel.height + 2 * MARGIN), BACKGROUND)
@@ -106,7 +106,7 @@ def contact_sheet(title: str, subtitle: str, rows: Sequence[Sequence[Cell]]) -> 
         subtitle: Line below it.
         rows: Rows of the same number of cells; at least one.
     """
-    cell_width = SHEET_PICTURE_PX + 18 + SHEET_TEXT_PX
+    cell_width = SHEET_IMAGE_PX + 18 + SHEET_TEXT_PX
     width = len(rows[0]) * (cell_width + SHEET_GAP) - SHEET_GAP
     longest = max(cell.caption.latency_ms.get("total", 0.0) for row in rows for cell in row)
     blocks = [
@@ -144,7 +144,7 @@ def _rule(width: int) -> Image.Image:
 
 
 def _sheet_cell(cell: Cell, width: int, longest_ms: float) -> Image.Image:
-    drawn = cell.picture.draw(SHEET_PICTURE_PX)
+    drawn = cell.drawing.draw(SHEET_IMAGE_PX)
     caption = cell.caption
     blocks = [
         (_headline(caption, SHEET_TEXT_PX), 0),
@@ -154,8 +154,8 @@ def _sheet_cell(cell: Cell, width: int, longest_ms: float) -> Image.Image:
     blocks += [(text_block(note, 14, QUIET, SHEET_TEXT_PX), 10) for note in caption.notes]
     words = stack(blocks, SHEET_TEXT_PX)
     block = Image.new("RGB", (width, max(drawn.height, words.height)), BACKGROUND)
-    block.paste(drawn, ((SHEET_PICTURE_PX - drawn.width) // 2, 0))
-    block.paste(words, (SHEET_PICTURE_PX + 18, 0))
+    block.paste(drawn, ((SHEET_IMAGE_PX - drawn.width) // 2, 0))
+    block.paste(words, (SHEET_IMAGE_PX + 18, 0))
     return block
 
 

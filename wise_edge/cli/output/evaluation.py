@@ -1,4 +1,4 @@
-"""The report of `wise-edge evaluate` on the terminal."""
+"""Prints the report of `wise-edge evaluate` on the terminal."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SHOWN_PROBLEMS = 5
 
 
 def print_report(report: Mapping[str, Any], as_json: bool) -> None:
-    """Print a report to stdout, and the samples that were left out to stderr."""
+    """Print a report to stdout and the samples that were left out to stderr."""
     from rich.console import Console
 
     problems = report["problems"]
     for line in problems[:SHOWN_PROBLEMS]:
         typer.echo(f"left out: {line}", err=True)
     if len(problems) > SHOWN_PROBLEMS:
-        typer.echo(f"left out: {len(problems) - SHOWN_PROBLEMS} more; --json names them all", err=True)
+        typer.echo(f"left out: {len(problems) - SHOWN_PROBLEMS} more; --json lists all of them", err=True)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return

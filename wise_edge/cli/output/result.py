@@ -1,4 +1,4 @@
-"""One result for a person: as lines in the terminal, and as what an overlay shows."""
+"""One result as lines for the terminal, and as what an overlay shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wise_edge.drawing.panel import Caption, milliseconds, phases
-from wise_edge.drawing.report import Picture
+from wise_edge.drawing.report import Drawing
 from wise_edge.runtimes.base import SegmentationResult
 from wise_edge.runtimes.deadline import DeadlineChoice
 
@@ -25,8 +25,8 @@ def result_table(result: SegmentationResult, explain: bool, console: Console) ->
 
     Args:
         result: what to show.
-        explain: add why each backend was chosen.
-        console: where it will be printed; decides whether bars can be drawn with block characters.
+        explain: also say why each backend was chosen.
+        console: prints the result; its encoding decides whether bars are drawn with block characters.
     """
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold cyan", no_wrap=True)
@@ -42,13 +42,13 @@ def result_table(result: SegmentationResult, explain: bool, console: Console) ->
     return table
 
 
-def result_picture(result: SegmentationResult, image: npt.NDArray[np.uint8]) -> Picture:
-    """Return what is drawn on the image (HWC uint8 RGB) that the result belongs to."""
-    return Picture(image, result.mask, result.box, result.points or ())
+def result_drawing(result: SegmentationResult, image: npt.NDArray[np.uint8]) -> Drawing:
+    """Return a result as it is drawn on its image (HWC uint8 RGB)."""
+    return Drawing(image, result.mask, result.box, result.points or ())
 
 
 def result_caption(result: SegmentationResult, notes: tuple[str, ...] = ()) -> Caption:
-    """Return what is written beside the image; ``notes`` follow as lines of their own."""
+    """Return what is written next to the image; `notes` follow on lines of their own."""
     return Caption(
         query=result.query,
         variant=result.variant,
@@ -62,20 +62,20 @@ def result_caption(result: SegmentationResult, notes: tuple[str, ...] = ()) -> C
 
 
 def printable(text: str) -> str:
-    """Escape control characters, so that neither a query nor a policy's text can steer the terminal."""
+    """Escape control characters, so that neither a query nor a policy's text can control the terminal."""
     return "".join(c if unicodedata.category(c) != "Cc" else c.encode("unicode_escape").decode() for c in text)
 
 
 def energy_line(result: SegmentationResult) -> str:
-    """Say what the query cost in J, or why that is not known."""
+    """Return the energy of the query in J, or why it was not measured."""
     if result.energy_j is None:
         return f"not measured: {result.energy_reason}"
-    told = ", ".join(f"{phase.replace('_', ' ')} {joules:.3g} J" for phase, joules in result.energy_j.items())
-    return f"{told} ({result.energy_source})"
+    spent = ", ".join(f"{phase.replace('_', ' ')} {joules:.3g} J" for phase, joules in result.energy_j.items())
+    return f"{spent} ({result.energy_source})"
 
 
 def no_answer_line(result: SegmentationResult) -> str:
-    """Say that, and why, the policy's text names no place in the image."""
+    """Say that the policy's text holds no answer, and why."""
     return f"no answer: {result.reason}"
 
 
