@@ -1,4 +1,4 @@
-"""Scenes as a data set, and the data sets that come as tables, read back against the scenes they were written from."""
+"""Scenes as a data set, and data sets stored as tables, compared with the scenes they were written from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytest.importorskip("pyarrow", reason="needs the extra 'data'")
 
 
 def ids_of(dataset: Dataset) -> list[str]:
-    """Return all ids after checking that they are what the contract says."""
+    """Return all ids after checking them against the interface."""
     ids = list(dataset.ids)
     assert len(ids) == len(dataset) == len(set(ids))
     assert all(dataset[index].id == ids[index] for index in (0, len(ids) - 1))
@@ -188,14 +188,14 @@ def test_tables_with_masks(name: str, masks: Path, tmp_path: Path) -> None:
     data = open_dataset(name, tmp_path, "val")
     assert (data.name, data.split) == (name, "val")
     assert ids_of(data)[:3] == ["image_0-0", "image_0-0-2", "image_2-2"]
-    for index in (0, 17, 16, 23, 3, 19, 18, 17):  # to and fro between batches, row groups and files
+    for index in (0, 17, 16, 23, 3, 19, 18, 17):  # back and forth between batches, row groups and files
         item, example = sample("test", index), data[index]
         assert (example.query, example.box, example.points) == (item.request, item.box, item.points)
         assert (example.ignore, example.kind) == (None, None)
         np.testing.assert_array_equal(example.image, item.scene.image)
         assert example.mask is not None
         np.testing.assert_array_equal(example.mask, item.mask)
-    with pytest.raises(UsageError, match="named for the split val"):
+    with pytest.raises(UsageError, match="holds the split val"):
         open_dataset(name, folder, "test")
 
 
@@ -212,8 +212,8 @@ def test_mask_cells(tmp_path: Path) -> None:
     bad: dict[str, Any] = {
         "the image": [[True, False]],
         "not a list of rows": [],
-        "one length": [[True], [True, False]],
-        "whole numbers": [[True, None]],
+        "of one length": [[True], [True, False]],
+        "not integers": [[True, None]],
     }
     rows = [good | {"mask": mask} for mask in bad.values()]
     write_parquet(tmp_path / "test.parquet", [*rows, good | {"text": None}])

@@ -1,4 +1,4 @@
-"""RefCOCO in the refer API's files and ReasonSeg in its folders, read back against the scenes that they hold."""
+"""RefCOCO in the refer API's files and ReasonSeg in its folders, compared with the scenes that they hold."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ pytest.importorskip("pycocotools", reason="needs the extra 'data'")
     ("name", "partition", "split"),
     [("refcoco", "unc", "testA"), ("refcoco+", "unc", "val"), ("refcocog", "umd", "test")],
 )
-def test_refcoco_gives_the_scenes_back(name: str, partition: str, split: str, tmp_path: Path) -> None:
+def test_refcoco_returns_its_scenes(name: str, partition: str, split: str, tmp_path: Path) -> None:
     items = write_refcoco(tmp_path, 4, name, split, partition)
     data = open_dataset(name, tmp_path, split)
     assert (data.name, data.split, data.problems) == (name, split, ())
@@ -114,7 +114,7 @@ def test_bad_refs_are_named(tmp_path: Path) -> None:
         "three corners",
         "cover 50177 pixels of 50176",
         "damaged",
-        "does not say its split",
+        "has no split",
     ]
     assert len(data.problems) == len(words)
     for problem, word, number in zip(data.problems, words, (8, 7, *range(10, 20)), strict=True):
@@ -158,7 +158,7 @@ def written_refcoco(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, lis
 
 @settings(max_examples=100)
 @given(data=st.data(), value=JSON)
-def test_whatever_stands_in_a_ref_it_is_loaded_or_named(
+def test_any_ref_is_loaded_or_named(
     written_refcoco: tuple[Path, list[Any], dict[str, Any]], data: st.DataObject, value: Any
 ) -> None:
     folder, refs, instances = copy.deepcopy(written_refcoco)
@@ -184,7 +184,7 @@ def test_damaged_instances(content: str, tmp_path: Path) -> None:
 
 
 class Harmful:
-    """Runs a command when it is unpickled without care."""
+    """Runs a command when it is unpickled carelessly."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -207,7 +207,7 @@ def test_a_harmful_pickle_runs_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [OrderedDict(a=1), np.float64(1), print, Path("a"), {1, 2}])
 def test_pickles_of_anything_but_plain_data_are_refused(value: object, tmp_path: Path) -> None:
     (tmp_path / "a.p").write_bytes(pickle.dumps([value], protocol=2))
-    with pytest.raises(UsageError, match="not for plain data alone"):
+    with pytest.raises(UsageError, match="and not only for plain data"):
         load_plain_pickle(tmp_path / "a.p")
 
 
@@ -243,7 +243,7 @@ MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=40))
 
 
 @given(MASKS)
-def test_run_lengths_give_any_mask_back(mask: NDArray[np.bool_]) -> None:
+def test_run_lengths_describe_any_mask(mask: NDArray[np.bool_]) -> None:
     size = (mask.shape[1], mask.shape[0])
     for raw in (plain_runs(mask), compressed_runs(mask), [compressed_runs(mask)]):
         np.testing.assert_array_equal(read_segmentation(raw, size).paint(), mask)
@@ -261,8 +261,8 @@ def test_run_lengths_give_any_mask_back(mask: NDArray[np.bool_]) -> None:
         ([[0, 0, 1e30, 5, 0, 5]], "outside"),
         ([[0, 0, 5, -8, 0, 5]], "outside"),
         ({"size": [10, 7], "counts": [70]}, r"\[height, width\] \[10, 7\], the image has \[7, 10\]"),
-        ({"size": [7, 10]}, "whole numbers"),
-        ({"size": [7, 10], "counts": [-1, 71]}, "whole numbers"),
+        ({"size": [7, 10]}, "not integers"),
+        ({"size": [7, 10], "counts": [-1, 71]}, "not integers"),
         ({"size": [7, 10], "counts": [10**12]}, "cover"),
         ({"size": [7, 10], "counts": "zz"}, "damaged"),
         ({"size": [7, 10], "counts": "o"}, "cut short"),
@@ -283,7 +283,7 @@ def test_parts_of_a_segmentation_are_united() -> None:
     np.testing.assert_array_equal(painted, expected)
 
 
-def test_reasonseg_gives_the_scenes_back(tmp_path: Path) -> None:
+def test_reasonseg_returns_its_scenes(tmp_path: Path) -> None:
     write_reasonseg(tmp_path / "ReasonSeg" / "test", 8)
     kinds = set()
     for folder in (tmp_path, tmp_path / "ReasonSeg", tmp_path / "ReasonSeg" / "test"):
@@ -372,7 +372,7 @@ def test_queries_in_the_encodings_of_reasonseg(encoding: str, tmp_path: Path) ->
 
 @settings(max_examples=100)
 @given(data=st.data(), value=JSON)
-def test_whatever_stands_in_a_file_of_reasonseg_it_is_loaded_or_named(
+def test_any_file_of_reasonseg_is_loaded_or_named(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, value: Any
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "fuzzed" / "val"

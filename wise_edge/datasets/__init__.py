@@ -23,7 +23,7 @@ _TABLE_PREFIXES = {
     "refcocog": "refcocog",
     "reasonseg": "ReasonSeg",
 }
-"""Data set to what its tables are called on the hub, before the split."""
+"""Data set to the prefix of its tables on the hub; the split follows."""
 
 
 def open_dataset(name: str, data: Path | None, split: str) -> Dataset:
@@ -31,12 +31,12 @@ def open_dataset(name: str, data: Path | None, split: str) -> Dataset:
 
     Args:
         name: one of `NAMES`.
-        data: where it lies; None for "scenes", which lie nowhere. RefCOCO/+/g are read from the refer API's files,
-            ReasonSeg from its folders, and both from tables with masks where `tables.find_table` finds some.
-        split: which part of it, by the data set's own name ("test", "testA", "val", ...).
+        data: its folder; None for "scenes", which are drawn. RefCOCO/+/g are read from the refer API's files, ReasonSeg
+            from its folders, and both from tables with masks if `tables.find_table` finds any.
+        split: by the data set's own name ("test", "testA", "val", ...).
 
     Raises:
-        UsageError: there is no such data set or split, or its files are missing or unreadable.
+        UsageError: the data set or split is unknown, or its files are missing or unreadable.
         MissingExtraError: the packages of the extra "data" are not installed.
     """
     if name not in NAMES:
@@ -46,7 +46,7 @@ def open_dataset(name: str, data: Path | None, split: str) -> Dataset:
             raise UsageError("scenes are drawn, not read; leave out --data")
         return SceneDataset(split)
     if data is None:
-        raise UsageError(f"where does {name} lie? name its folder with --data")
+        raise UsageError(f"{name} is read from a folder; name it with --data")
     if not data.exists():
         raise UsageError(f"{data} does not exist; name the folder of {name} with --data")
     if name == "refcocog-2k":

@@ -1,8 +1,8 @@
-"""What every labeled data set gives: examples by place, each with an id that never changes.
+"""The interface of every labeled data set: examples by index, each with an id that never changes.
 
-Opening a data set reads its annotations and checks them; images and masks are read one at a time, when an example is
-asked for. A row that cannot be used is left out and named in `problems`; an image that turns out damaged only when it
-is decoded raises a UsageError, which the caller counts.
+Opening a data set reads and checks its annotations; images and masks are read one at a time, with their example. An
+unusable row is left out and listed in `problems`; an image that proves damaged when it is decoded raises a UsageError,
+which the caller counts.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from wise_edge.errors import UsageError
 from wise_edge.geometry import Box, Point, interior_points, mask_box
 from wise_edge.images import load_image
 
-# Masks up to this side keep every pixel when points are looked for (COCO's largest image); a larger one is thinned
-# first, since finding inscribed circles takes time by the cube of the side.
+# Points are searched for in every pixel of masks up to this side (COCO's largest image); larger masks are thinned
+# first, since finding inscribed circles takes time proportional to the cube of the side.
 _POINTS_SIDE_PX = 640
 
 
@@ -31,14 +31,14 @@ class Example:
 
     Attributes:
         id: unique in its data set and the same at every opening.
-        query: the words.
+        query: what to find.
         image: HWC uint8 RGB.
-        box: half-open XYXY, px of `image`; that of the mask where there is one; None where the mask is empty.
-        points: two pixels (x, y) of `image` inside the target, possibly the same one twice; None where the mask is
+        box: half-open XYXY, px of `image`; that of the mask if there is one; None if the mask is empty.
+        points: two pixels (x, y) of `image` inside the target, possibly the same pixel twice; None if the mask is
             empty.
-        mask: bool, H x W of `image`, the target without ignored regions; None where the data set has no masks.
-        ignore: bool, H x W of `image`, regions that count neither for nor against; None where there are none.
-        kind: kind of query, for figures by kind; None where the data set has no kinds.
+        mask: bool, H x W of `image`, the target without ignored regions; None if the data set has no masks.
+        ignore: bool, H x W of `image`, regions that count neither for nor against; None if there are none.
+        kind: kind of query, for figures by kind; None if the data set has no kinds.
     """
 
     id: str
@@ -55,9 +55,9 @@ class Dataset(Protocol):
     """Labeled examples of one split.
 
     Attributes:
-        name: what `open_dataset` calls it.
-        split: which part of it.
-        problems: one line for each row that was left out: where it stands and why.
+        name: its name for `open_dataset`.
+        split: name of the split.
+        problems: one line for each row that was left out: its place and the reason.
     """
 
     name: str
@@ -77,8 +77,8 @@ class Dataset(Protocol):
             index: from 0 to the length less 1.
 
         Raises:
-            IndexError: there is no such example.
-            UsageError: the example's image or mask is missing or damaged; the line names the example.
+            IndexError: the index is out of range.
+            UsageError: the example's image or mask is missing or damaged; the message names the example.
         """
 
 
@@ -90,14 +90,14 @@ def from_mask(
     ignore: NDArray[np.bool_] | None = None,
     kind: str | None = None,
 ) -> Example:
-    """Return an example whose box and points are those of its mask."""
+    """Return an example with box and points computed from its mask."""
     if not mask.any():
         return Example(name, query, image, None, None, mask, ignore, kind)
     return Example(name, query, image, mask_box(mask), mask_points(mask), mask, ignore, kind)
 
 
 def mask_points(mask: NDArray[np.bool_]) -> tuple[Point, Point]:
-    """Return the centers of a mask's two largest inscribed circles, of a thinned copy where the mask is large.
+    """Return the centers of a mask's two largest inscribed circles; a large mask is thinned first.
 
     Args:
         mask: bool, H x W, at least one pixel set.
@@ -112,7 +112,7 @@ def mask_points(mask: NDArray[np.bool_]) -> tuple[Point, Point]:
 
 
 def make_unique(names: Iterable[str]) -> tuple[str, ...]:
-    """Tell repeated names apart: the second "a" becomes "a-2", the third "a-3"."""
+    """Distinguish repeated names: the second "a" becomes "a-2", the third "a-3"."""
     seen: dict[str, int] = {}
     taken: dict[str, None] = {}
     for name in names:
@@ -125,18 +125,18 @@ def make_unique(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def check_rows(rows: Sequence[object], problems: Sequence[str], where: Path) -> None:
-    """Refuse a data set of which nothing can be used.
+    """Raise an error if a data set has no usable row.
 
     Raises:
-        UsageError: there is no row.
+        UsageError: there is no usable row.
     """
     if not rows:
         reason = f"all {len(problems)} rows are unusable; the first: {problems[0]}" if problems else "it has no rows"
-        raise UsageError(f"nothing in {where} can be used: {reason}")
+        raise UsageError(f"{where} has no usable rows: {reason}")
 
 
-def load_picture(source: Path | bytes, where: str) -> NDArray[np.uint8]:
-    """Read an image as HWC uint8 RGB; an error names the example.
+def read_image(source: Path | bytes, where: str) -> NDArray[np.uint8]:
+    """Read an image as HWC uint8 RGB; errors name the example.
 
     Raises:
         UsageError: the image is missing, damaged or not an image.

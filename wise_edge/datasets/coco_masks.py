@@ -1,7 +1,7 @@
-"""COCO's segmentations as masks: polygons, and run lengths plain or compressed.
+"""COCO's segmentations as masks: polygons, and plain or compressed run lengths.
 
-Polygons are painted by pycocotools, whose rounding at the edges every published figure on RefCOCO has. Run lengths are
-read here: pycocotools reads past the end of damaged ones.
+pycocotools paints polygons, since every published figure on RefCOCO has its rounding at edges. Run lengths are read
+here: pycocotools reads past the end of damaged ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wise_edge.extras import require
 from wise_edge.geometry import Size
 
-_MIN_NUMBERS = 6  # x and y of three corners; pycocotools takes four numbers for a box
+_MIN_NUMBERS = 6  # x and y of three corners; pycocotools reads four numbers as a box
 _LONGEST_NUMBER = 8  # characters of five bits
 
 
@@ -25,8 +25,8 @@ class Segmentation:
 
     Attributes:
         size: width and height of the image, px.
-        polygons: each x1, y1, x2, y2, ... in px; pixel (0, 0) reaches from 0 to 1.
-        runs: each counts of pixels down the columns, background first; their sum is the image's area.
+        polygons: each x1, y1, x2, y2, ... in px; pixel (0, 0) spans 0 to 1.
+        runs: each the pixel counts of runs down the columns, background first; they sum to the image's area.
     """
 
     size: Size
@@ -37,7 +37,7 @@ class Segmentation:
         """Return the union of all parts, bool, H x W.
 
         Raises:
-            MissingExtraError: there are polygons and pycocotools is not installed.
+            MissingExtraError: the segmentation has polygons and pycocotools is not installed.
         """
         width, height = self.size
         runs = list(self.runs)
@@ -60,7 +60,7 @@ def read_segmentation(raw: Any, size: Size) -> Segmentation:
         size: width and height of the image, px.
 
     Raises:
-        ValueError: it is empty or malformed; the text says how.
+        ValueError: it is empty or malformed; the message says how.
     """
     parts = raw if isinstance(raw, list) else [raw]
     if not parts:
@@ -75,7 +75,7 @@ def _read_polygon(raw: Any, size: Size) -> tuple[float, ...]:
         raise ValueError("a polygon is not a list of numbers")
     if len(raw) < _MIN_NUMBERS or len(raw) % 2:
         raise ValueError(f"a polygon has {len(raw)} numbers; it needs x and y of three corners or more")
-    # Also refuses NaN. Edges are walked pixel by pixel, so a corner far away costs time and memory without end.
+    # Also rejects NaN. Edges are walked pixel by pixel, so a distant corner would cost unbounded time and memory.
     if not all(-side <= value <= 2 * side for axis, side in enumerate(size) for value in raw[axis::2]):
         raise ValueError("a polygon lies outside of its image")
     return tuple(map(float, raw))
@@ -91,14 +91,14 @@ def _read_runs(raw: dict[str, Any], size: Size) -> tuple[int, ...]:
     if isinstance(counts, str):
         counts = _unpack(counts)
     if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
-        raise ValueError("run lengths are not whole numbers from 0 on")
+        raise ValueError("run lengths are not integers of at least 0")
     if sum(counts) != width * height:
         raise ValueError(f"run lengths cover {sum(counts)} pixels of {width * height}")
     return tuple(counts)
 
 
 def _unpack(text: str) -> list[int]:
-    """Read compressed counts: five bits a character, lowest first; from the fourth on, differences to two before."""
+    """Read compressed counts: five bits a character, lowest first; from the fourth on, differences to two earlier."""
     counts: list[int] = []
     value = length = 0
     for character in text:

@@ -1,4 +1,4 @@
-"""Data sets that come as tables: the paper's training set, and evaluation sets with a mask in each row."""
+"""Data sets stored as tables: the paper's training set, and evaluation sets with a mask in each row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wise_edge.datasets.base import Example, check_rows, from_mask, load_picture, make_unique
+from wise_edge.datasets.base import Example, check_rows, from_mask, make_unique, read_image
 from wise_edge.datasets.tables import Table, check_columns, find_table
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
@@ -22,10 +22,10 @@ _SOLUTION = re.compile(rf"\s*<box>\s*{_PAIR}\s*,\s*{_PAIR}\s*</box>\s*<points>\s
 
 
 class MaskTable:
-    """A table with the columns image, text and mask; ids come from image_id and ann_id, or are the row's number.
+    """A table with the columns image, text and mask; ids are image_id and ann_id, or the row's number.
 
     The form of https://huggingface.co/datasets/Ricky06662/ReasonSeg_test and its neighbors. The mask is a list of
-    rows or an image; what is not 0 is target. It knows neither ignored regions nor kinds.
+    rows or an image; nonzero values are target. The form has neither ignored regions nor kinds.
 
     Args:
         name: of the data set.
@@ -33,7 +33,7 @@ class MaskTable:
         table: its rows.
 
     Raises:
-        UsageError: a column is missing or no row can be used.
+        UsageError: a column is missing or no row is usable.
     """
 
     def __init__(self, name: str, split: str, table: Table) -> None:
@@ -62,7 +62,7 @@ class MaskTable:
         number, query = self._rows[index]
         name = self.ids[index]
         row = self._table.read(number)
-        image = _read_picture(row.column("image")[0], name)
+        image = _read_image(row.column("image")[0], name)
         mask = _read_mask(row.column("mask")[0], name)
         if mask.shape != image.shape[:2]:
             raise UsageError(f"{name}: the mask has {mask.shape} rows and columns, the image {image.shape[:2]}")
@@ -70,24 +70,24 @@ class MaskTable:
 
 
 class RefCocog2k:
-    """The paper's training set, refCOCOg_2k_840: boxes and points of queries, no masks.
+    """The paper's training set, refCOCOg_2k_840: boxes and points, no masks.
 
-    Columns image, problem and solution ("<box>(x1,y1),(x2,y2)</box><points>(x,y),(x,y)</points>", px of the image); an
-    id column names the examples, else the row's number does.
+    Columns image, problem and solution ("<box>(x1,y1),(x2,y2)</box><points>(x,y),(x,y)</points>", px of the image); ids
+    come from an id column, or are the row's number.
 
     Args:
         data: see `find_table`.
         split: "train" there.
 
     Raises:
-        UsageError: there is no such table, a column is missing or no row can be used.
+        UsageError: the table or a column is missing, or no row is usable.
     """
 
     def __init__(self, data: Path, split: str) -> None:
         table = find_table(data, split, ("refCOCOg_2k_840",))
         if table is None:
             raise UsageError(
-                f"{data} holds no parquet file and no dataset saved to disk; name refCOCOg_2k_840's folder"
+                f"{data} has no parquet file and no dataset saved to disk; name the folder of refCOCOg_2k_840"
             )
         check_columns(table, ("image", "problem", "solution"))
         self.name = "refcocog-2k"
@@ -114,7 +114,7 @@ class RefCocog2k:
         """Read one example."""
         number, query, box, points = self._rows[index]
         name = self.ids[index]
-        image = _read_picture(self._table.read(number).column("image")[0], name)
+        image = _read_image(self._table.read(number).column("image")[0], name)
         size = (image.shape[1], image.shape[0])
         if box[0] >= size[0] or box[1] >= size[1]:
             raise UsageError(f"{name}: the box {box} lies outside of its image of {size[0]} x {size[1]} pixels")
@@ -126,7 +126,7 @@ def read_solution(text: Any) -> tuple[Box, tuple[Point, Point]]:
     """Read a solution's box and points.
 
     Raises:
-        ValueError: it has another form, or the box has no area.
+        ValueError: the text has another form, or the box has no area.
     """
     found = _SOLUTION.fullmatch(text) if isinstance(text, str) else None
     if found is None:
@@ -143,25 +143,25 @@ def _read_problem(text: Any) -> str:
     return text.strip()
 
 
-def _read_picture(cell: Any, name: str) -> NDArray[np.uint8]:
-    """Read a cell that holds an image file's bytes, alone or as {"bytes", "path"}."""
+def _read_image(cell: Any, name: str) -> NDArray[np.uint8]:
+    """Read a cell that holds the bytes of an image file, plain or as {"bytes", "path"}."""
     value = cell.as_py()
     content = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(content, bytes):
-        raise UsageError(f"{name}: the table does not hold the image itself; save it with its images embedded")
-    return load_picture(content, name)
+        raise UsageError(f"{name}: the table does not hold the image itself; save the table with embedded images")
+    return read_image(content, name)
 
 
 def _read_mask(cell: Any, name: str) -> NDArray[np.bool_]:
     """Read a cell that holds a list of rows of numbers, or an image."""
     types = require("pyarrow", extra="data").types
     if not types.is_list(cell.type) and not types.is_large_list(cell.type):
-        return np.asarray(_read_picture(cell, f"{name}, mask").any(axis=2))
+        return np.asarray(_read_image(cell, f"{name}, mask").any(axis=2))
     rows = cell.values
     if rows is None or len(rows) == 0 or not (types.is_list(rows.type) or types.is_large_list(rows.type)):
         raise UsageError(f"{name}: the mask is not a list of rows")
     values, widths = rows.flatten(), set(rows.value_lengths().to_pylist())
     if len(widths) != 1 or values.null_count or not (types.is_boolean(values.type) or types.is_integer(values.type)):
-        raise UsageError(f"{name}: the mask's rows are not of one length and of whole numbers")
+        raise UsageError(f"{name}: the mask's rows are not integers of one length")
     shape: tuple[int, int] = (len(rows), widths.pop())
     return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.bool_).reshape(shape)

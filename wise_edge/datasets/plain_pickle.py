@@ -1,4 +1,4 @@
-"""Reading pickles that hold plain data, without running what a pickle can ask to be run."""
+"""Reads pickles of plain data without running any code that a pickle asks for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def load_plain_pickle(path: Path) -> Any:
     """Read a pickle of lists, tuples, dicts, texts, numbers, booleans and None.
 
     Args:
-        path: a file of any pickle protocol; texts that Python 2 wrote are taken as UTF-8.
+        path: a file of any pickle protocol; byte strings of Python 2 are read as UTF-8.
 
     Raises:
         UsageError: the file asks for a class or function, is damaged, or cannot be read.
@@ -22,18 +22,18 @@ def load_plain_pickle(path: Path) -> Any:
         with path.open("rb") as file:
             return _PlainUnpickler(file, encoding="utf-8", errors="replace").load()
     except UsageError as error:
-        raise UsageError(f"{path} {error}; it is refused, get it from its makers again") from None
+        raise UsageError(f"{path} {error}; it was not loaded, download it again from its publisher") from None
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
-    except Exception as error:  # on damaged pickles the unpickler raises nearly anything
-        raise UsageError(f"{path} is damaged or no pickle ({type(error).__name__}); fetch it again") from None
+    except Exception as error:  # on damaged pickles the unpickler raises almost anything
+        raise UsageError(f"{path} is damaged or not a pickle ({type(error).__name__}); download it again") from None
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Plain data needs no name, so every name is refused before it is imported."""
+    """Plain data needs no names, so every name is rejected before it is imported."""
 
     def find_class(self, module: str, name: str, /) -> NoReturn:
-        raise UsageError(f"asks for {module}.{name} and not for plain data alone")
+        raise UsageError(f"asks for {module}.{name} and not only for plain data")
 
     def persistent_load(self, pid: Any, /) -> NoReturn:
-        raise UsageError("refers to data outside of itself")
+        raise UsageError("refers to data outside the file")

@@ -1,9 +1,9 @@
-"""ReasonSeg in its own folder form: X.jpg beside X.json with queries and polygons.
+"""ReasonSeg in its own folder form: X.jpg next to X.json with queries and polygons.
 
-What a polygon means is as in LISA's reader (https://github.com/dvlab-research/LISA, utils/data_processing.py): shapes
-labeled "flag" mean nothing, "ignore" marks what counts neither for nor against, everything else is target; they are
-painted from the largest to the smallest, outline included, each over what is there. Its painter is OpenCV, ours
-Pillow: outlines of random shapes of 300 px differ by single pixels (IoU 0.999, no bias).
+Polygons mean what they mean in LISA's reader (https://github.com/dvlab-research/LISA, utils/data_processing.py): shapes
+labeled "flag" are skipped, "ignore" marks pixels that count neither for nor against, and everything else is target.
+Shapes are painted from the largest to the smallest, outline included, each over the earlier ones. LISA paints with
+OpenCV, we with Pillow: outlines of random shapes of 300 px differ by single pixels (IoU 0.999, no bias).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from wise_edge.datasets.base import Example, check_rows, from_mask, load_picture
+from wise_edge.datasets.base import Example, check_rows, from_mask, read_image
 from wise_edge.errors import UsageError
 from wise_edge.geometry import Point
 
@@ -34,8 +34,8 @@ class Region:
     """One painted shape.
 
     Attributes:
-        ignored: counts neither for nor against.
-        corners: (x, y) of pixels, possibly outside of the image.
+        ignored: whether its pixels count neither for nor against.
+        corners: (x, y) of pixels, possibly outside the image.
     """
 
     ignored: bool
@@ -46,7 +46,7 @@ class Region:
 class _Row:
     id: str
     query: str
-    picture: Path
+    image: Path
     regions: tuple[Region, ...]
     kind: str | None
 
@@ -54,14 +54,14 @@ class _Row:
 class ReasonSegFolder:
     """One split of ReasonSeg; ids are "X-PLACE", kinds "long" (a sentence) and "short" (a phrase).
 
-    Of a training image every query is an example, of another one the first alone, as in LISA's evaluation.
+    In the train split every query is an example, in other splits only the first of an image, as in LISA's evaluation.
 
     Args:
-        folder: holds the split's images and JSON files.
+        folder: the split's images and JSON files.
         split: its name.
 
     Raises:
-        UsageError: there is no JSON file that can be used.
+        UsageError: there is no usable JSON file.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -69,11 +69,11 @@ class ReasonSegFolder:
         self.split = split
         self._rows: list[_Row] = []
         problems: list[str] = []
-        pictures = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES}
+        images = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES}
         annotations = {path.stem: path for path in folder.glob("*.json")}
-        for stem in sorted(pictures.keys() | annotations.keys()):
+        for stem in sorted(images.keys() | annotations.keys()):
             try:
-                self._rows += _read_row(stem, pictures, annotations, every_query=split == "train")
+                self._rows += _read_row(stem, images, annotations, every_query=split == "train")
             except ValueError as error:
                 problems.append(f"{stem}: {error}")
         self.problems = tuple(problems)
@@ -86,16 +86,16 @@ class ReasonSegFolder:
     def __getitem__(self, index: int) -> Example:
         """Read one example."""
         row = self._rows[index]
-        image = load_picture(row.picture, row.id)
+        image = read_image(row.image, row.id)
         mask, ignore = paint_regions(row.regions, (image.shape[0], image.shape[1]))
         return from_mask(row.id, row.query, image, mask, ignore if ignore.any() else None, row.kind)
 
 
 def find_folder(data: Path, split: str) -> Path:
-    """Return the folder of a split: DATA/SPLIT, DATA/ReasonSeg/SPLIT, or DATA itself where it bears the split's name.
+    """Return the folder of a split: DATA/SPLIT, DATA/ReasonSeg/SPLIT, or DATA itself if it has the split's name.
 
     Raises:
-        UsageError: none of them is there with a JSON file.
+        UsageError: none of them has a JSON file.
     """
     candidates = [data / split, data / "ReasonSeg" / split, *([data] if data.name == split else [])]
     for folder in candidates:
@@ -108,7 +108,7 @@ def find_folder(data: Path, split: str) -> Path:
 
 
 def paint_regions(regions: Sequence[Region], shape: tuple[int, int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Paint regions from the largest to the smallest; of equal ones the first comes last.
+    """Paint regions from the largest to the smallest; of equal ones, the first is painted last.
 
     Args:
         regions: what to paint.
@@ -133,10 +133,10 @@ def _paint(canvas: Image.Image, region: Region, value: int) -> Image.Image:
     return canvas
 
 
-def _read_row(stem: str, pictures: dict[str, Path], annotations: dict[str, Path], every_query: bool) -> list[_Row]:
+def _read_row(stem: str, images: dict[str, Path], annotations: dict[str, Path], every_query: bool) -> list[_Row]:
     if stem not in annotations:
         raise ValueError(f"{stem}.json is missing")
-    if stem not in pictures:
+    if stem not in images:
         raise ValueError(f"{stem}.jpg is missing")
     content = _load_json(annotations[stem])
     texts = content.get("text")
@@ -144,11 +144,11 @@ def _read_row(stem: str, pictures: dict[str, Path], annotations: dict[str, Path]
         raise ValueError("'text' is not a list of queries")
     shapes = content.get("shapes")
     if not isinstance(shapes, list):
-        raise ValueError("there is no list 'shapes'")
+        raise ValueError("'shapes' is not a list")
     regions = tuple(_read_shape(shape) for shape in shapes if not _is_flag(shape))
     kind = _KINDS.get(str(content.get("is_sentence")))
     used = texts if every_query else texts[:1]
-    return [_Row(f"{stem}-{i}", text.strip(), pictures[stem], regions, kind) for i, text in enumerate(used)]
+    return [_Row(f"{stem}-{i}", text.strip(), images[stem], regions, kind) for i, text in enumerate(used)]
 
 
 def _is_flag(shape: Any) -> bool:
@@ -160,7 +160,7 @@ def _is_flag(shape: Any) -> bool:
 def _read_shape(shape: dict[str, Any]) -> Region:
     points = shape.get("points")
     if not isinstance(points, list) or not points or not all(map(_is_point, points)):
-        raise ValueError("a shape's points are not a list of x and y within reach of the image")
+        raise ValueError("a shape's points are not a list of x and y in or near the image")
     return Region("ignore" in shape["label"].lower(), tuple((int(x), int(y)) for x, y in points))
 
 
@@ -174,7 +174,7 @@ def _is_point(point: Any) -> bool:
 
 
 def _load_json(path: Path) -> dict[str, Any]:
-    """Read UTF-8, or else cp1252, in which some of ReasonSeg's files are written."""
+    """Read UTF-8, or cp1252, which some of ReasonSeg's files are written in."""
     try:
         raw = path.read_bytes()
         try:
@@ -185,7 +185,7 @@ def _load_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{path.name} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise ValueError(f"{path.name} is damaged or no JSON") from None
+        raise ValueError(f"{path.name} is damaged or not JSON") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds no object")
+        raise ValueError(f"{path.name} is not a JSON object")
     return content

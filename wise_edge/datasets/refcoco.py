@@ -1,7 +1,7 @@
 """RefCOCO, RefCOCO+ and RefCOCOg in the files of the refer API (https://github.com/lichengunc/refer).
 
-`refs(unc).p` (or umd, google) says which sentences mean which annotation, `instances.json` holds the annotations, and
-the images are those of COCO's train2014. One example a sentence.
+`refs(unc).p` (or umd, google) maps sentences to annotations, `instances.json` holds the annotations, and the images are
+those of COCO's train2014. Each sentence is one example.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wise_edge.datasets.base import Example, check_rows, from_mask, load_picture
+from wise_edge.datasets.base import Example, check_rows, from_mask, read_image
 from wise_edge.datasets.coco_masks import Segmentation, read_segmentation
 from wise_edge.datasets.plain_pickle import load_plain_pickle
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
 
 PARTITIONS = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
-"""Data set to the names of its divisions into splits, the one that papers report first."""
+"""Data set to the names of its divisions into splits; the first is the one that papers report."""
 
-PICTURE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014", "coco/train2014")
-"""Where the images are looked for, below the data folder."""
+IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014", "coco/train2014")
+"""Where images are searched for, below the data folder."""
 
 _MAX_SIDE_PX = 10_000
 
 
 @dataclass(frozen=True)
 class _Target:
-    """What the sentences of one ref mean."""
+    """What the sentences of one ref refer to."""
 
-    picture: Path
+    image: Path
     segmentation: Segmentation
 
 
@@ -47,22 +47,22 @@ class RefCocoDataset:
 
     Args:
         name: a key of `PARTITIONS`.
-        data: the folder that holds NAME/refs(...).p and NAME/instances.json, or these files themselves.
-        split: as the refs call it: train, val, testA, testB or test.
+        data: a folder with NAME/refs(...).p and NAME/instances.json, or with these files themselves.
+        split: name in the refs: train, val, testA, testB or test.
 
     Raises:
         UsageError: a file or the images' folder is missing or damaged, the pickle holds more than plain data, or no
-            ref of the split can be used.
+            ref of the split is usable.
         MissingExtraError: pycocotools is not installed.
     """
 
     def __init__(self, name: str, data: Path, split: str) -> None:
-        require("pycocotools.mask", extra="data")  # missed now, not at the first example
+        require("pycocotools.mask", extra="data")  # fails now and not at the first example
         self.name = name
         self.split = split
         refs_file = _find_refs(name, data)
         refs = _refs_of_split(refs_file, split)
-        index = _Index(refs_file.with_name("instances.json"), refs, _find_pictures(data))
+        index = _Index(refs_file.with_name("instances.json"), refs, _find_images(data))
         self._rows: list[_Row] = []
         problems: list[str] = []
         seen: set[int] = set()
@@ -83,32 +83,32 @@ class RefCocoDataset:
     def __getitem__(self, index: int) -> Example:
         """Read one example."""
         row = self._rows[index]
-        image = load_picture(row.target.picture, row.id)
+        image = read_image(row.target.image, row.id)
         size = (image.shape[1], image.shape[0])
         if size != row.target.segmentation.size:
             expected = " x ".join(map(str, row.target.segmentation.size))
-            raise UsageError(f"{row.id}: {row.target.picture} has {size[0]} x {size[1]} pixels, not {expected}")
+            raise UsageError(f"{row.id}: {row.target.image} has {size[0]} x {size[1]} pixels, not {expected}")
         return from_mask(row.id, row.sentence, image, row.target.segmentation.paint())
 
 
 class _Index:
-    """The annotations and images that some refs name."""
+    """The annotations and images that the refs name."""
 
-    def __init__(self, path: Path, refs: list[dict[Any, Any]], pictures: Path) -> None:
+    def __init__(self, path: Path, refs: list[dict[Any, Any]], image_folder: Path) -> None:
         content = _load_json(path)
         wanted = {repr(ref.get("ann_id")) for ref in refs}
-        # By the ids' text: whatever stands there, text can be a key.
+        # Keyed by the ids' text, since an invalid id may not be hashable.
         annotations = ((repr(item.get("id")), item) for item in _dicts(content, "annotations", path))
         self._annotations = {number: item for number, item in annotations if number in wanted}
         self._images = {repr(item.get("id")): item for item in _dicts(content, "images", path)}
-        self._pictures = pictures
-        self._present = {entry.name for entry in pictures.iterdir()}
+        self._image_folder = image_folder
+        self._present = {entry.name for entry in image_folder.iterdir()}
 
     def target(self, number: Any) -> _Target:
         """Return the target with this annotation id.
 
         Raises:
-            ValueError: it or its image is missing or malformed.
+            ValueError: the annotation or its image is missing or malformed.
         """
         annotation = self._annotations.get(repr(number))
         if annotation is None:
@@ -119,8 +119,8 @@ class _Index:
         size = (_read_side(image, "width"), _read_side(image, "height"))
         name = image.get("file_name")
         if not isinstance(name, str) or name not in self._present:
-            raise ValueError(f"image {name!r:.80} is not in {self._pictures}")
-        return _Target(self._pictures / name, read_segmentation(annotation.get("segmentation"), size))
+            raise ValueError(f"image {name!r:.80} is not in {self._image_folder}")
+        return _Target(self._image_folder / name, read_segmentation(annotation.get("segmentation"), size))
 
 
 def _read_side(image: dict[str, Any], key: str) -> int:
@@ -132,10 +132,10 @@ def _read_side(image: dict[str, Any], key: str) -> int:
 
 def _read_ref(ref: dict[Any, Any], index: _Index, seen: set[int]) -> list[_Row]:
     if not isinstance(ref.get("split"), str):
-        raise ValueError("it does not say its split")
+        raise ValueError("it has no split")
     number, sentences = ref.get("ref_id"), ref.get("sentences")
     if not isinstance(number, int) or number in seen:
-        raise ValueError("its ref_id is no number or repeated")
+        raise ValueError("its ref_id is not a number or is repeated")
     seen.add(number)
     if not isinstance(sentences, list) or not sentences:
         raise ValueError("it has no sentences")
@@ -156,23 +156,23 @@ def _find_refs(name: str, data: Path) -> Path:
     raise UsageError(f"found no {' or '.join(files)} in {data / name} or {data}; unpack {name} of the refer API there")
 
 
-def _find_pictures(data: Path) -> Path:
-    for folder in PICTURE_FOLDERS:
-        # The data folder may be the one of the annotations, beside which the images lie.
+def _find_images(data: Path) -> Path:
+    for folder in IMAGE_FOLDERS:
+        # The data folder may be that of the annotations; the images are next to it.
         for base in (data, data.parent):
             if (base / folder).is_dir():
                 return base / folder
-    raise UsageError(f"found no images below {data}; looked for {', '.join(PICTURE_FOLDERS)}; unpack COCO's train2014")
+    raise UsageError(f"found no images below {data}; looked for {', '.join(IMAGE_FOLDERS)}; unpack COCO's train2014")
 
 
 def _refs_of_split(path: Path, split: str) -> list[dict[Any, Any]]:
     refs = load_plain_pickle(path)
     if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
-        raise UsageError(f"{path} does not hold a list of refs; fetch it again")
+        raise UsageError(f"{path} is not a list of refs; download it again")
     splits = sorted({str(ref.get("split"))[:40] for ref in refs})
     if split not in splits:
         raise UsageError(f"{path} has no split '{split}'; choose one of {', '.join(splits[:10])}")
-    # One that does not say its split may be of this one: it is returned, and named among the problems.
+    # A ref without a split may belong to this one: it is returned, and listed among the problems.
     return [ref for ref in refs if ref.get("split") == split or not isinstance(ref.get("split"), str)]
 
 
@@ -180,13 +180,13 @@ def _load_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}; it belongs beside the refs") from None
+        raise UsageError(f"cannot read {path}: {error.strerror}; it belongs next to the refs") from None
     except (ValueError, RecursionError):
-        raise UsageError(f"{path} is damaged or no JSON; fetch it again") from None
+        raise UsageError(f"{path} is damaged or not JSON; download it again") from None
 
 
 def _dicts(content: Any, key: str, path: Path) -> Iterator[dict[str, Any]]:
     items = content.get(key) if isinstance(content, dict) else None
     if not isinstance(items, list):
-        raise UsageError(f"{path} has no list '{key}'; fetch it again")
+        raise UsageError(f"{path} has no list '{key}'; download it again")
     return (item for item in items if isinstance(item, dict))

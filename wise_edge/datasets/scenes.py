@@ -1,4 +1,4 @@
-"""Synthetic scenes as a data set: nothing is read, every example is drawn when it is asked for."""
+"""Synthetic scenes as a data set: nothing is read; examples are drawn on demand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SceneDataset:
         split: a key of `wise_edge.scenes.SPLITS`.
 
     Raises:
-        UsageError: there is no such split.
+        UsageError: the split is unknown.
     """
 
     def __init__(self, split: str) -> None:
@@ -29,7 +29,7 @@ class SceneDataset:
 
     @property
     def ids(self) -> Sequence[str]:
-        """Ids of the examples ("test-0"), in order, made when they are asked for."""
+        """Ids of the examples ("test-0"), in order, made on demand."""
         return _Ids(self.split, range(len(self)))
 
     def __len__(self) -> int:

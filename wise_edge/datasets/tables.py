@@ -1,7 +1,7 @@
-"""Tables on disk, read a row at a time: parquet files, and folders that `datasets` wrote with `save_to_disk`.
+"""Tables on disk, read row by row: parquet files, and folders that `datasets` wrote with `save_to_disk`.
 
-Images and masks make a row megabytes large, so a table is never held whole. Parquet is read forward from the start
-of a row group in small batches; saved tables are memory-mapped.
+With images and masks a row takes megabytes, so a table is never loaded completely. Parquet is read in small batches
+from the start of a row group; saved tables are memory-mapped.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from wise_edge.errors import UsageError
 from wise_edge.extras import require
 
 SPLITS = ("train", "val", "validation", "test", "testA", "testB")
-"""Names of splits that a folder's name may end with."""
+"""Splits that a folder's name may end with."""
 
-_BATCH_ROWS = 16  # read together with their images
-_SCAN_ROWS = 1024  # read together without
+_BATCH_ROWS = 16  # rows per batch with images
+_SCAN_ROWS = 1024  # and without
 
 
 class Table(Protocol):
@@ -37,7 +37,7 @@ class Table(Protocol):
     def __len__(self) -> int: ...
 
     def scan(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield some columns of all rows, in order; meant for the small ones."""
+        """Yield some columns of all rows, in order; meant for small columns."""
 
     def read(self, index: int) -> Any:
         """Return one row as a pyarrow table or batch of length 1."""
@@ -46,17 +46,17 @@ class Table(Protocol):
 def find_table(data: Path, split: str, names: Sequence[str] = ()) -> Table | None:
     """Open the table of a split, if there is one.
 
-    A folder may bear the split's name at its end ("ReasonSeg_val"): all in it is then that split, whatever the file is
-    called, as the hub's copy of ReasonSeg's validation split calls itself "test".
+    A folder's name may end with a split ("ReasonSeg_val"): all its files are then of that split, whatever their names,
+    since the hub's copy of ReasonSeg's validation split is called "test".
 
     Args:
         data: a parquet file; a folder of `save_to_disk`; a folder with parquet files in itself or in "data", or in one
-            called like the split; or a folder that holds one of `names`.
-        split: which part.
-        names: sub-folders to look into first.
+            named after the split; or a folder that contains one of `names`.
+        split: name of the split.
+        names: subfolders to search first.
 
     Returns:
-        The table; None where there is no table of any split.
+        The table; None if there is no table of any split.
 
     Raises:
         UsageError: there are tables but none of this split, or they are damaged.
@@ -71,10 +71,10 @@ def find_table(data: Path, split: str, names: Sequence[str] = ()) -> Table | Non
 
 
 def check_columns(table: Table, needed: Sequence[str]) -> None:
-    """Refuse a table that lacks a column.
+    """Raise an error if a table lacks a column.
 
     Raises:
-        UsageError: the line names the columns that are missing and those that are there.
+        UsageError: a column is missing; the message names the missing and the existing columns.
     """
     missing = [name for name in needed if name not in table.columns]
     if missing:
@@ -89,7 +89,7 @@ def _open_folder(folder: Path, split: str) -> Table | None:
     if not (saved or files or (folder / "state.json").is_file()):
         return None
     if named != split:
-        raise UsageError(f"{folder} is named for the split {named}; ask for --split {named}, or for another folder")
+        raise UsageError(f"{folder} holds the split {named}; use --split {named} or another folder")
     if saved:
         parts = sorted(path.parent.name for path in folder.glob("*/state.json"))
         alone = parts[0] if len(parts) == 1 and folder.name.endswith(f"_{split}") else split
@@ -101,7 +101,7 @@ def _open_folder(folder: Path, split: str) -> Table | None:
     chosen = files if folder.name.endswith(f"_{split}") else [file for file in files if _is_of_split(file, split)]
     if not chosen:
         names = ", ".join(str(file.relative_to(folder)) for file in files[:5])
-        raise UsageError(f"{folder} has no parquet file of split '{split}'; it has {names}; name a file to take it")
+        raise UsageError(f"{folder} has no parquet file of split '{split}'; it has {names}; name one of them")
     return _ParquetTable(folder, chosen)
 
 
@@ -111,17 +111,17 @@ def _is_of_split(file: Path, split: str) -> bool:
 
 @contextmanager
 def _named_errors(where: Path) -> Iterator[None]:
-    """Turn pyarrow's errors into one line."""
+    """Turn pyarrow's errors into one-line messages."""
     pyarrow = require("pyarrow", extra="data")
     try:
         yield
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, StopIteration) as error:
         detail = " ".join(str(error).split())[:120]
-        raise UsageError(f"{where} is damaged or not such a table ({detail}); fetch or write it again") from None
+        raise UsageError(f"{where} is damaged or not such a table ({detail}); download or write it again") from None
 
 
 class _SavedTable:
-    """What `datasets.Dataset.save_to_disk` wrote."""
+    """A folder that `datasets.Dataset.save_to_disk` wrote."""
 
     def __init__(self, folder: Path) -> None:
         pyarrow = require("pyarrow", extra="data")
@@ -145,7 +145,7 @@ class _SavedTable:
 
 
 class _ParquetTable:
-    """Parquet files that follow one another."""
+    """Consecutive parquet files."""
 
     def __init__(self, where: Path, files: Sequence[Path]) -> None:
         self.where = where
@@ -158,7 +158,7 @@ class _ParquetTable:
                 opened = self._open(file)
                 columns = columns or opened.schema_arrow.names
                 if opened.schema_arrow.names != columns:
-                    raise UsageError(f"{file} has other columns than {files[0]}; name one file")
+                    raise UsageError(f"{file} has other columns than {files[0]}; name a single file")
                 for group in range(opened.num_row_groups):
                     self._groups.append((file, group))
                     self._starts.append(self._starts[-1] + opened.metadata.row_group(group).num_rows)
@@ -190,7 +190,7 @@ class _ParquetTable:
 
     def _rewind(self, group: int) -> None:
         file, number = self._groups[group]
-        self._group = -1  # holds if the next line fails
+        self._group = -1  # stays so if the next line fails
         self._batches = self._open(file).iter_batches(_BATCH_ROWS, row_groups=[number], use_threads=False)
         self._batch = next(self._batches)
         self._batch_start = self._starts[group]
