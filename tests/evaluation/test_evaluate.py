@@ -203,7 +203,7 @@ def test_dropped_samples_are_counted_and_in_no_figure() -> None:
     dropped = replace(_record(3, 100, 100, 99.0), dropped="mask and truth are both empty")
     kept = [_record(i, 50, 100, 10.0) for i in range(3)]
     assert summarize([*kept, dropped]) == summarize(kept) | {"dropped": 1}
-    with pytest.raises(UsageError, match="none of the 1 samples counts; the first: mask and truth"):
+    with pytest.raises(UsageError, match="none of the 1 samples counts; the first one: mask and truth"):
         summarize([dropped])
 
 

@@ -80,7 +80,7 @@ def test_against_a_true_prompt_only_masks_are_compared() -> None:
     [
         (replace(OTHER, metric_mode="lisa"), _records(0.8, 20), "differ in metric_mode"),
         (replace(OTHER, dataset="refcoco", split="testA"), _records(0.8, 20), "differ in dataset, split"),
-        (OTHER, _records(0.8, 20)[:-2], "2 samples are in one run only"),
+        (OTHER, _records(0.8, 20)[:-2], "2 samples are in only one run"),
     ],
 )
 def test_runs_on_other_samples_are_not_compared(settings: Settings, records: Sequence[Record], word: str) -> None:
@@ -145,10 +145,10 @@ def test_the_table_has_the_papers_form() -> None:
         ({"a": _report("reasonseg", "test"), "b": _report("reasonseg", "test")}, "b is a second report of wise-7b"),
         (
             {"a": _report("reasonseg", "test"), "b": _report("reasonseg", "val", metric_mode="lisa")},
-            "a and b have different metric modes",
+            "a and b differ in metric mode",
         ),
-        ({"a": {"dataset": "reasonseg"}}, "a is no report"),
-        ({"a": []}, "a is no report"),
+        ({"a": {"dataset": "reasonseg"}}, "a is not a report"),
+        ({"a": []}, "a is not a report"),
     ],
 )
 def test_what_does_not_belong_into_one_table(reports: Any, word: str) -> None:

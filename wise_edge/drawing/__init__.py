@@ -1,1 +1,1 @@
-"""Images and pages for people: overlays, contact sheets, charts, HTML."""
+"""Images and pages for readers: overlays, contact sheets, charts, HTML."""

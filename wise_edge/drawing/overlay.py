@@ -1,6 +1,6 @@
-"""An image with its mask, box and two points drawn on it, at a size that can be read.
+"""Draws mask, box and two points on an image, at a readable size.
 
-Everything is drawn at twice the size and reduced, so edges are smooth.
+Everything is drawn at twice the size and then reduced, so edges are smooth.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ DIMMED = 0.72
 
 
 def fitted_size(width: int, height: int, longest: int | None = None) -> tuple[int, int]:
-    """Return the drawn size of an image: small ones enlarged, very large ones reduced, aspect kept.
+    """Return the drawn size of an image: small images are enlarged, very large ones reduced; the aspect ratio stays.
 
     Args:
         width: Pixels of the original.
         height: Pixels of the original.
-        longest: Longer side wanted; ``None`` keeps it between ``READABLE_PX`` and ``LARGEST_PX``.
+        longest: Requested longer side; None keeps it between `READABLE_PX` and `LARGEST_PX`.
 
     Returns:
-        ``(width, height)`` in pixels, each at least 1.
+        `(width, height)` in pixels, each at least 1.
     """
     side = max(width, height)
     scale = (longest or min(max(side, READABLE_PX), LARGEST_PX)) / side
@@ -52,13 +52,13 @@ def draw_overlay(
 
     Args:
         image: HWC uint8 RGB.
-        mask: HxW bool, the image's size; the rest of the image is dimmed. ``None`` or empty: no mask.
-        box: XYXY half-open pixels of ``image``.
-        points: XY pixels of ``image``, numbered in order.
-        longest: Longer side of the result; ``None`` chooses a readable one.
+        mask: HxW bool, of the image's size; the rest of the image is dimmed. None or empty draws no mask.
+        box: XYXY half-open pixels of `image`.
+        points: XY pixels of `image`, numbered in order.
+        longest: Longer side of the result; None chooses a readable size.
 
     Returns:
-        An RGB image of :func:`fitted_size`.
+        An RGB image of `fitted_size`.
     """
     height, width = image.shape[:2]
     size = fitted_size(width, height, longest)
@@ -93,7 +93,7 @@ def _tint(canvas: Image.Image, mask: npt.NDArray[np.bool_]) -> Image.Image:
 
 
 def _rim(inside: Image.Image, reach: int) -> Image.Image:
-    """Return the band of ``reach`` pixels on the outer side of a mask's edge."""
+    """Return the band of `reach` pixels along the outer side of a mask's edge."""
     grown = inside.filter(ImageFilter.GaussianBlur(reach / 2)).point([255 if level > 8 else 0 for level in range(256)])
     grown.paste(0, mask=inside)
     return grown

@@ -1,4 +1,4 @@
-"""The words and bars beside an image, as strips that are stacked: each strip is as tall as it needs to be."""
+"""The text and bars next to an image, as stacked strips; each strip is as tall as its content."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ OTHER_COLOR = (70, 80, 100)
 
 @dataclass(frozen=True)
 class Caption:
-    """What is written beside one image.
+    """What is written next to one image.
 
     Attributes:
-        query: The user's words.
+        query: The user's query.
         variant: Prompt variant.
-        rationale: What the policy thought; with a ``problem``, all that it wrote.
+        rationale: The policy's rationale; with a `problem`, its complete text.
         rationale_tokens: Tokens of the rationale.
         answer_tokens: Tokens of the answer.
-        latency_ms: Phase (and ``total``) to milliseconds.
+        latency_ms: Phase (and `total`) to milliseconds.
         notes: Further lines in gray.
-        problem: Why there is no mask; ``None`` if there is one.
+        problem: Why there is no mask; None if there is one.
     """
 
     query: str
@@ -53,7 +53,7 @@ class Caption:
 
 
 def milliseconds(value: float) -> str:
-    """Write a duration in ms the way a reader wants it: ``0.4 ms``, ``38 ms``, ``2.31 s``."""
+    """Format a duration in ms for reading: `0.4 ms`, `38 ms`, `2.31 s`."""
     if value >= 1000:
         return f"{value / 1000:.2f} s"
     return f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
@@ -63,11 +63,11 @@ def text_block(text: str, size: int, color: tuple[int, int, int], width: int, ba
     """Set a text in lines.
 
     Args:
-        text: Any text; blank gives a strip of height 0.
+        text: Any text; a blank one gives a strip of height 0.
         size: Letter size in pixels.
         color: RGB.
         width: Width of the strip in pixels.
-        bar: Draw a colored bar on the left, as beside a quotation.
+        bar: Draw a colored bar on the left, as for a quotation.
     """
     font = font_for(text, size)
     indent = 16 if bar else 0
@@ -83,7 +83,7 @@ def text_block(text: str, size: int, color: tuple[int, int, int], width: int, ba
 
 
 def chip_block(chip: str, text: str, size: int, width: int) -> Image.Image:
-    """Draw a pill with the variant's name and a line of text on its right."""
+    """Draw a pill with the variant's name, and a line of text to its right."""
     font = font_for(chip, size)
     step = line_height(font) + 8
     pill = round(font.getlength(chip)) + 24
@@ -97,7 +97,7 @@ def chip_block(chip: str, text: str, size: int, width: int) -> Image.Image:
 
 
 def phases(latency_ms: Mapping[str, float]) -> dict[str, float]:
-    """Return the phases that took time, in the order in which they ran, without the total."""
+    """Return the phases that took time, in the order they ran, without the total."""
     return {name: value for name, value in latency_ms.items() if name != "total" and value > 0}
 
 
@@ -106,7 +106,7 @@ def bar_block(latency_ms: Mapping[str, float], longest_ms: float, width: int, he
 
     Args:
         latency_ms: Phase to milliseconds.
-        longest_ms: Duration that fills the whole width, so that bars can be compared.
+        longest_ms: Duration that fills the width, so that bars can be compared.
         width: Width of the strip in pixels.
         height: Height of the strip in pixels.
     """
@@ -126,7 +126,7 @@ def bar_block(latency_ms: Mapping[str, float], longest_ms: float, width: int, he
 
 
 def legend_block(latency_ms: Mapping[str, float], size: int, width: int, values: bool = True) -> Image.Image:
-    """Name the colors of :func:`bar_block`, with milliseconds if ``values``, in as many rows as are needed."""
+    """Name the colors of `bar_block`, with milliseconds if `values`, in as many rows as needed."""
     labels = [
         (name, name.replace("_", " ") + (f" {milliseconds(value)}" if values else ""))
         for name, value in phases(latency_ms).items()
@@ -154,10 +154,10 @@ def legend_block(latency_ms: Mapping[str, float], size: int, width: int, values:
 
 
 def stack(blocks: Sequence[tuple[Image.Image, int]], width: int) -> Image.Image:
-    """Put strips under one another; strips of height 0 are left out with their gaps.
+    """Stack strips vertically; strips of height 0 and their gaps are left out.
 
     Args:
-        blocks: ``(strip, pixels of space above it)``.
+        blocks: `(strip, pixels of space above it)`.
         width: Width of the result in pixels.
     """
     shown = [(block, gap) for block, gap in blocks if block.height]
@@ -170,7 +170,7 @@ def stack(blocks: Sequence[tuple[Image.Image, int]], width: int) -> Image.Image:
 
 
 def outcome_block(caption: Caption, size: int, width: int) -> Image.Image:
-    """Set the rationale; where there is no mask, the reason and what the policy wrote instead."""
+    """Set the rationale; if there is no mask, the reason and what the policy wrote instead."""
     if caption.problem is None:
         return text_block(caption.rationale or "(no rationale)", size, PLAIN, width, bar=True)
     written = text_block(caption.rationale or "(nothing)", size, QUIET, width, bar=True)

@@ -1,4 +1,4 @@
-"""Images for people: one result as an overlay card, several results side by side as a contact sheet."""
+"""Images of results: one as an overlay card, several side by side as a contact sheet."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ SHEET_GAP = 28
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn, in pixels of ``image``.
+    """What is drawn, in pixels of `image`.
 
     Attributes:
         image: HWC uint8 RGB.
-        mask: HxW bool, or ``None``.
-        box: XYXY half-open, or ``None``.
+        mask: HxW bool, or None.
+        box: XYXY half-open, or None.
         points: XY.
     """
 
@@ -53,23 +53,23 @@ class Drawing:
     points: tuple[Point, ...] = ()
 
     def draw(self, longest: int | None = None) -> Image.Image:
-        """Draw the overlay; see :func:`wise_edge.drawing.overlay.draw_overlay`."""
+        """Draw the overlay; see `wise_edge.drawing.overlay.draw_overlay`."""
         return draw_overlay(self.image, self.mask, self.box, self.points, longest)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One image of a contact sheet with its words."""
+    """One image of a contact sheet with its caption."""
 
     drawing: Drawing
     caption: Caption
 
 
 def overlay_card(drawing: Drawing, caption: Caption) -> Image.Image:
-    """Draw one result: the overlay, and beneath it query, rationale, tokens and latency by phase.
+    """Draw one result: the overlay, and below it query, rationale, tokens and latency by phase.
 
     Returns:
-        An RGB image at least ``CARD_WIDTH`` pixels wide.
+        An RGB image at least `CARD_WIDTH` pixels wide.
     """
     drawn = drawing.draw()
     width = max(CARD_WIDTH, drawn.width)
@@ -97,9 +97,9 @@ def _card_panel(caption: Caption, width: int) -> Image.Image:
 
 
 def contact_sheet(title: str, subtitle: str, rows: Sequence[Sequence[Cell]]) -> Image.Image:
-    """Lay results out as a grid: a row is a scene with its query, a column a variant.
+    """Lay out results as a grid: each row is a scene with its query, each column a variant.
 
-    Bars of all cells share one scale, so their lengths can be compared.
+    The bars of all cells share one scale, so their lengths are comparable.
 
     Args:
         title: First line.
@@ -160,7 +160,7 @@ def _sheet_cell(cell: Cell, width: int, longest_ms: float) -> Image.Image:
 
 
 def _headline(caption: Caption, width: int) -> Image.Image:
-    """Set the rationale's tokens and the latency as large figures on the right, and the variant in what is left."""
+    """Set rationale tokens and latency as large figures on the right, and the variant in the remaining width."""
     block = Image.new("RGB", (width, 48), BACKGROUND)
     draw = ImageDraw.Draw(block)
     x = float(width)

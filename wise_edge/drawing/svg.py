@@ -1,4 +1,4 @@
-"""What charts are made of: SVG without scripts, in which the page's style colors text and lines."""
+"""Parts of charts: SVG without scripts; the page's style colors text and lines."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from html import escape
 from math import ceil, floor, log10
 
 WIDTH = 960
-"""Units that every chart is wide."""
+"""Width of every chart, in units."""
 AXIS = 34
-"""Units that an axis takes below a chart."""
+"""Height of an axis below a chart, in units."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """Return where a value lies."""
+        """Return the position of a value."""
         span = self.high - self.low
         return self.start + (value - self.low) / (span or 1.0) * (self.end - self.start)
 
@@ -47,7 +47,7 @@ def axis(scale: Scale, height: float, unit: str) -> str:
 
 
 def rect(x: float, y: float, width: float, height: float, color: str, title: str) -> str:
-    """Return a filled rectangle that says `title` when it is pointed at."""
+    """Return a filled rectangle with `title` as its tooltip."""
     shape = f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{height:.1f}" fill="{color}"/>'
     return f"<g><title>{escape(title)}</title>{shape}</g>"
 
@@ -59,6 +59,6 @@ def text(x: float, y: float, words: str, baseline: str, kind: str = "value", anc
 
 
 def svg(height: float, parts: Iterable[str], title: str) -> str:
-    """Return a whole chart; `title` is for those who do not see it."""
+    """Return a complete chart; `title` is its text alternative."""
     size = f'viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title, quote=True)}"'
     return f"<svg {size}>{''.join(parts)}</svg>"

@@ -1,7 +1,7 @@
-"""Text set in images: a font that has the letters, and lines that fit a width.
+"""Sets text in images: chooses a font that has the letters, and breaks lines to fit a width.
 
-Pillow's built-in font covers little beyond ASCII, so a query in another script is set in the
-common system font that has most of its letters.
+Pillow's built-in font covers little beyond ASCII, so a query in another script is set in the common system font that
+has most of its letters.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def _glyph(font: Font, character: str) -> tuple[tuple[int, int], bytes]:
 
 
 def missing_letters(font: Font, text: str) -> int:
-    """Count the different printable characters of ``text`` for which ``font`` has no glyph."""
+    """Count the distinct printable characters of `text` for which `font` has no glyph."""
     empty = _glyph(font, _NO_CHARACTER)
     return sum(_glyph(font, character) == empty for character in set(text) if not character.isspace())
 
 
 def font_for(text: str, size: int) -> Font:
-    """Choose the font for ``text``: the built-in one if it has all letters, else the one that lacks the fewest.
+    """Choose the font for `text`: the built-in font if it has all letters, else the font that lacks the fewest.
 
     Args:
         text: What will be drawn.
@@ -62,10 +62,10 @@ def font_for(text: str, size: int) -> Font:
 
 
 def wrap(text: str, font: Font, width: int) -> list[str]:
-    """Break ``text`` into lines no wider than ``width`` pixels; a word that is too wide is cut.
+    """Break `text` into lines of at most `width` pixels; a word that is too wide is cut.
 
     Returns:
-        The lines in order; none for a blank text.
+        The lines in order; none for blank text.
     """
     lines: list[str] = []
     line = ""

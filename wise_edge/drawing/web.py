@@ -1,4 +1,4 @@
-"""Pages that need nothing else: no network, no script; they follow the reader's light or dark theme."""
+"""Self-contained pages without network access or scripts, in the reader's light or dark theme."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ summary { cursor: pointer; color: var(--accent); margin: 6px 0; } footer { color
 
 
 def render(title: str, blocks: Iterable[str]) -> str:
-    """Return a page of blocks of HTML; empty ones are left out."""
+    """Return a page of HTML blocks; empty blocks are left out."""
     head = [
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
         f'<title>{escape(title)}</title><link rel="icon" href="data:,"><style>{STYLE}</style>',
@@ -48,7 +48,7 @@ def render(title: str, blocks: Iterable[str]) -> str:
 
 
 def section(inner: str) -> str:
-    """Return a block with a frame round it."""
+    """Return a block with a border."""
     return f"<section>{inner}</section>"
 
 

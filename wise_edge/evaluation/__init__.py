@@ -1,1 +1,1 @@
-"""Accuracy and cost on labeled data: running a session over samples, records on disk, comparing runs."""
+"""Accuracy and cost on labeled data: running a session on samples, keeping records on disk, comparing runs."""

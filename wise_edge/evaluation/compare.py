@@ -30,25 +30,25 @@ def compare_runs(
     """Compare the figures of two runs on the same samples.
 
     Args:
-        a: settings and records of the run that is compared with.
-        b: likewise of the other one.
+        a: settings and records of the reference run.
+        b: settings and records of the other run.
 
     Returns:
-        Figure to "a", "b", "difference" (b less a) and "interval", the difference's [low, high], 95 %, from a paired
+        Figure to "a", "b", "difference" (b minus a) and "interval", the difference's [low, high], 95 %, from a paired
         bootstrap. Samples that either run dropped count in neither.
 
     Raises:
-        UsageError: the runs are not on the same samples, or none counts in both.
+        UsageError: the runs have different samples, or no sample counts in both.
     """
     if names := [name for name in differing_fields(a[0], b[0]) if name in _COMPARABLE]:
-        raise UsageError(f"the two runs differ in {', '.join(names)}; evaluate both alike")
+        raise UsageError(f"the two runs differ in {', '.join(names)}; evaluate both with the same settings")
     first, second = ({record.id: record for record in records} for _, records in (a, b))
     if first.keys() != second.keys():
         missing = len(first.keys() ^ second.keys())
-        raise UsageError(f"{missing} samples are in one run only; finish both with 'wise-edge evaluate --resume'")
+        raise UsageError(f"{missing} samples are in only one run; finish both with 'wise-edge evaluate --resume'")
     kept = [name for name in first if first[name].dropped is None and second[name].dropped is None]
     if not kept:
-        raise UsageError("no sample counts in both runs")
+        raise UsageError("no sample counts in both runs; see 'dropped' in their records")
     pairs = [(first[name].terms(), second[name].terms()) for name in kept]
     figures = [figure for figure in pairs[0][0] if figure in pairs[0][1]]
     return {figure: _difference([(x[figure], y[figure]) for x, y in pairs]) for figure in figures}
@@ -65,7 +65,7 @@ def tabulate(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "cells", from column to "samples", "giou", "ciou" and "rationale_tokens_mean".
 
     Raises:
-        UsageError: a report is none, two are of the same run, or their metric modes differ.
+        UsageError: a report is invalid, two are of the same run, or their metric modes differ.
     """
     modes: dict[str, str] = {}
     rows: dict[tuple[str, str], dict[str, Any]] = {}
@@ -77,7 +77,9 @@ def tabulate(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             raise UsageError(f"{name} is a second report of {model}, {variant}, on {column}; leave one out")
         cells[column] = cell
     if len(modes) > 1:
-        raise UsageError(f"{' and '.join(modes.values())} have different metric modes; evaluate all in one")
+        raise UsageError(
+            f"{' and '.join(modes.values())} differ in metric mode; evaluate all with the same --metric-mode"
+        )
     found = dict.fromkeys(column for cells in rows.values() for column in cells)
     return {
         "metric_mode": next(iter(modes)),
@@ -116,7 +118,7 @@ def _read_report(name: str, report: Mapping[str, Any]) -> tuple[str, str, str, s
         cell["rationale_tokens_mean"] = report.get("rationale_tokens_mean")
         return column, report["model"], report["variant"] or "true prompt", report["metric_mode"], cell
     except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{name} is no report of 'wise-edge evaluate --json'") from error
+        raise UsageError(f"{name} is not a report of 'wise-edge evaluate --json'; pass what that printed") from error
 
 
 def _texts(cell: Mapping[str, Any] | None, figures: Sequence[str]) -> list[str]:

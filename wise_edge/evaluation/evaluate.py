@@ -1,7 +1,7 @@
-"""Accuracy and cost on labeled data: one record a sample, and figures with 95 % bootstrap intervals from records.
+"""Accuracy and cost on labeled data: one record per sample, and figures with 95 % bootstrap intervals from records.
 
-Every sample is asked as if its image were new, so latencies do not depend on the order. Figures are fractions (not
-percent), token counts and milliseconds. What a sample without a readable answer counts is said in `wise_edge.metrics`.
+Every sample runs as if its image were new, so latencies do not depend on the order. Figures are fractions (not
+percent), token counts and milliseconds. `wise_edge.metrics` defines how a sample without a valid answer counts.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ DEFAULT_SPLITS = {
     "refcoco+": "testA",
     "refcocog": "test",
 }
-"""The data sets that have masks to compare with, each with the split of the paper's table."""
+"""The data sets with masks, each with the split of the paper's table."""
 
 DEFAULT_SCENES = 100
 QUANTILES = {"p50": 50, "p90": 90}
 
 
 def open_labeled(name: str, data: Path | None, split: str | None, limit: int | None) -> tuple[Dataset, int]:
-    """Open a data set that has masks and say how many of its samples are evaluated.
+    """Open a data set with masks and return how many of its samples are evaluated.
 
     Args:
         name: a key of `DEFAULT_SPLITS`.
-        data: where it lies; None for scenes.
-        split: which part of it; None takes the one of the paper's table.
-        limit: how many samples, from the first; None takes 100 scenes, and all of other data sets.
+        data: its folder; None for scenes.
+        split: name of the split; None uses that of the paper's table.
+        limit: how many samples, from the first on; None uses 100 scenes, or all samples of another data set.
 
     Returns:
         The data set and the number of samples, at least 1.
 
     Raises:
-        UsageError: there is no such data set, split or number of samples.
+        UsageError: the data set or split is unknown, or it has fewer samples than `limit`.
     """
     if name not in DEFAULT_SPLITS:
         raise UsageError(f"unknown dataset '{name}'; choose one of {', '.join(DEFAULT_SPLITS)}")
@@ -71,10 +71,10 @@ def evaluate_session(
     """Yield the records of some samples, from image and query to mask.
 
     Args:
-        session: what is evaluated.
+        session: the session to evaluate.
         dataset: labeled data with masks.
-        places: which samples.
-        variant: prompt variant; None takes the bundle's default.
+        places: indices of the samples.
+        variant: prompt variant; None uses the bundle's default.
         mode: one of `wise_edge.metrics.METRIC_MODES`.
     """
     for index, example in _read(dataset, places):
@@ -88,7 +88,7 @@ def evaluate_session(
 def evaluate_masks(
     backend: MaskBackend[Any], dataset: Dataset, places: Iterable[int], mode: str = "lisa"
 ) -> Iterator[MaskRecord]:
-    """Yield the records of some samples, the segmenter prompted with true box and points."""
+    """Yield the records of some samples, with the segmenter prompted by the true box and points."""
     for index, example in _read(dataset, places):
         if isinstance(example, UsageError):
             yield MaskRecord(**_unread(index, dataset, example))
@@ -97,7 +97,7 @@ def evaluate_masks(
 
 
 def score_result(index: int, example: Example, result: SegmentationResult, mode: str = "lisa") -> Record:
-    """Compare a result with the truth of its sample."""
+    """Compare a result with its sample's truth."""
     return Record(
         **_compared(index, example, result.mask, result.score, asdict(result.latency_ms), mode),
         answer_valid=result.answer_valid,
@@ -111,7 +111,7 @@ def score_result(index: int, example: Example, result: SegmentationResult, mode:
 def score_mask(index: int, example: Example, backend: MaskBackend[Any], mode: str = "lisa") -> MaskRecord:
     """Prompt the segmenter with the true box and points of a sample and compare its mask with the truth.
 
-    Where the truth is empty there is nothing to prompt with, and no mask.
+    If the truth is empty there is no prompt, and no mask.
     """
     start = perf_counter()
     frame = backend.encode(example.image)
@@ -129,28 +129,28 @@ def score_mask(index: int, example: Example, backend: MaskBackend[Any], mode: st
 
 
 def summarize(records: Sequence[MaskRecord]) -> dict[str, Any]:
-    """Turn records into figures, over all samples and by kind of query.
+    """Compute figures from records, over all samples and by kind of query.
 
     Args:
-        records: at least one that was not dropped, all of one class.
+        records: of one class; at least one is not dropped.
 
     Returns:
-        "samples" (those that count), "dropped" (how many do not), one number a figure, "latency_ms" (phase to p50 and
-        p90), "intervals" (the same figures, each as [low, high], 95 %), and "by_kind" (kind to the same).
+        "samples" (those that count), "dropped" (those that do not), one number per figure, "latency_ms" (phase to p50
+        and p90), "intervals" (the same figures, each as [low, high], 95 %), and "by_kind" (kind to the same).
 
     Raises:
         UsageError: every sample was dropped.
     """
     kept = [record for record in records if record.dropped is None]
     if not kept:
-        raise UsageError(f"none of the {len(records)} samples counts; the first: {records[0].dropped}")
+        raise UsageError(f"none of the {len(records)} samples counts; the first one: {records[0].dropped}")
     kinds = dict.fromkeys(record.kind for record in kept if record.kind is not None)
     by_kind = {kind: _figures([record for record in kept if record.kind == kind]) for kind in kinds}
     return _figures(kept) | {"dropped": len(records) - len(kept), "by_kind": by_kind}
 
 
 def hash_models(*paths: Path) -> str:
-    """Return one sha256 of files and of all files in folders, hexadecimal: it changes when a model does."""
+    """Return one hexadecimal SHA-256 of files and all files in folders; it changes whenever a model does."""
     digest = hashlib.sha256()
     for path in paths:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
@@ -160,7 +160,7 @@ def hash_models(*paths: Path) -> str:
 
 
 def _read(dataset: Dataset, places: Iterable[int]) -> Iterator[tuple[int, Example | UsageError]]:
-    """Yield examples by place; for one that turns out damaged, or whose query no policy takes, the error."""
+    """Yield index and example; the error if it is damaged or its query is invalid."""
     for index in places:
         found: Example | UsageError
         try:
@@ -200,7 +200,7 @@ def _compared(
 ) -> dict[str, Any]:
     """Return the fields of a `MaskRecord`."""
     if example.mask is None:
-        raise UsageError(f"{example.id} has no mask to compare with; choose one of {', '.join(DEFAULT_SPLITS)}")
+        raise UsageError(f"{example.id} has no mask to compare with; evaluate one of {', '.join(DEFAULT_SPLITS)}")
     return {
         "index": index,
         "id": example.id,

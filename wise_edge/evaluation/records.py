@@ -1,4 +1,4 @@
-"""What an evaluation keeps of each sample, and the settings that it was made with."""
+"""What an evaluation records of each sample, and with which settings."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 BOX_THRESHOLD = 0.5
 
 Terms = dict[str, tuple[float, float]]
-"""Figure name to what a sample adds to its numerator and its denominator."""
+"""Figure to what a sample adds to its numerator and its denominator."""
 
 
 @dataclass(frozen=True)
 class MaskRecord:
-    """What one sample gave when the segmenter was prompted with the truth.
+    """The record of one sample whose segmenter was prompted with the truth.
 
     Attributes:
-        index: place in the split.
+        index: position in the split.
         id: name in the data set.
-        kind: kind of query; None where the data set has no kinds.
-        query: the words.
-        intersection_px: pixels of mask and truth, as the metric mode counts them.
-        union_px: pixels of mask or truth, likewise.
+        kind: kind of query; None if the data set has no kinds.
+        query: what to find.
+        intersection_px: pixels in both mask and truth, as the metric mode counts them.
+        union_px: pixels in mask or truth, likewise.
         iou: the sample's IoU, a fraction, likewise.
-        dropped: why the sample counts in no figure; None where it counts.
+        dropped: why the sample counts in no figure; None if it counts.
         score: the segmenter's own estimate of the IoU; None without a mask.
-        latency_ms: phase to milliseconds, with "total"; empty where the sample could not be read.
-        mask: the predicted mask as COCO's compressed runs; None where there is none.
+        latency_ms: phase to milliseconds, with "total"; empty if the sample could not be read.
+        mask: the predicted mask as COCO's compressed runs; None if there is none.
     """
 
     index: int
@@ -49,14 +49,14 @@ class MaskRecord:
 
 @dataclass(frozen=True)
 class Record(MaskRecord):
-    """What one sample gave from image and query to mask.
+    """The record of one sample from image and query to mask.
 
     Attributes:
-        answer_valid: whether an answer could be read.
-        box_iou: IoU of predicted and true box; 0 where one of them is missing, 1 where both are.
+        answer_valid: whether the completion holds an answer.
+        box_iou: IoU of predicted and true box; 0 if one of them is missing, 1 if both are.
         rationale_tokens: tokens inside `<think>`.
         answer_tokens: tokens inside `<answer>`.
-        text: the policy's whole completion.
+        text: the policy's complete completion.
     """
 
     answer_valid: bool
@@ -77,21 +77,21 @@ class Record(MaskRecord):
 
 @dataclass(frozen=True)
 class Settings:
-    """What records were made with; records of other settings never join them.
+    """What records were made with; records made with other settings are never mixed in.
 
     Attributes:
         dataset: name of the data set.
-        split: which part of it.
-        samples: how many of the split, from the first; all shards together.
+        split: name of the split.
+        samples: how many of the split, from the first on; of all shards together.
         metric_mode: one of `wise_edge.metrics.METRIC_MODES`.
-        prompt: what the segmenter was prompted with: "predicted" or "truth".
-        variant: prompt variant; None where no policy was asked.
+        prompt: the segmenter's prompt: "predicted" or "truth".
+        variant: prompt variant; None if no policy ran.
         model_sha256: of the bundle or the checkpoints.
-        backends: part to backend.
-        shard: which part of the samples, from 0.
-        shards: into how many parts they were divided.
-        decoding: "forced" or "free", see `wise_edge.runtimes.base.Decoding`; None where no policy was asked. Files
-            that do not say were written freely.
+        backends: part ("policy", "mask") to backend.
+        shard: index of this share of the samples, from 0.
+        shards: number of shares.
+        decoding: "forced" or "free", see `wise_edge.runtimes.base.Decoding`; None if no policy ran. Files
+            without it were decoded freely.
     """
 
     dataset: str

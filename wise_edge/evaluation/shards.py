@@ -1,7 +1,7 @@
-"""Which samples this process takes when several divide an evaluation, and how their records come together.
+"""Which samples this process evaluates when several share an evaluation, and how their records are joined.
 
-`accelerate launch` and `torchrun` say it in the environment; on a cluster `--shard I/N` says it by hand. Processes meet
-in files alone: each writes its own, and the report is made from all of them.
+`accelerate launch` and `torchrun` set it in the environment; on a cluster, pass `--shard I/N`. Processes share files
+only: each writes its own, and the report is made from all of them.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ class Shard:
     launched: bool = False
 
     def places(self, samples: int) -> range:
-        """Return the places of the share's samples: every `count`-th, so that all shares are alike."""
+        """Return the indices of the share's samples: every `count`-th, so that shares are alike."""
         return range(self.index, samples, self.count)
 
     def path(self, out: Path) -> Path:
-        """Return the file of this share's records; ``out`` itself where nothing is divided."""
+        """Return the file of this share's records; `out` itself if there is only one share."""
         return out if self.count == 1 else out.with_name(f"{out.stem}.rank{self.index}{out.suffix}")
 
     def gather(self, out: Path, settings: Settings) -> list[MaskRecord] | None:
         """Join the records of all shares.
 
-        Of processes that a launcher started, the first waits for the others, and they leave the rest to it.
+        If a launcher started the processes, the first one waits for the others, which return None.
 
         Args:
-            out: the file that the shares' files are named after.
+            out: the file after which the files of the shares are named.
             settings: of this share.
 
         Returns:
-            The records of all samples in order, None where another process has to report them.
+            The records of all samples in order, None if another process reports them.
 
         Raises:
-            UsageError: a share's file has other settings or is damaged.
+            UsageError: the file of a share was made with other settings or is damaged.
         """
         paths = [Shard(index, self.count).path(out) for index in range(self.count)]
         if self.launched and self.index > 0:
@@ -68,22 +68,22 @@ def find_shard(requested: str | None) -> Shard:
     """Return this process's share.
 
     Args:
-        requested: "I/N", I from 0 to N - 1; None asks the environment of torchrun or accelerate (RANK and WORLD_SIZE).
+        requested: "I/N", I from 0 to N - 1; None reads the environment of torchrun or accelerate (RANK and WORLD_SIZE).
 
     Raises:
-        UsageError: it is no such text.
+        UsageError: `requested` has another form.
     """
     if requested is None:
         count = int(os.environ.get("WORLD_SIZE", "1"))
         return Shard(int(os.environ["RANK"]), count, launched=True) if count > 1 else Shard()
     parts = re.fullmatch(r"(\d{1,6})/(\d{1,6})", requested)
     if parts is None or not int(parts[1]) < int(parts[2]):
-        raise UsageError(f"--shard is '{requested}'; want I/N with I from 0 to N - 1, for example 0/4")
+        raise UsageError(f"--shard is '{requested}'; pass I/N with I from 0 to N - 1, for example 0/4")
     return Shard(int(parts[1]), int(parts[2]))
 
 
 def choose_gpu() -> None:
-    """Let this process see the GPU of its place on the machine alone, before any runtime starts CUDA."""
+    """Restrict this process to the GPU of its local rank, before any runtime starts CUDA."""
     place = int(os.environ.get("LOCAL_RANK", "0"))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)] if visible != [""] else str(place)

@@ -1,4 +1,4 @@
-"""Synthetic pictures with exact masks, queries and rationales: the data everything is trained and tested on."""
+"""Synthetic images with exact masks, queries and rationales: what everything is trained and tested on."""
 
 from wise_edge.scenes.completions import LEVEL_WEIGHTS, completion, target_answer
 from wise_edge.scenes.family import SHAPES, Family, Kind

@@ -1,7 +1,7 @@
 """What the embedded policy learns to write for a sample, by prompt variant.
 
 The warm start does not teach compression: rationales under `verbose` are detailed, under `wise` and `wise-infer`
-of all lengths and mostly long, under `wise-s` a little shorter, as an untrained large model's would be.
+of all lengths and mostly long, under `wise-s` a little shorter, as those of an untrained large model would be.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ LEVEL_WEIGHTS: Mapping[str, tuple[float, ...]] = {
     "wise-infer": (15, 35, 50, 0),
     "wise-s": (22, 43, 35, 0),
 }
-"""Prompt variant with a rationale -> how often each of `LEVELS` is drawn."""
+"""Prompt variant with a rationale to the weight of each of `LEVELS`."""
 
 
 def completion(
     sample: Sample, variant: str, rng: Random, size: int, weights: Mapping[str, Sequence[float]] = LEVEL_WEIGHTS
 ) -> str:
-    """Return the assistant's text for a sample.
+    """Return the completion for a sample.
 
     Args:
         sample: a labeled scene.
         variant: one of `wise_edge.policy.prompts.VARIANTS`.
         rng: chooses the rationale's length.
-        size: side of the resized square that coordinates refer to, px.
+        size: side of the resized square in which coordinates are given, px.
         weights: of `LEVELS`, by variant.
     """
     answer = f"<answer>{format_answer(target_answer(sample, size))}</answer>"

@@ -1,7 +1,7 @@
-"""What a scene can contain, as data: names, drawings, attributes and uses.
+"""What a scene can contain, as data: names, outlines, attributes and uses.
 
-The generator knows no shape by name. A second family (everyday objects, say) is another `Family` value.
-Outlines live in the unit disc: x to the right, y downwards, radius 1.
+The generator depends on no particular shape. Another family (everyday objects, say) is another `Family` value.
+Outlines are in the unit disc: x to the right, y downwards, radius 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Kind:
         name: the noun, singular.
         outlines: polygons in the unit disc; the first is filled, the others are cut out.
         corners: number of corners, 0 for round kinds.
-        symmetry_deg: rotation by this angle changes nothing; 0 for round kinds, which are never tilted.
+        symmetry_deg: smallest rotation that maps the outline onto itself; 0 for round kinds, which are never tilted.
         uses: what it is used for ("drink from"), for queries by purpose.
     """
 
@@ -41,7 +41,7 @@ class Family:
         kinds: what can be drawn.
         colors: name and sRGB value, 0 to 255.
         sizes: name and range of the radius as a fraction of the image's side.
-        textures: names the renderer knows: "plain", "striped", "dotted".
+        textures: names that the renderer knows: "plain", "striped", "dotted".
     """
 
     kinds: tuple[Kind, ...]

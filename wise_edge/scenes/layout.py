@@ -1,6 +1,6 @@
-"""Choose what stands where: the part of a scene that needs no pixels.
+"""Place the objects of a scene: the part that needs no pixels.
 
-Only `random.Random` decides, whose sequence Python guarantees across versions and machines.
+All choices come from `random.Random`, whose sequence Python guarantees across versions and machines.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ PLACES = (
 
 @dataclass(frozen=True)
 class ObjectSpec:
-    """One object as it is to be drawn.
+    """One object to draw.
 
     Attributes:
-        kind: what it is.
-        color: color name; `rgb` is the sRGB value drawn, near the name's own.
+        kind: its kind.
+        color: color name; `rgb` is the drawn sRGB value, close to that of the name.
         size: size name.
         texture: "plain", "striped" or "dotted".
-        tilted: turned away from its upright pose by `angle_deg`, clockwise.
+        tilted: rotated from its upright pose by `angle_deg`, clockwise.
         center: (x, y), fractions of the image's side, x to the right, y downwards.
         radius: of the circumscribed circle, a fraction of the image's side.
     """
@@ -50,18 +50,18 @@ class ObjectSpec:
 
     @property
     def place(self) -> str:
-        """Which ninth of the image holds the center, in words."""
+        """The ninth of the image that contains the center, in words."""
         x, y = self.center
         return PLACES[min(int(3 * y), 2)][min(int(3 * x), 2)]
 
     @property
     def area(self) -> float:
-        """Area of the whole shape, unoccluded, as a fraction of the image's area."""
+        """Area of the complete, unoccluded shape as a fraction of the image's area."""
         filled, *holes = (_shoelace(outline) for outline in self.kind.outlines)
         return (filled - sum(holes)) * self.radius**2
 
     def describe(self) -> str:
-        """Return the object's attributes as a noun phrase without article: "small striped red ring"."""
+        """Return the object's attributes as a noun phrase without an article: "small striped red ring"."""
         texture = () if self.texture == "plain" else (self.texture,)
         return " ".join((self.size, *texture, self.color, self.shape))
 
@@ -72,10 +72,10 @@ def _shoelace(outline: tuple[tuple[float, float], ...]) -> float:
 
 
 def lay_out(rng: Random, family: Family) -> tuple[ObjectSpec, ...] | None:
-    """Draw attributes and places of one scene's objects, rearmost first; None where they found no room.
+    """Choose attributes and places of one scene's objects, rearmost first; None if they do not fit.
 
     Kinds and colors come from small pools in most scenes, so that objects share attributes and a query must
-    tell them apart. No two objects have both the same description and the same place.
+    distinguish them. No two objects have both the same description and the same place.
     """
     count = rng.randint(MIN_OBJECTS, MAX_OBJECTS)
     kinds = rng.sample(family.kinds, rng.choice((1, 2, 2, 3, 3, 4, len(family.kinds))))

@@ -1,7 +1,7 @@
 """Find the queries that hold for exactly one object of a layout.
 
-A query is kept only where it is clear: the runner-up loses by a margin that a person would see. `lead` and
-`verdicts` carry the reasoning behind it, from which `rationales` builds text of any length.
+A query is kept only if it is clear: the runner-up loses by a margin that a person would see. `lead` and `verdicts`
+hold the reasoning behind it, from which `rationales` builds text of any length.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ KINDS = ("attribute", "position", "relation", "comparison", "reasoning")
 
 _CLEAR_DISTANCE = 0.07  # between centers, of the image's side
 _CLEAR_EDGE = 0.02  # between the outermost edges, of the image's side
-_CLEAR_RATIO = 1.5  # of areas: stays true when a quarter of the larger shape is hidden
+_CLEAR_RATIO = 1.5  # of areas; holds even if a quarter of the larger shape is hidden
 _CLEAR_DISTANCE_RATIO = 1.3
 
 
 @dataclass(frozen=True)
 class Query:
-    """A question with exactly one right object.
+    """A query with exactly one correct object.
 
     Attributes:
         kind: one of `KINDS`.
-        text: the question as a noun phrase, "the star left of the blue square".
-        target: index of the right object.
-        lead: the finding that decides, ready to be followed by the target's name: "the leftmost ring is".
+        text: the query as a noun phrase, "the star left of the blue square".
+        target: index of the correct object.
+        lead: the deciding fact, to be followed by the target's name: "the leftmost ring is".
         verdicts: for each object, why it is or is not the one: "is further to the right".
-        candidates: indices of the objects in question, the target among them.
+        candidates: indices of the objects in question, including the target.
         anchor: index of the object that the query refers to, if any.
     """
 
@@ -47,7 +47,7 @@ class Query:
 
 @dataclass(frozen=True)
 class _Group:
-    """Objects that a noun names: all of them, those of a kind or those of a color."""
+    """Objects that a noun names: all objects, those of a kind or those of a color."""
 
     noun: str
     plural: str
@@ -94,7 +94,7 @@ def _verdicts(
     fits: str,
     fails: Mapping[int, str],
 ) -> tuple[str, ...]:
-    """Say of each object why it is the target, is not, or is not even a candidate."""
+    """Say of each object why it is the target, why not, or why it is not even a candidate."""
     return tuple(
         fits if i == target else fails[i] if i in group.members else group.misfit(spec) for i, spec in enumerate(specs)
     )
@@ -114,7 +114,7 @@ def _mismatch(spec: ObjectSpec, wanted: ObjectSpec, names: Sequence[str]) -> str
 
 
 def _unique_phrases(specs: Sequence[ObjectSpec], target: int) -> Iterator[tuple[str, ...]]:
-    """Yield the sets of attribute names that single the target out with at most one name to spare."""
+    """Yield the sets of attribute names that identify the target, with at most one superfluous name."""
     own = specs[target]
     names = [name for name in ("size", "texture", "color", "shape") if (name, own.texture) != ("texture", "plain")]
 
@@ -341,7 +341,7 @@ def _unique_attribute(
 def _known_by(name: str, value: str) -> str:
     """Return a noun for an object known by one attribute, "yellow one" or "star".
 
-    To write the value is to settle the first of two look-ups before the place, the second one.
+    Writing the value first resolves one of two look-ups before the second, the place.
     """
     return value if name == "shape" else f"{value} one"
 

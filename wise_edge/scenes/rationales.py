@@ -1,4 +1,4 @@
-"""Turn a query's reasoning into text of four lengths.
+"""Write a query's reasoning at four lengths.
 
 "concise" has about 8 to 20 tokens and names the deciding fact and the object; "detailed" has about 60 to 130,
 names all objects, compares the candidates and concludes. "medium" and "long" lie between.
@@ -34,7 +34,7 @@ def write_rationale(specs: Sequence[ObjectSpec], query: Query, level: str) -> st
 
 
 def _detailed(specs: Sequence[ObjectSpec], query: Query, listing: str, conclusion: str) -> str:
-    """Add comparisons, the telling ones first, until the text is long enough and while it is not too long."""
+    """Add comparisons, the decisive ones first, as long as the text does not become too long."""
     start = " ".join((listing, f"The query asks for {query.text}.", *_mention_anchor(specs, query)))
     reasons: list[str] = []
     rivals = [i for i in query.candidates if i not in (query.target, query.anchor)]
@@ -74,8 +74,8 @@ def _name(spec: ObjectSpec) -> str:
 def _found(spec: ObjectSpec) -> str:
     """Name a chosen object by its place first.
 
-    A list names attributes, then the place, so the place is where all of an object's attributes are known: to write
-    it first is to choose with one look back. A size written first was chosen wrongly half of the time.
+    A list names attributes before the place, so at the place all attributes of an object are known: a conclusion that
+    starts with it chooses the object in one look back. With the size first, the size was wrong half of the time.
     """
     return f"at the {spec.place}: {spec.describe()}"
 

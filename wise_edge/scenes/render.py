@@ -1,7 +1,7 @@
-"""Draw a layout: picture and exact visible masks.
+"""Draw a layout: image and exact visible masks.
 
-Shapes are filled on an integer grid four times finer than the picture; textures and noise use integers only.
-So the same seed is to give the same bytes on every machine; tests/scenes/test_scenes.py holds golden hashes.
+Shapes are filled on an integer grid four times finer than the image; textures and noise use integers only.
+Therefore a seed gives the same bytes on every machine; tests/scenes/test_scenes.py holds golden hashes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Rendering:
     Attributes:
         image: HWC uint8, sRGB.
         masks: bool, N x H x W, the visible pixels of each object; disjoint.
-        visible: for each object, its visible share of its whole shape, 0 to 1.
+        visible: for each object, the visible share of its complete shape, 0 to 1.
     """
 
     image: NDArray[np.uint8]
@@ -40,7 +40,7 @@ def render(specs: tuple[ObjectSpec, ...], side: int, rng: Random) -> Rendering:
     Args:
         specs: the objects.
         side: height and width of the image, px.
-        rng: decides background, noise and texture phases.
+        rng: chooses background, noise and texture phases.
     """
     canvas = _background(rng, side)
     masks = np.zeros((len(specs), side, side), dtype=np.bool_)
@@ -84,7 +84,7 @@ def _coverage(spec: ObjectSpec, side: int) -> tuple[tuple[int, int], NDArray[np.
             for u, v in outline
         ]
         draw.polygon(points, fill=0 if number else 1)
-    # Whole rows first, then slices: numpy is five times slower over both short axes at once.
+    # Rows first, then slices: numpy is five times slower over both short axes at once.
     by_row = np.asarray(fine).reshape(height, _FINE, width * _FINE).sum(axis=1, dtype=np.uint8)
     counts = np.zeros((height, width), dtype=np.uint8)
     for offset in range(_FINE):
@@ -93,7 +93,7 @@ def _coverage(spec: ObjectSpec, side: int) -> tuple[tuple[int, int], NDArray[np.
 
 
 def _paint(rng: Random, spec: ObjectSpec, shape: tuple[int, ...], side: int) -> NDArray[np.int16]:
-    """Return the object's own color per pixel, int16, h x w x 3."""
+    """Return the object's color per pixel, int16, h x w x 3."""
     paint = np.empty((*shape, 3), dtype=np.int16)
     paint[:] = spec.rgb
     if spec.texture == "plain":
@@ -129,7 +129,7 @@ def _background(rng: Random, side: int) -> NDArray[np.int16]:
 
 
 def _add_noise(rng: Random, canvas: NDArray[np.int16]) -> NDArray[np.uint8]:
-    """Add sensor-like noise, the same to all three channels, of random strength."""
+    """Add sensor-like noise of random strength, the same to all three channels."""
     strength = rng.randint(0, 14)
     height, width, _ = canvas.shape
     noise = np.frombuffer(rng.randbytes(2 * height * width), dtype=np.uint8).reshape(2, height, width)

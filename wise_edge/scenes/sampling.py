@@ -1,4 +1,4 @@
-"""From a seed to a scene, from a split and an index to a labelled sample."""
+"""Make a scene from a seed, and a labeled sample from a split and an index."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class SceneObject(ObjectSpec):
 
 @dataclass(frozen=True)
 class Scene:
-    """An image and what is in it.
+    """An image and its contents.
 
     Attributes:
-        seed: what it was made from.
+        seed: its seed.
         side: height and width, px.
         image: HWC uint8, sRGB.
         masks: bool, N x H x W, visible pixels of each object, disjoint.
         objects: N objects, rearmost first.
-        queries: queries of the requested kind, or of all kinds, that hold for exactly one object.
+        queries: of the requested kind or of all kinds; each is true of exactly one object.
     """
 
     seed: int
@@ -72,7 +72,7 @@ class Sample:
 
     @property
     def target(self) -> SceneObject:
-        """The object asked for."""
+        """The object that the query names."""
         return self.scene.objects[self.query.target]
 
     @property
@@ -97,13 +97,13 @@ class Sample:
 
 
 def generate(seed: int, side: int = SIDE_PX, family: Family = SHAPES, kind: str | None = None) -> Scene:
-    """Make the scene of a seed.
+    """Return the scene of a seed.
 
     Args:
         seed: any integer; the same seed gives the same scene on every machine.
         side: height and width of the image, px.
-        family: what can stand in it.
-        kind: one of `KINDS`: only scenes with a query of this kind; None: with a query of any kind.
+        family: what it can contain.
+        kind: one of `KINDS`, for a scene with a query of this kind; None for a query of any kind.
     """
     attempt = 0
     while True:
@@ -125,13 +125,13 @@ def generate(seed: int, side: int = SIDE_PX, family: Family = SHAPES, kind: str 
 
 
 def sample(split: str, index: int, side: int = SIDE_PX, family: Family = SHAPES) -> Sample:
-    """Return one labeled sample; kinds of queries take turns by index.
+    """Return one labeled sample; kinds of queries alternate by index.
 
     Args:
         split: a key of `SPLITS`.
         index: position in the split, 0 or more.
         side: height and width of the image, px.
-        family: what can stand in it.
+        family: what it can contain.
     """
     seed = SPLITS[split][index]
     kind = KINDS[seed % len(KINDS)]
