@@ -21,8 +21,10 @@ from wise_edge.policy.prompts import DEFAULT, EMBEDDED
 
 pytest.importorskip("wise_edge.training.wise", exc_type=MissingExtraError)
 
-from wise_edge.training.wise.reading import FloatBox, find_placeholders, is_formatted, read_completion
-from wise_edge.training.wise.rewards import ORDERS, TERMS, RewardConfig, RewardFunctions, inclusive_iou
+from wise_edge.training.wise import reading
+from wise_edge.training.wise.reading import FloatBox, Reading, find_placeholders, is_formatted, read_completion
+from wise_edge.training.wise.reward_config import ORDERS, TERMS, RewardConfig
+from wise_edge.training.wise.rewards import RewardFunctions, inclusive_iou
 
 SIZE = 840
 BOX = (100, 100, 300, 300)
@@ -296,6 +298,27 @@ def test_one_call_of_the_encoder_for_a_batch() -> None:
     assert len(encoder.calls) == 1
 
 
+def test_a_batch_is_read_once_for_all_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def count(text: str) -> Reading:
+        read.append(text)
+        return read_completion(text)
+
+    monkeypatch.setattr(reading, "read_completion", count)
+    rewards = make()
+    completions = [whole(), [{"role": "assistant", "content": whole(think="<think> it </think>")}], "", whole()]
+    for _ in range(2):
+        for function in rewards.functions():
+            function(prompts=[""] * 4, completions=completions, box=[BOX] * 4, points=[POINTS] * 4)
+        assert [each.rationale for each in rewards.reader.read(completions)] == ["red ring", "it", "", "red ring"]
+    assert read == [whole(), whole(think="<think> it </think>"), ""]
+    rewards.reader.read(["a", "b"])
+    assert read[3:] == ["a", "b"]
+    rewards.reader.read(completions)
+    assert len(read) == 8, "only the last batch is kept"
+
+
 def test_terms_without_weight_are_left_out() -> None:
     rewards = RewardFunctions(
         RewardConfig({"distillation": 0.0, "length": 0.5, "points": 2.0}), SIZE, "concise-first", None, count_words, ""
@@ -389,8 +412,8 @@ def test_every_term_lies_between_0_and_1(
 def test_the_linear_readers_find_what_patterns_find(text: str, tags: tuple[str, ...]) -> None:
     pattern = r"\s*".join(f"<{tag}>.*?</{tag}>" for tag in tags)
     assert is_formatted(text, tags) == bool(re.fullmatch(pattern, text, re.DOTALL))
-    reading = read_completion(text)
-    for tag, found in (("think", reading.concise), ("d_think", reading.detailed)):
+    found_parts = read_completion(text)
+    for tag, found in (("think", found_parts.concise), ("d_think", found_parts.detailed)):
         match = re.search(f"<{tag}>.*?</{tag}>", text, re.DOTALL)
         assert found == (match.group() if match else "")
 

@@ -34,7 +34,7 @@ from wise_edge.training.wise.config import DataConfig, LoraOptions, WiseConfig
 from wise_edge.training.wise.curves import draw_wise_curves
 from wise_edge.training.wise.data import Selection, training_rows
 from wise_edge.training.wise.policy import open_policy
-from wise_edge.training.wise.rewards import ORDERS
+from wise_edge.training.wise.reward_config import ORDERS
 from wise_edge.training.wise.samples import save_samples
 from wise_edge.training.wise.trainer import keep_adapter_precise
 from wise_edge.training.wise.validation import Figures

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from wise_edge.policy.prompts import VARIANTS
-from wise_edge.training.wise.rewards import ORDERS, RewardConfig
+from wise_edge.training.wise.reward_config import ORDERS, RewardConfig
 
 DTYPES = ("float32", "bfloat16")
 VLLM_MODES = ("off", "colocate", "server")

@@ -82,7 +82,7 @@ def training_rows(data: Selection, source: PolicySource, order: str, count: int,
         data: what is trained on, in an order drawn anew for each round through it. A row depends on its index alone,
             so a run that goes on finds the same rows.
         source: the policy.
-        order: one of `rewards.ORDERS`.
+        order: one of `ORDERS`.
         count: number of rows.
         seed: of the order.
     """

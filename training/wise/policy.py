@@ -55,7 +55,7 @@ class PolicySource:
         ]
 
     def training_messages(self, query: str, order: str) -> list[dict[str, str]]:
-        """Return the prompt of a rollout whose parts come in one of `rewards.ORDERS`."""
+        """Return the prompt of a rollout whose parts come in one of `ORDERS`."""
         messages = self.messages(query, _VARIANTS[order])
         if order == "detailed-first" and self.prompts == DEFAULT:
             messages[1]["content"] = f"{query} {_DETAILED_FIRST}"

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from wise_edge.geometry import Point
+from wise_edge.policy.answer import split_completion
 
 FloatBox = tuple[float, float, float, float]
 
@@ -44,6 +45,43 @@ class Reading:
     points: tuple[Point, Point] | None
     concise: str
     detailed: str
+
+
+@dataclass(frozen=True)
+class ReadCompletion:
+    """A completion and all that is read in it.
+
+    Attributes:
+        text: the completion.
+        rationale: its concise text as inference reads it, without tags; empty if there is none.
+        scored: what scoring reads; of a completion that repeats the prompt's placeholders, as of an empty text.
+    """
+
+    text: str
+    rationale: str
+    scored: Reading
+
+
+class CompletionReader:
+    """Reads the completions of a batch, each once, however often the same batch is asked for.
+
+    Args:
+        placeholders: what a completion may not repeat, from `find_placeholders`.
+    """
+
+    def __init__(self, placeholders: Sequence[str]) -> None:
+        self._placeholders = placeholders
+        self._batch: dict[str, ReadCompletion] = {}
+
+    def read(self, completions: Sequence[Any]) -> list[ReadCompletion]:
+        """Read completions, texts or lists of chat messages; what was read in the last batch is not read again."""
+        texts = [completion_text(completion) for completion in completions]
+        self._batch = {text: self._batch.get(text) or self._read(text) for text in dict.fromkeys(texts)}
+        return [self._batch[text] for text in texts]
+
+    def _read(self, text: str) -> ReadCompletion:
+        scored = read_completion("" if echoes(text, self._placeholders) else text)
+        return ReadCompletion(text, split_completion(text).rationale or "", scored)
 
 
 def read_completion(text: str) -> Reading:

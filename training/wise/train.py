@@ -148,9 +148,9 @@ def _build_trainer(config: WiseConfig, source: PolicySource, out: Path, resume: 
         config,
         out,
         Validator(config.validation, source),
+        rewards,
         model=source.name,
         processing_class=source.processor,
-        reward_funcs=rewards.functions(),
         args=grpo_arguments(config, out, rewards.weights(), resume),
         train_dataset=rows,
         eval_dataset=rows,  # asked for because there are validations; the trainer's own take other data

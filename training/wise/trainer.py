@@ -23,13 +23,12 @@ from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
 from wise_edge.errors import WiseEdgeError
-from wise_edge.policy.answer import split_completion
 from wise_edge.training.common.step_log import append_record
 from wise_edge.training.wise.best import BestPolicy
 from wise_edge.training.wise.checkpoints import checkpoint_name, drop_old_checkpoints, publish, staging_folder
 from wise_edge.training.wise.config import WiseConfig
 from wise_edge.training.wise.curves import draw_wise_curves
-from wise_edge.training.wise.reading import completion_text
+from wise_edge.training.wise.rewards import RewardFunctions
 from wise_edge.training.wise.samples import save_samples
 from wise_edge.training.wise.validation import Figures, Validator
 
@@ -44,17 +43,21 @@ class WiseTrainer(GRPOTrainer):
         config: the recipe.
         out: folder of the run.
         validator: decodes held-out data.
+        rewards: what completions are rewarded for.
         **arguments: TRL's.
     """
 
-    def __init__(self, config: WiseConfig, out: Path, validator: Validator, **arguments: Any) -> None:
+    def __init__(
+        self, config: WiseConfig, out: Path, validator: Validator, rewards: RewardFunctions, **arguments: Any
+    ) -> None:
         self._config = config
         self._out = out
         self._validator = validator
+        self._rewards = rewards
         self._stopped = False
         self._sampled: int | None = None
         self._validated: tuple[int, dict[str, float]] | None = None
-        super().__init__(**arguments)
+        super().__init__(reward_funcs=rewards.functions(), **arguments)
         keep_adapter_precise(self.model)
         self.remove_callback(PrinterCallback)
 
@@ -117,19 +120,18 @@ class WiseTrainer(GRPOTrainer):
         start = perf_counter()
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
         self._log_metric("time/rewards_s", perf_counter() - start)
-        texts = [completion_text(completion) for completion in completions]
-        self._log_metric("rationale_tokens", self._mean_tokens(texts))
+        read = self._rewards.reader.read(completions)
+        self._log_metric("rationale_tokens", self._mean_tokens([each.rationale for each in read]))
         if self.is_world_process_zero() and self.state.global_step % self._config.samples_every == 0:
-            table = {name: rewards[: len(texts), i].tolist() for i, name in enumerate(self.reward_func_names)}
+            table = {name: rewards[: len(read), i].tolist() for i, name in enumerate(self.reward_func_names)}
             path = self._out / "samples" / f"step-{self.state.global_step:05d}.jsonl"
             more = self._sampled == self.state.global_step  # a step may write its completions in parts
-            save_samples(path, [str(row["sample"]) for row in inputs], texts, table, more)
+            save_samples(path, [str(row["sample"]) for row in inputs], [each.text for each in read], table, more)
             self._sampled = self.state.global_step
         return rewards
 
     def _mean_tokens(self, texts: list[str]) -> float:
-        rationales = [split_completion(text).rationale or "" for text in texts]
-        return sum(map(len, self._tokenizer(rationales)["input_ids"])) / len(texts)
+        return sum(map(len, self._tokenizer(texts)["input_ids"])) / len(texts)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as transformers does, and to `train.jsonl` and stderr."""

@@ -31,7 +31,7 @@ from wise_edge.training.wise.config import WarmStartConfig, WiseConfig
 from wise_edge.training.wise.data import lazy_rows
 from wise_edge.training.wise.final_policy import write_policy
 from wise_edge.training.wise.policy import PolicySource
-from wise_edge.training.wise.rewards import ORDERS
+from wise_edge.training.wise.reward_config import ORDERS
 from wise_edge.training.wise.trainer import keep_adapter_precise
 
 _COLUMNS = ("image", "query", "completion")
@@ -128,7 +128,7 @@ def demonstrations(warm: WarmStartConfig, source: PolicySource, order: str, seed
 
 
 def write_completion(labeled: Sample, order: str, rng: Random, size: int) -> str:
-    """Return a scene's completion in one of `rewards.ORDERS`; the concise part's length is drawn, and mostly long."""
+    """Return a scene's completion in one of `ORDERS`; the length of the concise part is drawn, and mostly long."""
     level = rng.choices(LEVELS[:3], (15, 35, 50))[0]
     parts = {
         "think": labeled.rationale(level),
