@@ -25,7 +25,7 @@ from wise_edge.policy.answer import parse_answer, split_completion
 from wise_edge.policy.checkpoint import load_policy
 from wise_edge.scenes import Sample, sample, target_answer
 from wise_edge.training.wise.config import WiseConfig
-from wise_edge.training.wise.policy import PolicySource, open_policy
+from wise_edge.training.wise.policy import StartPolicy, open_policy
 from wise_edge.training.wise.similarity import DEFAULT_MODEL, cosine_similarities, load_encoder
 from wise_edge.training.wise.validation import decode_greedily
 
@@ -46,26 +46,26 @@ def boxes_right(text: str, labeled: Sample, size: int) -> bool:
     return answer is not None and box_iou(answer.box, target_answer(labeled, size).box) > BOX_THRESHOLD
 
 
-def decode(source: PolicySource, count: int) -> list[str]:
+def decode(start: StartPolicy, count: int) -> list[str]:
     """Return the completions of the first test scenes."""
-    model, dataset = load_policy(Path(source.name)), open_dataset("scenes", None, "test")
+    model, dataset = load_policy(Path(start.name)), open_dataset("scenes", None, "test")
     texts: list[str] = []
-    for start in range(0, count, BATCH):
-        examples = [dataset[index] for index in range(start, min(start + BATCH, count))]
-        texts += decode_greedily(model, source, examples, "wise", MAX_TOKENS)
+    for first in range(0, count, BATCH):
+        examples = [dataset[index] for index in range(first, min(first + BATCH, count))]
+        texts += decode_greedily(model, start, examples, "wise", MAX_TOKENS)
     return texts
 
 
 def measure(policy: str, count: int) -> dict[str, Any]:
     """Return the figures of a policy."""
-    source = open_policy(from_mapping(WiseConfig, {"steps": 1, "model": policy, "dtype": "float32"}))
-    texts, scenes = decode(source, count), [sample("test", index) for index in range(count)]
+    start = open_policy(from_mapping(WiseConfig, {"steps": 1, "model": policy, "dtype": "float32"}))
+    texts, scenes = decode(start, count), [sample("test", index) for index in range(count)]
     parts = [split_completion(text) for text in texts]
     concise, detailed = [part.rationale or "" for part in parts], [part.detailed or "" for part in parts]
     similar = cosine_similarities(load_encoder(DEFAULT_MODEL, "cpu"), concise, detailed)
-    lengths = [[len(ids) for ids in source.processor.tokenizer(texts)["input_ids"]] for texts in (concise, detailed)]
+    lengths = [[len(ids) for ids in start.processor.tokenizer(texts)["input_ids"]] for texts in (concise, detailed)]
     named = np.array([names_target(text, labeled) for text, labeled in zip(concise, scenes, strict=True)])
-    right = np.array([boxes_right(*pair, source.input_size) for pair in zip(texts, scenes, strict=True)])
+    right = np.array([boxes_right(*pair, start.input_size) for pair in zip(texts, scenes, strict=True)])
     return {
         "policy": policy,
         "samples": count,

@@ -31,11 +31,10 @@ from wise_edge.training.wise.checkpoints import (
     staging_folder,
 )
 from wise_edge.training.wise.config import DataConfig, LoraOptions, WiseConfig
-from wise_edge.training.wise.curves import draw_wise_curves
 from wise_edge.training.wise.data import Selection, training_rows
 from wise_edge.training.wise.policy import open_policy
+from wise_edge.training.wise.report import draw_wise_curves, save_samples
 from wise_edge.training.wise.reward_config import ORDERS
-from wise_edge.training.wise.samples import save_samples
 from wise_edge.training.wise.trainer import keep_adapter_precise
 from wise_edge.training.wise.validation import Figures
 from wise_edge.training.wise.warm_start import read_demonstrations, write_completion
@@ -183,7 +182,7 @@ def test_height_of_a_policy_that_was_not_kept_counts(tmp_path: Path) -> None:
     best = BestPolicy(tmp_path, 0.005)
     keep(best, 0, 0.600, 40)
     assert not best.beats(figures(0.604, 90))
-    best.pass_over(figures(0.604, 90))
+    best.reject(figures(0.604, 90))
     assert not best.beats(figures(0.598, 30))
     assert best.beats(figures(0.6, 30))
 

@@ -72,9 +72,9 @@ def quantization_config(config: WiseConfig) -> Any:
     )
 
 
-def trackers(wished: tuple[str, ...]) -> list[str]:
+def trackers(requested: tuple[str, ...]) -> list[str]:
     """Return those trackers that are installed."""
-    return [name for name in wished if importlib.util.find_spec(name)]
+    return [name for name in requested if importlib.util.find_spec(name)]
 
 
 def _optimization(config: WiseConfig) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class BestPolicy:
         }
         self._write(record)
 
-    def pass_over(self, figures: Mapping[str, Figures]) -> None:
+    def reject(self, figures: Mapping[str, Figures]) -> None:
         """Remember how high cIoU was of a policy that is not kept."""
         self._write({**(self._read() or {}), "highest_ciou": self._highest(figures)})
 

@@ -18,7 +18,7 @@ from wise_edge.errors import UsageError
 from wise_edge.policy.answer import Answer, answer_in_square
 from wise_edge.policy.image import resize_square
 from wise_edge.training.wise.config import DataConfig
-from wise_edge.training.wise.policy import PolicySource
+from wise_edge.training.wise.policy import StartPolicy
 
 _NAMED_PROBLEMS = 20
 _CACHED_ROWS = 64  # a prompt's rollouts ask for its row again and again
@@ -75,13 +75,13 @@ def true_answer(example: Example, size: int) -> Answer:
     return answer_in_square(example.box, example.points, (width, height), size)
 
 
-def training_rows(data: Selection, source: PolicySource, order: str, count: int, seed: int) -> Any:
+def training_rows(data: Selection, start: StartPolicy, order: str, count: int, seed: int) -> Any:
     """Return the rows of GRPO as a `datasets.Dataset` with the columns prompt, image, box, points and sample.
 
     Args:
         data: what is trained on, in an order drawn anew for each round through it. A row depends on its index alone,
             so a run that goes on finds the same rows.
-        source: the policy.
+        start: the policy.
         order: one of `ORDERS`.
         count: number of rows.
         seed: of the order.
@@ -94,10 +94,10 @@ def training_rows(data: Selection, source: PolicySource, order: str, count: int,
     @lru_cache(_CACHED_ROWS)
     def row(index: int) -> dict[str, Any]:
         number, place = divmod(index, len(data))
-        example, truth = _load(data, int(round_order(number)[place]), source.input_size)
+        example, truth = _load(data, int(round_order(number)[place]), start.input_size)
         return {
-            "prompt": source.training_messages(example.query, order),
-            "image": square_picture(example, source.input_size),
+            "prompt": start.training_messages(example.query, order),
+            "image": square_image(example, start.input_size),
             "box": list(truth.box),
             "points": [list(point) for point in truth.points],
             "sample": example.id,
@@ -127,6 +127,6 @@ def lazy_rows(count: int, row: Callable[[int], dict[str, Any]]) -> Any:
     return datasets.Dataset.from_dict({"index": range(count)}).with_transform(make)
 
 
-def square_picture(example: Example, size: int) -> Image.Image:
+def square_image(example: Example, size: int) -> Image.Image:
     """Return a sample's image stretched to the square that the policy sees."""
     return Image.fromarray(resize_square(example.image, size))

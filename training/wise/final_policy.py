@@ -10,14 +10,14 @@ import transformers
 
 from wise_edge.files import replacing_folder
 from wise_edge.policy.adapter import merge_adapter
-from wise_edge.training.wise.policy import PolicySource, save_beside
+from wise_edge.training.wise.policy import StartPolicy, save_processor_and_prompts
 
 
-def write_policy(source: PolicySource, trained: Path, folder: Path, *, dtype: str, adapter: bool) -> None:
+def write_policy(start: StartPolicy, trained: Path, folder: Path, *, dtype: str, adapter: bool) -> None:
     """Write a trained policy as one Hugging Face folder; it appears whole, and replaces what is there.
 
     Args:
-        source: the policy before the training.
+        start: the policy before the training.
         trained: what was trained: PEFT's folder of an adapter, or a folder of all weights.
         folder: where to.
         dtype: of the written weights, torch's name. An adapter's base is read anew in it, so that an adapter that was
@@ -27,12 +27,12 @@ def write_policy(source: PolicySource, trained: Path, folder: Path, *, dtype: st
     Raises:
         UsageError: the adapter does not fit the policy.
     """
-    model = _load(source.name if adapter else str(trained), dtype)
+    model = _load(start.name if adapter else str(trained), dtype)
     if adapter:
-        model = merge_adapter(model, trained, base=source.name, dtype=dtype)
+        model = merge_adapter(model, trained, base=start.name, dtype=dtype)
     with replacing_folder(folder) as fresh:
         model.save_pretrained(fresh)
-        save_beside(source, fresh)
+        save_processor_and_prompts(start, fresh)
 
 
 def _load(name: str, dtype: str) -> Any:

@@ -30,7 +30,7 @@ _VARIANTS = {"concise-first": "wise", "detailed-first": "wise", "no-detailed": "
 
 
 @dataclass(frozen=True)
-class PolicySource:
+class StartPolicy:
     """A policy before training.
 
     Attributes:
@@ -62,7 +62,7 @@ class PolicySource:
         return messages
 
 
-def open_policy(config: WiseConfig) -> PolicySource:
+def open_policy(config: WiseConfig) -> StartPolicy:
     """Read what is needed beside the weights.
 
     Raises:
@@ -82,7 +82,7 @@ def open_policy(config: WiseConfig) -> PolicySource:
         raise UsageError(f"input_size: {size} is not a multiple of {unit}, the side of an image token of this model")
     processor.image_processor.size = {"shortest_edge": size * size, "longest_edge": size * size}  # it stretches no more
     dtype = str(settings.dtype or "float32").removeprefix("torch.")
-    return PolicySource(name, processor, _read_prompts(Path(name)), size, dtype)
+    return StartPolicy(name, processor, _read_prompts(Path(name)), size, dtype)
 
 
 def _check_family(model: str, settings: Any) -> None:
@@ -92,11 +92,11 @@ def _check_family(model: str, settings: Any) -> None:
         raise UsageError(f"model {model}: {settings.model_type} is not one of {', '.join(FAMILIES)}")
 
 
-def save_beside(source: PolicySource, folder: Path) -> None:
+def save_processor_and_prompts(start: StartPolicy, folder: Path) -> None:
     """Write what a policy's folder holds beside the weights: tokenizer, image processor and wording."""
-    source.processor.tokenizer.save_pretrained(folder)
-    source.processor.image_processor.save_pretrained(folder)
-    (folder / _PROMPTS).write_text(json.dumps(source.prompts.to_dict(), indent=2) + "\n", encoding="utf-8")
+    start.processor.tokenizer.save_pretrained(folder)
+    start.processor.image_processor.save_pretrained(folder)
+    (folder / _PROMPTS).write_text(json.dumps(start.prompts.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def _read_prompts(folder: Path) -> PromptSet:

@@ -29,7 +29,7 @@ from wise_edge.training.wise.checkpoints import checkpoint_step, newest_checkpoi
 from wise_edge.training.wise.config import WiseConfig
 from wise_edge.training.wise.data import Selection, training_rows
 from wise_edge.training.wise.final_policy import write_policy
-from wise_edge.training.wise.policy import PolicySource, open_policy
+from wise_edge.training.wise.policy import StartPolicy, open_policy
 from wise_edge.training.wise.rewards import RewardFunctions
 from wise_edge.training.wise.similarity import load_encoder
 from wise_edge.training.wise.trainer import WiseTrainer
@@ -127,30 +127,30 @@ def _prepare(config: WiseConfig, out: Path, resume: bool) -> Path | None:
 
 
 def _train(config: WiseConfig, out: Path, checkpoint: Path | None) -> None:
-    source = open_policy(config)
+    start = open_policy(config)
     if config.warm_start is not None:
-        source = dataclasses.replace(source, name=str(warm_start(config, source, out / "start")))
-    trainer = _build_trainer(config, source, out, checkpoint is not None)
+        start = dataclasses.replace(start, name=str(warm_start(config, start, out / "start")))
+    trainer = _build_trainer(config, start, out, checkpoint is not None)
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "tensorboard"))
     with trainer.stopped_by_signals(), redirect_stdout(sys.stderr):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.stopped:
         print(f"stopped after step {trainer.state.global_step}; go on with --resume", file=sys.stderr)
     if trainer.is_world_process_zero():
-        _save_best(config, source, out)
+        _save_best(config, start, out)
 
 
-def _build_trainer(config: WiseConfig, source: PolicySource, out: Path, resume: bool) -> Any:
-    rewards = _build_rewards(config, source)
+def _build_trainer(config: WiseConfig, start: StartPolicy, out: Path, resume: bool) -> Any:
+    rewards = _build_rewards(config, start)
     count = config.steps * config.prompts_per_step
-    rows = training_rows(Selection(config.data, "data"), source, config.order, count, config.seed)
+    rows = training_rows(Selection(config.data, "data"), start, config.order, count, config.seed)
     return WiseTrainer(
         config,
         out,
-        Validator(config.validation, source),
+        Validator(config.validation, start),
         rewards,
-        model=source.name,
-        processing_class=source.processor,
+        model=start.name,
+        processing_class=start.processor,
         args=grpo_arguments(config, out, rewards.weights(), resume),
         train_dataset=rows,
         eval_dataset=rows,  # asked for because there are validations; the trainer's own take other data
@@ -159,23 +159,23 @@ def _build_trainer(config: WiseConfig, source: PolicySource, out: Path, resume: 
     )
 
 
-def _build_rewards(config: WiseConfig, source: PolicySource) -> RewardFunctions:
-    tokenizer = source.processor.tokenizer
+def _build_rewards(config: WiseConfig, start: StartPolicy) -> RewardFunctions:
+    tokenizer = start.processor.tokenizer
     encoder = None
     if config.rewards.weights["distillation"] and config.order != "no-detailed":
         device = str(accelerate.PartialState().device)
         encoder = load_encoder(config.rewards.similarity_model, device, config.bf16)
     return RewardFunctions(
         config.rewards,
-        source.input_size,
+        start.input_size,
         config.order,
         encoder,
         lambda texts: [len(ids) for ids in tokenizer(list(texts))["input_ids"]],
-        "\n".join(message["content"] for message in source.training_messages("", config.order)),
+        "\n".join(message["content"] for message in start.training_messages("", config.order)),
     )
 
 
-def _save_best(config: WiseConfig, source: PolicySource, out: Path) -> None:
+def _save_best(config: WiseConfig, start: StartPolicy, out: Path) -> None:
     """Write the best policy as one folder, in the precision of the checkpoint that the run started from."""
     best = BestPolicy(out, config.validation.tolerance).folder
-    write_policy(source, best, out / "policy", dtype=source.dtype, adapter=config.lora is not None)
+    write_policy(start, best, out / "policy", dtype=start.dtype, adapter=config.lora is not None)

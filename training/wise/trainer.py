@@ -27,9 +27,8 @@ from wise_edge.training.common.step_log import append_record
 from wise_edge.training.wise.best import BestPolicy
 from wise_edge.training.wise.checkpoints import checkpoint_name, drop_old_checkpoints, publish, staging_folder
 from wise_edge.training.wise.config import WiseConfig
-from wise_edge.training.wise.curves import draw_wise_curves
+from wise_edge.training.wise.report import draw_wise_curves, save_samples
 from wise_edge.training.wise.rewards import RewardFunctions
-from wise_edge.training.wise.samples import save_samples
 from wise_edge.training.wise.validation import Figures, Validator
 
 _SHOWN = {"reward": "reward", "rewards/box_iou/mean": "iou", "rationale_tokens": "tokens", "kl": "kl", "step_time": "s"}
@@ -173,7 +172,7 @@ class WiseTrainer(GRPOTrainer):
             if better:
                 best.keep(self.state.global_step, figures)
             else:
-                best.pass_over(figures)
+                best.reject(figures)
         self.accelerator.wait_for_everyone()
 
     def _record(self, figures: Any, seconds: float) -> None:

@@ -26,8 +26,8 @@ from wise_edge.metrics import giou_ciou, mask_overlap
 from wise_edge.policy.answer import Answer, parse_answer, split_completion
 from wise_edge.sam.segment_anything import load_sam
 from wise_edge.training.wise.config import ValidationConfig
-from wise_edge.training.wise.data import Selection, square_picture, true_answer
-from wise_edge.training.wise.policy import PolicySource
+from wise_edge.training.wise.data import Selection, square_image, true_answer
+from wise_edge.training.wise.policy import StartPolicy
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Validator:
 
     Args:
         config: what is decoded, and how.
-        source: processor, wording and input size.
+        start: processor, wording and input size.
 
     Samples that cannot be decoded (a damaged image, no box) are named on stderr and left out.
 
@@ -62,9 +62,9 @@ class Validator:
         UsageError: the data or the SAM checkpoint cannot be read, or no sample can be used.
     """
 
-    def __init__(self, config: ValidationConfig, source: PolicySource) -> None:
+    def __init__(self, config: ValidationConfig, start: StartPolicy) -> None:
         self._config = config
-        self._source = source
+        self._start = start
         self._data = Selection(config.data, "validation.data")
         self._usable = [index for index in range(len(self._data)) if self._is_usable(index)]
         if not self._usable:
@@ -90,7 +90,7 @@ class Validator:
 
     def _is_usable(self, index: int) -> bool:
         try:
-            true_answer(self._data[index], self._source.input_size)
+            true_answer(self._data[index], self._start.input_size)
         except UsageError as error:
             print(f"warning: {error}; validation goes without it", file=sys.stderr)
             return False
@@ -99,23 +99,23 @@ class Validator:
     def _score(self, model: Any, variant: str, indices: Sequence[int]) -> Iterator[tuple[float, ...]]:
         """Yield intersection, union, box accuracy, validity and rationale tokens of each sample."""
         examples = [self._data[index] for index in indices]
-        texts = decode_greedily(model, self._source, examples, variant, self._config.max_tokens, "</answer>")
+        texts = decode_greedily(model, self._start, examples, variant, self._config.max_tokens, "</answer>")
         for example, text in zip(examples, texts, strict=True):
-            answer = parse_answer(text, self._source.input_size).answer
+            answer = parse_answer(text, self._start.input_size).answer
             rationale = split_completion(text).rationale or ""
             overlap = self._overlap(example, answer)
-            right = answer is not None and box_iou(answer.box, true_answer(example, self._source.input_size).box) > 0.5
-            tokens = len(self._source.processor.tokenizer(rationale)["input_ids"])
+            right = answer is not None and box_iou(answer.box, true_answer(example, self._start.input_size).box) > 0.5
+            tokens = len(self._start.processor.tokenizer(rationale)["input_ids"])
             yield *overlap, float(right), float(answer is not None), float(tokens)
 
     def _overlap(self, example: Example, answer: Answer | None) -> tuple[float, float]:
         if self._segment is None or example.mask is None:
-            truth = true_answer(example, self._source.input_size).box
+            truth = true_answer(example, self._start.input_size).box
             return (0.0, float(_area(truth))) if answer is None else _box_overlap(answer.box, truth)
         if answer is None:
             return 0.0, float(np.count_nonzero(example.mask))
         height, width = example.image.shape[:2]
-        square = (self._source.input_size, self._source.input_size)
+        square = (self._start.input_size, self._start.input_size)
         box = scale_box(answer.box, square, (width, height))
         points = [scale_point(point, square, (width, height)) for point in answer.points]
         return mask_overlap(self._segment(example.image, box, points), example.mask)
@@ -144,7 +144,7 @@ class _Segmenter:
 
 def decode_greedily(
     model: Any,
-    source: PolicySource,
+    start: StartPolicy,
     examples: Sequence[Example],
     variant: str,
     max_tokens: int,
@@ -154,17 +154,17 @@ def decode_greedily(
 
     Args:
         model: transformers' model.
-        source: its processor, wording and input size.
+        start: its processor, wording and input size.
         examples: what is asked, decoded together.
         variant: prompt variant.
         max_tokens: longest completion.
         stop: text that ends a completion, besides the model's own end token.
     """
-    processor = source.processor
-    prompts = [_with_picture(source.messages(item.query, variant)) for item in examples]
+    processor = start.processor
+    prompts = [_with_image(start.messages(item.query, variant)) for item in examples]
     text = processor.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
-    pictures = [[square_picture(item, source.input_size)] for item in examples]
-    inputs = processor(text=text, images=pictures, padding=True, return_tensors="pt").to(model.device)
+    images = [[square_image(item, start.input_size)] for item in examples]
+    inputs = processor(text=text, images=images, padding=True, return_tensors="pt").to(model.device)
     options: dict[str, Any] = {"do_sample": False, "repetition_penalty": 1.0, "max_new_tokens": max_tokens}
     if stop is not None:
         options |= {"stop_strings": [stop], "tokenizer": processor.tokenizer}
@@ -185,7 +185,7 @@ def mean_tokens(figures: Mapping[str, Figures]) -> float:
     return sum(item.rationale_tokens for item in figures.values()) / len(figures)
 
 
-def _with_picture(messages: list[dict[str, str]]) -> list[dict[str, Any]]:
+def _with_image(messages: list[dict[str, str]]) -> list[dict[str, Any]]:
     system, user = messages
     return [system, {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": user["content"]}]}]
 

@@ -30,7 +30,7 @@ from wise_edge.training.wise.arguments import lora_config, quantization_config, 
 from wise_edge.training.wise.config import WarmStartConfig, WiseConfig
 from wise_edge.training.wise.data import lazy_rows
 from wise_edge.training.wise.final_policy import write_policy
-from wise_edge.training.wise.policy import PolicySource
+from wise_edge.training.wise.policy import StartPolicy
 from wise_edge.training.wise.reward_config import ORDERS
 from wise_edge.training.wise.trainer import keep_adapter_precise
 
@@ -38,12 +38,12 @@ _COLUMNS = ("image", "query", "completion")
 _FIRST_SCENE = 1_000_000_000  # far behind the scenes that GRPO and the embedded policy's own training take
 
 
-def warm_start(config: WiseConfig, source: PolicySource, folder: Path) -> Path:
+def warm_start(config: WiseConfig, start: StartPolicy, folder: Path) -> Path:
     """Train on demonstrations and write the result as one Hugging Face folder.
 
     Args:
         config: the recipe; its `warm_start` is set.
-        source: the policy before.
+        start: the policy before.
         folder: where to; when it exists, the warm start was done before and is not done again.
 
     Returns:
@@ -57,7 +57,7 @@ def warm_start(config: WiseConfig, source: PolicySource, folder: Path) -> Path:
     if folder.exists():
         return folder
     scratch = folder.with_name(f".{folder.name}.scratch")
-    trainer = _build_trainer(config, config.warm_start, source, scratch)
+    trainer = _build_trainer(config, config.warm_start, start, scratch)
     keep_adapter_precise(trainer.model)
     with redirect_stdout(sys.stderr):
         loss = trainer.train().training_loss
@@ -66,13 +66,13 @@ def warm_start(config: WiseConfig, source: PolicySource, folder: Path) -> Path:
     trainer.save_model(str(scratch / "model"))
     if trainer.is_world_process_zero():
         adapter = config.lora is not None
-        write_policy(source, scratch / "model", folder, dtype=config.dtype, adapter=adapter)
+        write_policy(start, scratch / "model", folder, dtype=config.dtype, adapter=adapter)
         shutil.rmtree(scratch)
     trainer.accelerator.wait_for_everyone()
     return folder
 
 
-def _build_trainer(config: WiseConfig, warm: WarmStartConfig, source: PolicySource, scratch: Path) -> Any:
+def _build_trainer(config: WiseConfig, warm: WarmStartConfig, start: StartPolicy, scratch: Path) -> Any:
     per_device = max(1, min(config.rollouts_per_device, warm.batch_size // config.processes))
     arguments = trl.SFTConfig(
         output_dir=str(scratch),
@@ -95,32 +95,32 @@ def _build_trainer(config: WiseConfig, warm: WarmStartConfig, source: PolicySour
         disable_tqdm=not sys.stderr.isatty(),
     )
     return trl.SFTTrainer(
-        model=source.name,
+        model=start.name,
         args=arguments,
-        processing_class=source.processor,
-        train_dataset=demonstrations(warm, source, config.order, config.seed),
+        processing_class=start.processor,
+        train_dataset=demonstrations(warm, start, config.order, config.seed),
         peft_config=None if config.lora is None else lora_config(config.lora),
         quantization_config=quantization_config(config),
     )
 
 
-def demonstrations(warm: WarmStartConfig, source: PolicySource, order: str, seed: int) -> Any:
+def demonstrations(warm: WarmStartConfig, start: StartPolicy, order: str, seed: int) -> Any:
     """Return rows of TRL's prompt-completion form: prompt, image and completion.
 
     Raises:
         UsageError: the file is missing or malformed; the line says where.
     """
     if warm.data == "scenes":
-        count, load = warm.steps * warm.batch_size, _scene_loader(source, order, seed)
+        count, load = warm.steps * warm.batch_size, _scene_loader(start, order, seed)
     else:
         records = read_demonstrations(Path(warm.data))
-        count, load = len(records), _file_loader(records, source)
+        count, load = len(records), _file_loader(records, start)
 
     def row(index: int) -> dict[str, Any]:
         image, query, completion = load(index)
         return {
-            "prompt": source.training_messages(query, order),
-            "image": Image.fromarray(resize_square(image, source.input_size)),
+            "prompt": start.training_messages(query, order),
+            "image": Image.fromarray(resize_square(image, start.input_size)),
             "completion": [{"role": "assistant", "content": completion}],
         }
 
@@ -171,16 +171,16 @@ def _read_line(file: Path, number: int, line: str) -> dict[str, str]:
 _Loader = Callable[[int], "tuple[np.ndarray[Any, np.dtype[np.uint8]], str, str]"]
 
 
-def _scene_loader(source: PolicySource, order: str, seed: int) -> _Loader:
+def _scene_loader(start: StartPolicy, order: str, seed: int) -> _Loader:
     def load(index: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], str, str]:
         labeled = sample("train", _FIRST_SCENE + index)
-        text = write_completion(labeled, order, Random(f"{seed}/warm/{index}"), source.input_size)
+        text = write_completion(labeled, order, Random(f"{seed}/warm/{index}"), start.input_size)
         return labeled.scene.image, labeled.request, text
 
     return load
 
 
-def _file_loader(records: list[dict[str, str]], source: PolicySource) -> _Loader:
+def _file_loader(records: list[dict[str, str]], start: StartPolicy) -> _Loader:
     def load(index: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], str, str]:
         record = records[index]
         return load_image(Path(record["image"])), record["query"], record["completion"]

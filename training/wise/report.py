@@ -1,16 +1,24 @@
-"""Curves of a WISE training: rewards, length of the rationale, and accuracy on held-out data."""
+"""What a WISE training shows to people: curves of the run, and tables of sample completions with their rewards."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from wise_edge.training.common.step_log import read_log
 
-_SMOOTHED = 0.9  # share of the running mean that stays at each step
+_SMOOTHED = 0.9  # share of the running mean that is kept at each step
+_PRINTED = 4  # completions in the table on stderr
+_LOG_WIDTH = 180  # characters of the table where stderr is no terminal
 
 
 def draw_wise_curves(folder: Path) -> None:
@@ -22,6 +30,36 @@ def draw_wise_curves(folder: Path) -> None:
     _draw_lengths(lengths, steps, validations)
     _draw_accuracy(accuracy, validations)
     figure.savefig(folder / "curves.png", dpi=110)
+
+
+def save_samples(
+    path: Path, samples: Sequence[str], texts: Sequence[str], rewards: Mapping[str, Sequence[float]], more: bool = False
+) -> None:
+    """Write completions and print the first of them.
+
+    Args:
+        path: JSON-lines file; replaced when it exists.
+        samples: id of each completion's sample.
+        texts: completions.
+        rewards: term to one reward a completion.
+        more: add to the file instead; nothing is printed.
+    """
+    rows = [
+        {"sample": sample, "rewards": {name: values[i] for name, values in rewards.items()}, "completion": text}
+        for i, (sample, text) in enumerate(zip(samples, texts, strict=True))
+    ]
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a" if more else "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    if more:
+        return
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console = Console(stderr=True, width=_LOG_WIDTH)
+    table = Table(*rewards, "completion", title=path.stem, box=box.SIMPLE)
+    for i, text in enumerate(texts[:_PRINTED]):
+        table.add_row(*(f"{values[i]:.2f}" for values in rewards.values()), escape(text))
+    console.print(table)
 
 
 def _draw_rewards(axes: Axes, records: list[dict[str, Any]]) -> None:
