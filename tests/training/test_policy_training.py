@@ -48,7 +48,7 @@ from wise_edge.training.sft.data import (
 from wise_edge.training.sft.folder import save_policy
 from wise_edge.training.sft.generate import generate
 from wise_edge.training.sft.heads import build_heads, dense_loss, dense_scores
-from wise_edge.training.sft.model import logits_of
+from wise_edge.training.sft.layers import logits_of
 from wise_edge.training.sft.tokenizer import SPECIAL_TOKENS, scene_texts, train_tokenizer
 from wise_edge.training.sft.train import Trainer, dense_weight_at, lr_share, train_sft
 

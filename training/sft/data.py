@@ -22,7 +22,8 @@ from wise_edge.policy.prompts import EMBEDDED
 from wise_edge.scenes import KINDS, SHAPES, Sample, completion, sample
 from wise_edge.training.common.background import stream_items
 from wise_edge.training.sft.config import LIST, SftConfig
-from wise_edge.training.sft.model import Prefix, image_tokens
+from wise_edge.training.sft.layers import Prefix
+from wise_edge.training.sft.model import image_tokens
 from wise_edge.training.sft.tokenizer import token_id
 
 LIST_QUERY = "list all objects"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wise_edge.training.sft.data import Batch
 from wise_edge.training.sft.heads import LAYERS, dense_loss
-from wise_edge.training.sft.model import (
+from wise_edge.training.sft.layers import (
     Prefix,
     embed,
     encode_images,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wise_edge.training.sft.model import (
+from wise_edge.training.sft.layers import (
     Prefix,
     embed,
     encode_images,

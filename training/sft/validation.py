@@ -19,7 +19,7 @@ from wise_edge.training.sft.config import SftConfig
 from wise_edge.training.sft.data import dense_targets
 from wise_edge.training.sft.generate import generate
 from wise_edge.training.sft.heads import dense_scores
-from wise_edge.training.sft.model import Prefix
+from wise_edge.training.sft.layers import Prefix
 from wise_edge.training.sft.tokenizer import token_id
 
 _CHUNK = 64
