@@ -1,1 +1,1 @@
-"""Training of the policy and of the mask model, each from a short YAML recipe."""
+"""Training of the policy and of the segmenter, each from a short YAML recipe."""

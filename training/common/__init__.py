@@ -1,4 +1,4 @@
-"""What every training shares: the loop, optimizers, checkpoints, logs and curves."""
+"""What all trainings share: the loop, optimizers, checkpoints, logs and curves."""
 
 from wise_edge.extras import check_packages
 

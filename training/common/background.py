@@ -1,4 +1,4 @@
-"""Data made by one background process while the loop takes its steps."""
+"""Data that one background process makes while the loop takes its steps."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 
 def stream_items(items: Any, start: int, ahead: int) -> Iterator[T]:
-    """Yield the items of a map-style dataset in order, made by one background process.
+    """Yield the items of a map-style dataset in order; one background process makes them.
 
     Args:
-        items: has a length and gives item i for index i.
-        start: index of the first.
-        ahead: how many are made before they are asked for.
+        items: has a length and returns item i for index i.
+        start: index of the first item.
+        ahead: number of items that are made in advance.
     """
     yield from DataLoader(
         items,
@@ -35,6 +35,6 @@ def _same(item: T) -> T:
 
 
 def _leave_signals_to_the_loop(worker: int) -> None:
-    """Ctrl-C, and a SIGTERM to the whole process group, end the loop after a step; until then it needs its data."""
+    """Ignore Ctrl-C and SIGTERM, which reach the whole process group: the loop needs data until its step ends."""
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)

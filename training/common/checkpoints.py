@@ -1,4 +1,4 @@
-"""Training checkpoints: written whole or not at all, and read back from the newest that is whole."""
+"""Training checkpoints: written completely or not at all, and read back from the newest complete one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PATTERN = "checkpoint-*.pt"
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write `state` as the checkpoint of `step` (steps done) and drop all but the last two."""
+    """Write `state` as the checkpoint after `step` steps and remove all but the last two."""
     path = folder / f"checkpoint-{step:07d}.pt"
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
@@ -30,7 +30,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return the newest checkpoint that can be read, or None; a torn one is skipped with a warning on stderr."""
+    """Return the newest readable checkpoint, or None; a damaged one is skipped with a warning on stderr."""
     for path in sorted(folder.glob(_PATTERN), reverse=True):
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

@@ -12,7 +12,7 @@ from wise_edge.training.common.step_log import read_log
 
 
 def draw_curves(folder: Path) -> None:
-    """Draw the losses and the validation figures of the run in `folder` to its `curves.png`."""
+    """Draw the losses and validation figures of the run in `folder` to its `curves.png`."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_losses(left, read_log(folder / "train.jsonl"))

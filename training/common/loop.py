@@ -1,7 +1,7 @@
-"""The loop of every training from scratch: Muon moves the matrices, AdamW the rest.
+"""The loop of all trainings from scratch: Muon updates the matrices, AdamW everything else.
 
-A checkpoint holds all that the next step depends on, so a resumed run takes the same steps; SIGTERM and SIGINT stop it
-after the current step with a checkpoint. A trainer adds its models, batches and losses, and says what ends a run.
+A checkpoint holds everything that the next step depends on, so a resumed run takes the same steps. SIGTERM and SIGINT
+stop a run after the current step, with a checkpoint. A trainer adds its models, batches and losses, and ends the run.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ B = TypeVar("B")
 
 
 def prepare_run(config: LoopConfig, out: Path, resume: bool) -> None:
-    """Make the folder of a run, save its recipe there and set torch's threads.
+    """Make the folder of a run, save its recipe there and set the number of torch's threads.
 
     Raises:
         UsageError: `out` already holds a run and `resume` is not set.
     """
     if not resume and any(out.glob("checkpoint-*.pt")):
-        raise UsageError(f"{out} holds a training run; pass --resume to go on with it, or another --out")
+        raise UsageError(f"{out} holds a training run; pass --resume to continue it, or choose another --out")
     torch.set_num_threads(config.threads)
     out.mkdir(parents=True, exist_ok=True)
     save_config(config, out / "recipe.yaml")
 
 
 class Optimizers:
-    """Muon and AdamW as one.
+    """Muon and AdamW as one optimizer.
 
     Args:
-        trained: all parameters that are trained.
-        matrices: those of them that Muon moves.
-        options: learning rates, decays and the largest norm.
-        fused: torch's flag of AdamW; it changes how sums are rounded.
+        trained: all trained parameters.
+        matrices: those that Muon updates.
+        options: learning rates, decays and the norm to clip at.
+        fused: torch's flag for AdamW; it changes how sums are rounded.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class Optimizers:
         self.adamw = torch.optim.AdamW(rest, lr=0.0, betas=options.betas, weight_decay=0.0, fused=fused)
 
     def clip(self) -> float:
-        """Clip the gradient; return its norm before."""
+        """Clip the gradient and return its norm before clipping."""
         return float(torch.nn.utils.clip_grad_norm_(self._trained, self._options.clip_norm))
 
     def step(self, share: float) -> None:
-        """Move the parameters, with this share of the learning rates, and drop the gradient."""
+        """Update the parameters with this share of the learning rates and clear the gradient."""
         for group in self.adamw.param_groups:
             group["lr"] = self._options.adamw_lr * share
         self.muon.step(self._options.muon_lr * share)
@@ -82,14 +82,14 @@ class Optimizers:
 
 
 class TrainingLoop(ABC, Generic[B]):
-    """The state of a training and its loop over batches.
+    """State of a training and its loop over batches.
 
     Args:
         out: folder of the run.
-        steps: total of the training.
+        steps: total steps of the training.
         log_every: steps between lines of the log.
-        models: what checkpoints hold besides the optimizers, by name.
-        optimizers: what moves the models.
+        models: by name, what checkpoints hold in addition to the optimizers.
+        optimizers: update the models.
     """
 
     def __init__(
@@ -106,33 +106,33 @@ class TrainingLoop(ABC, Generic[B]):
 
     @abstractmethod
     def _batches(self) -> Iterator[B]:
-        """Yield the batch of every step that is left."""
+        """Yield the batch of each remaining step."""
 
     @abstractmethod
     def _train_step(self, batch: B) -> dict[str, float]:
-        """Take one step with `_update`; return what is logged."""
+        """Take one step with `_update`; return the figures to log."""
 
     @abstractmethod
     def _log_step(self, log: StepLog, batch: B, parts: dict[str, float]) -> float:
-        """Add a step to the log; return seconds of training so far."""
+        """Add a step to the log; return the seconds of training so far."""
 
     @abstractmethod
     def _between_steps(self) -> None:
-        """Write checkpoints and validate when they are `_due`."""
+        """Write a checkpoint or validate if it is `_due`."""
 
     @abstractmethod
     def _loop(self) -> None:
-        """Take the steps that are left and end the run, or stop it."""
+        """Take the remaining steps, then end the run; or stop early."""
 
     @abstractmethod
     def _save_model(self) -> None:
-        """Write the folder of the model, which goes with every checkpoint."""
+        """Write the folder of the model that accompanies each checkpoint."""
 
     def run(self, resume: bool) -> None:
         """Take the remaining steps; stop early, with a checkpoint, on SIGTERM or SIGINT.
 
         Args:
-            resume: go on from the newest checkpoint, if there is one.
+            resume: continue from the newest checkpoint, if there is one.
         """
         if resume:
             self._resume()
@@ -157,7 +157,7 @@ class TrainingLoop(ABC, Generic[B]):
         self._stopped = True
 
     def _say_stopped(self) -> None:
-        print(f"stopped after step {self._step}; go on with --resume", file=sys.stderr)
+        print(f"stopped after step {self._step}; continue with --resume", file=sys.stderr)
 
     def _take_steps(self) -> None:
         with StepLog(self._out / "train.jsonl", self._steps, self._log_every, self._step, self._seconds) as log:
@@ -170,15 +170,15 @@ class TrainingLoop(ABC, Generic[B]):
                 self._between_steps()
 
     def _due(self, every: int) -> bool:
-        """Whether something that comes every so many steps comes now; at the end `_loop` sees to it."""
+        """Return whether something is due that happens every `every` steps; at the end of a run `_loop` does it."""
         return self._step % every == 0 and self._step < self._steps
 
     def _update(self, share: float) -> dict[str, float]:
-        """Move the parameters along their gradients, with a share of the learning rates; return what is logged."""
+        """Update the parameters with a share of the learning rates; return the figures to log."""
         norm = self._optimizers.clip()
         if not math.isfinite(norm):
             raise WiseEdgeError(
-                f"the loss is not finite at step {self._step + 1}; lower the learning rates and go on with --resume"
+                f"the loss is not finite at step {self._step + 1}; lower the learning rates and continue with --resume"
             )
         self._optimizers.step(share)
         return {"lr": share, "norm": norm}

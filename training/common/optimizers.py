@@ -1,7 +1,7 @@
 """Muon: momentum whose matrices are orthogonalized by Newton-Schulz iterations.
 
-After https://kellerjordan.github.io/posts/muon/ with the update scale of https://arxiv.org/abs/2502.16982. Matrices
-of one shape are stacked, so a step costs a few batched products and no loop over parameters.
+Follows https://kellerjordan.github.io/posts/muon/ with the update scale of https://arxiv.org/abs/2502.16982. Matrices
+of equal shape are stacked, so a step costs a few batched products instead of a loop over parameters.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Muon:
         """Update every matrix that has a gradient.
 
         Args:
-            lr: learning rate; the update's root mean square is about 0.2 of it, as AdamW's is.
+            lr: learning rate; the root mean square of an update is about 0.2 of it, as with AdamW.
         """
         with torch.no_grad():
             for group, buffer in zip(self._groups, self._buffers, strict=True):
@@ -65,7 +65,7 @@ class Muon:
         return {"buffers": self._buffers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the momentum buffers of `state_dict`."""
+        """Restore the momentum buffers of `state_dict`."""
         for buffer, saved in zip(self._buffers, state["buffers"], strict=True):
             buffer.copy_(saved)
 

@@ -1,4 +1,4 @@
-"""In which type matrices are multiplied while training on a CPU."""
+"""The type in which a training on a CPU multiplies matrices."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from time import process_time
 import torch
 from torch import dtype
 
-_SHAPE = (512, 384, 1536)  # rows, inputs and outputs of a product as the policy and the sentence encoder make them
-_LEAST_GAIN = 1.5  # below, what bfloat16 rounds away is not worth it
+_SHAPE = (512, 384, 1536)  # rows, inputs and outputs of a typical product of the policy and the sentence encoder
+_LEAST_GAIN = 1.5  # below it, the speed is not worth the rounding of bfloat16
 
 
 @cache
 def product_dtype() -> dtype:
-    """Return bfloat16 where the CPU multiplies it faster than float32, which is measured once (about 50 ms).
+    """Return bfloat16 if the CPU multiplies it faster than float32, which is measured once (about 50 ms).
 
-    The CPU's flags do not tell: with AVX-512 BF16 listed, bfloat16 was measured at 4 to 9 times the speed of float32 on
-    one machine and at 0.57 times on another; without it at a twentieth.
+    The CPU's flags are no guide: with AVX-512 BF16, bfloat16 ran at 4 to 9 times the speed of float32 on one machine
+    and at 0.57 times on another; without it, at a twentieth.
     """
     faster = _product_s(torch.float32) > _LEAST_GAIN * _product_s(torch.bfloat16)
     chosen: dtype = torch.bfloat16 if faster else torch.float32
@@ -25,7 +25,7 @@ def product_dtype() -> dtype:
 
 
 def _product_s(dtype: dtype) -> float:
-    """Return the least CPU time of a few that one product took, s; other processes do not count in it."""
+    """Return the shortest CPU time of a product in s; CPU time does not include other processes."""
     rows, inputs, outputs = _SHAPE
     left, right = torch.ones(rows, inputs, dtype=dtype), torch.ones(inputs, outputs, dtype=dtype)
     times = []

@@ -1,4 +1,4 @@
-"""The log of a training loop: means of a window of steps, as JSONL, a line on stderr and a progress bar."""
+"""The log of a training loop: means over windows of steps, as JSONL, lines on stderr and a progress bar."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from wise_edge.files import atomic_write
 
-_BAR_FIGURES = 60  # characters of figures beside the bar
+_BAR_FIGURES = 60  # characters of figures next to the bar
 
 
 class StepLog:
-    """Means over each window of steps; a context manager, which shows a bar if stderr is a terminal.
+    """Means over each window of steps; a context manager that shows a bar if stderr is a terminal.
 
     Args:
-        path: JSONL file that records are appended to.
-        steps: total of the training.
-        every: steps of a window.
+        path: JSONL file to which records are appended.
+        steps: total steps of the training.
+        every: steps per window.
         step: steps done before.
         seconds: time spent on them, s.
     """
@@ -60,13 +60,13 @@ class StepLog:
         self._started = time.monotonic()
 
     def add(self, step: int, parts: dict[str, float], samples: int, **labels: str) -> float:
-        """Count one step in.
+        """Add one step.
 
         Args:
-            step: steps done, this one included.
-            parts: what is averaged, each over the steps of a window that have it.
-            samples: samples of the step.
-            **labels: words that are written as they are at the end of a window.
+            step: steps done, including this one.
+            parts: figures to average, each over the steps of a window that have it.
+            samples: number of samples in the step.
+            **labels: text that is written unchanged at the end of a window.
 
         Returns:
             Seconds of training so far.
@@ -103,7 +103,7 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a JSONL log; none if there is no file. A torn last line is left out."""
+    """Return the records of a JSONL log, or none if there is no file; an incomplete last line is left out."""
     records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -114,7 +114,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def drop_records_after(path: Path, step: int) -> None:
-    """Take out of a JSONL log what a run wrote after the checkpoint from which it goes on."""
+    """Remove from a JSONL log what a run wrote after the checkpoint from which it resumes."""
     if path.exists():
         kept = [record for record in read_log(path) if record["step"] <= step]
         atomic_write(path, "".join(json.dumps(record) + "\n" for record in kept).encode(), force=True)

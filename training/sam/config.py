@@ -10,22 +10,22 @@ from wise_edge.training.common.config import LoopConfig, OptimizerConfig
 
 @dataclass(frozen=True)
 class JitterConfig:
-    """How far training prompts stray from the true ones. Distances are px of the image, uniform in each edge."""
+    """How far training prompts deviate from the true ones; shifts are uniform, in px of the image."""
 
     box_px: int = 6
-    """Largest shift of a box's edge, for most objects."""
+    """Largest shift of a box edge, for most objects."""
     point_px: int = 3
     """Largest shift of a point, for most objects."""
     wide_box_px: int = 12
-    """The same for the other objects: what an uncertain policy gives."""
+    """The same for the other objects, as from an uncertain policy."""
     wide_point_px: int = 8
     """The same for the other objects."""
     wide_share: float = 0.25
     """Share of objects with wide jitter."""
     box_only_share: float = 0.08
-    """Share of steps in which the points are left out."""
+    """Share of steps without points."""
     points_only_share: float = 0.08
-    """Share of steps in which the box is left out."""
+    """Share of steps without boxes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Batches for training SAM: every object of a scene with its prompt, made by one background process.
 
-What a step is fed depends on (seed, step) alone, so a resumed run goes on exactly.
+The batch of a step depends on (seed, step) alone, so a resumed run takes the same steps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wise_edge.training.sam.config import JitterConfig, SamConfig
 
 @dataclass(frozen=True)
 class SamBatch:
-    """B scenes of side S with N objects in all. Coordinates are pixels of the image."""
+    """B scenes of side S with N objects in total. Coordinates are pixels of the image."""
 
     images: npt.NDArray[np.uint8]
     """[B, S, S, 3], RGB."""
@@ -30,9 +30,9 @@ class SamBatch:
     shapes: tuple[str, ...]
     """N names."""
     boxes: npt.NDArray[np.float32] | None
-    """[N, 4], XYXY, half-open; None: not prompted by boxes."""
+    """[N, 4], XYXY, half-open; None: no boxes in the prompts."""
     points: npt.NDArray[np.float32] | None
-    """[N, 2, 2], (x, y) of two points inside the object; None: not prompted by points."""
+    """[N, 2, 2], (x, y) of two points inside the object; None: no points in the prompts."""
 
     def part(self, start: int, stop: int) -> SamBatch:
         """Return the scenes from `start` to `stop`, half-open."""
@@ -69,15 +69,15 @@ def make_batch(split: str, indices: Iterable[int], side: int) -> SamBatch:
 
 
 def jitter_prompts(batch: SamBatch, config: JitterConfig, rng: np.random.Generator) -> SamBatch:
-    """Shift boxes and points as a policy's own would be, and sometimes leave one kind out.
+    """Shift boxes and points as if a policy had predicted them, and sometimes leave out one kind.
 
     Args:
-        batch: true boxes [N, 4] and points [N, 2, 2]; px of the image.
-        config: how far.
+        batch: true boxes [N, 4] and points [N, 2, 2], px of the image.
+        config: sizes of the shifts.
         rng: draws the shifts.
 
     Returns:
-        The same scenes and masks; boxes keep their corners in order, and everything stays inside the image.
+        The same scenes and masks; the corners of boxes stay in order, and everything stays inside the image.
     """
     assert batch.boxes is not None and batch.points is not None
     side, count = batch.images.shape[1], len(batch.masks)
@@ -115,7 +115,7 @@ class SamBatches:
         return self._config.steps
 
     def __getitem__(self, step: int) -> SamBatch:
-        """Make the batch of a step."""
+        """Make the batch of one step."""
         config = self._config
         first = step * config.scenes_per_step
         batch = make_batch("train", range(first, first + config.scenes_per_step), config.model.input_size)
@@ -123,5 +123,5 @@ class SamBatches:
 
 
 def stream_batches(config: SamConfig, start_step: int) -> Iterator[SamBatch]:
-    """Yield the batch of every step from `start_step` on, made by one background process."""
+    """Yield the batch of each step from `start_step` on; one background process makes them."""
     yield from stream_items(SamBatches(config), start_step, ahead=4)

@@ -1,8 +1,8 @@
-"""SAM's forward pass for many (scene, object) pairs at once, with segment-anything's own weights.
+"""SAM's forward pass for many (scene, object) pairs at once, on segment-anything's own weights.
 
-segment-anything's decoder takes one image a call and runs its upscaling channels-first for all four mask tokens.
-Here the objects of several images share one call, upscaling stays channels-last (a transposed convolution whose
-stride is its kernel is a matrix product) and only the single-mask token's mask is made. A test compares the two.
+segment-anything's decoder accepts one image per call and upscales channels-first for all four mask tokens. Here the
+objects of several images share one call, upscaling stays channels-last (a transposed convolution whose stride equals
+its kernel is a matrix product), and only the mask of the single-mask token is computed. A test compares the two.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def predict(sam: Sam, batch: SamBatch) -> tuple[Tensor, Tensor]:
 
     Args:
         sam: the model.
-        batch: B scenes with N objects, images of the model's input size.
+        batch: B scenes with N objects; images have the model's input size.
 
     Returns:
         Low-resolution logits, float32 [N, L, L], and predicted IoUs, float32 [N].
@@ -66,7 +66,7 @@ def decode_objects(sam: Sam, embeddings: Tensor, owners: Tensor, sparse: Tensor)
 
 
 def _upscale(layers: Any, image: Tensor) -> Tensor:
-    """[N, G * G, C] -> [N, G * G * 2 * 2 * 2 * 2, C / 8]: sub-pixels (row, column) of each patch, coarse then fine."""
+    """[N, G * G, C] -> [N, G * G * 2 * 2 * 2 * 2, C / 8]: sub-pixels (row, column) of a patch, coarse before fine."""
     first, norm, activation, second, last_activation = layers
     x = _stride_two(first, image)
     x = functional.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
@@ -82,6 +82,6 @@ def _stride_two(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _unfold(values: Tensor, grid: int) -> Tensor:
-    """[N, G * G * 16, 1], as `_upscale` orders them -> [N, 4 * G, 4 * G]."""
+    """[N, G * G * 16, 1] in the order of `_upscale` -> [N, 4 * G, 4 * G]."""
     x = values.view(-1, grid, grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
     return x.reshape(-1, 4 * grid, 4 * grid)

@@ -1,8 +1,8 @@
 """The loss of SAM's training, at half the image's size.
 
-Logits are interpolated to that size. A pixel that an edge crosses has the covered share as its target, so that the
-logits cross zero where the edge runs. Cross-entropy is averaged over the whole mask and over a band round the edge,
-dice keeps small objects from vanishing, and the predicted IoU follows the real one.
+Logits are interpolated to that size. The target of a pixel on an edge is the share that the object covers, so the
+logits cross zero at the edge. Cross-entropy is averaged over the mask and over a band around the edge, dice keeps small
+objects from vanishing, and the predicted IoU is regressed to the actual one.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 
 BAND_PX = 5
-"""Side of the square in which a mask must change for its middle to count as edge, px at half size."""
+"""A pixel belongs to the edge if the mask changes within a square of this side around it, px at half size."""
 
 
 def sam_loss(logits: Tensor, predicted_iou: Tensor, masks: Tensor) -> dict[str, Tensor]:
-    """Compute the parts of the loss, each the mean over objects.
+    """Compute the parts of the loss, each a mean over objects.
 
     Args:
         logits: float32 [N, L, L].

@@ -1,7 +1,7 @@
-"""Training of a small Segment Anything model from scratch: every object of a scene is a prompt.
+"""Training of a small Segment Anything model from scratch; every object of a scene is a prompt.
 
-Everything is in float32 on the CPU. The learning rates stay constant after a warm-up and fall to 0 over the last
-steps, so a run can be lengthened while it goes.
+Everything runs in float32 on the CPU. The learning rates stay constant after the warm-up and fall to 0 over the last
+steps, so a run can be extended.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def train_sam(config: SamConfig, out: Path, resume: bool) -> None:
 
     Args:
         config: the recipe.
-        out: folder of the run; the model goes to its `sam` folder.
-        resume: go on from the newest checkpoint in `out`; without one, start.
+        out: folder of the run; the model is written to its `sam` folder.
+        resume: continue from the newest checkpoint in `out`, or start if there is none.
 
     Raises:
         UsageError: `out` already holds a run and `resume` is not set.
@@ -40,7 +40,7 @@ def train_sam(config: SamConfig, out: Path, resume: bool) -> None:
 
 
 class SamTrainer(TrainingLoop[SamBatch]):
-    """The training of a SAM; ends with a test of the weights as they are saved, in half precision."""
+    """Training of a SAM; ends with a test of the saved weights, which are in half precision."""
 
     def __init__(self, config: SamConfig, out: Path) -> None:
         torch.manual_seed(config.seed)
@@ -86,7 +86,7 @@ class SamTrainer(TrainingLoop[SamBatch]):
 
 
 def freeze_unused(sam: Sam) -> list[nn.Parameter]:
-    """Freeze what a single mask prompted by box and points never reaches; return the parameters that are trained."""
+    """Freeze what a single mask from box and points never uses; return the trained parameters."""
     unused = [sam.prompt_encoder.mask_downscaling, *sam.mask_decoder.output_hypernetworks_mlps[1:]]
     for module in unused:
         module.requires_grad_(False)

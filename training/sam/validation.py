@@ -1,4 +1,4 @@
-"""How well SAM segments scenes, given true boxes and points."""
+"""Validation of SAM: masks of scenes, given the true boxes and points."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def validate_sam(sam: Sam, split: str, scenes: int) -> dict[str, Any]:
     Args:
         sam: the model.
         split: "validation" or "test".
-        scenes: how many.
+        scenes: number of scenes.
 
     Returns:
         `split`, `scenes`, and fractions: under `masks` the mean IoU (`iou`), its tenth percentile (`iou_10th`), the
@@ -53,7 +53,7 @@ def validate_sam(sam: Sam, split: str, scenes: int) -> dict[str, Any]:
 
 
 def segment_batch(sam: Sam, batch: SamBatch) -> tuple[Tensor, Tensor]:
-    """Return the IoU of every object's mask at the image's size, and the model's own estimate, float32 [N] each."""
+    """Return the IoU of each object's mask at the image's size and the predicted IoU, float32 [N] each."""
     with torch.no_grad():
         logits, scores = predict(sam, batch)
         side = batch.masks.shape[-1]

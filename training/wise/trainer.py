@@ -56,7 +56,7 @@ class WiseTrainer(GRPOTrainer):
         self._stopped = False
         self._sampled: int | None = None
         self._validated: tuple[int, dict[str, float]] | None = None
-        super().__init__(reward_funcs=rewards.functions(), **arguments)
+        super().__init__(reward_funcs=list[Any](rewards.functions()), **arguments)
         keep_adapter_precise(self.model)
         self.remove_callback(PrinterCallback)
 
