@@ -170,7 +170,7 @@ def test_a_checkpoint_folder_round_trips_in_half_precision(tmp_path: Path) -> No
         (None, "cannot read"),
         ("{", "not JSON"),
         ('{"model_type": "qwen2_5_vl"}', "model_type"),
-        ('{"model_type": "segment_anything", "color": 1}', "'color'"),
+        ('{"model_type": "segment_anything", "color": 1}', "color: unknown key"),
         ('{"model_type": "segment_anything", "patch_size": 9}', "patch_size"),
     ],
 )
