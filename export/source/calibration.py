@@ -1,4 +1,4 @@
-"""Images and queries that an export is measured with: the user's own, or synthetic scenes."""
+"""Images and queries for calibration and comparison: the user's, or synthetic scenes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wise_edge.policy.prompts import normalize_query
 from wise_edge.scenes import sample
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
-_SPLIT = "train"  # never the scenes that figures are reported on
+_SPLIT = "train"  # figures are reported on other scenes
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class CalibrationSample:
     """One image and one query.
 
     Attributes:
-        name: what to call it in a message.
+        name: its name in messages.
         image: HWC uint8 RGB, any size.
-        query: the words.
+        query: normalized.
     """
 
     name: str
@@ -34,10 +34,10 @@ class CalibrationSample:
 
 
 def read_calibration(folder: Path | None, count: int) -> list[CalibrationSample]:
-    """Return samples to compare and calibrate with.
+    """Return samples to calibrate and compare with.
 
     Args:
-        folder: images, each with a text file of the same name that holds a query a line; None for scenes.
+        folder: images, each with a text file of the same name that holds one query per line; None uses scenes.
         count: at most this many.
 
     Raises:
@@ -47,21 +47,21 @@ def read_calibration(folder: Path | None, count: int) -> list[CalibrationSample]
         scenes = (sample(_SPLIT, number) for number in range(count))
         return [CalibrationSample(f"scene {n}", s.scene.image, s.request) for n, s in enumerate(scenes)]
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder; name one with images and their queries with --calibration")
-    pictures = sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
-    if not pictures:
-        raise UsageError(f"{folder} has no images ({', '.join(sorted(_SUFFIXES))}); calibration needs some")
-    named = ((file, query) for file in pictures for query in _queries(file))
+        raise UsageError(f"{folder} is not a folder; pass one with images and their queries to --calibration")
+    images = sorted(file for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
+    if not images:
+        raise UsageError(f"{folder} has no images ({', '.join(sorted(_SUFFIXES))}); add some for the calibration")
+    named = ((file, query) for file in images for query in _queries(file))
     return [CalibrationSample(file.name, load_image(file), query) for file, query in islice(named, count)]
 
 
-def _queries(picture: Path) -> list[str]:
-    file = picture.with_suffix(".txt")
+def _queries(image: Path) -> list[str]:
+    file = image.with_suffix(".txt")
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read; write the queries for {picture.name} into it, one a line") from error
+        raise UsageError(f"{file} cannot be read; write the queries for {image.name} into it, one per line") from error
     queries = [normalize_query(line) for line in lines if line.strip()]
     if not queries:
-        raise UsageError(f"{file} is empty; write the queries for {picture.name} into it, one a line")
+        raise UsageError(f"{file} is empty; write the queries for {image.name} into it, one per line")
     return queries

@@ -1,4 +1,4 @@
-"""The policy that an export starts from: its folder, and what of it is loaded only when it is needed."""
+"""The policy that an export starts from: its folder, with the model and its answers loaded on demand."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from wise_edge.policy.checkpoint import load_policy, read_policy_spec
 class PolicyCheckpoint:
     """A checkpoint folder, adapters merged.
 
-    A conversion to GGUF reads tensors one at a time; the model itself is loaded where graphs are traced, columns are
-    measured or answers compared, once.
+    A conversion to GGUF reads tensors one at a time. The model is loaded once, when graphs are traced, columns measured
+    or answers compared.
 
     Args:
         folder: Hugging Face folder with `prompts.json`.
         samples: images and queries to answer.
-        progress: told what is being done.
+        progress: called at each step.
 
     Raises:
         UsageError: the folder does not hold a policy.
@@ -47,7 +47,7 @@ class PolicyCheckpoint:
         return load_policy(self.folder)
 
     def release(self) -> None:
-        """Let go of the model; it is loaded again where it is needed again."""
+        """Free the model; the next use loads it again."""
         for name in ("model", "torch_reference"):
             self.__dict__.pop(name, None)
         gc.collect()
@@ -67,5 +67,5 @@ class PolicyCheckpoint:
         return answers
 
     def answer_text(self, number: int) -> str:
-        """Return what the model answers to a sample."""
+        """Return the text of the model's answer to a sample."""
         return self.torch_reference.decode(self.references[number].completion)

@@ -1,4 +1,4 @@
-"""What a policy's checkpoint answers in torch, in float32: the truth that exports are compared with."""
+"""Answers of a policy's checkpoint in torch, in float32: the reference that exports are compared with."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Reference:
     Attributes:
         name: the sample's.
         image: uint8 RGB [S, S, 3], the image in the policy's size.
-        before: tokens in front of the image.
-        behind: tokens between the image and the answer.
+        before: tokens before the image.
+        after: tokens between the image and the answer.
         completion: the answer's tokens.
         logits: float32 [completion, vocabulary], from which each of them was chosen.
     """
@@ -36,14 +36,14 @@ class Reference:
     name: str
     image: npt.NDArray[np.uint8]
     before: list[int]
-    behind: list[int]
+    after: list[int]
     completion: list[int]
     logits: npt.NDArray[np.float32]
 
     @property
     def text_tokens(self) -> int:
-        """Tokens of prompt and answer without the image's."""
-        return len(self.before) + len(self.behind) + len(self.completion)
+        """Tokens of prompt and answer, without the image's."""
+        return len(self.before) + len(self.after) + len(self.completion)
 
 
 class TorchReference:
@@ -92,18 +92,18 @@ class TorchReference:
         return text
 
     def repeat(self, reference: Reference) -> int:
-        """Run the model once over a prompt and its answer, for what hooks see; return the number of tokens."""
+        """Run the model once over a prompt and its answer, for hooks on it; return the number of tokens."""
         placeholder = self.model.config.image_token_id
-        written = [token for token in reference.completion if token != placeholder]  # nothing stands behind that one
-        ids = [*reference.before, *[placeholder] * self._spec.image_grid**2, *reference.behind, *written]
+        written = [token for token in reference.completion if token != placeholder]  # no embedding belongs to that one
+        ids = [*reference.before, *[placeholder] * self._spec.image_grid**2, *reference.after, *written]
         with torch.no_grad():
             self.model(**self._inputs(ids, reference.image))
         return len(ids)
 
     def graph_inputs(self, reference: Reference) -> tuple[Batch, Batch]:
-        """Return what vision tower and language model take over a prompt and its answer, as their graphs name it.
+        """Return the inputs of vision tower and language model for a prompt and its answer, named as in their graphs.
 
-        The language model's keys and values are empty: it is given everything at once.
+        The language model's cache is empty: it gets all tokens at once.
         """
         seen: dict[str, Any] = {}
         language = self.model.model.language_model
@@ -112,7 +112,7 @@ class TorchReference:
             self.repeat(reference)
         finally:
             hook.remove()
-        positions = seen["position_ids"][-3:].numpy()  # transformers may put the tokens' places in front
+        positions = seen["position_ids"][-3:].numpy()  # transformers may prepend the tokens' places
         pixels = self._inputs([], reference.image)["pixel_values"].numpy()
         return {"pixel_values": pixels}, {
             "inputs_embeds": seen["inputs_embeds"].numpy(),

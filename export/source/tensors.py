@@ -1,7 +1,7 @@
 """The weights of a Hugging Face folder, read one tensor at a time.
 
-Whatever wrote the folder, names come out in one layout: `model.…` and `lm_head.…` for the language model, `visual.…`
-for the vision tower (older and newer transformers save the same weights under different prefixes).
+Names are normalized to one layout: `model.…` and `lm_head.…` for the language model, `visual.…`
+for the vision tower (older and newer versions of transformers save the same weights under different prefixes).
 """
 
 from __future__ import annotations
@@ -36,14 +36,13 @@ class _Place:
 
 
 class CheckpointTensors:
-    """What the safetensors files of a folder hold.
+    """The tensors in the safetensors files of a folder.
 
     Args:
-        folder: has `model.safetensors`, or `model.safetensors.index.json` and the shards that it names.
+        folder: holds `model.safetensors`, or `model.safetensors.index.json` and the shards that it names.
 
     Raises:
-        UsageError: a file is missing or damaged, or two tensors have one name; the line names it.
-        MissingExtraError: safetensors or torch is not installed.
+        UsageError: a file is missing or damaged, or two tensors have the same name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,7 +71,7 @@ class CheckpointTensors:
         return sum(math.prod(place.shape) for place in self._places.values())
 
     def read(self, name: str) -> Tensor:
-        """Return a tensor as stored; its file is mapped for as long as the tensor lives, and no longer.
+        """Return a tensor as stored; its file stays mapped as long as the tensor exists.
 
         Raises:
             UsageError: the file cannot be read.
@@ -87,7 +86,7 @@ def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files of a folder, in the order of their names.
 
     Raises:
-        UsageError: there is none, or the index names one that is not there.
+        UsageError: there is none, or the index names a missing one.
     """
     index = folder / _INDEX
     if index.is_file():
@@ -113,7 +112,7 @@ def normalize_name(name: str) -> str:
 
 def _shapes(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
     with _open(file) as tensors:
-        for name in tensors.keys():  # noqa: SIM118 - it is no mapping
+        for name in tensors.keys():  # noqa: SIM118 - it is not a mapping
             yield name, tuple(tensors.get_slice(name).get_shape())
 
 

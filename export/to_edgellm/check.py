@@ -1,8 +1,8 @@
 """Whether the graphs of TensorRT Edge-LLM compute what the checkpoint does, without a GPU.
 
-Its graphs use operators of its plugins. `onnx.reference` runs the rest, and the two attentions are written out here in
-numpy: rotary angles in halves, causal for text, within windows for images. Reference: the plugins' inputs as
-https://github.com/NVIDIA/TensorRT-Edge-LLM names them, version 0.11.
+Its graphs use operators from its plugins. `onnx.reference` runs the standard ones, and the two attention plugins are
+implemented here in numpy: rotary angles in halves, causal for text, within windows for images. Reference: the plugins'
+inputs as named in https://github.com/NVIDIA/TensorRT-Edge-LLM, version 0.11.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from wise_edge.export.to_onnx.policy import rotary_angles, window_order
 from wise_edge.policy.graph_io import Batch, patch_grid
 
 BOUND = 5e-3
-"""What half precision may differ by, of the largest value."""
+"""Tolerance for half precision, relative to the largest value."""
 _DOMAIN = "trt_edgellm"
 _PAGE = 128  # positions in a page of keys and values
 _HEADS = 1  # products that stay float: the one that gives the logits
@@ -38,22 +38,22 @@ Array = npt.NDArray[Any]
 
 
 def check_operators(graph: Path, method: str) -> None:
-    """Refuse a graph whose products are not of the kind that was asked for: the exporter leaves them out in silence.
+    """Reject a graph whose products are not quantized as requested; the exporter skips them silently.
 
     Args:
         graph: the language model.
         method: one of `precisions.EDGELLM_METHODS`.
 
     Raises:
-        VerificationError: one beside the head's is still float, or some are rounded where none was to be.
+        VerificationError: a product other than the head's is still float, or one is quantized unexpectedly.
     """
     model = load_light(graph)
     stored = Counter(tensor.data_type for tensor in model.graph.initializer)
     kinds = onnx.TensorProto
     four_bits = sum(node.op_type.startswith("Int4GroupwiseGemmPlugin") for node in model.graph.node)
     found = {
-        "fp8": stored[kinds.FLOAT8E4M3FN] if not stored[kinds.FLOAT4E2M1] else 0,  # there they are scales
-        "int8_sq": stored[kinds.INT8] if not four_bits else 0,  # there they are two weights each
+        "fp8": stored[kinds.FLOAT8E4M3FN] if not stored[kinds.FLOAT4E2M1] else 0,  # there they store scales
+        "int8_sq": stored[kinds.INT8] if not four_bits else 0,  # there each stores two weights
         "nvfp4": stored[kinds.FLOAT4E2M1],
         "int4_awq": four_bits,
     }
@@ -68,7 +68,7 @@ def check_operators(graph: Path, method: str) -> None:
 
 
 def _float_products(graph: Any) -> int:
-    """Return how many products have weights that are stored as floats."""
+    """Return how many products have float weights."""
     kinds = onnx.TensorProto
     floats = {kinds.FLOAT, kinds.FLOAT16, kinds.BFLOAT16}
     stored = {tensor.name for tensor in graph.initializer if tensor.data_type in floats}
@@ -84,14 +84,14 @@ def _float_products(graph: Any) -> int:
 
 
 def check_template(source: PolicyCheckpoint, folder: Path) -> None:
-    """Refuse a checkpoint whose chat template writes another prompt than the policy was trained with.
+    """Reject a checkpoint whose chat template does not write the prompt that the policy was trained with.
 
     Args:
         source: the policy.
         folder: the checkpoint that Edge-LLM reads the template from.
 
     Raises:
-        VerificationError: it does.
+        VerificationError: the prompts differ.
     """
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     prompts, query = source.spec.prompts, "the red mug"
@@ -107,9 +107,9 @@ def check_numbers(source: PolicyCheckpoint, folder: Path, method: str) -> Iterat
     """Compare vision tower and language model with transformers over an image, a query and its answer.
 
     Args:
-        source: the checkpoint, of which the first sample is taken.
+        source: the checkpoint; its first sample is used.
         folder: with `llm/model.onnx` and `visual/model.onnx`.
-        method: "fp16" is judged, the others are reported.
+        method: "fp16" has a bound, the others are only reported.
     """
     pixels, words = source.torch_reference.graph_inputs(source.references[0])
     bound = BOUND if method == "fp16" else None
@@ -140,7 +140,7 @@ def _vision_error(source: PolicyCheckpoint, folder: Path, pixels: Batch) -> floa
 
 
 def _language_error(source: PolicyCheckpoint, folder: Path, words: Batch) -> float:
-    """Return the largest error of the logits behind the prompt, in the middle of the answer and behind it."""
+    """Return the largest error of the logits after the prompt, in the middle of the answer and at its end."""
     spec = source.spec
     embeds, positions = words["inputs_embeds"], words["position_ids"]
     with torch.no_grad():

@@ -1,9 +1,9 @@
-"""Run NVIDIA's quantization with the bundle's own images and words, in a process of its own.
+"""Run NVIDIA's quantization with our own images and texts, in a separate process.
 
     python -m wise_edge.export.to_edgellm.quantize CHECKPOINT OUT METHOD SAMPLES
 
-It registers itself with torch, logs to stdout and asks a hub for data where it is given none; a child keeps all that
-apart. SAMPLES is a folder with `samples.json`: a list of [image, query, text].
+It registers itself with torch, logs to stdout and downloads data if it gets none; a child process isolates all that.
+SAMPLES is a folder with `samples.json`: a list of [image, query, text].
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def main(checkpoint: str, out: str, method: str, samples: str) -> None:
     folder = Path(samples)
     listed: list[tuple[str, str, str]] = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
 
-    def pictures() -> Iterator[tuple[Any, str]]:
-        for picture, query, _ in listed:
-            yield Image.open(folder / picture).convert("RGB"), query
+    def images() -> Iterator[tuple[Any, str]]:
+        for image, query, _ in listed:
+            yield Image.open(folder / image).convert("RGB"), query
 
     def texts() -> Iterator[str]:
         yield from (text for _, _, text in listed)
@@ -36,7 +36,7 @@ def main(checkpoint: str, out: str, method: str, samples: str) -> None:
         quantization=None if method == "fp16" else method,
         device="cpu",
         text_dataset=texts,
-        image_dataset=pictures,
+        image_dataset=images,
         num_samples=len(listed),
     )
 

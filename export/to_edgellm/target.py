@@ -1,8 +1,8 @@
-"""`--target edgellm`: a policy for NVIDIA's TensorRT Edge-LLM, quantized here and checked, built on the device.
+"""`--target edgellm`: a policy for NVIDIA's TensorRT Edge-LLM, quantized and checked here, built on the device.
 
-What the bundle holds is a checkpoint: `tensorrt-edgellm-build` makes engines of it on a Jetson or a desktop GPU. Its
-graphs are exported here too, looked at and thrown away: whether every product is of the kind that was asked for, and
-whether they compute what transformers does.
+The bundle holds a checkpoint, from which `tensorrt-edgellm-build` makes engines on a Jetson or a desktop GPU. Its
+graphs are exported here only to check that every product is quantized as requested and that they compute what
+transformers does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def export_edgellm(source: PolicyCheckpoint, out: Path, method: str, progress: P
         source: the policy.
         out: the folder.
         method: one of `precisions.EDGELLM_METHODS`.
-        progress: told what is being done.
+        progress: called at each step.
 
     Raises:
         UsageError: the policy's family or widths do not fit.

@@ -27,8 +27,7 @@ class PolicyGguf:
         folder: Hugging Face folder of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL model (dense), adapters merged.
 
     Raises:
-        UsageError: the folder is incomplete, or holds what llama.cpp cannot run or would run wrong.
-        MissingExtraError: gguf, transformers, torch or safetensors is not installed.
+        UsageError: the folder is incomplete, or llama.cpp cannot run the model or would run it incorrectly.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,14 +52,14 @@ class PolicyGguf:
         """Write the language model and the vocabulary, matrices of type F32, F16 or BF16.
 
         Raises:
-            UsageError: a tensor is missing, unknown, no number or beyond the type.
+            UsageError: a tensor is missing or unknown, or its values are not finite in the type.
         """
         entries = gguf_text.text_entries(self._config, self._tensors, file_type)
         describe = partial(gguf_text.describe_text, config=self._config, folder=self._folder, file_type=file_type)
         write_gguf(file, gguf_text.ARCHITECTURES[self.family], describe, entries, self._tensors, progress)
 
     def write_vision(self, file: Path, file_type: str, progress: Progress) -> None:
-        """Write the vision tower, as `write_text`."""
+        """Write the vision tower; see `write_text`."""
         entries = gguf_vision.vision_entries(self._config, self._tensors, file_type)
         processor = _read_processor(self._folder)
         describe = partial(gguf_vision.describe_vision, config=self._config, processor=processor, file_type=file_type)
@@ -68,10 +67,10 @@ class PolicyGguf:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return transformers' config of a folder with its defaults filled in, whatever layout the file has.
+    """Return transformers' config of a folder with its defaults filled in, for old and new layouts of the file.
 
     Raises:
-        UsageError: there is none, or transformers does not know it.
+        UsageError: the config is missing, or transformers does not know it.
     """
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)

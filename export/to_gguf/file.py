@@ -1,6 +1,6 @@
-"""Writing a GGUF file one tensor at a time, so that memory holds one tensor whatever the model's size.
+"""Writing a GGUF file one tensor at a time, so that memory holds only one tensor of any model.
 
-The layout (header, metadata, tensor table, then the data in the table's order) is the `gguf` package's:
+The `gguf` package defines the layout (header, metadata, tensor table, data in the table's order):
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -32,7 +32,7 @@ class Entry:
         name: its name in the file.
         source: its name in the checkpoint.
         type: one of `precisions.FILE_TYPES`.
-        pick: what part of the checkpoint's tensor it is; None for the whole.
+        pick: selects a part of the checkpoint's tensor; None keeps all of it.
     """
 
     name: str
@@ -62,15 +62,15 @@ def write_gguf(
     """Write a GGUF file.
 
     Args:
-        file: where; a temporary place, the caller renames it.
+        file: a temporary file, which the caller renames.
         architecture: value of `general.architecture`.
-        describe: adds the metadata to the `gguf.GGUFWriter` that it is given.
+        describe: adds the metadata to a `gguf.GGUFWriter`.
         entries: the tensors, in the file's order.
-        tensors: where their values are.
-        progress: told the share of the bytes written.
+        tensors: the checkpoint with their values.
+        progress: called with the share of the bytes written.
 
     Raises:
-        UsageError: a tensor is no number somewhere, or is beyond the file's type; the line names it.
+        UsageError: a tensor holds values that are not finite, or beyond the file's type; the message names it.
     """
     writer: Any = gguf.GGUFWriter(file, architecture)
     try:
@@ -114,5 +114,5 @@ def _convert(entry: Entry, tensors: CheckpointTensors) -> Any:
 
 def _not_finite(entry: Entry, values: Tensor, folder: Path) -> str:
     if torch.isfinite(values).all():
-        return f"{folder}: {entry.source} has values beyond {entry.type}; export it as BF16 or F32"
-    return f"{folder}: {entry.source} holds values that are no numbers; train or copy the checkpoint again"
+        return f"{folder}: {entry.source} has values beyond {entry.type}; export it with --quant BF16 or F32"
+    return f"{folder}: {entry.source} holds values that are not finite; train or copy the checkpoint again"

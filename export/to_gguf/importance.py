@@ -1,7 +1,7 @@
 """The importance matrix: how strongly each column of a weight matrix is used.
 
-llama.cpp's quantizer gives columns with larger inputs more care. It takes, for each matrix, the mean square of every
-input over calibration text; llama.cpp's own tool gathers it in its kernels, here hooks do on the checkpoint in torch
+llama.cpp's quantizer rounds columns with larger inputs more carefully. For each matrix it expects the mean square of
+every input over calibration text. llama.cpp's own tool gathers it in its kernels; here hooks on the torch model do
 (https://github.com/ggml-org/llama.cpp/blob/master/tools/imatrix/README.md).
 """
 
@@ -31,10 +31,10 @@ def measure_importance(
         torch_reference: the checkpoint.
         references: prompts with images and answers to run it over.
         config: its config, as a dictionary.
-        progress: told the share that is done.
+        progress: called with the share that is done.
 
     Raises:
-        UsageError: there is nothing to run it over.
+        UsageError: there are no prompts.
     """
     if not references:
         raise UsageError("an importance matrix needs at least one calibration image")
@@ -48,7 +48,7 @@ def measure_importance(
         if not isinstance(module, torch.nn.Linear) or name is None:
             continue
         if name == "output.weight" and is_tied(config):
-            name = "token_embd.weight"  # the matrix that llama.cpp multiplies with
+            name = "token_embd.weight"  # llama.cpp multiplies with that matrix
         sums[name] = torch.zeros(module.in_features, dtype=torch.float64)
         hooks.append(module.register_forward_pre_hook(_adder(sums[name])))
     try:

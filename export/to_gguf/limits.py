@@ -1,7 +1,7 @@
-"""What llama.cpp takes for granted about Qwen-VL models, checked before a file is written.
+"""What llama.cpp assumes about Qwen-VL models, checked before a file is written.
 
-A GGUF file does not say these things, so a checkpoint that differs would load, run and be wrong. The places in
-llama.cpp (https://github.com/ggml-org/llama.cpp) are `tools/mtmd/clip.cpp`, `tools/mtmd/models/qwen2vl.cpp` and
+A GGUF file does not record these facts, so a different checkpoint would load, run and return wrong results. In
+llama.cpp (https://github.com/ggml-org/llama.cpp) see `tools/mtmd/clip.cpp`, `tools/mtmd/models/qwen2vl.cpp` and
 `qwen3vl.cpp`, `src/models/qwen2vl.cpp` and `qwen3vl.cpp`.
 """
 
@@ -25,7 +25,7 @@ _LONGEST_PROMPT = 4096  # positions
 
 
 def check_limits(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that llama.cpp would run wrong.
+    """Reject a checkpoint that llama.cpp would run incorrectly.
 
     Args:
         folder: the checkpoint, for the message.
@@ -37,19 +37,21 @@ def check_limits(folder: Path, config: Mapping[str, Any]) -> None:
     family = config.get("model_type")
     if family not in FAMILIES:
         raise UsageError(
-            f"{folder}: model_type is {family!r}; GGUF export knows {', '.join(FAMILIES)}. '--target hf' writes the "
+            f"{folder}: model_type is {family!r}; GGUF export supports {', '.join(FAMILIES)}. '--target hf' writes the "
             "merged checkpoint for another converter"
         )
     if config.get("quantization_config"):
-        raise UsageError(f"{folder}: its weights are quantized; export the checkpoint that they were made from")
+        raise UsageError(f"{folder}: its weights are quantized; export the checkpoint that it was quantized from")
     checks = (*_text_checks(config), *_vision_checks(config))
     for entry, found, assumed in checks:
         if found != assumed:
-            raise UsageError(f"{folder}: {entry} is {found}; llama.cpp assumes {assumed} and would be wrong in silence")
+            raise UsageError(
+                f"{folder}: {entry} is {found}; llama.cpp assumes {assumed} and would silently return wrong results"
+            )
 
 
 Check = tuple[str, Any, Any]
-"""Entry of the config, what it is, what llama.cpp assumes."""
+"""An entry of the config, its value, and the value that llama.cpp assumes."""
 
 
 def _text_checks(config: Mapping[str, Any]) -> Iterator[Check]:
@@ -79,9 +81,9 @@ def _text_checks(config: Mapping[str, Any]) -> Iterator[Check]:
 def _lost_angle(sections: Sequence[int], theta: float) -> float:
     """Return the largest rotary angle that llama.cpp leaves at 0 where transformers rotates by time, in radians.
 
-    Interleaved sections take channels in turn: time, row, column. Where rows or columns have used up theirs,
-    transformers goes on with time, llama.cpp does not turn these channels (`ggml_mrope_cache_init` in
-    `ggml/src/ggml-cpu/ops.cpp`). With the published [24, 20, 20] they are two that hardly turn.
+    Interleaved sections alternate channels: time, row, column. Once rows or columns have used up theirs,
+    transformers continues with time, while llama.cpp does not rotate these channels (`ggml_mrope_cache_init` in
+    `ggml/src/ggml-cpu/ops.cpp`). With the published [24, 20, 20], two channels are affected, which hardly rotate.
     """
     lost = [index for index in range(sum(sections)) if index >= 3 * sections[index % 3]]
     return max((_LONGEST_PROMPT * theta ** (-index / sum(sections)) for index in lost), default=0.0)

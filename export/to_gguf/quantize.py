@@ -17,20 +17,20 @@ from wise_edge.export.to_gguf.text import file_type_number
 from wise_edge.native.llama_library import explain_failure, require_llama
 
 Importance = Mapping[str, npt.NDArray[np.float32]]
-"""For each tensor of a GGUF file float32 [columns]: the mean square of what its columns are multiplied with."""
+"""For each tensor of a GGUF file float32 [columns]: the mean square of each column's inputs."""
 
 
 def quantize_gguf(source: Path, target: Path, kind: str, importance: Importance | None = None) -> None:
-    """Write a quantized copy of a GGUF file; llama.cpp keeps single tensors in larger types, as `kind` has it.
+    """Write a quantized copy of a GGUF file; for some types llama.cpp keeps single tensors in larger ones.
 
-    Rows that 256 does not divide cannot hold a K-quant: llama.cpp then takes another type of about the same size
-    (`tensor_types` tells).
+    Rows that 256 does not divide cannot hold a K-quant: llama.cpp then uses another type of about the same size
+    (see `tensor_types`).
 
     Args:
         source: of type F32, F16 or BF16.
-        target: a temporary place, the caller renames it.
+        target: a temporary file, which the caller renames.
         kind: one of `QUANTIZATION_TYPES`.
-        importance: see `Importance`; None quantizes every column alike.
+        importance: see `Importance`; None treats all columns alike.
 
     Raises:
         UsageError: the type needs an importance matrix and there is none.
@@ -38,7 +38,7 @@ def quantize_gguf(source: Path, target: Path, kind: str, importance: Importance 
         MissingExtraError: llama-cpp-python is not installed.
     """
     if kind in NEED_IMPORTANCE and importance is None:
-        raise UsageError(f"{kind} needs an importance matrix; leave out --no-importance")
+        raise UsageError(f"{kind} needs an importance matrix; omit --no-importance")
     llama = require_llama()
     params = llama.llama_model_quantize_default_params()
     params.ftype = file_type_number(kind)
@@ -59,7 +59,7 @@ def _importance_array(importance: Importance) -> ctypes.Array[ctypes.Structure]:
         entry.name = name.encode()
         entry.data = (ctypes.c_float * len(column))(*column.tolist())
         entry.size = len(column)
-    return entries  # the structures keep what they point to
+    return entries  # the structures keep their buffers alive
 
 
 def tensor_types(file: Path) -> dict[str, int]:

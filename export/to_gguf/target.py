@@ -1,4 +1,4 @@
-"""`--target gguf`: a policy for llama.cpp in a bundle, quantized as asked and compared with torch."""
+"""`--target gguf`: a policy for llama.cpp in a bundle, quantized on request and compared with torch."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _ROLES = {TEXT_FILE: "policy.gguf", VISION_FILE: "policy.mmproj"}
 def export_gguf(
     source: PolicyCheckpoint, out: Path, text: str, vision: str, importance: bool, progress: Progress
 ) -> list[Artifact]:
-    """Write language model, vision tower and tokenizer into a bundle's folder.
+    """Write language model and vision tower into a bundle's folder.
 
     Args:
         source: the policy.
         out: the folder.
         text: type of the language model, one of `TEXT_TYPES`.
         vision: type of the vision tower, one of `VISION_TYPES`.
-        importance: measure which columns matter and quantize them with more care.
-        progress: told what is being done.
+        importance: measure which columns matter, and round them more carefully.
+        progress: called at each step.
     """
     policy = PolicyGguf(source.folder)
     matrix = None
-    if importance and text in QUANTIZATION_TYPES and text != "Q8_0":  # Q8_0 does not look at it
+    if importance and text in QUANTIZATION_TYPES and text != "Q8_0":  # Q8_0 ignores it
         config = read_config(source.folder)
         matrix = measure_importance(source.torch_reference, source.references, config, progress)
     for name, kind, write, columns in (

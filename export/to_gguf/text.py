@@ -27,7 +27,7 @@ def text_entries(config: Mapping[str, Any], tensors: CheckpointTensors, file_typ
         file_type: type of the matrices, one of `FILE_TYPES`.
 
     Raises:
-        UsageError: a tensor has no place in this architecture, or an untied output matrix is missing.
+        UsageError: a tensor does not belong to this architecture, or an untied output matrix is missing.
     """
     names = text_names(config)
     tied = is_tied(config)
@@ -95,7 +95,7 @@ def _describe_vocabulary(writer: Any, folder: Path, size: int) -> None:
     special = gguf.SpecialVocab(folder, load_merges=True)
     if not special.merges:
         raise UsageError(
-            f"{folder / 'tokenizer.json'} is no byte-pair encoding with merges, which llama.cpp needs here"
+            f"{folder / 'tokenizer.json'} is not a byte-pair encoding with merges, which llama.cpp needs here"
         )
     special.add_to_gguf(writer)
 

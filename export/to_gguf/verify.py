@@ -1,4 +1,4 @@
-"""The gate of a GGUF export: llama.cpp against torch, token by token over torch's own answers."""
+"""Comparison of a GGUF export with torch, token by token over torch's own answers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from wise_edge.export.source.reference import Reference
 from wise_edge.native.llama import LlamaModel
 
 LOGIT_TOLERANCES = {"F32": 1e-3, "F16": 1e-2, "BF16": 5e-2}
-"""Largest difference over the largest logit. F32 leaves what llama.cpp computes otherwise (GELU from a table of half
-precision); F16 and BF16 round what is multiplied to 11 and 8 bits."""
+"""Largest difference over the largest logit. With F32, only llama.cpp's GELU differs, a table in half
+precision; F16 and BF16 round factors to 11 and 8 bits."""
 
 
 def verify_gguf(
@@ -26,13 +26,13 @@ def verify_gguf(
         references: torch's answers.
         text: the language model.
         vision: the vision tower.
-        context: longest sequence in tokens.
+        context: length of the longest sequence in tokens.
         kind: type of the language model's matrices.
         vision_kind: type of the vision tower's.
 
     Yields:
-        The share of greedy tokens that are the same (all must be for F32 and F16, else it is reported), and the largest
-        difference of logits (bounded for F32, F16 and BF16).
+        The share of greedy tokens that agree (1 is required for F32 and F16; other types only report it), and the
+        largest difference of logits (bounded for F32, F16 and BF16).
     """
     bounds = [LOGIT_TOLERANCES.get(name) for name in (kind, vision_kind)]
     bound = None if None in bounds else max(filter(None, bounds))
@@ -56,6 +56,6 @@ def _forced(model: LlamaModel, reference: Reference) -> npt.NDArray[np.float32]:
     model.truncate(0)
     model.append(reference.before, 0)
     position = model.append_image(picture, len(reference.before))
-    tokens = [*reference.behind, *reference.completion[:-1]]
+    tokens = [*reference.after, *reference.completion[:-1]]
     steps = model.append(tokens, position, rows=len(tokens))
-    return steps[len(reference.behind) - 1 :]
+    return steps[len(reference.after) - 1 :]

@@ -1,7 +1,7 @@
-"""Graphs in bfloat16 on a CPU: ONNX Runtime has no products of that type there, so float32 stands in, rounded as often.
+"""CPU equivalents of bfloat16 graphs: ONNX Runtime has no bfloat16 products there, so float32 replaces them, rounded.
 
-The stand-in is made from the graph that a bundle holds: every array that it names bfloat16 is float32 and rounded to
-bfloat16 where a node gives it. Products of a GPU are summed in float32 and rounded at the end, as here.
+The equivalent is made from the bundle's own graph: every bfloat16 array becomes float32, and each node's output is
+rounded to bfloat16. A GPU does the same: it sums products in float32 and rounds at the end.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from wise_edge.export.to_onnx.half import arrays_of_type
 
 @contextmanager
 def cpu_equivalent(folder: Path, manifest: Manifest) -> Iterator[Path]:
-    """Give a bundle that ONNX Runtime runs on a CPU: the folder itself, or one with stand-ins for what is bfloat16.
+    """Yield a bundle that ONNX Runtime runs on a CPU: the folder itself, or one with its bfloat16 graphs replaced.
 
     Args:
         folder: the bundle.
-        manifest: what it holds.
+        manifest: its manifest.
     """
     roles = [part.role for part in manifest.artifacts if part.format == "onnx" and part.precision == BFLOAT16]
     if not roles:
@@ -48,11 +48,11 @@ def cpu_equivalent(folder: Path, manifest: Manifest) -> Iterator[Path]:
 
 
 def stand_in(source: Path, target: Path) -> None:
-    """Write a graph in float32 that rounds where a graph in bfloat16 does.
+    """Write a float32 graph that rounds wherever a bfloat16 graph does.
 
     Args:
-        source: an ONNX file of `onnx_half.halve`.
-        target: the file to write, and a second one where weights are above 2 GB.
+        source: an ONNX file of `half.halve`.
+        target: the file to write; weights above 2 GB go to a second one.
     """
     model = load_light(source)
     narrow = arrays_of_type(model, "BFLOAT16")

@@ -1,8 +1,8 @@
-"""Weights of 8 or 4 bits for ONNX graphs, with float arithmetic: constant matrices behind a DequantizeLinear.
+"""Weights of 8 or 4 bits for ONNX graphs with float arithmetic: constant matrices followed by a DequantizeLinear.
 
-Eight bits have one scale an output channel, four bits one a block of input channels: the forms that TensorRT documents
+Eight bits have one scale per output channel, four bits one per block of input channels, as TensorRT documents
 (https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html). TensorRT for RTX
-builds engines of both; none was run yet.
+builds engines of both; none has run yet.
 """
 
 from __future__ import annotations
@@ -17,23 +17,20 @@ import onnx
 from wise_edge.export.to_onnx.edit import load_float32, replace_nodes, save_onnx, values_of
 
 BLOCKS = (128, 64, 32)
-"""Input channels that share a scale in four bits: the largest that divides a row; rows of none stay at eight bits."""
+"""Input channels that share a scale in four bits: the largest divisor of a row; rows without one keep eight bits."""
 _SHRINK = np.linspace(0.7, 1.0, 13)
 _INT4_OPSET = 21  # the first with INT4 and block_size
 _SMALLEST = 1024  # elements; a smaller matrix is not worth a node
 
 
 def quantize_weights(source: Path, target: Path, bits: int, keep_8_bits: tuple[str, ...] = ()) -> None:
-    """Write a graph whose constant matrices have 8 or 4 bits.
+    """Write a graph with its constant matrices rounded to 8 or 4 bits.
 
     Args:
         source: an ONNX file of `export_onnx`.
-        target: the file to write, and a second one where weights are above 2 GB.
+        target: the file to write; weights above 2 GB go to a second one.
         bits: 8 or 4.
-        keep_8_bits: names of graph outputs; the product that gives one keeps 8 bits.
-
-    Raises:
-        MissingExtraError: onnx is not installed.
+        keep_8_bits: names of graph outputs; the products that compute them keep 8 bits.
     """
     model = load_float32(source)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -57,7 +54,7 @@ def quantize_weights(source: Path, target: Path, bits: int, keep_8_bits: tuple[s
 
 
 def is_matrix(tensor: onnx.TensorProto | None) -> bool:
-    """Return whether a weight is a matrix that is worth rounding."""
+    """Return whether a weight is a matrix large enough to round."""
     return tensor is not None and len(tensor.dims) == 2 and tensor.dims[0] * tensor.dims[1] >= _SMALLEST
 
 
@@ -70,7 +67,7 @@ def output_axis(node: onnx.NodeProto) -> int:
 def _dequantize(
     model: onnx.ModelProto, name: str, values: npt.NDArray[np.float32], channels: int, bits: int
 ) -> onnx.NodeProto:
-    """Put a matrix into the graph in few bits; return the node that gives it back."""
+    """Store a rounded matrix in the graph; return the node that restores it."""
     block = next((size for size in BLOCKS if values.shape[1 - channels] % size == 0), None)
     options: dict[str, Any] = {"axis": channels}
     if bits == 4 and block is not None:
@@ -102,10 +99,10 @@ def round_channels(values: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDAr
 def round_blocks(
     values: npt.NDArray[np.float32], axis: int, block: int
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Round a matrix to 4 bits, one scale for each block along `axis`, of several that with the least squared error.
+    """Round a matrix to 4 bits with one scale per block along `axis`, chosen for the least squared error.
 
-    A scale smaller than the largest magnitude needs clips that one and rounds the others more finely. Scales are
-    positive, as TensorRT wants them.
+    A scale smaller than the largest magnitude requires clips that value and rounds the others more finely. Scales are
+    positive, as TensorRT requires.
 
     Returns:
         int8 of the matrix's shape within -8 to 7, and float32 scales, blocks in place of `axis`.
@@ -128,6 +125,6 @@ def round_blocks(
 
 
 def _pack(values: npt.NDArray[np.int8]) -> bytes:
-    """Return 4-bit integers two in a byte, the first in the low half, as ONNX stores them."""
-    halves = values.ravel().view(np.uint8) & 0xF  # whole blocks: an even number
+    """Pack 4-bit integers two per byte, the first in the low half, as ONNX stores them."""
+    halves = values.ravel().view(np.uint8) & 0xF  # complete blocks: an even number
     return bytes(halves[0::2] | (halves[1::2] << 4))

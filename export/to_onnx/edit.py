@@ -15,7 +15,7 @@ from wise_edge.bundle.manifest import Artifact
 from wise_edge.bundle.store import describe_file
 
 LARGEST_FILE = 2**31 - 2**20
-"""Bytes of weights that one ONNX file can hold: protobuf ends at 2 GiB. Above, they go to a file of their own."""
+"""Bytes of weights that one ONNX file can hold, since protobuf ends at 2 GiB; larger weights go to a second file."""
 DATA_SUFFIX = ".data"
 
 
@@ -25,12 +25,12 @@ def exceeds_one_file(model: onnx.ModelProto) -> bool:
 
 
 def save_onnx(model: onnx.ModelProto, path: Path, source: Path | None = None) -> None:
-    """Write a model, the same bytes every time, and check it; large weights go to a second file (`DATA_SUFFIX`).
+    """Write a model deterministically and check it; large weights go to a second file (`DATA_SUFFIX`).
 
     Args:
         model: what to write.
         path: the file.
-        source: the file that it was read from with `load_float32`, where weights of it may still lie.
+        source: the file that it was read from with `load_float32`; some of its weights may still be there only.
     """
     if source is not None:
         for tensor in model.graph.initializer:
@@ -38,14 +38,14 @@ def save_onnx(model: onnx.ModelProto, path: Path, source: Path | None = None) ->
                 tensor.CopyFrom(onnx.numpy_helper.from_array(values_of(tensor, source), tensor.name))
     if exceeds_one_file(model):
         onnx.save_model(model, path, save_as_external_data=True, location=path.name + DATA_SUFFIX)
-        path.with_name(path.name + DATA_SUFFIX).chmod(path.stat().st_mode)  # onnx lets nobody else read it
+        path.with_name(path.name + DATA_SUFFIX).chmod(path.stat().st_mode)  # onnx makes it readable for its owner only
     else:
         path.write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(path))
 
 
 def replace_graph(file: Path, convert: Callable[[Path, Path], None]) -> None:
-    """Put what `convert` makes of a graph (first path) into its place (second path), its file of weights included."""
+    """Replace a graph and its weights' file by what `convert` writes, given the old path and the new one."""
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".float.") as scratch:
         for part in (file, file.with_name(file.name + DATA_SUFFIX)):
             if part.exists():
@@ -54,28 +54,28 @@ def replace_graph(file: Path, convert: Callable[[Path, Path], None]) -> None:
 
 
 def load_light(path: Path) -> onnx.ModelProto:
-    """Read a file without the weights that lie in a file of their own."""
+    """Read a file without the weights stored in a second one."""
     model: onnx.ModelProto = onnx.load(path, load_external_data=False)
     return model
 
 
 def replace_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
-    """Put other nodes into a model, and drop the weights that none of them uses."""
+    """Replace a model's nodes, and drop the weights that none of the new ones uses."""
     copies, graph = list(nodes), model.graph
     del graph.node[:]
-    del graph.value_info[:]  # it may name the types of before
+    del graph.value_info[:]  # it may hold outdated types
     graph.node.extend(copies)
     used = {name for node in copies for name in node.input}
-    for place in reversed(range(len(graph.initializer))):  # protobuf would hold those twice that are put in again
+    for place in reversed(range(len(graph.initializer))):  # filtering and re-adding would hold the kept ones twice
         if graph.initializer[place].name not in used:
             del graph.initializer[place]
 
 
 def load_float32(path: Path) -> onnx.ModelProto:
-    """Read a file of `export_onnx` without the Casts of weights that it stores in half precision.
+    """Read a file of `export_onnx` with its weights as float32, without the Casts from half precision.
 
-    Weights in the file itself are float32 then. Those of a second file stay there, in the type that they have there:
-    `values_of` reads one, and `save_onnx` what is left of them. A large model is never in memory as a whole.
+    Weights in a second file stay there in their stored type: `values_of` reads one, and `save_onnx` all that remain.
+    A large model is never completely in memory.
     """
     model = load_light(path)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -95,7 +95,7 @@ def load_float32(path: Path) -> onnx.ModelProto:
 
 
 def values_of(tensor: onnx.TensorProto, source: Path) -> npt.NDArray[Any]:
-    """Return a weight of a model of `load_float32`, half precision as float32.
+    """Return a weight of a model that `load_float32` read; half precision becomes float32.
 
     Args:
         tensor: the weight.

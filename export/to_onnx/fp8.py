@@ -1,8 +1,8 @@
 """FP8 (E4M3) for ONNX graphs: linear layers multiply eight-bit floats, written as Q/DQ pairs.
 
-Weights have one scale an output channel, activations one an array, from the largest magnitude over typical inputs: the
-form that TensorRT documents (https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html)
-and that GPUs from compute capability 8.9 on multiply. Convolutions and the products of attention stay as they are.
+Weights have one scale per output channel, activations one per array, from the largest magnitude over typical inputs:
+the form that TensorRT documents (https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/work-quantized-types.html)
+and that GPUs of compute capability 8.9 and above multiply. Convolutions and attention products are unchanged.
 """
 
 from __future__ import annotations
@@ -30,12 +30,9 @@ def quantize_fp8(source: Path, target: Path, batches: Iterable[Batch], keep: tup
 
     Args:
         source: an ONNX file of `export_onnx`.
-        target: the file to write, and a second one where weights are above 2 GB.
-        batches: inputs by name, typical ones, at least one.
-        keep: names of graph outputs; the product that gives one stays float.
-
-    Raises:
-        MissingExtraError: onnx or onnxruntime is not installed.
+        target: the file to write; weights above 2 GB go to a second one.
+        batches: typical inputs by name, at least one.
+        keep: names of graph outputs; the products that compute them stay float.
     """
     products = [node for node in load_light(source).graph.node if node.op_type in _LINEAR]
     ranges = measure_magnitudes(source, {node.input[0] for node in products}, batches)
@@ -60,7 +57,7 @@ def quantize_fp8(source: Path, target: Path, batches: Iterable[Batch], keep: tup
 
 
 class _Rounding:
-    """Puts Q/DQ pairs into a graph, one for each array."""
+    """Adds Q/DQ pairs to a graph, one for each array."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._model = model

@@ -1,8 +1,8 @@
-"""Half precision for ONNX graphs: products in float16 or bfloat16, what would overflow or lose too much in float32.
+"""Half precision for ONNX graphs: float16 or bfloat16, and float32 where that would overflow or lose too much.
 
-Which values would overflow is measured: the float graph is run over typical inputs with the largest magnitude of every
-array as a further output. Types are explicit in the result (Cast nodes), as TensorRT's strongly typed networks want it;
-inputs and outputs stay float32. NVIDIA's modelopt has such a converter too, but pins older versions of onnx and
+Overflow is predicted by measurement: the float graph runs over typical inputs with the largest magnitude of every array
+as an additional output. Types are explicit in the result (Cast nodes), as TensorRT's strongly typed networks require;
+inputs and outputs stay float32. NVIDIA's modelopt has a similar converter but pins older versions of onnx and
 onnxruntime.
 """
 
@@ -25,8 +25,8 @@ class HalfType:
     """Numbers of 16 bits.
 
     Attributes:
-        name: of the type in ONNX.
-        largest: magnitude above which an array stays float32: what they hold, with room for inputs that were not seen.
+        name: the type's name in ONNX.
+        largest: magnitude above which an array stays float32; below the type's limit to leave room for unseen inputs.
     """
 
     name: str
@@ -50,22 +50,19 @@ _SENSITIVE = {
     "Softmax",
     "Sqrt",
 }
-"""Operators that lose too much in half precision (sums, quotients, angles), or do not take it for every input."""
+"""Operators that lose too much in half precision (sums, quotients, angles), or do not accept it for every input."""
 _GLUE = {"Add", "Div", "Mul", "Neg", "Sub"}
-"""Operators that stay in float32 where all around them do: rounding on the way there and back would gain nothing."""
+"""Operators that stay in float32 if all their neighbors do: casting there and back would gain nothing."""
 
 
 def halve(source: Path, target: Path, batches: Iterable[Batch], precision: str = "fp16") -> None:
-    """Write a graph that computes in half precision where that is safe.
+    """Write a graph that computes in half precision wherever that is safe.
 
     Args:
         source: an ONNX file of `export_onnx`.
-        target: the file to write, and a second one where weights are above 2 GB.
-        batches: inputs by name, typical ones, at least one.
+        target: the file to write; weights above 2 GB go to a second one.
+        batches: typical inputs by name, at least one.
         precision: one of `HALF_TYPES`.
-
-    Raises:
-        MissingExtraError: onnx or onnxruntime is not installed.
     """
     kind = HALF_TYPES[precision]
     floats = arrays_of_type(load_light(source), "FLOAT")
@@ -79,7 +76,7 @@ def halve(source: Path, target: Path, batches: Iterable[Batch], precision: str =
 
 
 def arrays_of_type(model: onnx.ModelProto, name: str) -> set[str]:
-    """Return the names of all arrays of a graph of a type, weights included; `name` is ONNX's, for example "FLOAT"."""
+    """Return the names of a graph's arrays of one type, weights included; `name` is ONNX's, for example "FLOAT"."""
     kind = onnx.TensorProto.DataType.Value(name)
     graph = onnx.shape_inference.infer_shapes(_without_weights(model)).graph
     typed = [*graph.value_info, *graph.input, *graph.output]
@@ -88,7 +85,7 @@ def arrays_of_type(model: onnx.ModelProto, name: str) -> set[str]:
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy whose large weights are inputs instead: inference takes a whole model, below 2 GB."""
+    """Return a copy with its large weights as inputs: shape inference accepts only models below 2 GB."""
     light: onnx.ModelProto = onnx.ModelProto()
     light.opset_import.extend(model.opset_import)
     light.ir_version = model.ir_version
@@ -105,7 +102,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _exact_nodes(model: onnx.ModelProto, floats: set[str], magnitudes: dict[str, float], kind: HalfType) -> set[int]:
-    """Return the places of the nodes that stay float32."""
+    """Return the indexes of the nodes that stay float32."""
     nodes = list(model.graph.node)
     large = {name for name, magnitude in magnitudes.items() if not magnitude <= kind.largest}
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
@@ -121,7 +118,7 @@ def _exact_nodes(model: onnx.ModelProto, floats: set[str], magnitudes: dict[str,
 
 
 def _takes(node: onnx.NodeProto, floats: set[str], opset: int, kind: HalfType) -> bool:
-    """Return whether an operator is defined for numbers of 16 bits (for bfloat16 convolutions are not, before 22)."""
+    """Return whether an operator is defined for a 16-bit type (before opset 22, convolutions lack bfloat16)."""
     schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
     allowed = {entry.type_param_str: entry.allowed_type_strs for entry in schema.type_constraints}
     last = len(schema.inputs) - 1
@@ -130,12 +127,12 @@ def _takes(node: onnx.NodeProto, floats: set[str], opset: int, kind: HalfType) -
 
 
 def _makes_floats(node: onnx.NodeProto, floats: set[str]) -> bool:
-    """Return whether a node gives floats of its own type, whatever it takes (Cast, ConstantOfShape, Constant)."""
+    """Return whether a node's output type is independent of its inputs (Cast, ConstantOfShape, Constant)."""
     return node.op_type in ("Cast", "Constant", "ConstantOfShape") and not floats.isdisjoint(node.output)
 
 
 def _grow(nodes: list[onnx.NodeProto], exact: set[int], floats: set[str]) -> set[int]:
-    """Add the nodes of `_GLUE` that stand between exact ones only."""
+    """Add the nodes of `_GLUE` whose neighbors are all exact."""
     made_by = {name: place for place, node in enumerate(nodes) for name in node.output}
     used_by: dict[str, list[int]] = {}
     for place, node in enumerate(nodes):
@@ -156,7 +153,7 @@ def _grow(nodes: list[onnx.NodeProto], exact: set[int], floats: set[str]) -> set
 
 
 class _Rewriter:
-    """Puts Cast nodes where an array meets a node of the other type."""
+    """Inserts Cast nodes where an array meets a node of the other type."""
 
     def __init__(self, model: onnx.ModelProto, source: Path, floats: set[str], exact: set[int], kind: HalfType) -> None:
         self._half = onnx.TensorProto.DataType.Value(kind.name)
@@ -188,7 +185,7 @@ class _Rewriter:
         for index, name in enumerate(node.output):
             if name not in self._floats:
                 continue
-            if name in self._outputs:  # what the graph gives stays float32
+            if name in self._outputs:  # outputs of the graph stay float32
                 node.output[index] = f"{name}.half"
                 self._made[name] = f"{name}.half"
                 self._cast(f"{name}.half", name, onnx.TensorProto.FLOAT)
@@ -196,7 +193,7 @@ class _Rewriter:
                 self._halves.add(name)
 
     def _as(self, name: str, half: bool) -> str:
-        """Return the name of an array in the type that is wanted, made here if it is not there yet."""
+        """Return the name of an array in the requested type, which is created if it is missing."""
         if name not in self._floats or half == (name in self._halves):
             return name
         if name not in self._made:

@@ -1,8 +1,8 @@
-"""Static int8 for ONNX graphs: weights by output channel, activations by calibration, written as Q/DQ pairs.
+"""Static int8 for ONNX graphs: weights per output channel, activations by calibration, written as Q/DQ pairs.
 
-Only products with constant weights (linear layers and convolutions) are quantized. What lies between them stays float:
-attention's products of activations, softmax and norms are where eight bits cost accuracy, and hold no weights. What a
-product gives is left as it is too; only what goes into the next one is rounded.
+Only products with constant weights (linear layers and convolutions) are quantized. Everything between
+them stays float: in attention's products of activations, softmax and norms eight bits cost accuracy and save no
+weights. Outputs of products are not rounded either, only inputs.
 """
 
 from __future__ import annotations
@@ -27,12 +27,9 @@ def quantize_int8(source: Path, target: Path, batches: Iterable[Batch]) -> None:
     """Write a graph whose linear layers and convolutions multiply eight bits.
 
     Args:
-        source: an ONNX file of `export_onnx`; inputs and outputs stay as they are.
-        target: the file to write, with a second one named by `DATA_SUFFIX` where the first is above 2 GiB.
-        batches: inputs by name, typical ones: what activations reach over them is the range that eight bits cover.
-
-    Raises:
-        MissingExtraError: onnx or onnxruntime is not installed.
+        source: an ONNX file of `export_onnx`; its inputs and outputs are unchanged.
+        target: the file to write; weights above 2 GB go to a second one (`DATA_SUFFIX`).
+        batches: typical inputs by name; the range of activations over them is what eight bits cover.
     """
     model = load_float32(source)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".int8.") as scratch, _quiet():
@@ -54,7 +51,7 @@ def quantize_int8(source: Path, target: Path, batches: Iterable[Batch]) -> None:
             weight_type=quantization.QuantType.QInt8,
             activation_type=quantization.QuantType.QInt8,
             use_external_data_format=large,
-            # TensorRT wants zero to be zero, and biases in float.
+            # TensorRT requires a zero point of 0, and float biases.
             extra_options={
                 "OpTypesToExcludeOutputQuantization": list(_QUANTIZED),
                 "ActivationSymmetric": True,
@@ -80,7 +77,7 @@ class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    # It advises on the root logger to preprocess first: there is nothing left to fold or infer here.
+    # It recommends preprocessing on the root logger, but nothing is left to fold or infer here.
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

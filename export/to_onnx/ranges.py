@@ -16,19 +16,16 @@ from wise_edge.policy.graph_io import Batch
 
 
 def measure_magnitudes(source: Path, names: Collection[str], batches: Iterable[Batch]) -> dict[str, float]:
-    """Return the largest magnitude of each named array that a node gives or that goes in, over all batches.
+    """Return the largest magnitude of each named input or intermediate array over all batches.
 
     Args:
-        source: an ONNX file that computes in float32; weights of a file beside it are used where they lie.
-        names: float arrays; weights among them are left out.
+        source: an ONNX file that computes in float32; a file of weights next to it is used in place.
+        names: float arrays; weights among them are skipped.
         batches: inputs by name, at least one.
-
-    Raises:
-        MissingExtraError: onnx or onnxruntime is not installed.
     """
     model = load_light(source)
     _measure_arrays(model.graph, names)
-    file = source.with_name(f"{source.name}.measured")  # beside the weights, which it names
+    file = source.with_name(f"{source.name}.measured")  # in the folder of the weights that it names
     try:
         file.write_bytes(model.SerializeToString(deterministic=True))
         del model
@@ -54,7 +51,7 @@ def _frugal_options(onnxruntime: ModuleType) -> Any:
 
 
 def _measure_arrays(graph: onnx.GraphProto, names: Collection[str]) -> None:
-    """Let a graph give how far its arrays reach instead of what it gives, each measured where it appears."""
+    """Replace a graph's outputs by the extremes of its arrays, each measured right after it is computed."""
     nodes = list(graph.node)
     stored = {tensor.name for tensor in graph.initializer}
     del graph.node[:]

@@ -26,9 +26,9 @@ from wise_edge.sam.checkpoint import read_sam_spec
 from wise_edge.sam.image import fit_image, normalize_image
 
 PROMPTS = ("point_coords", "point_labels", "mask_input", "has_mask_input")
-"""What the decoder takes beside the encoder's features."""
+"""The decoder's inputs in addition to the encoder's features."""
 MASKS = ("low_res_masks", "iou_predictions")
-"""What the decoder gives."""
+"""The decoder's outputs."""
 _OF_8_BITS = {"int8": quantize_int8, "fp8": quantize_fp8}
 _ENCODER, _DECODER = "sam.encoder.onnx", "sam.decoder.onnx"
 
@@ -40,7 +40,7 @@ class SamSource:
         checkpoint: folder of `wise_edge.sam.segment_anything`, folder of SAM 2, or a published `.pth` file.
 
     Raises:
-        UsageError: it is none of them.
+        UsageError: it is something else.
     """
 
     def __init__(self, checkpoint: Path) -> None:
@@ -54,10 +54,10 @@ class SamSource:
 
         Args:
             out: the folder.
-            precision: one of `SAM_PRECISIONS`; beside an image encoder of 8 bits the mask decoder stays float.
-            halved: compute in half precision beside weights of 8 bits.
-            samples: images to calibrate with, where the precision is not "fp32".
-            progress: told what is being done.
+            precision: one of `SAM_PRECISIONS`; with an 8-bit image encoder the mask decoder stays float.
+            fp16_arithmetic: compute in half precision next to weights of 8 bits.
+            samples: images to calibrate with if the precision is not "fp32".
+            progress: called at each step.
         """
         progress("exporting the segmenter's image encoder")
         image = torch.zeros(1, 3, self.spec.input_size, self.spec.input_size)
@@ -86,7 +86,7 @@ class SamSource:
             replace_graph(out / _DECODER, partial(halve, batches=prompts, precision=arithmetic))
 
     def _prompt(self, batch: Batch, seed: int) -> Batch:
-        """Return a prompt at a random place of an image, every second one with a mask."""
+        """Return a prompt at a random place in an image; every second one has a mask."""
         rng = np.random.default_rng(seed)
         side, low = self.spec.input_size, self.spec.low_res_size
         with torch.no_grad():
@@ -101,7 +101,7 @@ class SamSource:
         return dict(shared) | {name: array.astype(np.float32) for name, array in zip(PROMPTS, arrays, strict=True)}
 
     def compare(self, out: Path, precision: str, fp16_arithmetic: bool, progress: Progress) -> list[Figure]:
-        """Compare the files of `export` with torch; lower precision is judged by the masks of whole queries."""
+        """Compare the files of `export` with torch; lower precision is judged by the masks of complete queries."""
         progress("comparing the segmenter's graphs with torch")
         named = zip(("sam.encoder", "sam.decoder"), _precisions(precision, fp16_arithmetic), strict=True)
         judged = tuple(graph for graph, of_graph in named if of_graph == "fp32")
@@ -110,7 +110,7 @@ class SamSource:
 
 
 def _precisions(precision: str, fp16_arithmetic: bool) -> tuple[str, str]:
-    """Return what encoder and decoder compute with."""
+    """Return the precisions of encoder and decoder."""
     if precision not in _OF_8_BITS:
         return precision, precision
     return precision, "fp16" if fp16_arithmetic else "fp32"

@@ -1,4 +1,4 @@
-"""`--target onnx`: a policy's graphs, its token embedding and its tokenizer in a bundle."""
+"""`--target onnx`: a policy's graphs and its token embedding in a bundle."""
 
 from __future__ import annotations
 
@@ -29,28 +29,31 @@ from wise_edge.policy.spec import PolicySpec
 
 FAMILY = "qwen2_5_vl"
 VISION_PRECISION = {precision: precision for precision in ONNX_PRECISIONS} | {"int4": "int8"}
-"""What the vision tower has beside a language model of a precision; the head of that keeps 8 bits too."""
+"""The vision tower's precision for each of the language model, whose head keeps 8 bits too."""
 _VISION, _DECODER = f"{VISION}.onnx", f"{DECODER}.onnx"
 _EMBEDDING = f"{EMBEDDING}.npy"
 
 
 def check_family(spec: PolicySpec) -> None:
-    """Raise `UsageError` for a policy whose vision tower is not rebuilt for ONNX."""
+    """Raise `UsageError` for a policy whose vision tower this package cannot rebuild."""
     if spec.family != FAMILY:
-        raise UsageError(f"ONNX export knows {FAMILY}, the policy is {spec.family}; export it with --target gguf")
+        raise UsageError(f"ONNX export supports {FAMILY}, the policy is {spec.family}; export it with --target gguf")
 
 
 def export_policy(
     source: PolicyCheckpoint, out: Path, precision: str, fp16_arithmetic: bool, progress: Progress
 ) -> list[Artifact]:
-    """Write vision tower, language model, token embedding and tokenizer into a bundle's folder.
+    """Write vision tower, language model and token embedding into a bundle's folder.
 
     Args:
         source: the policy.
         out: the folder.
         precision: one of `ONNX_PRECISIONS`.
-        halved: compute in half precision beside eight-bit floats and weights of 8 or 4 bits.
-        progress: told what is being done.
+        fp16_arithmetic: compute in half precision next to eight-bit floats and weights of 8 or 4 bits.
+        progress: called at each step.
+
+    Raises:
+        UsageError: the policy's family is not supported.
     """
     check_family(source.spec)
     progress("exporting the policy's vision tower")
@@ -69,7 +72,7 @@ def export_policy(
 
 
 def compare_policy(source: PolicyCheckpoint, out: Path, precision: str, progress: Progress) -> list[Figure]:
-    """Compare the files of `export_policy` with torch; lower precision is judged by the masks of whole queries."""
+    """Compare the files of `export_policy` with torch; lower precision is judged by the masks of complete queries."""
     progress("comparing the policy's graphs with torch")
     figures = list(verify.verify_policy(source.model, source.spec, out / _VISION, out / _DECODER))
     if precision != "fp32":
@@ -82,7 +85,7 @@ def _lower(source: PolicyCheckpoint, out: Path, precision: str, fp16_arithmetic:
     inputs = []
     if fp16_arithmetic or precision == "fp8":
         inputs = [source.torch_reference.graph_inputs(reference) for reference in source.references]
-    source.release()  # its weights and those of a graph in memory together are too much where one is large
+    source.release()  # a large policy's weights and those of a graph do not fit into memory together
     progress(f"bringing the policy's graphs to {precision}")
     arithmetic = precision if precision in HALF_TYPES else "fp16"
     if precision.startswith("int"):
@@ -103,7 +106,7 @@ def _export_vision(model: Any, spec: PolicySpec, file: Path) -> None:
 
 
 def _export_decoder(model: Any, spec: PolicySpec, file: Path) -> None:
-    length, past_length = 4, 3  # any that differ from 0 and 1, which torch.export would take for constants
+    length, past_length = 4, 3  # any but 0 and 1, which torch.export would treat as constants
     past_inputs = past_names(spec.num_layers)
     past = tuple(torch.zeros(1, spec.num_kv_heads, past_length, spec.head_dim) for _ in past_inputs)
     embeds = torch.zeros(1, length, spec.hidden_size)

@@ -1,4 +1,4 @@
-"""From a torch module to an ONNX file that is small, quiet to make and the same every time."""
+"""From a torch module to an ONNX file: small, without the exporter's output, and the same bytes every time."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from wise_edge.export.to_onnx import edit as onnx_edit
 from wise_edge.export.to_onnx.edit import DATA_SUFFIX, save_onnx
 
 OPSET = 20
-_SMALLEST_HALVED = 256  # elements; below that a Cast node costs more than it saves
-_SMALLEST_EXTERNAL = 1024  # bytes; what shapes are computed from stays in the graph
+_SMALLEST_HALVED = 256  # elements; for fewer, a Cast node costs more than it saves
+_SMALLEST_EXTERNAL = 1024  # bytes; smaller arrays, from which shapes are computed, stay in the graph
 _ALIGNMENT = 4096  # bytes; runtimes map weights into memory page by page
 
 
@@ -35,17 +35,17 @@ def export_onnx(
     path: Path,
     dynamic: tuple[Any, ...] | None = None,
 ) -> None:
-    """Export a module to a file, and to a second one where its weights are above 2 GB (`onnx_edit.save_onnx`).
+    """Export a module to a file; weights above 2 GB go to a second one (see `edit.save_onnx`).
 
-    The graph computes in float32; large weights that half precision holds exactly are stored in it and cast.
+    The graph computes in float32; large weights that half precision represents exactly are stored in it and cast.
 
     Args:
         module: in evaluation mode.
         example: its arguments.
         inputs: names of the arrays in `example`, nested ones in order.
-        outputs: names of what it returns.
+        outputs: names of the arrays that it returns.
         path: the file to write.
-        dynamic: for each argument the dimensions that vary, as `torch.export` takes them.
+        dynamic: for each argument its dynamic dimensions, as for `torch.export`.
     """
     with torch.no_grad(), _quiet():
         program: Any = torch.onnx.export(
@@ -71,9 +71,9 @@ def export_onnx(
 
 
 def _forget_graphs() -> None:
-    """Let onnxscript's rewrite rules let go of the last graph that they saw, and with it of torch's weights.
+    """Clear onnxscript's global rewrite rules, which keep the last graph they matched, and with it torch's weights.
 
-    They are global and keep what they matched last (onnxscript 0.7); a policy of 3B would stay in memory.
+    Otherwise a policy of 3B would stay in memory (onnxscript 0.7).
     """
     for thing in gc.get_objects():
         if type(thing).__name__.endswith("PatternMatcher"):
@@ -96,7 +96,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Drop what no runtime reads: stack traces (with this machine's paths), source lines, intermediate shapes."""
+    """Drop data that no runtime reads: stack traces (with paths of this machine), source lines, intermediate shapes."""
     del model.metadata_props[:]
     del model.functions[:]
     graph = model.graph
@@ -116,7 +116,7 @@ def _store_half(model: onnx.ModelProto) -> None:
 
 
 def _exact_half(values: npt.NDArray[Any]) -> npt.NDArray[np.float16] | None:
-    """Return values in half precision where there are many and it holds them exactly."""
+    """Return many values in half precision if it represents them exactly; else None."""
     if values.dtype != np.float32 or values.size < _SMALLEST_HALVED:
         return None
     with np.errstate(over="ignore"):
@@ -125,7 +125,7 @@ def _exact_half(values: npt.NDArray[Any]) -> npt.NDArray[np.float16] | None:
 
 
 def _cast_back(model: onnx.ModelProto, tensor: onnx.TensorProto, stored: onnx.TensorProto) -> None:
-    """Store a weight in another type, and cast it to the old one where the graph begins."""
+    """Store a weight in another type, and cast it back at the beginning of the graph."""
     name = tensor.name
     tensor.CopyFrom(stored)
     tensor.name = f"{name}.half"
@@ -134,7 +134,7 @@ def _cast_back(model: onnx.ModelProto, tensor: onnx.TensorProto, stored: onnx.Te
 
 
 def _save_streamed(model: onnx_ir.Model, path: Path) -> None:
-    """Write a model with its weights in a file of their own, one by one: together they are in memory once, in torch."""
+    """Write a model with its weights in a second file, one by one, so that only torch holds all of them in memory."""
     fp16_arithmetic = set()
     with path.with_name(path.name + DATA_SUFFIX).open("wb") as data:
         weights: Mapping[str, Any] = model.graph.initializers

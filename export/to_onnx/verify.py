@@ -1,7 +1,7 @@
-"""The gate of an export: every graph against its checkpoint in torch, on the cases that runtimes meet.
+"""Comparison of every graph with its checkpoint in torch, on the cases that occur at run time.
 
-A figure is the largest absolute difference, divided by the largest absolute value that torch gave where that is above
-1, so that the tolerance means the same for logits of 0.5 and of 50.
+A figure is the largest absolute difference, divided by torch's largest absolute value if that exceeds 1, so that one
+tolerance fits logits of 0.5 and of 50.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PROMPT, _STEP = 24, 1  # tokens of a prefill and of a decode step
 
 
 def check_figures(figures: Sequence[Figure]) -> None:
-    """Raise `VerificationError` that names every figure outside of its bounds."""
+    """Raise `VerificationError` if figures are out of bounds, naming all of them."""
     if failed := [figure for figure in figures if not figure.passed]:
         listed = ", ".join(f"{figure.what} {figure.value:.3g} ({describe_bound(figure)})" for figure in failed)
         raise VerificationError(f"the export differs from the checkpoint: {listed}; nothing was written")
@@ -61,13 +61,13 @@ def verify_policy(model: Any, spec: PolicySpec, vision: Path, decoder: Path) -> 
 
 
 def _verify_decoder(model: Any, spec: PolicySpec, graph: OnnxSession) -> Iterator[Figure]:
-    """Prefill from an empty cache, then one token, then several tokens behind a cache."""
+    """Prefill from an empty cache, then one token, then several tokens after a cache."""
     cache: Any = transformers.DynamicCache(config=model.config.text_config)
     generator = torch.Generator().manual_seed(0)
     past = empty_cache(spec)
     for what, length in (("prefill, empty past", _PROMPT), ("decode", _STEP), ("prefill", _PROMPT)):
         ids = torch.randint(model.config.text_config.vocab_size, (1, length), generator=generator)
-        # Time, row and column differ, or a mistaken rotary section would pass.
+        # Time, row and column must differ, or a wrong rotary section would pass.
         positions = torch.randint(64, (3, 1, length), generator=generator)
         embeds = model.get_input_embeddings()(ids).detach()
         with torch.no_grad():

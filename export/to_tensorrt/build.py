@@ -1,7 +1,7 @@
-"""ONNX to engine, with TensorRT (on the GPU it is for) or TensorRT for RTX (on any machine, for several GPUs at once).
+"""ONNX to engine, with TensorRT (on the target GPU) or TensorRT for RTX (on any machine, for several GPUs at once).
 
-Networks are strongly typed: precision is what the ONNX file says, and the builder adds none of its own. The two
-packages share this interface; what only one of them has is asked for by name.
+Networks are strongly typed: the ONNX file alone decides the precision. The two packages share this interface; features
+of only one of them are looked up by name.
 
 Reference: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/python-api-docs.html and
 https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/.
@@ -38,7 +38,7 @@ _TYPES = {
     "FP4": "fp4",
     "E8M0": "fp4",  # the scales of four-bit floats
 }
-"""The packages' names of types, and ours."""
+"""The packages' names of types -> ours."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class EngineRequest:
         graph: role of the graph in its bundle.
         onnx: the graph's file.
         source_sha256: its hash, for the sidecar.
-        ranges: for each input of varying shape, the shapes to take.
-        targets: kinds of GPU, all of one builder; several for TensorRT for RTX only.
-        timing_cache: file of TensorRT's timings, read and written; None for none.
+        ranges: for each input of dynamic shape, the shapes to support.
+        targets: kinds of GPU with one builder; more than one only for TensorRT for RTX.
+        timing_cache: file of TensorRT's timings, read and written; None disables it.
     """
 
     graph: str
@@ -67,13 +67,13 @@ def build_engine(request: EngineRequest, file: Path, progress: BuildProgress) ->
 
     Args:
         request: what to build.
-        file: the engine; its sidecar's name has ".json" behind it. What is there is replaced.
-        progress: told how far the build is, 0 to 1.
+        file: the engine, replaced if it exists; its sidecar's name has ".json" appended.
+        progress: called with the share that is done, 0 to 1.
 
     Raises:
         UsageError: the targets do not share a builder, or the shapes do not fit the graph or each other.
-        BundleError: the graph is not there, cannot be read or uses operators that the builder lacks.
-        DeviceError: a target lacks a type of number that the graph computes with, or the builder does not know it.
+        BundleError: the graph is missing, cannot be read or uses operators that the builder lacks.
+        DeviceError: a target lacks a number type of the graph, or the builder does not know the target.
         MissingExtraError: the builder is not installed.
         WiseEdgeError: the build failed.
     """
@@ -117,7 +117,9 @@ def build_engine(request: EngineRequest, file: Path, progress: BuildProgress) ->
 def _check_targets(targets: Sequence[GpuKind]) -> str:
     builders = {target.builder for target in targets}
     if len(builders) != 1 or (len(targets) > 1 and builders != {TENSORRT_RTX}):
-        raise UsageError(f"no engine serves {' and '.join(target.name for target in targets)} at once; build one each")
+        raise UsageError(
+            f"no engine serves {' and '.join(target.name for target in targets)} at once; build one for each"
+        )
     return builders.pop()
 
 
@@ -126,13 +128,13 @@ class _Network:
 
     def __init__(self, trt: ModuleType, log: Any, file: Path) -> None:
         if not file.is_file():
-            raise BundleError(f"{file} is not there; export the bundle again")
+            raise BundleError(f"{file} is missing; export the bundle again")
         self._trt = trt
         self._file = file
         self.log = log
         self.builder = trt.Builder(log)
         self.network = self.builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-        self._parser = trt.OnnxParser(self.network, log)  # kept: the network uses its copy of the weights
+        self._parser = trt.OnnxParser(self.network, log)  # kept alive: the network uses its copy of the weights
         if not self._parser.parse_from_file(str(file)):
             raise BundleError(self._explain())
 
@@ -142,7 +144,7 @@ class _Network:
         if unknown:
             return f"{self._file} uses the operator {unknown[0]}, which {self._trt.__name__} lacks"
         reason = errors[0].desc() if errors else self.log.first
-        return f"{self._file} is not read by {self._trt.__name__}: {' '.join(reason.split())}"
+        return f"{self._file} cannot be read by {self._trt.__name__}: {' '.join(reason.split())}"
 
     def _tensors(self) -> tuple[list[Any], list[Any]]:
         network = self.network
@@ -158,24 +160,26 @@ class _Network:
         return tuple(_describe(tensor) for tensor in self._tensors()[1])
 
     def types(self) -> set[str]:
-        """Return the types of everything that flows through the network."""
+        """Return the number types of all tensors in the network."""
         network = self.network
         layers = (network.get_layer(index) for index in range(network.num_layers))
         tensors = [layer.get_output(index) for layer in layers for index in range(layer.num_outputs)]
         return {_type(tensor) for tensor in (*self._tensors()[0], *tensors) if tensor is not None}
 
     def all_ranges(self, ranges: Mapping[str, ShapeRange]) -> dict[str, ShapeRange]:
-        """Return the ranges of all inputs, those of fixed shape included."""
+        """Return the ranges of all inputs, including those of fixed shape."""
         fixed = {spec.name: ShapeRange(spec.shape, spec.shape, spec.shape) for spec in self.inputs()}
         return fixed | dict(ranges)
 
     def check_ranges(self, ranges: Mapping[str, ShapeRange]) -> None:
-        """Refuse shapes that do not fit the inputs or each other: the builder takes them and the engine then fails."""
+        """Reject shapes that do not fit the inputs or each other: the builder accepts them, and the engine fails."""
         varying = {spec.name for spec in self.inputs() if -1 in spec.shape}
         if missing := sorted(varying - set(ranges)):
-            raise UsageError(f"{self._file}: the input {missing[0]} varies in shape and no range of shapes is given")
+            raise UsageError(
+                f"{self._file}: the input {missing[0]} has a dynamic shape, but no range of shapes is given"
+            )
         if unknown := sorted(set(ranges) - varying):
-            raise UsageError(f"{self._file} has no input {unknown[0]} of varying shape, for which a range is given")
+            raise UsageError(f"{self._file} has no input {unknown[0]} of dynamic shape, but a range is given for it")
         sizes: dict[str, tuple[int, ...]] = {}
         for tensor in self._tensors()[0]:
             if tensor.name in ranges:
@@ -213,7 +217,7 @@ def _add_profile(network: _Network, config: Any, ranges: Mapping[str, ShapeRange
     for name, given in ranges.items():
         profile.set_shape(name, given.smallest, given.typical, given.largest)
     if config.add_optimization_profile(profile) < 0:
-        raise UsageError(f"the shapes {dict(ranges)} are not taken: {network.log.first}")
+        raise UsageError(f"TensorRT rejects the shapes {dict(ranges)}: {network.log.first}")
 
 
 def _add_capabilities(trt: ModuleType, config: Any, targets: Sequence[GpuKind]) -> None:
@@ -230,7 +234,7 @@ def _add_capabilities(trt: ModuleType, config: Any, targets: Sequence[GpuKind]) 
 
 
 def _serialize(trt: ModuleType, network: _Network, config: Any, file: Path, monitor: Any) -> None:
-    """Build, and write the engine piece by piece where the version can: in memory it would be there twice."""
+    """Build, and stream the engine to the file if the version supports it, which needs half the memory."""
     with file.open("wb") as stream:
         to_stream: Callable[..., bool] | None = getattr(network.builder, "build_serialized_network_to_stream", None)
         if to_stream is not None:

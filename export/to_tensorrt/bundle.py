@@ -1,7 +1,7 @@
-"""The engines of a bundle: planned at the export, built there or on the device that is to run them.
+"""The engines of a bundle: planned by the export, built there or on the device that runs them.
 
-What a bundle holds for a device that cannot be built for elsewhere is a kit: the ONNX graphs with precision in them,
-and the plan. `build_engines` does the rest there, graph by graph, and goes on where it was stopped.
+For a device that needs its engines built on it, a bundle holds the ONNX graphs in their precisions and the plan.
+`build_engines` completes it there, graph by graph, and resumes after an interruption.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class BuildResult:
 
     Attributes:
         built: roles of the engines that were built.
-        kept: roles of those that were there and fit.
-        left: kinds of GPU in the plan that cannot be built for here.
+        kept: roles of existing engines that fit.
+        left: planned kinds of GPU that need the build on their own device.
     """
 
     built: tuple[str, ...]
@@ -43,21 +43,21 @@ class BuildResult:
 
 
 def build_engines(folder: Path, progress: Progress, *, devices: str | None = None, force: bool = False) -> BuildResult:
-    """Build those of a bundle's engines that can be built on this machine and are missing or do not fit.
+    """Build the engines of a bundle that can be built on this machine and are missing or do not fit.
 
-    The bundle's list of files is written after each engine, so that a build that is stopped goes on with the next.
+    The manifest is written after each engine, so that an interrupted build resumes with the next one.
 
     Args:
         folder: the bundle.
-        progress: told which engine is being built, and how far.
+        progress: called with the engine that is being built, and the share that is done.
         devices: kinds of GPU to build for, see `parse_gpu_kinds`; None takes the planned ones that can be built here.
-        force: build those that fit again.
+        force: rebuild engines that fit.
 
     Raises:
         BundleError: the bundle has no plan.
-        UsageError, DeviceError: as `parse_gpu_kinds`; or nothing of the plan can be built here.
+        UsageError, DeviceError: as `parse_gpu_kinds`; or no planned engine can be built here.
         MissingExtraError: the builder is not installed.
-        WiseEdgeError: a build failed; what was built before it stays.
+        WiseEdgeError: a build failed; engines built before it are kept.
     """
     bundle = load(folder)
     if not any(artifact.role == PLAN_ROLE for artifact in bundle.manifest.artifacts):
@@ -97,19 +97,19 @@ def _set_of(target: GpuKind) -> str:
 def _explain(left: tuple[str, ...], folder: Path, here: Capability | None) -> str:
     machine = "has no NVIDIA GPU" if here is None else f"has a GPU of compute capability {format_capability(here)}"
     return (
-        f"engines for {', '.join(left)} are built on the device itself, this machine {machine}; "
+        f"engines for {', '.join(left)} are built on the device itself, and this machine {machine}; "
         f"copy {folder} there and run: wise-edge build {folder.name}"
     )
 
 
 def _size(bundle: Bundle, plan: BuildPlan) -> int:
-    """Return about how many bytes the engines of one set take."""
+    """Return about how many bytes the engines of one set need."""
     roles = {role for graph in plan.graphs for role in (graph.graph, f"{graph.graph}.data")}
     return sum(artifact.bytes for artifact in bundle.manifest.artifacts if artifact.role in roles)
 
 
 def _fits(bundle: Bundle, graph: GraphPlan, engine_set: str, targets: tuple[GpuKind, ...]) -> bool:
-    """Return whether a graph's engine is there and is what would be built."""
+    """Return whether a graph's engine exists and equals what would be built."""
     role = engine_role(graph.graph, engine_set)
     try:
         sidecar = Sidecar.read(bundle.file(f"{role}.json"))
@@ -129,9 +129,9 @@ def _fits(bundle: Bundle, graph: GraphPlan, engine_set: str, targets: tuple[GpuK
 def _build(
     bundle: Bundle, graph: GraphPlan, engine_set: str, targets: tuple[GpuKind, ...], progress: Progress
 ) -> Bundle:
-    """Build one engine into a bundle and return the bundle that has it."""
+    """Build one engine and return the bundle with it."""
     role, name = engine_role(graph.graph, engine_set), engine_file(graph.graph, engine_set)
-    # The list lets go of the old engine first: stopped between the two, the bundle is one that lacks it.
+    # The old engine leaves the manifest first: interrupted in between, the bundle merely lacks it.
     bundle = record_files(bundle, [], without=(role, f"{role}.json"))
     request = EngineRequest(
         graph.graph,
@@ -155,7 +155,7 @@ def _build(
 
 
 def record_files(bundle: Bundle, added: list[Artifact], without: Collection[str] = ()) -> Bundle:
-    """Write a bundle's list of files anew."""
+    """Update the artifacts in a bundle's manifest and return the bundle."""
     gone = {*without, *(artifact.role for artifact in added)}
     kept = [artifact for artifact in bundle.manifest.artifacts if artifact.role not in gone]
     if len(kept) == len(bundle.manifest.artifacts) and not added:
@@ -166,7 +166,7 @@ def record_files(bundle: Bundle, added: list[Artifact], without: Collection[str]
 
 
 def _timing_cache(targets: tuple[GpuKind, ...]) -> Path | None:
-    """Return where TensorRT keeps what it timed on this kind of GPU; TensorRT for RTX times nothing when it builds."""
+    """Return TensorRT's file of timings for this kind of GPU; None for TensorRT for RTX, whose builds time nothing."""
     if targets[0].builds_anywhere:
         return None
     trt = require(targets[0].builder, EXTRAS[targets[0].builder])

@@ -1,4 +1,4 @@
-"""Which shapes a bundle's engines are to take: read off the names of the axes in its ONNX graphs."""
+"""The input shapes that a bundle's engines support, derived from the axis names in its ONNX graphs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _POINTS = 4  # two points and a box
 def plan_engines(bundle: Bundle, targets: tuple[GpuKind, ...]) -> BuildPlan:
     """Return how to build engines from a bundle's graphs.
 
-    One range covers prefill and decoding alike: a second optimization profile made the engine 1.5 times as large
+    One range covers both prefill and decoding: a second optimization profile made the engine 1.5 times as large
     (TensorRT for RTX 1.7.1).
 
     Args:
-        bundle: has the graphs.
+        bundle: holds the graphs.
         targets: what to build for.
 
     Raises:
@@ -35,7 +35,7 @@ def plan_engines(bundle: Bundle, targets: tuple[GpuKind, ...]) -> BuildPlan:
 
 
 def _sizes(policy: PolicySpec) -> dict[str, tuple[int, int, int]]:
-    """Return the smallest, typical and largest size of each axis that varies, by its name."""
+    """Return the smallest, typical and largest size of each dynamic axis, by its name."""
     context = policy.context_tokens
     return {
         "tokens": (1, 1, context),

@@ -1,4 +1,4 @@
-"""How far a build of an engine is, from what TensorRT reports of its phases."""
+"""The progress of an engine's build, computed from the phases that TensorRT reports."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from types import ModuleType
 from typing import Any
 
 BuildProgress = Callable[[float], None]
-"""Is told the share of a build that is done, 0 to 1."""
+"""Called with the share of a build that is done, 0 to 1."""
 
 
 class Phases:
-    """Phases within phases, each of a number of steps; a step is as long as any other of its phase."""
+    """Nested phases, each with a number of steps that count equally."""
 
     def __init__(self) -> None:
         self._phases: dict[str, list[Any]] = {}  # name: parent, steps, steps done
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """Begin a phase within a step of another."""
+        """Begin a phase within a step of its parent."""
         self._phases[name] = [parent, max(steps, 1), 0]
 
     def step(self, name: str, step: int) -> None:
@@ -30,7 +30,7 @@ class Phases:
         self._phases.pop(name, None)
 
     def share(self) -> float:
-        """Return the part of the whole that is done, 0 to 1."""
+        """Return the share of the build that is done, 0 to 1."""
         share = 0.0
         for name, (parent, _, _) in self._phases.items():
             if parent is None:
@@ -46,9 +46,9 @@ class Phases:
 
 
 def make_monitor(trt: ModuleType, progress: BuildProgress) -> Any:
-    """Return a progress monitor whose `interrupted` tells of Ctrl-C; None where the version has no such interface.
+    """Return a progress monitor whose `interrupted` reports Ctrl-C; None if the version has no such interface.
 
-    The first share stays the highest: phases overlap, and a bar does not go back.
+    Reported shares never decrease, although phases overlap.
     """
     if not hasattr(trt, "IProgressMonitor"):
         return None
@@ -67,7 +67,7 @@ def make_monitor(trt: ModuleType, progress: BuildProgress) -> Any:
             self._phases.finish(name)
 
         def step_complete(self, name: str, step: int) -> bool:
-            # An exception may not cross the builder: it is told to stop, and the caller raises.
+            # Exceptions must not cross the builder: returning False stops it, and the caller raises.
             try:
                 self._phases.step(name, step)
                 self._highest = max(self._highest, self._phases.share())

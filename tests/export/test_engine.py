@@ -111,8 +111,8 @@ def test_a_type_that_a_gpu_lacks_is_refused_before_the_build(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "the input x varies in shape and no range"),
-        ({"x": RANGE, "z": RANGE}, "has no input z of varying shape"),
+        ({}, "the input x has a dynamic shape, but no range"),
+        ({"x": RANGE, "z": RANGE}, "has no input z of dynamic shape"),
         ({"x": ShapeRange((1,), (2,), (16,))}, "of x must have 2 axes"),
         ({"x": ShapeRange((4, 8), (2, 8), (16, 8))}, "of x must rise along axis 0, it is 4, 2, 16"),
         ({"x": ShapeRange((1, 8), (2, 8), (16, 9))}, "of x must be 8 along axis 1, it is 8 to 9"),
@@ -138,10 +138,10 @@ def test_operators_of_plugins_are_named(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_is_not_there_or_is_none(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"gone\.onnx is not there; export the bundle again"):
+    with pytest.raises(BundleError, match=r"gone\.onnx is missing; export the bundle again"):
         _build(tmp_path / "gone.onnx")
     (tmp_path / "noise.onnx").write_bytes(b"no graph")
-    with pytest.raises(BundleError, match=r"noise\.onnx is not read by tensorrt_rtx: "):
+    with pytest.raises(BundleError, match=r"noise\.onnx cannot be read by tensorrt_rtx: "):
         _build(tmp_path / "noise.onnx")
 
 

@@ -52,6 +52,20 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded bundle with engines for one RTX GPU, and a plan that names a Jetson too."""
+    folder = copytree(resolve_bundle(EMBEDDED), tmp_path_factory.mktemp("kit") / "bundle")
+    add_engines(folder, parse_gpu_kinds("orin,sm89"), quiet)
+    return folder
+
+
+@pytest.fixture
+def started(kit: Path, tmp_path: Path) -> Path:
+    """`kit`, to be changed."""
+    return copytree(kit, tmp_path / "bundle")
+
+
 def test_every_graph_of_the_embedded_bundle_becomes_an_engine_with_a_sidecar(built: Path) -> None:
     bundle = load(built, verify_hashes=True)
     assert _engines("rtx") | {f"{role}.json" for role in _engines("rtx")} | {"engines.plan"} <= _roles(built)
@@ -102,11 +116,10 @@ def test_on_the_device_a_kit_becomes_engines_and_timings_are_kept(
     assert set(again.built) == _engines("orin")
 
 
-def test_what_can_be_built_here_is_built_and_the_rest_is_left(bundle: Path) -> None:
-    add_engines(bundle, parse_gpu_kinds("orin,sm89"), quiet)
-    assert _engines("rtx") <= _roles(bundle)
-    assert not _engines("orin") & _roles(bundle)
-    result = build_engines(bundle, quiet)
+def test_what_can_be_built_here_is_built_and_the_rest_is_left(kit: Path) -> None:
+    assert _engines("rtx") <= _roles(kit)
+    assert not _engines("orin") & _roles(kit)
+    result = build_engines(kit, quiet)
     assert (result.built, set(result.kept), result.left) == ((), _engines("rtx"), ("orin",))
 
 
@@ -129,25 +142,23 @@ def test_a_build_that_was_stopped_goes_on_with_the_next_engine(bundle: Path, mon
     assert build_engines(bundle, quiet, force=True).kept == ()
 
 
-def test_an_engine_that_no_longer_fits_is_built_again(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_engines(bundle, parse_gpu_kinds("sm89"), quiet)
-    assert build_engines(bundle, quiet).built == ()
-    assert len(build_engines(bundle, quiet, devices="sm89,sm120").built) == len(GRAPHS)  # they lacked one GPU
+def test_an_engine_that_no_longer_fits_is_built_again(started: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert build_engines(started, quiet).built == ()
+    assert len(build_engines(started, quiet, devices="sm89,sm120").built) == len(GRAPHS)  # they lacked one GPU
     monkeypatch.setattr(trt, "__version__", "99.0")
-    assert len(build_engines(bundle, quiet).built) == len(GRAPHS)
-    assert Sidecar.read(load(bundle).file("sam.decoder.engine.rtx.json")).builder_version == "99.0"
+    assert len(build_engines(started, quiet).built) == len(GRAPHS)
+    assert Sidecar.read(load(started).file("sam.decoder.engine.rtx.json")).builder_version == "99.0"
 
 
-def test_a_build_that_fails_keeps_what_was_built(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_engines(bundle, parse_gpu_kinds("sm89"), quiet)
+def test_a_build_that_fails_keeps_what_was_built(started: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def fail(*_: object) -> Sidecar:
         raise WiseEdgeError("out of memory")
 
     monkeypatch.setattr(engine_bundle, "build_engine", fail)
     with pytest.raises(WiseEdgeError, match="out of memory"):
-        build_engines(bundle, quiet, force=True)
-    assert _roles(bundle) & _engines("rtx") == _engines("rtx") - {"policy.vision.engine.rtx"}
+        build_engines(started, quiet, force=True)
+    assert _roles(started) & _engines("rtx") == _engines("rtx") - {"policy.vision.engine.rtx"}
 
 
 def test_bundles_without_a_plan_and_devices_that_cannot_be_built_for(bundle: Path, built: Path) -> None:
@@ -196,7 +207,7 @@ def test_an_export_ends_with_engines_or_a_kit(tmp_path: Path, capsys: pytest.Cap
     common = ["export", "--policy", "embedded", "--sam", "embedded", "--target", "tensorrt", "--samples", "1"]
     precisions = ["--onnx-precision", "int4", "--sam-precision", "int8"]
     assert main([*common, *precisions, "--device", "sm86,sm89,orin", "--out", str(tmp_path / "b")]) == 0
-    assert "engines for orin are built there" in capsys.readouterr().err
+    assert "engines for orin are built on the device" in capsys.readouterr().err
     bundle = load(tmp_path / "b", verify_hashes=True)
     types = {graph: Sidecar.read(bundle.file(f"{graph}.engine.rtx.json")).types for graph in GRAPHS}
     assert "int4" in types["policy.decoder"]

@@ -164,7 +164,7 @@ def test_what_nobody_compared_says_so(
         (["--vision-quant", "Q4_K_M"], "choose one of F32, F16, BF16, Q8_0"),
         (["--quant", "IQ2_XXS", "--no-importance"], "needs an importance matrix"),
         (["--samples", "0"], "--samples is 0"),
-        (["--calibration", "nowhere"], "nowhere is no folder"),
+        (["--calibration", "nowhere"], "nowhere is not a folder"),
     ],
 )
 @pytest.mark.usefixtures("without_sam")

@@ -125,7 +125,7 @@ LIMITS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "deepstack": ("qwen3_vl", "vision_config", {"deepstack_visual_indexes": [0, 1, 2]}, "number of layers is 3"),
     "merge": ("qwen2_vl", "vision_config", {"spatial_merge_size": 4}, "spatial_merge_size is 4"),
     "quantized": ("qwen2_vl", "", {"quantization_config": {"quant_method": "gptq"}}, "weights are quantized"),
-    "family": ("qwen2_vl", "", {"model_type": "llava"}, "GGUF export knows qwen2_vl, qwen2_5_vl, qwen3_vl"),
+    "family": ("qwen2_vl", "", {"model_type": "llava"}, "GGUF export supports qwen2_vl, qwen2_5_vl, qwen3_vl"),
 }
 
 
@@ -152,7 +152,7 @@ def set_value(weights: dict[str, torch.Tensor], ending: str, value: float) -> No
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "nan": (lambda f: edit_weights(f, lambda w: set_value(w, "1.mlp.up_proj.weight", float("nan"))), "no numbers"),
+    "nan": (lambda f: edit_weights(f, lambda w: set_value(w, "1.mlp.up_proj.weight", float("nan"))), "not finite"),
     "beyond": (lambda f: edit_weights(f, lambda w: set_value(w, "1.mlp.up_proj.weight", 1e6)), "beyond F16"),
     "strange": (lambda f: edit_weights(f, lambda w: w.update({"model.extra.weight": torch.ones(2)})), "no place"),
     "no-head": (lambda f: edit_weights(f, lambda w: w.__delitem__("lm_head.weight")), "lacks the weight lm_head"),

@@ -34,6 +34,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint's graphs."""
+    folder = tmp_path_factory.mktemp("graphs")
+    SamSource(checkpoint).export(folder, "fp32", False, [], lambda *_: None)
+    return folder
+
+
 @pytest.fixture
 def copied(checkpoint: Path, tmp_path: Path) -> Path:
     return shutil.copytree(checkpoint, tmp_path / "copied")
@@ -71,12 +79,10 @@ def test_graphs_equal_torch(copied: Path, tmp_path: Path, threshold: float) -> N
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (150, 224), (40, 33)])
-def test_masks_are_those_of_transformers(checkpoint: Path, tmp_path: Path, shape: tuple[int, int]) -> None:
-    source = SamSource(checkpoint)
-    source.export(tmp_path, "fp32", False, [], lambda *_: None)
-    graphs = [OnnxGraph(tmp_path / f"sam.{part}.onnx") for part in ("encoder", "decoder")]
+def test_masks_are_those_of_transformers(checkpoint: Path, exported: Path, shape: tuple[int, int]) -> None:
+    graphs = [OnnxGraph(exported / f"sam.{part}.onnx") for part in ("encoder", "decoder")]
     image = np.resize(sample("test", 3).scene.image, (*shape, 3))
-    ours, stock = GraphMask("onnx", source.spec, *graphs), open_torch_mask(checkpoint)
+    ours, stock = GraphMask("onnx", read_sam_spec(checkpoint), *graphs), open_torch_mask(checkpoint)
     assert isinstance(stock, TorchSam2)
 
     outputs = []
