@@ -183,9 +183,9 @@ def measure_ways(ways: dict[str, Session], samples: int) -> list[dict[str, Any]]
         once = spent_ms(reference.segment, example.image, example.query)
         spent["reference"].append((once, once))
         for name, session in ways.items():
-            fresh = session.afresh()
-            first = spent_ms(fresh.segment, example.image, example.query)
-            spent[name].append((first, spent_ms(fresh.segment, example.image, other)))
+            session.forget()
+            first = spent_ms(session.segment, example.image, example.query)
+            spent[name].append((first, spent_ms(session.segment, example.image, other)))
     rows = {name: [median(column) for column in zip(*times[1:], strict=True)] for name, times in spent.items()}
     base = rows["reference"][0]
     return [
@@ -200,11 +200,12 @@ def measure_phases(session: Session, samples: int, count: int = 8) -> dict[str, 
     found: dict[str, list[dict[str, float]]] = {}
     queries = [scenes[place].query for place in range(count)]
     for place in range(samples + 1):
-        example, fresh = scenes[place], session.afresh()
+        example = scenes[place]
+        session.forget()
         if reference.segment(example.image, example.query) is None:
             continue
-        results = [fresh.segment(example.image, query) for query in (example.query, scenes[place + 1].query)]
-        together = fresh.segment_many(example.image, queries)
+        results = [session.segment(example.image, query) for query in (example.query, scenes[place + 1].query)]
+        together = session.segment_many(example.image, queries)
         share = {name: sum(asdict(r.latency_ms)[name] for r in together) / count for name in PHASE_COLORS}
         rows = [dict(reference.phases), *(asdict(result.latency_ms) for result in results), share]
         for way, row in zip(WAYS, rows, strict=True):
@@ -243,10 +244,11 @@ def measure_batch(session: Session, samples: int, count: int = 8) -> float:
     scenes, ratios = SceneDataset("test"), []
     queries = [scenes[place].query for place in range(count)]
     for place in range(samples + 1):
-        fresh, image = session.afresh(), scenes[place].image
-        fresh.segment(image, queries[0])
-        single = sum(spent_ms(fresh.segment, image, query) for query in queries)
-        ratios.append(single / spent_ms(fresh.segment_many, image, queries))
+        image = scenes[place].image
+        session.forget()
+        session.segment(image, queries[0])
+        single = sum(spent_ms(session.segment, image, query) for query in queries)
+        ratios.append(single / spent_ms(session.segment_many, image, queries))
     return median(ratios[1:])
 
 
@@ -254,7 +256,8 @@ def count_calls(session: Session, samples: int) -> int:
     """Return the most decode calls that a query took beyond its rationale's tokens and its answer's digits."""
     scenes, most = SceneDataset("test"), -(10**9)
     for place in range(samples):
-        result = session.afresh().segment(scenes[place].image, scenes[place].query)
+        session.forget()
+        result = session.segment(scenes[place].image, scenes[place].query)
         answer = result.text.partition("<answer>")[2]
         digits = sum(character.isdigit() for character in answer) - 2  # not those of points_1 and points_2
         most = max(most, result.tokens.decode_steps - result.tokens.rationale - digits)
@@ -267,10 +270,11 @@ def measure_overhead(session: Session, samples: int) -> dict[str, float]:
     engines.watch(session)
     rows = []
     for place in range(samples + 1):
-        fresh, image = session.afresh(), scenes[place].image
+        image = scenes[place].image
+        session.forget()
         for query in (scenes[place].query, scenes[place + 1].query):
             engines.ms = 0.0
-            total = spent_ms(fresh.segment, image, query)
+            total = spent_ms(session.segment, image, query)
             rows.append((total - engines.ms, (total - engines.ms) / total))
     first, further = np.median(rows[2::2], axis=0), np.median(rows[3::2], axis=0)
     return {

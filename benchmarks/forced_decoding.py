@@ -14,7 +14,8 @@ import sys
 import numpy as np
 
 from wise_edge.datasets.scenes import SceneDataset
-from wise_edge.runtimes.base import Decoding, SegmentationResult
+from wise_edge.runtimes.base import Decoding
+from wise_edge.runtimes.results import SegmentationResult
 from wise_edge.runtimes.session import Session
 
 

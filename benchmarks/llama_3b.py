@@ -31,8 +31,9 @@ from gguf_streaming import make_checkpoint
 from wise_edge.export.to_gguf.convert import PolicyGguf
 from wise_edge.export.to_gguf.quantize import quantize_gguf
 from wise_edge.native.llama import LlamaModel
+from wise_edge.policy.answer import split_completion
 from wise_edge.policy.checkpoint import read_policy_spec
-from wise_edge.runtimes.base import Decoding
+from wise_edge.runtimes.base import Decoding, Request
 from wise_edge.runtimes.policy.text import PolicyText
 from wise_edge.runtimes.policy.writing import Writer
 
@@ -137,8 +138,8 @@ def measure(scratch: Path, layers: int, kind: str, threads: int) -> dict[str, An
         script = words.encode(f"<think>{rationale}</think><answer>{answer}</answer>")
         model.truncate(words.prefix_end)
         run = Scripted(model, words.prefix_end, len(suffix), script)
-        written = writer.write(run, suffix, variant, Decoding(forced=forced))
-        counts = words.count(words.decode(written.tokens), suffix, written.forced, written.steps)
+        written = writer.write(run, suffix, Request("the red ring", variant, Decoding(forced)))
+        counts = words.count(split_completion(words.decode(written.tokens)), suffix, written.forced, written.steps)
         ways[name] = {
             "rationale_tokens": counts.rationale,
             "answer_tokens": counts.answer,

@@ -47,10 +47,12 @@ def pan(item: Sample, count: int) -> Iterator[Frame]:
 
 def ask_each(session: Session, frames: list[Frame], query: str, *, drafts: bool) -> list[tuple[str, float, int]]:
     """Return text, milliseconds of the policy behind the vision tower, and decode calls of each frame but the first."""
-    session = session.afresh()
+    session.forget()
     rows = []
     for image, _ in frames:
-        result = (session if drafts else session.afresh()).segment(image, query)
+        if not drafts:
+            session.forget()
+        result = session.segment(image, query)
         spent = result.latency_ms
         rows.append((result.text, spent.prefill + spent.decode, result.tokens.decode_steps))
     return rows[1:]

@@ -13,8 +13,9 @@ from wise_edge.errors import DeviceError
 from wise_edge.native.cuda import find_capability
 from wise_edge.runtimes import backends
 from wise_edge.runtimes.backends import PARTS, Backend
-from wise_edge.runtimes.base import BackendChoice, MaskBackend, PolicyBackend
+from wise_edge.runtimes.base import MaskBackend, PolicyBackend
 from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates, list_rejected
+from wise_edge.runtimes.results import BackendChoice
 
 
 class InstalledPackages:

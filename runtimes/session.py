@@ -1,12 +1,12 @@
 """A session: a policy and a segmenter that answer queries on images.
 
-The embeddings of the last images are kept, so that a further query on one costs its own words, the completion and the
-mask decoder only. An image is recognized by its content: a camera may hand out the same buffer with another image in
-it, or the same image in another buffer.
+The embeddings of the latest images are kept, so that a further query on one costs only its own words, the completion
+and the mask decoder. An image is recognized by its content: a camera may reuse a buffer for the next image, or deliver
+the same image in another buffer.
 
 Threads may share a session. The policy answers one query (or batch) at a time and the segmenter makes one mask at a
-time, each behind a lock of its own, so that one thread's mask is made while the next thread's policy writes. What fails
-leaves nothing half done: the next query begins anew.
+time, each behind its own lock, so that one thread's mask is made while the next thread's policy writes. A failure
+leaves no partial state: the next query starts clean.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Lock
 from time import perf_counter
@@ -23,47 +23,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.bundle import store as bundles
+from wise_edge.bundle.store import Bundle, load, resolve_bundle
 from wise_edge.errors import UsageError
-from wise_edge.geometry import Box, Point, Size, scale_box, scale_point
-from wise_edge.policy.answer import Answer, parse_answer, split_completion
+from wise_edge.geometry import Box, Point
 from wise_edge.policy.prompts import normalize_query
+from wise_edge.runtimes.answering import build_result, locate
 from wise_edge.runtimes.backends import any_on_gpu, find_backend
 from wise_edge.runtimes.base import (
-    ENERGY_REASON,
-    BackendChoice,
     BatchingPolicy,
     Decoding,
-    Latencies,
     MaskBackend,
-    MaskFrame,
     MaskOutput,
     PolicyBackend,
-    PolicyFrame,
     PolicyOutput,
-    SegmentationResult,
+    Request,
 )
 from wise_edge.runtimes.deadline import DeadlineChoice, Decode, LatencyHistory
-from wise_edge.runtimes.frame_cache import CachedFrame, FrameCache
+from wise_edge.runtimes.image_cache import CachedImage, ImageCache
 from wise_edge.runtimes.policy.drafting import Drafts
+from wise_edge.runtimes.results import BackendChoice, SegmentationResult
+from wise_edge.runtimes.spans import Span, lay_spans
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.tracking import NewestFrame, Stamped, Tracked
-
-
-@dataclass(frozen=True)
-class _Spent:
-    """What came before a mask: for a query of a batch, its share of that.
-
-    Attributes:
-        policy: the frame, where this query paid for it.
-        mask: likewise.
-        total_ms: clock time.
-    """
-
-    policy: PolicyFrame | None
-    mask: MaskFrame | None
-    total_ms: float
 
 
 class Session:
@@ -73,13 +55,13 @@ class Session:
         policy: writes the answer.
         mask: turns the answer's box and points into a mask.
         choices: for "policy" and "mask", why that backend was chosen.
-        decoding: how completions are written; None forces the answer's form and leaves the rationale free.
-        overlap_mask_encoding: encode a new image for the segmenter in a thread of its own while the policy writes. It
-            pays where the two do not wait for the same cores: on two cores of a CPU it gained nothing.
-        frames: images whose embeddings are kept, the last ones that were asked; for several cameras one each.
+        decoding: how completions are written; None forces the answer's form and does not limit the rationale.
+        overlap_mask_encoding: encode a new image for the segmenter in another thread while the policy writes. It pays
+            if the two do not compete for the same cores: on two cores of a CPU it gained nothing.
+        frames: number of images whose embeddings are kept; with several cameras, one for each.
 
     Attributes:
-        latency_history: what queries took so far, by which a deadline is met.
+        latency_history: what queries took so far, from which deadlines are met.
     """
 
     def __init__(
@@ -98,7 +80,7 @@ class Session:
         self.decoding = decoding or Decoding()
         self.latency_history = LatencyHistory()
         self._worker = ThreadPoolExecutor(1, "mask-encoder") if overlap_mask_encoding else None
-        self._frames = FrameCache(frames)
+        self._images = ImageCache(frames)
         self._drafts = Drafts()
         self._policy_lock = Lock()
         self._mask_lock = Lock()
@@ -106,7 +88,7 @@ class Session:
     @classmethod
     def from_bundle(
         cls,
-        directory: str | Path | None = None,
+        bundle: str | Path | Bundle | None = None,
         *,
         policy_backend: str = "auto",
         mask_backend: str = "auto",
@@ -116,35 +98,37 @@ class Session:
         frames: int = 1,
         verify_hashes: bool = True,
     ) -> Session:
-        """Open a bundle on the backends that fit this device, or on those asked for.
+        """Open a bundle on the backends that fit this device, or on those requested.
 
         Args:
-            directory: the bundle, a name of `wise_edge.bundle.store.SHIPPED`, or None for the embedded one.
-            policy_backend: "auto" or a backend's name; a name never falls back to another one.
+            bundle: a folder, a name of `wise_edge.bundle.store.SHIPPED`, a loaded bundle, or None for the embedded one.
+            policy_backend: "auto" or a backend's name; a name never falls back to another backend.
             mask_backend: likewise.
             threads: CPU threads of one graph; None leaves it to the runtime.
             flash_attention: whether llama.cpp attends with fused kernels; None leaves it to `LlamaModel`.
             decoding: how completions are written.
-            frames: images whose embeddings are kept.
-            verify_hashes: read every file and compare its sha256 first, about a second for each GB.
+            frames: number of images whose embeddings are kept.
+            verify_hashes: first read every file and compare its sha256, about a second for each GB.
 
         Raises:
             UsageError: no such folder or backend.
             BundleError: the bundle is incomplete, altered or too new.
-            MissingExtraError, DeviceError: the backend asked for, or every one, cannot run here.
+            MissingExtraError, DeviceError: the requested backend, or every backend, cannot run here.
         """
         from wise_edge.runtimes.opening import open_backends
 
-        bundle = bundles.load(bundles.resolve_bundle(directory), verify_hashes=verify_hashes)
+        loaded = bundle if isinstance(bundle, Bundle) else load(resolve_bundle(bundle))
+        if verify_hashes:
+            loaded.verify_hashes()
         policy, mask, choices = open_backends(
-            bundle, policy_backend, mask_backend, threads=threads, flash_attention=flash_attention
+            loaded, policy_backend, mask_backend, threads=threads, flash_attention=flash_attention
         )
         overlap = find_backend(choices["mask"].name).overlap_mask_encoding
         return cls(policy, mask, choices, decoding, overlap_mask_encoding=overlap, frames=frames)
 
     @classmethod
     def from_checkpoints(cls, policy: str | Path, sam: str | Path, decoding: Decoding | None = None) -> Session:
-        """Run checkpoints with torch, on a GPU where there is one: the reference that graphs are compared with.
+        """Run checkpoints with torch, on a GPU if there is one: the reference that graphs are compared with.
 
         Args:
             policy: Hugging Face folder of the policy, with `prompts.json`.
@@ -163,18 +147,12 @@ class Session:
         """Whether the policy or the segmenter runs on a GPU."""
         return any_on_gpu({choice.name for choice in self.choices.values()})
 
-    def afresh(self) -> Session:
-        """Return a session on the same backends that holds no image and has measured nothing."""
-        other = Session(
-            self.policy,
-            self.mask,
-            self.choices,
-            self.decoding,
-            overlap_mask_encoding=self._worker is not None,
-            frames=self._frames.most,
-        )
-        other._policy_lock, other._mask_lock = self._policy_lock, self._mask_lock
-        return other
+    def forget(self) -> None:
+        """Forget every image, draft and reading, so that the next query costs what it costs a new session."""
+        with self._policy_lock, self._mask_lock:
+            self._images.clear()
+            self._drafts = Drafts()
+            self.latency_history = LatencyHistory()
 
     def segment(
         self,
@@ -192,44 +170,44 @@ class Session:
             image: HWC uint8 RGB, 0 to 255, any size.
             query: what to find, in words.
             variant: prompt variant; None takes the bundle's default.
-            deadline_ms: choose the variant by this instead: the richest whose expected time, from the image to the
-                mask, fits (`wise_edge.runtimes.deadline`). It is no guarantee; the result says what was expected. What
-                the query waits for those of other threads does not count.
+            deadline_ms: chooses the variant instead: the richest whose expected time, from the image to the mask,
+                fits (`wise_edge.runtimes.deadline`). It is no guarantee; the result says what was expected. Waiting
+                for queries of other threads does not count.
             cancel: set from another thread, it ends the query before the policy's next call.
-            on_text: takes the completion as it grows, in this thread, before each of the policy's calls; backends that
-                write in one call (Edge-LLM) never call it.
+            on_text: called with the completion as it grows, in this thread, before each of the policy's calls; never
+                called by backends that write in one call (Edge-LLM).
 
         Returns:
-            The result; an answer that cannot be read is one too, without box, points and mask but with the reason.
+            The result; if the answer cannot be read, without box, points and mask but with the reason.
 
         Raises:
             UsageError: the image is no uint8 RGB array, the query is empty or too long, the variant is unknown, or
-                a variant and a deadline are given.
+                both a variant and a deadline are given.
             QueryCancelledError: it was cancelled.
-            WiseEdgeError: an engine failed; the session goes on with the next query.
+            WiseEdgeError: an engine failed; the session can answer the next query.
         """
-        _check_picture(image)
+        _check_image(image)
         if deadline_ms is not None and (variant is not None or not deadline_ms > 0):
             raise UsageError("a deadline is a positive number of ms and chooses the variant; leave the variant out")
-        words = normalize_query(query)
+        query = normalize_query(query)
+        spans: list[Span] = []
         with self._policy_lock:
             start = perf_counter()
-            frame = self._frames.find(image)
-            known = frame is not None
+            cached = self._images.find(image)
+            known = cached is not None
             choice = None if deadline_ms is None else self.latency_history.choose(deadline_ms, new_frame=not known)
             variant = choice.variant if choice else variant or self.policy.default_variant
-            decoding = replace(self._within(choice), cancel=cancel, on_text=on_text)
-            if not known:  # on a known image the same query is asked by nobody but those who measure
-                decoding = replace(decoding, draft=self._drafts.find(words, variant))
-            frame = frame or self._frames.enter(image, self.policy)
-            with self._encode_beside(frame, image) as encoded:
-                output = self.policy.generate(frame.policy, words, variant, decoding)
-            self._drafts.keep(words, variant, output.text)
+            # On a known image nobody repeats a query but those who measure: a draft would spoil their readings.
+            draft = "" if known else self._drafts.find(query, variant)
+            request = Request(query, variant, self._decoding_within(choice), draft, cancel, on_text)
+            cached = cached or self._encode(image, spans)
+            with self._mask_encoded_meanwhile(cached, spans):
+                output = self._generate(cached, request, spans)
+            self._drafts.keep(query, variant, output.text)
             spent_ms = (perf_counter() - start) * 1e3
-        decoding.check_cancelled()
-        spent = _Spent(None if known else frame.policy, encoded[0] if encoded else None, spent_ms)
-        result = self._finish(image, words, variant, frame, output, spent)
-        self._observe(result, output, new_frame=not known, drafted=bool(decoding.draft))
+        request.check_cancelled()
+        result = self._finish(cached, request, output, spans, spent_ms, reused=known)
+        self._observe(result, output, new_frame=not known, drafted=bool(draft))
         return replace(result, deadline=choice)
 
     def segment_many(
@@ -249,35 +227,34 @@ class Session:
             cancel: as in `segment`.
 
         Returns:
-            The results in the order of the queries. What the policy took for all of them is shared evenly; the image
-            is paid for by the first.
+            The results in the order of the queries. The policy's time for all of them is shared evenly; the first one
+            pays for the image.
 
         Raises:
             UsageError, QueryCancelledError, WiseEdgeError: as `segment`.
         """
-        _check_picture(image)
+        _check_image(image)
         if not queries:
             return []
-        words = [normalize_query(query) for query in queries]
         variant = variant or self.policy.default_variant
-        decoding = replace(self.decoding, cancel=cancel)
+        requests = [Request(normalize_query(query), variant, self.decoding, cancel=cancel) for query in queries]
+        spans: list[Span] = []
         with self._policy_lock:
             start = perf_counter()
-            frame = self._frames.find(image)
-            known = frame is not None
-            frame = frame or self._frames.enter(image, self.policy)
-            entered = perf_counter()
-            with self._encode_beside(frame, image) as encoded:
-                outputs = self._write_each(frame, words, variant, decoding)
-            share_ms = (perf_counter() - entered) * 1e3 / len(words)
-        first = _Spent(
-            None if known else frame.policy, encoded[0] if encoded else None, (entered - start) * 1e3 + share_ms
-        )
+            cached = self._images.find(image)
+            known = cached is not None
+            cached = cached or self._encode(image, spans)
+            encoded = perf_counter()
+            with self._mask_encoded_meanwhile(cached, spans):
+                outputs = self._generate_each(cached, requests)
+            share_ms = (perf_counter() - encoded) * 1e3 / len(requests)
+        spent_ms = (encoded - start) * 1e3 + share_ms
         results: list[SegmentationResult] = []
-        for query, output in zip(words, outputs, strict=True):
-            decoding.check_cancelled()
-            spent = _Spent(None, None, share_ms) if results else first
-            results.append(self._finish(image, query, variant, frame, output, spent))
+        for number, (request, output) in enumerate(zip(requests, outputs, strict=True)):
+            request.check_cancelled()
+            spans += _spans_of(output, encoded + number * share_ms / 1e3)
+            results.append(self._finish(cached, request, output, spans, spent_ms, reused=known or number > 0))
+            spans, spent_ms = [], share_ms
         return results
 
     def track(
@@ -295,7 +272,7 @@ class Session:
         return track(self, frames, query, variant, deadline_ms=deadline_ms, cancel=cancel)
 
     def find_mask(self, image: npt.NDArray[np.uint8], box: Box, points: tuple[Point, ...]) -> MaskOutput:
-        """Segment what a box and points name, without the policy.
+        """Segment what a box and points mark, without the policy.
 
         Args:
             image: HWC uint8 RGB, 0 to 255, any size.
@@ -306,66 +283,68 @@ class Session:
             UsageError: the image is no uint8 RGB array.
             WiseEdgeError: the segmenter failed.
         """
-        _check_picture(image)
+        _check_image(image)
         with self._mask_lock:
             return self.mask.decode(self.mask.encode(image), box, points)
 
-    def _write_each(
-        self, frame: CachedFrame, queries: list[str], variant: str, decoding: Decoding
-    ) -> list[PolicyOutput]:
+    def _encode(self, image: npt.NDArray[np.uint8], spans: list[Span]) -> CachedImage:
+        """Encode a new image for the policy and keep it."""
+        self._images.make_room()
+        pixels = image.copy()  # a camera may reuse the buffer
+        start = perf_counter()
+        encoded = self.policy.encode(pixels)
+        spans += lay_spans(
+            start,
+            preprocess=encoded.preprocess_ms,
+            vision_encode=encoded.vision_encode_ms,
+            prefill=encoded.prefill_ms,
+        )
+        cached = CachedImage(pixels, encoded)
+        self._images.add(cached)
+        return cached
+
+    def _generate(self, cached: CachedImage, request: Request, spans: list[Span]) -> PolicyOutput:
+        start = perf_counter()
+        output = self.policy.generate(cached.policy, request)
+        spans += _spans_of(output, start)
+        return output
+
+    def _generate_each(self, cached: CachedImage, requests: Sequence[Request]) -> list[PolicyOutput]:
         if isinstance(self.policy, BatchingPolicy):
-            return self.policy.generate_many(frame.policy, queries, variant, decoding)
-        return [self.policy.generate(frame.policy, query, variant, decoding) for query in queries]
+            return self.policy.generate_many(cached.policy, requests)
+        return [self.policy.generate(cached.policy, request) for request in requests]
 
     def _finish(
         self,
-        image: npt.NDArray[np.uint8],
-        query: str,
-        variant: str,
-        frame: CachedFrame,
+        cached: CachedImage,
+        request: Request,
         output: PolicyOutput,
-        spent: _Spent,
+        spans: list[Span],
+        spent_ms: float,
+        *,
+        reused: bool,
     ) -> SegmentationResult:
-        """Turn what the policy wrote into a mask and a result."""
+        """Turn what the policy wrote into a mask and a result.
+
+        Args:
+            cached: the image.
+            request: what the policy was asked.
+            output: what it wrote.
+            spans: the phases that this query paid for so far.
+            spent_ms: the time of this query so far.
+            reused: whether the image was known.
+        """
         start = perf_counter()
-        size, square = (image.shape[1], image.shape[0]), self.policy.input_size
-        parsed = parse_answer(output.text, square)
-        box, points = (None, None) if parsed.answer is None else _to_original(parsed.answer, square, size)
-        found, encoded = None, spent.mask
-        if box is not None and points is not None:
+        located, found = locate(output, self.policy.input_size, cached.size), None
+        if located.box is not None:
             with self._mask_lock:
-                encoded = self._encode_mask(frame, image) or encoded
-                found = self.mask.decode(frame.mask, box, points)
-        latency_ms = Latencies(
-            preprocess=(spent.policy.preprocess_ms if spent.policy else 0.0)
-            + (encoded.preprocess_ms if encoded else 0.0),
-            vision_encode=spent.policy.vision_encode_ms if spent.policy else 0.0,
-            prefill=(spent.policy.prefill_ms if spent.policy else 0.0) + output.prefill_ms,
-            decode=output.decode_ms,
-            mask_encode=encoded.encode_ms if encoded else 0.0,
-            mask_decode=found.decode_ms if found else 0.0,
-            total=spent.total_ms + (perf_counter() - start) * 1e3,
-        )
-        return SegmentationResult(
-            query=query,
-            variant=variant,
-            text=output.text,
-            rationale=split_completion(output.text).rationale,
-            answer_valid=found is not None,
-            reason=None if parsed.reason is None else _explain(parsed.reason, output),
-            repairs=parsed.repairs,
-            image_size=size,
-            box=box,
-            points=points,
-            mask=None if found is None else found.mask,
-            score=None if found is None else found.score,
-            tokens=output.tokens,
-            latency_ms=latency_ms,
-            energy_j=None,
-            energy_reason=ENERGY_REASON,
-            energy_source=None,
-            backends=self.choices,
-            frame_reused=spent.policy is None,
+                self._encode_mask(cached, spans)
+                decoding = perf_counter()
+                found = self.mask.decode(cached.mask, located.box, located.points or ())
+            spans += lay_spans(decoding, mask_decode=found.decode_ms)
+        total_ms = spent_ms + (perf_counter() - start) * 1e3
+        return build_result(
+            request, output, located, found, spans, total_ms, backends=self.choices, frame_reused=reused
         )
 
     def _observe(self, result: SegmentationResult, output: PolicyOutput, *, new_frame: bool, drafted: bool) -> None:
@@ -383,55 +362,44 @@ class Session:
             decode=Decode(output.decode_ms, steps, output.tokens.rationale),
         )
 
-    def _within(self, choice: DeadlineChoice | None) -> Decoding:
+    def _decoding_within(self, choice: DeadlineChoice | None) -> Decoding:
         """Return how to write so that a deadline is met."""
-        can_limit = self.decoding.forced and getattr(self.policy, "limits_rationale", True)
+        can_limit = self.decoding.forced and self.policy.limits_rationale
         if choice is None or choice.max_rationale_tokens is None or not can_limit:
             return self.decoding
         limits = [choice.max_rationale_tokens, self.decoding.max_rationale_tokens]
         return replace(self.decoding, max_rationale_tokens=min(limit for limit in limits if limit is not None))
 
     @contextmanager
-    def _encode_beside(self, frame: CachedFrame, image: npt.NDArray[np.uint8]) -> Iterator[list[MaskFrame]]:
-        """Encode the image for the segmenter while the block runs, where that was asked for and is not done.
-
-        Gives a list that holds what was encoded once the block has ended.
-        """
-        done: list[MaskFrame] = []
+    def _mask_encoded_meanwhile(self, cached: CachedImage, spans: list[Span]) -> Iterator[None]:
+        """Encode an image for the segmenter while the block runs, if the session overlaps the two."""
         if self._worker is None:
-            yield done
+            yield
             return
-        pending = self._worker.submit(self._encode_mask_alone, frame, image)
+        pending = self._worker.submit(self._encode_mask_alone, cached)
         try:
-            yield done
-        finally:  # also where the block raises: the caller may change the image once this is left
-            if (encoded := pending.result()) is not None:
-                done.append(encoded)
+            yield
+        finally:  # also if the block raises: the next query must not meet a half-encoded image
+            spans += pending.result()
 
-    def _encode_mask_alone(self, frame: CachedFrame, image: npt.NDArray[np.uint8]) -> MaskFrame | None:
+    def _encode_mask_alone(self, cached: CachedImage) -> list[Span]:
+        spans: list[Span] = []
         with self._mask_lock:
-            return self._encode_mask(frame, image)
+            self._encode_mask(cached, spans)
+        return spans
 
-    def _encode_mask(self, frame: CachedFrame, image: npt.NDArray[np.uint8]) -> MaskFrame | None:
-        """Prepare a frame for the segmenter; return that where it was not done before. The caller holds its lock."""
-        if frame.mask is not None:
-            return None
-        frame.mask = self.mask.encode(image)
-        return frame.mask
+    def _encode_mask(self, cached: CachedImage, spans: list[Span]) -> None:
+        """Encode an image for the segmenter unless it is; the caller holds the segmenter's lock."""
+        if cached.mask is None:
+            start = perf_counter()
+            encoded = cached.mask = self.mask.encode(cached.pixels)
+            spans += lay_spans(start, preprocess=encoded.preprocess_ms, mask_encode=encoded.encode_ms)
 
 
-def _check_picture(image: npt.NDArray[np.uint8]) -> None:
+def _spans_of(output: PolicyOutput, start_s: float) -> list[Span]:
+    return lay_spans(start_s, prefill=output.prefill_ms, decode=output.decode_ms)
+
+
+def _check_image(image: npt.NDArray[np.uint8]) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise UsageError(f"want a uint8 RGB image [H, W, 3], got {image.dtype} {list(image.shape)}")
-
-
-def _to_original(answer: Answer, square: int, size: Size) -> tuple[Box, tuple[Point, Point]]:
-    frame = (square, square)
-    first, second = (scale_point(point, frame, size) for point in answer.points)
-    return scale_box(answer.box, frame, size), (first, second)
-
-
-def _explain(reason: str, output: PolicyOutput) -> str:
-    if output.finish == "length":
-        return f"{reason}; the policy reached its token limit"
-    return reason
+        raise UsageError(f"expected a uint8 RGB image [H, W, 3], got {image.dtype} {list(image.shape)}")

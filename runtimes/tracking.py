@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from wise_edge.errors import QueryCancelledError
 from wise_edge.geometry import Box, Point, box_iou, mask_box
-from wise_edge.runtimes.base import SegmentationResult
+from wise_edge.runtimes.results import SegmentationResult
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.session import Session

@@ -13,7 +13,8 @@ TYPE_CHECKING = False  # type checkers take it for typing's, which would be one 
 if TYPE_CHECKING:
     from wise_edge.bundle.store import load as load_bundle
     from wise_edge.images import load_image
-    from wise_edge.runtimes.base import Decoding, SegmentationResult
+    from wise_edge.runtimes.base import Decoding
+    from wise_edge.runtimes.results import SegmentationResult
     from wise_edge.runtimes.session import Session
     from wise_edge.runtimes.tracking import Stamped
 
@@ -22,7 +23,7 @@ __all__ = ["Decoding", "SegmentationResult", "Session", "Stamped", "load_bundle"
 
 _HOMES = {
     "Decoding": ("wise_edge.runtimes.base", "Decoding"),
-    "SegmentationResult": ("wise_edge.runtimes.base", "SegmentationResult"),
+    "SegmentationResult": ("wise_edge.runtimes.results", "SegmentationResult"),
     "Session": ("wise_edge.runtimes.session", "Session"),
     "Stamped": ("wise_edge.runtimes.tracking", "Stamped"),
     "load_bundle": ("wise_edge.bundle.store", "load"),

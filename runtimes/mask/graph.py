@@ -24,8 +24,8 @@ _THRESHOLD = 0.0  # logits above it are mask
 
 
 @dataclass(frozen=True)
-class GraphMaskFrame:
-    """An image's features, with its own size and its size in the encoder's frame, (width, height) in pixels."""
+class GraphMaskImage:
+    """An image's features, with its own size and its size in the encoder's square, (width, height) in pixels."""
 
     features: Mapping[str, npt.NDArray[np.float32]]
     size: Size
@@ -52,7 +52,7 @@ class GraphMask:
         self._decoder = decoder
         self._no_mask = np.zeros((1, 1, spec.low_res_size, spec.low_res_size), np.float32)
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> GraphMaskFrame:
+    def encode(self, image: npt.NDArray[np.uint8]) -> GraphMaskImage:
         """Prepare an image (HWC uint8 RGB, any size) for prompts."""
         start = perf_counter()
         size = (image.shape[1], image.shape[0])
@@ -61,23 +61,23 @@ class GraphMask:
         prepared = perf_counter()
         features = self._encoder.run({"image": pixels})
         end = perf_counter()
-        return GraphMaskFrame(features, size, resized, (prepared - start) * 1e3, (end - prepared) * 1e3)
+        return GraphMaskImage(features, size, resized, (prepared - start) * 1e3, (end - prepared) * 1e3)
 
     def decode(
         self,
-        frame: GraphMaskFrame,
+        encoded: GraphMaskImage,
         box: Box,
         points: tuple[Point, ...],
         previous: npt.NDArray[np.float32] | None = None,
     ) -> MaskOutput:
         """Segment what a box (XYXY) and points (XY) name, all in pixels of the original image; see `MaskBackend`."""
         start = perf_counter()
-        scale = np.divide(frame.resized, frame.size)
+        scale = np.divide(encoded.resized, encoded.size)
         coords = np.array([*points, box[:2], box[2:]], np.float64) * scale
         labels = [_INSIDE] * len(points) + list(_BOX_CORNERS)
         outputs = self._decoder.run(
             {
-                **frame.features,
+                **encoded.features,
                 "point_coords": coords[None].astype(np.float32),
                 "point_labels": np.array([labels], np.float32),
                 "mask_input": self._no_mask if previous is None else previous[None, None],
@@ -87,7 +87,7 @@ class GraphMask:
         scores = outputs["iou_predictions"][0]
         chosen = 1 + int(scores[1:].argmax()) if self._spec.multimask else 0
         logits = outputs["low_res_masks"][0, chosen]
-        mask = upsample(logits, self._spec, frame.resized, frame.size) > _THRESHOLD
+        mask = upsample(logits, self._spec, encoded.resized, encoded.size) > _THRESHOLD
         return MaskOutput(mask, float(scores[chosen]), logits, (perf_counter() - start) * 1e3)
 
 

@@ -46,7 +46,7 @@ def _device() -> str:
 
 
 @dataclass(frozen=True)
-class PredictorFrame:
+class PredictorImage:
     """A predictor that holds an image's embedding; segment-anything does not time its preprocessing apart."""
 
     predictor: Any
@@ -68,23 +68,23 @@ class TorchSegmentAnything:
         self._multimask = read_sam_spec(checkpoint).multimask
         self._sam = load_sam(checkpoint).to(_device())
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> PredictorFrame:
+    def encode(self, image: npt.NDArray[np.uint8]) -> PredictorImage:
         """Prepare an image (HWC uint8 RGB, any size) for prompts."""
         start = perf_counter()
         predictor = self._predictor(self._sam)
         predictor.set_image(image)
-        return PredictorFrame(predictor, 0.0, (perf_counter() - start) * 1e3)
+        return PredictorImage(predictor, 0.0, (perf_counter() - start) * 1e3)
 
     def decode(
         self,
-        frame: PredictorFrame,
+        encoded: PredictorImage,
         box: Box,
         points: tuple[Point, ...],
         previous: npt.NDArray[np.float32] | None = None,
     ) -> MaskOutput:
         """Segment what a box (XYXY) and points (XY) name, all in pixels of the original image; see `MaskBackend`."""
         start = perf_counter()
-        masks, scores, logits = frame.predictor.predict(
+        masks, scores, logits = encoded.predictor.predict(
             point_coords=np.array(points, np.float32).reshape(-1, 2) if points else None,
             point_labels=np.ones(len(points), np.int64) if points else None,
             box=np.array(box, np.float32),
@@ -96,7 +96,7 @@ class TorchSegmentAnything:
 
 
 @dataclass(frozen=True)
-class Sam2Frame:
+class Sam2Image:
     """An image's features, and its (height, width)."""
 
     features: Any
@@ -127,40 +127,40 @@ class TorchSam2:
             image_std=[value / 255.0 for value in spec.pixel_std],
         )
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> Sam2Frame:
+    def encode(self, image: npt.NDArray[np.uint8]) -> Sam2Image:
         """Prepare an image (HWC uint8 RGB, any size) for prompts."""
         start = perf_counter()
         pixels = self._processor(image, return_tensors="pt")["pixel_values"].to(self._device)
         prepared = perf_counter()
         features = self._model.get_image_embeddings(pixels)
         end = perf_counter()
-        return Sam2Frame(features, image.shape[:2], (prepared - start) * 1e3, (end - prepared) * 1e3)
+        return Sam2Image(features, image.shape[:2], (prepared - start) * 1e3, (end - prepared) * 1e3)
 
     def decode(
-        self, frame: Sam2Frame, box: Box, points: tuple[Point, ...], previous: npt.NDArray[np.float32] | None = None
+        self, encoded: Sam2Image, box: Box, points: tuple[Point, ...], previous: npt.NDArray[np.float32] | None = None
     ) -> MaskOutput:
         """Segment what a box (XYXY) and points (XY) name, all in pixels of the original image; see `MaskBackend`."""
         start = perf_counter()
         torch = self._torch
         with torch.no_grad():
             output = self._model(
-                image_embeddings=frame.features,
-                input_points=self._scale(frame, points)[None, None] if points else None,
+                image_embeddings=encoded.features,
+                input_points=self._scale(encoded, points)[None, None] if points else None,
                 input_labels=torch.ones(1, 1, len(points), dtype=torch.int32, device=self._device) if points else None,
-                input_boxes=self._scale(frame, (box[:2], box[2:])).reshape(1, 1, 4),
+                input_boxes=self._scale(encoded, (box[:2], box[2:])).reshape(1, 1, 4),
                 input_masks=None if previous is None else torch.from_numpy(previous)[None, None].to(self._device),
                 multimask_output=self._multimask,
             )
             scores = output.iou_scores[0, 0]
             best = int(scores.argmax())
             logits = output.pred_masks[0, :, best : best + 1]
-            masks = torch.nn.functional.interpolate(logits, frame.size, mode="bilinear", align_corners=False) > 0
+            masks = torch.nn.functional.interpolate(logits, encoded.size, mode="bilinear", align_corners=False) > 0
         return MaskOutput(
             masks[0, 0].cpu().numpy(), float(scores[best]), logits[0, 0].cpu().numpy(), (perf_counter() - start) * 1e3
         )
 
-    def _scale(self, frame: Sam2Frame, points: tuple[Point, ...]) -> Any:
+    def _scale(self, encoded: Sam2Image, points: tuple[Point, ...]) -> Any:
         """Return points of the original image in the encoder's square, float32 [N, 2]."""
-        scale = self._square / np.array(frame.size[::-1], np.float64)
+        scale = self._square / np.array(encoded.size[::-1], np.float64)
         coords = (np.array(points, np.float64) * scale).astype(np.float32)
         return self._torch.from_numpy(coords).to(self._device)

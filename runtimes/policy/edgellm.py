@@ -25,11 +25,13 @@ from wise_edge.bundle.store import Bundle
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError, first_line
 from wise_edge.extras import require
 from wise_edge.files import cache_folder
+from wise_edge.policy.answer import split_completion
 from wise_edge.policy.image import resize_square
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.backends import Backend
-from wise_edge.runtimes.base import Decoding, Finish, PolicyOutput
-from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS, PolicyText
+from wise_edge.runtimes.base import Finish, PolicyOutput, Request
+from wise_edge.runtimes.policy.common import BasePolicy
+from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS
 from wise_edge.runtimes.policy.writing import answer_pattern
 
 _END = "</answer>"
@@ -41,7 +43,7 @@ def open_policy(bundle: Bundle, row: Backend, **_: Any) -> EdgellmPolicy:
 
 
 @dataclass(frozen=True)
-class EdgellmFrame:
+class EdgellmImage:
     """An image in the policy's size, as a data URL; Edge-LLM encodes it with each query, or finds it in its cache.
 
     What encoding it takes is part of a query's prefill: both happen in one call, which tells them not apart.
@@ -53,7 +55,7 @@ class EdgellmFrame:
     prefill_ms: float = 0.0
 
 
-class EdgellmPolicy:
+class EdgellmPolicy(BasePolicy):
     """Runs a policy's checkpoint on TensorRT Edge-LLM.
 
     Args:
@@ -71,9 +73,7 @@ class EdgellmPolicy:
     """A rationale's tokens cannot be limited, so that a deadline chooses the variant alone."""
 
     def __init__(self, name: str, spec: PolicySpec, checkpoint: Path, tokenizer: Path) -> None:
-        self.name = name
-        self._spec = spec
-        self._text = PolicyText(tokenizer, spec)
+        super().__init__(name, spec, tokenizer)
         self._server: Any = require("experimental.server", "edgellm")  # the name that NVIDIA's wheel gives it
         tokens = spec.image_grid**2
         try:
@@ -88,48 +88,38 @@ class EdgellmPolicy:
         except Exception as error:  # of several classes, from a missing library to a failed build
             raise DeviceError(f"TensorRT Edge-LLM does not start with {checkpoint}: {first_line(error)}") from error
 
-    @property
-    def input_size(self) -> int:
-        """Side in pixels of the resized square."""
-        return self._spec.input_size
-
-    @property
-    def default_variant(self) -> str:
-        """The prompt variant used when none is asked for."""
-        return self._spec.default_variant
-
-    def encode(self, image: npt.NDArray[np.uint8]) -> EdgellmFrame:
+    def encode(self, image: npt.NDArray[np.uint8]) -> EdgellmImage:
         """Prepare an image (HWC uint8 RGB, any size) for queries."""
         start = perf_counter()
         stream = BytesIO()
         Image.fromarray(resize_square(image, self._spec.input_size)).save(stream, "PNG", compress_level=1)
         url = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
-        return EdgellmFrame(url, (perf_counter() - start) * 1e3)
+        return EdgellmImage(url, (perf_counter() - start) * 1e3)
 
-    def generate(self, frame: EdgellmFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+    def generate(self, encoded: EdgellmImage, request: Request) -> PolicyOutput:
         """Write greedily; see `PolicyBackend`. The first token ends what counts as prefill.
 
         Raises:
             UsageError: as `PolicyText.suffix`; or a limit of rationale tokens is asked for, which there is none of.
             WiseEdgeError: Edge-LLM failed.
         """
-        if decoding.max_rationale_tokens is not None:
+        if request.decoding.max_rationale_tokens is not None:
             raise UsageError("edgellm cannot limit the rationale's tokens; take another policy backend")
         start = perf_counter()
-        suffix = self._text.suffix(query, variant)
+        suffix = self._text.suffix(request.query, request.variant)
         prompts = self._spec.prompts
         content = [
-            {"type": "image", "image": frame.url, "do_resize": False},
-            {"type": "text", "text": prompts.user_text(query, variant)},
+            {"type": "image", "image": encoded.url, "do_resize": False},
+            {"type": "text", "text": prompts.user_text(request.query, request.variant)},
         ]
         messages = [{"role": "system", "content": prompts.system}, {"role": "user", "content": content}]
-        pattern = answer_pattern(self._spec.input_size, variant)
+        pattern = answer_pattern(self._spec.input_size, request.variant)
         parameters = self._server.SamplingParams(
             temperature=1.0,
             top_k=1,
             top_p=1.0,
             max_tokens=self._text.token_limit(suffix),
-            guided_decoding=("regex", pattern) if decoding.forced else None,
+            guided_decoding=("regex", pattern) if request.decoding.forced else None,
             skip_special_tokens=False,
         )
         text, tokens, prefilled = "", 0, None
@@ -137,7 +127,7 @@ class EdgellmPolicy:
         stream = self._llm.generate_stream(messages, parameters)
         try:
             for delta in stream:
-                decoding.check_cancelled()
+                request.check_cancelled()
                 prefilled = prefilled or perf_counter()
                 text += delta.text
                 tokens += len(delta.token_ids)
@@ -152,8 +142,9 @@ class EdgellmPolicy:
             stream.close()  # ends what is still being written
         prefilled, end = prefilled or perf_counter(), perf_counter()
         text = text[: text.index(_END) + len(_END)] if finish == "answer" else _without_end(text, self._spec.eos_tokens)
-        counts = self._text.count(text, suffix, 0, tokens)
-        return PolicyOutput(text, finish, counts, (prefilled - start) * 1e3, (end - prefilled) * 1e3)
+        parts = split_completion(text)
+        counts = self._text.count(parts, suffix, 0, tokens)
+        return PolicyOutput(text, parts, finish, counts, (prefilled - start) * 1e3, (end - prefilled) * 1e3)
 
 
 def _without_end(text: str, ends: tuple[str, ...]) -> str:

@@ -1,7 +1,7 @@
 """A Qwen2.5-VL policy over two graphs: vision tower, and language model with explicit keys and values.
 
 The keys and values of the system message are kept for the life of the backend, those of the image for the life of
-the frame; a query pays for its own words and the completion.
+the encoded image; a query pays for its own words and the completion.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError
 from wise_edge.policy.graph_io import Batch, empty_cache, image_patches, next_cache
 from wise_edge.policy.spec import PolicySpec
-from wise_edge.runtimes.base import Decoding, Graph, PolicyOutput
-from wise_edge.runtimes.policy.text import PolicyText, image_positions, text_positions
+from wise_edge.runtimes.base import Graph, PolicyOutput, Request
+from wise_edge.runtimes.policy.common import BasePolicy
+from wise_edge.runtimes.policy.text import image_positions, text_positions
 from wise_edge.runtimes.policy.writing import Writer
 
 
 @dataclass(frozen=True)
-class GraphPolicyFrame:
+class GraphPolicyImage:
     """An image's keys and values, the system message's included."""
 
     cache: Batch
@@ -35,7 +36,7 @@ class GraphPolicyFrame:
     prefill_ms: float
 
 
-class GraphPolicy:
+class GraphPolicy(BasePolicy):
     """Runs a policy's graphs.
 
     Args:
@@ -50,12 +51,10 @@ class GraphPolicy:
     def __init__(
         self, name: str, spec: PolicySpec, vision: Graph, decoder: Graph, embedding: Path, tokenizer: Path
     ) -> None:
-        self.name = name
-        self._spec = spec
+        super().__init__(name, spec, tokenizer)
         self._vision = vision
         self._decoder = decoder
         self._embedding = _open_embedding(embedding, spec.hidden_size)
-        self._text = PolicyText(tokenizer, spec)
         self._writer = Writer(self._text, spec.input_size)
         self._system: Batch | None = None
 
@@ -64,32 +63,22 @@ class GraphPolicy:
         """Run a bundle's policy on two opened graphs."""
         return cls(name, bundle.manifest.policy, vision, decoder, bundle.file(EMBEDDING), bundle.file(TOKENIZER))
 
-    @property
-    def input_size(self) -> int:
-        """Side in pixels of the resized square."""
-        return self._spec.input_size
-
-    @property
-    def default_variant(self) -> str:
-        """The prompt variant used when none is asked for."""
-        return self._spec.default_variant
-
-    def encode(self, image: npt.NDArray[np.uint8]) -> GraphPolicyFrame:
+    def encode(self, image: npt.NDArray[np.uint8]) -> GraphPolicyImage:
         """Prepare an image (HWC uint8 RGB, any size) for queries."""
         start = perf_counter()
         patches = image_patches(image, self._spec)
         prepared = perf_counter()
         embeds = self._vision.run({"pixel_values": patches})["image_embeds"]
         seen = perf_counter()
-        cache = self._prefill_picture(embeds)
+        cache = self._prefill_image(embeds)
         end = perf_counter()
-        return GraphPolicyFrame(cache, (prepared - start) * 1e3, (seen - prepared) * 1e3, (end - seen) * 1e3)
+        return GraphPolicyImage(cache, (prepared - start) * 1e3, (seen - prepared) * 1e3, (end - seen) * 1e3)
 
-    def generate(self, frame: GraphPolicyFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+    def generate(self, encoded: GraphPolicyImage, request: Request) -> PolicyOutput:
         """Write greedily; see `PolicyBackend`."""
         start = perf_counter()
-        suffix = self._text.suffix(query, variant)
-        cache, position = frame.cache, self._text.prefix_end
+        suffix = self._text.suffix(request.query, request.variant)
+        cache, position = encoded.cache, self._text.prefix_end
 
         def run(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
             nonlocal cache, position
@@ -97,9 +86,9 @@ class GraphPolicy:
             position += len(tokens)
             return logits
 
-        return self._writer.write(run, suffix, variant, decoding).output(self._text, suffix, start)
+        return self._writer.write(run, suffix, request).output(self._text, suffix, start)
 
-    def _prefill_picture(self, embeds: npt.NDArray[np.float32]) -> Batch:
+    def _prefill_image(self, embeds: npt.NDArray[np.float32]) -> Batch:
         before, after = len(self._text.before_image), self._text.after_image
         if self._system is None:
             empty = empty_cache(self._spec)

@@ -1,8 +1,9 @@
 """A Qwen-VL policy on llama.cpp.
 
-One sequence of keys and values is kept: the system message for the life of the backend, the image of the frame that
-was asked last until another frame is asked. Then they move into the frame, if anybody still holds it, and back when it
-is asked again. Several queries on a frame are sequences that share its beginning, run together.
+One sequence of keys and values is kept: the system message for the life of the backend, and the image that was asked
+about last. When another image is asked about, the keys and values move into the encoded image, if it is still
+referenced, and back when it is asked about again. Several queries on an image are sequences that share its beginning
+and run together.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from wise_edge.native.llama_vision import LlamaImage
 from wise_edge.policy.image import resize_square
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.backends import Backend
-from wise_edge.runtimes.base import Decoding, PolicyOutput
+from wise_edge.runtimes.base import PolicyOutput, Request
+from wise_edge.runtimes.policy.common import BasePolicy
 from wise_edge.runtimes.policy.drafting import DraftedRun
-from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS, PolicyText
+from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS
 from wise_edge.runtimes.policy.writing import Logits, Writer
 
 _QUERY_TOKENS = 128 + MAX_NEW_TOKENS
@@ -46,17 +48,17 @@ def open_policy(bundle: Bundle, row: Backend, *, threads: int | None, flash_atte
 
 
 @dataclass(eq=False)
-class LlamaPolicyFrame:
-    """An image's embeddings and, while another frame is asked, its keys and values."""
+class LlamaPolicyImage:
+    """An image's embeddings and, while another image is asked about, its keys and values."""
 
-    picture: LlamaImage
+    embeddings: LlamaImage
     preprocess_ms: float
     vision_encode_ms: float
     prefill_ms: float = 0.0
     state: npt.NDArray[np.uint8] | None = None
 
 
-class LlamaPolicy:
+class LlamaPolicy(BasePolicy):
     """Runs a policy's GGUF files.
 
     Args:
@@ -85,72 +87,59 @@ class LlamaPolicy:
         gpu: bool = False,
         flash_attention: bool | None = None,
     ) -> None:
-        self.name = name
-        self._spec = spec
-        self._text = PolicyText(tokenizer, spec)
+        super().__init__(name, spec, tokenizer)
         self._writer = Writer(self._text, spec.input_size)
         self._room = spec.context_tokens + (MAX_SEQUENCES - 1) * _QUERY_TOKENS
         self._model = LlamaModel(text, vision, self._room, threads=threads, gpu=gpu, flash_attention=flash_attention)
         self._begin()
-        self._held: weakref.ref[LlamaPolicyFrame] | None = None
+        self._held: weakref.ref[LlamaPolicyImage] | None = None
         self._end = -1  # position behind the tokens of a query; -1 where unknown
 
-    @property
-    def input_size(self) -> int:
-        """Side in pixels of the resized square."""
-        return self._spec.input_size
-
-    @property
-    def default_variant(self) -> str:
-        """The prompt variant used when none is asked for."""
-        return self._spec.default_variant
-
-    def encode(self, image: npt.NDArray[np.uint8]) -> LlamaPolicyFrame:
+    def encode(self, image: npt.NDArray[np.uint8]) -> LlamaPolicyImage:
         """Prepare an image (HWC uint8 RGB, any size) for queries; its vision tower's time holds normalizing it."""
         start = perf_counter()
         square = resize_square(image, self._spec.input_size)
         prepared = perf_counter()
-        picture = self._model.encode(square)
+        embeddings = self._model.encode(square)
         seen = perf_counter()
-        frame = LlamaPolicyFrame(picture, (prepared - start) * 1e3, (seen - prepared) * 1e3)
-        self._hold(frame)
-        frame.prefill_ms = (perf_counter() - seen) * 1e3
-        return frame
+        encoded = LlamaPolicyImage(embeddings, (prepared - start) * 1e3, (seen - prepared) * 1e3)
+        self._hold(encoded)
+        encoded.prefill_ms = (perf_counter() - seen) * 1e3
+        return encoded
 
-    def generate(self, frame: LlamaPolicyFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+    def generate(self, encoded: LlamaPolicyImage, request: Request) -> PolicyOutput:
         """Write greedily; see `PolicyBackend`."""
         start = perf_counter()
-        suffix = self._text.suffix(query, variant)
-        draft = self._text.encode(decoding.draft) if decoding.draft else []
-        self._hold(frame)
+        suffix = self._text.suffix(request.query, request.variant)
+        draft = self._text.encode(request.draft) if request.draft else []
+        self._hold(encoded)
         self._end = -1
         run = DraftedRun(self._run_rows, self._text.prefix_end, len(suffix), draft)
-        written = self._writer.write(run, suffix, variant, decoding)
+        written = self._writer.write(run, suffix, request)
         return written.output(self._text, suffix, start, steps=run.calls - 1)
 
-    def generate_many(
-        self, frame: LlamaPolicyFrame, queries: Sequence[str], variant: str, decoding: Decoding
-    ) -> list[PolicyOutput]:
+    def generate_many(self, encoded: LlamaPolicyImage, requests: Sequence[Request]) -> list[PolicyOutput]:
         """Write the completions of several queries together; see `BatchingPolicy`."""
         outputs: list[PolicyOutput] = []
-        suffixes = [self._text.suffix(query, variant) for query in queries]
-        while len(outputs) < len(suffixes):
-            outputs += self._write_group(frame, self._next_group(suffixes[len(outputs) :]), variant, decoding)
+        suffixes = [self._text.suffix(request.query, request.variant) for request in requests]
+        while (done := len(outputs)) < len(suffixes):
+            end = done + self._fitting(suffixes[done:])
+            outputs += self._write_group(encoded, suffixes[done:end], requests[done:end])
         return outputs
 
-    def _next_group(self, suffixes: list[list[int]]) -> list[list[int]]:
-        """Return as many prompts as fit together, at least the first."""
+    def _fitting(self, suffixes: list[list[int]]) -> int:
+        """Return how many of the first prompts fit together, at least one."""
         room, count = self._room - self._text.prefix_length, 0
         for suffix in suffixes[:MAX_SEQUENCES]:
             room -= len(suffix) + self._text.token_limit(suffix)
             count += room >= 0
-        return suffixes[: max(count, 1)]
+        return max(count, 1)
 
     def _write_group(
-        self, frame: LlamaPolicyFrame, suffixes: list[list[int]], variant: str, decoding: Decoding
+        self, encoded: LlamaPolicyImage, suffixes: list[list[int]], requests: Sequence[Request]
     ) -> list[PolicyOutput]:
         start = perf_counter()
-        self._hold(frame)
+        self._hold(encoded)
         positions = [self._text.prefix_end] * len(suffixes)
 
         def run(asked: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
@@ -163,7 +152,7 @@ class LlamaPolicy:
         self._model.truncate(self._text.prefix_end)
         self._model.fork(self._text.prefix_end, len(suffixes))
         try:
-            together = self._writer.write_together(run, suffixes, variant, decoding)
+            together = self._writer.write_together(run, suffixes, requests)
         finally:
             self._model.join()
         outputs = [done.output(self._text, suffix, start) for done, suffix in zip(together, suffixes, strict=True)]
@@ -177,23 +166,23 @@ class LlamaPolicy:
         self._end = position + len(tokens)
         return logits
 
-    def _hold(self, frame: LlamaPolicyFrame) -> None:
+    def _hold(self, encoded: LlamaPolicyImage) -> None:
         """Let the language model hold an image, in place of the one that it holds."""
         held = self._held() if self._held is not None else None
-        if held is frame:
+        if held is encoded:
             return
         if held is not None and held.state is None:
             self._model.truncate(self._text.prefix_end)
             held.state = self._model.save()
         self._held = None  # until it is there whole
-        if frame.state is not None:
-            self._restore(frame.state)
+        if encoded.state is not None:
+            self._restore(encoded.state)
         else:
             before = len(self._text.before_image)
             self._model.truncate(before)
-            position = self._model.append_image(frame.picture, before)
+            position = self._model.append_image(encoded.embeddings, before)
             self._model.append(self._text.after_image, position)
-        self._held = weakref.ref(frame)
+        self._held = weakref.ref(encoded)
 
     def _restore(self, state: npt.NDArray[np.uint8]) -> None:
         try:

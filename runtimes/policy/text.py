@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import BundleError, UsageError
-from wise_edge.policy.answer import Answer, format_answer, split_completion
+from wise_edge.policy.answer import Answer, Completion, format_answer
 from wise_edge.policy.spec import PolicySpec
-from wise_edge.runtimes.base import Finish, TokenCounts
+from wise_edge.runtimes.base import Finish
+from wise_edge.runtimes.results import TokenCounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,9 +102,8 @@ class PolicyText:
             self._pieces[token] = self.decode([token])
         return self._pieces[token]
 
-    def count(self, text: str, suffix: Sequence[int], forced: int, decode_steps: int) -> TokenCounts:
-        """Count a prompt's and its completion's tokens."""
-        parts = split_completion(text)
+    def count(self, parts: Completion, suffix: Sequence[int], forced: int, decode_steps: int) -> TokenCounts:
+        """Count the tokens of a prompt and of the completion's parts."""
         return TokenCounts(
             prompt=self.prefix_length + len(suffix),
             image=self._spec.image_grid**2,

@@ -16,9 +16,9 @@ from wise_edge.extras import require
 from wise_edge.policy.checkpoint import load_policy, read_policy_spec
 from wise_edge.policy.graph_io import image_patches, patch_grid
 from wise_edge.runtimes.backends import Backend
-from wise_edge.runtimes.base import Decoding, PolicyOutput
+from wise_edge.runtimes.base import PolicyOutput, Request
 from wise_edge.runtimes.checkpoints import find_checkpoint
-from wise_edge.runtimes.policy.text import PolicyText
+from wise_edge.runtimes.policy.common import BasePolicy
 from wise_edge.runtimes.policy.writing import Writer
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def open_policy(bundle: Bundle, row: Backend, **_: Any) -> TorchPolicy:
 
 
 @dataclass(frozen=True)
-class TorchPolicyFrame:
+class TorchPolicyImage:
     """An image's embeddings, and those that Qwen3-VL adds in its first layers; each query runs the whole prompt."""
 
     grid: Tensor
@@ -42,7 +42,7 @@ class TorchPolicyFrame:
     prefill_ms: float = 0.0
 
 
-class TorchPolicy:
+class TorchPolicy(BasePolicy):
     """Runs a policy's checkpoint, on a GPU where torch sees one.
 
     Args:
@@ -53,26 +53,13 @@ class TorchPolicy:
         MissingExtraError: torch or transformers is not installed.
     """
 
-    name = "torch"
-
     def __init__(self, folder: Path) -> None:
-        self._spec = read_policy_spec(folder)
-        self._text = PolicyText(folder / "tokenizer.json", self._spec)
-        self.device = "cuda" if require("torch", "export").cuda.is_available() else "cpu"
+        super().__init__("torch", read_policy_spec(folder), folder / "tokenizer.json")
         self._writer = Writer(self._text, self._spec.input_size)
+        self.device = "cuda" if require("torch", "export").cuda.is_available() else "cpu"
         self._model = load_policy(folder, self.device)
 
-    @property
-    def input_size(self) -> int:
-        """Side in pixels of the resized square."""
-        return self._spec.input_size
-
-    @property
-    def default_variant(self) -> str:
-        """The prompt variant used when none is asked for."""
-        return self._spec.default_variant
-
-    def encode(self, image: npt.NDArray[np.uint8]) -> TorchPolicyFrame:
+    def encode(self, image: npt.NDArray[np.uint8]) -> TorchPolicyImage:
         """Prepare an image (HWC uint8 RGB, any size) for queries."""
         torch = require("torch", "export")
         spec = self._spec
@@ -86,21 +73,21 @@ class TorchPolicy:
         if self.device == "cuda":
             torch.cuda.synchronize()  # work on a GPU is queued: wait, or it counts as prefill
         deeper = getattr(seen, "deepstack_features", None) or []
-        return TorchPolicyFrame(
+        return TorchPolicyImage(
             grid, seen.pooler_output, deeper, (prepared - start) * 1e3, (perf_counter() - prepared) * 1e3
         )
 
-    def generate(self, frame: TorchPolicyFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+    def generate(self, encoded: TorchPolicyImage, request: Request) -> PolicyOutput:
         """Write greedily; see `PolicyBackend`."""
         torch = require("torch", "export")
         start = perf_counter()
-        suffix = self._text.suffix(query, variant)
+        suffix = self._text.suffix(request.query, request.variant)
         cache, position = None, 0
 
         def run(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
             nonlocal cache, position
             if cache is None:
-                logits, cache, position = self._prefill(frame, tokens)
+                logits, cache, position = self._prefill(encoded, tokens)
                 return logits
             embeds = self._model.get_input_embeddings()(torch.tensor([list(tokens)], device=self.device))
             places = torch.arange(position, position + len(tokens), device=self.device).expand(3, 1, -1)
@@ -108,22 +95,22 @@ class TorchPolicy:
             return self._run(embeds, places, cache)
 
         with torch.no_grad():
-            return self._writer.write(run, suffix, variant, decoding).output(self._text, suffix, start)
+            return self._writer.write(run, suffix, request).output(self._text, suffix, start)
 
-    def _prefill(self, frame: TorchPolicyFrame, suffix: Sequence[int]) -> tuple[npt.NDArray[np.float32], Any, int]:
+    def _prefill(self, encoded: TorchPolicyImage, suffix: Sequence[int]) -> tuple[npt.NDArray[np.float32], Any, int]:
         """Run the whole prompt; return the last token's logits, the cache and the position behind the prompt."""
         torch = require("torch", "export")
-        picture = self._model.config.image_token_id
-        ids = [*self._text.before_image, *[picture] * len(frame.embeds), *self._text.after_image, *suffix]
+        image_token = self._model.config.image_token_id
+        ids = [*self._text.before_image, *[image_token] * len(encoded.embeds), *self._text.after_image, *suffix]
         tokens = torch.tensor([ids], device=self.device)
-        is_image = tokens == picture
+        is_image = tokens == image_token
         embeds = self._model.get_input_embeddings()(tokens)
-        embeds = embeds.masked_scatter(is_image[..., None], frame.embeds)
+        embeds = embeds.masked_scatter(is_image[..., None], encoded.embeds)
         positions, _ = self._model.model.get_rope_index(
-            tokens, mm_token_type_ids=is_image.int(), image_grid_thw=frame.grid
+            tokens, mm_token_type_ids=is_image.int(), image_grid_thw=encoded.grid
         )
         cache = require("transformers", "export").DynamicCache(config=self._model.config.text_config)
-        deeper = {"visual_pos_masks": is_image, "deepstack_visual_embeds": frame.deeper} if frame.deeper else {}
+        deeper = {"visual_pos_masks": is_image, "deepstack_visual_embeds": encoded.deeper} if encoded.deeper else {}
         return self._run(embeds, positions, cache, **deeper), cache, int(positions.max()) + 1
 
     def _run(self, embeds: Tensor, positions: Tensor, cache: Any, **deeper: Any) -> npt.NDArray[np.float32]:

@@ -20,7 +20,8 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.runtimes.base import Decoding, Finish, PolicyOutput
+from wise_edge.policy.answer import split_completion
+from wise_edge.runtimes.base import Finish, PolicyOutput, Request
 from wise_edge.runtimes.policy.text import PolicyText
 
 Logits = npt.NDArray[np.float32]
@@ -70,10 +71,11 @@ class Written:
             start: clock reading in seconds.
             steps: runs of the language model behind the prompt, where a draft made them fewer.
         """
-        words = text.decode(self.tokens)
-        counts = text.count(words, suffix, self.forced, self.steps if steps is None else steps)
+        written = text.decode(self.tokens)
+        parts = split_completion(written)
+        counts = text.count(parts, suffix, self.forced, self.steps if steps is None else steps)
         decode_ms = (perf_counter() - self.prefilled) * 1e3  # with counting, or no phase would hold it
-        return PolicyOutput(words, self.finish, counts, (self.prefilled - start) * 1e3, decode_ms)
+        return PolicyOutput(written, parts, self.finish, counts, (self.prefilled - start) * 1e3, decode_ms)
 
 
 Steps = Generator[list[int], Logits, Written]
@@ -104,30 +106,30 @@ class Writer:
         self._digits = np.array([text.encode(str(digit))[0] for digit in range(10)])
         self._numbers = [_Number(text.encode(words), text.beginnings(words)) for words in _AFTER_NUMBERS]
 
-    def write(self, run: Run, suffix: list[int], variant: str, decoding: Decoding) -> Written:
+    def write(self, run: Run, suffix: list[int], request: Request) -> Written:
         """Write behind a prompt.
 
         Args:
             run: the language model, which holds the prompt's prefix.
             suffix: the rest of the prompt.
-            variant: the prompt variant; "answer" has no rationale.
-            decoding: how.
+            request: the query; its variant "answer" has no rationale.
 
         Raises:
             QueryCancelledError: before a call of the model, where the query was cancelled.
         """
-        return self.write_together(lambda asked: {0: run(asked[0])}, [suffix], variant, decoding)[0]
+        return self.write_together(lambda asked: {0: run(asked[0])}, [suffix], [request])[0]
 
     def write_together(
-        self, run: RunTogether, suffixes: Sequence[list[int]], variant: str, decoding: Decoding
+        self, run: RunTogether, suffixes: Sequence[list[int]], requests: Sequence[Request]
     ) -> list[Written]:
         """Write behind several prompts of one prefix at once, each as `write` does; arguments likewise."""
-        writing = [self._steps(suffix, variant, decoding) for suffix in suffixes]
+        writing = [self._steps(suffix, request) for suffix, request in zip(suffixes, requests, strict=True)]
         asked = {place: next(steps) for place, steps in enumerate(writing)}
         done: dict[int, Written] = {}
-        report = _Reporter(self._text, decoding, suffixes)
+        report = _Reporter(self._text, requests, suffixes)
         while asked:
-            decoding.check_cancelled()
+            for request in requests:
+                request.check_cancelled()
             report(asked)
             found, asked = run(asked), {}
             for place, logits in found.items():
@@ -137,11 +139,11 @@ class Writer:
                     done[place] = end.value
         return [done[place] for place in range(len(writing))]
 
-    def _steps(self, suffix: list[int], variant: str, decoding: Decoding) -> Steps:
+    def _steps(self, suffix: list[int], request: Request) -> Steps:
         limit = self._text.token_limit(suffix)
-        if not decoding.forced:
+        if not request.decoding.forced:
             return self._write_freely(suffix, limit)
-        return _Forced(self, self._text).write(suffix, variant, limit, decoding.max_rationale_tokens)
+        return _Forced(self, self._text).write(suffix, request.variant, limit, request.decoding.max_rationale_tokens)
 
     def _write_freely(self, suffix: list[int], limit: int) -> Steps:
         logits = yield suffix
@@ -157,9 +159,9 @@ class Writer:
 class _Reporter:
     """Tells what a single completion has come to, where somebody wants to know."""
 
-    def __init__(self, text: PolicyText, decoding: Decoding, suffixes: Sequence[list[int]]) -> None:
+    def __init__(self, text: PolicyText, requests: Sequence[Request], suffixes: Sequence[list[int]]) -> None:
         self._text = text
-        self._take = decoding.on_text if len(suffixes) == 1 else None
+        self._take = requests[0].on_text if len(requests) == 1 else None
         self._prompt = len(suffixes[0]) if suffixes else 0
         self._tokens: list[int] = []
 

@@ -172,7 +172,7 @@ def test_the_paper_drops_an_empty_mask_of_an_empty_truth(
     dataset = open_dataset("reasonseg", reasonseg, "test")
     _answer_truly(monkeypatch, dataset)
 
-    def decode(self: object, frame: fake_session.FakeFrame, box: Box, points: tuple[Point, ...]) -> MaskOutput:
+    def decode(self: object, encoded: fake_session.FakeImage, box: Box, points: tuple[Point, ...]) -> MaskOutput:
         mask = np.zeros(SHAPE, bool)
         mask[box[1] : box[3], box[0] : box[2]] = box != WHOLE  # the box of the empty truth
         return MaskOutput(mask, 0.9, np.zeros((4, 4), np.float32), 4.0)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import fake_session
-from fake_session import FakeFrame, FakeMask, FakePolicy
+from fake_session import FakeImage, FakeMask, FakePolicy
 from virtual_time import TimedMask, TimedPolicy, VirtualTime
 from wise_edge.cli.main import main
 from wise_edge.datasets.base import Example
@@ -28,13 +28,14 @@ from wise_edge.power import find as sources
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling import conditions
 from wise_edge.profiling.document import SCHEMA
-from wise_edge.profiling.marks import Span, covered_s
 from wise_edge.profiling.measure import ENERGY_EXAMPLES, profile_session
 from wise_edge.profiling.meter import Meter
-from wise_edge.profiling.readings import PARTS, PHASES
+from wise_edge.profiling.readings import PARTS
 from wise_edge.profiling.windows import Window
-from wise_edge.runtimes.base import BackendChoice, Decoding, PolicyOutput
+from wise_edge.runtimes.base import PolicyOutput, Request
+from wise_edge.runtimes.results import BackendChoice
 from wise_edge.runtimes.session import Session
+from wise_edge.runtimes.spans import PHASES, Span, covered_s
 
 MASK = np.zeros((20, 30), np.bool_)
 MASK[5:15, 8:23] = True
@@ -66,17 +67,17 @@ def opened(monkeypatch: pytest.MonkeyPatch, world: VirtualTime) -> fake_session.
 
 
 def test_phases_overlap_and_the_rest_make_the_total(world: VirtualTime) -> None:
-    encoded = Event()
+    mask_encoded = Event()
 
     class WaitingPolicy(TimedPolicy):
-        def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
-            assert encoded.wait(30), "the segmenter did not encode the image meanwhile"
-            encoded.clear()
-            return super().generate(frame, query, variant, decoding)
+        def generate(self, encoded: FakeImage, request: Request) -> PolicyOutput:
+            assert mask_encoded.wait(30), "the segmenter did not encode the image meanwhile"
+            mask_encoded.clear()
+            return super().generate(encoded, request)
 
     class InstantMask(TimedMask):  # its 31 ms pass while the policy writes
-        def encode(self, image: np.ndarray) -> FakeFrame:
-            encoded.set()
+        def encode(self, image: np.ndarray) -> FakeImage:
+            mask_encoded.set()
             return FakeMask.encode(self, image)
 
     session = Session(WaitingPolicy(world), InstantMask(world), {}, overlap_mask_encoding=True)
@@ -97,7 +98,7 @@ def test_phases_overlap_and_the_rest_make_the_total(world: VirtualTime) -> None:
 
 
 def test_time_that_is_covered_counts_once() -> None:
-    spans = [Span("decode", 0.0, 2.0), Span("mask_encode", 1.0, 1.5), Span("prefill", 1.5, 3.0), Span("decode", 4, 5)]
+    spans = [Span("decode", 0, 2000), Span("mask_encode", 1, 500), Span("prefill", 1.5, 1500), Span("decode", 4, 1000)]
     assert covered_s(spans) == 4.0
     assert covered_s([]) == 0.0
 
@@ -157,7 +158,7 @@ def test_energy_is_of_whole_rounds_of_the_same_pictures(count: int) -> None:
     rounds = Rounds()
 
     class NotingPolicy(FakePolicy):
-        def encode(self, image: np.ndarray) -> FakeFrame:
+        def encode(self, image: np.ndarray) -> FakeImage:
             rounds.asked.append(int(image[0, 0, 0]))
             return super().encode(image)
 

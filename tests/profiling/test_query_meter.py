@@ -18,7 +18,7 @@ from wise_edge.power.gauge import PowerGauge
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling import query_meter
 from wise_edge.profiling.query_meter import QueryMeter
-from wise_edge.runtimes.base import SegmentationResult
+from wise_edge.runtimes.results import SegmentationResult
 from wise_edge.runtimes.session import Session
 
 RAILS = PowerSource("rails", "power", ("VDD_IN", "VDD_SOC"), (0,), None, 0.002, lambda: (10.0, 3.0), (None, None))

@@ -154,7 +154,7 @@ class Failing(FakePolicy):
 
     failed = False
 
-    def encode(self, image: np.ndarray) -> fake_session.FakeFrame:
+    def encode(self, image: np.ndarray) -> fake_session.FakeImage:
         if image[0, 0, 0] == 2 and not self.failed:
             self.failed = True
             raise WiseEdgeError("the engine is lost")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fake_session import FakeMask, FakePolicy
+from fake_session import FakeImage, FakeMask, FakePolicy
 from wise_edge.errors import UsageError
-from wise_edge.runtimes.base import Decoding, PolicyOutput, TokenCounts
+from wise_edge.runtimes.base import Decoding, PolicyOutput, Request
 from wise_edge.runtimes.deadline import PAPER_TOKENS, Decode, LatencyHistory
+from wise_edge.runtimes.results import TokenCounts
 from wise_edge.runtimes.session import Session
 
 PICTURE = np.zeros((20, 30, 3), np.uint8)
@@ -88,11 +90,11 @@ class Counting(FakePolicy):
 
     asked: list[tuple[str, Decoding]]
 
-    def generate(self, frame: object, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
-        tokens = {"wise-infer": 40, "wise-s": 20, "answer": 0}[variant]
-        self.asked.append((variant, decoding))
-        text = super().generate(frame, query, variant, decoding).text  # type: ignore[arg-type]
-        return PolicyOutput(text, "answer", TokenCounts(40, 16, tokens, 49, 29, 20 + tokens), 7.0, 2.0 * (20 + tokens))
+    def generate(self, encoded: FakeImage, request: Request) -> PolicyOutput:
+        tokens = {"wise-infer": 40, "wise-s": 20, "answer": 0}[request.variant]
+        self.asked.append((request.variant, request.decoding))
+        counts = TokenCounts(40, 16, tokens, 49, 29, 20 + tokens)
+        return replace(super().generate(encoded, request), tokens=counts, decode_ms=2.0 * (20 + tokens))
 
 
 def test_a_session_learns_from_its_queries_and_says_what_it_chose() -> None:

@@ -23,7 +23,7 @@ from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
 from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.policy.image import resize_square
 from wise_edge.runtimes.backends import find_backend
-from wise_edge.runtimes.base import Decoding
+from wise_edge.runtimes.base import Decoding, Request
 from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates
 from wise_edge.runtimes.policy.edgellm import EdgellmPolicy
 from wise_edge.runtimes.policy.writing import answer_pattern
@@ -104,8 +104,8 @@ def _open() -> EdgellmPolicy:
     return EdgellmPolicy("edgellm", bundle.manifest.policy, checkpoint, tokenizer)
 
 
-def _generate(policy: EdgellmPolicy, variant: str = "wise-s", decoding: Decoding | None = None) -> Any:
-    return policy.generate(policy.encode(IMAGE), "the red ring", variant, decoding or Decoding())
+def _generate(policy: EdgellmPolicy, variant: str = "wise-s", **asked: Any) -> Any:
+    return policy.generate(policy.encode(IMAGE), Request("the red ring", variant, **asked))
 
 
 def test_the_engine_has_room_for_the_picture_and_a_whole_prompt(policy: EdgellmPolicy, tmp_path: Path) -> None:
@@ -173,9 +173,9 @@ def test_a_cancelled_query_ends_what_is_being_written(policy: EdgellmPolicy) -> 
     cancel = Event()
     cancel.set()
     with pytest.raises(QueryCancelledError):
-        _generate(policy, decoding=Decoding(cancel=cancel))
+        _generate(policy, cancel=cancel)
     assert LLM.made.stream.closed
-    assert _generate(policy, decoding=Decoding(cancel=Event())).finish == "answer"
+    assert _generate(policy, cancel=Event()).finish == "answer"
 
 
 def test_a_deadline_chooses_the_variant_alone(policy: EdgellmPolicy) -> None:

@@ -18,10 +18,9 @@ from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.errors import QueryCancelledError, WiseEdgeError
 from wise_edge.export.to_gguf.convert import PolicyGguf
 from wise_edge.native.llama import MAX_SEQUENCES, LlamaModel, Piece
-from wise_edge.runtimes.base import Decoding
+from wise_edge.runtimes.base import Request
 from wise_edge.runtimes.policy.llama import LlamaPolicy
 
-PLAIN = Decoding()
 SCENES = SceneDataset("test")
 QUERIES = [SCENES[place].query for place in range(11)]
 
@@ -65,10 +64,10 @@ def test_queries_of_a_batch_are_answered_as_one_by_one(
     policy: LlamaPolicy, calls: dict[str, int], variant: str
 ) -> None:
     frame = policy.encode(SCENES[0].image)
-    single = [policy.generate(frame, query, variant, PLAIN) for query in QUERIES]
+    single = [policy.generate(frame, Request(query, variant)) for query in QUERIES]
     before = dict(calls)
 
-    together = policy.generate_many(frame, QUERIES, variant, PLAIN)
+    together = policy.generate_many(frame, [Request(query, variant) for query in QUERIES])
 
     assert [output.text for output in together] == [output.text for output in single]
     assert [output.tokens for output in together] == [output.tokens for output in single]
@@ -76,16 +75,18 @@ def test_queries_of_a_batch_are_answered_as_one_by_one(
     groups = [steps[:MAX_SEQUENCES], steps[MAX_SEQUENCES:]]
     assert calls["append_each"] - before["append_each"] == sum(max(group) for group in groups)
     assert calls["append_image"] == before["append_image"]
-    assert policy.generate(frame, QUERIES[3], variant, PLAIN).text == single[3].text  # the forks are gone
+    assert policy.generate(frame, Request(QUERIES[3], variant)).text == single[3].text  # the forks are gone
 
 
 def test_a_batch_has_no_more_queries_than_there_is_room_for(policy: LlamaPolicy) -> None:
     long = "the red ring at the left of the large blue star " * 15
     frame = policy.encode(SCENES[0].image)
 
-    together = policy.generate_many(frame, [long, *QUERIES[:2]], "wise-s", PLAIN)
+    together = policy.generate_many(frame, [Request(query, "wise-s") for query in (long, *QUERIES[:2])])
 
-    assert [o.text for o in together] == [policy.generate(frame, q, "wise-s", PLAIN).text for q in (long, *QUERIES[:2])]
+    assert [o.text for o in together] == [
+        policy.generate(frame, Request(q, "wise-s")).text for q in (long, *QUERIES[:2])
+    ]
 
 
 def test_two_frames_in_turn_cost_no_picture_again(policy: LlamaPolicy, calls: dict[str, int]) -> None:
@@ -93,11 +94,11 @@ def test_two_frames_in_turn_cost_no_picture_again(policy: LlamaPolicy, calls: di
     expected = []
     for place in (0, 1):  # each by itself, never moved
         alone = policy.encode(SCENES[place].image)
-        expected.append([policy.generate(alone, query, "wise-s", PLAIN).text for query in QUERIES[:4]])
+        expected.append([policy.generate(alone, Request(query, "wise-s")).text for query in QUERIES[:4]])
         del alone
     before = calls["append_image"]
 
-    found = [[policy.generate(frame, query, "wise-s", PLAIN).text for frame in frames] for query in QUERIES[:4]]
+    found = [[policy.generate(frame, Request(query, "wise-s")).text for frame in frames] for query in QUERIES[:4]]
 
     assert [list(column) for column in zip(*found, strict=True)] == expected
     assert calls["append_image"] - before <= 1  # the second was released by the frames above
@@ -115,9 +116,10 @@ def test_a_frame_that_nobody_holds_is_not_kept(policy: LlamaPolicy, monkeypatch:
 
 def test_a_draft_changes_the_calls_and_not_the_text(policy: LlamaPolicy) -> None:
     frame = policy.encode(SCENES[0].image)
-    plain = [policy.generate(frame, query, "wise-s", PLAIN) for query in QUERIES]
-    right = [policy.generate(frame, q, "wise-s", Decoding(draft=o.text)) for q, o in zip(QUERIES, plain, strict=True)]
-    wrong = [policy.generate(frame, query, "wise-s", Decoding(draft=plain[-1].text)) for query in QUERIES[:-1]]
+    plain = [policy.generate(frame, Request(query, "wise-s")) for query in QUERIES]
+    pairs = zip(QUERIES, plain, strict=True)
+    right = [policy.generate(frame, Request(query, "wise-s", draft=output.text)) for query, output in pairs]
+    wrong = [policy.generate(frame, Request(query, "wise-s", draft=plain[-1].text)) for query in QUERIES[:-1]]
 
     assert [output.text for output in right] == [output.text for output in plain]
     assert [output.text for output in wrong] == [output.text for output in plain[:-1]]
@@ -130,7 +132,7 @@ def test_a_cancelled_query_ends_before_the_next_call(
     policy: LlamaPolicy, calls: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame, cancel = policy.encode(SCENES[0].image), Event()
-    expected = policy.generate(frame, QUERIES[0], "wise-s", PLAIN).text
+    expected = policy.generate(frame, Request(QUERIES[0], "wise-s")).text
     counted = policy._model.append_each
 
     def append(pieces: Any, **named: Any) -> npt.NDArray[np.float32]:
@@ -141,30 +143,30 @@ def test_a_cancelled_query_ends_before_the_next_call(
 
     monkeypatch.setattr(policy._model, "append_each", append)
     for ask in (
-        lambda d: policy.generate(frame, QUERIES[0], "wise-s", d),
-        lambda d: policy.generate_many(frame, QUERIES[:3], "wise-s", d),
+        lambda cancel: policy.generate(frame, Request(QUERIES[0], "wise-s", cancel=cancel)),
+        lambda cancel: policy.generate_many(frame, [Request(query, "wise-s", cancel=cancel) for query in QUERIES[:3]]),
     ):
         cancel.clear()
         before = calls["append_each"]
         with pytest.raises(QueryCancelledError):
-            ask(Decoding(cancel=cancel))
+            ask(cancel)
         assert calls["append_each"] - before == 3
         cancel.clear()
         before = calls["append_each"] + 1000
-        assert policy.generate(frame, QUERIES[0], "wise-s", PLAIN).text == expected
+        assert policy.generate(frame, Request(QUERIES[0], "wise-s")).text == expected
 
 
 def test_after_a_failure_the_next_query_is_answered(policy: LlamaPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = [policy.encode(SCENES[place].image) for place in (0, 1)]
-    expected = [policy.generate(frame, QUERIES[0], "wise-s", PLAIN).text for frame in frames]
+    expected = [policy.generate(frame, Request(QUERIES[0], "wise-s")).text for frame in frames]
     llama = policy._model._llama
     for name, result in (("llama_decode", 1), ("llama_state_seq_set_data", 0)):
         for frame, text in zip(frames, expected, strict=True):
             with monkeypatch.context() as patch:
                 patch.setattr(llama, name, lambda *_, _result=result: _result)
                 with pytest.raises(WiseEdgeError, match=r"llama\.cpp (failed|cannot restore)"):
-                    policy.generate(frame, QUERIES[0], "wise-s", PLAIN)
-            assert policy.generate(frame, QUERIES[0], "wise-s", PLAIN).text == text
+                    policy.generate(frame, Request(QUERIES[0], "wise-s"))
+            assert policy.generate(frame, Request(QUERIES[0], "wise-s")).text == text
 
 
 def test_logits_of_a_fork_and_of_a_restored_state_are_those_from_scratch(files: tuple[Path, Path]) -> None:

@@ -19,9 +19,10 @@ from wise_edge.bundle.store import Bundle, load
 from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError
 from wise_edge.metrics import mask_iou
 from wise_edge.native.onnxruntime_session import CUDA
+from wise_edge.policy.answer import split_completion
 from wise_edge.policy.checkpoint import load_policy
 from wise_edge.policy.image import patchify, resize_square
-from wise_edge.runtimes.base import Decoding, Graph
+from wise_edge.runtimes.base import Decoding, Graph, Request
 from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
 from wise_edge.runtimes.mask.graph import upsample
 from wise_edge.runtimes.policy.graph import GraphPolicy
@@ -112,9 +113,9 @@ def test_positions_are_those_of_transformers() -> None:
 def test_graphs_write_what_the_checkpoint_writes(
     policy: GraphPolicy, reference: Session, scene: npt.NDArray[np.uint8], query: str
 ) -> None:
-    expected = reference.policy.generate(reference.policy.encode(scene), query, "verbose", FREE)
+    expected = reference.policy.generate(reference.policy.encode(scene), Request(query, "verbose", FREE))
 
-    output = policy.generate(policy.encode(scene), query, "verbose", FREE)
+    output = policy.generate(policy.encode(scene), Request(query, "verbose", FREE))
 
     assert (output.text, output.finish, output.tokens) == (expected.text, expected.finish, expected.tokens)
     assert output.tokens.decode_steps > 100
@@ -125,9 +126,9 @@ def test_forced_answers_are_those_of_the_checkpoint(
     policy: GraphPolicy, reference: Session, scene: npt.NDArray[np.uint8], variant: str
 ) -> None:
     decoding = Decoding(max_rationale_tokens=20)
-    expected = reference.policy.generate(reference.policy.encode(scene), QUERIES[0], variant, decoding)
+    expected = reference.policy.generate(reference.policy.encode(scene), Request(QUERIES[0], variant, decoding))
 
-    output = policy.generate(policy.encode(scene), QUERIES[0], variant, decoding)
+    output = policy.generate(policy.encode(scene), Request(QUERIES[0], variant, decoding))
 
     assert (output.text, output.tokens) == (expected.text, expected.tokens)
     assert output.tokens.forced > 60  # one token a byte
@@ -150,7 +151,7 @@ def test_the_reference_writes_what_transformers_generates(
         do_sample=False,
     )
 
-    output = reference.policy.generate(reference.policy.encode(scene), QUERIES[0], "answer", FREE)
+    output = reference.policy.generate(reference.policy.encode(scene), Request(QUERIES[0], "answer", FREE))
 
     assert output.text.startswith(tokenizer.decode(generated[0, len(ids) :].tolist(), skip_special_tokens=False)[:-1])
 
@@ -164,7 +165,7 @@ def test_a_further_query_prefills_its_own_words_only(
 
     for query in QUERIES[:2]:
         decoder.lengths.clear()
-        output = policy.generate(frame, query, "wise-s", FREE)
+        output = policy.generate(frame, Request(query, "wise-s", FREE))
         assert decoder.lengths[0] == len(text.suffix(query, "wise-s"))
         assert decoder.lengths[1:] == [1] * output.tokens.decode_steps
         assert output.tokens.prompt == text.prefix_length + decoder.lengths[0]
@@ -174,14 +175,14 @@ def test_a_second_picture_prefills_no_system_message(
     policy: GraphPolicy, decoder: CountingGraph, scene: npt.NDArray[np.uint8]
 ) -> None:
     first = policy.encode(scene)
-    before = policy.generate(first, QUERIES[0], "wise", FREE).text
+    before = policy.generate(first, Request(QUERIES[0], "wise", FREE)).text
     decoder.lengths.clear()
 
     second = policy.encode(scene[::-1].copy())
 
     assert len(decoder.lengths) == 1
-    assert policy.generate(second, QUERIES[0], "wise", FREE).text != before
-    assert policy.generate(first, QUERIES[0], "wise", FREE).text == before
+    assert policy.generate(second, Request(QUERIES[0], "wise", FREE)).text != before
+    assert policy.generate(first, Request(QUERIES[0], "wise", FREE)).text == before
 
 
 def test_writing_ends_at_the_answer_at_an_end_token_and_at_the_limit(bundle: Bundle) -> None:
@@ -200,7 +201,7 @@ def test_writing_ends_at_the_answer_at_an_end_token_and_at_the_limit(bundle: Bun
 def test_rationale_and_answer_are_counted_without_their_tags(bundle: Bundle) -> None:
     text = PolicyText(bundle.file("policy.tokenizer"), bundle.manifest.policy)
 
-    counts = text.count("<think>abc</think><answer>{12}</answer>", [1, 2], 0, 7)
+    counts = text.count(split_completion("<think>abc</think><answer>{12}</answer>"), [1, 2], 0, 7)
 
     assert (counts.rationale, counts.answer, counts.image, counts.decode_steps) == (3, 4, 16, 7)
 
@@ -209,7 +210,7 @@ def test_a_query_that_leaves_no_room_for_an_answer_is_refused(
     policy: GraphPolicy, scene: npt.NDArray[np.uint8]
 ) -> None:
     with pytest.raises(UsageError, match="room for"):
-        policy.generate(policy.encode(scene), "x" * 200, "wise", FREE)
+        policy.generate(policy.encode(scene), Request("x" * 200, "wise", FREE))
 
 
 @pytest.mark.parametrize("spare", [0, 1, 20])
@@ -222,7 +223,7 @@ def test_a_forced_answer_fits_into_the_least_room(bundle: Bundle, spare: int) ->
         return rng.standard_normal(256, np.float32)
 
     for _ in range(20):
-        written = Writer(text, 112).write(noise, suffix, "wise-s", Decoding())
+        written = Writer(text, 112).write(noise, suffix, Request("the ring", "wise-s"))
         assert written.finish == "answer"
         assert len(written.tokens) <= text.token_limit(suffix)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fake_session import FakeFrame, FakeMask, FakePolicy, completion
+from fake_session import FakeImage, FakeMask, FakePolicy, completion
 from specs import POLICY, SAM
 from wise_edge.bundle.manifest import Artifact, Manifest
 from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.runtimes.backends import BACKENDS
-from wise_edge.runtimes.base import BackendChoice, Decoding, PolicyOutput, SegmentationResult
+from wise_edge.runtimes.base import PolicyOutput, Request
 from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates, list_rejected
+from wise_edge.runtimes.results import BackendChoice, SegmentationResult
 from wise_edge.runtimes.session import Session
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (56, 224, 3), np.uint8)
@@ -80,7 +82,7 @@ def test_a_picture_is_encoded_for_the_segmenter_while_the_policy_writes() -> Non
     encoding, writing = threading.Event(), threading.Event()
 
     class Mask(FakeMask):
-        def encode(self, image: npt.NDArray[np.uint8]) -> FakeFrame:
+        def encode(self, image: npt.NDArray[np.uint8]) -> FakeImage:
             encoding.set()
             assert writing.wait(10), "the policy did not write meanwhile"
             return super().encode(image)
@@ -99,12 +101,13 @@ def test_a_picture_is_encoded_for_the_segmenter_while_the_policy_writes() -> Non
     assert writing.is_set()
     assert (first.latency_ms.mask_encode, again.latency_ms.mask_encode) == (30.0, 0.0)
     assert first.mask is not None
-    assert session.afresh().segment(PICTURE, "the ring").latency_ms.mask_encode == 30.0
+    session.forget()
+    assert session.segment(PICTURE, "the ring").latency_ms.mask_encode == 30.0
 
 
 def test_what_fails_beside_the_policy_is_raised() -> None:
     class Mask(FakeMask):
-        def encode(self, image: npt.NDArray[np.uint8]) -> FakeFrame:
+        def encode(self, image: npt.NDArray[np.uint8]) -> FakeImage:
             raise WiseEdgeError("the encoder failed")
 
     session = Session(FakePolicy(), Mask(), {}, overlap_mask_encoding=True)
@@ -302,11 +305,9 @@ def test_a_policy_that_batches_is_asked_once() -> None:
     class Batching(FakePolicy):
         asked: tuple[str, ...] = ()
 
-        def generate_many(
-            self, frame: FakeFrame, queries: list[str], variant: str, decoding: Decoding
-        ) -> list[PolicyOutput]:
-            self.asked += tuple(queries)
-            return [self.generate(frame, query, variant, decoding).shared(len(queries)) for query in queries]
+        def generate_many(self, encoded: FakeImage, requests: Sequence[Request]) -> list[PolicyOutput]:
+            self.asked += tuple(request.query for request in requests)
+            return [self.generate(encoded, request).shared(len(requests)) for request in requests]
 
     policy = Batching()
     results = Session(policy, FakeMask(), {}).segment_many(PICTURE, ["the ring", "the star"], "wise-s")
@@ -333,9 +334,9 @@ class Drafted(FakePolicy):
 
     drafts: tuple[str, ...] = ()
 
-    def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
-        self.drafts += (decoding.draft,)
-        return super().generate(frame, query, variant, decoding)
+    def generate(self, encoded: FakeImage, request: Request) -> PolicyOutput:
+        self.drafts += (request.draft,)
+        return super().generate(encoded, request)
 
 
 def test_the_last_completion_of_a_query_is_the_draft_on_the_next_picture() -> None:
@@ -361,12 +362,12 @@ def test_threads_share_a_session() -> None:
     busy, most = [0], [0]
 
     class Watched(FakePolicy):
-        def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
+        def generate(self, encoded: FakeImage, request: Request) -> PolicyOutput:
             busy[0] += 1
             most[0] = max(most[0], busy[0])
             threading.Event().wait(0.002)
             busy[0] -= 1
-            return super().generate(frame, query, variant, decoding)
+            return super().generate(encoded, request)
 
     def write(image: npt.NDArray[np.uint8], query: str, _: str) -> str:
         return completion(f"{query} on {int(image[0, 0, 0])}")
@@ -392,9 +393,9 @@ def test_threads_share_a_session() -> None:
 
 def test_a_cancelled_query_leaves_the_session_usable() -> None:
     class Cancelled(FakePolicy):
-        def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
-            decoding.check_cancelled()
-            return super().generate(frame, query, variant, decoding)
+        def generate(self, encoded: FakeImage, request: Request) -> PolicyOutput:
+            request.check_cancelled()
+            return super().generate(encoded, request)
 
     session, cancel = Session(Cancelled(), FakeMask(), {}), threading.Event()
     cancel.set()

@@ -15,12 +15,13 @@ from wise_edge.bundle.store import load, resolve_bundle
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.errors import UsageError
 from wise_edge.policy.answer import Answer, format_answer, parse_answer, split_completion
-from wise_edge.runtimes.base import Decoding
+from wise_edge.runtimes.base import Decoding, Request
 from wise_edge.runtimes.policy.text import PolicyText
 from wise_edge.runtimes.policy.writing import Writer
 from wise_edge.runtimes.session import Session
 
 FORCED, FREE = Decoding(), Decoding(forced=False)
+WISE_S = Request("the ring", "wise-s")
 BUNDLE = load(resolve_bundle("embedded"))
 SPEC = BUNDLE.manifest.policy
 TEXT = PolicyText(BUNDLE.file("policy.tokenizer"), SPEC)
@@ -60,7 +61,7 @@ def test_a_text_in_form_is_written_as_it_is(rationale: str, answer: Answer) -> N
     text = completion(rationale, answer)
     model = Scripted(TEXT.encode(text))
 
-    written = WRITER.write(model, SUFFIX, "wise-s", FORCED)
+    written = WRITER.write(model, SUFFIX, WISE_S)
 
     assert TEXT.decode(written.tokens) == text
     assert written.tokens == TEXT.encode(text)
@@ -72,7 +73,7 @@ def test_calls_are_few_and_nothing_is_run_twice(rationale: str, answer: Answer) 
     text = completion(rationale, answer)
     model = Scripted(TEXT.encode(text))
 
-    written = WRITER.write(model, SUFFIX, "wise-s", FORCED)
+    written = WRITER.write(model, SUFFIX, WISE_S)
 
     digits = sum(character.isdigit() for character in format_answer(answer)) - 2  # not those of points_1 and points_2
     assert written.steps <= len(TEXT.encode(rationale)) + digits + 10
@@ -88,7 +89,7 @@ def test_without_a_rationale_the_answer_begins_with_the_prompt() -> None:
     text = f"<answer>{format_answer(Answer((1, 2, 30, 112), ((4, 5), (6, 100))))}</answer>"
     model = Scripted(TEXT.encode(text))
 
-    written = WRITER.write(model, SUFFIX, "answer", FORCED)
+    written = WRITER.write(model, SUFFIX, Request("the ring", "answer"))
 
     assert TEXT.decode(written.tokens) == text
     assert model.calls[0] == [*SUFFIX, *TEXT.encode('<answer>{"bbox": [')]
@@ -101,7 +102,7 @@ def test_any_model_gives_an_answer(seed: int, variant: str, most: int | None) ->
     def noise(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         return rng.standard_normal(VOCABULARY, np.float32)
 
-    written = WRITER.write(noise, SUFFIX, variant, Decoding(max_rationale_tokens=most))
+    written = WRITER.write(noise, SUFFIX, Request("the ring", variant, Decoding(max_rationale_tokens=most)))
 
     text = TEXT.decode(written.tokens)
     parsed = parse_answer(text, SPEC.input_size)
@@ -117,7 +118,7 @@ def test_any_model_gives_an_answer(seed: int, variant: str, most: int | None) ->
 def test_a_rationale_is_closed_after_as_many_tokens(most: int) -> None:
     model = Scripted([*TEXT.encode("<think>" + "The red ring is red. " * 40), END])
 
-    written = WRITER.write(model, SUFFIX, "wise-s", Decoding(max_rationale_tokens=most))
+    written = WRITER.write(model, SUFFIX, Request("the ring", "wise-s", Decoding(max_rationale_tokens=most)))
 
     text = TEXT.decode(written.tokens)
     rationale = split_completion(text).rationale
@@ -131,7 +132,7 @@ def test_a_rationale_is_closed_after_as_many_tokens(most: int) -> None:
 def test_an_end_token_closes_the_rationale_wherever_it_is(end: str) -> None:
     model = Scripted([*TEXT.encode(f"<think>{end}"), END, END])
 
-    text = TEXT.decode(WRITER.write(model, SUFFIX, "wise-s", FORCED).tokens)
+    text = TEXT.decode(WRITER.write(model, SUFFIX, WISE_S).tokens)
 
     assert text.startswith(f"<think>{end.split('<')[0]}</think><answer>" + '{"bbox": [')
 
@@ -142,7 +143,7 @@ def test_an_answer_within_the_rationale_is_the_answer(begun: str) -> None:
     script = TEXT.encode(f"<think>The red ring.{begun}")
     model = Scripted([*script, *TEXT.encode(('<answer>{"bbox": [' + rest).removeprefix(begun))])
 
-    text = TEXT.decode(WRITER.write(model, SUFFIX, "wise-s", FORCED).tokens)
+    text = TEXT.decode(WRITER.write(model, SUFFIX, WISE_S).tokens)
 
     assert text == '<think>The red ring.<answer>{"bbox": [' + rest
     answer = parse_answer(text, SPEC.input_size).answer
@@ -153,7 +154,7 @@ def test_an_answer_within_the_rationale_is_the_answer(begun: str) -> None:
 def test_words_that_resemble_a_tag_leave_an_answer(words: str) -> None:
     model = Scripted([*TEXT.encode(f"<think>{words}"), END])
 
-    text = TEXT.decode(WRITER.write(model, SUFFIX, "wise-s", FORCED).tokens)
+    text = TEXT.decode(WRITER.write(model, SUFFIX, WISE_S).tokens)
 
     assert text.endswith('<answer>{"bbox": [0, 0, 0, 0], "points_1": [0, 0], "points_2": [0, 0]}</answer>')
     assert parse_answer(text, SPEC.input_size).reason is None
@@ -162,7 +163,7 @@ def test_words_that_resemble_a_tag_leave_an_answer(words: str) -> None:
 def test_an_endless_rationale_leaves_room_for_the_answer() -> None:
     model = Scripted(TEXT.encode("<think>" + "ring " * 2000))
 
-    written = WRITER.write(model, SUFFIX, "wise-s", FORCED)
+    written = WRITER.write(model, SUFFIX, WISE_S)
 
     limit = TEXT.token_limit(SUFFIX)
     assert limit - 40 <= len(written.tokens) <= limit
@@ -174,7 +175,7 @@ def test_a_number_ends_where_no_digit_can_follow(number: int, calls: int) -> Non
     counts = []
     for first in (0, number):  # 0 asks for nothing more
         answer = Answer((first, 0, 0, 0), ((0, 0), (0, 0)))
-        counts.append(WRITER.write(Scripted(TEXT.encode(completion("x", answer))), SUFFIX, "wise-s", FORCED).steps)
+        counts.append(WRITER.write(Scripted(TEXT.encode(completion("x", answer))), SUFFIX, WISE_S).steps)
 
     assert counts[1] - counts[0] == calls
 

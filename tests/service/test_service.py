@@ -22,13 +22,13 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import fake_session
-from fake_session import FakeFrame, FakeMask, FakePolicy
+from fake_session import FakeImage, FakeMask, FakePolicy
 from service_client import ask, pixels_of, png, wait_until
 from wise_edge.cli.main import main
 from wise_edge.errors import DeviceError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling.query_meter import QueryMeter
-from wise_edge.runtimes.base import Decoding, PolicyOutput
+from wise_edge.runtimes.base import PolicyOutput, Request
 from wise_edge.runtimes.session import Session
 from wise_edge.service import answering
 from wise_edge.service.answering import SegmentRequest, Service
@@ -47,19 +47,19 @@ class Gated(FakePolicy):
         self.gate = threading.Event()
         self.begun = threading.Semaphore(0)
 
-    def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
-        if query != "the object":
+    def generate(self, encoded: FakeImage, request: Request) -> PolicyOutput:
+        if request.query != "the object":
             self.begun.release()
             while not self.gate.wait(0.005):
-                decoding.check_cancelled()
-        if query == "fail":
+                request.check_cancelled()
+        if request.query == "fail":
             raise WiseEdgeError("the engine is lost")
-        if query == "bug":
+        if request.query == "bug":
             raise RuntimeError("index 7 is out of bounds")
-        output = super().generate(frame, query, variant, decoding)
-        if decoding.on_text is not None:
+        output = super().generate(encoded, request)
+        if request.on_text is not None:
             for length in range(10, len(output.text), 25):
-                decoding.on_text(output.text[:length])
+                request.on_text(output.text[:length])
         return output
 
 

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import pytest
 
 from wise_edge.geometry import Box, Point
-from wise_edge.policy.answer import Answer, format_answer
+from wise_edge.policy.answer import Answer, format_answer, split_completion
 from wise_edge.policy.prompts import EMBEDDED
-from wise_edge.runtimes.base import BackendChoice, Decoding, MaskOutput, PolicyOutput, TokenCounts
+from wise_edge.runtimes.base import MaskOutput, PolicyOutput, Request
+from wise_edge.runtimes.results import BackendChoice, TokenCounts
 from wise_edge.runtimes.session import Session
 
 SQUARE = 112
@@ -33,8 +34,8 @@ def write_canned(image: npt.NDArray[np.uint8], query: str, variant: str) -> str:
 
 
 @dataclass(frozen=True)
-class FakeFrame:
-    image: npt.NDArray[np.uint8]
+class FakeImage:
+    pixels: npt.NDArray[np.uint8]
     preprocess_ms: float = 1.0
     vision_encode_ms: float = 20.0
     prefill_ms: float = 5.0
@@ -48,33 +49,35 @@ class FakePolicy:
     name: str = "fake"
     input_size: int = SQUARE
     default_variant: str = "wise-s"
+    limits_rationale: bool = True
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> FakeFrame:
+    def encode(self, image: npt.NDArray[np.uint8]) -> FakeImage:
         self.encoded += 1
-        return FakeFrame(image)
+        return FakeImage(image)
 
-    def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
-        EMBEDDED.user_text(query, variant)  # refuses an unknown variant
-        text = self.write(frame.image, query, variant)
+    def generate(self, encoded: FakeImage, request: Request) -> PolicyOutput:
+        EMBEDDED.user_text(request.query, request.variant)  # raises for an unknown variant
+        text = self.write(encoded.pixels, request.query, request.variant)
         words = len(text.split())
-        return PolicyOutput(text, "answer", TokenCounts(40, 16, max(0, words - 11), 49, 0, words), 7.0, 3.0 * words)
+        counts = TokenCounts(40, 16, max(0, words - 11), 49, 0, words)
+        return PolicyOutput(text, split_completion(text), "answer", counts, 7.0, 3.0 * words)
 
 
 @dataclass
 class FakeMask:
     name: str = "fake"
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> FakeFrame:
-        return FakeFrame(image)
+    def encode(self, image: npt.NDArray[np.uint8]) -> FakeImage:
+        return FakeImage(image)
 
     def decode(
         self,
-        frame: FakeFrame,
+        encoded: FakeImage,
         box: Box,
         points: tuple[Point, ...],
         previous: npt.NDArray[np.float32] | None = None,
     ) -> MaskOutput:
-        mask = np.zeros(frame.image.shape[:2], np.bool_)
+        mask = np.zeros(encoded.pixels.shape[:2], np.bool_)
         mask[box[1] : box[3], box[0] : box[2]] = True
         return MaskOutput(mask, 0.9, np.zeros((4, 4), np.float32), 4.0)
 

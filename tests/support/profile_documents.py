@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wise_edge.profiling.readings import PHASES
+from wise_edge.runtimes.spans import PHASES
 
 
 def spread(value: float) -> dict[str, Any]:

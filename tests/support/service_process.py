@@ -28,12 +28,12 @@ from wise_edge.service.limits import Limits
 from wise_edge.service.server import run_server
 
 class Policy(FakePolicy):
-    def generate(self, frame, query, variant, decoding):
-        while query == "wait until you are cancelled":
+    def generate(self, encoded, request):
+        while request.query == "wait until you are cancelled":
             time.sleep(0.01)
-            decoding.check_cancelled()
-        time.sleep(3 if query == "take three seconds" else 0)
-        return super().generate(frame, query, variant, decoding)
+            request.check_cancelled()
+        time.sleep(3 if request.query == "take three seconds" else 0)
+        return super().generate(encoded, request)
 
 limits = Limits(connections=8, head_s=float(sys.argv[1]), query_s=600)
 rails = PowerSource("rails", "power", ("VDD_IN",), (0,), None, 0.002, lambda: (10.0,), (None,))

@@ -9,11 +9,11 @@ from queue import Queue
 import numpy as np
 import numpy.typing as npt
 
-from fake_session import FakeFrame, FakeMask, FakePolicy, completion
+from fake_session import FakeImage, FakeMask, FakePolicy, completion
 from wise_edge.errors import WiseEdgeError
 from wise_edge.geometry import Box, Point
 from wise_edge.policy.answer import Answer, format_answer
-from wise_edge.runtimes.base import Decoding, MaskOutput, PolicyOutput
+from wise_edge.runtimes.base import MaskOutput, PolicyOutput, Request
 from wise_edge.runtimes.session import Session
 
 SIDE = 112
@@ -31,14 +31,14 @@ class SeeingMask(FakeMask):
 
     def decode(
         self,
-        frame: FakeFrame,
+        encoded: FakeImage,
         box: Box,
         points: tuple[Point, ...],
         previous: npt.NDArray[np.float32] | None = None,
     ) -> MaskOutput:
-        near = np.zeros(frame.image.shape[:2], np.bool_)
+        near = np.zeros(encoded.pixels.shape[:2], np.bool_)
         near[max(0, box[1] - 6) : box[3] + 6, max(0, box[0] - 6) : box[2] + 6] = True
-        return MaskOutput(near & (frame.image[..., 0] > 0), 0.9, np.zeros((4, 4), np.float32), 4.0)
+        return MaskOutput(near & (encoded.pixels[..., 0] > 0), 0.9, np.zeros((4, 4), np.float32), 4.0)
 
 
 @dataclass
@@ -48,18 +48,18 @@ class SlowPolicy(FakePolicy):
     allowed: Queue[str] = field(default_factory=Queue)
     seen: list[int] = field(default_factory=list)
 
-    def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
-        left = int(np.flatnonzero(frame.image.any(axis=(0, 2)))[0])
+    def generate(self, encoded: FakeImage, request: Request) -> PolicyOutput:
+        left = int(np.flatnonzero(encoded.pixels.any(axis=(0, 2)))[0])
         self.seen.append(left)
         while self.allowed.empty():
-            decoding.check_cancelled()
+            request.check_cancelled()
             threading.Event().wait(0.001)
         if (word := self.allowed.get()) != "answer":
             raise WiseEdgeError(word)
         box = (left, 40, left + 20, 60)
         answer = Answer(box, ((left + 5, 50), (left + 15, 50)))
         self.write = lambda *_: completion(answer=format_answer(answer))
-        return super().generate(frame, query, variant, decoding)
+        return super().generate(encoded, request)
 
 
 def make() -> tuple[Session, SlowPolicy]:

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fake_session import FakeFrame, FakeMask, FakePolicy, Write, write_canned
+from fake_session import FakeImage, FakeMask, FakePolicy, Write, write_canned
 from wise_edge.geometry import Box, Point
 from wise_edge.power.sampler import PowerSampler
 from wise_edge.power.sources import PowerSource
-from wise_edge.profiling import measure, meter
+from wise_edge.profiling import meter
 from wise_edge.runtimes import session
-from wise_edge.runtimes.base import Decoding, MaskOutput, PolicyOutput
+from wise_edge.runtimes.base import MaskOutput, PolicyOutput, Request
 
 
 class VirtualTime:
@@ -36,7 +36,6 @@ class VirtualTime:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let sessions and profiles live in this time."""
         monkeypatch.setattr(session, "perf_counter", self.clock)
-        monkeypatch.setattr(measure, "SpanRecorder", partial(measure.SpanRecorder, self.clock))
         monkeypatch.setattr(meter, "Meter", partial(meter.Meter, **self.options))
 
     def clock(self) -> float:
@@ -82,13 +81,13 @@ class TimedPolicy(FakePolicy):
         super().__init__(write, name=name)
         self.time = time
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> FakeFrame:
-        frame = super().encode(image)
-        self.time.pause((frame.preprocess_ms + frame.vision_encode_ms + frame.prefill_ms) / 1e3)
-        return frame
+    def encode(self, image: npt.NDArray[np.uint8]) -> FakeImage:
+        encoded = super().encode(image)
+        self.time.pause((encoded.preprocess_ms + encoded.vision_encode_ms + encoded.prefill_ms) / 1e3)
+        return encoded
 
-    def generate(self, frame: FakeFrame, query: str, variant: str, decoding: Decoding) -> PolicyOutput:
-        output = super().generate(frame, query, variant, decoding)
+    def generate(self, encoded: FakeImage, request: Request) -> PolicyOutput:
+        output = super().generate(encoded, request)
         self.time.pause((output.prefill_ms + output.decode_ms) / 1e3)
         return output
 
@@ -100,14 +99,14 @@ class TimedMask(FakeMask):
         super().__init__()
         self.time = time
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> FakeFrame:
-        frame = super().encode(image)
-        self.time.pause((frame.preprocess_ms + frame.encode_ms) / 1e3)
-        return frame
+    def encode(self, image: npt.NDArray[np.uint8]) -> FakeImage:
+        encoded = super().encode(image)
+        self.time.pause((encoded.preprocess_ms + encoded.encode_ms) / 1e3)
+        return encoded
 
     def decode(
-        self, frame: FakeFrame, box: Box, points: tuple[Point, ...], previous: npt.NDArray[np.float32] | None = None
+        self, encoded: FakeImage, box: Box, points: tuple[Point, ...], previous: npt.NDArray[np.float32] | None = None
     ) -> MaskOutput:
-        found = super().decode(frame, box, points, previous)
+        found = super().decode(encoded, box, points, previous)
         self.time.pause(found.decode_ms / 1e3)
         return found

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from rich.table import Table
 
-    from wise_edge.runtimes.base import SegmentationResult
+    from wise_edge.runtimes.results import SegmentationResult
     from wise_edge.runtimes.session import Session
 
 MOST_SCENES = 50
@@ -160,9 +160,8 @@ def _outcomes(ways: Sequence[Way], cases: Sequence[Case]) -> Iterator[Outcome]:
 
     for case in cases:
         for way in ways:
-            # A fresh session, so that the second variant cannot reuse the embeddings of the first.
-            fresh = way.session.afresh()
-            result = fresh.segment(case.image, case.query, way.variant)
+            way.session.forget()  # so that the second variant cannot reuse the embeddings of the first
+            result = way.session.segment(case.image, case.query, way.variant)
             iou = None
             if case.truth is not None:
                 iou = 0.0 if result.mask is None else mask_iou(result.mask, case.truth)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from wise_edge.runtimes.base import SegmentationResult
+    from wise_edge.runtimes.results import SegmentationResult
     from wise_edge.runtimes.session import Session
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from wise_edge.bundle.manifest import ROUNDED_TO_BFLOAT16, Figure
 from wise_edge.geometry import box_iou
 from wise_edge.metrics import mask_iou
-from wise_edge.runtimes.base import SegmentationResult
+from wise_edge.runtimes.results import SegmentationResult
 from wise_edge.runtimes.session import Session
 
 EXACT_MASK_IOU = 0.99
@@ -70,7 +70,9 @@ def ask_both(
     """
     pairs = []
     for name, image, query in samples:
-        expected, got = (s.afresh().segment(image, query) for s in (reference, session))
+        for each in (reference, session):
+            each.forget()
+        expected, got = reference.segment(image, query), session.segment(image, query)
         pairs.append(Pair(name, image, expected, got))
     return pairs
 

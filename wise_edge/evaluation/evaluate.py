@@ -24,7 +24,8 @@ from wise_edge.geometry import Box, box_iou
 from wise_edge.metrics import RESAMPLES, Overlap, bootstrap_interval, measure_overlap, ratio
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.rle import compressed_runs
-from wise_edge.runtimes.base import MaskBackend, MaskOutput, SegmentationResult
+from wise_edge.runtimes.base import MaskBackend, MaskOutput
+from wise_edge.runtimes.results import SegmentationResult
 from wise_edge.runtimes.session import Session
 
 DEFAULT_SPLITS = {
@@ -81,8 +82,8 @@ def evaluate_session(
         if isinstance(example, UsageError):
             yield Record(**_unread(index, dataset, example), **_UNASKED)
         else:
-            fresh = session.afresh()
-            yield score_result(index, example, fresh.segment(example.image, example.query, variant), mode)
+            session.forget()
+            yield score_result(index, example, session.segment(example.image, example.query, variant), mode)
 
 
 def evaluate_masks(

@@ -117,7 +117,7 @@ def parse_answer_strict(text: str, size: int) -> Answer:
         ValueError: the text is not JSON with exactly the three keys and integers, `0 <= x1 < x2 <= size` (likewise for
             y) and both points inside the image.
     """
-    source, _ = _source(text)
+    source, _ = _source(text, split_completion(text))
     start = source.find("{")
     end = source.find("}", start)
     if start < 0 or end < 0:
@@ -134,19 +134,20 @@ def parse_answer_strict(text: str, size: int) -> Answer:
     return Answer((x1, y1, x2, y2), ((first[0], first[1]), (second[0], second[1])))
 
 
-def parse_answer(text: str, size: int) -> ParsedAnswer:
+def parse_answer(text: str, size: int, parts: Completion | None = None) -> ParsedAnswer:
     """Parse an answer for serving: repair what has only one sensible meaning, and never raise.
 
     Args:
         text: a completion, or the text of its answer.
         size: width and height of the resized square image in pixels.
+        parts: of the text, if it was split already.
 
     Returns:
         An answer inside the image and the list of repairs, or the reason why there is no answer.
     """
     repairs: list[str] = []
     try:
-        answer = _read(text, size, repairs)
+        answer = _read(text, size, repairs, parts or split_completion(text))
     except ValueError as error:
         return ParsedAnswer(None, tuple(dict.fromkeys(repairs)), str(error))
     return ParsedAnswer(answer, tuple(dict.fromkeys(repairs)), None)
@@ -172,15 +173,15 @@ def _parts(text: str) -> dict[str, str]:
     return parts
 
 
-def _source(text: str) -> tuple[str, bool]:
+def _source(text: str, parts: Completion) -> tuple[str, bool]:
     """Return the text that should hold the answer, and whether other parts have tags but the answer has none."""
-    text = text[:MAX_COMPLETION_CHARACTERS]
-    parts = _parts(text)
-    return parts.get("answer", text), bool(parts) and "answer" not in parts
+    if parts.answer_text is not None:
+        return parts.answer_text, False
+    return text[:MAX_COMPLETION_CHARACTERS], parts.rationale is not None or parts.detailed is not None
 
 
-def _read(text: str, size: int, repairs: list[str]) -> Answer:
-    source, untagged = _source(text)
+def _read(text: str, size: int, repairs: list[str], parts: Completion) -> Answer:
+    source, untagged = _source(text, parts)
     fields = _load_tolerant(_cut(source, repairs), repairs)
     if untagged:
         repairs.append("missing answer tags")

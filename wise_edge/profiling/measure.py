@@ -17,12 +17,13 @@ from wise_edge.datasets.base import Example
 from wise_edge.errors import UsageError
 from wise_edge.metrics import measure_overlap
 from wise_edge.profiling.footprint import Footprint, read_footprint, reset_peak
-from wise_edge.profiling.marks import MarkedMask, MarkedPolicy, Span, SpanRecorder, covered_s
 from wise_edge.profiling.meter import Meter
 from wise_edge.profiling.readings import PARTS, Measured, Reading
 from wise_edge.profiling.windows import Window
-from wise_edge.runtimes.base import Decoding, SegmentationResult
+from wise_edge.runtimes.base import Request
+from wise_edge.runtimes.results import SegmentationResult
 from wise_edge.runtimes.session import Session
+from wise_edge.runtimes.spans import Span, covered_s
 
 WARM_UP = 3
 ENERGY_EXAMPLES = 8
@@ -80,18 +81,14 @@ def profile_session(
 
 
 class _Asker:
-    """Asks a session in one variant, with backends that record their phases.
+    """Asks a session in one variant.
 
     Attributes:
         readings: the queries that count.
     """
 
     def __init__(self, session: Session, variant: str) -> None:
-        self._plain = session
-        self._marks = SpanRecorder()
-        self._session = session.afresh()
-        self._session.policy = MarkedPolicy(session.policy, self._marks)
-        self._session.mask = MarkedMask(session.mask, self._marks)
+        self._session = session
         self._variant = variant
         self._asked: list[tuple[float, tuple[Span, ...]]] = []
         self._windows: dict[str, Window | None] = dict.fromkeys(PARTS)
@@ -100,10 +97,10 @@ class _Asker:
 
     def ask(self, example: Example) -> Reading:
         """Ask a query on an image that is new to the session."""
-        result = self._session.afresh().segment(example.image, example.query, self._variant)
-        spans = tuple(self._marks.take())
-        self._asked.append((result.latency_ms.total, spans))
-        return _read(example, result, spans)
+        self._session.forget()
+        result = self._session.segment(example.image, example.query, self._variant)
+        self._asked.append((result.latency_ms.total, result.spans))
+        return _read(example, result)
 
     def forget(self) -> None:
         """Discard what was asked so far."""
@@ -111,11 +108,12 @@ class _Asker:
 
     def record_parts(self, examples: Sequence[Example], meter: Meter) -> None:
         """Repeat each of `PARTS` for the meter."""
-        policy, mask = self._plain.policy, self._plain.mask
+        policy, mask = self._session.policy, self._session.mask
         first = examples[0]
-        shown = self._plain.segment(first.image, first.query, self._variant)
+        shown = self._session.segment(first.image, first.query, self._variant)
         self._write_steps = shown.tokens.decode_steps
-        frame, mask_frame = policy.encode(first.image), mask.encode(first.image)
+        policy_image, mask_image = policy.encode(first.image), mask.encode(first.image)
+        request = Request(first.query, shown.variant)
         height, width, _ = first.image.shape
         box, points = shown.box or (0, 0, width, height), shown.points or ((width // 2, height // 2),)
         round_of = examples[:ENERGY_EXAMPLES]
@@ -123,9 +121,9 @@ class _Asker:
         work: dict[str, tuple[Callable[[], Any], int]] = {
             "query": (lambda: self.ask(next(turns)), len(round_of)),
             "policy_frame": (lambda: policy.encode(next(turns).image), len(round_of)),
-            "policy_write": (lambda: policy.generate(frame, first.query, shown.variant, Decoding()), 1),
+            "policy_write": (lambda: policy.generate(policy_image, request), 1),
             "mask_encode": (lambda: mask.encode(next(turns).image), len(round_of)),
-            "mask_decode": (lambda: mask.decode(mask_frame, box, points), 1),
+            "mask_decode": (lambda: mask.decode(mask_image, box, points), 1),
         }
         asked, self._asked = self._asked, []
         try:
@@ -140,8 +138,8 @@ class _Asker:
         total_ms, spans = shots[(len(shots) - 1) // 2]
         return Measured(
             variant=self._variant,
-            policy=self._plain.policy.name,
-            mask=self._plain.mask.name,
+            policy=self._session.policy.name,
+            mask=self._session.mask.name,
             warm_up=WARM_UP,
             readings=tuple(self.readings),
             median=spans,
@@ -149,11 +147,12 @@ class _Asker:
             memory=memory,
             windows=self._windows,
             write_steps=self._write_steps,
-            on_gpu=self._plain.on_gpu,
+            on_gpu=self._session.on_gpu,
         )
 
 
-def _read(example: Example, result: SegmentationResult, spans: Sequence[Span]) -> Reading:
+def _read(example: Example, result: SegmentationResult) -> Reading:
+    spans = result.spans
     spent = asdict(result.latency_ms)
     total = spent.pop("total")
     covered = covered_s(spans) * 1e3

@@ -16,7 +16,6 @@ from wise_edge.profiling.charts import (
     draw_tradeoff,
 )
 from wise_edge.profiling.document import Document
-from wise_edge.profiling.readings import PHASES
 from wise_edge.profiling.words import (
     PART_LABELS,
     describe_doubts,
@@ -28,6 +27,7 @@ from wise_edge.profiling.words import (
     name_run,
     query_energy_j,
 )
+from wise_edge.runtimes.spans import PHASES
 
 _SHOWN = (*PHASES, "other")
 

@@ -13,7 +13,7 @@ from wise_edge.power.find import find_sources
 from wise_edge.power.sampler import PowerSampler
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling.windows import ACCEPTED_ERROR
-from wise_edge.runtimes.base import SegmentationResult
+from wise_edge.runtimes.results import SegmentationResult
 
 SLOWEST_S = 0.1
 """Longest interval between readings of a usable source: with slower ones, a reading may predate the query."""

@@ -9,15 +9,12 @@ import numpy as np
 
 from wise_edge.metrics import bootstrap_interval, giou_ciou, sample_ious
 from wise_edge.profiling.footprint import Footprint
-from wise_edge.profiling.marks import Span
 from wise_edge.profiling.windows import Window
+from wise_edge.runtimes.spans import Span
 
 PARTS = ("query", "policy_frame", "policy_write", "mask_encode", "mask_decode")
 """What energy is measured of: a query on a new image; and each part on its own: the policy's work on the image, its
 work on the query, the segmenter's work on the image, and a mask."""
-PHASES = ("preprocess", "vision_encode", "prefill", "decode", "mask_encode", "mask_decode")
-"""Phases of a query. Their sum, minus "overlap" (time in which two ran at once), plus "other" (time between them), is
-"total"."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +23,8 @@ class Reading:
 
     Attributes:
         example: id of the image and query.
-        latency_ms: each of `PHASES`, "overlap", "other", "total", and "first_token": from receiving the image until
-            the policy could name its first token.
+        latency_ms: each of `wise_edge.runtimes.spans.PHASES`, "overlap", "other", "total", and "first_token": from
+            receiving the image until the policy could name its first token.
         rationale_tokens: tokens of the rationale.
         answer_tokens: tokens of the answer.
         decode_steps: runs of the language model after the prompt.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from wise_edge.geometry import Box, Point, Size
 from wise_edge.rle import run_lengths
 from wise_edge.robot.frames import Frame, Place
-from wise_edge.runtimes.base import SegmentationResult
+from wise_edge.runtimes.results import SegmentationResult
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from wise_edge.errors import DeviceError, QueryCancelledError, UsageError, WiseE
 from wise_edge.images import load_image
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.rle import compressed_runs
-from wise_edge.runtimes.base import SegmentationResult
+from wise_edge.runtimes.results import SegmentationResult
 from wise_edge.runtimes.session import Session
 from wise_edge.service.guard import BUG, Receive
 from wise_edge.service.image_store import ImageStore

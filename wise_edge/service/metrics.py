@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from wise_edge.extras import require
-from wise_edge.runtimes.base import SegmentationResult
+from wise_edge.runtimes.results import SegmentationResult
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 

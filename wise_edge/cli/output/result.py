@@ -14,8 +14,8 @@ from rich.text import Text
 
 from wise_edge.drawing.panel import Caption, milliseconds, phases
 from wise_edge.drawing.report import Drawing
-from wise_edge.runtimes.base import SegmentationResult
 from wise_edge.runtimes.deadline import DeadlineChoice
+from wise_edge.runtimes.results import SegmentationResult
 
 BAR_CELLS = 24
 

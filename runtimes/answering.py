@@ -1,0 +1,97 @@
+"""From what a policy wrote to a place in the image and a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from wise_edge.geometry import Box, Point, Size, scale_box, scale_point
+from wise_edge.policy.answer import parse_answer
+from wise_edge.runtimes.base import MaskOutput, PolicyOutput, Request
+from wise_edge.runtimes.results import BackendChoice, Latencies, SegmentationResult
+from wise_edge.runtimes.spans import Span
+
+ENERGY_REASON = "no sensor was read; run --energy reads one, wise-edge profile measures every part"
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where an answer points.
+
+    Attributes:
+        size: (width, height) of the original image in pixels.
+        box: XYXY, half-open pixels of the original image; None without a readable answer.
+        points: two XY points in pixels of the original image; likewise.
+        repairs: what the tolerant parser repaired.
+        reason: why there is no answer; None if there is one.
+    """
+
+    size: Size
+    box: Box | None
+    points: tuple[Point, Point] | None
+    repairs: tuple[str, ...]
+    reason: str | None
+
+
+def locate(output: PolicyOutput, square: int, size: Size) -> Located:
+    """Read a policy's answer and map it to the original image.
+
+    Args:
+        output: what the policy wrote.
+        square: side in pixels of the resized square, the coordinate frame of the answer.
+        size: (width, height) of the original image in pixels.
+    """
+    parsed = parse_answer(output.text, square, output.parts)
+    if parsed.answer is None:
+        cut = "; the policy reached its token limit" if output.finish == "length" else ""
+        return Located(size, None, None, parsed.repairs, f"{parsed.reason}{cut}")
+    frame = (square, square)
+    first, second = (scale_point(point, frame, size) for point in parsed.answer.points)
+    return Located(size, scale_box(parsed.answer.box, frame, size), (first, second), parsed.repairs, None)
+
+
+def build_result(
+    request: Request,
+    output: PolicyOutput,
+    located: Located,
+    found: MaskOutput | None,
+    spans: Sequence[Span],
+    total_ms: float,
+    *,
+    backends: Mapping[str, BackendChoice],
+    frame_reused: bool,
+) -> SegmentationResult:
+    """Return the result of a query whose energy was not measured.
+
+    Args:
+        request: what the policy was asked.
+        output: what it wrote.
+        located: where its answer points.
+        found: the mask; None without a readable answer.
+        spans: the phases that the query paid for.
+        total_ms: from the image to the mask.
+        backends: what ran.
+        frame_reused: whether the image was known.
+    """
+    return SegmentationResult(
+        query=request.query,
+        variant=request.variant,
+        text=output.text,
+        rationale=output.parts.rationale,
+        answer_valid=found is not None,
+        reason=located.reason,
+        repairs=located.repairs,
+        image_size=located.size,
+        box=located.box,
+        points=located.points,
+        mask=None if found is None else found.mask,
+        score=None if found is None else found.score,
+        tokens=output.tokens,
+        latency_ms=Latencies.of(spans, total_ms),
+        energy_j=None,
+        energy_reason=ENERGY_REASON,
+        energy_source=None,
+        backends=backends,
+        frame_reused=frame_reused,
+        spans=tuple(spans),
+    )
