@@ -1,4 +1,4 @@
-"""Whatever comes in: a clear line and the right exit code, no traceback, no half-written file."""
+"""Any input gets a clear line and the right exit code: no traceback, no half-written file."""
 
 from __future__ import annotations
 

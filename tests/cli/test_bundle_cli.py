@@ -1,4 +1,4 @@
-"""`wise-edge bundle` and the model card say what is in a bundle, find what is wrong with it and how two differ."""
+"""`wise-edge bundle` and the model card show what a bundle contains, what is wrong with it and how two differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changed on a device between two moments is found, and nothing else is."""
+"""Changes of a device between two moments are found, and nothing else is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A meter tells the energy of windows from every source at hand, or why it cannot."""
+"""A meter reports the energy of windows from every source, or why it cannot."""
 
 from __future__ import annotations
 

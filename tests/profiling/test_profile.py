@@ -1,4 +1,4 @@
-"""A profile gives latency by phase, accuracy, and energy where a source tells it; elsewhere the reason."""
+"""A profile reports latency by phase, accuracy, and energy, or the reason why there is no energy."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CONSTANT = PowerSource("a load", "power", ("in",), (0,), None, None, lambda: (10
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A cache of its own, so that tests beside each other do not lock each other out."""
+    """A cache of its own, so that tests that run at once do not lock each other out."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
@@ -103,7 +103,7 @@ def test_time_that_is_covered_counts_once() -> None:
     assert covered_s([]) == 0.0
 
 
-def test_accuracy_stands_beside_cost_where_the_truth_is_known() -> None:
+def test_accuracy_is_reported_if_the_ground_truth_is_known() -> None:
     session = Session(FakePolicy(), FakeMask(), {})
     accuracy = next(profile_session(session, EXAMPLES, ["wise-s"], 1, Meter())).accuracy
     assert accuracy is not None
@@ -154,7 +154,7 @@ class Rounds(Meter):
 
 
 @pytest.mark.parametrize("count", [3, 20])
-def test_energy_is_of_whole_rounds_of_the_same_pictures(count: int) -> None:
+def test_energy_is_of_whole_rounds_of_the_same_images(count: int) -> None:
     rounds = Rounds()
 
     class NotingPolicy(FakePolicy):
@@ -187,13 +187,13 @@ def test_a_session_says_whether_it_runs_on_a_gpu(monkeypatch: pytest.MonkeyPatch
     assert not Session(FakePolicy(), FakeMask(), {}).on_gpu
 
 
-def test_memory_is_told_of_the_host() -> None:
+def test_memory_of_the_host_is_reported() -> None:
     (measured,) = profile_session(Session(FakePolicy(), FakeMask(), {}), EXAMPLES, ["wise-s"], 1, Meter())
     assert 10e6 < (measured.memory.host_peak_bytes or 0) < 100e9
     assert measured.memory.gpu_bytes is None
 
 
-def test_nothing_to_ask_is_refused() -> None:
+def test_nothing_to_ask_is_rejected() -> None:
     with pytest.raises(UsageError, match="at least one image"):
         next(profile_session(Session(FakePolicy(), FakeMask(), {}), [], ["wise-s"], 1, Meter()))
 
@@ -372,7 +372,7 @@ def test_a_failure_after_the_first_backend_keeps_its_runs(
     assert "unknown variant 'loud'" in capsys.readouterr().err
 
 
-def test_two_profiles_at_once_are_refused(
+def test_a_second_profile_at_the_same_time_is_rejected(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], power: Callable[..., None]
 ) -> None:
     fake_session.install(monkeypatch)
@@ -384,7 +384,7 @@ def test_two_profiles_at_once_are_refused(
     assert f"another profile is running (process {os.getpid()})" in capsys.readouterr().err
 
 
-def test_own_pictures_are_asked_what_lies_beside_them(
+def test_own_images_are_asked_what_the_files_next_to_them_say(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, power: Callable[..., None]
 ) -> None:
     asked: list[str] = []
@@ -424,7 +424,7 @@ def test_own_pictures_are_asked_what_lies_beside_them(
         assert line in capsys.readouterr().err
 
 
-def test_of_many_pictures_the_first_are_read(
+def test_of_many_images_the_first_are_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, power: Callable[..., None]
 ) -> None:
     fake_session.install(monkeypatch)

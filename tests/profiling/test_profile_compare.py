@@ -1,4 +1,4 @@
-"""Two profiles are compared run by run, and a regression is one that is sure and large."""
+"""Two profiles are compared run by run; a regression is significant and large."""
 
 from __future__ import annotations
 

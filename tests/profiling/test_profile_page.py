@@ -1,4 +1,4 @@
-"""The page of a profile: whole, without scripts or network, and drawn by a browser where there is one."""
+"""The page of a profile: complete, without scripts or network, and drawn by a browser if there is one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One query's energy: measured where the sensor resolves it, else the reason, and never a guess."""
+"""The energy of one query: measured if the sensor resolves it, otherwise the reason, never a guess."""
 
 from __future__ import annotations
 

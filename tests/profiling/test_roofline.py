@@ -1,4 +1,4 @@
-"""Plans rest on shapes and peaks that are right, and on published measurements that they come near to."""
+"""Estimates rest on correct shapes and peaks, and come close to published measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents of profiles, made up so that every part of a report has something to show."""
+"""Made-up documents of profiles in which every part of a report has something to show."""
 
 from __future__ import annotations
 
