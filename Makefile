@@ -31,7 +31,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/wise-edge demo --out build/demo
 
 test: $(VENV)/.installed-test $(ROS)/.installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto --dist worksteal
 
 test-gpu: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -m gpu

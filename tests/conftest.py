@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported; nothing here may fetch from a hub
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch: tests run side by side, and tiny models gain nothing
 
 # Shared machines stall for longer than the default 200 ms. CI draws the same examples every time: what is new there
 # is then the change, and a new example is found at a desk.
