@@ -102,6 +102,13 @@ def trainer(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Trainer
 
 
 @pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("sft") / "run"
+    train_sft(CONFIG, out, resume=False)
+    return out
+
+
+@pytest.fixture(scope="module")
 def text_batch(tokenizer: Any) -> Batch:
     pools = BatchPools(CONFIG, tokenizer)
     return pools[len(pools) - 1][0]
@@ -320,23 +327,22 @@ def test_muon_moves_only_what_has_a_gradient() -> None:
 
 
 def test_resumed_training_equals_an_uninterrupted_one(
-    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_sft(CONFIG, tmp_path / "whole", resume=False)
     _stop_after(monkeypatch, 3)
-    train_sft(CONFIG, tmp_path / "parts", resume=False)
+    train_sft(CONFIG, tmp_path, resume=False)
     monkeypatch.undo()
-    assert load_checkpoint(tmp_path / "parts")["step"] == 3  # type: ignore[index]
-    train_sft(CONFIG, tmp_path / "parts", resume=True)
-    whole, parts = (load_checkpoint(tmp_path / name) for name in ("whole", "parts"))
+    assert load_checkpoint(tmp_path)["step"] == 3  # type: ignore[index]
+    train_sft(CONFIG, tmp_path, resume=True)
+    whole, parts = (load_checkpoint(run) for run in (finished_run, tmp_path))
     assert whole is not None and parts is not None
     for name in ("model", "average", "heads"):
         assert all(torch.equal(value, parts[name][key]) for key, value in whole[name].items())
-    assert [record["step"] for record in read_log(tmp_path / "parts" / "train.jsonl")] == list(range(1, 9))
-    last = read_log(tmp_path / "whole" / "validation.jsonl")[-1]
+    assert [record["step"] for record in read_log(tmp_path / "train.jsonl")] == list(range(1, 9))
+    last = read_log(finished_run / "validation.jsonl")[-1]
     assert set(last["verbose"]["by_kind"]) <= set(KINDS) and last["samples"] == 3
-    assert (tmp_path / "whole" / "curves.png").stat().st_size > 1000
-    assert json.loads((tmp_path / "whole" / "policy" / "config.json").read_text())["model_type"] == "qwen2_5_vl"
+    assert (finished_run / "curves.png").stat().st_size > 1000
+    assert json.loads((finished_run / "policy" / "config.json").read_text())["model_type"] == "qwen2_5_vl"
 
 
 @pytest.mark.slow
@@ -404,23 +410,19 @@ def test_smoke_recipe_learns(tmp_path: Path) -> None:
     assert by_stage["list"][-1]["text"] < 0.8 * by_stage["list"][0]["text"]
 
 
-def test_training_goes_on_from_a_policy(tmp_path: Path) -> None:
-    train_sft(CONFIG, tmp_path / "first", resume=False)
-    policy = tmp_path / "first" / "policy"
+def test_training_continues_from_a_policy(finished_run: Path, tmp_path: Path) -> None:
+    policy = finished_run / "policy"
     settled = replace(CONFIG.optimizer, muon_lr=0.0, adamw_lr=0.0)
     on = replace(CONFIG, start=str(policy), optimizer=settled, tokenizer_samples=1, seed=CONFIG.seed + 1)
-    train_sft(on, tmp_path / "second", resume=False)
+    train_sft(on, tmp_path, resume=False)
     for name in ("model.safetensors", "tokenizer.json"):
-        assert (tmp_path / "second" / "policy" / name).read_bytes() == (policy / name).read_bytes()
+        assert (tmp_path / "policy" / name).read_bytes() == (policy / name).read_bytes()
 
 
-def test_policy_that_does_not_fit_is_named(tmp_path: Path) -> None:
+def test_policy_that_does_not_fit_is_named(finished_run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"start: .*nothing is no policy"):
         train_sft(replace(CONFIG, start=str(tmp_path / "nothing")), tmp_path / "run", resume=False)
-    train_sft(CONFIG, tmp_path / "first", resume=False)
-    wider = replace(
-        CONFIG, start=str(tmp_path / "first" / "policy"), model=replace(TINY, vision_depth=TINY.vision_depth + 1)
-    )
+    wider = replace(CONFIG, start=str(finished_run / "policy"), model=replace(TINY, vision_depth=TINY.vision_depth + 1))
     with pytest.raises(UsageError, match=r"start: .* does not fit the recipe's model"):
         train_sft(wider, tmp_path / "wider", resume=False)
 

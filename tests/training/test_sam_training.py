@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,13 @@ def tiny_batch() -> SamBatch:
 def tiny_config(**changes: Any) -> SamConfig:
     config = SamConfig(steps=6, decay_steps=2, model=TINY, scenes_per_step=2, checkpoint_every=3, final_scenes=2)
     return replace(config, warmup_steps=2, log_every=1, validate_every=3, validate_scenes=2, **changes)
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("sam") / "run"
+    train_sam(tiny_config(), out, resume=False)
+    return out
 
 
 def test_every_object_of_a_scene_is_a_prompt(tiny_batch: SamBatch) -> None:
@@ -127,25 +135,27 @@ def test_learning_rates_warm_up_hold_and_decay_and_a_longer_run_only_holds_longe
     assert all(lr_share(longer, step) == lr_share(config, step) for step in range(81))
 
 
-def test_resume_takes_the_same_steps(tmp_path: Path) -> None:
-    train_sam(tiny_config(), tmp_path / "whole", resume=False)
-    train_sam(tiny_config(), tmp_path / "cut", resume=False)
-    (tmp_path / "cut" / "checkpoint-0000006.pt").unlink()
-    (tmp_path / "cut" / "sam" / "model.safetensors").unlink()
-    train_sam(tiny_config(), tmp_path / "cut", resume=True)
-    whole, cut = (torch.load(tmp_path / name / "checkpoint-0000006.pt") for name in ("whole", "cut"))
+def test_resume_takes_the_same_steps(finished_run: Path, tmp_path: Path) -> None:
+    interrupted = tmp_path / "run"
+    shutil.copytree(finished_run, interrupted)
+    (interrupted / "checkpoint-0000006.pt").unlink()
+    (interrupted / "sam" / "model.safetensors").unlink()
+    train_sam(tiny_config(), interrupted, resume=True)
+    whole, cut = (torch.load(run / "checkpoint-0000006.pt") for run in (finished_run, interrupted))
     for name, value in whole["model"].items():
         assert torch.equal(value, cut["model"][name]), name
-    logs = [read_log(tmp_path / name / "train.jsonl") for name in ("whole", "cut")]
+    logs = [read_log(run / "train.jsonl") for run in (finished_run, interrupted)]
     assert [record["step"] for record in logs[1]] == [1, 2, 3, 4, 5, 6], "steps that are taken again are logged once"
     assert [record["edge"] for record in logs[0]] == [record["edge"] for record in logs[1]]
 
 
-def test_a_finished_run_goes_on_with_more_steps(tmp_path: Path) -> None:
-    train_sam(tiny_config(), tmp_path, resume=False)
-    train_sam(tiny_config(seed=0), tmp_path, resume=True)
-    train_sam(replace(tiny_config(), steps=8), tmp_path, resume=True)
-    assert read_log(tmp_path / "train.jsonl")[-1]["step"] == 8
+def test_a_finished_run_continues_with_more_steps(finished_run: Path, tmp_path: Path) -> None:
+    longer = tmp_path / "run"
+    shutil.copytree(finished_run, longer)
+    train_sam(tiny_config(), longer, resume=True)
+    assert read_log(longer / "train.jsonl")[-1]["step"] == 6
+    train_sam(replace(tiny_config(), steps=8), longer, resume=True)
+    assert read_log(longer / "train.jsonl")[-1]["step"] == 8
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
