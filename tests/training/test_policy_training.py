@@ -354,7 +354,7 @@ def test_signal_to_the_whole_process_group_ends_a_run_with_a_checkpoint(tmp_path
         next(line for line in process.stderr if line.startswith("step 3/"))
         os.killpg(process.pid, signal.SIGTERM)
         rest = process.stderr.read()
-    assert process.returncode == 0 and "go on with --resume" in rest
+    assert process.returncode == 0 and "continue with --resume" in rest
     assert load_checkpoint(tmp_path)["step"] >= 3  # type: ignore[index]
 
 
@@ -420,7 +420,7 @@ def test_training_continues_from_a_policy(finished_run: Path, tmp_path: Path) ->
 
 
 def test_policy_that_does_not_fit_is_named(finished_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"start: .*nothing is no policy"):
+    with pytest.raises(UsageError, match=r"start: .*nothing is not a policy"):
         train_sft(replace(CONFIG, start=str(tmp_path / "nothing")), tmp_path / "run", resume=False)
     wider = replace(CONFIG, start=str(finished_run / "policy"), model=replace(TINY, vision_depth=TINY.vision_depth + 1))
     with pytest.raises(UsageError, match=r"start: .* does not fit the recipe's model"):

@@ -49,7 +49,7 @@ def test_number_with_an_exponent_and_no_dot_is_a_number() -> None:
         ("phases.0.steps=0", "phases.0.steps: must be at least 1"),
         ("phases.9.steps=1", "9 must be an index from 0 to"),
         ("phases.1.mixture.wiser=1", "phases.1.mixture.wiser"),
-        ("phases=[]", "phases: at least one is needed"),
+        ("phases=[]", "phases: at least one is required"),
         ("phases=[{name: a}]", "phases.0.steps: missing"),
         ("model=3", "model: 3 is not a mapping"),
         ("model.mrope_section=[1, 2]", "model.mrope_section: needs 3 values, has 2"),

@@ -17,7 +17,7 @@ class PolicyModelConfig:
     """Widths of the policy. The defaults are the embedded policy's."""
 
     image_size: int = 112
-    """Side of the square image, pixels; must equal the vision window, so that every image is one window."""
+    """Side of the square image, px; must equal the vision window, so that every image is one window."""
     hidden_size: int = 192
     """Text width."""
     num_layers: int = 5
@@ -29,11 +29,11 @@ class PolicyModelConfig:
     intermediate_size: int = 384
     """Text feed-forward width."""
     rope_theta: float = 30.0
-    """Base of the rotary frequencies. Qwen's 1e6 leaves no frequency that tells cells of a 4 x 4 grid apart."""
+    """Base of the rotary frequencies. With Qwen's 1e6 no frequency distinguishes the cells of a 4 x 4 grid."""
     mrope_section: tuple[int, int, int] = (2, 4, 10)
-    """Rotary frequencies given to time, height and width; half a head in sum."""
+    """Rotary frequencies for time, height and width; together half the width of a head."""
     init_std: float = 0.04
-    """Standard deviation of the text weights at the start."""
+    """Standard deviation of the initial text weights."""
     vision_hidden_size: int = 128
     """Vision width."""
     vision_depth: int = 4
@@ -43,9 +43,9 @@ class PolicyModelConfig:
     vision_intermediate_size: int = 256
     """Vision feed-forward width."""
     vision_fullatt: tuple[int, ...] = (1, 3)
-    """Vision layers of full attention; periodic, as llama.cpp demands."""
+    """Vision layers with full attention; periodic, as llama.cpp requires."""
     vision_init_std: float = 0.05
-    """Standard deviation of the vision weights at the start."""
+    """Standard deviation of the initial vision weights."""
     max_positions: int = 1024
     """Longest prompt plus response, tokens."""
 
@@ -60,32 +60,32 @@ class CosineOptimizerConfig(OptimizerConfig):
 
 @dataclass(frozen=True)
 class PhaseConfig:
-    """One phase of training: its length and what it is fed."""
+    """One phase of training: its length and its data."""
 
     name: str
     """Shown in logs."""
     steps: int
     """Optimizer steps."""
     mixture: dict[str, float] = field(default_factory=dict)
-    """Weight of each text task: "list" and the prompt variants. Empty: dense heads only, no text is decoded."""
+    """Weight of each text task: "list" and the prompt variants. Empty: only the dense heads, no text."""
     dense_weight: float = 0.0
-    """Weight of the throw-away dense heads' loss at the end of the phase, reached linearly from the last phase's."""
+    """Weight of the dense heads' loss at the end of the phase, reached linearly from the previous phase's weight."""
     blend_steps: int = 0
-    """Steps over which the last phase's mixture gives way to this one's, linearly."""
+    """Steps over which the previous phase's mixture changes linearly to this one's."""
     level_weights: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    """Prompt variant -> how often each of `scenes.LEVELS` is drawn for its rationale; the others as `scenes` has it."""
+    """Prompt variant -> how often each of `scenes.LEVELS` is drawn for its rationale; default: `LEVEL_WEIGHTS`."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError("steps: must be at least 1")
         for key, weight in self.mixture.items():
             if key not in (LIST, *VARIANTS) or weight < 0:
-                raise ValueError(f"mixture.{key}: keys are {LIST}, {', '.join(VARIANTS)}; weights are not negative")
+                raise ValueError(f"mixture.{key}: keys are {LIST}, {', '.join(VARIANTS)}; weights must not be negative")
         for variant, weights in self.level_weights.items():
             if variant not in LEVEL_WEIGHTS or len(weights) != len(LEVELS) or min(weights) < 0 or not any(weights):
                 raise ValueError(
-                    f"level_weights.{variant}: keys are {', '.join(LEVEL_WEIGHTS)}; each has a weight from 0 on for"
-                    f" each of {', '.join(LEVELS)}"
+                    f"level_weights.{variant}: keys are {', '.join(LEVEL_WEIGHTS)}; each has a weight of at least 0"
+                    f" for each of {', '.join(LEVELS)}"
                 )
         object.__setattr__(self, "level_weights", {**LEVEL_WEIGHTS, **self.level_weights})
 
@@ -95,49 +95,49 @@ class SftConfig(LoopConfig):
     """Supervised training of the policy on synthetic scenes."""
 
     phases: tuple[PhaseConfig, ...]
-    """What is trained, in order."""
+    """Phases in order."""
     stage: str = "sft"
-    """Chooses this config in a recipe."""
+    """Selects this config in a recipe."""
     start: str | None = None
-    """Policy to go on from, of the widths in `model`; a folder or a name that ships. None: fresh weights."""
+    """Policy to start from, with the widths in `model`: a folder or the name of a shipped one. None: fresh weights."""
     model: PolicyModelConfig = PolicyModelConfig()
     optimizer: CosineOptimizerConfig = CosineOptimizerConfig()
     batch_size: int = 32
-    """Scenes a step."""
+    """Scenes per step."""
     pool_batches: int = 8
-    """Batches drawn together and sorted by length, so that little is padded."""
+    """Batches that are drawn together and sorted by length, which keeps padding short."""
     first_scene: int = 0
-    """Scenes before this one are left out, in rounds of one scene of each kind."""
+    """Scenes before this one are left out; a round has one scene of each kind."""
     kind_weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
-    """How often each kind of query is drawn, relative to the others."""
+    """Relative frequency of each kind of query."""
     digit_weight: float = 2.0
-    """Weight of a digit's loss against other tokens'."""
+    """Weight of a digit's loss relative to other tokens."""
     choice_weight: float = 4.0
-    """Weight of the tokens that name the right object, place first: few among many, and the hardest to learn."""
+    """Weight of the tokens that name the right object, place first: they are few and the hardest to learn."""
     vocab_size: int = 650
     """Upper bound of the tokenizer's size, special tokens included."""
     tokenizer_samples: int = 20000
-    """Texts that the tokenizer is trained on."""
+    """Number of texts that the tokenizer is trained on."""
     bfloat16: bool = True
-    """Multiply matrices in bfloat16 where the CPU can; weights, sums and losses stay float32."""
+    """Multiply matrices in bfloat16 if the CPU is faster at it; weights, sums and losses stay float32."""
     ema_decay: float = 0.998
-    """Decay of the averaged weights that are validated and saved."""
+    """Decay of the averaged weights, which are validated and saved."""
     validate_samples: int = 64
-    """Validation scenes each time."""
+    """Scenes in each validation."""
     final_samples: int = 200
-    """Validation scenes at the end."""
+    """Scenes in the validation at the end."""
     validate_variants: tuple[str, ...] = ("verbose", "answer")
-    """Variants decoded in validation."""
+    """Prompt variants that are decoded in validation."""
     max_new_tokens: int = 320
     """Longest decoded response in validation, tokens."""
 
     def __post_init__(self) -> None:
         if not self.phases:
-            raise ValueError("phases: at least one is needed")
+            raise ValueError("phases: at least one is required")
         if set(self.kind_weights) != set(KINDS) or min(self.kind_weights.values()) < 0:
-            raise ValueError(f"kind_weights: keys are {', '.join(KINDS)}; weights are not negative")
+            raise ValueError(f"kind_weights: keys are {', '.join(KINDS)}; weights must not be negative")
 
     @property
     def total_steps(self) -> int:
-        """Steps of all phases."""
+        """Total steps of all phases."""
         return sum(phase.steps for phase in self.phases)

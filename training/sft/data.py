@@ -1,8 +1,7 @@
-"""Batches for supervised training: scenes made on the fly by one background process.
+"""Batches for supervised training: one background process makes scenes on the fly.
 
-What a step is fed depends on (seed, step) alone, never on what came before it, so a resumed run goes on exactly.
-Batches are drawn in pools: a pool's samples are sorted by length, cut into batches and the batches shuffled, so that
-little is padded.
+The batch of a step depends on (seed, step) alone, so a resumed run takes the same steps. Batches are drawn in pools:
+the samples of a pool are sorted by length and cut into batches, which are shuffled. This keeps padding short.
 """
 
 from __future__ import annotations
@@ -33,23 +32,23 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "size": tuple(name for name, _ in SHAPES.sizes),
     "texture": SHAPES.textures,
 }
-"""What the dense heads classify, and its values."""
+"""Attribute that the dense heads classify -> its values."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step is fed. B images of side S, T tokens, C cells of the grid of image tokens."""
+    """The data of one step: B images of side S, T tokens, C cells of the grid of image tokens."""
 
     step: int
-    """Step that it belongs to, from 0."""
+    """Index of the step, from 0."""
     images: npt.NDArray[np.uint8]
     """[B, S, S, 3], RGB."""
     ids: npt.NDArray[np.int64]
-    """[B, T], prefix, query and response, padded at the right; only the prefix where no text is trained."""
+    """[B, T], prefix, query and response, padded on the right; only the prefix if no text is trained."""
     weights: npt.NDArray[np.float32]
     """[B, T], weight of each token's loss; 0 for prompt and padding."""
     classes: npt.NDArray[np.int64]
-    """[B, C, 4], index of each of `ATTRIBUTES` of the object whose center lies in a cell; -1 where there is none."""
+    """[B, C, 4], index of each of `ATTRIBUTES` of the object with its center in a cell; -1 if there is none."""
     boxes: npt.NDArray[np.float32]
     """[B, C, 4], XYXY of those objects, fractions of the image's side."""
 
@@ -84,14 +83,14 @@ def list_text(labeled: Sample, rng: Random, size: int) -> str:
 def task_texts(
     labeled: Sample, task: str, rng: Random, size: int, weights: Mapping[str, Sequence[float]]
 ) -> tuple[str, str]:
-    """Return what follows the prefix, and the response, of one sample.
+    """Return the text after the prefix and the response of one sample.
 
     Args:
         labeled: the sample.
         task: a prompt variant, or "list".
-        rng: draws the list's order and the rationale's length.
-        size: side of the resized square that coordinates refer to, px.
-        weights: of the rationale's lengths, by variant.
+        rng: draws the order of the list and the length of the rationale.
+        size: side of the resized square of the coordinates, px.
+        weights: weights of the rationale's lengths, by variant.
     """
     if task == LIST:
         return EMBEDDED.suffix(LIST_QUERY, "answer"), list_text(labeled, rng, size)
@@ -99,10 +98,10 @@ def task_texts(
 
 
 def choice_spans(labeled: Sample, text: str) -> list[tuple[int, int]]:
-    """Return where a rationale chooses, as spans of characters.
+    """Return where a rationale chooses an object, as spans of characters.
 
-    It names the target or the object that the query refers to, place first (the list of all objects names places last),
-    or the attribute that singles the target out, "the other yellow one is".
+    There it names the target or the object that the query refers to, place first (the list of all objects names places
+    last), or the attribute that only the target has: "the other yellow one is".
     """
     chosen = [labeled.target]
     if labeled.query.anchor is not None:
@@ -115,7 +114,7 @@ def choice_spans(labeled: Sample, text: str) -> list[tuple[int, int]]:
 def dense_targets(labeled: Sample, side: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Return classes [side * side, 4] and boxes [side * side, 4] of a grid of cells; see `Batch`.
 
-    Of two objects in one cell the larger counts.
+    If two objects share a cell, the larger one counts.
     """
     classes = np.full((side * side, len(ATTRIBUTES)), -1, np.int64)
     boxes = np.zeros((side * side, 4), np.float32)
@@ -128,7 +127,7 @@ def dense_targets(labeled: Sample, side: int) -> tuple[npt.NDArray[np.int64], np
 
 
 class BatchPools:
-    """The pools of a training, by index: a map-style dataset.
+    """The pools of a training by index: a map-style dataset.
 
     Args:
         config: the training.
@@ -205,7 +204,7 @@ class BatchPools:
 
 
 def pool_spans(config: SftConfig) -> list[tuple[int, int]]:
-    """Return the half-open span of steps of every pool; no pool crosses the border of a phase."""
+    """Return the half-open span of steps of each pool; no pool crosses the boundary of a phase."""
     spans, start = [], 0
     for phase in config.phases:
         stop = start + phase.steps
@@ -215,7 +214,7 @@ def pool_spans(config: SftConfig) -> list[tuple[int, int]]:
 
 
 def phase_at(config: SftConfig, step: int) -> tuple[int, int]:
-    """Return the index of the phase that a step belongs to, and the step's place in it."""
+    """Return the index of the phase of a step, and the step's position in it."""
     for index, phase in enumerate(config.phases):
         if step < phase.steps:
             return index, step
@@ -224,7 +223,7 @@ def phase_at(config: SftConfig, step: int) -> tuple[int, int]:
 
 
 def mixture_at(config: SftConfig, step: int) -> dict[str, float]:
-    """Return the weights of the text tasks at a step, blended with the phase before."""
+    """Return the weights of the text tasks at a step, blended with the previous phase."""
     index, place = phase_at(config, step)
     phase = config.phases[index]
     before = config.phases[index - 1].mixture if index else {}
@@ -237,7 +236,7 @@ def mixture_at(config: SftConfig, step: int) -> dict[str, float]:
 
 
 def stream_batches(config: SftConfig, tokenizer: Tokenizer, start_step: int) -> Iterator[Batch]:
-    """Yield the batch of every step from `start_step` on, made by one background process."""
+    """Yield the batch of each step from `start_step` on; one background process makes them."""
     pools = BatchPools(config, tokenizer)
     first = next((i for i, (_, stop) in enumerate(pools.spans) if stop > start_step), len(pools))
     made: Iterator[list[Batch]] = stream_items(pools, first, ahead=2)

@@ -41,13 +41,13 @@ CHAT_TEMPLATE = """\
 def save_policy(
     model: Any, tokenizer: Tokenizer, config: SftConfig, folder: Path, records: Sequence[Path] = ()
 ) -> None:
-    """Write config, half-precision weights, tokenizer, processor and prompts to `folder`, replacing what is there.
+    """Write config, half-precision weights, tokenizer, processor and prompts to `folder`, replacing its content.
 
     Args:
-        model: the policy, float32; left as it is.
+        model: the policy, float32; not changed.
         tokenizer: its tokenizer.
         config: the training's config.
-        folder: where to; it appears complete or not at all.
+        folder: the folder to write; it appears completely or not at all.
         records: files of the run to copy into it; those that do not exist are left out.
     """
     with replacing_folder(folder) as fresh:
@@ -61,18 +61,18 @@ def save_policy(
 
 
 def copy_tokenizer(folder: Path, file: Path) -> None:
-    """Copy a policy folder's tokenizer; raises UsageError where there is none."""
+    """Copy a policy folder's tokenizer; raises UsageError if there is none."""
     try:
         shutil.copy(folder / "tokenizer.json", file)
     except OSError as error:
-        raise UsageError(f"start: {folder} is no policy: {error.strerror}") from error
+        raise UsageError(f"start: {folder} is not a policy: {error.strerror}; name a policy folder") from error
 
 
 def load_weights(model: Any, folder: Path) -> None:
-    """Copy a policy folder's weights into a policy of the same widths.
+    """Load a policy folder's weights into a policy of the same widths.
 
     Raises:
-        UsageError: the folder holds no weights, or they do not fit.
+        UsageError: the folder holds no weights, or weights of other widths.
     """
     try:
         weights = load_file(folder / "model.safetensors")

@@ -21,11 +21,11 @@ from wise_edge.training.sft.layers import (
 
 
 class Forward:
-    """Runs a policy and the dense heads on it.
+    """Runs a policy and its dense heads.
 
     Args:
         model: the policy.
-        heads: the dense heads, from `dense.build_heads`.
+        heads: the dense heads, from `heads.build_heads`.
         prefix: what every prompt begins with.
         max_positions: longest sequence, tokens.
     """
@@ -42,10 +42,10 @@ class Forward:
 
         Args:
             batch: the batch.
-            dense: whether the dense heads' are wanted.
+            dense: whether to include the losses of the dense heads.
 
         Returns:
-            "tower" and "language" (the dense heads) where wanted, "text" where the batch has responses.
+            "tower" and "language" (the dense heads) if `dense`, "text" if the batch has responses.
         """
         ids, weights = torch.from_numpy(batch.ids), torch.from_numpy(batch.weights)
         text = bool((weights > 0).any())
@@ -60,13 +60,13 @@ class Forward:
         return losses
 
     def dense(self, images: Tensor) -> list[Tensor]:
-        """Return the outputs of both dense heads, float32 [B, C, outputs], on uint8 images [B, S, S, 3]."""
+        """Return the outputs of both dense heads, float32 [B, C, outputs], for uint8 images [B, S, S, 3]."""
         ids = torch.tensor(self._prefix.ids).expand(len(images), -1)
         image_embeds, middle, _ = self._run(images, ids, whole=False)
         return self._see(image_embeds, middle)
 
     def last_states(self, images: Tensor, ids: Tensor) -> Tensor:
-        """Return the last layer's states, float32 [B, T, hidden], of images and token ids [B, T]."""
+        """Return the states after the last layer, float32 [B, T, hidden], for images and token ids [B, T]."""
         return self._run(images, ids, whole=True)[2]
 
     def _see(self, image_embeds: Tensor, middle: Tensor) -> list[Tensor]:
@@ -74,7 +74,7 @@ class Forward:
         return [head(state) for head, state in zip(self._heads, states, strict=True)]
 
     def _run(self, images: Tensor, ids: Tensor, whole: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image tokens, states after the lower language layers, and after the last one if `whole`."""
+        """Return image tokens, the states after the lower language layers and, if `whole`, after the last one."""
         image_embeds = encode_images(self._model, patchify_batch(images))
         hidden = embed(self._model, ids, image_embeds, self._prefix)
         cos, sin = (table[: ids.shape[1]] for table in self._rotary)

@@ -1,4 +1,4 @@
-"""Greedy decoding of many pictures at once, for validation during training."""
+"""Greedy decoding for many images at once, for validation during training."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def generate(
         model: the policy.
         prefix: what every prompt begins with.
         images: uint8 [B, S, S, 3].
-        prompts: B prompts as token ids, prefix included, without padding.
+        prompts: B prompts as token ids, including the prefix, without padding.
         end: id of the token that ends a response.
-        max_new_tokens: longest response.
+        max_new_tokens: length of the longest response.
 
     Returns:
         B responses as token ids, without the end token.
@@ -40,7 +40,7 @@ def generate(
 
 
 class _Decoder:
-    """Right-padded prompts in a cache; each row writes its next token behind its own last one."""
+    """Right-padded prompts in a key/value cache; each row writes its next token after its own last one."""
 
     def __init__(
         self, model: Any, prefix: Prefix, images: Tensor, prompts: list[list[int]], max_new_tokens: int

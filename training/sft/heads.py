@@ -1,8 +1,8 @@
-"""Throw-away dense heads: what stands in each cell of the grid of image tokens, and its box.
+"""Dense heads, discarded after training: the object in each cell of the grid of image tokens, and its box.
 
-They read the vision tower's merged tokens, and the same tokens after a few language layers. Rotary positions give
-the tower relative places only; absolute place is learned in the language layers, and the heads make both learn it
-long before text would.
+One head reads the vision tower's merged tokens, the other the same tokens after a few language layers. Rotary positions
+give the tower only relative places; the language layers learn absolute places. The heads teach both long before text
+would.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _BOX_WEIGHT = 5.0
 
 @dataclass(frozen=True)
 class DenseScores:
-    """How well a head sees, over the cells that hold an object (presence: over all cells)."""
+    """Scores of a head over the cells that hold an object (presence: over all cells)."""
 
     presence: float
-    """Share of cells judged rightly."""
+    """Share of cells whose presence is correct."""
     attributes: dict[str, float]
-    """Share of objects judged rightly, for each attribute."""
+    """Share of objects with the correct value, for each attribute."""
     box_error: float
     """Mean absolute error of a coordinate, fraction of the image's side."""
 
 
 def build_heads(width: int, seed: int) -> torch.nn.ModuleList:
-    """Return two heads from states of `width` to presence, every attribute's logits and a box."""
+    """Return two heads that map states of `width` to presence, the logits of each attribute, and a box."""
     torch.manual_seed(seed)
     outputs = 1 + sum(len(values) for values in ATTRIBUTES.values()) + 4
     layers = [torch.nn.Linear(width, outputs) for _ in range(2)]
@@ -50,7 +50,7 @@ def dense_loss(outputs: Tensor, classes: Tensor, boxes: Tensor) -> Tensor:
 
     Args:
         outputs: float32 [B, C, outputs].
-        classes: int64 [B, C, 4]; -1 where a cell holds no object.
+        classes: int64 [B, C, 4]; -1 if a cell holds no object.
         boxes: float32 [B, C, 4], XYXY fractions of the image's side.
     """
     present = classes[..., 0] >= 0
@@ -62,7 +62,7 @@ def dense_loss(outputs: Tensor, classes: Tensor, boxes: Tensor) -> Tensor:
 
 
 def dense_scores(outputs: Tensor, classes: Tensor, boxes: Tensor) -> DenseScores:
-    """Score one head; arguments as `dense_loss`'s."""
+    """Score one head; the arguments are those of `dense_loss`."""
     present = classes[..., 0] >= 0
     presence, *logits, predicted = _split(outputs)
     rights = [(values.argmax(-1) == classes[..., i])[present].float().mean().item() for i, values in enumerate(logits)]
@@ -78,7 +78,7 @@ def _split(outputs: Tensor) -> Any:
 
 
 def _box_loss(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Smooth L1 with its knee at 1/100 of the side, plus 1 - IoU (0.2 of it), of XYXY boxes [N, 4]."""
+    """Smooth L1 with its knee at 1/100 of the side, plus 0.2 (1 - IoU), of XYXY boxes [N, 4]."""
     smooth = torch.nn.functional.smooth_l1_loss(predicted, truth, beta=0.01)
     low = torch.maximum(predicted[:, :2], truth[:, :2])
     high = torch.minimum(predicted[:, 2:], truth[:, 2:])

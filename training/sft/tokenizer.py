@@ -1,7 +1,7 @@
-"""A small byte-level BPE tokenizer in Qwen2's style, trained on the scenes' own texts.
+"""A small byte-level BPE tokenizer in the style of Qwen2, trained on the texts of scenes.
 
-Every digit is one token of its own, and Qwen2.5-VL's special tokens have their usual names, so that every tool that
-reads a Qwen tokenizer reads this one.
+Each digit is a token, and Qwen2.5-VL's special tokens have their usual names, so any tool that reads a Qwen tokenizer
+reads this one.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train a tokenizer.
 
     Args:
-        texts: what it is trained on; the same texts give the same tokenizer.
-        vocab_size: upper bound of its size, special tokens included.
+        texts: training texts; the same texts yield the same tokenizer.
+        vocab_size: upper bound of its size, including special tokens.
     """
     tokenizer = Tokenizer(BPE())
     tokenizer.normalizer = NFC()
@@ -72,8 +72,8 @@ def scene_texts(count: int, seed: int, size: int) -> Iterator[str]:
 
     Args:
         count: number of texts.
-        seed: chooses the rationales' lengths.
-        size: side of the resized square that coordinates refer to, px.
+        seed: seed of the rationales' lengths.
+        size: side of the resized square of the coordinates, px.
     """
     rng = Random(f"{seed}/tokenizer")
     for i in range(count):
@@ -90,7 +90,7 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:
-    """Return the id of a token; raises KeyError when the tokenizer does not have it."""
+    """Return the id of a token; raises KeyError if the tokenizer does not have it."""
     index = tokenizer.token_to_id(token)
     if index is None:
         raise KeyError(token)

@@ -1,7 +1,8 @@
-"""Supervised training of the embedded policy, from nothing to answers, or on from another training's policy.
+"""Supervised training of the embedded policy, from scratch or from another policy.
 
-Phases run in order: dense heads alone (see `dense`), then text tasks in a mixture that changes slowly. Products are in
-bfloat16 where the CPU has it, everything else in float32. What is validated and saved is an average of the weights.
+Phases run in order: first the dense heads alone (see `heads`), then text tasks in a mixture that changes slowly. Matrix
+products run in bfloat16 if the CPU is faster at it, everything else in float32. An average of the weights is validated
+and saved.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ def train_sft(config: SftConfig, out: Path, resume: bool) -> None:
 
     Args:
         config: the recipe.
-        out: folder of the run; the policy goes to its `policy` folder, at every checkpoint.
-        resume: go on from the newest checkpoint in `out`; without one, start.
+        out: folder of the run; each checkpoint writes the policy to its `policy` folder.
+        resume: continue from the newest checkpoint in `out`, or start if there is none.
 
     Raises:
-        UsageError: `out` already holds a run and `resume` is not set, or the policy to start from does not fit.
+        UsageError: `out` already holds a run and `resume` is not set, or the policy to start from has other widths.
         WiseEdgeError: the loss is not finite; the last checkpoint is kept.
     """
     prepare_run(config, out, resume)
@@ -62,7 +63,7 @@ def _load_tokenizer(config: SftConfig, out: Path) -> Tokenizer:
 
 
 class Trainer(TrainingLoop[Batch]):
-    """The training of a policy; ends with a validation, whose record goes into the policy's folder."""
+    """Training of a policy; ends with a validation, whose record is saved with the policy."""
 
     def __init__(self, config: SftConfig, tokenizer: Tokenizer, out: Path) -> None:
 
@@ -137,14 +138,14 @@ class Trainer(TrainingLoop[Batch]):
 
 
 def hidden_matrices(model: Any) -> list[nn.Parameter]:
-    """Return the 2-D weights between the embeddings and the head, which Muon moves."""
+    """Return the 2-D weights between the embeddings and the head, which Muon updates."""
     inner = model.model
     parts = (inner.visual.blocks, inner.visual.merger, inner.language_model.layers)
     return [p for part in parts for p in part.parameters() if p.ndim == 2]
 
 
 def lr_share(config: SftConfig, step: int) -> float:
-    """Return the share of the peak learning rate at a step: linear warm-up, then a cosine to its final share."""
+    """Return the share of the peak learning rate at a step: linear warm-up times a cosine to the final share."""
     options = config.optimizer
     warm = min(1.0, (step + 1) / max(1, options.warmup_steps))
     done = min(1.0, step / config.total_steps)
@@ -153,7 +154,7 @@ def lr_share(config: SftConfig, step: int) -> float:
 
 
 def dense_weight_at(config: SftConfig, step: int) -> float:
-    """Return the weight of the dense loss: from the last phase's final weight linearly to this phase's."""
+    """Return the weight of the dense loss, which changes linearly from the previous phase's weight to this phase's."""
     index, place = phase_at(config, step)
     phase = config.phases[index]
     before = config.phases[index - 1].dense_weight if index else phase.dense_weight

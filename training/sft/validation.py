@@ -1,4 +1,4 @@
-"""Validation of the policy during training: dense heads, and boxes decoded greedily under some variants."""
+"""Validation of the policy during training: dense heads, and greedily decoded boxes under some variants."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def validate_dense(run: Callable[[Tensor], list[Tensor]], samples: list[Sample],
     """Score the dense heads.
 
     Args:
-        run: a function from uint8 images [B, S, S, 3] to the outputs of both heads.
-        samples: what to score them on.
+        run: maps uint8 images [B, S, S, 3] to the outputs of both heads.
+        samples: samples to score them on.
         size: side of the resized square S, px.
 
     Returns:
-        For each head: presence, an accuracy for each attribute, and the box error as a fraction of the side.
+        For each head: presence, the accuracy of each attribute, and the box error as a fraction of the side.
     """
     images = torch.from_numpy(np.stack([resize_square(item.scene.image, size) for item in samples]))
     with torch.inference_mode():
@@ -62,8 +62,8 @@ def validate_text(
     """Decode every sample under one variant and score the boxes.
 
     Returns:
-        valid_rate, iou (mean box IoU, 0 where there is no valid answer), iou_50 (share above 0.5), tokens (mean
-        length of a response) and by_kind (iou_50 for each kind of query); fractions.
+        Fractions valid_rate, iou (mean box IoU; 0 without a valid answer), iou_50 (share above 0.5) and by_kind (iou_50
+        for each kind of query), and tokens (mean length of a response).
     """
     ious: list[float] = []
     valid = tokens = 0
