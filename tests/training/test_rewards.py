@@ -356,8 +356,8 @@ def test_reward_functions_refuse_what_cannot_work() -> None:
     ("recipe", "message"),
     [
         ({"weights": {"speed": 1.0}}, "rewards.weights.speed: unknown term; terms are format, "),
-        ({"weights": {"points": -1.0}}, "rewards.weights.points: must be a number from 0 on"),
-        ({"weights": {"points": float("nan")}}, "rewards.weights.points: must be a number"),
+        ({"weights": {"points": -1.0}}, "rewards.weights.points: must be at least 0 and finite"),
+        ({"weights": {"points": float("nan")}}, "rewards.weights.points: must be at least 0"),
         ({"weights": dict.fromkeys(TERMS, 0.0)}, "rewards.weights: at least one must be above 0"),
         ({"iou_gate": 1.0}, "rewards.iou_gate: must be below 1"),
         ({"iou_gate": float("nan")}, "rewards.iou_gate: must be below 1"),

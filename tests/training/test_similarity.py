@@ -58,7 +58,7 @@ def test_models_that_are_not_there_are_refused(tmp_path: Path) -> None:
     for name in ("no-such/model", str(tmp_path / "nowhere")):
         with pytest.raises(UsageError, match=f"similarity model {name}: cannot be loaded .*; use {DEFAULT_MODEL}"):
             load_encoder(name, "cpu")
-    with pytest.raises(UsageError, match=r"holds no config\.json"):
+    with pytest.raises(UsageError, match=r"has no config\.json"):
         load_encoder(str(tmp_path), "cpu")
     (tmp_path / "config.json").write_text("{torn")
     with pytest.raises(UsageError, match="cannot be loaded"):

@@ -45,12 +45,12 @@ WISE_RECIPES = [name for name in recipe_names() if name.startswith("wise-")]
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("rollouts=1", "rollouts: at least 2"),
+        ("rollouts=1", "rollouts: must be at least 2"),
         ("prompts_per_step=3", "is not a multiple of processes x rollouts_per_device"),
         ("rollouts_at_once=32", "rollouts_at_once: must be a multiple of rollouts_per_device = 64"),
         ("order=answer-first", "order: choose one of concise-first"),
-        ("dtype=bfloat16", "dtype: where all parameters are trained"),
-        ("load_in_4bit=true", "load_in_4bit: weights of 4 bits cannot be trained"),
+        ("dtype=bfloat16", "dtype: without lora"),
+        ("load_in_4bit=true", "load_in_4bit: 4-bit weights cannot be trained"),
         ("vllm=always", "vllm: choose one of off"),
         ("lora.rank=0", "lora.rank: must be at least 1"),
         ("data.samples=null", "data.samples: scenes are endless"),
@@ -232,7 +232,7 @@ def test_demonstrations_are_read_from_a_file(tmp_path: Path) -> None:
     ("record", "message"),
     [
         ({"image": "a.png", "query": "the ring"}, "line 1 has no text 'completion'"),
-        ({"image": "b.png", "query": "the ring", "completion": "x"}, "line 1: there is no image"),
+        ({"image": "b.png", "query": "the ring", "completion": "x"}, "line 1: the image"),
         ([1], "line 1 has no text 'image'"),
     ],
 )

@@ -157,7 +157,7 @@ def test_two_processes_share_a_step(tmp_path: Path) -> None:
 
 def test_another_number_of_processes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command("wise-embedded", tmp_path / "run", "processes=2")) == 2
-    assert "counts on 2 and 1 run" in capsys.readouterr().err
+    assert "expects 2, but 1 run" in capsys.readouterr().err
 
 
 def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
@@ -204,7 +204,7 @@ def test_validation_goes_without_damaged_samples(
     source = open_policy(config)  # type: ignore[arg-type]
     selected = ValidationConfig(data=DataConfig("validation", samples=3), variants=("answer",), batch_size=2)
     figures = Validator(selected, source).run(load_policy(Path(source.name)))["answer"]
-    assert "sample 1 is damaged; validation goes without it" in capsys.readouterr().err
+    assert "sample 1 is damaged; validation skips it" in capsys.readouterr().err
     assert figures.valid_rate == 1.0 and figures.box_accuracy in (0.0, 0.5, 1.0)
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -25,6 +23,7 @@ from wise_edge.training.common.config import LoopConfig, OptimizerConfig
 from wise_edge.training.common.curves import draw_curves
 from wise_edge.training.common.optimizers import Muon
 from wise_edge.training.common.step_log import StepLog, append_record, drop_records_after
+from wise_edge.training.common.stopping import stop_signals_call
 from wise_edge.training.recipe import save_config
 
 B = TypeVar("B")
@@ -136,12 +135,8 @@ class TrainingLoop(ABC, Generic[B]):
         """
         if resume:
             self._resume()
-        handlers = {name: signal.signal(name, self._stop) for name in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with stop_signals_call(self._stop):
             self._loop()
-        finally:
-            for name, handler in handlers.items():
-                signal.signal(name, handler)
 
     def _resume(self) -> None:
         state = load_checkpoint(self._out)
@@ -153,7 +148,7 @@ class TrainingLoop(ABC, Generic[B]):
         for name in ("train.jsonl", "validation.jsonl"):
             drop_records_after(self._out / name, self._step)
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
+    def _stop(self) -> None:
         self._stopped = True
 
     def _say_stopped(self) -> None:

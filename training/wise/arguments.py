@@ -1,4 +1,4 @@
-"""What TRL is told: GRPO's arguments and the adapter's config, from a recipe."""
+"""TRL's arguments for GRPO and PEFT's config of the adapter, from a recipe."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def grpo_arguments(config: WiseConfig, out: Path, reward_weights: list[float], r
         config: the recipe.
         out: folder of the run.
         reward_weights: weight of each reward function.
-        resume: whether the run goes on, so that its start has been validated.
+        resume: whether the run is resumed, so that its start has already been validated.
     """
     return trl.GRPOConfig(
         output_dir=str(staging_folder(out)),
         seed=config.seed,
-        shuffle_dataset=False,  # the rows come in the order in which they are to be taken
+        shuffle_dataset=False,  # the rows are already in their order
         use_cpu=not torch.cuda.is_available(),
         ddp_backend="gloo" if config.processes > 1 and not torch.cuda.is_available() else None,
         bf16=config.bf16,
@@ -48,11 +48,11 @@ def grpo_arguments(config: WiseConfig, out: Path, reward_weights: list[float], r
 
 
 def lora_config(options: LoraOptions) -> Any:
-    """Return PEFT's config of an adapter on the language model; the vision tower stays as it is."""
+    """Return PEFT's config of an adapter on the language model; the vision tower is not adapted."""
     names = "|".join(options.targets)
     return peft.LoraConfig(
         r=options.rank,
-        lora_alpha=options.alpha,  # type: ignore[arg-type]  # PEFT divides by the rank; any number will do
+        lora_alpha=options.alpha,  # type: ignore[arg-type]  # PEFT only divides it by the rank
         lora_dropout=options.dropout,
         target_modules=rf"^(?!.*visual).*\.({names})$",
         task_type="CAUSAL_LM",
@@ -60,7 +60,7 @@ def lora_config(options: LoraOptions) -> Any:
 
 
 def quantization_config(config: WiseConfig) -> Any:
-    """Return transformers' config of weights in 4 bits (NF4, doubly quantized), or None."""
+    """Return transformers' config for 4-bit weights (NF4, doubly quantized), or None."""
     if not config.load_in_4bit:
         return None
     check_packages("qlora", "bitsandbytes")
@@ -73,7 +73,7 @@ def quantization_config(config: WiseConfig) -> Any:
 
 
 def trackers(requested: tuple[str, ...]) -> list[str]:
-    """Return those trackers that are installed."""
+    """Return the trackers that are installed."""
     return [name for name in requested if importlib.util.find_spec(name)]
 
 
@@ -110,7 +110,7 @@ def _vllm(config: WiseConfig) -> dict[str, Any]:
     if config.vllm == "off":
         return {}
     if not importlib.util.find_spec("vllm"):
-        print("vLLM is not installed; transformers makes the rollouts, which takes longer", file=sys.stderr)
+        print("vLLM is not installed; transformers generates the rollouts, which is slower", file=sys.stderr)
         return {}
     return {
         "use_vllm": True,

@@ -1,4 +1,4 @@
-"""The best policy of a run by held-out figures: the last one is often worse."""
+"""The best policy of a run by held-out figures; the last one is often worse."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _FOLDER = "best"
 
 
 class BestPolicy:
-    """The policy kept so far, by cIoU, then tokens, each the mean over variants.
+    """The best policy so far, by cIoU, then by tokens; both are means over variants.
 
     Args:
         out: folder of the run.
-        tolerance: cIoU this far below the highest one seen counts as equal to it.
+        tolerance: a cIoU this far below the highest one so far counts as equal to it.
     """
 
     def __init__(self, out: Path, tolerance: float) -> None:
@@ -30,16 +30,16 @@ class BestPolicy:
 
     @property
     def folder(self) -> Path:
-        """The kept policy: an adapter, or a whole checkpoint where all parameters are trained."""
+        """The kept policy: an adapter, or a complete checkpoint if all parameters are trained."""
         return self._out / _FOLDER
 
     @property
     def staged(self) -> Path:
-        """Where a better policy is written before `keep`."""
+        """Folder to write a better policy to before `keep`."""
         return staging_folder(self._out) / _FOLDER
 
     def beats(self, figures: Mapping[str, Figures]) -> bool:
-        """Whether a policy of these figures is better than the kept one, or there is none."""
+        """Return whether a policy with these figures is better than the kept one, or the first."""
         kept, ciou = self._read(), mean_ciou(figures)
         if kept is None:
             return True
@@ -61,7 +61,7 @@ class BestPolicy:
         self._write(record)
 
     def reject(self, figures: Mapping[str, Figures]) -> None:
-        """Remember how high cIoU was of a policy that is not kept."""
+        """Record the cIoU of a policy that is not kept, which may be the highest so far."""
         self._write({**(self._read() or {}), "highest_ciou": self._highest(figures)})
 
     def _highest(self, figures: Mapping[str, Figures]) -> float:

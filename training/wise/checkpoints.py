@@ -1,4 +1,4 @@
-"""Checkpoint folders of a WISE training: written under a temporary name, renamed when whole, checked before use."""
+"""Checkpoint folders of a WISE training: staged, moved to their place when complete, and checked before use."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SIZES = "sizes.json"
 
 
 def staging_folder(out: Path) -> Path:
-    """Return the folder inside of which a checkpoint is written before it is published."""
+    """Return the folder in which a checkpoint is written before it is published."""
     return out / _STAGED
 
 
 def checkpoint_name(step: int) -> str:
-    """Return the name of the checkpoint of a step, transformers' own."""
+    """Return the name that transformers gives the checkpoint of a step."""
     return f"{_PREFIX}{step}"
 
 
@@ -45,9 +45,9 @@ def drop_old_checkpoints(out: Path, kept: int) -> None:
 
 
 def newest_checkpoint(out: Path) -> Path | None:
-    """Return the newest whole checkpoint, or None; a torn one is skipped with a warning on stderr."""
+    """Return the newest complete checkpoint, or None; a damaged one is skipped with a warning on stderr."""
     for folder in reversed(_checkpoints(out)):
-        if _is_whole(folder):
+        if _is_complete(folder):
             return folder
         print(f"warning: {folder} is damaged and was skipped", file=sys.stderr)
     return None
@@ -58,7 +58,7 @@ def _checkpoints(out: Path) -> list[Path]:
     return sorted(found, key=checkpoint_step)
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     try:
         sizes = json.loads((folder / _SIZES).read_text(encoding="utf-8"))
         return all((folder / name).stat().st_size == size for name, size in sizes.items())

@@ -1,4 +1,4 @@
-"""Rows for TRL, made when they are asked for: prompt, picture and truth in pixels of the resized square."""
+"""Rows for TRL, made on access: prompt, image, and truth in pixels of the resized square."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from wise_edge.training.wise.config import DataConfig
 from wise_edge.training.wise.policy import StartPolicy
 
 _NAMED_PROBLEMS = 20
-_CACHED_ROWS = 64  # a prompt's rollouts ask for its row again and again
+_CACHED_ROWS = 64  # each rollout of a prompt reads its row
 
 
 class Selection:
-    """The samples of a dataset that a config takes.
+    """The samples of a dataset that a config selects.
 
     Args:
-        config: names the data.
-        where: the recipe's key, for errors.
+        config: selects the data.
+        where: key in the recipe, for error messages.
 
     Raises:
-        UsageError: there is no such data, or not enough of it.
+        UsageError: the data does not exist, or is too small.
     """
 
     def __init__(self, config: DataConfig, where: str) -> None:
@@ -42,7 +42,7 @@ class Selection:
         )
         left = len(self._data) - config.first
         if left < (config.samples or 1):
-            raise UsageError(f"{where}.samples: {config.name} has {left} samples from index {config.first} on")
+            raise UsageError(f"{where}.samples: {config.name} has only {left} samples from index {config.first} on")
         self._count = config.samples or left
         _report(where, self._data.problems)
 
@@ -56,10 +56,10 @@ class Selection:
 
 
 def _report(where: str, problems: Sequence[str]) -> None:
-    """Count the rows that are left out and name the first of them on stderr."""
+    """Report the number of unusable rows, and the first of them, on stderr."""
     if problems:
         more = [f"and {len(problems) - _NAMED_PROBLEMS} more"] if len(problems) > _NAMED_PROBLEMS else []
-        lines = [f"{where}: {len(problems)} rows are left out:", *problems[:_NAMED_PROBLEMS], *more]
+        lines = [f"{where}: {len(problems)} rows are skipped:", *problems[:_NAMED_PROBLEMS], *more]
         print("\n  ".join(lines), file=sys.stderr)
 
 
@@ -70,7 +70,7 @@ def true_answer(example: Example, size: int) -> Answer:
         UsageError: the sample has no box or no points.
     """
     if example.box is None or example.points is None:
-        raise UsageError(f"sample {example.id} has no box and points to train on; choose other data")
+        raise UsageError(f"sample {example.id} has no box or no points to train on; choose other data")
     height, width = example.image.shape[:2]
     return answer_in_square(example.box, example.points, (width, height), size)
 
@@ -79,12 +79,12 @@ def training_rows(data: Selection, start: StartPolicy, order: str, count: int, s
     """Return the rows of GRPO as a `datasets.Dataset` with the columns prompt, image, box, points and sample.
 
     Args:
-        data: what is trained on, in an order drawn anew for each round through it. A row depends on its index alone,
-            so a run that goes on finds the same rows.
-        start: the policy.
+        data: training data, in an order that is drawn again for each round. A row depends on its index alone, so a
+            resumed run reads the same rows.
+        start: the policy that is trained.
         order: one of `ORDERS`.
         count: number of rows.
-        seed: of the order.
+        seed: seed of the order.
     """
 
     @lru_cache(2)
@@ -107,18 +107,18 @@ def training_rows(data: Selection, start: StartPolicy, order: str, count: int, s
 
 
 def _load(data: Selection, index: int, size: int) -> tuple[Example, Answer]:
-    """Load a sample and its truth; a damaged one is named on stderr, and the next whole one taken instead."""
+    """Load a sample and its truth; if it is damaged, name it on stderr and load the next one."""
     for place in range(index, index + len(data)):
         try:
             example = data[place % len(data)]
             return example, true_answer(example, size)
         except UsageError as error:
-            print(f"warning: {error}; the next sample is taken instead", file=sys.stderr)
-    raise UsageError("data: no sample can be loaded")
+            print(f"warning: {error}; the next sample is used instead", file=sys.stderr)
+    raise UsageError("data: no sample can be loaded; choose other data")
 
 
 def lazy_rows(count: int, row: Callable[[int], dict[str, Any]]) -> Any:
-    """Return a `datasets.Dataset` whose rows are made by a function of the index."""
+    """Return a `datasets.Dataset` whose rows a function makes from their index."""
 
     def make(batch: dict[str, Sequence[int]]) -> dict[str, list[Any]]:
         rows = [row(index) for index in batch["index"]]

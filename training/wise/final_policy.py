@@ -1,4 +1,4 @@
-"""What a training gives away: a policy as one Hugging Face folder, an adapter merged into what it was trained on."""
+"""The result of a training: a policy as one Hugging Face folder, with an adapter merged into its base."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from wise_edge.training.wise.policy import StartPolicy, save_processor_and_promp
 
 
 def write_policy(start: StartPolicy, trained: Path, folder: Path, *, dtype: str, adapter: bool) -> None:
-    """Write a trained policy as one Hugging Face folder; it appears whole, and replaces what is there.
+    """Write a trained policy as one Hugging Face folder, which appears complete and replaces an existing one.
 
     Args:
         start: the policy before the training.
-        trained: what was trained: PEFT's folder of an adapter, or a folder of all weights.
-        folder: where to.
-        dtype: of the written weights, torch's name. An adapter's base is read anew in it, so that an adapter that was
-            trained on weights of 4 bits is merged into the full ones.
-        adapter: which of the two `trained` is.
+        trained: PEFT's folder of the adapter, or a folder with all weights.
+        folder: the folder to write.
+        dtype: torch's name of the type of the written weights. The base of an adapter is loaded again in it, so an
+            adapter that was trained on 4-bit weights is merged into the full ones.
+        adapter: whether `trained` is an adapter.
 
     Raises:
         UsageError: the adapter does not fit the policy.

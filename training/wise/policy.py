@@ -1,7 +1,8 @@
-"""The policy of a WISE training: where it lies, how it is asked, and how it is saved whole.
+"""The policy that a WISE training starts from: its processor, its prompts and the size of its images.
 
-Checkpoints are Hugging Face folders of Qwen2-VL, Qwen2.5-VL or Qwen3-VL. A folder of ours holds `prompts.json`, the
-wording it was trained with; any other is asked in the words of `prompts.DEFAULT`, which are then saved with it.
+Checkpoints are Hugging Face folders of Qwen2-VL, Qwen2.5-VL or Qwen3-VL. Our own folders hold `prompts.json`, the
+wording that the policy was trained with. Other policies are prompted with `prompts.DEFAULT`, which is then saved with
+them.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ class StartPolicy:
 
     Attributes:
         name: its folder, or its name on the hub.
-        processor: transformers' processor, padding at the left.
-        prompts: its wording.
+        processor: transformers' processor, which pads on the left.
+        prompts: wording of its prompts.
         input_size: side of the square that images are stretched to, px.
-        dtype: of its weights, torch's name.
+        dtype: torch's name of the type of its weights.
     """
 
     name: str
@@ -55,7 +56,7 @@ class StartPolicy:
         ]
 
     def training_messages(self, query: str, order: str) -> list[dict[str, str]]:
-        """Return the prompt of a rollout whose parts come in one of `ORDERS`."""
+        """Return the prompt of a rollout with its parts in one of `ORDERS`."""
         messages = self.messages(query, _VARIANTS[order])
         if order == "detailed-first" and self.prompts == DEFAULT:
             messages[1]["content"] = f"{query} {_DETAILED_FIRST}"
@@ -63,11 +64,11 @@ class StartPolicy:
 
 
 def open_policy(config: WiseConfig) -> StartPolicy:
-    """Read what is needed beside the weights.
+    """Read everything but the weights.
 
     Raises:
-        UsageError: the checkpoint cannot be found, has no vision or is of another family, or images of the wished
-            size do not fit its patches.
+        UsageError: the checkpoint does not exist, has no vision tower or belongs to another family, or its patches do
+            not divide the requested image size.
     """
     name = str(resolve_checkpoint(config.model, "policy"))
     try:
@@ -79,8 +80,11 @@ def open_policy(config: WiseConfig) -> StartPolicy:
     size = config.input_size or _fixed_size(processor) or LARGE_INPUT_SIZE
     unit = processor.image_processor.patch_size * processor.image_processor.merge_size
     if size % unit:
-        raise UsageError(f"input_size: {size} is not a multiple of {unit}, the side of an image token of this model")
-    processor.image_processor.size = {"shortest_edge": size * size, "longest_edge": size * size}  # it stretches no more
+        raise UsageError(f"input_size: {size} is not a multiple of {unit}, the side of this model's image tokens")
+    processor.image_processor.size = {
+        "shortest_edge": size * size,
+        "longest_edge": size * size,
+    }  # as it arrives
     dtype = str(settings.dtype or "float32").removeprefix("torch.")
     return StartPolicy(name, processor, _read_prompts(Path(name)), size, dtype)
 
@@ -93,7 +97,7 @@ def _check_family(model: str, settings: Any) -> None:
 
 
 def save_processor_and_prompts(start: StartPolicy, folder: Path) -> None:
-    """Write what a policy's folder holds beside the weights: tokenizer, image processor and wording."""
+    """Write what a policy's folder holds in addition to the weights: tokenizer, image processor and prompts."""
     start.processor.tokenizer.save_pretrained(folder)
     start.processor.image_processor.save_pretrained(folder)
     (folder / _PROMPTS).write_text(json.dumps(start.prompts.to_dict(), indent=2) + "\n", encoding="utf-8")
@@ -110,7 +114,7 @@ def _read_prompts(folder: Path) -> PromptSet:
 
 
 def _fixed_size(processor: Any) -> int | None:
-    """Return the side that the processor stretches every image to, if it is one."""
+    """Return the side to which the processor resizes every image, or None if it keeps their proportions."""
     size = processor.image_processor.size
     least, most = (size.get(key) for key in ("shortest_edge", "longest_edge"))
     return math.isqrt(least) if least is not None and least == most else None

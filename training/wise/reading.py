@@ -1,8 +1,8 @@
-"""What scoring reads in a completion, as the reference reads it.
+"""What scoring reads in a completion, in the same way as the reference.
 
-The first `{…}` anywhere in the text is the answer, the first `<think>…</think>` the concise text, the first
-`<d_think>…</d_think>` the detailed one; tags belong to the texts. Every reader passes over a text once, so that no
-completion can make scoring slow, and none raises.
+The first `{…}` anywhere in the text is the answer, the first `<think>…</think>` the concise text, and the first
+`<d_think>…</d_think>` the detailed text; the texts include their tags. Each reader takes linear time, so no completion
+can make scoring slow, and none raises.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wise_edge.policy.answer import split_completion
 FloatBox = tuple[float, float, float, float]
 
 _SHAPES = {"bbox": 4, "points_1": 2, "points_2": 2}
-_LARGEST_PX = 1_000_000  # no image is wider; a larger number is no coordinate, and its square might overflow
+_LARGEST_PX = 1_000_000  # no image is wider; the square of a larger number might overflow
 _ANSWER_FORM = re.compile(r"\{[^{}]*bbox[^{}]*\}")
 _TAGGED = re.compile(r"<(think|answer|d_think)>(?:(?!</\1>).)+</\1>")
 
@@ -30,13 +30,13 @@ class Reading:
     """What scoring reads in a completion.
 
     Attributes:
-        text: the whole of it.
-        has_answer: the first `{…}` is JSON with the three keys, each a list of the right length.
-        box: XYXY in pixels of the resized square image, not necessarily in order or inside; `None` where it is
-            missing or not four numbers.
-        points: column and row, pixels of the same image; `None` where one is missing.
-        concise: the first `<think>…</think>`, tags included; empty where there is none.
-        detailed: the first `<d_think>…</d_think>`, tags included; empty where there is none.
+        text: the complete text.
+        has_answer: the first `{…}` is JSON with the three keys, each with a list of the right length.
+        box: XYXY in pixels of the resized square image, not necessarily in order or inside; `None` if it is missing
+            or not four numbers.
+        points: column and row, pixels of the same image; `None` if one is missing.
+        concise: the first `<think>…</think>` with its tags; empty if there is none.
+        detailed: the first `<d_think>…</d_think>` with its tags; empty if there is none.
     """
 
     text: str
@@ -49,12 +49,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class ReadCompletion:
-    """A completion and all that is read in it.
+    """A completion and everything that is read in it.
 
     Attributes:
         text: the completion.
         rationale: its concise text as inference reads it, without tags; empty if there is none.
-        scored: what scoring reads; of a completion that repeats the prompt's placeholders, as of an empty text.
+        scored: what scoring reads; a completion that repeats the prompt's placeholders is scored as an empty text.
     """
 
     text: str
@@ -63,7 +63,7 @@ class ReadCompletion:
 
 
 class CompletionReader:
-    """Reads the completions of a batch, each once, however often the same batch is asked for.
+    """Reads the completions of a batch, each once even if the batch is requested again.
 
     Args:
         placeholders: what a completion may not repeat, from `find_placeholders`.
@@ -74,7 +74,7 @@ class CompletionReader:
         self._batch: dict[str, ReadCompletion] = {}
 
     def read(self, completions: Sequence[Any]) -> list[ReadCompletion]:
-        """Read completions, texts or lists of chat messages; what was read in the last batch is not read again."""
+        """Read completions (texts or lists of chat messages); texts of the previous batch are not read again."""
         texts = [completion_text(completion) for completion in completions]
         self._batch = {text: self._batch.get(text) or self._read(text) for text in dict.fromkeys(texts)}
         return [self._batch[text] for text in texts]
@@ -94,9 +94,9 @@ def read_completion(text: str) -> Reading:
 
 
 def completion_text(completion: Any) -> str:
-    """Return a completion's text, from a text or a list of chat messages whose content is a text or a list of parts.
+    """Return the text of a completion: a text, or a list of chat messages whose content is a text or a list of parts.
 
-    Lone surrogates, which no tokenizer takes, become question marks.
+    Lone surrogates, which tokenizers reject, become question marks.
     """
     if isinstance(completion, Mapping):
         completion = completion.get("content", completion.get("text"))
@@ -106,7 +106,7 @@ def completion_text(completion: Any) -> str:
 
 
 def is_formatted(text: str, tags: Sequence[str]) -> bool:
-    """Tell whether a text consists of the tagged parts, in this order, with nothing but white space between them."""
+    """Return whether a text consists of the tagged parts, in this order, separated by nothing but white space."""
     position = len(f"<{tags[0]}>")
     for ended, begun in pairwise(tags):
         seam = re.compile(rf"</{ended}>\s*<{begun}>").search(text, position)
@@ -118,16 +118,16 @@ def is_formatted(text: str, tags: Sequence[str]) -> bool:
 
 
 def find_placeholders(template_text: str) -> tuple[str, ...]:
-    """Return what a prompt shows as a form to fill in: each answer in braces, each tagged part that is not blank.
+    """Return what a prompt shows as a form to fill in: answers in braces and tagged parts that are not blank.
 
-    White space is taken out, as in `echoes`.
+    White space is removed, as in `echoes`.
     """
     text = _squeeze(template_text)
     return tuple(match.group() for pattern in (_ANSWER_FORM, _TAGGED) for match in pattern.finditer(text))
 
 
 def echoes(text: str, placeholders: Sequence[str]) -> bool:
-    """Tell whether a text repeats one of `find_placeholders`, in whatever white space."""
+    """Return whether a text repeats one of `find_placeholders`, ignoring white space."""
     squeezed = _squeeze(text) if placeholders else ""
     return any(placeholder in squeezed for placeholder in placeholders)
 
@@ -143,7 +143,7 @@ def _part(text: str, tag: str) -> str:
 
 
 def _first_object(text: str) -> dict[str, Any]:
-    """Return the first `{…}` that is not empty, up to the first closing brace; empty where it is not JSON."""
+    """Return the first non-empty `{…}`, up to the first closing brace, or an empty dict if it is not JSON."""
     start = text.find("{")
     while start >= 0 and text[start + 1 : start + 2] == "}":
         start = text.find("{", start + 2)
@@ -167,7 +167,7 @@ def _box(value: Any) -> FloatBox | None:
 
 
 def _point(value: Any) -> Point | None:
-    """Return the first two numbers of a list, cut to whole ones; numbers written as text count, as in the reference."""
+    """Return the first two numbers of a list, truncated; numbers written as text count, as in the reference."""
     if not isinstance(value, list) or len(value) < 2:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What a WISE training shows to people: curves of the run, and tables of sample completions with their rewards."""
+"""Reports of a WISE training: curves of the run, and tables of sample completions with their rewards."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rich.table import Table
 
 from wise_edge.training.common.step_log import read_log
 
-_SMOOTHED = 0.9  # share of the running mean that is kept at each step
+_SMOOTHED = 0.9  # weight of the running mean at each step
 _PRINTED = 4  # completions in the table on stderr
-_LOG_WIDTH = 180  # characters of the table where stderr is no terminal
+_LOG_WIDTH = 180  # characters of the table if stderr is not a terminal
 
 
 def draw_wise_curves(folder: Path) -> None:
-    """Draw the run in `folder`, from its `train.jsonl` and `validation.jsonl`, to its `curves.png`."""
+    """Draw `curves.png` of the run in `folder` from its `train.jsonl` and `validation.jsonl`."""
     figure = Figure(figsize=(14, 4), layout="constrained")
     rewards, lengths, accuracy = figure.subplots(1, 3)
     steps, validations = read_log(folder / "train.jsonl"), read_log(folder / "validation.jsonl")
@@ -35,14 +35,14 @@ def draw_wise_curves(folder: Path) -> None:
 def save_samples(
     path: Path, samples: Sequence[str], texts: Sequence[str], rewards: Mapping[str, Sequence[float]], more: bool = False
 ) -> None:
-    """Write completions and print the first of them.
+    """Write completions to a file and print the first of them on stderr.
 
     Args:
-        path: JSON-lines file; replaced when it exists.
-        samples: id of each completion's sample.
+        path: JSON-lines file; replaced if it exists.
+        samples: id of the sample of each completion.
         texts: completions.
-        rewards: term to one reward a completion.
-        more: add to the file instead; nothing is printed.
+        rewards: term -> reward of each completion.
+        more: append to the file and print nothing.
     """
     rows = [
         {"sample": sample, "rewards": {name: values[i] for name, values in rewards.items()}, "completion": text}
@@ -98,7 +98,7 @@ def _points(records: list[dict[str, Any]], key: str) -> list[tuple[int, float]]:
 
 
 def _smooth(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Return running means that start at the first value."""
+    """Return running means, which start at the first value."""
     smooth: list[tuple[int, float]] = []
     for step, value in points:
         before = smooth[-1][1] if smooth else value

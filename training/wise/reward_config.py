@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from wise_edge.training.wise.similarity import DEFAULT_MODEL
 
 TERMS = ("format", "answer", "box_iou", "box_l1", "points", "distillation")
-"""The reference's terms, by our names."""
+"""The terms of the reference, by our names."""
 DEFAULT_WEIGHTS = {**dict.fromkeys(TERMS, 1.0), "length": 0.0}
 
 ORDERS: dict[str, tuple[str, ...]] = {
@@ -16,42 +16,42 @@ ORDERS: dict[str, tuple[str, ...]] = {
     "detailed-first": ("d_think", "think", "answer"),
     "no-detailed": ("think", "answer"),
 }
-"""Order of a completion -> its tags."""
+"""Order of the parts of a completion -> their tags."""
 
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """What a completion is rewarded for; a recipe's `rewards:` mapping."""
+    """What a completion is rewarded for; the mapping `rewards:` of a recipe."""
 
     weights: dict[str, float] = field(default_factory=dict)
-    """Weight of each term; those left out have 1, but `length` has 0. A term of weight 0 is not computed."""
+    """Weight of each term; default 1, for `length` 0. A term of weight 0 is not computed."""
     iou_gate: float = 0.5
-    """`distillation` and `length` count where the box IoU is above it; a negative gate lets every completion pass."""
+    """`distillation` and `length` count if the box IoU is above it; a negative gate lets every completion pass."""
     box_l1_px: float = 10.0
-    """`box_l1` is 1 where the mean absolute difference of the edges is below, pixels at `reference_size`."""
+    """`box_l1` is 1 if the mean absolute difference of the edges is below it, px at `reference_size`."""
     points_px: float = 100.0
-    """`points` is 1 where the mean distance of the points is below, pixels at `reference_size`."""
+    """`points` is 1 if the mean distance of the points is below it, px at `reference_size`."""
     reference_size: int = 840
-    """Side of the square image that the two thresholds are meant for, pixels."""
+    """Side of the square image for which the two thresholds are meant, px."""
     similarity_model: str = DEFAULT_MODEL
-    """Sentence encoder of `distillation`: this package's name, or a folder or name for sentence-transformers."""
+    """Sentence encoder of `distillation`: the default package, or a folder or name for sentence-transformers."""
     length_target: int = 20
-    """`length` is 0.5 at this many tokens of the concise text, tags included."""
+    """`length` is 0.5 at this many tokens of the concise text, including tags."""
     length_slope: float = 3e-4
-    """What a token less adds to `length`. The value of L1-max (https://arxiv.org/abs/2503.04697) and of the reference,
-    made for thousands of tokens; with 0.01 the term reaches 0 at 50 tokens above the target."""
+    """Increase of `length` per token less. The default is that of L1-max (https://arxiv.org/abs/2503.04697) and of the
+    reference, for thousands of tokens; with 0.01 the term reaches 0 at 50 tokens above the target."""
 
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
             if name not in DEFAULT_WEIGHTS:
                 raise ValueError(f"weights.{name}: unknown term; terms are {', '.join(DEFAULT_WEIGHTS)}")
             if not 0 <= weight < math.inf:
-                raise ValueError(f"weights.{name}: must be a number from 0 on, is {weight}")
+                raise ValueError(f"weights.{name}: must be at least 0 and finite, is {weight}")
         object.__setattr__(self, "weights", {**DEFAULT_WEIGHTS, **self.weights})
         if not any(self.weights.values()):
             raise ValueError("weights: at least one must be above 0")
         if not -math.inf < self.iou_gate < 1:
-            raise ValueError(f"iou_gate: must be below 1, negative to switch it off, is {self.iou_gate}")
+            raise ValueError(f"iou_gate: must be below 1 (negative switches it off), is {self.iou_gate}")
         for name in ("box_l1_px", "points_px", "reference_size", "length_target", "length_slope"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: must be above 0, is {getattr(self, name)}")

@@ -1,11 +1,11 @@
-"""Rewards of the WISE policy: the reference's six terms, each its own function for TRL, and one for an ablation.
+"""Rewards of the WISE policy: the reference's six terms and one for an ablation, each a function for TRL.
 
-They score as the reference does (https://github.com/mrazhou/WISE, verl/utils/reward_score/seg_restrict.py): tags
-belong to the texts and to their token counts, and boxes are compared with inclusive pixels, +1 on each side. A
-completion that repeats the prompt's placeholders is read as an empty one, which scores 0 in all terms.
+They score as the reference does (https://github.com/mrazhou/WISE, verl/utils/reward_score/seg_restrict.py): texts and
+their token counts include the tags, and boxes are compared with inclusive pixels, +1 on each side. A completion that
+repeats the prompt's placeholders is read as an empty one, which scores 0 in all terms.
 
-Where we differ: pixel thresholds follow the input size, and a negative cosine counts as 0, since otherwise a longer
-concise text would then score more.
+We differ in two points: pixel thresholds follow the input size, and a negative cosine counts as 0, because otherwise a
+longer concise text would score more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from wise_edge.training.wise.similarity import SentenceEncoder, cosine_similarit
 
 @dataclass(frozen=True)
 class Truth:
-    """What a completion should point at, in pixels of the resized square image.
+    """The true box and points of a completion, in pixels of the resized square image.
 
     Attributes:
         box: XYXY, half-open.
@@ -47,12 +47,12 @@ class RewardFunctions:
         config: weights and thresholds.
         size: width and height of the resized square image in pixels.
         order: one of `ORDERS`.
-        encoder: compares texts; `None` where `distillation` has no weight or the order no detailed text.
-        count_tokens: number of tokens of each text, without special tokens, by the policy's tokenizer.
-        template_text: the prompt's wording; what it shows between tags, and its form of the answer, may not be echoed.
+        encoder: compares texts; `None` if `distillation` has no weight or the order no detailed text.
+        count_tokens: returns the number of the policy's tokens of each text, without special tokens.
+        template_text: wording of the prompt; completions must not repeat what it shows between tags and as the answer.
 
     Attributes:
-        reader: reads the completions of a batch, once for all terms.
+        reader: reads the completions of a batch once for all terms.
 
     Raises:
         UsageError: the order is unknown, the size is not positive, no term is left, or the encoder is missing.
@@ -92,13 +92,13 @@ class RewardFunctions:
             raise UsageError("rewards.weights.distillation is above 0, so a sentence encoder is needed")
 
     def functions(self) -> list[Callable[..., list[float]]]:
-        """Return one function for each term whose weight is above 0; its `__name__` is the term's name.
+        """Return one function for each term whose weight is above 0; its `__name__` is the name of the term.
 
         Without a detailed text there is no `distillation`.
 
-        Each takes `prompts`, `completions` (texts or lists of chat messages) and the data's columns, of which `box`
-        (4 integers a row, XYXY, half-open) and `points` (2 x 2 integers a row), both in pixels of the resized square
-        image, are read. It returns a number from 0 to 1 for each completion.
+        Each function accepts `prompts`, `completions` (texts or lists of chat messages) and the columns of the data. It
+        reads the columns `box` (4 integers per row, XYXY, half-open) and `points` (2 x 2 integers per row), in pixels
+        of the resized square image, and returns a number from 0 to 1 for each completion.
         """
         return [self._function(name, term) for name, term in self._terms.items()]
 
@@ -143,7 +143,7 @@ class RewardFunctions:
         return scores
 
     def _savings(self, readings: list[Reading]) -> list[float]:
-        """Return by which share of its tokens each concise text is shorter than the detailed one, at least 0."""
+        """Return the share of tokens by which each concise text is shorter than the detailed one, at least 0."""
         if not readings:
             return []
         counts = self._count_tokens([*(each.concise for each in readings), *(each.detailed for each in readings)])
@@ -160,16 +160,16 @@ class RewardFunctions:
         return scores
 
     def _right(self, readings: list[Reading], truths: list[Truth]) -> list[int]:
-        """Return the indices of the completions that have a concise text and a box that passes the gate."""
+        """Return the indices of the completions with a concise text and a box that passes the gate."""
         pairs = enumerate(zip(readings, truths, strict=True))
         return [i for i, (each, truth) in pairs if each.concise and _box_iou(each, truth) > self._config.iou_gate]
 
 
 def inclusive_iou(a: FloatBox, b: FloatBox) -> float:
-    """Intersection over union as the reference counts it: +1 on each side, 0 where the boxes do not overlap.
+    """Return the IoU as the reference computes it: +1 on each side, 0 if the boxes do not overlap.
 
     Args:
-        a: XYXY, pixels; one that is reversed or has no extent overlaps nothing.
+        a: XYXY, pixels; a reversed or empty box overlaps nothing.
         b: XYXY, pixels of the same frame.
 
     Returns:
@@ -180,7 +180,7 @@ def inclusive_iou(a: FloatBox, b: FloatBox) -> float:
         return 0.0
     intersection = (width + 1) * (height + 1)
     areas = sum((box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (a, b))
-    return float(min(intersection / (areas - intersection), 1.0))  # fractions may round to just above 1
+    return float(min(intersection / (areas - intersection), 1.0))  # rounding may exceed 1
 
 
 def _box_iou(reading: Reading, truth: Truth) -> float:

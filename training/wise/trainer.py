@@ -1,20 +1,16 @@
 """TRL's GRPO trainer with what a long run needs.
 
-Checkpoints appear whole, validation decodes under the prompts of inference and keeps the best policy, the parts of a
-step are timed, and a loss that is not finite stops the run before it spoils a checkpoint.
+Checkpoints appear complete or not at all, validation decodes under the prompts of inference and keeps the best policy,
+the parts of a step are timed, and a loss that is not finite stops the run before it reaches a checkpoint.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from types import FrameType
 from typing import Any
 
 import torch
@@ -32,7 +28,7 @@ from wise_edge.training.wise.rewards import RewardFunctions
 from wise_edge.training.wise.validation import Figures, Validator
 
 _SHOWN = {"reward": "reward", "rewards/box_iou/mean": "iou", "rationale_tokens": "tokens", "kl": "kl", "step_time": "s"}
-"""Logged figure to its name in the line of a step."""
+"""Logged figure -> its name in the line of a step."""
 
 
 class WiseTrainer(GRPOTrainer):
@@ -43,7 +39,7 @@ class WiseTrainer(GRPOTrainer):
         out: folder of the run.
         validator: decodes held-out data.
         rewards: what completions are rewarded for.
-        **arguments: TRL's.
+        **arguments: arguments of TRL's trainer.
     """
 
     def __init__(
@@ -60,22 +56,13 @@ class WiseTrainer(GRPOTrainer):
         keep_adapter_precise(self.model)
         self.remove_callback(PrinterCallback)
 
-    @contextmanager
-    def stopped_by_signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT end the run after the current step, with a checkpoint."""
-        handlers = {name: signal.signal(name, self._stop) for name in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for name, handler in handlers.items():
-                signal.signal(name, handler)
-
     @property
     def stopped(self) -> bool:
-        """Whether a signal asked for the end of the run."""
+        """Whether `stop` was called."""
         return self._stopped
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
+    def stop(self) -> None:
+        """End the run after the current step, with a checkpoint."""
         self._stopped = True
 
     def training_step(self, *arguments: Any) -> Any:
@@ -93,15 +80,15 @@ class WiseTrainer(GRPOTrainer):
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *rest, **named)
 
     def _anywhere(self, here: bool) -> bool:
-        """Whether something holds on any process; all of them must ask."""
+        """Return whether something holds on any process; all processes must call this."""
         flag = torch.tensor(float(here), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum") > 0)
 
     def _check_finite(self, value: float, what: str, step: int) -> None:
         if not math.isfinite(value):
             raise WiseEdgeError(
-                f"the {what} is not finite at step {step}; the last checkpoint is kept: lower learning_rate or"
-                " clip_norm and go on with --resume"
+                f"the {what} is not finite at step {step}; the last checkpoint is kept; lower learning_rate"
+                " or clip_norm and continue with --resume"
             )
 
     def _generate_single_turn(self, *arguments: Any, **named: Any) -> Any:
@@ -109,7 +96,7 @@ class WiseTrainer(GRPOTrainer):
         try:
             result = super()._generate_single_turn(*arguments, **named)  # type: ignore[no-untyped-call]
         except RuntimeError as error:
-            if "probability tensor" in str(error):  # torch refuses to sample from what is not a number
+            if "probability tensor" in str(error):  # torch does not sample from NaN
                 self._check_finite(math.nan, "distribution of the next token", self.state.global_step + 1)
             raise
         self._log_metric("time/generation_s", perf_counter() - start)
@@ -124,7 +111,7 @@ class WiseTrainer(GRPOTrainer):
         if self.is_world_process_zero() and self.state.global_step % self._config.samples_every == 0:
             table = {name: rewards[: len(read), i].tolist() for i, name in enumerate(self.reward_func_names)}
             path = self._out / "samples" / f"step-{self.state.global_step:05d}.jsonl"
-            more = self._sampled == self.state.global_step  # a step may write its completions in parts
+            more = self._sampled == self.state.global_step  # a step may generate its completions in parts
             save_samples(path, [str(row["sample"]) for row in inputs], [each.text for each in read], table, more)
             self._sampled = self.state.global_step
         return rewards
@@ -137,11 +124,11 @@ class WiseTrainer(GRPOTrainer):
         super().log(logs, start_time)
         if self.is_world_process_zero():
             append_record(self._out / "train.jsonl", {"step": self.state.global_step, **logs})
-            if "reward" in logs:  # not where transformers sums the run up
+            if "reward" in logs:  # missing in the summary that transformers logs at the end
                 print(f"step {self.state.global_step}/{self._config.steps} {_line(logs)}", file=sys.stderr)
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
-        """Validate; transformers calls it when it is due, and after the last step twice."""
+        """Validate; transformers calls this when it is due, and twice after the last step."""
         if self._validated is None or self._validated[0] != self.state.global_step:
             self._validated = self.state.global_step, self._validate()
         return self._validated[1]
@@ -195,7 +182,7 @@ class WiseTrainer(GRPOTrainer):
 
 
 def keep_adapter_precise(model: Any) -> None:
-    """Hold what is trained in float32: TRL makes an adapter on 4-bit weights bfloat16, which rounds updates away."""
+    """Keep trained weights in float32: TRL makes an adapter on 4-bit weights bfloat16, which rounds updates away."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

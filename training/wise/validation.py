@@ -1,6 +1,6 @@
-"""Validation of a policy during GRPO: held-out samples decoded greedily, answers turned into masks, figures.
+"""Validation of a policy during GRPO: greedy decoding of held-out samples, masks of the answers, and figures.
 
-Under several processes each decodes its share; every process gets all figures.
+With several processes, each decodes its share and gets all figures.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from wise_edge.training.wise.policy import StartPolicy
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures of one variant, fractions and token counts.
+    """Figures of one variant: fractions, and a token count.
 
     Attributes:
-        ciou: summed intersection over summed union, of masks, or of boxes where no SAM is used.
-        giou: mean IoU of the same.
+        ciou: summed intersection over summed union of masks, or of boxes if no SAM is used.
+        giou: mean IoU of the same masks or boxes.
         box_accuracy: share of samples whose box IoU is above 0.5.
-        valid_rate: share of samples whose answer can be read.
-        rationale_tokens: mean count inside of `<think>`.
+        valid_rate: share of samples with a readable answer.
+        rationale_tokens: mean number of tokens inside `<think>`.
     """
 
     ciou: float
@@ -50,16 +50,16 @@ class Figures:
 
 
 class Validator:
-    """Holds what every validation of a run needs.
+    """Validates policies of a run on one selection of samples.
 
     Args:
-        config: what is decoded, and how.
-        start: processor, wording and input size.
+        config: what to decode, and how.
+        start: processor, prompts and input size.
 
-    Samples that cannot be decoded (a damaged image, no box) are named on stderr and left out.
+    Unusable samples (a damaged image, no box) are named on stderr and skipped.
 
     Raises:
-        UsageError: the data or the SAM checkpoint cannot be read, or no sample can be used.
+        UsageError: the data or the SAM checkpoint cannot be read, or no sample is usable.
     """
 
     def __init__(self, config: ValidationConfig, start: StartPolicy) -> None:
@@ -68,16 +68,16 @@ class Validator:
         self._data = Selection(config.data, "validation.data")
         self._usable = [index for index in range(len(self._data)) if self._is_usable(index)]
         if not self._usable:
-            raise UsageError("validation.data: no sample can be used; choose other data")
+            raise UsageError("validation.data: no sample is usable; choose other data")
         self._segment = None if config.sam is None else _Segmenter(resolve_checkpoint(config.sam, "sam"))
 
     def run(self, model: Any) -> dict[str, Figures]:
-        """Decode with a model that can generate, and return the figures of each variant."""
+        """Decode with a model that can generate; return the figures of each variant."""
         return {variant: self._figures(model, variant) for variant in self._config.variants}
 
     def _figures(self, model: Any, variant: str) -> Figures:
         state, count = accelerate.PartialState(), len(self._usable)
-        most = math.ceil(count / state.num_processes)  # weights may be shared out, so all processes decode as often
+        most = math.ceil(count / state.num_processes)  # weights may be sharded, so all processes decode equally often
         places = range(state.process_index, most * state.num_processes, state.num_processes)
         scores: list[tuple[float, ...]] = []
         for batch in _chunks(places, self._config.batch_size):
@@ -92,7 +92,7 @@ class Validator:
         try:
             true_answer(self._data[index], self._start.input_size)
         except UsageError as error:
-            print(f"warning: {error}; validation goes without it", file=sys.stderr)
+            print(f"warning: {error}; validation skips it", file=sys.stderr)
             return False
         return True
 
@@ -150,15 +150,15 @@ def decode_greedily(
     max_tokens: int,
     stop: str | None = None,
 ) -> list[str]:
-    """Write the most likely completion of each sample.
+    """Decode a completion for each sample greedily.
 
     Args:
         model: transformers' model.
-        start: its processor, wording and input size.
-        examples: what is asked, decoded together.
+        start: its processor, prompts and input size.
+        examples: samples to decode together.
         variant: prompt variant.
         max_tokens: longest completion.
-        stop: text that ends a completion, besides the model's own end token.
+        stop: text that ends a completion, in addition to the model's end token.
     """
     processor = start.processor
     prompts = [_with_image(start.messages(item.query, variant)) for item in examples]
@@ -169,7 +169,7 @@ def decode_greedily(
     if stop is not None:
         options |= {"stop_strings": [stop], "tokenizer": processor.tokenizer}
     together = accelerate.PartialState().num_processes > 1
-    with torch.no_grad():  # tensors of inference_mode would stay in weights that FSDP shares out
+    with torch.no_grad():  # inference_mode would leave its tensors in weights that FSDP shards
         written = model.generate(**inputs, **options, synced_gpus=together)
     texts: list[str] = processor.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return texts
@@ -181,7 +181,7 @@ def mean_ciou(figures: Mapping[str, Figures]) -> float:
 
 
 def mean_tokens(figures: Mapping[str, Figures]) -> float:
-    """Return the mean count of rationale tokens over variants."""
+    """Return the mean number of rationale tokens over variants."""
     return sum(item.rationale_tokens for item in figures.values()) / len(figures)
 
 

@@ -1,7 +1,7 @@
 """Supervised steps before GRPO that teach the form of the completions, with TRL's SFTTrainer.
 
-Demonstrations come from scenes, or from a JSON-lines file of `image` (a path beside the file), `query` and
-`completion`. An adapter is merged at the end: GRPO starts from the result and is held to it.
+Demonstrations come from scenes, or from a JSON-lines file of `image` (a path relative to the file), `query` and
+`completion`. An adapter is merged at the end; GRPO starts from the result and is regularized toward it.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from wise_edge.training.wise.reward_config import ORDERS
 from wise_edge.training.wise.trainer import keep_adapter_precise
 
 _COLUMNS = ("image", "query", "completion")
-_FIRST_SCENE = 1_000_000_000  # far behind the scenes that GRPO and the embedded policy's own training take
+_FIRST_SCENE = 1_000_000_000  # far beyond the scenes that GRPO and the training of the embedded policy use
 
 
 def warm_start(config: WiseConfig, start: StartPolicy, folder: Path) -> Path:
     """Train on demonstrations and write the result as one Hugging Face folder.
 
     Args:
-        config: the recipe; its `warm_start` is set.
-        start: the policy before.
-        folder: where to; when it exists, the warm start was done before and is not done again.
+        config: the recipe, with `warm_start`.
+        start: the policy before the warm start.
+        folder: the folder to write; if it exists, the warm start is already done.
 
     Returns:
         `folder`.
@@ -105,10 +105,10 @@ def _build_trainer(config: WiseConfig, warm: WarmStartConfig, start: StartPolicy
 
 
 def demonstrations(warm: WarmStartConfig, start: StartPolicy, order: str, seed: int) -> Any:
-    """Return rows of TRL's prompt-completion form: prompt, image and completion.
+    """Return rows in TRL's prompt-completion form: prompt, image and completion.
 
     Raises:
-        UsageError: the file is missing or malformed; the line says where.
+        UsageError: the file is missing or malformed; the message says where.
     """
     if warm.data == "scenes":
         count, load = warm.steps * warm.batch_size, _scene_loader(start, order, seed)
@@ -128,7 +128,7 @@ def demonstrations(warm: WarmStartConfig, start: StartPolicy, order: str, seed: 
 
 
 def write_completion(labeled: Sample, order: str, rng: Random, size: int) -> str:
-    """Return a scene's completion in one of `ORDERS`; the length of the concise part is drawn, and mostly long."""
+    """Return a scene's completion in one of `ORDERS`; the drawn length of the concise part is mostly long."""
     level = rng.choices(LEVELS[:3], (15, 35, 50))[0]
     parts = {
         "think": labeled.rationale(level),
@@ -139,10 +139,10 @@ def write_completion(labeled: Sample, order: str, rng: Random, size: int) -> str
 
 
 def read_demonstrations(file: Path) -> list[dict[str, str]]:
-    """Read a JSON-lines file of demonstrations; images' paths become absolute.
+    """Read a JSON-lines file of demonstrations; paths of images are resolved against its folder.
 
     Raises:
-        UsageError: the file cannot be read, is empty, or a line lacks a text or its image.
+        UsageError: the file is unreadable or empty, or a line lacks a text or its image.
     """
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -162,10 +162,10 @@ def _read_line(file: Path, number: int, line: str) -> dict[str, str]:
     for name in _COLUMNS:
         if not isinstance(record, dict) or not isinstance(record.get(name), str):
             raise UsageError(f"warm_start.data: {file} line {number} has no text {name!r}")
-    picture = file.parent / record["image"]
-    if not picture.is_file():
-        raise UsageError(f"warm_start.data: {file} line {number}: there is no image {picture}")
-    return {**record, "image": str(picture)}
+    image = file.parent / record["image"]
+    if not image.is_file():
+        raise UsageError(f"warm_start.data: {file} line {number}: the image {image} does not exist")
+    return {**record, "image": str(image)}
 
 
 _Loader = Callable[[int], "tuple[np.ndarray[Any, np.dtype[np.uint8]], str, str]"]
