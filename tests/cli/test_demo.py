@@ -29,7 +29,7 @@ def test_scenes_give_overlays_a_sheet_and_a_table(
     assert "only synthetic shapes" in printed.splitlines()[-1]
     assert printed.count("verbose") == printed.count("wise-s") == 2
     assert printed.count("start, verbose") == printed.count("trained, wise-s") == 2
-    assert [call["directory"] for call in opened.calls] == [None, "embedded-start"]
+    assert [call["bundle"] for call in opened.calls] == [None, "embedded-start"]
     assert opened.policy.encoded == 2 + 4  # two warm-ups, then every answer pays for its own image
 
 
@@ -41,7 +41,7 @@ def test_a_bundle_is_compared_with_itself_and_earlier_images_are_replaced(
     for name in (*names, "notes.txt"):
         (tmp_path / name).write_text("earlier")
     assert main(["demo", "--out", str(tmp_path), "--scenes", "1", "--bundle", str(tmp_path)]) == 0
-    assert [call["directory"] for call in opened.calls] == [tmp_path]
+    assert [call["bundle"] for call in opened.calls] == [tmp_path]
     assert "start, verbose" not in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {*names, "notes.txt"}
     assert (tmp_path / "notes.txt").read_text() == "earlier"

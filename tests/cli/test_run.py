@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 import fake_session
+from locations import ASSETS
 from virtual_time import VirtualTime
+from wise_edge.bundle import store
 from wise_edge.cli.main import main
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling.query_meter import QueryMeter
@@ -46,7 +48,20 @@ def test_it_prints_what_a_person_wants_to_know(
     assert "total" in out
     assert lines["backends"].strip() == "policy fake, mask fake"
     backends = {"policy_backend": "auto", "mask_backend": "auto"}
-    assert opened.calls == [{"directory": None, **backends, "decoding": Decoding()}]
+    assert opened.calls == [{"bundle": ASSETS / "embedded", **backends, "decoding": Decoding()}]
+
+
+def test_a_bundle_is_read_and_hashed_once(
+    picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    hashed: list[str] = []
+    hash_file, read = store.hash_file, store._read_manifest
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(store, "hash_file", lambda file: hashed.append(file.name) or hash_file(file))
+    monkeypatch.setattr(store, "_read_manifest", lambda file: hashed.append(file.name) or read(file))
+    assert main(["run", str(picture), "the red ring", "--json", "--deadline-ms", "60000"]) == 0
+    files = [Path(artifact.path).name for artifact in read(ASSETS / "embedded" / "bundle.json").artifacts]
+    assert sorted(hashed) == sorted(["bundle.json", *files])
 
 
 def test_energy_is_measured_where_it_is_asked_for(

@@ -282,7 +282,7 @@ def test_the_command_runs_until_ros_ends_it(
     opened = fake_session.install(monkeypatch)
     assert main(["ros2", "--ros-args", "-p", "query:=the mug"]) == 0
     assert rclpy.args == ["--ros-args", "-p", "query:=the mug"]
-    assert opened.calls == [{"directory": None, "policy_backend": "auto", "mask_backend": "auto"}]
+    assert opened.calls == [{"bundle": None, "policy_backend": "auto", "mask_backend": "auto"}]
     assert LifecycleNode.latest.states == ["configured", "active", "destroyed"]
 
 

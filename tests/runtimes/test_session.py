@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from fake_session import FakeImage, FakeMask, FakePolicy, completion
 from specs import POLICY, SAM
+from wise_edge import load_bundle
 from wise_edge.bundle.manifest import Artifact, Manifest
 from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.runtimes.backends import BACKENDS
 from wise_edge.runtimes.base import PolicyOutput, Request
 from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates, list_rejected
-from wise_edge.runtimes.results import BackendChoice, SegmentationResult
+from wise_edge.runtimes.results import BackendChoice, Latencies, SegmentationResult
 from wise_edge.runtimes.session import Session
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (56, 224, 3), np.uint8)
@@ -103,6 +104,46 @@ def test_a_picture_is_encoded_for_the_segmenter_while_the_policy_writes() -> Non
     assert first.mask is not None
     session.forget()
     assert session.segment(PICTURE, "the ring").latency_ms.mask_encode == 30.0
+
+
+def test_a_session_that_forgot_is_as_new() -> None:
+    policy = Drafted(lambda _, query, __: completion(query))
+    session = Session(policy, FakeMask(), {}, frames=2)
+    first = session.segment(PICTURE, "the ring").latency_ms
+    assert session.latency_history.choose(1e9, new_frame=True).expected_ms is not None
+
+    session.forget()
+
+    assert session.latency_history.choose(1e9, new_frame=True).expected_ms is None
+    again = session.segment(PICTURE, "the ring")
+    assert not again.frame_reused
+    assert again.latency_ms.vision_encode == first.vision_encode == 20.0
+    assert policy.drafts == ("", "")
+
+
+def test_a_result_says_when_its_phases_ran() -> None:
+    session, _ = make_session()
+    first, again = session.segment(PICTURE, "the ring"), session.segment(PICTURE, "the star")
+
+    phases = ["preprocess", "vision_encode", "prefill", "prefill", "decode", "preprocess", "mask_encode", "mask_decode"]
+    assert [span.phase for span in first.spans] == phases
+    assert [span.phase for span in again.spans] == ["prefill", "decode", "mask_decode"]
+    for result in (first, again):
+        assert Latencies.of(result.spans, result.latency_ms.total) == result.latency_ms
+        assert "spans" not in result.to_dict()
+    assert first.spans[1].start_s == first.spans[0].end_s == first.spans[0].start_s + 0.001
+
+
+def test_queries_of_a_batch_are_laid_one_after_the_other() -> None:
+    session, _ = make_session()
+    first, second = session.segment_many(PICTURE, ["the ring", "the star"])
+    starts = [next(s.start_s for s in result.spans if s.phase == "decode") for result in (first, second)]
+    assert starts[0] < starts[1]
+
+
+def test_a_loaded_bundle_is_opened_as_its_folder_is(tiny_bundle: Path) -> None:
+    session = Session.from_bundle(load_bundle(tiny_bundle), policy_backend="onnx", threads=1)
+    assert session.segment(PICTURE, "the ring").backends["policy"].name == "onnx"
 
 
 def test_what_fails_beside_the_policy_is_raised() -> None:

@@ -101,8 +101,8 @@ def install(
     opened = Opened(policy or FakePolicy(write))
     choice = BackendChoice("fake", "the test asked for it")
 
-    def from_bundle(directory: Any = None, **options: Any) -> Session:
-        opened.calls.append({"directory": directory, **options})
+    def from_bundle(bundle: Any = None, **options: Any) -> Session:
+        opened.calls.append({"bundle": getattr(bundle, "directory", bundle), **options})
         return Session(opened.policy, mask or FakeMask(), {"policy": choice, "mask": choice})
 
     monkeypatch.setattr(Session, "from_bundle", from_bundle)

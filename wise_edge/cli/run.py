@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from wise_edge.bundle.store import Bundle
     from wise_edge.runtimes.results import SegmentationResult
     from wise_edge.runtimes.session import Session
 
@@ -38,7 +39,7 @@ def run(
     ] = None,
     max_rationale_tokens: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="Close the rationale after N tokens; as long as it is where left out."),
+        typer.Option(metavar="N", min=0, help="Close the rationale after N tokens; by default it is not limited."),
     ] = None,
     deadline_ms: Annotated[
         float | None,
@@ -48,7 +49,7 @@ def run(
         ),
     ] = None,
     energy: Annotated[
-        bool, typer.Option("--energy", help="Read the device's power sensor meanwhile, where it has one.")
+        bool, typer.Option("--energy", help="Measure the query's energy, if the device has a power sensor.")
     ] = False,
     as_json: JsonOption = False,
     force: ForceOption = False,
@@ -60,24 +61,27 @@ def run(
 ) -> None:
     """Find what a sentence means in an image and segment it.
 
-    No readable answer from the policy is a result too: it is printed with the policy's text, and no mask is written.
+    If the policy's answer cannot be read, its text is printed with the reason, and no mask is written.
     """
+    from wise_edge.bundle.store import load, resolve_bundle
     from wise_edge.images import load_image
     from wise_edge.policy.prompts import normalize_query
     from wise_edge.profiling.query_meter import QueryMeter
     from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.session import Session
 
-    query = normalize_query(query)
+    normalize_query(query)  # an invalid query fails before the bundle is hashed and opened
     _check_outputs(mask, overlay, force)
     pixels = load_image(image)
-    _say_if_unverified(bundle)
     decoding = Decoding(max_rationale_tokens=max_rationale_tokens)
-    session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding)
+    loaded = load(resolve_bundle(bundle))
+    if not loaded.manifest.verified:
+        typer.echo(f"note: {bundle} was never compared with its checkpoints (export --no-verify)", err=True)
+    session = Session.from_bundle(loaded, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding)
 
     def ask() -> SegmentationResult:
         if deadline_ms is not None:
-            return _meet_deadline(session, bundle, pixels, query, variant, deadline_ms)
+            return _meet_deadline(session, loaded, pixels, query, variant, deadline_ms)
         return session.segment(pixels, query, variant)
 
     result = QueryMeter.find(session.on_gpu).measure(ask) if energy else ask()
@@ -85,41 +89,33 @@ def run(
     _print(result, as_json, explain)
 
 
-def _say_if_unverified(bundle: Path | None) -> None:
-    from wise_edge.bundle.store import load, resolve_bundle
-
-    if not load(resolve_bundle(bundle)).manifest.verified:
-        typer.echo(f"note: {bundle} was never compared with its checkpoints (export --no-verify)", err=True)
-
-
 def _meet_deadline(
     session: Session,
-    bundle: Path | None,
+    bundle: Bundle,
     pixels: npt.NDArray[np.uint8],
     query: str,
     variant: str | None,
     deadline_ms: float,
 ) -> SegmentationResult:
-    """Answer by what earlier runs of this bundle on these backends took, and keep what this one took for the next."""
+    """Answer within a deadline, from what earlier runs of this bundle on these backends took; add this run to them."""
     import hashlib
     from contextlib import suppress
 
-    from wise_edge.bundle.store import load, resolve_bundle
     from wise_edge.files import cache_folder
     from wise_edge.runtimes.deadline import LatencyHistory
 
-    files = [artifact.sha256 for artifact in load(resolve_bundle(bundle)).manifest.artifacts]
+    files = [artifact.sha256 for artifact in bundle.manifest.artifacts]
     named = "\n".join([session.policy.name, session.mask.name, *files])
     kept = cache_folder() / "pace" / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
     session.latency_history = LatencyHistory.read(kept)
     result = session.segment(pixels, query, variant, deadline_ms=deadline_ms)
-    with suppress(OSError):  # it is a convenience: a home that cannot be written costs the next run its readings only
+    with suppress(OSError):  # if the cache cannot be written, the next run only lacks these readings
         session.latency_history.write(kept)
     return result
 
 
 def _check_outputs(mask: Path | None, overlay: Path | None, force: bool) -> None:
-    """Refuse what cannot be written before anything is computed."""
+    """Reject outputs that cannot be written before anything is computed."""
     from wise_edge.errors import UsageError
     from wise_edge.files import check_target
 
