@@ -10,7 +10,6 @@ moved by what was followed since.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -21,24 +20,23 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import QueryCancelledError
-from wise_edge.geometry import Box, Point, box_iou, mask_box
+from wise_edge.geometry import Box, Point
+from wise_edge.runtimes.following import Follower
 from wise_edge.runtimes.results import SegmentationResult
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.session import Session
 
-_PATH = 256  # boxes of the last frames that a late grounding is compared with
-_AGREES = 0.5  # IoU of a followed and a grounded box on one frame
-_LOOK_S = 0.1  # how often somebody who waits looks whether it was cancelled
+_LOOK_S = 0.1  # how often a waiting thread checks whether it was cancelled
 
 
 @dataclass(frozen=True, eq=False)
 class Stamped:
-    """A frame of a camera.
+    """A frame of a camera and its time.
 
     Attributes:
         image: HWC uint8 RGB, any size, which may change from frame to frame.
-        stamp_s: when it was taken, in seconds of any clock that does not run backwards.
+        stamp_s: when it was taken, in seconds of any clock that never runs backwards.
     """
 
     image: npt.NDArray[np.uint8]
@@ -50,14 +48,14 @@ class Tracked:
     """What is known of the object on one frame.
 
     Attributes:
-        frame: the very one that was given; box and mask are in its pixels.
-        box: XYXY, half-open; None where the policy's last answer names nothing, or nothing is there any more.
+        frame: the frame itself; box and mask are in its pixels.
+        box: XYXY, half-open; None if the policy's last answer names nothing, or nothing is there any more.
         points: inside the object.
         mask: bool [H, W].
         score: the segmenter's own estimate of the mask's IoU.
-        grounding: the policy's last answer, whose rationale this rests on.
-        grounded_frame: the frame that it was asked about.
-        dropped: frames before this one that no result was made for.
+        grounding: the policy's last answer, which this is based on.
+        grounded_frame: the frame that the answer is about.
+        dropped: number of frames before this one that have no result.
     """
 
     frame: Stamped
@@ -71,7 +69,7 @@ class Tracked:
 
     @property
     def grounded_stamp_s(self) -> float:
-        """When the frame was taken that the policy saw."""
+        """When the frame that the policy saw was taken."""
         return self.grounded_frame.stamp_s
 
     @property
@@ -81,12 +79,12 @@ class Tracked:
 
     @property
     def stale(self) -> bool:
-        """Whether the policy has not seen this frame but an earlier one."""
+        """Whether the policy saw an earlier frame, not this one."""
         return self.grounded_frame is not self.frame
 
     @property
     def age_s(self) -> float:
-        """How much older the frame is that the policy saw."""
+        """How much older the frame that the policy saw is."""
         return self.stamp_s - self.grounded_stamp_s
 
 
@@ -130,24 +128,24 @@ def track(
     deadline_ms: float | None = None,
     cancel: Event | None = None,
 ) -> Iterator[Tracked]:
-    """Follow what a query names; the newest frame wins.
+    """Follow what a query names, always on the newest frame.
 
     Args:
-        session: runs policy and segmenter, for others too.
+        session: runs policy and segmenter; others may use it meanwhile.
         frames: an iterable is read by a thread of its own, as fast as frames come: a camera waits for its next frame.
             Pass a recording through `at_recorded_pace` to see it as it was. A `NewestFrame` is filled by the caller;
             tracking begins with the frame that waits there.
         query: what to find, in words.
         variant: prompt variant; None takes the bundle's default.
-        deadline_ms: choose the variant of each grounding by this instead, as `Session.segment` does.
+        deadline_ms: chooses the variant of each grounding instead, as in `Session.segment`.
         cancel: set from another thread, it ends the tracking; so does closing the iterator.
 
     Yields:
-        A result for each frame that there was time for, from the first grounding on, and another one for a frame that
-        is still the newest when its own grounding comes. So the last frame's last result is its own.
+        From the first grounding on, a result for each frame that there was time for, and a second one for a frame
+        that is still the newest when its own grounding arrives. So the last result is grounded on the last frame.
 
     Raises:
-        WiseEdgeError: policy or segmenter failed; or whatever reading `frames` raised.
+        WiseEdgeError: policy or segmenter failed. Whatever reading `frames` raises is raised too.
     """
     stop = Event()
     newest = frames if isinstance(frames, NewestFrame) else NewestFrame()
@@ -155,7 +153,7 @@ def track(
     seen = reported = max(0, newest.place - 1)
     ask = partial(session.segment, query=query, variant=variant, deadline_ms=deadline_ms, cancel=stop)
     grounder = Thread(target=_ground, args=(ask, board, seen, stop), name="grounding")
-    follower = _Follower(session)
+    follower = Follower(session)
     if not isinstance(frames, NewestFrame):  # a daemon: it may wait for a frame for ever
         Thread(target=_read, args=(frames, newest, stop), name="frames", daemon=True).start()
     grounder.start()
@@ -173,7 +171,7 @@ def track(
             if is_new or (news.grounding is not None and news.grounding.frame is news.frame):
                 dropped = news.place - reported - 1 if is_new else 0
                 reported = news.place
-                yield follower.follow(news.frame, dropped)
+                yield _track_one(follower, follower.grounding, news.frame, dropped)
             elif news.over:
                 return
     finally:
@@ -186,7 +184,7 @@ def at_recorded_pace(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Stamped]:
-    """Give the frames of a recording when a camera would have: each its stamp's distance behind the first one."""
+    """Yield the frames of a recording when a camera would have: spaced like their stamps."""
     begun: tuple[float, float] | None = None
     for frame in frames:
         begun = begun or (clock(), frame.stamp_s)
@@ -196,18 +194,20 @@ def at_recorded_pace(
 
 
 @dataclass(frozen=True, eq=False)
-class _Grounding:
+class Grounding:
+    """The policy's answer on one frame."""
+
     frame: Stamped
     result: SegmentationResult
 
 
 @dataclass(frozen=True)
 class _News:
-    """What is on the board: the newest frame and its number, a grounding nobody took yet, whether nothing will come."""
+    """What is on the board: the newest frame and its number, a new grounding, whether no grounding will follow."""
 
     place: int
     frame: Stamped | None
-    grounding: _Grounding | None
+    grounding: Grounding | None
     over: bool
 
 
@@ -216,11 +216,11 @@ class _Board:
 
     def __init__(self, newest: NewestFrame) -> None:
         self._newest, self._changed = newest, newest.changed
-        self._grounding: _Grounding | None = None
+        self._grounding: Grounding | None = None
         self._over = False
         self._error: BaseException | None = None
 
-    def put_grounding(self, grounding: _Grounding) -> None:
+    def put_grounding(self, grounding: Grounding) -> None:
         with self._changed:
             self._grounding = grounding
             self._changed.notify_all()
@@ -252,6 +252,12 @@ class _Board:
             return -1 if newest.over else seen, None
 
 
+def _track_one(follower: Follower, grounding: Grounding, frame: Stamped, dropped: int) -> Tracked:
+    found = follower.follow(frame)
+    parts = found.box, found.points, found.mask, found.score
+    return Tracked(frame, *parts, grounding.result, grounding.frame, dropped)
+
+
 def _read(frames: Iterable[Stamped], newest: NewestFrame, stop: Event) -> None:
     try:
         for frame in frames:
@@ -269,82 +275,10 @@ def _ground(ask: Callable[[npt.NDArray[np.uint8]], SegmentationResult], board: _
         while seen >= 0 and not stop.is_set():
             seen, frame = board.next_frame(seen)
             if frame is not None:
-                board.put_grounding(_Grounding(frame, ask(frame.image)))
+                board.put_grounding(Grounding(frame, ask(frame.image)))
     except QueryCancelledError:
         board.end_grounding()
     except BaseException as error:
         board.end_grounding(error)
     else:
         board.end_grounding()
-
-
-class _Follower:
-    """Makes masks between groundings."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._path: deque[tuple[float, Box]] = deque(maxlen=_PATH)
-        self._box: Box | None = None
-        self._points: tuple[Point, ...] = ()
-        self.grounding: _Grounding | None = None
-
-    def reground(self, grounding: _Grounding) -> None:
-        """Go on from what the policy says of an earlier frame."""
-        self.grounding = grounding
-        box, points = grounding.result.box, grounding.result.points or ()
-        moved = (0, 0)
-        if box is not None and self._box is not None and self._path:
-            then = min(self._path, key=lambda entry: abs(entry[0] - grounding.frame.stamp_s))[1]
-            if box_iou(then, box) > _AGREES:
-                moved = _shift(then, self._box)
-        self._box = None if box is None else _move_box(box, moved)
-        self._points = tuple(_move(point, moved) for point in points)
-
-    def follow(self, frame: Stamped, dropped: int) -> Tracked:
-        """Return what is known of a frame."""
-        grounding = self.grounding
-        if grounding is None:
-            raise RuntimeError("nothing was grounded yet")
-        result = grounding.result
-        box: Box | None = None
-        points: tuple[Point, ...] = ()
-        mask, score = None, None
-        if grounding.frame is frame:
-            box, points, mask, score = result.box, result.points or (), result.mask, result.score
-        elif self._box is not None:
-            found = self._session.find_mask(frame.image, self._box, self._points)
-            mask, score = found.mask, found.score
-            if mask.any():  # else it is looked for in the same place on the next frame
-                box = mask_box(mask)
-                points = _inside(mask, self._points, _shift(self._box, box))
-        if box is not None:
-            self._box, self._points = box, points
-            self._path.append((frame.stamp_s, box))
-        return Tracked(frame, box, points, mask, score, result, grounding.frame, dropped)
-
-
-def _shift(start: Box, end: Box) -> tuple[int, int]:
-    """Return how far a box's center moved, in pixels."""
-    return (end[0] + end[2] - start[0] - start[2]) // 2, (end[1] + end[3] - start[1] - start[3]) // 2
-
-
-def _move(point: Point, by: tuple[int, int]) -> Point:
-    return point[0] + by[0], point[1] + by[1]
-
-
-def _move_box(box: Box, by: tuple[int, int]) -> Box:
-    return box[0] + by[0], box[1] + by[1], box[2] + by[0], box[3] + by[1]
-
-
-def _inside(mask: npt.NDArray[np.bool_], points: tuple[Point, ...], by: tuple[int, int]) -> tuple[Point, ...]:
-    """Return moved points, each replaced by the nearest pixel of the mask where it is none."""
-    return tuple(_nearest(mask, _move(point, by)) for point in points)
-
-
-def _nearest(mask: npt.NDArray[np.bool_], point: Point) -> Point:
-    x, y = point
-    if 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1] and mask[y, x]:
-        return point  # as a rule, and looking at every pixel of the mask takes milliseconds
-    rows, columns = np.nonzero(mask)
-    place = int(((columns - x) ** 2 + (rows - y) ** 2).argmin())
-    return int(columns[place]), int(rows[place])
