@@ -1,10 +1,10 @@
-"""Which rationale fits a deadline, judged by what queries took on this device so far.
+"""Chooses the rationale that fits a deadline, from what queries took on this device so far.
 
-The paper (https://arxiv.org/abs/2604.02040) leaves a budget that adapts to the moment for future work. Here the richest
-variant whose expected time fits is taken, and its rationale is closed where the time for the answer would not suffice.
-Expected is the 90th percentile of the last readings of each part: the frame's own work, the prompt's words and the
-mask, one step of the language model, and how many steps a variant takes. Until a variant has been seen, the paper's
-mean stands for its rationale.
+The paper (https://arxiv.org/abs/2604.02040) leaves an adaptive budget for future work. Here the richest variant whose
+expected time fits is chosen, and its rationale is closed when the time left would not suffice for the answer. Expected
+is the 90th percentile of the latest readings of each part: the work on the image, the prompt's words and the mask, one
+step of the language model, and the number of steps of a variant. Until a variant has been seen, the paper's mean stands
+in for its rationale.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class DeadlineChoice:
     Attributes:
         deadline_ms: the deadline, from the image to the mask.
         variant: the prompt variant.
-        max_rationale_tokens: where the rationale is closed at the latest; None for no limit.
-        expected_ms: what the query was expected to take; None where nothing had been measured.
+        max_rationale_tokens: the rationale is closed after so many tokens; None for no limit.
+        expected_ms: expected time of the query; None if nothing had been measured.
         reason: why.
     """
 
@@ -46,37 +46,37 @@ class DeadlineChoice:
 
 
 class LatencyHistory:
-    """Running measurements of one device, bundle and choice of backends."""
+    """The latest measurements of one device, bundle and choice of backends."""
 
     def __init__(self) -> None:
         self._readings: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_KEPT))
 
     @classmethod
     def read(cls, file: Path) -> LatencyHistory:
-        """Return what `write` kept; nothing where there is no such file, or none that reads."""
-        pace = cls()
+        """Return what `write` kept; an empty history if the file is missing or unreadable."""
+        history = cls()
         try:
             kept = json.loads(file.read_text(encoding="utf-8"))
             for name, values in kept.items():
-                pace._readings[name].extend(float(value) for value in values)
+                history._readings[name].extend(float(value) for value in values)
         except (OSError, ValueError, AttributeError, TypeError):
             return cls()
-        return pace
+        return history
 
     def write(self, file: Path) -> None:
-        """Keep the measurements for another process; raises `OSError` where that cannot be."""
+        """Keep the measurements for another process; raises `OSError` if the file cannot be written."""
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as fresh:
             fresh.write_text(json.dumps({name: list(values) for name, values in self._readings.items()}))
 
     def observe(self, variant: str, *, frame_ms: float | None, query_ms: float, decode: Decode) -> None:
-        """Take a query into account.
+        """Add a query.
 
         Args:
             variant: the prompt variant.
-            frame_ms: what belongs to the image; None where an earlier query had paid for it.
+            frame_ms: the work on the image; None if an earlier query paid for it.
             query_ms: the prompt's words and the mask.
-            decode: what writing took.
+            decode: writing the completion.
         """
         if frame_ms is not None:
             self._readings["frame_ms"].append(frame_ms)
@@ -91,24 +91,24 @@ class LatencyHistory:
 
         Args:
             deadline_ms: from the image to the mask.
-            new_frame: whether the image's own work is still to be done.
+            new_frame: whether the work on the image is still to be done.
         """
         cheapest = RICHEST_FIRST[-1]
         needed = ["query_ms", "step_ms", *(["frame_ms"] if new_frame else [])]
         if not all(self._readings[name] for name in needed):
-            reason = f"{cheapest}: nothing was measured on this device before, and it is the fastest"
+            reason = f"{cheapest}: nothing was measured on this device yet, and it is the fastest"
             return DeadlineChoice(deadline_ms, cheapest, None, None, reason)
         step_ms = _upper(self._readings["step_ms"])
         least_ms = sum(_upper(self._readings[name]) for name in needed if name != "step_ms")
         least_ms += step_ms * _upper(self._readings["answer_steps"])
         expected = {variant: least_ms + step_ms * self._rationale(variant) for variant in RICHEST_FIRST}
-        told = ", ".join(f"{variant} {ms:.0f} ms" for variant, ms in expected.items())
+        expectations = ", ".join(f"{variant} {ms:.0f} ms" for variant, ms in expected.items())
         for variant, expected_ms in expected.items():
             if expected_ms <= deadline_ms:
                 most = None if variant == cheapest else int((deadline_ms - least_ms) / step_ms)
-                reason = f"{variant} is the richest that fits {deadline_ms:g} ms; expected are {told}"
+                reason = f"{variant} is the richest that fits {deadline_ms:g} ms; expected: {expectations}"
                 return DeadlineChoice(deadline_ms, variant, most, expected_ms, reason)
-        reason = f"{cheapest}: nothing fits {deadline_ms:g} ms, and it is the fastest; expected are {told}"
+        reason = f"{cheapest}: nothing fits {deadline_ms:g} ms, and it is the fastest; expected: {expectations}"
         return DeadlineChoice(deadline_ms, cheapest, None, expected[cheapest], reason)
 
     def _rationale(self, variant: str) -> float:
@@ -117,7 +117,7 @@ class LatencyHistory:
 
 @dataclass(frozen=True)
 class Decode:
-    """What writing a completion took.
+    """The cost of writing a completion.
 
     Attributes:
         ms: time.

@@ -1,4 +1,4 @@
-"""What this device has and lacks for running bundles, each lack with the line that mends it here."""
+"""What this device has and lacks for running bundles, each lack with the command that fixes it here."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Finding:
     """One thing about the device.
 
     Attributes:
-        name: what it is about.
-        text: what was found; None where there is nothing.
-        advice: what to do about it; None where nothing is to be done.
-        data: the same for programs, ready for JSON, units in the names.
+        name: its subject.
+        text: what was found; None if nothing was.
+        advice: what to do about it; None if nothing has to be done.
+        data: the same for programs, ready for JSON, with units in the names.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Host:
-    """What findings are taken from, so that tests can bring their own.
+    """Where findings come from, so that tests can replace it.
 
     Attributes:
-        root: where the file system begins.
-        cuda: gives the CUDA runtime, or raises `DeviceError`.
-        gpu: gives what NVML says, or raises `DeviceError`.
+        root: the root of the file system.
+        cuda: returns the CUDA runtime, or raises `DeviceError`.
+        gpu: returns what NVML reports, or raises `DeviceError`.
         machine: the processor's architecture.
     """
 
@@ -67,7 +67,7 @@ def examine(host: Host | None = None) -> list[Finding]:
     """Find out what this device has and lacks.
 
     Args:
-        surroundings: where to look; None takes this machine.
+        host: where to look; None examines this machine.
     """
     host = host or Host()
     jetson = read_jetson(host.root)
@@ -119,20 +119,20 @@ def _examine_jetson(jetson: Jetson | None) -> Iterator[Finding]:
     yield Finding(
         "power mode",
         f"{jetson.power_mode} of {', '.join(jetson.power_modes)}" if jetson.power_mode else None,
-        None if jetson.power_mode else "nvpmodel does not say; ask with: sudo nvpmodel -q",
+        None if jetson.power_mode else "the power mode is unknown; ask for it with: sudo nvpmodel -q",
         {"mode": jetson.power_mode, "modes": list(jetson.power_modes)},
     )
     loose = any(not clock.pinned for clock in jetson.clocks)
     yield Finding(
         "clocks",
         ", ".join(f"{c.name} {c.now_hz / 1e6:.0f} of {c.most_hz / 1e6:.0f} MHz" for c in jetson.clocks) or None,
-        "they change with load; before measuring: sudo jetson_clocks" if loose else None,
+        "they change with load; before measuring, run: sudo jetson_clocks" if loose else None,
         {"clocks": [asdict(clock) for clock in jetson.clocks], "pinned": not loose},
     )
 
 
 def _examine_gpu(host: Host, jetson: Jetson | None) -> tuple[Capability | None, list[Finding]]:
-    """Return the GPU's compute capability, with what is known of it, its driver and CUDA."""
+    """Return the GPU's compute capability, and findings about the GPU, its driver and CUDA."""
     facts = _facts(host)
     driver = [Finding("driver", facts.driver, data={"version": facts.driver})] if facts.driver else []
     try:
@@ -169,7 +169,7 @@ def _examine_gpu(host: Host, jetson: Jetson | None) -> tuple[Capability | None, 
 
 
 def _facts(host: Host) -> GpuFacts:
-    """Return what NVML says; of a driver without it what its file says."""
+    """Return what NVML reports; without NVML, what the driver's file says."""
     try:
         return host.gpu()
     except DeviceError:
@@ -193,7 +193,7 @@ def _room(name: str, what: str, free: int, total: int) -> Finding:
 def _examine_tensorrt(jetson: Jetson | None, target: GpuKind | None) -> Iterator[Finding]:
     wanted = target.builder if target else None
     installs = {
-        TENSORRT: "sudo apt install nvidia-jetpack, and make the environment with --system-site-packages"
+        TENSORRT: "sudo apt install nvidia-jetpack, and create the environment with --system-site-packages"
         if jetson
         else "pip install 'wise-edge[tensorrt]'",
         TENSORRT_RTX: "pip install 'wise-edge[rtx]'",
@@ -207,13 +207,13 @@ def _examine_tensorrt(jetson: Jetson | None, target: GpuKind | None) -> Iterator
 
 
 def _import_version(module: str) -> tuple[str | None, str | None]:
-    """Return a package's version, or why it cannot be imported; neither where it is not installed."""
+    """Return a package's version, or why it cannot be imported; neither if it is not installed."""
     if find_spec(module) is None:
         return None, None
     try:
         return str(getattr(import_module(module), "__version__", "unknown")), None
     except (ImportError, OSError) as error:
-        return None, f"it is installed and cannot be imported: {error}"
+        return None, f"it is installed but cannot be imported: {error}"
 
 
 def _examine_onnxruntime(jetson: Jetson | None, capability: Capability | None) -> Finding:
@@ -230,7 +230,7 @@ def _examine_onnxruntime(jetson: Jetson | None, capability: Capability | None) -
             failing.append(provider)
         else:
             working.append(provider)
-    advice = f"{', '.join(failing)}: listed, and does not start" if failing else None
+    advice = f"{', '.join(failing)}: listed, but does not start" if failing else None
     if capability and not jetson and "CUDAExecutionProvider" not in working:
         advice = "it has no CUDA; run: pip uninstall -y onnxruntime && pip install 'wise-edge[gpu]'"
     number = str(onnxruntime.__version__)
@@ -249,7 +249,7 @@ def _examine_llama(capability: Capability | None) -> Finding:
     except PackageNotFoundError:
         return Finding("llama.cpp", None, f"run: {build}")
     if found not in TESTED_VERSIONS:
-        return Finding("llama.cpp", found, f"this version was not tried; run: {build}")
+        return Finding("llama.cpp", found, f"this version was not tested; run: {build}")
     offloads = offloads_to_gpu()
     advice = f"it was built for the CPU; run: {build}" if capability and not offloads else None
     text = f"llama-cpp-python {found}, built for the {'GPU' if offloads else 'CPU'}"

@@ -1,4 +1,4 @@
-"""Memory of a GPU that is asked for once and handed out again, and arrays that stay there between two runs."""
+"""GPU memory that is allocated once and reused, and arrays that stay on the GPU between runs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LEAST_BLOCK = 256  # bytes; CUDA aligns to as much
 
 @dataclass(frozen=True, eq=False)
 class DeviceArray:
-    """An array in the memory of the GPU, which is handed out again when the array is gone.
+    """An array in GPU memory; its memory is reused when the array is garbage-collected.
 
     Attributes:
-        address: where it begins.
-        shape: its sizes.
+        address: of its first byte.
+        shape: size along each axis.
         dtype: its type.
     """
 
@@ -39,8 +39,8 @@ class DeviceArray:
 class DevicePool:
     """Blocks of GPU memory for the work of one stream, in sizes of powers of two.
 
-    A block may be handed out again while work that uses it still waits in the stream: what comes after it in the same
-    stream runs after it. So a pool belongs to one stream.
+    A block may be reused while work on it still waits in the stream, because later work of the same stream runs after
+    it. A pool therefore belongs to one stream.
 
     Args:
         cuda: the CUDA runtime.
@@ -69,7 +69,7 @@ class DevicePool:
 
 
 class PinnedBuffer:
-    """Host memory that the GPU copies from and to by itself; it grows as it is asked to.
+    """Pinned host memory, which the GPU copies from and to directly; it grows on demand.
 
     Args:
         cuda: the CUDA runtime.
@@ -82,7 +82,7 @@ class PinnedBuffer:
         weakref.finalize(self, _free_blocks, cuda.free_pinned, self._held).atexit = False
 
     def view(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Return its beginning as an array; the content of the last one is lost."""
+        """Return its beginning as an array; the content of the previous array is lost."""
         kind = np.dtype(dtype)
         count = int(np.prod(shape, dtype=np.int64))
         if count * kind.itemsize > self._size or not self._held:

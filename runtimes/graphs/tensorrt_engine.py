@@ -1,12 +1,11 @@
 """A graph on TensorRT or TensorRT for RTX: an engine of a bundle, run through the CUDA runtime alone.
 
-Keys and values and an image's features stay on the GPU: what a run gives is handed to the next by its address. Host
-memory is pinned, device memory is asked for once. **No engine was run yet: there was no GPU at hand.** The tests run
-this code against stand-ins for the CUDA runtime and for the packages' runtime interface; `make test-gpu` runs it on the
-real ones.
+Keys and values and an image's features stay on the GPU: one run passes them to the next by address. Host memory is
+pinned, device memory is allocated once. **No engine was run yet: there was no GPU at hand.** The tests run this code
+against stand-ins for the CUDA runtime and the packages' runtime interface; `make test-gpu` runs it on the real ones.
 
-CUDA graphs are not used: a decoding step has other shapes than the one before, since keys and values grow, and the
-other graphs run once an image or a query.
+CUDA graphs are not used: shapes change with every decoding step, since keys and values grow, and the other graphs run
+once for each image or query.
 
 Reference: https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/python-api-docs.html.
 """
@@ -57,14 +56,14 @@ def _open_engines(bundle: Bundle, graphs: tuple[str, ...]) -> list[TensorRtGraph
 
 
 class EngineRuntime:
-    """TensorRT for one part of a bundle: a stream of its own, so that policy and segmenter run beside each other.
+    """TensorRT for one part of a bundle, on its own stream, so that policy and segmenter can run at the same time.
 
     Args:
         bundle: has engines for the GPU of this machine.
 
     Raises:
-        DeviceError: there is no GPU, or none that engines are built for.
-        MissingExtraError: the package that its engines need is not installed.
+        DeviceError: there is no GPU, or no engines are built for it.
+        MissingExtraError: the package that the engines need is not installed.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -88,7 +87,7 @@ class EngineRuntime:
 
         Raises:
             DeviceError: the engine was built for another GPU or by another version, or does not load.
-            BundleError: it, or its sidecar, is not of this bundle.
+            BundleError: it or its sidecar does not belong to this bundle.
         """
         role = engine_role(graph, self._target.engine_set)
         file = self._bundle.file(role)
@@ -108,13 +107,13 @@ class EngineRuntime:
 
 
 class TensorRtGraph:
-    """An engine, loaded and ready to run; not for use by several threads at once.
+    """An engine, loaded and ready to run; only one thread at a time may use it.
 
     Args:
         runtime: the part's TensorRT.
         engine: `ICudaEngine`.
-        file: where it lies, for messages.
-        sidecar: what it takes and gives.
+        file: its path, for messages.
+        sidecar: its inputs and outputs.
         resident: beginnings of the names of outputs that stay on the GPU.
     """
 
@@ -122,7 +121,7 @@ class TensorRtGraph:
         self, runtime: EngineRuntime, engine: Any, file: Path, sidecar: Sidecar, resident: tuple[str, ...]
     ) -> None:
         self._runtime = runtime
-        self._engine = engine  # kept: the context does not hold it
+        self._engine = engine  # kept alive: the context holds no reference
         self._file = file
         self._sidecar = sidecar
         self._resident = resident
@@ -138,12 +137,12 @@ class TensorRtGraph:
             arrays: for each input a numpy array, or a `DeviceArray` of an earlier run.
 
         Returns:
-            For each output a numpy array, or a `DeviceArray` where it stays on the GPU.
+            For each output a numpy array, or a `DeviceArray` if it stays on the GPU.
 
         Raises:
-            WiseEdgeError: an array is missing, of the wrong type or outside of the engine's shapes, or the run failed.
+            WiseEdgeError: an array is missing, has the wrong type or shape, or the run failed.
         """
-        # What is on the GPU is kept until the run is done, so that its memory is not handed out before.
+        # Keep arrays on the GPU alive until the run is done, so that their memory is not reused before.
         inputs = [self._enter(spec, arrays) for spec in self._sidecar.inputs]
         if unset := self._context.infer_shapes():
             raise self._failed(f"the shapes of {', '.join(unset)} do not fit the others")
@@ -156,9 +155,9 @@ class TensorRtGraph:
         return outputs | {name: view.copy() for name, view in fetched.items()}
 
     def _create_context(self) -> Any:
-        """Return an execution context; that of TensorRT for RTX with the kernels that earlier processes compiled.
+        """Return an execution context; for TensorRT for RTX with the kernels that earlier processes compiled.
 
-        It compiles kernels when they are first used, and itself refuses those of another GPU, driver or version
+        TensorRT for RTX compiles kernels on first use and rejects those of another GPU, driver or version
         (https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/inference-library/work-with-runtime-cache.html).
         """
         if self._sidecar.builder != TENSORRT_RTX:
@@ -168,14 +167,14 @@ class TensorRtGraph:
         file = cache_folder() / f"kernels-{self._sidecar.sha256[:16]}.cache"
         held = file.stat().st_size if file.is_file() and kernels.deserialize(file.read_bytes()) else 0
         config.set_runtime_cache(kernels)
-        weakref.finalize(self, _save_kernels, kernels, file, held)  # at the end of the process at the latest
+        weakref.finalize(self, _save_kernels, kernels, file, held)  # at the latest when the process ends
         return self._engine.create_execution_context(config)
 
     def _stays(self, name: str) -> bool:
         return name.startswith(self._resident) if self._resident else False
 
     def _enter(self, spec: ArraySpec, arrays: Mapping[str, Any]) -> DeviceArray:
-        """Hand an input to the engine, by way of the GPU's memory where it comes from the host."""
+        """Pass an input to the engine, through GPU memory if it comes from the host."""
         array = arrays.get(spec.name)
         if array is None:
             raise self._failed(f"the input {spec.name} is missing")
@@ -195,7 +194,7 @@ class TensorRtGraph:
         )
         if not fits:
             raise self._failed(
-                f"the input {spec.name} has shape {list(array.shape)}, the engine takes {list(given.smallest)} to "
+                f"the input {spec.name} has shape {list(array.shape)}, the engine accepts {list(given.smallest)} to "
                 f"{list(given.largest)}"
             )
 
@@ -222,11 +221,11 @@ class TensorRtGraph:
 
 
 def _save_kernels(kernels: Any, file: Path, held: int) -> None:
-    """Keep compiled kernels for the next process, where there are more of them than it began with."""
+    """Keep compiled kernels for the next process if there are more than this one began with."""
     data = memoryview(kernels.serialize())
     if data.nbytes <= held:
         return
-    with suppress(OSError):  # a disk that is full or read-only costs the next process time and nothing else
+    with suppress(OSError):  # if the disk is full or read-only, the next process compiles again
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as fresh:
             fresh.write_bytes(data)

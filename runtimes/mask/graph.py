@@ -70,7 +70,7 @@ class GraphMask:
         points: tuple[Point, ...],
         previous: npt.NDArray[np.float32] | None = None,
     ) -> MaskOutput:
-        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original image; see `MaskBackend`."""
+        """Segment what a box (XYXY) and points (XY) mark, all in pixels of the original image; see `MaskBackend`."""
         start = perf_counter()
         scale = np.divide(encoded.resized, encoded.size)
         coords = np.array([*points, box[:2], box[2:]], np.float64) * scale
@@ -92,7 +92,7 @@ class GraphMask:
 
 
 def upsample(logits: npt.NDArray[np.float32], spec: SamSpec, resized: Size, size: Size) -> npt.NDArray[np.float32]:
-    """Bring low-resolution logits to the original image.
+    """Upsample low-resolution logits to the original image.
 
     Args:
         logits: float32 [L, L], covering the encoder's square.
@@ -101,9 +101,8 @@ def upsample(logits: npt.NDArray[np.float32], spec: SamSpec, resized: Size, size
         size: the image's own (width, height).
 
     Returns:
-        float32 [H, W]. segment-anything goes bilinearly to the square, crops to the image and goes bilinearly to its
-        own size, SAM 2 goes there at once. Each step is linear in rows and in columns, so that one matrix a side does
-        all of them.
+        float32 [H, W]. segment-anything resizes bilinearly to the square, crops to the image and resizes to its own
+        size; SAM 2 resizes once. Each step is linear in rows and in columns, so one matrix for each side does all.
     """
     rows, columns = (_to_original(spec, resized[axis], size[axis]) for axis in (1, 0))
     full: npt.NDArray[np.float32] = rows @ logits @ columns.T

@@ -28,7 +28,7 @@ def open_mask(bundle: Bundle, row: Backend, **_: Any) -> MaskBackend[Any]:
 
 
 def open_torch_mask(checkpoint: Path) -> MaskBackend[Any]:
-    """Open a checkpoint of either family, on a GPU where torch sees one.
+    """Open a checkpoint of either family, on a GPU if torch finds one.
 
     Args:
         checkpoint: folder of `wise_edge.sam.segment_anything`, folder of SAM 2, or a published `.pth` file.
@@ -47,7 +47,7 @@ def _device() -> str:
 
 @dataclass(frozen=True)
 class PredictorImage:
-    """A predictor that holds an image's embedding; segment-anything does not time its preprocessing apart."""
+    """A predictor that holds an image's embedding; segment-anything does not time preprocessing separately."""
 
     predictor: Any
     preprocess_ms: float
@@ -82,7 +82,7 @@ class TorchSegmentAnything:
         points: tuple[Point, ...],
         previous: npt.NDArray[np.float32] | None = None,
     ) -> MaskOutput:
-        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original image; see `MaskBackend`."""
+        """Segment what a box (XYXY) and points (XY) mark, all in pixels of the original image; see `MaskBackend`."""
         start = perf_counter()
         masks, scores, logits = encoded.predictor.predict(
             point_coords=np.array(points, np.float32).reshape(-1, 2) if points else None,
@@ -139,7 +139,7 @@ class TorchSam2:
     def decode(
         self, encoded: Sam2Image, box: Box, points: tuple[Point, ...], previous: npt.NDArray[np.float32] | None = None
     ) -> MaskOutput:
-        """Segment what a box (XYXY) and points (XY) name, all in pixels of the original image; see `MaskBackend`."""
+        """Segment what a box (XYXY) and points (XY) mark, all in pixels of the original image; see `MaskBackend`."""
         start = perf_counter()
         torch = self._torch
         with torch.no_grad():

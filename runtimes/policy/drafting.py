@@ -1,9 +1,9 @@
-"""Running a language model over a draft of its completion at once.
+"""Running a language model over a draft of its completion in one call.
 
-A draft is what the completion may well be: that of the same query on the last frame of a video. Behind every token of
-it the model says what it would have written there; as long as that is the draft's next token, nothing else has to be
-run (https://arxiv.org/abs/2211.17192, section 2, for greedy decoding and a draft that costs nothing). So the completion
-is the one without a draft, but for the order in which sums of several tokens are rounded.
+A draft is a likely completion: that of the same query on the last frame of a video. After every token of it the model
+says what it would have written; as long as that is the draft's next token, nothing else has to be run
+(https://arxiv.org/abs/2211.17192, section 2, for greedy decoding and a draft that costs nothing). The completion equals
+the one without a draft, except for the order in which sums over several tokens are rounded.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from wise_edge.runtimes.policy.writing import Logits
 
 _QUERIES = 16
 RunRows = Callable[[Sequence[int], int, int], Logits]
-"""Runs tokens (first) from a position (second) on, forgetting what was behind it, and gives the last rows of logits, as
-many as the third says: float32 [rows, vocabulary]."""
+"""Runs tokens (first argument) from a position on (second), discarding what followed it, and returns the last rows of
+logits (third: how many): float32 [rows, vocabulary]."""
 
 
 class DraftedRun:
-    """Runs tokens behind a prompt's prefix, a draft together with the first of them.
+    """Runs tokens after a prompt's prefix, the first of them together with a draft.
 
     Args:
         run_rows: the language model.
-        position: behind the prefix.
-        suffix: how many tokens of the first call belong to the prompt.
-        draft: tokens of the completion, from its first on; may be empty.
+        position: of the first token after the prefix.
+        suffix: number of tokens of the first call that belong to the prompt.
+        draft: the expected tokens of the completion, from the first on; may be empty.
 
     Attributes:
-        calls: how often the model was run.
+        calls: number of runs of the model.
     """
 
     def __init__(self, run_rows: RunRows, position: int, suffix: int, draft: Sequence[int] = ()) -> None:
@@ -37,11 +37,11 @@ class DraftedRun:
         self._position = position
         self._suffix = suffix
         self._ahead = list(draft)
-        self._rows: Logits | None = None  # behind each token of `_ahead`, once it was run
+        self._rows: Logits | None = None  # after each token of `_ahead`, once it was run
         self.calls = 0
 
     def __call__(self, tokens: Sequence[int]) -> Logits:
-        """Return the logits behind `tokens`, which follow those of the last call."""
+        """Return the logits after `tokens`, which follow those of the last call."""
         if self._rows is None:
             return self._begin(list(tokens))
         known = common_length(tokens, self._ahead)
@@ -71,18 +71,18 @@ class DraftedRun:
 
 
 class Drafts:
-    """The last completions of the last queries, each a draft of the query's next one."""
+    """The last completion of each recent query, as a draft of its next one."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str], tuple[str, bool]] = OrderedDict()
 
     def find(self, query: str, variant: str) -> str:
-        """Return a query's last completion, unless it had little to do with the one before: then it would cost only."""
+        """Return a query's last completion; "" if it differed much from the one before: a bad draft only costs."""
         text, alike = self._kept.get((query, variant), ("", False))
         return text if alike else ""
 
     def keep(self, query: str, variant: str, text: str) -> None:
-        """Take a completion in place of the query's last one."""
+        """Replace a query's last completion."""
         before, _ = self._kept.get((query, variant), ("", True))
         alike = not before or common_length(before, text) >= len(text) / 2
         self._kept[query, variant] = text, alike
@@ -92,6 +92,6 @@ class Drafts:
 
 
 def common_length(left: Sequence[object], right: Sequence[object]) -> int:
-    """Return how many tokens, or characters, two sequences have in common at their beginnings."""
+    """Return the length of the longest common prefix of two sequences."""
     pairs = zip(left, right, strict=False)
     return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))

@@ -1,9 +1,9 @@
 """A policy on NVIDIA's TensorRT Edge-LLM, through its Python interface.
 
-It builds engines from the bundle's checkpoint when it is first opened, which takes minutes, and keeps them in the cache
-folder. The answer's form is forced by its guided decoding; an image is handed over in the policy's size, so that its
-own resizing has nothing to do. **Not yet run: there was no GPU at hand**; the tests use a stand-in of the interface as
-version 0.11 has it (https://github.com/NVIDIA/TensorRT-Edge-LLM, experimental/server).
+When first opened it builds engines from the bundle's checkpoint, which takes minutes, and keeps them in the cache
+folder. Its guided decoding forces the answer's form. It receives images in the policy's size, so that its own resizing
+has nothing to do. **Not yet run: there was no GPU at hand**; the tests use a stand-in for the interface of version 0.11
+(https://github.com/NVIDIA/TensorRT-Edge-LLM, experimental/server).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def open_policy(bundle: Bundle, row: Backend, **_: Any) -> EdgellmPolicy:
 class EdgellmImage:
     """An image in the policy's size, as a data URL; Edge-LLM encodes it with each query, or finds it in its cache.
 
-    What encoding it takes is part of a query's prefill: both happen in one call, which tells them not apart.
+    The time of encoding is part of a query's prefill: both happen in one call, which does not separate them.
     """
 
     url: str
@@ -66,11 +66,11 @@ class EdgellmPolicy(BasePolicy):
 
     Raises:
         MissingExtraError: tensorrt-edgellm is not installed.
-        DeviceError: it does not start here, or builds no engine.
+        DeviceError: it does not start here, or cannot build an engine.
     """
 
     limits_rationale = False
-    """A rationale's tokens cannot be limited, so that a deadline chooses the variant alone."""
+    """The rationale cannot be limited, so a deadline only chooses the variant."""
 
     def __init__(self, name: str, spec: PolicySpec, checkpoint: Path, tokenizer: Path) -> None:
         super().__init__(name, spec, tokenizer)
@@ -85,7 +85,7 @@ class EdgellmPolicy(BasePolicy):
                 max_image_tokens=tokens,
                 max_image_tokens_per_image=tokens,
             )
-        except Exception as error:  # of several classes, from a missing library to a failed build
+        except Exception as error:  # various classes, from a missing library to a failed build
             raise DeviceError(f"TensorRT Edge-LLM does not start with {checkpoint}: {first_line(error)}") from error
 
     def encode(self, image: npt.NDArray[np.uint8]) -> EdgellmImage:
@@ -97,14 +97,14 @@ class EdgellmPolicy(BasePolicy):
         return EdgellmImage(url, (perf_counter() - start) * 1e3)
 
     def generate(self, encoded: EdgellmImage, request: Request) -> PolicyOutput:
-        """Write greedily; see `PolicyBackend`. The first token ends what counts as prefill.
+        """Write greedily; see `PolicyBackend`. Prefill ends with the first token.
 
         Raises:
-            UsageError: as `PolicyText.suffix`; or a limit of rationale tokens is asked for, which there is none of.
+            UsageError: as `PolicyText.suffix`, or a limit of rationale tokens is set, which Edge-LLM lacks.
             WiseEdgeError: Edge-LLM failed.
         """
         if request.decoding.max_rationale_tokens is not None:
-            raise UsageError("edgellm cannot limit the rationale's tokens; take another policy backend")
+            raise UsageError("edgellm cannot limit the rationale's tokens; choose another policy backend")
         start = perf_counter()
         suffix = self._text.suffix(request.query, request.variant)
         prompts = self._spec.prompts
@@ -139,7 +139,7 @@ class EdgellmPolicy(BasePolicy):
         except (RuntimeError, ValueError) as error:
             raise WiseEdgeError(f"TensorRT Edge-LLM failed: {first_line(error)}") from error
         finally:
-            stream.close()  # ends what is still being written
+            stream.close()  # stops what is still being written
         prefilled, end = prefilled or perf_counter(), perf_counter()
         text = text[: text.index(_END) + len(_END)] if finish == "answer" else _without_end(text, self._spec.eos_tokens)
         parts = split_completion(text)

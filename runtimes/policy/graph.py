@@ -1,7 +1,7 @@
 """A Qwen2.5-VL policy over two graphs: vision tower, and language model with explicit keys and values.
 
-The keys and values of the system message are kept for the life of the backend, those of the image for the life of
-the encoded image; a query pays for its own words and the completion.
+The backend keeps the keys and values of the system message, an encoded image those of the image; a query pays for its
+own words and the completion.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from wise_edge.runtimes.policy.writing import Writer
 
 @dataclass(frozen=True)
 class GraphPolicyImage:
-    """An image's keys and values, the system message's included."""
+    """The keys and values of the system message and an image."""
 
     cache: Batch
     preprocess_ms: float
@@ -103,7 +103,7 @@ class GraphPolicy(BasePolicy):
     def _run(
         self, embeds: npt.NDArray[np.float32], positions: npt.NDArray[np.int64], cache: Batch
     ) -> tuple[npt.NDArray[np.float32], Batch]:
-        """Run the language model behind a cache; return the last token's logits and the longer cache."""
+        """Run the language model on a cache; return the last token's logits and the longer cache."""
         outputs = self._decoder.run({"inputs_embeds": embeds, "position_ids": positions, **cache})
         return outputs["logits"][0, -1], next_cache(outputs, self._spec.num_layers)
 
@@ -116,7 +116,7 @@ def _open_embedding(file: Path, hidden_size: int) -> npt.NDArray[Any]:
     try:
         table: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise BundleError(f"{file} is no array ({error}); export the bundle again") from error
+        raise BundleError(f"{file} is not an array ({error}); export the bundle again") from error
     if table.ndim != 2 or table.shape[1] != hidden_size:
         raise BundleError(f"{file} has shape {table.shape}, the policy is {hidden_size} wide; export the bundle again")
     return table

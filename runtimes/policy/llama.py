@@ -32,7 +32,7 @@ from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS
 from wise_edge.runtimes.policy.writing import Logits, Writer
 
 _QUERY_TOKENS = 128 + MAX_NEW_TOKENS
-"""Room for a query and its completion beside the first one's."""
+"""Room for each query and its completion beyond the first one."""
 
 
 def open_policy(bundle: Bundle, row: Backend, *, threads: int | None, flash_attention: bool | None) -> LlamaPolicy:
@@ -69,7 +69,7 @@ class LlamaPolicy(BasePolicy):
         tokenizer: tokenizer.json.
         threads: CPU threads; None takes `wise_edge.native.llama.default_threads`.
         gpu: put all layers on the GPU.
-        flash_attention: attend with fused kernels; None as `LlamaModel` sees fit.
+        flash_attention: attend with fused kernels; None leaves it to `LlamaModel`.
 
     Raises:
         MissingExtraError, DeviceError, WiseEdgeError: as `LlamaModel`.
@@ -93,10 +93,10 @@ class LlamaPolicy(BasePolicy):
         self._model = LlamaModel(text, vision, self._room, threads=threads, gpu=gpu, flash_attention=flash_attention)
         self._begin()
         self._held: weakref.ref[LlamaPolicyImage] | None = None
-        self._end = -1  # position behind the tokens of a query; -1 where unknown
+        self._end = -1  # position after the tokens of a query; -1 if unknown
 
     def encode(self, image: npt.NDArray[np.uint8]) -> LlamaPolicyImage:
-        """Prepare an image (HWC uint8 RGB, any size) for queries; its vision tower's time holds normalizing it."""
+        """Prepare an image (HWC uint8 RGB, any size) for queries; the vision tower's time includes normalizing."""
         start = perf_counter()
         square = resize_square(image, self._spec.input_size)
         prepared = perf_counter()
@@ -161,20 +161,20 @@ class LlamaPolicy(BasePolicy):
     def _run_rows(self, tokens: Sequence[int], position: int, rows: int) -> Logits:
         if position != self._end:
             self._model.truncate(position)
-        self._end = -1  # until they are there whole
+        self._end = -1  # until all of them are there
         logits = self._model.append(tokens, position, rows=rows)
         self._end = position + len(tokens)
         return logits
 
     def _hold(self, encoded: LlamaPolicyImage) -> None:
-        """Let the language model hold an image, in place of the one that it holds."""
+        """Make the language model hold an image instead of the current one."""
         held = self._held() if self._held is not None else None
         if held is encoded:
             return
         if held is not None and held.state is None:
             self._model.truncate(self._text.prefix_end)
             held.state = self._model.save()
-        self._held = None  # until it is there whole
+        self._held = None  # until all of it is there
         if encoded.state is not None:
             self._restore(encoded.state)
         else:
@@ -192,6 +192,6 @@ class LlamaPolicy(BasePolicy):
             raise
 
     def _begin(self) -> None:
-        """Let the language model hold the system message alone."""
+        """Make the language model hold only the system message."""
         self._model.truncate(0)
         self._model.append(self._text.before_image, 0)

@@ -1,8 +1,8 @@
-"""Prompt and completion of a policy in tokens: what the policy backends share, whatever runs the model.
+"""Prompt and completion of a policy in tokens, shared by all policy backends.
 
 The prompt has a prefix (system message and image, the same for every query) and a suffix (the query). Positions are
 M-RoPE's: text advances time, row and column together, an image's tokens share one time and spread over rows and
-columns, and the text behind it goes on from the largest position
+columns, and the text after it continues from the largest position
 (https://arxiv.org/abs/2409.12191, section 2.1; `get_rope_index` of transformers).
 """
 
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MAX_NEW_TOKENS = 512
-_SPARE = 8  # tokens; a form that is written in pieces may take a few more than the whole
+"""Tokens that a completion may have."""
+_SPARE = 8  # tokens; a form written in pieces may take a few more than in one piece
 _STOP = "</answer>"
-_STOP_WINDOW = 16  # tokens; no tokenizer needs more than a token a byte for the nine characters
+_STOP_WINDOW = 16  # tokens; no tokenizer needs more than one for each byte of the nine characters
 
 
 class PolicyText:
-    """Encodes prompts, knows where a completion ends, and counts.
+    """Encodes prompts, finds the end of a completion, and counts tokens.
 
     Args:
         file: tokenizer.json.
@@ -59,14 +60,14 @@ class PolicyText:
         self.after_image = ids[len(self.before_image) + spec.image_grid**2 :]
         self.prefix_length = len(ids)
         self.prefix_end = len(ids) - spec.image_grid**2 + spec.image_grid
-        """Position of the first token behind the prefix."""
+        """Position of the first token after the prefix."""
         largest = (spec.input_size,) * 2
         longest = format_answer(Answer((*largest, *largest), (largest, largest)))
         self.room_for_answer = len(self.encode(f"<think></think><answer>{longest}</answer>")) + _SPARE
         """Tokens that an answer without a rationale may take, tags included."""
 
     def suffix(self, query: str, variant: str) -> list[int]:
-        """Return the tokens of the prompt behind the prefix.
+        """Return the tokens of the prompt after the prefix.
 
         Raises:
             UsageError: the variant is unknown, or the query leaves no room for an answer.
@@ -79,11 +80,11 @@ class PolicyText:
         return ids
 
     def token_limit(self, suffix: Sequence[int]) -> int:
-        """Return how many tokens may be written behind a prompt."""
+        """Return how many tokens may follow a prompt."""
         return min(MAX_NEW_TOKENS, self._spec.context_tokens - self.prefix_length - len(suffix))
 
     def accept(self, completion: list[int], token: int, limit: int) -> Finish | None:
-        """Add a token to a completion, unless it is an end token; return why writing ends, None where it goes on."""
+        """Add a token to a completion unless it is an end token; return why writing ends, None if it continues."""
         if token in self._eos:
             return "end"
         completion.append(token)
@@ -97,7 +98,7 @@ class PolicyText:
         return text
 
     def piece(self, token: int) -> str:
-        """Return the text of a token by itself."""
+        """Return the text of one token."""
         if token not in self._pieces:
             self._pieces[token] = self.decode([token])
         return self._pieces[token]
@@ -118,7 +119,7 @@ class PolicyText:
         return token in self._eos
 
     def beginnings(self, text: str) -> npt.NDArray[np.int64]:
-        """Return every token that a text of ASCII can begin with, however it is cut into tokens; at least one."""
+        """Return every token that an ASCII text can begin with, however it is tokenized; at least one."""
         names = [text[:length].replace(" ", "Ġ") for length in range(1, len(text) + 1)]  # as byte-level BPE spells it
         found = [self._tokenizer.token_to_id(name) for name in names]
         return np.array(sorted({self.encode(text)[0], *(token for token in found if token is not None)}))

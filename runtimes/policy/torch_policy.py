@@ -32,7 +32,7 @@ def open_policy(bundle: Bundle, row: Backend, **_: Any) -> TorchPolicy:
 
 @dataclass(frozen=True)
 class TorchPolicyImage:
-    """An image's embeddings, and those that Qwen3-VL adds in its first layers; each query runs the whole prompt."""
+    """An image's embeddings, and those that Qwen3-VL adds in its first layers; each query runs the complete prompt."""
 
     grid: Tensor
     embeds: Tensor
@@ -43,13 +43,13 @@ class TorchPolicyImage:
 
 
 class TorchPolicy(BasePolicy):
-    """Runs a policy's checkpoint, on a GPU where torch sees one.
+    """Runs a policy's checkpoint, on a GPU if torch finds one.
 
     Args:
         folder: Hugging Face folder with `prompts.json`.
 
     Raises:
-        UsageError: the folder does not hold one.
+        UsageError: the folder is not such a folder.
         MissingExtraError: torch or transformers is not installed.
     """
 
@@ -71,7 +71,7 @@ class TorchPolicy(BasePolicy):
         with torch.no_grad():
             seen = self._model.model.visual(torch.from_numpy(patches).to(self.device), grid_thw=grid)
         if self.device == "cuda":
-            torch.cuda.synchronize()  # work on a GPU is queued: wait, or it counts as prefill
+            torch.cuda.synchronize()  # work on a GPU is queued; without waiting, it would count as prefill
         deeper = getattr(seen, "deepstack_features", None) or []
         return TorchPolicyImage(
             grid, seen.pooler_output, deeper, (prepared - start) * 1e3, (perf_counter() - prepared) * 1e3
@@ -98,7 +98,7 @@ class TorchPolicy(BasePolicy):
             return self._writer.write(run, suffix, request).output(self._text, suffix, start)
 
     def _prefill(self, encoded: TorchPolicyImage, suffix: Sequence[int]) -> tuple[npt.NDArray[np.float32], Any, int]:
-        """Run the whole prompt; return the last token's logits, the cache and the position behind the prompt."""
+        """Run the complete prompt; return the last token's logits, the cache and the position after the prompt."""
         torch = require("torch", "export")
         image_token = self._model.config.image_token_id
         ids = [*self._text.before_image, *[image_token] * len(encoded.embeds), *self._text.after_image, *suffix]

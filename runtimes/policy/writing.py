@@ -1,13 +1,13 @@
-"""Writing a completion greedily, freely or with the answer's form forced.
+"""Writes completions greedily, freely or with the answer's form forced.
 
-What the form dictates is not asked of the model. After the rationale, and between the eight numbers, the next tokens
-are known: they are run together with the token before them, in one call. Within a number only digits and what ends the
-number may win, a number that no digit can follow within the image ends without asking, and after the last one
-nothing is run. So an answer always reads, and it is the one that free decoding gives wherever that one keeps the form
-(https://arxiv.org/abs/2307.09702 constrains by masks alone, one token a call).
+The model is not asked for what the form dictates. After the rationale, and between the eight numbers, the next tokens
+are known: they run together with the token before them, in one call. Within a number only digits and what ends the
+number may win, a number that no digit can follow within the image ends without asking, and nothing runs after the last
+one. So an answer can always be read, and it equals that of free decoding whenever free decoding keeps the form
+(https://arxiv.org/abs/2307.09702 constrains with masks only, one token a call).
 
-A completion is written by a generator, which gives the tokens to run and is sent the logits behind them: so one loop
-writes one completion, and another several at once.
+A generator writes each completion: it yields the tokens to run and is sent the logits after them. One loop can
+therefore write one completion or several at once.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from wise_edge.runtimes.policy.text import PolicyText
 Logits = npt.NDArray[np.float32]
 """Of the last token that was run, [vocabulary]."""
 Run = Callable[[Sequence[int]], Logits]
-"""Runs the language model over tokens behind those that it holds."""
+"""Runs the language model over tokens that follow those it holds."""
 RunTogether = Callable[[Mapping[int, Sequence[int]]], Mapping[int, Logits]]
-"""The same for several completions at once, each known by its number."""
+"""The same for several completions at once, each identified by its number."""
 
 _THINK, _END_OF_THINK = "<think", "</think"
-"""Both without their last character, which a tokenizer may join with the next one."""
+"""Both lack their last character, which a tokenizer may merge with the next one."""
 _ANSWER_TAG = "<answer"
 _ANSWER = f'{_ANSWER_TAG}>{{"bbox": ['
 _BRIDGE = f"{_END_OF_THINK}>{_ANSWER}"
 _AFTER_NUMBERS = (", ", ", ", ", ", '], "points_1": [', ", ", '], "points_2": [', ", ", "]}</answer>")
 _LAST_OF_TAGS = {_END_OF_THINK[-1], _ANSWER_TAG[-1]}
-_TAIL = 48  # tokens of a completion in which the end of the rationale is looked for; the bridge has fewer
+_TAIL = 48  # last tokens of a completion, searched for the end of the rationale; the bridge has fewer
 _WITHOUT_RATIONALE = "answer"
 
 
 @dataclass(frozen=True)
 class Written:
-    """A completion and what it took.
+    """A completion and its cost.
 
     Attributes:
         tokens: the completion.
         finish: why it ended.
-        forced: how many of the tokens the form gave.
-        steps: runs of the language model behind the prompt.
-        prefilled: clock reading when the prompt had been run.
+        forced: number of tokens that the form dictated.
+        steps: runs of the language model after the prompt.
+        prefilled: clock reading when the prompt had run.
     """
 
     tokens: list[int]
@@ -63,28 +63,28 @@ class Written:
     def output(
         self, text: PolicyText, suffix: Sequence[int], start: float, *, steps: int | None = None
     ) -> PolicyOutput:
-        """Return the result of a query that began at the clock reading `start`.
+        """Return the output for a query that began at clock reading `start`.
 
         Args:
             text: the policy's tokens.
-            suffix: the prompt behind its prefix.
+            suffix: the prompt after its prefix.
             start: clock reading in seconds.
-            steps: runs of the language model behind the prompt, where a draft made them fewer.
+            steps: runs of the language model after the prompt, if a draft made them fewer.
         """
         written = text.decode(self.tokens)
         parts = split_completion(written)
         counts = text.count(parts, suffix, self.forced, self.steps if steps is None else steps)
-        decode_ms = (perf_counter() - self.prefilled) * 1e3  # with counting, or no phase would hold it
+        decode_ms = (perf_counter() - self.prefilled) * 1e3  # includes counting, which no other phase would
         return PolicyOutput(written, parts, self.finish, counts, (self.prefilled - start) * 1e3, decode_ms)
 
 
 Steps = Generator[list[int], Logits, Written]
-"""A completion that is being written: gives tokens to run and takes the last one's logits."""
+"""A completion that is being written: yields tokens to run and is sent the last one's logits."""
 
 
 @dataclass(frozen=True)
 class _Number:
-    """What follows a number: its tokens, and the tokens that can begin it."""
+    """The text after a number: its tokens, and the tokens that it can begin with."""
 
     tokens: list[int]
     ends: npt.NDArray[np.int64]
@@ -95,7 +95,7 @@ class Writer:
 
     Args:
         text: the policy's tokens.
-        input_size: side of the resized square in pixels: the largest coordinate.
+        input_size: side of the resized square in pixels, the largest coordinate.
     """
 
     def __init__(self, text: PolicyText, input_size: int) -> None:
@@ -107,7 +107,7 @@ class Writer:
         self._numbers = [_Number(text.encode(words), text.beginnings(words)) for words in _AFTER_NUMBERS]
 
     def write(self, run: Run, suffix: list[int], request: Request) -> Written:
-        """Write behind a prompt.
+        """Write after a prompt.
 
         Args:
             run: the language model, which holds the prompt's prefix.
@@ -115,14 +115,14 @@ class Writer:
             request: the query; its variant "answer" has no rationale.
 
         Raises:
-            QueryCancelledError: before a call of the model, where the query was cancelled.
+            QueryCancelledError: the query was cancelled; checked before each call of the model.
         """
         return self.write_together(lambda asked: {0: run(asked[0])}, [suffix], [request])[0]
 
     def write_together(
         self, run: RunTogether, suffixes: Sequence[list[int]], requests: Sequence[Request]
     ) -> list[Written]:
-        """Write behind several prompts of one prefix at once, each as `write` does; arguments likewise."""
+        """Write after several prompts with one prefix at once, each as in `write`."""
         writing = [self._steps(suffix, request) for suffix, request in zip(suffixes, requests, strict=True)]
         asked = {place: next(steps) for place, steps in enumerate(writing)}
         done: dict[int, Written] = {}
@@ -157,19 +157,19 @@ class Writer:
 
 
 class _Reporter:
-    """Tells what a single completion has come to, where somebody wants to know."""
+    """Reports the text of a single completion as it grows, if the request asks for it."""
 
     def __init__(self, text: PolicyText, requests: Sequence[Request], suffixes: Sequence[list[int]]) -> None:
         self._text = text
-        self._take = requests[0].on_text if len(requests) == 1 else None
+        self._on_text = requests[0].on_text if len(requests) == 1 else None
         self._prompt = len(suffixes[0]) if suffixes else 0
         self._tokens: list[int] = []
 
     def __call__(self, asked: Mapping[int, Sequence[int]]) -> None:
-        if self._take is None:
+        if self._on_text is None:
             return
         self._tokens += asked[0]
-        self._take(self._text.decode(self._tokens[self._prompt :]))
+        self._on_text(self._text.decode(self._tokens[self._prompt :]))
 
 
 class _Forced:
@@ -179,7 +179,7 @@ class _Forced:
         self._writer = writer
         self._text = text
         self._tokens: list[int] = []
-        self._pending: list[int] = []  # written and not yet run
+        self._pending: list[int] = []  # written but not yet run
         self._asked = 0  # tokens that the model chose
         self._steps = 0
 
@@ -200,7 +200,7 @@ class _Forced:
         return Written(self._tokens, "answer", len(self._tokens) - self._asked, self._steps, prefilled)
 
     def _think(self, logits: Logits, most: int) -> Generator[list[int], Logits, Logits]:
-        """Let the model write until it closes its rationale, or close it; return the logits of the first number."""
+        """Write until the model closes its rationale, or close it; return the logits for the first number."""
         before = len(self._tokens)
         while True:
             token = int(logits.argmax())
@@ -216,7 +216,7 @@ class _Forced:
             logits = yield from self._run()
 
     def _write_number(self, logits: Logits, number: _Number) -> Generator[list[int], Logits, None]:
-        """Write digits until one of `number.ends` wins, or no digit can follow."""
+        """Write digits until one of `number.ends` wins or no digit can follow."""
         digits, largest = self._writer._digits, self._writer._largest
         value = int(logits[digits].argmax())
         self._ask(int(digits[value]))
@@ -245,7 +245,7 @@ class _Forced:
 
 
 def answer_pattern(largest: int, variant: str) -> str:
-    """Return a regular expression of the completions that keep the form, for runtimes that take one.
+    """Return a regular expression for completions that keep the form, for runtimes that accept one.
 
     Args:
         largest: the largest coordinate.
@@ -261,21 +261,21 @@ def _plain(text: str) -> str:
 
 
 def _rest_of_bridge(tail: str, *, close: bool) -> str | None:
-    """Return what is missing between a rationale and the first number.
+    """Return the missing text between a rationale and the first number.
 
     Args:
         tail: the completion's last characters.
-        close: end the rationale here, wherever it is.
+        close: end the rationale here in any case.
 
     Returns:
-        None where the rationale goes on; the whole or the rest of the bridge otherwise.
+        None if the rationale continues; otherwise the bridge or the rest of it.
     """
     start = tail.rfind(_END_OF_THINK)
     if start >= 0:
         written = tail[start:]
         return _BRIDGE.removeprefix(written) if _BRIDGE.startswith(written) else f">{_ANSWER}"
     begun = tail.rfind(_ANSWER_TAG)
-    if begun >= 0 and _ANSWER.startswith(tail[begun:]):  # answered without closing the rationale, which reads as well
+    if begun >= 0 and _ANSWER.startswith(tail[begun:]):  # answered without closing the rationale, which can be read too
         return _ANSWER.removeprefix(tail[begun:])
     if not close:
         return None

@@ -191,7 +191,7 @@ def test_a_deadline_is_met_by_what_earlier_runs_took(
 
     assert main([*run, "60000"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "60000 ms met; answer: nothing was measured on this device before" in told
+    assert "60000 ms met; answer: nothing was measured on this device yet" in told
     assert main([*run, "60000", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["variant"] == data["deadline"]["variant"] == "wise-infer"

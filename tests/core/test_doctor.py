@@ -1,4 +1,4 @@
-"""What doctor says of each kind of device, on file systems as they have them, and how to mend what is missing."""
+"""What doctor reports on each kind of device, on file systems like theirs, and how to install what is missing."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_jetson_without_packages_is_told_how_to_get_each(
     architecture = "{}{}".format(*jetson.capability)
     assert f"-DCMAKE_CUDA_ARCHITECTURES={architecture}" in str(found["llama.cpp"].advice)
     assert "TensorRT for RTX" not in found  # it does not serve a Jetson
-    assert found["clocks"].advice == "they change with load; before measuring: sudo jetson_clocks"
+    assert found["clocks"].advice == "they change with load; before measuring, run: sudo jetson_clocks"
     assert found["GPU"].data["target"] == ("thor" if board == "thor" else "orin")
     assert found["memory"].data == {"free_bytes": 6000000 * 1024, "total_bytes": 7802048 * 1024}
 
@@ -178,7 +178,7 @@ def test_a_package_that_cannot_be_imported_says_why(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(doctor, "import_module", lambda name: fail(name) if name == "tensorrt" else real(name))
     found = ask(tmp_path, gpu(9, 0), "x86_64")
     assert found["TensorRT"].advice == (
-        "it is installed and cannot be imported: libnvinfer.so.10: cannot open shared object file"
+        "it is installed but cannot be imported: libnvinfer.so.10: cannot open shared object file"
     )
 
 

@@ -19,7 +19,7 @@ PICTURE = np.zeros((20, 30, 3), np.uint8)
 
 
 def measured(step_ms: float = 2.0) -> LatencyHistory:
-    """A device where a frame takes 100 ms, a query 10, and a step as told; no rationale has been seen."""
+    """A device where an image takes 100 ms, a query 10 ms and a step `step_ms`; no rationale has been seen."""
     pace = LatencyHistory()
     pace.observe("answer", frame_ms=100.0, query_ms=10.0, decode=Decode(20 * step_ms, 20, 0))
     return pace

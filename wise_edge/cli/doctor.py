@@ -1,4 +1,4 @@
-"""`wise-edge doctor`: what this device has and lacks."""
+"""`wise-edge doctor`: what this device has and lacks for running bundles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wise_edge.cli.options import JsonOption
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Say what this device has for running bundles, and how to get what it lacks."""
+    """Report what this device has for running bundles, and how to get what it lacks."""
     from wise_edge.doctor import examine, to_json
 
     findings = examine()

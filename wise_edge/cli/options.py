@@ -11,14 +11,14 @@ from wise_edge.runtimes.backends import list_names
 
 BundleOption = Annotated[
     Path | None,
-    typer.Option("--bundle", metavar="DIR", help="Bundle to run; embedded where left out."),
+    typer.Option("--bundle", metavar="DIR", help="Bundle to run; the embedded one by default."),
 ]
 VariantOption = Annotated[
     str | None,
     typer.Option(
         "--variant",
         metavar="NAME",
-        help="Prompt variant: verbose, wise, wise-infer, wise-s or answer; the bundle's default where left out.",
+        help="Prompt variant: verbose, wise, wise-infer, wise-s or answer; the bundle's default if omitted.",
     ),
 ]
 PolicyBackendOption = Annotated[
@@ -38,6 +38,6 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Replace output files
 RerunOption = Annotated[
     str | None,
     typer.Option(
-        "--rerun", metavar="FILE|connect", help="Also log to the Rerun viewer: a file (.rrd), or one that runs."
+        "--rerun", metavar="FILE|connect", help="Also log to the Rerun viewer: to a .rrd file, or to a running viewer."
     ),
 ]

@@ -1,6 +1,6 @@
-"""Whether a bundle gives what its checkpoints give in torch: the same answers, boxes and masks, end to end.
+"""Compares a bundle with its checkpoints in torch: answers, boxes and masks of complete queries.
 
-What is compared is what a device will run: the bundle's own backends, opened and asked as `wise-edge run` does.
+The bundle runs as it will on a device: on its own backends, opened and asked as `wise-edge run` does.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Pair:
 
 
 def least_mask_iou(precisions: Iterable[str]) -> float | None:
-    """Return the bound for a bundle with weights of these types; None where there is none."""
+    """Return the bound for a bundle with weights of these types; None if there is no bound."""
     found = set(precisions)
     if found <= _EXACT:
         return EXACT_MASK_IOU
@@ -61,7 +61,7 @@ def least_mask_iou(precisions: Iterable[str]) -> float | None:
 def ask_both(
     reference: Session, session: Session, samples: Iterable[tuple[str, npt.NDArray[np.uint8], str]]
 ) -> list[Pair]:
-    """Ask both sessions every query, each as if its image were new.
+    """Ask both sessions every query, each on an image that is new to them.
 
     Args:
         reference: runs the checkpoints in torch.
@@ -78,7 +78,7 @@ def ask_both(
 
 
 def judge(backend: str, pairs: Sequence[Pair], least: float | None) -> list[Figure]:
-    """Return the figures of one policy backend; the mean IoU of masks must reach `least` where there is one."""
+    """Return the figures of one policy backend; the mean IoU of masks must reach `least` if that is given."""
     expected_tokens = [pair.expected.tokens.rationale for pair in pairs]
     tokens = [pair.got.tokens.rationale for pair in pairs]
     decode_ms = [pair.got.latency_ms.decode for pair in pairs]
