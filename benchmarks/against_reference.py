@@ -1,12 +1,12 @@
-"""A query here against the way of the paper's reference code, on the same weights and cores, as ratios in one run.
+"""Compares a query here with one in the way of the paper's reference code: same weights and cores, ratios of one run.
 
     python benchmarks/against_reference.py [--bundle DIR ...] [--samples 20] [--plot FILE] [--json]
 
-The reference way: the prompt `verbose`, transformers' `generate`, then segment-anything's predictor, one after the
-other, everything from scratch for every query, all cores. Ours: `wise-s`, the session of a bundle, on every policy
-backend that it has for the CPU, with one thread or all; a first query on a new frame, and a further one on it. Then, on
-the best of them: queries together, decode calls, and what is spent outside of the engines. Figures that take long have
-benchmarks of their own: cold_start.py, frames.py, llama_3b.py.
+The reference way: the prompt `verbose`, transformers' `generate`, then segment-anything's predictor, in sequence and
+from scratch for every query, on all cores. Ours: `wise-s`, a session of the bundle on each of its CPU backends of the
+policy, with one thread or all; the first query on a new image, and a further one on it. Then, on the fastest of them:
+several queries together, decode calls, and the time spent outside the engines. Figures that take long have their own
+benchmarks: cold_start.py, frames.py, llama_3b.py.
 """
 
 from __future__ import annotations

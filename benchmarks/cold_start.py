@@ -2,9 +2,9 @@
 
     python benchmarks/cold_start.py [--runs N] [--bundle DIR] [--json]
 
-Each run is a fresh process; the files are in the page cache after the first, which does not count. What is imported is
-measured in one run of its own (`python -X importtime`), as it slows the run down. The time that a run held a core is
-given beside the wall clock: it tells the same on a machine that is busy with other work.
+Each run is a fresh process; the first, which fills the page cache, does not count. Imports are measured in a separate
+run (`python -X importtime`), since this slows the run down. CPU time is reported next to the wall clock, because other
+work on the machine does not change it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Time and memory of building engines of TensorRT for RTX ahead of time, for SM86, SM89 and SM120 at once, in fp16.
+"""Measures building TensorRT for RTX engines ahead of time, for SM86, SM89 and SM120 at once, in fp16: time and memory.
 
     python benchmarks/engines.py --scratch DIR [--segmenters embedded,vit_b,hiera-tiny] [--json FILE]
 
 Needs no GPU. The segmenters are the embedded one, Segment Anything's vit_b and SAM 2's hiera-tiny at 1024 px, the
-last two with random weights; the policy is the embedded one. Each engine is built in a process of its own; the peak
-of its memory is the kernel's VmHWM. Exported bundles stay in DIR (it needs 2 GB) for another run.
+last two with random weights; the policy is the embedded one. Each engine is built in its own process, whose peak memory
+is the kernel's VmHWM. Exported bundles stay in DIR (which needs 2 GB) for later runs.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Memory and time of a policy of the shape of Qwen2.5-VL-3B from a checkpoint to engines of TensorRT for RTX.
+"""Measures a policy of the shape of Qwen2.5-VL-3B from checkpoint to TensorRT for RTX engines: memory and time.
 
     python benchmarks/engines_3b.py --scratch DIR [--precisions fp16,int4] [--layers 36] [--json FILE]
 
-Needs no GPU; DIR needs several times the 7.5 GB of the checkpoint, which is made there (random weights, images of
-840 px) and kept for another run. Export and build run in processes of their own; what is given is the peak of their
-anonymous memory, read every 0.2 s, which must fit. Files that are mapped into memory count to nobody.
+Needs no GPU; DIR needs several times the 7.5 GB of the checkpoint, which is created there (random weights, images of
+840 px) and kept for later runs. Export and build run in their own processes; reported is the peak of their anonymous
+memory, read every 0.2 s, which must fit into RAM. Memory-mapped files do not count.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ export_bundle(checkpoint, "embedded", Path(out), options, verify=None, progress=
 
 
 def measure(command: list[str]) -> dict[str, Any]:
-    """Run a process to its end; return its seconds, its peak of anonymous memory in bytes and its last line."""
+    """Run a process; return its seconds, its peak of anonymous memory in bytes and its output."""
     started, peak_kb = time.perf_counter(), 0
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     status = Path(f"/proc/{process.pid}/status")

@@ -1,9 +1,9 @@
-"""Forced decoding against free decoding: the same answers, in how many calls and how much of the time.
+"""Compares forced with free decoding: whether answers are the same, and what calls and time it saves.
 
     python benchmarks/forced_decoding.py [--bundle DIR] [--policy-backend NAME] [--samples 500] [--variants V,V]
 
-Test scenes, one thread, greedy. Texts are compared up to `</answer>`: a free one may write one token more. Exit code 1
-where an answer differs.
+Test scenes, one thread, greedy. Texts are compared up to `</answer>`, since free decoding may write one more token.
+Exits with 1 if an answer differs.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Thousands of frames through one session: does its memory grow?
+"""Checks that the memory of a session does not grow over thousands of images.
 
     python benchmarks/frames.py [--bundle DIR] [--policy-backend NAME] [--frames 10000] [--json]
 
-Every frame is new to the session (a test scene with another pixel changed), of one of three sizes, and is asked one
-query, or eight together every hundredth time. Resident memory is read every 100 frames. Exit code 1 where it grew by
-more than 2 % after the first 500.
+Every image is new to the session (a test scene with another pixel changed), of one of three sizes, and gets one query,
+or eight together every hundredth time. Resident memory is read every 100 images. Exits with 1 if it grew by more than
+2 % after the first 500.
 """
 
 from __future__ import annotations

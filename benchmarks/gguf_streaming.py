@@ -1,10 +1,10 @@
-"""Memory and speed of converting a checkpoint of the shape of Qwen2.5-VL-3B (7.5 GB, random weights) to GGUF.
+"""Measures converting a checkpoint of the shape of Qwen2.5-VL-3B (7.5 GB, random weights) to GGUF: memory and speed.
 
     python benchmarks/gguf_streaming.py --scratch DIR [--layers 36] [--type F16]
 
-Makes the checkpoint in DIR (kept for another run; DIR needs 25 GB), converts it in a process of its own and reports the
-peak of its memory, read from the kernel's ru_maxrss (mapped pages of files count), against 1 GB plus twice the largest
-tensor, and MB/s against `cp` of the same checkpoint onto the same disk. Both read what the page cache still holds.
+Creates the checkpoint in DIR (kept for later runs; DIR needs 25 GB) and converts it in its own process. Compares the
+process's peak memory, the kernel's ru_maxrss (which includes mapped pages of files), with 1 GB plus twice the largest
+tensor, and its MB/s with `cp` of the same checkpoint to the same disk. Both may read from the page cache.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def draw(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
 
 
 def copy_s(files: list[Path], out: Path) -> float:
-    """Return the seconds that `cp` takes, the copy flushed to the disk."""
+    """Return the seconds that `cp` takes, including flushing the copy to disk."""
     out.mkdir()
     started = time.perf_counter()
     subprocess.run(["cp", *map(str, files), str(out)], check=True)

@@ -1,12 +1,12 @@
-"""A policy of the shape of Qwen2.5-VL-3B on llama.cpp: the paper's long answer one by one against the short one forced.
+"""Compares decoding on llama.cpp, with the shape of Qwen2.5-VL-3B: the paper's long rationale, and a short one forced.
 
     python benchmarks/llama_3b.py --scratch DIR [--type Q4_K_M] [--layers 36] [--threads N] [--json FILE]
 
-Random weights, an image of 840 px (900 image tokens). What is written means nothing, so its length is set: a rationale
-of 112 tokens and an answer, one token a call, as the reference does; and a rationale of 23, then the answer forced as
-`runtimes/policy/writing.py` does, its eight numbers of three digits. Times are by phase. Decoding reads every weight
-once a token, so that the memory's bandwidth bounds it: that is measured in the same run, by summing an array that no
-cache holds, with as many threads. DIR needs 15 GB; the checkpoint is made there and kept for another run.
+Random weights, an image of 840 px (900 image tokens). The text is meaningless, so its length is set: a rationale of
+112 tokens and an answer, one token per call, as in the reference; and a rationale of 23 tokens, then the answer forced
+as in `runtimes/policy/writing.py`, with eight numbers of three digits. Times are by phase. Decoding reads every weight
+once per token, so memory bandwidth bounds it: the same run measures that by summing an array larger than any cache,
+with as many threads. DIR needs 15 GB; the checkpoint is created there and kept for later runs.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SIDE = 840
 
 
 def make_files(scratch: Path, layers: int, kind: str) -> tuple[Path, Path, Path]:
-    """Return checkpoint, language model and vision tower, made where they are missing."""
+    """Return checkpoint, language model and vision tower, created if they are missing."""
     checkpoint = scratch / f"qwen2.5-vl-{layers}-layers"
     if not (checkpoint / "preprocessor_config.json").exists():
         shutil.rmtree(checkpoint, ignore_errors=True)
@@ -74,7 +74,7 @@ def growing_text() -> Iterator[str]:
 
 
 def measure_bandwidth(threads: int, size: int = 1 << 30) -> float:
-    """Return bytes a second that threads read of memory, the best of five rounds."""
+    """Return the bytes per second that threads read from memory, the best of five rounds."""
     parts = np.array_split(np.ones(size // 8, np.int64), threads)
     best = 0.0
     with ThreadPoolExecutor(threads) as pool:
@@ -86,7 +86,7 @@ def measure_bandwidth(threads: int, size: int = 1 << 30) -> float:
 
 
 class Scripted:
-    """A language model that is run for its time; what it gives are logits of our own, so that lengths are set."""
+    """A language model that runs for timing only and returns logits of our own, which set the lengths."""
 
     def __init__(self, model: LlamaModel, position: int, suffix: int, script: list[int]) -> None:
         self._model, self._position, self._suffix, self._script = model, position, suffix, script
@@ -96,7 +96,7 @@ class Scripted:
         self.decode_s: list[float] = []
 
     def __call__(self, tokens: Any) -> npt.NDArray[np.float32]:
-        """Run tokens behind those before; give logits that let the script's next token win."""
+        """Run tokens after the earlier ones; return logits that let the script's next token win."""
         start = perf_counter()
         self._model.append(tokens, self._position)
         spent = perf_counter() - start

@@ -1,10 +1,10 @@
-"""What the power sampler of `wise-edge profile` costs: of a core, and of the latency that is profiled.
+"""Measures what the power sampler of `wise-edge profile` costs: share of a core, and latency of the profiled queries.
 
-    $ python benchmarks/profile_overhead.py [--queries N] [--json]
+    python benchmarks/profile_overhead.py [--queries N] [--json]
 
-A Jetson Orin Nano's three rails lie as files in memory and are read at the sampler's own pace; what the thread waits
-for a real sensor's I2C bus is not in it. Queries with the sampler and without it take turns, on the embedded models.
-The latencies of a profile are measured while the sampler rests; the ratio is that of the windows for energy.
+The three rails of a Jetson Orin Nano are files in memory, read at the sampler's own rate; waiting for the I2C bus of a
+real sensor is not included. Queries with and without the sampler alternate, on the embedded models. A profile measures
+latencies while the sampler rests; the ratio here applies to its windows for energy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from wise_edge.power.rails import find_jetson_rails
 from wise_edge.power.sampler import PowerSampler
 from wise_edge.runtimes.session import Session
 
-BLOCK = 5  # queries between two turns
+BLOCK = 5  # queries per turn
 FASTEST = Path("/dev/shm")
 
 

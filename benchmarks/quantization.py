@@ -1,11 +1,11 @@
-"""What each GGUF type costs and keeps: size, cIoU, tokens and tokens a second of the embedded policy on test scenes.
+"""Measures each GGUF type on test scenes: size, cIoU, tokens and tokens per second of the embedded policy.
 
     python benchmarks/quantization.py --out docs/results/quantization.json [--samples 200] [--types Q8_0,Q4_K_M]
 
-Each type of the language model is made with and without an importance matrix (the types that need one only with), the
-vision tower in F16; torch in float32 is the row to compare with. cIoU differences are paired over scenes, with 95 %
-bootstrap intervals. Accuracy that is there is kept. Speed is measured last and anew each time, all types in turn,
-several times over: decoding alone, on one thread. The figure is drawn beside the document.
+Each type of the language model is made with and without an importance matrix (types that require one only with it); the
+vision tower is F16; the reference row is torch in float32. cIoU differences are paired over scenes, with 95 % bootstrap
+intervals. Accuracy that --out already has is kept. Speed is measured last and again each time, all types in turn, in
+several rounds: decoding alone, on one thread. The figure is written next to the document.
 """
 
 from __future__ import annotations

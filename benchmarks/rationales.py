@@ -1,11 +1,11 @@
-"""How well a policy's concise rationales stand for its detailed ones, on test scenes under `wise`.
+"""Measures how well a policy's concise rationales represent its detailed ones, on test scenes under `wise`.
 
     python benchmarks/rationales.py [--policy CHECKPOINT] [--samples N] [--json]
 
-The whole completion is decoded greedily. Reported are the similarity of concise and detailed text (the encoder of the
-rewards), their lengths in tokens, and the share of concise texts that name the object asked for: their last sentence
-holds its description, and its place too where the scene has another object of that description. A policy that chooses
-the wrong object names the wrong one, so the share is also given of the completions whose box is right (IoU > 0.5).
+The complete completion is decoded greedily. Reported are the similarity of concise and detailed text (by the encoder of
+the rewards), their lengths in tokens, and the share of concise texts that name the target: their last sentence holds
+its description, and its place if another object of the scene has the same description. A policy that chooses the wrong
+object names the wrong one, so the share is also reported for completions with a correct box (IoU > 0.5).
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ MAX_TOKENS = 400
 
 
 def names_target(text: str, labeled: Sample) -> bool:
-    """Tell whether a rationale concludes with the object that a scene's query asks for; its last sentence does so."""
+    """Return whether the last sentence of a rationale names the object that the query asks for."""
     name, conclusion = labeled.target.describe(), text.rstrip(". ").rpartition(". ")[2]
     alone = sum(item.describe() == name for item in labeled.scene.objects) == 1
     return name in conclusion and (alone or f"at the {labeled.target.place}" in conclusion)
 
 
 def boxes_right(text: str, labeled: Sample, size: int) -> bool:
-    """Tell whether a completion's box is the target's; both are in pixels of the `size` x `size` square."""
+    """Return whether a completion's box is the target's; both are in pixels of the `size` x `size` square."""
     answer = parse_answer(text, size).answer
     return answer is not None and box_iou(answer.box, target_answer(labeled, size).box) > BOX_THRESHOLD
 

@@ -1,10 +1,10 @@
-"""A camera at 30 Hz against a policy that is slower: how old results are, what the node costs, how memory fares.
+"""Measures a node with a camera at 30 Hz and a slower policy: age of results, cost of the node, memory.
 
-    $ python benchmarks/robot_camera.py [--seconds 600] [--slow-ms 150] [--json]
+    python benchmarks/robot_camera.py [--seconds 600] [--slow-ms 150] [--json]
 
-The embedded models on a panning scene; the policy is slowed down to a grounding of at least `--slow-ms`, as a larger
-one would be. The node's own cost is the time between a frame's coming and its result, with stand-ins for policy and
-segmenter that take next to none.
+Runs the embedded models on a panning scene; the policy takes at least `--slow-ms` per grounding, like a larger
+one. The node's own cost is the time from a frame's arrival to its result, with stand-ins for policy and
+segmenter that take almost none.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RATE_HZ = 30
 
 
 class SlowPolicy:
-    """Another policy, whose completions take a while at least."""
+    """Wraps a policy so that a completion takes at least some time."""
 
     def __init__(self, policy: object, least_s: float) -> None:
         self._policy, self._least_s = policy, least_s
@@ -41,7 +41,7 @@ class SlowPolicy:
         return getattr(self._policy, name)
 
     def generate(self, *arguments: object) -> object:
-        """Write, and wait for the rest of the time."""
+        """Generate, then wait for the rest of the time."""
         end = time.monotonic() + self._least_s
         output = self._policy.generate(*arguments)  # type: ignore[attr-defined]
         while time.monotonic() < end:

@@ -1,9 +1,9 @@
-"""Masks of the embedded segmenter with an int8 image encoder against float32, true boxes and points as prompts.
+"""Compares masks of the embedded segmenter with int8 and float32 image encoders, prompted by true boxes and points.
 
     python benchmarks/sam_int8.py [--samples 200] [--bundle DIR]
 
-Exports the embedded models with `--sam-precision int8` (16 scenes of the train split calibrate), or takes the bundle
-that is named.
+Exports the embedded models with `--sam-precision int8` (calibrated on 16 scenes of the train split), unless --bundle
+names such a bundle.
 """
 
 from __future__ import annotations

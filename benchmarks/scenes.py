@@ -1,8 +1,8 @@
-"""Scenes per second on one core, as a training reads them: image, masks, query, rationale and points.
+"""Measures scenes per second on one core, as a training reads them: image, masks, query, rationale and points.
 
     python benchmarks/scenes.py [--count N] [--rounds N] [--json]
 
-The rate is over the time that this process held a core, so that other work on the machine does not count.
+The rate is per second of CPU time, so other work on the machine does not count.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Requests that schemathesis makes up from the service's own OpenAPI document, most of them malformed.
+"""Sends the service requests that schemathesis makes from its OpenAPI document, most of them malformed.
 
     pip install schemathesis
     python benchmarks/service_fuzz.py [--examples 300] [--json]
 
-Says how many requests came by the service's own count, with what status, and what memory the process has before and
-after. Ends with 1 where a status was a server's error (503, the device's, excepted) or schemathesis found another.
+Reports how many requests the service counted, their statuses, and the memory of the process before and after. Exits
+with 1 if a status was a server error (except 503, the device's) or schemathesis found another failure.
 """
 
 from __future__ import annotations

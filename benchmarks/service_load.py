@@ -1,10 +1,10 @@
-"""Clients against `wise-edge serve` on loopback: right answers, no errors, the longest wait, and throughput.
+"""Loads `wise-edge serve` on loopback with clients: checks answers and errors, measures waits and throughput.
 
-    $ python benchmarks/service_load.py [--seconds 300] [--clients 8] [--json]
+    python benchmarks/service_load.py [--seconds 300] [--clients 8] [--json]
 
-Each client asks its own scenes one after the other, a new image every time, and checks every answer against the
-session's own. What the session does alone, in a process of its own and without HTTP, is measured before and after; the
-clients run on the same cores as the service. 429 is no error: the client waits as it is told.
+Each client queries its own scenes one after the other, each with a new image, and compares every answer with the
+session's. The session alone, in its own process and without HTTP, is measured before and after; clients run on the same
+cores as the service. 429 is not an error: the client waits as long as the response says.
 """
 
 from __future__ import annotations

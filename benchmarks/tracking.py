@@ -1,10 +1,10 @@
-"""A standing query in a video: what a draft saves, and how far masks follow without the policy.
+"""Measures a standing query in a video: what a draft saves, and how well masks follow without the policy.
 
     python benchmarks/tracking.py [--bundle DIR] [--policy-backend NAME] [--videos 20] [--frames 16] [--json]
 
-A video is a test scene past which the camera pans, two pixels a frame. First the query is asked on every frame, once
-with the last frame's completion as a draft and once without. Then the first frame's mask is given and the segmenter
-follows, prompted as `wise_edge.runtimes.tracking` does (box and points of the last mask) and with that mask besides.
+A video is a test scene past which the camera pans by two pixels per frame. First the query runs on every frame, with
+the last frame's completion as a draft and without. Then the segmenter follows the first frame's mask, prompted as in
+`wise_edge.runtimes.tracking` (box and points of the last mask), and also with that mask.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Evaluate policies on test scenes, each against the start policy's `verbose`: JSON reports, tables and a figure.
+"""Evaluates policies on test scenes against the start policy's `verbose`: JSON reports, tables and a figure.
 
     python benchmarks/wise_results.py NAME=CHECKPOINT... --out docs/results [--variants V,V] [--samples N]
-    python benchmarks/wise_results.py --out docs/results      tables and figure of what is there
+    python benchmarks/wise_results.py --out docs/results      tables and figure of existing reports
 
-A checkpoint is a policy's folder or the name of one that ships. Tables and figure are made from every report in --out,
-so results can be gathered call by call. Name the seeds of one setting NAME-seed0, NAME-seed1, …. Latencies are left out
-of the reports: other work may share the machine.
+A checkpoint is a policy's folder or the name of one that ships. Tables and figure use every report in --out, so results
+can be collected over several calls. Name the seeds of one setting NAME-seed0, NAME-seed1, …. Reports have no latencies,
+since other work may share the machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MARKERS = {"verbose": "s", "wise": "D", "wise-infer": "o", "wise-s": "^", "answe
 
 
 class Results:
-    """The reports of one folder; records and exported bundles lie in `build`.
+    """The reports of one folder; records and exported bundles are in `build`.
 
     Args:
         out: folder of the reports.

@@ -1,10 +1,10 @@
-"""Where the seconds of a step of WISE training went: medians over the steps of runs.
+"""Shows where the time of a WISE training step goes: medians over the steps of runs.
 
     python benchmarks/wise_step.py RUN... [--json]
 
-A run's own log is read, so the figures are of the machine it ran on and of what else that machine did at the time. The
-first step is left out. `update` is what generation and rewards leave: the start policy's and the policy's forward
-passes, the backward pass and the optimizer.
+The figures come from a run's log, so they depend on its machine and on that machine's other work. The first step is
+left out. `update` is the time outside generation and rewards: the forward passes of both policies, the backward pass
+and the optimizer.
 """
 
 from __future__ import annotations
