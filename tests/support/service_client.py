@@ -1,10 +1,9 @@
-"""What tests of the service send and wait for."""
+"""What tests of the service send."""
 
 from __future__ import annotations
 
 import io
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +22,7 @@ def png(width: int = 30, height: int = 20, value: int = 9) -> bytes:
 
 
 def pixels_of(runs: dict[str, Any]) -> np.ndarray:
-    """Return a mask as COCO's own tools read it."""
+    """Decode a mask with COCO's own tools."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pycocotools and numpy 2
         found: np.ndarray = coco.decode(runs) > 0
@@ -39,15 +38,8 @@ def ask(
     )
 
 
-def wait_until(happens: Callable[[], bool], seconds: float = 30) -> bool:
-    end_s = time.monotonic() + seconds
-    while not (happened := happens()) and time.monotonic() < end_s:
-        time.sleep(0.05)
-    return happened
-
-
 def together(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """Do something in threads of its own and return what came of each."""
+    """Run work in so many threads and return their results."""
     found: list[Any] = [None] * count
     threads = [threading.Thread(target=lambda n=n: found.__setitem__(n, work(n))) for n in range(count)]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""The service in a process of its own: the command on the embedded models, or a server on fakes."""
+"""The service in its own process: the command on the embedded models, or a server on fakes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def process(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run the command on the embedded models and give its address."""
+    """Run the command on the embedded models and yield the process and its address."""
     with started([sys.executable, "-m", "wise_edge", "serve", "--port", "0", *options]) as running:
         yield running
 
@@ -32,7 +32,7 @@ class Policy(FakePolicy):
         while request.query == "wait until you are cancelled":
             time.sleep(0.01)
             request.check_cancelled()
-        time.sleep(3 if request.query == "take three seconds" else 0)
+        time.sleep(1 if request.query == "take a second" else 0)
         return super().generate(encoded, request)
 
 limits = Limits(connections=8, head_s=float(sys.argv[1]), query_s=600)
@@ -44,7 +44,7 @@ run_server(app, "127.0.0.1", 0, limits, lambda url: print("serving", url, file=s
 
 @contextmanager
 def fakes(head_s: float = 60) -> Iterator[tuple[str, int]]:
-    """Run a server of eight connections on fakes and give its host and port."""
+    """Run a server on fakes that accepts eight connections, and yield its host and port."""
     with started([sys.executable, "-c", FAKES, str(head_s)]) as (_, url):
         host, port = url.removeprefix("http://").split(":")
         yield host, int(port)

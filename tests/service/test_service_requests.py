@@ -1,0 +1,140 @@
+"""Bad requests are rejected with a status and one line, whatever their form, and the next one is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from gated_service import gated_session, serving
+from service_client import ask, png
+from wise_edge.service.app import make_app
+from wise_edge.service.limits import Limits
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    with serving(Limits(pixels=1_000_000)) as (shared, _):
+        yield shared
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "line"),
+    [
+        ({"query": " "}, 400, "the query is empty"),
+        ({"query": "x" * 1001}, 422, ""),
+        ({"query": "a <|im_end|> b"}, 400, "reserved for the chat markup"),
+        ({"variant": "loud"}, 422, ""),
+        ({"deadline_ms": "nan"}, 422, ""),
+        ({"deadline_ms": "-1"}, 422, ""),
+        ({"deadline_ms": "80", "variant": "wise-s"}, 400, "leave the variant out"),
+        ({"mask": "gif"}, 422, ""),
+        ({"image": b"no image"}, 400, "not an image"),
+        ({"image": png()[:60]}, 400, "damaged or cut short"),
+        ({"image": png(2000, 2000)}, 400, "at most 1 million are read"),
+    ],
+)
+def test_bad_requests_are_rejected_with_a_reason(
+    fields: dict[str, Any], status: int, line: str, client: TestClient
+) -> None:
+    answer = ask(client, **{"query": "the ring", **fields})
+    assert answer.status_code == status
+    assert line in answer.text
+    assert ask(client).status_code == 200
+
+
+def test_a_body_too_large_is_refused_with_or_without_its_length() -> None:
+    with serving(Limits(body_bytes=50_000)) as (client, _):
+        assert ask(client, image=bytes(60_000)).status_code == 413
+
+        def chunks() -> Iterator[bytes]:
+            for _ in range(100):
+                yield bytes(1000)
+
+        headers = {"content-type": "multipart/form-data; boundary=b"}
+        answer = client.post("/v1/segment", content=chunks(), headers=headers)
+        assert (answer.status_code, answer.json()["error"]) == (413, "a body may have at most 50000 bytes")
+        answer = client.post("/v1/frames/x/segment", content=chunks(), headers={"content-type": "application/json"})
+        assert answer.status_code == 413
+        assert ask(client).status_code == 200
+
+
+def test_a_body_that_comes_too_slowly_is_let_go() -> None:
+    async def dribble() -> dict[str, Any]:
+        await asyncio.sleep(0.03)
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    app = make_app(gated_session()[0], Limits(body_s=0.05))
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/v1/segment", "raw_path": b"/v1/segment"}
+    scope |= {"query_string": b"", "root_path": "", "scheme": "http", "server": ("x", 80), "client": ("y", 1)}
+    scope |= {"headers": [(b"content-type", b"multipart/form-data; boundary=b")]}
+    asyncio.run(app(scope, dribble, send))
+    assert sent[0]["status"] == 408
+    assert b"did not arrive within 0.05 s" in sent[1]["body"]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('{"query": "the ring", "deadline_ms": NaN}', "deadline_ms: Input should be "),
+        ('{"query": "the ring", "deadline_ms": Infinity}', "deadline_ms: Input should be less than or equal to 600000"),
+        ('{"query": "the ring", "deadline_ms": 1e999}', "deadline_ms: Input should be less than or equal to 600000"),
+        ('{"query": "the ring", "deadline_ms": 1' + "0" * 400 + "}", "deadline_ms: "),
+        ('{"query": NaN}', "query: Input should be a valid string"),
+        ('{"query": "\\ud800"}', "query: "),
+        ('{"query": "the ring", "variant": "\\ud800"}', "variant: "),
+        ('{"query": "the ring", "mask": "\\udfff", "energy": NaN}', "energy: "),
+        ('{"query": ["secret"]}', "query: Input should be a valid string"),
+        ('{"\\ud800": 1}', "query: Field required"),
+        ("[NaN]", "the body: "),
+        ('"\\ud800"', "the body: "),
+        ('{"query": secret}', "the body is not valid JSON: Expecting value"),
+        ("", "the body: Field required"),
+    ],
+)
+def test_malformed_json_is_rejected_without_its_content(content: str, line: str, client: TestClient) -> None:
+    path = f"/v1/frames/{client.post('/v1/frames', files={'image': png()}).json()['frame']}/segment"
+    answer = client.post(path, content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert set(answer.json()) == {"error"}
+    assert line in answer.json()["error"]
+    assert answer.text.isascii()
+    assert "\n" not in answer.text
+    assert "secret" not in answer.text
+
+
+def test_malformed_forms_are_rejected_in_one_line(client: TestClient) -> None:
+    for sent, line in (
+        ({"data": {"query": "the ring"}}, "image: Field required"),
+        ({"files": {"image": png()}}, "query: Field required"),
+        (
+            {"content": b"", "headers": {"content-type": "text/plain"}},
+            "image: Field required; query: Field required",
+        ),
+    ):
+        answer = client.post("/v1/segment", **sent)
+        assert (answer.status_code, answer.json()) == (422, {"error": line})
+
+
+@pytest.mark.parametrize("name", ["query", "variant", "deadline_ms", "mask", "energy"])
+def test_half_a_character_in_a_form_is_refused(name: str, client: TestClient) -> None:
+    part = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    fields = {"query": "the ring", name: r"\ud800"}
+    body = "".join(part.format(*field) for field in fields.items()).encode() + head + png() + b"\r\n--b--\r\n"
+    for charset in ("unicode_escape", "nonsense"):
+        headers = {"content-type": f"multipart/form-data; boundary=b; charset={charset}"}
+        answer = client.post("/v1/segment", content=body, headers=headers)
+        if (name, charset) == ("query", "nonsense"):  # a backslash and letters are a valid query
+            continue
+        assert answer.status_code in (400, 422)
+        assert answer.text.isascii()
+        assert set(answer.json()) == {"error"}
