@@ -19,7 +19,7 @@ import pytest
 
 from fake_session import FakeMask, FakePolicy
 from locations import ROOT
-from tracking_fakes import wait_for
+from waiting import wait_for
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.robot.dora import serve_dataflow, to_frame
 from wise_edge.runtimes.session import Session

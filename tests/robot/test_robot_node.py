@@ -1,4 +1,4 @@
-"""The node: each result is of its own frame, the newest frame wins, and failures are told without ending it."""
+"""The node: each result belongs to its own frame, the newest frame wins, and failures do not end it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tracking_fakes import SeeingMask, SlowPolicy, make, picture, wait_for
+from tracking_fakes import SeeingMask, SlowPolicy, make, square_image
+from waiting import wait_for
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.power.gauge import PowerGauge
 from wise_edge.power.sources import PowerSource
@@ -26,11 +27,11 @@ STEP_NS = 33_333_333
 
 
 def frame(number: int, left: int = 10) -> Frame:
-    return Frame.of(picture(left), NS + number * STEP_NS, "camera_color_optical_frame")
+    return Frame.of(square_image(left), NS + number * STEP_NS, "camera_color_optical_frame")
 
 
 class Harness:
-    """A node whose policy answers when it is let."""
+    """A node whose policy answers when a test allows it."""
 
     def __init__(self, **options: object) -> None:
         self.session, self.policy = make()
@@ -152,11 +153,10 @@ def test_a_new_standing_query_begins_with_the_newest_frame() -> None:
         wait_for(lambda: harness.results[-1].query == "the other square")
         assert (harness.results[-1].stamp_ns, harness.results[-1].dropped) == (NS, 0)
         harness.node.follow(None)
-        threading.Event().wait(0.1)  # a result that is being handed out is handed out
-        count = len(harness.results)
-        harness.node.put(frame(1))
-        threading.Event().wait(0.3)
-        assert len(harness.results) == count
+        wait_for(lambda: "grounding" not in {thread.name for thread in threading.enumerate()})
+        count, seen = len(harness.results), len(harness.policy.seen)
+        harness.node.put(frame(1))  # nobody is left to take it
+    assert (len(harness.results), len(harness.policy.seen)) == (count, seen)
 
 
 def test_disabled_it_leaves_the_standing_query_and_answers_one_shots() -> None:
@@ -177,7 +177,7 @@ def test_disabled_it_leaves_the_standing_query_and_answers_one_shots() -> None:
         assert harness.results[0].query == "the square"
 
 
-def test_one_shots_are_answered_beside_a_standing_query() -> None:
+def test_one_shots_are_answered_next_to_a_standing_query() -> None:
     with running() as harness:
         harness.node.follow("the square")
         harness.node.put(frame(0))
@@ -203,7 +203,7 @@ def test_without_a_frame_or_closed_a_one_shot_says_so() -> None:
         node.ask("it")
 
 
-def test_a_failed_query_is_told_and_the_next_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_query_is_reported_and_the_next_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wise_edge.robot.node._RETRY_S", 0.05)
     with running() as harness:
         harness.node.follow("the square")
@@ -218,7 +218,7 @@ def test_a_failed_query_is_told_and_the_next_is_answered(monkeypatch: pytest.Mon
         assert harness.node.diagnostics().level == "ok"
 
 
-def test_a_result_that_nobody_takes_does_not_end_the_node() -> None:
+def test_a_result_that_cannot_be_published_does_not_end_the_node() -> None:
     session, policy = make()
     taken: list[NodeResult] = []
 
@@ -248,7 +248,7 @@ def test_closing_cancels_the_query_that_is_being_answered() -> None:
     assert {"node", "grounding"}.isdisjoint(thread.name for thread in threading.enumerate())
 
 
-def test_diagnostics_tell_rates_and_what_fails_to_come() -> None:
+def test_diagnostics_report_rates_and_missing_frames_or_results() -> None:
     now = [100.0]
     harness = Harness(clock=lambda: now[0])
     node = harness.node
@@ -265,7 +265,7 @@ def test_diagnostics_tell_rates_and_what_fails_to_come() -> None:
     assert node.diagnostics().frames_hz == 0
 
 
-def test_diagnostics_tell_the_power_of_gauges_and_counters() -> None:
+def test_diagnostics_report_the_power_of_gauges_and_counters() -> None:
     now = [0.0]
 
     def gauge(kind: str, *values: float) -> PowerGauge:
@@ -298,7 +298,9 @@ def test_frames_are_observed_with_their_results() -> None:
     assert seen == [(NS, "the square"), (NS, "the star")]
 
 
-def test_an_engines_own_error_is_told_and_the_node_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engines_own_error_is_reported_and_the_node_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wise_edge.robot.node._RETRY_S", 0.05)
+
     def lose(*about: object) -> None:
         raise RuntimeError("CUDA error 700")
 
@@ -334,7 +336,7 @@ def deep(depth_m: np.ndarray) -> Frame:
 
 
 def test_depth_and_intrinsics_give_a_place_in_the_cameras_frame() -> None:
-    mask = picture(66, 20)[..., 0] > 0  # columns 66 to 85, rows 40 to 59
+    mask = square_image(66, 20)[..., 0] > 0  # columns 66 to 85, rows 40 to 59
     place = find_place(mask, deep(np.full((112, 112), 2.0)))
 
     assert place is not None
@@ -344,7 +346,7 @@ def test_depth_and_intrinsics_give_a_place_in_the_cameras_frame() -> None:
 
 
 def test_pixels_without_depth_and_what_is_behind_do_not_count() -> None:
-    mask = picture(66, 20)[..., 0] > 0
+    mask = square_image(66, 20)[..., 0] > 0
     depth = np.full((112, 112), 2.0)
     depth[40:42, 66:72] = 9.0  # flying pixels at an edge: 12 of 320
     depth[50:52, 66:86] = np.nan
@@ -358,9 +360,9 @@ def test_pixels_without_depth_and_what_is_behind_do_not_count() -> None:
     assert find_place(mask, frame(0)) is None
 
 
-def test_cameras_that_cannot_be_are_refused() -> None:
+def test_impossible_cameras_are_rejected() -> None:
     with pytest.raises(UsageError, match="register the depth image to the color camera"):
-        Frame.of(picture(10), NS, depth_m=np.zeros((4, 4), np.float32))
+        Frame.of(square_image(10), NS, depth_m=np.zeros((4, 4), np.float32))
     with pytest.raises(UsageError, match="focal lengths must be positive"):
         Intrinsics(0.0, 500.0, 1.0, 1.0)
 

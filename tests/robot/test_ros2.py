@@ -1,4 +1,4 @@
-"""The ROS 2 adapter on a stand-in for rclpy; `test_ros2_real.py` runs it on rclpy itself."""
+"""The ROS 2 adapter on a fake of rclpy; `test_ros2_real.py` runs it on rclpy itself."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import pytest
 
 import fake_rclpy
 import fake_session
-from fake_rclpy import TYPES, LifecycleNode
+from fake_rclpy import LifecycleNode
 from fake_session import FakeMask, FakePolicy
-from tracking_fakes import wait_for
+from ros_types import STAMP_NS, TYPES, image_message
+from waiting import wait_for
 from wise_edge.cli.main import main
 from wise_edge.errors import UsageError
 from wise_edge.robot.messages import stamp_of
@@ -26,34 +27,21 @@ from wise_edge.robot.ros2 import make_node
 from wise_edge.robot.ros2_bridge import RosMessages
 from wise_edge.runtimes.session import Session
 
-STAMP_NS = 1_700_000_000_123_456_789
-
 
 @pytest.fixture
 def rclpy(monkeypatch: pytest.MonkeyPatch) -> Any:
     return fake_rclpy.install(monkeypatch)
 
 
-def image_message(encoding: str = "rgb8", pixels: np.ndarray | None = None, stamp_ns: int = STAMP_NS) -> Any:
-    pixels = np.zeros((20, 30, 3), np.uint8) if pixels is None else pixels
-    stamp = TYPES["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
-    header = TYPES["std_msgs/msg/Header"](stamp=stamp, frame_id="camera_optical")
-    height, width = pixels.shape[:2]
-    data = array("B", pixels.tobytes())  # as rclpy gives them
-    return TYPES["sensor_msgs/msg/Image"](
-        header=header,
-        height=height,
-        width=width,
-        encoding=encoding,
-        is_bigendian=0,
-        step=len(data) // height,
-        data=data,
-    )
+def camera_image(encoding: str = "rgb8", pixels: np.ndarray | None = None, stamp_ns: int = STAMP_NS) -> Any:
+    message = image_message(np.zeros((20, 30, 3), np.uint8) if pixels is None else pixels, encoding, stamp_ns=stamp_ns)
+    message.data = array("B", message.data.tobytes())  # the type that rclpy delivers
+    return message
 
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Makes active nodes with parameters, and ends them."""
+    """Starts active nodes with parameters, and stops them."""
     with ExitStack() as nodes:
 
         def begin(**parameters: Any) -> Any:
@@ -78,36 +66,36 @@ def text(words: str) -> Any:
     return TYPES["std_msgs/msg/String"](data=words)
 
 
-def test_pictures_and_queries_become_masks_and_detections(start: Start) -> None:
+def test_images_and_queries_become_masks_and_detections(start: Start) -> None:
     node = start(query="the ring")
     kind, take, quality = node.subscriptions["image"]
     assert kind is TYPES["sensor_msgs/msg/Image"]
     assert quality == {"history": "last", "depth": 1, "reliability": "best effort"}
-    take(image_message())
+    take(camera_image())
     wait_for(lambda: sent(node, "result"))
 
     (mask, *_), (found, *_) = sent(node, "mask"), sent(node, "detections")
     for message in (mask, found):
-        assert (stamp_of(message.header), message.header.frame_id) == (STAMP_NS, "camera_optical")
+        assert (stamp_of(message.header), message.header.frame_id) == (STAMP_NS, "camera")
     assert (mask.encoding, mask.height, mask.width) == ("mono8", 20, 30)
-    assert isinstance(mask.data, array)  # rclpy copies nothing else at once
+    assert isinstance(mask.data, array)  # the only type that rclpy copies in one step
     assert sum(mask.data) == 255 * 150
     assert found.detections[0].id == "the ring"
-    assert found.detections[0].results[0].pose.covariance[0] == -1  # nobody knows where
+    assert found.detections[0].results[0].pose.covariance[0] == -1  # unknown place
     assert sent(node, "detections_3d")[0].detections == []
     assert sent(node, "rationale")[0].data == fake_session.RATIONALE
     assert json.loads(sent(node, "result")[0].data)["query"] == "the ring"
 
     node.subscriptions["query"][1](text("the star"))
-    take(image_message())
+    take(camera_image())
     wait_for(lambda: json.loads(sent(node, "result")[-1].data)["query"] == "the star")
 
 
-def test_parameters_are_taken_as_they_are_meant(
+def test_parameters_are_converted_to_their_types(
     start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake_session.install(monkeypatch)
-    node = start(deadline_ms=500, query=42, compressed=True)  # 500 is a whole number to ROS, and so is 42
+    node = start(deadline_ms=500, query=42, compressed=True)  # ROS reads 500 and 42 as integers
     assert node.subscriptions["image"][0] is TYPES["sensor_msgs/msg/CompressedImage"]
     assert node.wise_edge.value("deadline_ms") == 500.0
     assert node.wise_edge.value("query") == "42"
@@ -120,17 +108,17 @@ def test_parameters_are_taken_as_they_are_meant(
         assert line in capsys.readouterr().err
 
 
-def test_a_standing_query_outlives_a_deactivation(start: Start) -> None:
+def test_a_standing_query_survives_a_deactivation(start: Start) -> None:
     node = start()
     node.subscriptions["query"][1](text("the star"))
     node.on_deactivate(None)
     assert node.trigger_activate() == "success"
-    node.subscriptions["image"][1](image_message())
+    node.subscriptions["image"][1](camera_image())
     wait_for(lambda: sent(node, "result"))
     assert json.loads(sent(node, "result")[0].data)["query"] == "the star"
 
 
-def test_a_standing_query_that_cannot_be_asked_is_not_kept(start: Start) -> None:
+def test_an_invalid_standing_query_is_not_stored(start: Start) -> None:
     node = start(query="the ring")
     node.subscriptions["query"][1](text("a <|im_end|>"))
     assert node.wise_edge.value("query") == "the ring"
@@ -140,17 +128,17 @@ def test_a_standing_query_that_cannot_be_asked_is_not_kept(start: Start) -> None
     assert node.trigger_activate() == "success"
 
 
-def test_a_recording_goes_on_over_a_deactivation(start: Start, tmp_path: Path) -> None:
+def test_a_recording_continues_over_a_deactivation(start: Start, tmp_path: Path) -> None:
     pytest.importorskip("rerun", reason="rerun-sdk is not installed")
     node = start(rerun=str(tmp_path / "log.rrd"), query="the ring")
     node.on_deactivate(None)
     assert node.trigger_activate() == "success"
-    node.subscriptions["image"][1](image_message())
+    node.subscriptions["image"][1](camera_image())
     wait_for(lambda: sent(node, "result"))
     node.on_deactivate(None)
     node.on_cleanup(None)
     assert (tmp_path / "log.rrd").stat().st_size > 30 * 20 * 3
-    assert node.trigger_configure() == "failure"  # it would be written over
+    assert node.trigger_configure() == "failure"  # it would be overwritten
     assert "log.rrd exists" in node.logged[-1]
 
 
@@ -158,7 +146,7 @@ def test_services_switch_and_answer_once(start: Start) -> None:
     node = start()
     told = node.services["enable"](SimpleNamespace(data=False), SimpleNamespace())
     assert (told.success, told.message) == (True, "disabled")
-    node.subscriptions["image"][1](image_message())
+    node.subscriptions["image"][1](camera_image())
     node.subscriptions["ask"][1](text("the mug"))
     assert json.loads(sent(node, "result")[-1].data)["query"] == "the mug"
 
@@ -175,8 +163,8 @@ def camera_info(width: int = 30, height: int = 20) -> Any:
 
 
 def asked(node: Any, stamp_ns: int = STAMP_NS) -> tuple[Any, Any]:
-    """Ask about an image; return the pose's covariance and place, and the detections in space."""
-    node.subscriptions["image"][1](image_message(stamp_ns=stamp_ns))
+    """Ask about an image; return the detection's pose with covariance, and the detections in space."""
+    node.subscriptions["image"][1](camera_image(stamp_ns=stamp_ns))
     node.subscriptions["ask"][1](text("the mug"))
     pose = sent(node, "detections")[-1].detections[0].results[0].pose
     return pose, sent(node, "detections_3d")[-1].detections
@@ -189,39 +177,39 @@ def test_depth_of_the_same_moment_gives_a_place(late_ns: int, start: Start) -> N
     depth = np.full((20, 30), 1500, np.uint16)
     for number in range(-3, 4):
         stamp_ns = STAMP_NS + late_ns + number * 33_000_000
-        node.subscriptions["depth"][1](image_message("16UC1", depth + 100 * abs(number), stamp_ns))
+        node.subscriptions["depth"][1](camera_image("16UC1", depth + 100 * abs(number), stamp_ns))
     pose, (found,) = asked(node)
-    assert pose.pose.position.z == pytest.approx(1.5)  # of the nearest, before or behind
+    assert pose.pose.position.z == pytest.approx(1.5)  # of the nearest, before or after
     assert pose.covariance[0] == 0
     assert found.bbox.center.position.z == pytest.approx(1.5)
     assert found.bbox.size.x == pytest.approx(14 * 1.5 / 500)
 
-    pose, found = asked(node, STAMP_NS + 10**9)  # another moment
+    pose, found = asked(node, STAMP_NS + 10**9)  # another time
     assert (pose.covariance[0], found) == (-1, [])
 
-    again_ns = STAMP_NS - 60 * 10**9  # a bag that is played once more
-    node.subscriptions["depth"][1](image_message("16UC1", depth + 1000, again_ns))
+    again_ns = STAMP_NS - 60 * 10**9  # a bag that is played again
+    node.subscriptions["depth"][1](camera_image("16UC1", depth + 1000, again_ns))
     assert asked(node, again_ns)[0].pose.position.z == pytest.approx(2.5)
 
 
-def test_what_does_not_fit_costs_the_place_and_not_the_mask(start: Start) -> None:
+def test_mismatched_sizes_cost_the_place_and_not_the_mask(start: Start) -> None:
     node = start()
-    node.subscriptions["depth"][1](image_message("16UC1", np.full((20, 30), 1500, np.uint16)))
+    node.subscriptions["depth"][1](camera_image("16UC1", np.full((20, 30), 1500, np.uint16)))
     node.subscriptions["camera_info"][1](camera_info(width=60, height=40))
     assert asked(node)[0].covariance[0] == -1
     assert "camera_info is for 60 x 40 pixels, the image has 30 x 20" in node.logged[-1]
 
     node.subscriptions["camera_info"][1](camera_info())
-    node.subscriptions["depth"][1](image_message("16UC1", np.full((10, 15), 1500, np.uint16), STAMP_NS + 10**9))
+    node.subscriptions["depth"][1](camera_image("16UC1", np.full((10, 15), 1500, np.uint16), STAMP_NS + 10**9))
     assert asked(node, STAMP_NS + 10**9)[0].covariance[0] == -1
     assert "the depth image [10, 15] and the image [20, 30] differ in size" in node.logged[-1]
     assert sum(sent(node, "mask")[-1].data) == 255 * 150
 
 
-def test_what_cannot_be_read_is_a_warning_and_told_once_in_a_while(start: Start) -> None:
+def test_unreadable_messages_are_rare_warnings(start: Start) -> None:
     node = start()
     for _ in range(50):
-        node.subscriptions["image"][1](image_message("jpeg2000"))
+        node.subscriptions["image"][1](camera_image("jpeg2000"))
     node.subscriptions["query"][1](text("a <|im_end|>"))
     node.subscriptions["camera_info"][1](SimpleNamespace(p=[0.0] * 12, width=30, height=20))
     assert len(node.logged) == 3
@@ -238,7 +226,7 @@ def test_what_cannot_be_read_is_a_warning_and_told_once_in_a_while(start: Start)
 
 def test_an_engines_own_error_ends_no_callback(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     node = start()
-    node.subscriptions["image"][1](image_message())
+    node.subscriptions["image"][1](camera_image())
 
     def lose(*about: Any) -> Any:
         raise RuntimeError("CUDA error 700")
@@ -250,15 +238,15 @@ def test_an_engines_own_error_ends_no_callback(start: Start, monkeypatch: pytest
     assert not told.success
 
 
-def test_a_life_from_configuring_to_cleaning_up(start: Start) -> None:
+def test_the_lifecycle_from_configuring_to_cleaning_up(start: Start) -> None:
     node = start(query="the ring")
     node.on_deactivate(None)
-    node.subscriptions["image"][1](image_message())
+    node.subscriptions["image"][1](camera_image())
     told = node.services["ask_once"](None, SimpleNamespace(message=""))
     assert (told.success, told.message) == (False, "wise-edge is not active; activate it first")
     assert sent(node, "mask") == []
     assert node.trigger_activate() == "success"
-    node.subscriptions["image"][1](image_message())
+    node.subscriptions["image"][1](camera_image())
     wait_for(lambda: sent(node, "result"))
     node.on_deactivate(None)
     assert node.on_cleanup(None) == "success"
@@ -267,7 +255,7 @@ def test_a_life_from_configuring_to_cleaning_up(start: Start) -> None:
     assert node.states == ["configured", "active", "inactive", "active", "inactive", "unconfigured"]
 
 
-def test_models_that_cannot_be_loaded_fail_the_configuring(rclpy: Any) -> None:
+def test_models_that_cannot_be_loaded_fail_the_configuration(rclpy: Any) -> None:
     def refuse(bundle: Any, **options: Any) -> Session:
         raise UsageError("no such bundle")
 
@@ -276,7 +264,7 @@ def test_models_that_cannot_be_loaded_fail_the_configuring(rclpy: Any) -> None:
     assert node.logged == ["no such bundle"]
 
 
-def test_the_command_runs_until_ros_ends_it(
+def test_the_command_runs_until_ros_shuts_it_down(
     rclpy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = fake_session.install(monkeypatch)
@@ -286,7 +274,7 @@ def test_the_command_runs_until_ros_ends_it(
     assert LifecycleNode.latest.states == ["configured", "active", "destroyed"]
 
 
-def test_what_cannot_begin_ends_the_command_with_its_reason(
+def test_a_failed_start_ends_the_command_with_its_reason(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake_session.install(monkeypatch)
@@ -298,7 +286,7 @@ def test_what_cannot_begin_ends_the_command_with_its_reason(
     assert LifecycleNode.latest.states == ["destroyed"]
 
 
-def test_what_ros_lacks_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_ros_package_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ros2"]) == 4
     assert "rclpy is missing: source /opt/ros/$ROS_DISTRO/setup.bash" in capsys.readouterr().err
     fake_rclpy.install(monkeypatch, missing=("std_srvs", "vision_msgs"))
@@ -308,12 +296,12 @@ def test_what_ros_lacks_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert RosMessages()["std_msgs/msg/String"](data="x").data == "x"
 
 
-def test_without_vision_msgs_there_are_masks_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_vision_msgs_masks_are_still_published(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_rclpy.install(monkeypatch, missing=("vision_msgs",))
     node = make_node(lambda bundle, **options: Session(FakePolicy(), FakeMask(), {}))
     node.trigger_configure()
     node.trigger_activate()
-    node.subscriptions["image"][1](image_message())
+    node.subscriptions["image"][1](camera_image())
     node.subscriptions["ask"][1](text("the mug"))
     node.wise_edge.close()
     assert len(sent(node, "mask")) == 1

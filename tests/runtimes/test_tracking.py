@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fake_session import FakePolicy
-from tracking_fakes import SIDE, make, picture, wait_for
+from tracking_fakes import SIDE, make, square_image
+from waiting import wait_for
 from wise_edge.errors import WiseEdgeError
 from wise_edge.geometry import mask_box
 from wise_edge.runtimes.tracking import NewestFrame, Stamped, Tracked, at_recorded_pace
@@ -25,7 +26,7 @@ class Camera:
 
     def show(self, left: int, stamp_s: float) -> None:
         """Show a frame and return once it is on the board."""
-        self._frames.put(Stamped(picture(left), stamp_s))
+        self._frames.put(Stamped(square_image(left), stamp_s))
         assert self.taken.acquire(timeout=10)
 
     def end(self) -> None:
@@ -84,7 +85,7 @@ def _ask_beside(results: Iterator[Tracked], act: object) -> Tracked:
 
 def test_frames_that_nobody_had_time_for_are_counted_and_let_go() -> None:
     session, policy = make()
-    frames = [Stamped(picture(left), float(left)) for left in range(10, 60)]
+    frames = [Stamped(square_image(left), float(left)) for left in range(10, 60)]
 
     def hurry() -> Iterator[Stamped]:
         yield frames[0]
@@ -105,15 +106,15 @@ def test_a_callers_newest_frame_is_where_tracking_begins_and_continues() -> None
     session, policy = make()
     newest, cancel = NewestFrame(), threading.Event()
     for left in (10, 12, 14):
-        newest.put(Stamped(picture(left), float(left)))
+        newest.put(Stamped(square_image(left), float(left)))
     results = session.track(newest, "the square", cancel=cancel)
     policy.allowed.put("answer")
     first = next(results)
-    newest.put(Stamped(picture(16), 16.0))
+    newest.put(Stamped(square_image(16), 16.0))
     wait_for(lambda: policy.seen == [14, 16])
     second = next(results)
-    newest.put(Stamped(picture(18), 18.0))
-    newest.put(Stamped(picture(20), 20.0))
+    newest.put(Stamped(square_image(18), 18.0))
+    newest.put(Stamped(square_image(20), 20.0))
     third = next(results)
     assert "frames" not in {thread.name for thread in threading.enumerate()}  # nobody copies frames to another place
     cancel.set()
@@ -137,7 +138,7 @@ def test_a_single_frame_is_grounded_and_given_once() -> None:
     session, policy = make()
     policy.allowed.put("answer")
 
-    results = list(session.track([Stamped(picture(10), 3.0)], "the square"))
+    results = list(session.track([Stamped(square_image(10), 3.0)], "the square"))
 
     assert [(result.stamp_s, result.stale, result.box) for result in results] == [(3.0, False, (10, 40, 30, 60))]
     assert list(session.track([], "the square")) == []
@@ -147,7 +148,7 @@ def test_an_answer_that_names_nothing_ends_the_following() -> None:
     session, policy = make()
     policy.generate = lambda *_: FakePolicy(lambda *_: "I see nothing.").generate(*_)  # type: ignore[method-assign]
 
-    results = list(session.track([Stamped(picture(10), 0.0)], "the ring"))
+    results = list(session.track([Stamped(square_image(10), 0.0)], "the ring"))
 
     assert [(result.box, result.mask, result.points) for result in results] == [(None, None, ())]
     assert results[0].grounding.reason
@@ -173,7 +174,7 @@ def test_a_square_that_hides_is_found_again_where_it_was_lost() -> None:
 
 def test_what_fails_is_raised_where_the_results_are_read() -> None:
     def broken() -> Iterator[Stamped]:
-        yield Stamped(picture(10), 0.0)
+        yield Stamped(square_image(10), 0.0)
         raise OSError("the camera is gone")
 
     session, policy = make()
@@ -183,9 +184,9 @@ def test_what_fails_is_raised_where_the_results_are_read() -> None:
     session, policy = make()
     policy.allowed.put("the engine failed")
     with pytest.raises(WiseEdgeError, match="the engine failed"):
-        list(session.track([Stamped(picture(10), 0.0)], "the square"))
+        list(session.track([Stamped(square_image(10), 0.0)], "the square"))
     policy.allowed.put("answer")
-    assert session.segment(picture(10), "the square").box == (10, 40, 30, 60)
+    assert session.segment(square_image(10), "the square").box == (10, 40, 30, 60)
 
 
 def test_canceling_and_closing_leave_no_thread_behind() -> None:
@@ -230,7 +231,7 @@ def test_a_recording_is_given_at_the_pace_it_was_taken() -> None:
         slept.append(seconds)
         now[0] += seconds
 
-    frames = [Stamped(picture(10), stamp) for stamp in (7.0, 7.5, 9.0)]
+    frames = [Stamped(square_image(10), stamp) for stamp in (7.0, 7.5, 9.0)]
     given = []
     for frame in at_recorded_pace(frames, lambda: now[0], sleep):
         given.append(now[0])

@@ -1,6 +1,7 @@
-"""A stand-in for rclpy and the message packages, in one process: for what the real one's tests cannot reach.
+"""A fake of rclpy and the message packages in one process, for cases that tests on the real rclpy cannot reach.
 
-vision_msgs is on no package index, and a failure can be made here at will.
+vision_msgs is not on any package index, and tests can cause failures here at will. `test_ros2_real.py` runs the node on
+the real rclpy.
 """
 
 from __future__ import annotations
@@ -12,18 +13,11 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from wise_edge.robot.messages import VISION_MSGS
-
-STORE = get_typestore(Stores.ROS2_HUMBLE)
-for _name, _definition in VISION_MSGS.items():
-    STORE.register(get_types_from_msg(_definition, _name))
-TYPES = STORE.types
-
+from ros_types import TYPES
 
 GIVEN: dict[str, Any] = {}
-"""Parameters as a command line gives them."""
+"""Parameters from the command line."""
 
 
 @dataclass
@@ -37,7 +31,7 @@ class Publisher:
 
 
 class LifecycleNode:
-    """Calls back when a test says so."""
+    """Calls back when a test asks it to."""
 
     latest: LifecycleNode
 
@@ -119,11 +113,11 @@ class LifecycleNode:
 
 
 class SetBool:
-    """Of std_srvs, which are no messages."""
+    """The service of std_srvs; services are not messages."""
 
 
 class Trigger:
-    """Likewise."""
+    """The service of std_srvs."""
 
 
 class Parameter:
@@ -132,7 +126,7 @@ class Parameter:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *, missing: tuple[str, ...] = (), **parameters: Any) -> Any:
-    """Let rclpy and the packages of messages be found, but for some, with parameters given; return rclpy."""
+    """Make rclpy and the message packages importable, except `missing`, and set parameters; return rclpy."""
     monkeypatch.setattr(sys.modules[__name__], "GIVEN", parameters)
 
     def module(name: str, **members: Any) -> ModuleType:
@@ -171,7 +165,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *, missing: tuple[str, ...] = (), *
         package, _, short = name.split("/")
         packages.setdefault(package, {})[short] = kind
     for package, members in packages.items():
-        if package not in (*missing, "rcl_interfaces"):  # whose fields have defaults in rclpy alone
+        if package not in (*missing, "rcl_interfaces"):  # its fields have defaults only in rclpy
             module(f"{package}.msg", **members)
     module("std_srvs.srv", SetBool=SetBool, Trigger=Trigger)
     return rclpy

@@ -1,7 +1,7 @@
-"""Detections as vision_msgs' own Python classes, which ROS's generator makes here: no index has the package.
+"""Detections as vision_msgs' own Python classes, generated here by ROS, because no package index has them.
 
-Run by test_ros2_real.py with a folder to generate into, and ROS_PYTHON_CHECK_FIELDS=1, under which every field's type
-is checked.
+test_ros2_real.py runs it with an output folder and with ROS_PYTHON_CHECK_FIELDS=1, so that every field's type is
+checked.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from ament_index_python.packages import get_package_share_directory
 from rosidl_adapter.msg import convert_msg_to_idl
 from rosidl_generator_py import generate_py
 
-from wise_edge.robot.frames import Place
+from node_results import node_result
 from wise_edge.robot.messages import VISION_MSGS, to_detections, to_detections_3d
-from wise_edge.robot.results import NodeResult
 from wise_edge.robot.ros2_bridge import RosMessages
 
 
 def generate(folder: Path) -> None:
-    """Make the package's classes from our definitions of its messages."""
+    """Generate the package's classes from our definitions of its messages."""
     (folder / "msg").mkdir(parents=True)
     files = []
     for name, definition in VISION_MSGS.items():
@@ -48,26 +47,7 @@ def main(folder: Path) -> None:
     generate(folder)
     messages = RosMessages()
     header = messages["std_msgs/msg/Header"](frame_id="camera")
-    place = Place((0.1, 0.2, 1.5), (0.1, 0.1, 0.05), 8)
-    known = NodeResult(
-        stamp_ns=1,
-        frame_id="camera",
-        image_size=(7, 5),
-        query="the mug",
-        standing=True,
-        box=(2, 1, 6, 3),
-        points=((3, 1), (4, 2)),
-        mask=None,
-        score=None,
-        place=place,
-        rationale=None,
-        variant="wise-s",
-        reason=None,
-        grounded_stamp_ns=1,
-        dropped=0,
-        delay_ms=1.0,
-        latency_ms={},
-    )
+    known = node_result(mask=None, score=None)
     (flat,) = to_detections(known, header, messages).detections
     (deep,) = to_detections_3d(known, header, messages).detections
     print(

@@ -1,4 +1,4 @@
-"""A policy that answers when a test lets it, a segmenter that finds white squares, and waiting for a condition."""
+"""A policy that answers when a test allows it, and a segmenter that finds white squares."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from wise_edge.runtimes.session import Session
 SIDE = 112
 
 
-def picture(left: int, size: int = 20) -> npt.NDArray[np.uint8]:
-    """A white square on black; its left edge is in column `left`, its upper in row 40."""
+def square_image(left: int, size: int = 20) -> npt.NDArray[np.uint8]:
+    """Return a white square on black, with its left edge in column `left` and its top edge in row 40."""
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
     image[40 : 40 + size, left : left + size] = 255
     return image
 
 
 class SeeingMask(FakeMask):
-    """Gives the white pixels in the box, grown by 6 pixels, so that a square that moves by less is found again."""
+    """Returns the white pixels in the box grown by 6 pixels, so that a square that moves by less is found again."""
 
     def decode(
         self,
@@ -43,7 +43,7 @@ class SeeingMask(FakeMask):
 
 @dataclass
 class SlowPolicy(FakePolicy):
-    """Finds the square, when it is let."""
+    """Finds the square once a test allows it."""
 
     allowed: Queue[str] = field(default_factory=Queue)
     seen: list[int] = field(default_factory=list)
@@ -65,11 +65,3 @@ class SlowPolicy(FakePolicy):
 def make() -> tuple[Session, SlowPolicy]:
     policy = SlowPolicy()
     return Session(policy, SeeingMask(), {}), policy
-
-
-def wait_for(condition: object) -> None:
-    for _ in range(5000):
-        if condition():  # type: ignore[operator]
-            return
-        threading.Event().wait(0.002)
-    raise AssertionError("it did not come to that within 10 s")
