@@ -29,8 +29,10 @@ from wise_edge.runtimes.session import Session
 
 _POLL_S = 0.005
 """Longest time that a result waits for the thread that talks to dora."""
+_TIMED_OUT = "Receiver timed out"
+"""How dora 1 says in an ERROR event that nothing arrived in time."""
 _LOST = 200
-"""Polls in a row that returned nothing at once; after so many, dora is gone."""
+"""Polls in a row that returned nothing at once, which is how `next` behaves once dora is gone."""
 _ORDERS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0)}
 _COMPRESSED = ("jpeg", "jpg", "png", "webp")
 
@@ -39,7 +41,7 @@ class Dataflow(Protocol):
     """The part of dora's `Node` that is used here."""
 
     def next(self, timeout: float) -> Mapping[str, Any] | None:
-        """Return the next event; None if none arrived."""
+        """Return the next event, an ERROR event after a timeout, or None once dora is gone."""
         ...
 
     def send_output(self, output_id: str, data: Any, metadata: dict[str, Any]) -> None:
@@ -85,7 +87,7 @@ def serve_dataflow(
             node.follow(query)
         while empty < _LOST:
             began_s = time.monotonic()
-            event = dataflow.next(timeout=_POLL_S)
+            event = _next(dataflow)
             empty = empty + 1 if event is None and time.monotonic() - began_s < _POLL_S / 2 else 0
             kind = "" if event is None else event["type"]
             if kind == "STOP":
@@ -97,6 +99,13 @@ def serve_dataflow(
             while (output := _pending(outputs)) is not None:
                 _send(output, node, dataflow)
     raise DeviceError("dora is gone: it ended the connection without a STOP event; see dora's log")
+
+
+def _next(dataflow: Dataflow) -> Mapping[str, Any] | None:
+    """Return the next event; None if none arrived in time."""
+    event = dataflow.next(timeout=_POLL_S)
+    timed_out = event is not None and event["type"] == "ERROR" and _TIMED_OUT in str(event.get("error"))
+    return None if timed_out else event
 
 
 class _Asker(ThreadPoolExecutor):
