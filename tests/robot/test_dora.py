@@ -1,10 +1,11 @@
-"""The dora adapter: images and words in, masks and JSON out, in stand-ins and in a dataflow that really runs."""
+"""The dora adapter: images and text in, masks and JSON out, with fakes and in a real dataflow."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from queue import Empty, Queue
 from statistics import median
+from subprocess import STDOUT
 from typing import Any
 
 import numpy as np
@@ -25,11 +27,11 @@ from wise_edge.robot.dora import serve_dataflow, to_frame
 from wise_edge.runtimes.session import Session
 
 pa = pytest.importorskip("pyarrow", reason="needs the extra 'dora'")
-PICTURE = np.arange(20 * 30 * 3, dtype=np.uint32).reshape(20, 30, 3).astype(np.uint8)
+PIXELS = np.arange(20 * 30 * 3, dtype=np.uint32).reshape(20, 30, 3).astype(np.uint8)
 METADATA = {"width": 30, "height": 20, "encoding": "rgb8", "stamp_ns": 1_700_000_000_123_456_789, "frame_id": "camera"}
 
 
-def image(pixels: np.ndarray = PICTURE, **changes: Any) -> dict[str, Any]:
+def image(pixels: np.ndarray = PIXELS, **changes: Any) -> dict[str, Any]:
     return {"type": "INPUT", "id": "image", "value": pa.array(pixels.ravel()), "metadata": METADATA | changes}
 
 
@@ -38,7 +40,7 @@ def words(name: str, text: str) -> dict[str, Any]:
 
 
 class Dataflow:
-    """What dora gives a node, out of a test's sleeve."""
+    """A dataflow whose events come from a test; it reports a timeout as dora 1.1 does (see the example dataflow)."""
 
     def __init__(self) -> None:
         self.events: Queue[Mapping[str, Any]] = Queue()
@@ -48,7 +50,10 @@ class Dataflow:
         try:
             return self.events.get(timeout=timeout)
         except Empty:
-            return None
+            return {
+                "type": "ERROR",
+                "error": "Timeout event stream error: Receiver timed out\n\nLocation:\n    mod.rs:1:2",
+            }
 
     def send_output(self, output_id: str, data: Any, metadata: dict[str, Any]) -> None:
         self.sent.append((output_id, data.to_pylist(), metadata))
@@ -58,8 +63,8 @@ class Dataflow:
 
 
 def test_frames_of_every_encoding() -> None:
-    assert np.array_equal(to_frame(image()).image, PICTURE)
-    assert np.array_equal(to_frame(image(PICTURE[..., ::-1], encoding="bgr8")).image, PICTURE)
+    assert np.array_equal(to_frame(image()).image, PIXELS)
+    assert np.array_equal(to_frame(image(PIXELS[..., ::-1], encoding="bgr8")).image, PIXELS)
     frame = to_frame(image())
     assert (frame.stamp_ns, frame.frame_id) == (METADATA["stamp_ns"], "camera")
     with pytest.raises(UsageError, match="encoding is yuv420; supported are rgb8, bgr8, jpeg"):
@@ -76,11 +81,11 @@ def test_a_dataflow_is_answered_until_it_stops() -> None:
     dataflow.events.put(words("query", "the ring"))
     dataflow.events.put(image())
     wait_for(lambda: dataflow.outputs("result"))
-    (told, metadata), (mask, picture) = dataflow.outputs("result")[0], dataflow.outputs("mask")[0]
+    (told, metadata), (mask, size) = dataflow.outputs("result")[0], dataflow.outputs("mask")[0]
     result = json.loads(told[0])
     assert (result["query"], result["stamp_ns"]) == ("the ring", METADATA["stamp_ns"])
     assert metadata == {"stamp_ns": METADATA["stamp_ns"], "frame_id": "camera"}
-    assert (picture["width"], picture["height"], picture["encoding"], picture["stale"]) == (30, 20, "mono8", False)
+    assert (size["width"], size["height"], size["encoding"], size["stale"]) == (30, 20, "mono8", False)
     assert sum(mask) == 255 * 150
 
     dataflow.events.put({"type": "INPUT", "id": "enable", "value": pa.array([False]), "metadata": {}})
@@ -97,7 +102,7 @@ def test_a_dataflow_is_answered_until_it_stops() -> None:
     assert not serving.is_alive()
 
 
-def test_a_query_may_come_before_the_first_frame() -> None:
+def test_a_query_may_arrive_before_the_first_frame() -> None:
     dataflow = Dataflow()
     for event in (words("ask", "the star"), image(), words("tick", "")):
         dataflow.events.put(event)
@@ -113,13 +118,19 @@ def test_a_query_may_come_before_the_first_frame() -> None:
     assert not serving.is_alive()
 
 
-def test_a_dataflow_that_went_away_ends_the_node() -> None:
+def test_a_dataflow_that_is_gone_ends_the_node() -> None:
     class Gone(Dataflow):
         def next(self, timeout: float) -> Mapping[str, Any] | None:
             return None
 
     with pytest.raises(DeviceError, match="dora is gone"):
         serve_dataflow(Gone(), Session(FakePolicy(), FakeMask(), {}), "the ring")
+
+
+def is_complete(sink: Path) -> bool:
+    """Whether the example's sink wrote enough results, and a diagnostic without a complaint."""
+    lines = sink.read_text().splitlines() if sink.exists() else []
+    return sum(line.startswith('{"result"') for line in lines) >= 12 and any('"level": "ok"' in line for line in lines)
 
 
 @pytest.mark.slow
@@ -131,15 +142,17 @@ def test_the_example_dataflow_runs(tmp_path: Path) -> None:
     shutil.copytree(example, tmp_path / "dora")
     paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     sink = tmp_path / "results.jsonl"
-    done = subprocess.run(
-        ["dora", "run", str(tmp_path / "dora" / "dataflow.yml"), "--stop-after", "15"],
-        env=os.environ | {"PATH": paths, "SINK": str(sink)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    command = ["dora", "run", str(tmp_path / "dora" / "dataflow.yml"), "--stop-after", "60"]
+    variables = os.environ | {"PATH": paths, "SINK": str(sink)}
+    with (
+        (tmp_path / "log").open("w+") as log,
+        subprocess.Popen(command, env=variables, cwd=tmp_path, stdout=log, stderr=STDOUT) as dataflow,
+    ):
+        try:
+            wait_for(lambda: dataflow.poll() is not None or is_complete(sink), seconds=90)
+        finally:
+            dataflow.send_signal(signal.SIGINT)
+        assert dataflow.wait(timeout=60) == 0, (tmp_path / "log").read_text()[-4000:]
     told = [json.loads(line) for line in sink.read_text().splitlines()]
     results = [line["result"] for line in told if "result" in line]
     assert len(results) >= 10
@@ -148,4 +161,6 @@ def test_the_example_dataflow_runs(tmp_path: Path) -> None:
     assert median(result["mask_px"] for result in results) > 500
     stamps = [result["stamp_ns"] for result in results]
     assert stamps == sorted(stamps)
-    assert any(line["diagnostics"]["level"] == "ok" for line in told if "diagnostics" in line)
+    diagnostics = [line["diagnostics"] for line in told if "diagnostics" in line]
+    assert {line["level"] for line in diagnostics} <= {"ok", "warn"}, diagnostics
+    assert len(diagnostics) < len(results)  # one for each tick

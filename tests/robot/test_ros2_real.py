@@ -1,6 +1,6 @@
-"""The ROS 2 node on rclpy itself, where its wheels are: a robot's topics, services, parameters and transitions.
+"""The ROS 2 node on rclpy itself, where wheels of it exist: topics, services, parameters and transitions.
 
-`make test` puts rclpy into an environment of its own: its wheels start every Python of theirs anew.
+`make test` installs rclpy into its own environment, because its wheels restart each of its Python processes.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ pytestmark = [
 
 
 def environment() -> dict[str, str]:
-    """Return one in which nodes of this test alone find each other."""
+    """Return variables under which only nodes of this test find each other."""
     own = {"ROS_DOMAIN_ID": str(random.randint(1, 100)), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    own |= {"ROS_PYTHON_CHECK_FIELDS": "1"}  # a field of a wrong type is an error
+    own |= {"ROS_PYTHON_CHECK_FIELDS": "1"}  # a field of the wrong type is an error
     return os.environ | own | {"AMENT_PREFIX_PATH": str(ROS), "LD_LIBRARY_PATH": str(ROS / "lib")}
 
 
 @contextmanager
 def running(command: list[str], variables: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Run a node, and end it as Ctrl-C does."""
+    """Run a node, and stop it as Ctrl-C does."""
     with subprocess.Popen(command, env=variables, cwd=ROOT, stderr=subprocess.PIPE, text=True) as node:
         try:
             yield node
@@ -52,9 +52,9 @@ def running(command: list[str], variables: dict[str, str]) -> Iterator[subproces
             node.kill()
 
 
-def be_robot(variables: dict[str, str]) -> dict[str, Any]:
+def be_robot(variables: dict[str, str], *options: str) -> dict[str, Any]:
     """Run the robot's side and return what it saw."""
-    command = [str(ROS / "bin" / "python"), "tests/support/ros_client.py"]
+    command = [str(ROS / "bin" / "python"), "tests/support/ros_client.py", *options]
     done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
@@ -75,7 +75,7 @@ def test_a_robot_uses_topics_services_parameters_and_transitions() -> None:
     expected = Session.from_bundle().segment(example.image, QUERY).mask
     assert expected is not None
     assert told["state"] == "active"
-    inside = told["mask"].pop("inside")  # of a mask that was followed, or of one that the policy gave
+    inside = told["mask"].pop("inside")  # of a followed mask or of a grounded one
     assert abs(inside - int(expected.sum())) < 0.05 * expected.sum()
     height, width = expected.shape
     assert told["mask"] == {
@@ -120,7 +120,7 @@ def test_detections_are_what_vision_msgs_has(tmp_path: Path) -> None:
         (("-p", "query:="), 2, "ROS cannot parse its arguments"),
     ],
 )
-def test_what_cannot_begin_is_one_line_and_an_exit_code(parameters: tuple[str, ...], code: int, line: str) -> None:
+def test_a_failed_start_is_one_line_and_an_exit_code(parameters: tuple[str, ...], code: int, line: str) -> None:
     done = subprocess.run(
         start(*parameters), env=environment(), cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
     )
@@ -129,17 +129,17 @@ def test_what_cannot_begin_is_one_line_and_an_exit_code(parameters: tuple[str, .
     assert "Traceback" not in done.stderr
 
 
-def test_the_launch_file_starts_a_node_that_ros_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_launch_file_starts_a_working_node(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = {"image": "image", "depth": "depth", "camera_info": "camera_info", "query": QUERY, "deadline_ms": "0"}
     arguments |= {"executable": str(ROS / "bin" / "wise-edge")}
     variables = environment()
     with running(launch(monkeypatch, arguments), variables) as node:
-        assert be_robot(variables)["state"] == "active"
+        assert be_robot(variables, "state")["state"] == "active"
     assert node.returncode == 0
 
 
 def launch(monkeypatch: pytest.MonkeyPatch, given: dict[str, str]) -> list[str]:
-    """Return the command of the launch file; ROS's launch has no wheels, so what it does is done here."""
+    """Return the command of the launch file; ROS's launch has no wheels, so this emulates it."""
     defaults: dict[str, str] = {}
 
     def declare(name: str, default_value: str) -> None:

@@ -1,4 +1,7 @@
-"""What a robot does with the node, on rclpy itself: prints as JSON what came of each step. Run by test_ros2_real.py."""
+"""A robot that uses the node, on rclpy itself: prints the outcome of each step as JSON. Run by test_ros2_real.py.
+
+With the argument "state" it stops after the first mask.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +25,13 @@ from std_srvs.srv import SetBool, Trigger
 
 from wise_edge.datasets.scenes import SceneDataset
 
-QUERY = "the red thing"  # the node's own to begin with
+QUERY = "the red thing"  # the node's initial query
 CONFIGURE, CLEAN_UP, ACTIVATE, DEACTIVATE, SHUT_DOWN = 1, 2, 3, 4, 7
 RATE_HZ = 20
 
 
 class Robot:
-    """Publishes a scene as a camera does, depth a little behind it, and listens."""
+    """Publishes a scene like a camera, with depth slightly later, and listens."""
 
     def __init__(self) -> None:
         example = SceneDataset("test")[0]
@@ -55,15 +58,15 @@ class Robot:
         height, width, _ = self._pixels.shape
         camera = CameraInfo(height=height, width=width)
         camera.p = [200.0, 0.0, width / 2, 0.0, 0.0, 200.0, height / 2, 0.0, 0.0, 0.0, 1.0, 0.0]
-        picture = picture_of(self._pixels, "rgb8", 3)
-        depth = picture_of(np.full((height, width), 1500, np.uint16), "16UC1", 2)
+        image = image_of(self._pixels, "rgb8", 3)
+        depth = image_of(np.full((height, width), 1500, np.uint16), "16UC1", 2)
         while not self._stopped.wait(1 / RATE_HZ):
             now = self.node.get_clock().now().to_msg()
-            for message in (picture, depth, camera):
+            for message in (image, depth, camera):
                 message.header.stamp, message.header.frame_id = now, "camera_optical"
             self.stamps.add(now.sec * 10**9 + now.nanosec)
             self._camera.publish(camera)
-            self._image.publish(picture)
+            self._image.publish(image)
             self._depth.publish(depth)
 
     def say(self, topic: str, words: str) -> None:
@@ -74,7 +77,7 @@ class Robot:
         assert client.wait_for_service(30), name
         done, future = threading.Event(), client.call_async(request)
         future.add_done_callback(lambda _: done.set())
-        assert done.wait(60), f"{name} gave no answer"
+        assert done.wait(60), f"{name} did not answer"
         return future.result()
 
     def change(self, transition: int) -> str:
@@ -87,7 +90,7 @@ class Robot:
         return str(self.call(GetState, "/wise_edge/get_state", GetState.Request()).current_state.label)
 
     def wait(self, name: str, more: int = 1, check: Any = lambda message: True) -> Any:
-        """Wait for messages that come from now on."""
+        """Wait for messages that arrive from now on."""
         begun, end_s = len(self.seen[name]), time.monotonic() + 60
         while time.monotonic() < end_s:
             found = [message for message in self.seen[name][begun:] if check(message)]
@@ -103,24 +106,32 @@ class Robot:
         return told
 
     def is_quiet(self) -> bool:
-        """Whether no mask comes any more."""
-        time.sleep(0.5)  # what is on its way
+        """Return whether masks have stopped."""
+        time.sleep(0.3)  # masks in flight arrive
         before = len(self.seen["mask"])
-        time.sleep(1.0)
+        time.sleep(0.5)  # ten frames
         return len(self.seen["mask"]) == before
 
 
-def picture_of(pixels: np.ndarray, encoding: str, bytes_a_pixel: int) -> Any:
+def image_of(pixels: np.ndarray, encoding: str, bytes_a_pixel: int) -> Any:
     height, width = pixels.shape[:2]
     data = array("B", pixels.tobytes())
     return Image(height=height, width=width, encoding=encoding, step=width * bytes_a_pixel, data=data)
 
 
-def main() -> None:
+def main(only_state: bool) -> None:
     rclpy.init()
     robot = Robot()
     mask = robot.wait("mask")
     told: dict[str, Any] = {"state": robot.state()}
+    if not only_state:
+        use(robot, mask, told)
+    json.dump(told, sys.stdout)
+    sys.stdout.flush()
+
+
+def use(robot: Robot, mask: Any, told: dict[str, Any]) -> None:
+    """Use every topic, service, parameter and transition; `mask` is the first one."""
     stamp_ns = mask.header.stamp.sec * 10**9 + mask.header.stamp.nanosec
     told["mask"] = {
         "size": [mask.width, mask.height],
@@ -130,7 +141,7 @@ def main() -> None:
         "stamp_is_an_images": stamp_ns in robot.stamps,
     }
     told["standing"] = robot.result(QUERY)
-    robot.wait("result", 5)  # depth has come
+    robot.wait("result", 5)  # depth has arrived
     told["placed"] = robot.result(QUERY)["place"]
     robot.say("query", "the green thing")
     told["other"] = robot.result("the green thing")["query"]
@@ -148,7 +159,7 @@ def main() -> None:
     status = robot.wait("diagnostics", check=lambda message: message.status[0].message == "following").status[0]
     told["diagnostics"] = {"name": status.name, "level": status.level.hex()}
 
-    threading.Thread(target=robot.say, args=("ask", "the small one")).start()  # transitions while a query runs
+    threading.Thread(target=robot.say, args=("ask", "the small one")).start()  # a transition while a query runs
     told["deactivated"] = [robot.change(DEACTIVATE), robot.is_quiet()]
     once = robot.call(Trigger, "/ask_once", Trigger.Request())
     told["refused"] = [once.success, once.message]
@@ -157,12 +168,10 @@ def main() -> None:
     told["again"] = [robot.change(DEACTIVATE), robot.change(CLEAN_UP), robot.change(CONFIGURE), robot.change(ACTIVATE)]
     robot.wait("mask")
     told["ended"] = [robot.change(SHUT_DOWN), robot.is_quiet()]
-    json.dump(told, sys.stdout)
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main()
+    main(only_state=sys.argv[1:] == ["state"])
     import os
 
-    os._exit(0)  # the executor's thread does not end by itself
+    os._exit(0)  # the executor's thread does not end on its own
