@@ -140,8 +140,8 @@ def test_every_step_has_its_batch_and_no_scene_comes_twice(tokenizer: Any) -> No
     assert [step for start, stop in spans for step in range(start, stop)] == list(range(CONFIG.total_steps))
     batches = list(stream_batches(CONFIG, tokenizer, 0))
     assert [batch.step for batch in batches] == list(range(CONFIG.total_steps))
-    pictures = {image.tobytes() for batch in batches for image in batch.images}
-    assert len(pictures) == CONFIG.total_steps * CONFIG.batch_size
+    images = {image.tobytes() for batch in batches for image in batch.images}
+    assert len(images) == CONFIG.total_steps * CONFIG.batch_size
 
 
 def test_batches_after_a_resume_are_the_same(tokenizer: Any) -> None:

@@ -70,7 +70,7 @@ def test_a_part_of_a_batch_keeps_whole_scenes(tiny_batch: SamBatch) -> None:
     assert len(part.shapes) == rows.sum()
 
 
-def test_jitter_stays_within_its_limits_and_the_picture(tiny_batch: SamBatch) -> None:
+def test_jitter_stays_within_its_limits_and_the_image(tiny_batch: SamBatch) -> None:
     config = JitterConfig(box_px=3, point_px=2, wide_box_px=5, wide_point_px=4, box_only_share=0, points_only_share=0)
     for seed in range(20):
         jittered = jitter_prompts(tiny_batch, config, np.random.default_rng(seed))

@@ -202,8 +202,8 @@ def test_curves_are_drawn_from_the_logs(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
     (tmp_path / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in points))
     draw_wise_curves(tmp_path)
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.width > 1000
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.width > 1000
 
 
 @pytest.mark.parametrize("order", ORDERS)
