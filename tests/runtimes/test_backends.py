@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fake_backend import ROW, UNINSTALLED
+from fake_session import ROW, UNINSTALLED
 from locations import SUPPORT
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
 from wise_edge.cli.main import main
@@ -90,7 +90,7 @@ def test_help_names_it() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(SUPPORT)!r})\n"
         "from wise_edge.runtimes import backends\n"
-        "from fake_backend import ROW\n"
+        "from fake_session import ROW\n"
         "backends.BACKENDS = (*backends.BACKENDS, ROW)\n"
         "from wise_edge.cli.main import main\n"
         "main(['run', '--help'])"

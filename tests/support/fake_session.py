@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from wise_edge.bundle.store import Bundle
 from wise_edge.geometry import Box, Point
 from wise_edge.policy.answer import Answer, format_answer, split_completion
 from wise_edge.policy.prompts import EMBEDDED
+from wise_edge.runtimes.backends import Backend, Support
 from wise_edge.runtimes.base import MaskOutput, PolicyOutput, Request
 from wise_edge.runtimes.results import BackendChoice, TokenCounts
 from wise_edge.runtimes.session import Session
@@ -107,3 +109,28 @@ def install(
 
     monkeypatch.setattr(Session, "from_bundle", from_bundle)
     return opened
+
+
+# A row of `wise_edge.runtimes.backends.BACKENDS` that opens these fakes; the two functions after it are its module.
+ROW = Backend(
+    "fictional",
+    "the fictional runtime",
+    "the fictional runtime is installed",
+    "fiction",
+    {
+        "policy": Support("fake_session", ("policy.decoder",), ("numpy",)),
+        "mask": Support("fake_session", ("sam.decoder",), ("numpy",)),
+    },
+    "fiction",
+    build_fits=lambda: True,
+    build_advice="this fictional runtime was built for nothing; build it again",
+)
+UNINSTALLED = replace(ROW, parts={"policy": replace(ROW.parts["policy"], packages=("no_such_package",))})
+
+
+def open_policy(bundle: Bundle, row: Backend, **_: Any) -> FakePolicy:
+    return FakePolicy(name=row.name, input_size=bundle.manifest.policy.input_size)
+
+
+def open_mask(bundle: Bundle, row: Backend, **_: Any) -> FakeMask:
+    return FakeMask(row.name)
