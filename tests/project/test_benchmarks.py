@@ -13,7 +13,7 @@ import pytest
 from locations import ROOT, SUPPORT
 
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
-OURS = {"wise_edge", *(file.stem for file in SUPPORT.glob("*.py"))}
+OURS = {"wise_edge", *(file.stem for file in SUPPORT.rglob("*.py"))}
 
 
 def _imported(source: str) -> Iterator[tuple[str, str]]:

@@ -54,7 +54,7 @@ def running(command: list[str], variables: dict[str, str]) -> Iterator[subproces
 
 def be_robot(variables: dict[str, str], *options: str) -> dict[str, Any]:
     """Run the robot's side and return what it saw."""
-    command = [str(ROS / "bin" / "python"), "tests/support/ros_client.py", *options]
+    command = [str(ROS / "bin" / "python"), "tests/support/ros/ros_client.py", *options]
     done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
@@ -100,7 +100,7 @@ def test_a_robot_uses_topics_services_parameters_and_transitions() -> None:
 
 
 def test_detections_are_what_vision_msgs_has(tmp_path: Path) -> None:
-    command = [str(ROS / "bin" / "python"), "tests/support/ros_vision_msgs.py", str(tmp_path / "generated")]
+    command = [str(ROS / "bin" / "python"), "tests/support/ros/ros_vision_msgs.py", str(tmp_path / "generated")]
     done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -474,7 +473,5 @@ def test_a_box_that_closes_in_on_the_truth_never_scores_less(
 )
 def test_completions_of_65536_characters_are_read_at_once(unit: str) -> None:
     text = "<think>" + unit * (65_536 // len(unit))
-    started = time.process_time()
-    terms = score(text)
-    assert time.process_time() - started < 5
+    terms = score(text)  # a reader that backtracks without end would run into the suite's limit on a test's time
     assert terms["format"] == terms["answer"] == 0.0
