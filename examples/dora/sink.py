@@ -1,4 +1,4 @@
-"""Writes a line for each result; the file's name may be given in the environment as SINK."""
+"""Writes a line for each result to the file named by the environment variable SINK, or results.jsonl."""
 
 import json
 import os
@@ -8,12 +8,12 @@ from dora import Node
 
 
 def main() -> None:
-    """Take what comes until the dataflow stops."""
-    halves: dict[int, dict] = defaultdict(dict)  # a frame's mask and result come as two inputs, in either order
+    """Write results and diagnostics until the dataflow stops."""
+    partial: dict[int, dict] = defaultdict(dict)  # a frame's mask and result arrive in either order
     with open(os.environ.get("SINK", "results.jsonl"), "w", encoding="utf-8") as lines:
 
-        def write(name: str, told: dict) -> None:
-            lines.write(json.dumps({name: told}) + "\n")
+        def write(name: str, data: dict) -> None:
+            lines.write(json.dumps({name: data}) + "\n")
             lines.flush()
 
         for event in Node():
@@ -25,11 +25,11 @@ def main() -> None:
             stamp_ns = event["metadata"]["stamp_ns"]
             if event["id"] == "mask":
                 pixels = event["value"].to_numpy(zero_copy_only=False)
-                halves[stamp_ns]["mask_px"] = int((pixels > 0).sum())
+                partial[stamp_ns]["mask_px"] = int((pixels > 0).sum())
             else:
-                halves[stamp_ns] |= json.loads(event["value"][0].as_py())
-            if {"mask_px", "query"} <= halves[stamp_ns].keys():
-                write("result", halves.pop(stamp_ns))
+                partial[stamp_ns] |= json.loads(event["value"][0].as_py())
+            if {"mask_px", "query"} <= partial[stamp_ns].keys():
+                write("result", partial.pop(stamp_ns))
 
 
 if __name__ == "__main__":

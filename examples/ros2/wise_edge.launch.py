@@ -1,4 +1,4 @@
-"""Start wise-edge on a camera's topic.
+"""Start wise-edge on a camera topic.
 
 ros2 launch examples/ros2/wise_edge.launch.py image:=/camera/color/image_raw query:="the mug"
 """
@@ -20,13 +20,13 @@ OTHERS = {"executable": "wise-edge", "namespace": ""}
 
 
 def start(context):
-    """Return the process, with the arguments that were given."""
+    """Return the process with the given arguments."""
     given = {name: LaunchConfiguration(name).perform(context) for name in (*TOPICS, *WORDS, *VALUES, *OTHERS)}
     command = [given["executable"], "ros2", "--ros-args"]
     for name in TOPICS:
         command += ["-r", f"{name}:={given[name]}"]
     for name in (name for name in WORDS if given[name]):
-        command += ["-p", f"{name}:={json.dumps(given[name])}"]  # quoted: ROS reads YAML, to which "42" is a number
+        command += ["-p", f"{name}:={json.dumps(given[name])}"]  # quoted, because ROS parses YAML, where 42 is a number
     for name in (name for name in VALUES if given[name]):
         command += ["-p", f"{name}:={given[name]}"]
     if given["namespace"]:
@@ -35,7 +35,7 @@ def start(context):
 
 
 def generate_launch_description():
-    """Return the arguments, and the process that they make."""
+    """Return the launch arguments and the process."""
     values = TOPICS | dict.fromkeys((*WORDS, *VALUES), "") | OTHERS
     arguments = [DeclareLaunchArgument(name, default_value=value) for name, value in values.items()]
     return LaunchDescription([*arguments, OpaqueFunction(function=start)])
