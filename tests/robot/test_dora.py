@@ -81,8 +81,8 @@ def test_a_dataflow_is_answered_until_it_stops() -> None:
     dataflow.events.put(words("query", "the ring"))
     dataflow.events.put(image())
     wait_for(lambda: dataflow.outputs("result"))
-    (told, metadata), (mask, size) = dataflow.outputs("result")[0], dataflow.outputs("mask")[0]
-    result = json.loads(told[0])
+    (received, metadata), (mask, size) = dataflow.outputs("result")[0], dataflow.outputs("mask")[0]
+    result = json.loads(received[0])
     assert (result["query"], result["stamp_ns"]) == ("the ring", METADATA["stamp_ns"])
     assert metadata == {"stamp_ns": METADATA["stamp_ns"], "frame_id": "camera"}
     assert (size["width"], size["height"], size["encoding"], size["stale"]) == (30, 20, "mono8", False)
@@ -153,14 +153,14 @@ def test_the_example_dataflow_runs(tmp_path: Path) -> None:
         finally:
             dataflow.send_signal(signal.SIGINT)
         assert dataflow.wait(timeout=60) == 0, (tmp_path / "log").read_text()[-4000:]
-    told = [json.loads(line) for line in sink.read_text().splitlines()]
-    results = [line["result"] for line in told if "result" in line]
+    received = [json.loads(line) for line in sink.read_text().splitlines()]
+    results = [line["result"] for line in received if "result" in line]
     assert len(results) >= 10
     assert {result["query"] for result in results} == {"the orange object"}
     assert all((result["mask_px"] > 0) == (result["box"] is not None) for result in results)
     assert median(result["mask_px"] for result in results) > 500
     stamps = [result["stamp_ns"] for result in results]
     assert stamps == sorted(stamps)
-    diagnostics = [line["diagnostics"] for line in told if "diagnostics" in line]
+    diagnostics = [line["diagnostics"] for line in received if "diagnostics" in line]
     assert {line["level"] for line in diagnostics} <= {"ok", "warn"}, diagnostics
     assert len(diagnostics) < len(results)  # one for each tick

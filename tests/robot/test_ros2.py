@@ -144,18 +144,18 @@ def test_a_recording_continues_over_a_deactivation(start: Start, tmp_path: Path)
 
 def test_services_switch_and_answer_once(start: Start) -> None:
     node = start()
-    told = node.services["enable"](SimpleNamespace(data=False), SimpleNamespace())
-    assert (told.success, told.message) == (True, "disabled")
+    response = node.services["enable"](SimpleNamespace(data=False), SimpleNamespace())
+    assert (response.success, response.message) == (True, "disabled")
     node.subscriptions["image"][1](camera_image())
     node.subscriptions["ask"][1](text("the mug"))
     assert json.loads(sent(node, "result")[-1].data)["query"] == "the mug"
 
-    told = node.services["ask_once"](None, SimpleNamespace(message=""))
-    assert (told.success, "the query is empty" in told.message) == (False, True)
+    response = node.services["ask_once"](None, SimpleNamespace(message=""))
+    assert (response.success, "the query is empty" in response.message) == (False, True)
     node.set_parameters([fake_rclpy.Parameter("query", value="the star")])
-    told = node.services["ask_once"](None, SimpleNamespace(message=""))
-    assert told.success
-    assert json.loads(told.message)["box"] == [8, 5, 23, 15]
+    response = node.services["ask_once"](None, SimpleNamespace(message=""))
+    assert response.success
+    assert json.loads(response.message)["box"] == [8, 5, 23, 15]
 
 
 def camera_info(width: int = 30, height: int = 20) -> Any:
@@ -234,16 +234,16 @@ def test_an_engines_own_error_ends_no_callback(start: Start, monkeypatch: pytest
     monkeypatch.setattr(FakePolicy, "generate", lose)
     node.subscriptions["ask"][1](text("the mug"))
     assert node.logged == ["RuntimeError: CUDA error 700"]
-    told = node.services["ask_once"](None, SimpleNamespace(message=""))
-    assert not told.success
+    response = node.services["ask_once"](None, SimpleNamespace(message=""))
+    assert not response.success
 
 
 def test_the_lifecycle_from_configuring_to_cleaning_up(start: Start) -> None:
     node = start(query="the ring")
     node.on_deactivate(None)
     node.subscriptions["image"][1](camera_image())
-    told = node.services["ask_once"](None, SimpleNamespace(message=""))
-    assert (told.success, told.message) == (False, "wise-edge is not active; activate it first")
+    response = node.services["ask_once"](None, SimpleNamespace(message=""))
+    assert (response.success, response.message) == (False, "wise-edge is not active; activate it first")
     assert sent(node, "mask") == []
     assert node.trigger_activate() == "success"
     node.subscriptions["image"][1](camera_image())

@@ -54,11 +54,11 @@ def running(command: list[str], variables: dict[str, str]) -> Iterator[subproces
 
 def be_robot(variables: dict[str, str], *options: str) -> dict[str, Any]:
     """Run the robot's side and return what it saw."""
-    command = [str(ROS / "bin" / "python"), "tests/support/ros/ros_client.py", *options]
+    command = [str(ROS / "bin" / "python"), "tests/support/robot/ros_client.py", *options]
     done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    outcome: dict[str, Any] = json.loads(done.stdout)
+    return outcome
 
 
 def start(*parameters: str) -> list[str]:
@@ -68,39 +68,39 @@ def start(*parameters: str) -> list[str]:
 def test_a_robot_uses_topics_services_parameters_and_transitions() -> None:
     variables = environment()
     with running(start("-p", f"query:={QUERY}"), variables) as node:
-        told = be_robot(variables)
+        outcome = be_robot(variables)
     assert node.returncode == 0
 
     example = SceneDataset("test")[0]
     expected = Session.from_bundle().segment(example.image, QUERY).mask
     assert expected is not None
-    assert told["state"] == "active"
-    inside = told["mask"].pop("inside")  # of a followed mask or of a grounded one
+    assert outcome["state"] == "active"
+    inside = outcome["mask"].pop("inside")  # of a followed mask or of a grounded one
     assert abs(inside - int(expected.sum())) < 0.05 * expected.sum()
     height, width = expected.shape
-    assert told["mask"] == {
+    assert outcome["mask"] == {
         "size": [width, height],
         "encoding": "mono8",
         "frame_id": "camera_optical",
         "stamp_is_an_images": True,
     }
-    assert told["placed"]["center_m"][2] == pytest.approx(1.5)
+    assert outcome["placed"]["center_m"][2] == pytest.approx(1.5)
     columns = np.nonzero(expected)[1]
-    assert told["placed"]["center_m"][0] == pytest.approx((columns.mean() - width / 2) * 1.5 / 200, abs=0.02)
-    assert (told["other"], told["asked"]) == ("the green thing", False)
-    assert told["once"] == {"success": True, "query": "the green thing"}  # the topic's query is the parameter too
-    assert told["disabled"] == [True, "disabled", True]
-    assert (told["set"], told["by_parameter"]) == (True, QUERY)
-    assert told["diagnostics"] == {"name": "/wise_edge", "level": "00"}
-    assert told["deactivated"] == ["inactive", True]
-    assert told["refused"] == [False, "wise-edge is not active; activate it first"]
-    assert (told["activated"], told["remembered"]) == ("active", QUERY)
-    assert told["again"] == ["inactive", "unconfigured", "inactive", "active"]
-    assert told["ended"] == ["finalized", True]
+    assert outcome["placed"]["center_m"][0] == pytest.approx((columns.mean() - width / 2) * 1.5 / 200, abs=0.02)
+    assert (outcome["other"], outcome["asked"]) == ("the green thing", False)
+    assert outcome["once"] == {"success": True, "query": "the green thing"}  # the topic's query is the parameter too
+    assert outcome["disabled"] == [True, "disabled", True]
+    assert (outcome["set"], outcome["by_parameter"]) == (True, QUERY)
+    assert outcome["diagnostics"] == {"name": "/wise_edge", "level": "00"}
+    assert outcome["deactivated"] == ["inactive", True]
+    assert outcome["refused"] == [False, "wise-edge is not active; activate it first"]
+    assert (outcome["activated"], outcome["remembered"]) == ("active", QUERY)
+    assert outcome["again"] == ["inactive", "unconfigured", "inactive", "active"]
+    assert outcome["ended"] == ["finalized", True]
 
 
 def test_detections_are_what_vision_msgs_has(tmp_path: Path) -> None:
-    command = [str(ROS / "bin" / "python"), "tests/support/ros/ros_vision_msgs.py", str(tmp_path / "generated")]
+    command = [str(ROS / "bin" / "python"), "tests/support/robot/ros_vision_msgs.py", str(tmp_path / "generated")]
     done = subprocess.run(command, env=environment(), cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {

@@ -75,16 +75,16 @@ def events(answer: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
 
 def test_the_rationale_comes_as_it_is_written() -> None:
     with serving() as (client, _):
-        told = events(ask(client, headers={"accept": "text/event-stream"}))
-        assert [kind for kind, _ in told[:-1]] == ["text"] * (len(told) - 1)
-        assert len(told) > 4
-        texts = [data["text"] for _, data in told[:-1]]
+        received = events(ask(client, headers={"accept": "text/event-stream"}))
+        assert [kind for kind, _ in received[:-1]] == ["text"] * (len(received) - 1)
+        assert len(received) > 4
+        texts = [data["text"] for _, data in received[:-1]]
         assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
-        assert told[-1][0] == "result"
-        assert told[-1][1]["text"].startswith(texts[-1])
+        assert received[-1][0] == "result"
+        assert received[-1][1]["text"].startswith(texts[-1])
 
-        told = events(ask(client, "fail", headers={"accept": "text/event-stream"}))
-        assert told[-1] == ("error", {"error": "the engine is lost", "status": 500})
+        received = events(ask(client, "fail", headers={"accept": "text/event-stream"}))
+        assert received[-1] == ("error", {"error": "the engine is lost", "status": 500})
 
 
 def test_other_requests_are_answered_while_a_mask_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,10 +112,10 @@ def test_the_energy_of_a_query_is_measured_on_request() -> None:
     with serving(meter=QueryMeter(rails)) as (client, policy):
         assert ask(client).json()["energy_reason"].startswith("no sensor was read")
         policy.write = lambda *about: time.sleep(0.4) or fake_session.completion()  # type: ignore[func-returns-value]
-        told = ask(client, energy="true").json()
-        assert told["energy_source"] == "rails: VDD_IN"
-        assert told["energy_j"]["total"] >= 1.0
-        assert told["energy_reason"] is None
+        received = ask(client, energy="true").json()
+        assert received["energy_source"] == "rails: VDD_IN"
+        assert received["energy_j"]["total"] >= 1.0
+        assert received["energy_reason"] is None
 
 
 def test_metrics_count_requests_queries_and_phases() -> None:
@@ -138,8 +138,8 @@ def test_the_interface_is_described() -> None:
         faults = [each["422"]["content"]["application/json"]["schema"] for each in answers if "422" in each]
         assert faults == [{"$ref": "#/components/schemas/Failure"}] * 4
         kinds = {"/metrics": "get", "/v1/segment": "post"}
-        told = [set(schema["paths"][path][method]["responses"]["200"]["content"]) for path, method in kinds.items()]
-        assert told == [{"text/plain"}, {"application/json", "text/event-stream"}]
+        received = [set(schema["paths"][path][method]["responses"]["200"]["content"]) for path, method in kinds.items()]
+        assert received == [{"text/plain"}, {"application/json", "text/event-stream"}]
         page = client.get("/docs").text
         for words in ("POST /v1/segment", "What to find.", "verbose, wise, wise-infer", "Retry-After"):
             assert words in page

@@ -52,13 +52,13 @@ def test_a_bug_ends_a_stream_and_is_logged(
     async def stream() -> list[str]:
         service = Service(gated_session()[0], Limits(), QueryMeter(None))
         request = SegmentRequest("bug" if place == "engine" else "the ring")
-        told = [event async for event in service.stream(np.zeros((20, 30, 3), np.uint8), request, "")]
+        received = [event async for event in service.stream(np.zeros((20, 30, 3), np.uint8), request, "")]
         service.close()
-        return told
+        return received
 
-    told = asyncio.run(asyncio.wait_for(stream(), 10))
+    received = asyncio.run(asyncio.wait_for(stream(), 10))
     error = {"error": "internal error; see the service's log", "status": 500}
-    assert told[-1] == f"event: error\ndata: {json.dumps(error)}\n\n"
+    assert received[-1] == f"event: error\ndata: {json.dumps(error)}\n\n"
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert "index 7 is out of bounds" in caplog.text
 
@@ -84,6 +84,6 @@ def test_a_first_query_that_fails_is_one_line_and_an_exit_code(
     fake_session.install(monkeypatch, write)
     monkeypatch.delenv("WISE_EDGE_TOKEN", raising=False)
     assert main(["serve", "--port", "0", "--time-limit", "0.2" if failure is None else "60"]) == code
-    told = capfd.readouterr().err.splitlines()
-    assert len(told) == 1, told
-    assert told[0].startswith(line)
+    received = capfd.readouterr().err.splitlines()
+    assert len(received) == 1, received
+    assert received[0].startswith(line)

@@ -305,5 +305,5 @@ def test_a_form_on_another_page_is_refused(browser: Any, url: str) -> None:
     form = f"<form method=post enctype=multipart/form-data action={url}/v1/frames></form>"
     browser.get(f"data:text/html,{form}<script>document.forms[0].submit()</script>")
     wait_for(browser, "return location.pathname === '/v1/frames' && document.readyState === 'complete'")
-    told = browser.find_element("css selector", "body").text
-    assert "this service answers only its own page, not pages of other sites" in told
+    text = browser.find_element("css selector", "body").text
+    assert "this service answers only its own page, not pages of other sites" in text

@@ -183,7 +183,7 @@ def test_eight_clients_get_right_answers(url: str) -> None:
 @pytest.mark.slow
 def test_sigterm_lets_a_query_end_and_the_exit_code_is_0() -> None:
     with process() as (running, url):
-        told: list[str] = []
+        received: list[str] = []
 
         def client() -> None:
             with httpx.stream(
@@ -195,13 +195,13 @@ def test_sigterm_lets_a_query_end_and_the_exit_code_is_0() -> None:
                 timeout=60,
             ) as answer:
                 for line in answer.iter_lines():
-                    told.append(line)
-                    if len(told) == 1:
+                    received.append(line)
+                    if len(received) == 1:
                         os.kill(running.pid, signal.SIGTERM)
 
         client()
         assert running.wait(timeout=30) == 0
-        assert "event: result" in told
+        assert "event: result" in received
 
 
 SLOW_BODY = (

@@ -102,8 +102,8 @@ class Robot:
     def result(self, query: str) -> dict[str, Any]:
         """Wait for a result of a query."""
         found = self.wait("result", check=lambda message: json.loads(message.data)["query"] == query)
-        told: dict[str, Any] = json.loads(found.data)
-        return told
+        outcome: dict[str, Any] = json.loads(found.data)
+        return outcome
 
     def is_quiet(self) -> bool:
         """Return whether masks have stopped."""
@@ -123,51 +123,56 @@ def main(only_state: bool) -> None:
     rclpy.init()
     robot = Robot()
     mask = robot.wait("mask")
-    told: dict[str, Any] = {"state": robot.state()}
+    outcome: dict[str, Any] = {"state": robot.state()}
     if not only_state:
-        use(robot, mask, told)
-    json.dump(told, sys.stdout)
+        use(robot, mask, outcome)
+    json.dump(outcome, sys.stdout)
     sys.stdout.flush()
 
 
-def use(robot: Robot, mask: Any, told: dict[str, Any]) -> None:
+def use(robot: Robot, mask: Any, outcome: dict[str, Any]) -> None:
     """Use every topic, service, parameter and transition; `mask` is the first one."""
     stamp_ns = mask.header.stamp.sec * 10**9 + mask.header.stamp.nanosec
-    told["mask"] = {
+    outcome["mask"] = {
         "size": [mask.width, mask.height],
         "encoding": mask.encoding,
         "inside": sum(value == 255 for value in mask.data),
         "frame_id": mask.header.frame_id,
         "stamp_is_an_images": stamp_ns in robot.stamps,
     }
-    told["standing"] = robot.result(QUERY)
+    outcome["standing"] = robot.result(QUERY)
     robot.wait("result", 5)  # depth has arrived
-    told["placed"] = robot.result(QUERY)["place"]
+    outcome["placed"] = robot.result(QUERY)["place"]
     robot.say("query", "the green thing")
-    told["other"] = robot.result("the green thing")["query"]
+    outcome["other"] = robot.result("the green thing")["query"]
     robot.say("ask", "the smallest object")
-    told["asked"] = robot.result("the smallest object")["standing"]
+    outcome["asked"] = robot.result("the smallest object")["standing"]
     once = robot.call(Trigger, "/ask_once", Trigger.Request())
-    told["once"] = {"success": once.success, "query": json.loads(once.message)["query"]}
+    outcome["once"] = {"success": once.success, "query": json.loads(once.message)["query"]}
     off = robot.call(SetBool, "/enable", SetBool.Request(data=False))
-    told["disabled"] = [off.success, off.message, robot.is_quiet()]
+    outcome["disabled"] = [off.success, off.message, robot.is_quiet()]
     robot.call(SetBool, "/enable", SetBool.Request(data=True))
     robot.wait("mask")
     request = SetParameters.Request(parameters=[Parameter("query", value=QUERY).to_parameter_msg()])
-    told["set"] = robot.call(SetParameters, "/wise_edge/set_parameters", request).results[0].successful
-    told["by_parameter"] = robot.result(QUERY)["query"]
+    outcome["set"] = robot.call(SetParameters, "/wise_edge/set_parameters", request).results[0].successful
+    outcome["by_parameter"] = robot.result(QUERY)["query"]
     status = robot.wait("diagnostics", check=lambda message: message.status[0].message == "following").status[0]
-    told["diagnostics"] = {"name": status.name, "level": status.level.hex()}
+    outcome["diagnostics"] = {"name": status.name, "level": status.level.hex()}
 
     threading.Thread(target=robot.say, args=("ask", "the small one")).start()  # a transition while a query runs
-    told["deactivated"] = [robot.change(DEACTIVATE), robot.is_quiet()]
+    outcome["deactivated"] = [robot.change(DEACTIVATE), robot.is_quiet()]
     once = robot.call(Trigger, "/ask_once", Trigger.Request())
-    told["refused"] = [once.success, once.message]
-    told["activated"] = robot.change(ACTIVATE)
-    told["remembered"] = robot.result(QUERY)["query"]
-    told["again"] = [robot.change(DEACTIVATE), robot.change(CLEAN_UP), robot.change(CONFIGURE), robot.change(ACTIVATE)]
+    outcome["refused"] = [once.success, once.message]
+    outcome["activated"] = robot.change(ACTIVATE)
+    outcome["remembered"] = robot.result(QUERY)["query"]
+    outcome["again"] = [
+        robot.change(DEACTIVATE),
+        robot.change(CLEAN_UP),
+        robot.change(CONFIGURE),
+        robot.change(ACTIVATE),
+    ]
     robot.wait("mask")
-    told["ended"] = [robot.change(SHUT_DOWN), robot.is_quiet()]
+    outcome["ended"] = [robot.change(SHUT_DOWN), robot.is_quiet()]
 
 
 if __name__ == "__main__":
