@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from wise_edge.images import load_image
 # Points are searched for in every pixel of masks up to this side (COCO's largest image); larger masks are thinned
 # first, since finding inscribed circles takes time proportional to the cube of the side.
 _POINTS_SIDE_PX = 640
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,37 @@ class Dataset(Protocol):
         """
 
 
+class RowDataset(Generic[Row]):
+    """What data sets share that keep one row for each example; a subclass reads the example of a row.
+
+    Args:
+        name: of the data set.
+        split: of the data set.
+        where: what the rows were read from, for messages.
+        rows: the usable rows.
+        ids: of the rows, in order.
+        problems: one line for each row that was left out.
+
+    Raises:
+        UsageError: there is no usable row.
+    """
+
+    def __init__(
+        self, name: str, split: str, where: Path, rows: Sequence[Row], ids: Iterable[str], problems: Sequence[str]
+    ) -> None:
+        if not rows:
+            unusable = f"all {len(problems)} rows are unusable; the first: {problems[0]}" if problems else ""
+            raise UsageError(f"{where} has no usable rows: {unusable or 'it has no rows'}")
+        self.name = name
+        self.split = split
+        self.ids: Sequence[str] = tuple(ids)
+        self.problems = tuple(problems)
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
 def from_mask(
     name: str,
     query: str,
@@ -122,17 +155,6 @@ def make_unique(names: Iterable[str]) -> tuple[str, ...]:
             unique = f"{name}-{seen[name]}"
         taken[unique] = None
     return tuple(taken)
-
-
-def check_rows(rows: Sequence[object], problems: Sequence[str], where: Path) -> None:
-    """Raise an error if a data set has no usable row.
-
-    Raises:
-        UsageError: there is no usable row.
-    """
-    if not rows:
-        reason = f"all {len(problems)} rows are unusable; the first: {problems[0]}" if problems else "it has no rows"
-        raise UsageError(f"{where} has no usable rows: {reason}")
 
 
 def read_image(source: Path | bytes, where: str) -> NDArray[np.uint8]:

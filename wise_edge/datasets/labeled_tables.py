@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wise_edge.datasets.base import Example, check_rows, from_mask, make_unique, read_image
+from wise_edge.datasets.base import Example, RowDataset, from_mask, make_unique, read_image
 from wise_edge.datasets.tables import Table, check_columns, find_table
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
@@ -21,7 +20,7 @@ _PAIR = rf"\({_NUMBER},{_NUMBER}\)"
 _SOLUTION = re.compile(rf"\s*<box>\s*{_PAIR}\s*,\s*{_PAIR}\s*</box>\s*<points>\s*{_PAIR}\s*,\s*{_PAIR}\s*</points>\s*")
 
 
-class MaskTable:
+class MaskTable(RowDataset[tuple[int, str]]):
     """A table with the columns image, text and mask; ids are image_id and ann_id, or the row's number.
 
     The form of https://huggingface.co/datasets/Ricky06662/ReasonSeg_test and its neighbors. The mask is a list of
@@ -38,24 +37,16 @@ class MaskTable:
 
     def __init__(self, name: str, split: str, table: Table) -> None:
         check_columns(table, ("image", "text", "mask"))
-        self.name = name
-        self.split = split
         self._table = table
-        self._rows: list[tuple[int, str]] = []
-        names, problems = [], []
+        rows, names, problems = [], [], []
         id_columns = [column for column in ("image_id", "ann_id") if column in table.columns]
         for number, row in enumerate(table.scan(["text", *id_columns])):
             if not isinstance(row["text"], str) or not row["text"].strip():
                 problems.append(f"{table.where}, row {number}: there is no text")
                 continue
-            self._rows.append((number, row["text"].strip()))
+            rows.append((number, row["text"].strip()))
             names.append("-".join(str(row[column]) for column in id_columns) or str(number))
-        self.ids: Sequence[str] = make_unique(names)
-        self.problems = tuple(problems)
-        check_rows(self._rows, self.problems, table.where)
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        super().__init__(name, split, table.where, rows, make_unique(names), problems)
 
     def __getitem__(self, index: int) -> Example:
         """Read one example."""
@@ -69,7 +60,7 @@ class MaskTable:
         return from_mask(name, query, image, mask)
 
 
-class RefCocog2k:
+class RefCocog2k(RowDataset[tuple[int, str, Box, tuple[Point, Point]]]):
     """The paper's training set, refCOCOg_2k_840: boxes and points, no masks.
 
     Columns image, problem and solution ("<box>(x1,y1),(x2,y2)</box><points>(x,y),(x,y)</points>", px of the image); ids
@@ -90,25 +81,17 @@ class RefCocog2k:
                 f"{data} has no parquet file and no dataset saved to disk; name the folder of refCOCOg_2k_840"
             )
         check_columns(table, ("image", "problem", "solution"))
-        self.name = "refcocog-2k"
-        self.split = split
         self._table = table
-        self._rows: list[tuple[int, str, Box, tuple[Point, Point]]] = []
-        names, problems = [], []
+        rows, names, problems = [], [], []
         id_columns = ["id"] if "id" in table.columns else []
         for number, row in enumerate(table.scan(["problem", "solution", *id_columns])):
             try:
-                self._rows.append((number, _read_problem(row["problem"]), *read_solution(row["solution"])))
+                rows.append((number, _read_problem(row["problem"]), *read_solution(row["solution"])))
             except ValueError as error:
                 problems.append(f"{table.where}, row {number}: {error}")
             else:
                 names.append(str(row["id"] if id_columns else number))
-        self.ids: Sequence[str] = make_unique(names)
-        self.problems = tuple(problems)
-        check_rows(self._rows, self.problems, table.where)
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        super().__init__("refcocog-2k", split, table.where, rows, make_unique(names), problems)
 
     def __getitem__(self, index: int) -> Example:
         """Read one example."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from wise_edge.datasets.base import Example, check_rows, from_mask, read_image
+from wise_edge.datasets.base import Example, RowDataset, from_mask, read_image
 from wise_edge.errors import UsageError
 from wise_edge.geometry import Point
 
@@ -51,7 +51,7 @@ class _Row:
     kind: str | None
 
 
-class ReasonSegFolder:
+class ReasonSegFolder(RowDataset[_Row]):
     """One split of ReasonSeg; ids are "X-PLACE", kinds "long" (a sentence) and "short" (a phrase).
 
     In the train split every query is an example, in other splits only the first of an image, as in LISA's evaluation.
@@ -65,23 +65,16 @@ class ReasonSegFolder:
     """
 
     def __init__(self, folder: Path, split: str) -> None:
-        self.name = "reasonseg"
-        self.split = split
-        self._rows: list[_Row] = []
+        rows: list[_Row] = []
         problems: list[str] = []
         images = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES}
         annotations = {path.stem: path for path in folder.glob("*.json")}
         for stem in sorted(images.keys() | annotations.keys()):
             try:
-                self._rows += _read_row(stem, images, annotations, every_query=split == "train")
+                rows += _read_row(stem, images, annotations, every_query=split == "train")
             except ValueError as error:
                 problems.append(f"{stem}: {error}")
-        self.problems = tuple(problems)
-        self.ids: Sequence[str] = tuple(row.id for row in self._rows)
-        check_rows(self._rows, self.problems, folder)
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        super().__init__("reasonseg", split, folder, rows, (row.id for row in rows), problems)
 
     def __getitem__(self, index: int) -> Example:
         """Read one example."""

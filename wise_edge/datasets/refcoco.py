@@ -7,12 +7,12 @@ those of COCO's train2014. Each sentence is one example.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wise_edge.datasets.base import Example, check_rows, from_mask, read_image
+from wise_edge.datasets.base import Example, RowDataset, from_mask, read_image
 from wise_edge.datasets.coco_masks import Segmentation, read_segmentation
 from wise_edge.datasets.plain_pickle import load_plain_pickle
 from wise_edge.errors import UsageError
@@ -42,7 +42,7 @@ class _Row:
     target: _Target
 
 
-class RefCocoDataset:
+class RefCocoDataset(RowDataset[_Row]):
     """One split of RefCOCO, RefCOCO+ or RefCOCOg; ids are "REF-PLACE": the ref's id and the sentence's place in it.
 
     Args:
@@ -58,27 +58,20 @@ class RefCocoDataset:
 
     def __init__(self, name: str, data: Path, split: str) -> None:
         require("pycocotools.mask", extra="data")  # fails now and not at the first example
-        self.name = name
-        self.split = split
         refs_file = _find_refs(name, data)
         refs = _refs_of_split(refs_file, split)
         index = _Index(refs_file.with_name("instances.json"), refs, _find_images(data))
-        self._rows: list[_Row] = []
+        rows: list[_Row] = []
         problems: list[str] = []
         seen: set[int] = set()
         for place, ref in enumerate(refs):
             try:
-                self._rows += _read_ref(ref, index, seen)
+                rows += _read_ref(ref, index, seen)
             except ValueError as error:
                 problems.append(
                     f"{refs_file.name}, {split} ref {ref.get('ref_id', f'at place {place}')!r:.40}: {error}"
                 )
-        self.problems = tuple(problems)
-        self.ids: Sequence[str] = tuple(row.id for row in self._rows)
-        check_rows(self._rows, self.problems, refs_file)
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        super().__init__(name, split, refs_file, rows, (row.id for row in rows), problems)
 
     def __getitem__(self, index: int) -> Example:
         """Read one example."""
