@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from engines import BUILD
-from gguf_streaming import make_checkpoint
+from gguf_streaming import find_checkpoint
 
 from wise_edge.bundle.devices import parse_gpu_kinds
 from wise_edge.bundle.store import load
@@ -64,13 +63,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=36)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    checkpoint = options.scratch / f"qwen2.5-vl-{options.layers}-layers"
-    if not (checkpoint / "preprocessor_config.json").exists():
-        shutil.rmtree(checkpoint, ignore_errors=True)
-        checkpoint.mkdir(parents=True)
-        make = multiprocessing.get_context("spawn").Process(target=make_checkpoint, args=(checkpoint, options.layers))
-        make.start()
-        make.join()
+    checkpoint = find_checkpoint(options.scratch, options.layers)
     rows = []
     for precision in options.precisions.split(","):
         bundle, plan = options.scratch / f"bundle-{precision}", options.scratch / f"plan-{precision}.json"

@@ -45,6 +45,19 @@ print(json.dumps({"s": time.perf_counter() - started, "peak_bytes": peak_kb * 10
 """
 
 
+def find_checkpoint(scratch: Path, layers: int) -> Path:
+    """Return the folder of a policy like `make_checkpoint`'s in a scratch folder; make it if it is not there yet."""
+    folder = scratch / f"qwen2.5-vl-{layers}-layers"
+    if not (folder / "preprocessor_config.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        # In a separate process: a child's ru_maxrss begins with that of the process that starts it.
+        make = multiprocessing.get_context("spawn").Process(target=make_checkpoint, args=(folder, layers))
+        make.start()
+        make.join()
+    return folder
+
+
 def make_checkpoint(folder: Path, layers: int) -> None:
     """Write a policy shard by shard: sizes of Qwen2.5-VL-3B-Instruct, images of 840 px, the embedded tokenizer."""
     config = transformers.Qwen2_5_VLConfig(
@@ -116,14 +129,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=36, help="layers of the language model")
     parser.add_argument("--type", default="F16", choices=("F32", "F16", "BF16"), help="type to convert to")
     options = parser.parse_args()
-    source = options.scratch / f"qwen2.5-vl-{options.layers}-layers"
-    if not (source / "preprocessor_config.json").exists():
-        shutil.rmtree(source, ignore_errors=True)
-        source.mkdir(parents=True)
-        # In a process of its own: a child's ru_maxrss begins with that of the process that starts it.
-        make = multiprocessing.get_context("spawn").Process(target=make_checkpoint, args=(source, options.layers))
-        make.start()
-        make.join()
+    source = find_checkpoint(options.scratch, options.layers)
     files = sorted(source.glob("*.safetensors"))
     size = sum(file.stat().st_size for file in files)
     copying = copy_s(files, options.scratch / "copy")

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
@@ -26,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from gguf_streaming import make_checkpoint
+from gguf_streaming import find_checkpoint
 
 from wise_edge.export.to_gguf.convert import PolicyGguf
 from wise_edge.export.to_gguf.quantize import quantize_gguf
@@ -44,13 +42,7 @@ SIDE = 840
 
 def make_files(scratch: Path, layers: int, kind: str) -> tuple[Path, Path, Path]:
     """Return checkpoint, language model and vision tower, created if they are missing."""
-    checkpoint = scratch / f"qwen2.5-vl-{layers}-layers"
-    if not (checkpoint / "preprocessor_config.json").exists():
-        shutil.rmtree(checkpoint, ignore_errors=True)
-        checkpoint.mkdir(parents=True)
-        make = multiprocessing.get_context("spawn").Process(target=make_checkpoint, args=(checkpoint, layers))
-        make.start()
-        make.join()
+    checkpoint = find_checkpoint(scratch, layers)
     text, vision = scratch / f"text-{layers}-{kind}.gguf", scratch / f"vision-{layers}-F16.gguf"
     policy = PolicyGguf(checkpoint)
     if not vision.exists():

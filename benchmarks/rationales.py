@@ -88,12 +88,12 @@ def main() -> None:
     result = measure(options.policy, options.samples)
     if options.json:
         print(json.dumps(result))
-        return
-    print(f"{result['samples']} test scenes under 'wise', {options.policy}:")
-    print(f"  similarity of concise and detailed text {result['similarity_mean']}, p10 {result['similarity_p10']}")
-    print(f"  tokens {result['concise_tokens_mean']} and {result['detailed_tokens_mean']}")
-    print(f"  the concise text names the object asked for in {result['names_target_share']:.1%} of all completions")
-    print(f"  and, of those with box IoU > 0.5, in {result['names_target_share_of_right']}")
+    else:
+        print(f"{result['samples']} test scenes under 'wise', {options.policy}:")
+        print(f"  similarity of concise and detailed text {result['similarity_mean']}, p10 {result['similarity_p10']}")
+        print(f"  tokens {result['concise_tokens_mean']} and {result['detailed_tokens_mean']}")
+        print(f"  the concise text names the object asked for in {result['names_target_share']:.1%} of all completions")
+        print(f"  and, of those with box IoU > 0.5, in {result['names_target_share_of_right']}")
 
 
 if __name__ == "__main__":

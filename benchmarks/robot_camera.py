@@ -10,7 +10,6 @@ segmenter that take almost none.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import threading
 import time
@@ -21,6 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+from figures import print_figures
+
 from fake_session import FakeMask, FakePolicy
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.robot.frames import Frame
@@ -142,11 +143,7 @@ def main() -> None:
         "memory_mb_last": memory_mb[-1],
         "own_cost_ms": own_cost_ms(),
     }
-    if options.json:
-        print(json.dumps(figures, indent=1))
-        return
-    for name, value in figures.items():
-        print(f"{name:18} {value:.2f}" if isinstance(value, float) else f"{name:18} {value}")
+    print_figures(figures, options.json)
 
 
 if __name__ == "__main__":

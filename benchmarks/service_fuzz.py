@@ -10,7 +10,6 @@ with 1 if a status was a server error (except 503, the device's) or schemathesis
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
+from figures import print_figures
 
 CHECKS = "not_a_server_error,response_schema_conformance,content_type_conformance,status_code_conformance"
 MADE_BY_HAND = (
@@ -84,11 +84,7 @@ def main() -> int:
         "memory_mb_before": before_mb,
         "memory_mb_after": after_mb,
     }
-    if options.json:
-        print(json.dumps(figures, indent=1))
-    else:
-        for name, value in figures.items():
-            print(f"{name:24} {value}")
+    print_figures(figures, options.json)
     return int(bool(errors or fuzzed.returncode or not answers_still))
 
 

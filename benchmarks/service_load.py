@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import NamedTuple
 
 import httpx
 import numpy as np
+from figures import print_figures
 from PIL import Image
 
 from wise_edge.datasets.base import Example
@@ -122,11 +122,7 @@ def main() -> None:
         "exit_code": server.returncode,
     }
     figures["throughput_ratio"] = figures["service_hz"] / figures["alone_hz"]
-    if options.json:
-        print(json.dumps(figures, indent=1))
-        return
-    for name, value in figures.items():
-        print(f"{name:18} {value:.3f}" if isinstance(value, float) else f"{name:18} {value}")
+    print_figures(figures, options.json)
 
 
 if __name__ == "__main__":
