@@ -8,6 +8,7 @@ from typing import Any
 
 from wise_edge.drawing.panel import milliseconds
 from wise_edge.drawing.web import render, section, table
+from wise_edge.profiling import words
 from wise_edge.profiling.charts import (
     color_of,
     draw_distribution,
@@ -16,17 +17,6 @@ from wise_edge.profiling.charts import (
     draw_tradeoff,
 )
 from wise_edge.profiling.document import Document
-from wise_edge.profiling.words import (
-    PART_LABELS,
-    describe_doubts,
-    describe_energy,
-    describe_power,
-    joules,
-    megabytes,
-    name_rows,
-    name_run,
-    query_energy_j,
-)
 from wise_edge.runtimes.spans import PHASES
 
 _SHOWN = (*PHASES, "other")
@@ -43,7 +33,7 @@ def render_page(document: Document) -> str:
         _doubts(document),
         "<h2>At a glance</h2>",
         section(_glance(runs)),
-        *(f"<p>{escape(line)}</p>" for line in describe_energy(document["power"])),
+        *(f"<p>{escape(line)}</p>" for line in words.describe_energy(document["power"])),
         *_tradeoff(runs),
         "<h2>Where the time goes</h2>",
         "<p>Mean phases, stacked; the number is the mean of the complete query.</p>",
@@ -55,12 +45,15 @@ def render_page(document: Document) -> str:
         f"<p>{escape(_power_note(document))}</p>",
         *(
             f"<h3>{escape(name)}</h3>{section(draw_timeline(run, PHASES, longest_ms))}"
-            for name, run in zip(name_rows(runs), runs, strict=True)
+            for name, run in zip(words.name_rows(runs), runs, strict=True)
         ),
         "<h2>Energy</h2>",
         *_energy(document),
         "<h2>All figures</h2>",
-        *(f"<details><summary>{escape(name_run(run))}</summary>{section(_figures(run))}</details>" for run in runs),
+        *(
+            f"<details><summary>{escape(words.name_run(run))}</summary>{section(_figures(run))}</details>"
+            for run in runs
+        ),
         "<h2>Conditions</h2>",
         section(_conditions(document)),
         f"<footer>wise-edge {escape(document['wise_edge'])}, {escape(document['written'])}</footer>",
@@ -86,7 +79,7 @@ def _device(document: Document) -> str:
 
 
 def _doubts(document: Document) -> str:
-    lines = describe_doubts(document)
+    lines = words.describe_doubts(document)
     return (
         f'<section class="doubts"><ul>{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul></section>'
         if lines
@@ -97,9 +90,9 @@ def _doubts(document: Document) -> str:
 def _glance(runs: Sequence[Mapping[str, Any]]) -> str:
     head = ("", "rationale tokens", "cIoU", "first token", "p50", "p90", "p99", "energy", "memory")
     rows = []
-    for name, run in zip(name_rows(runs), runs, strict=True):
+    for name, run in zip(words.name_rows(runs), runs, strict=True):
         accuracy, latency = run["accuracy"], run["latency_ms"]
-        energy_j = query_energy_j(run)
+        energy_j = words.query_energy_j(run)
         rows.append(
             (
                 name,
@@ -107,8 +100,8 @@ def _glance(runs: Sequence[Mapping[str, Any]]) -> str:
                 "–" if accuracy is None else _with_interval(accuracy["ciou"], accuracy["ciou_interval"]),
                 milliseconds(latency["first_token"]["p50"]),
                 *(milliseconds(latency["total"][key]) for key in ("p50", "p90", "p99")),
-                "–" if energy_j is None else joules(energy_j),
-                megabytes(run["memory"]["host_peak_bytes"]),
+                "–" if energy_j is None else words.joules(energy_j),
+                words.megabytes(run["memory"]["host_peak_bytes"]),
             )
         )
     return table(head, rows)
@@ -118,8 +111,8 @@ def _tradeoff(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     chart = draw_tradeoff(runs)
     if chart is None:
         return []
-    words = "Up is more accurate, left is faster. Discs grow with the rationale; lines are 95 % intervals."
-    return ["<h2>What a rationale buys</h2>", f"<p>{words}</p>", section(chart)]
+    caption = "Up is more accurate, left is faster. Discs grow with the rationale; lines are 95 % intervals."
+    return ["<h2>What a rationale buys</h2>", f"<p>{caption}</p>", section(chart)]
 
 
 def _power_note(document: Document) -> str:
@@ -131,17 +124,17 @@ def _power_note(document: Document) -> str:
 
 
 def _energy(document: Document) -> list[str]:
-    notes = "".join(f"<p>{escape(line)}</p>" for line in describe_power(document["power"]))
+    notes = "".join(f"<p>{escape(line)}</p>" for line in words.describe_power(document["power"]))
     if not document["power"]["sources"]:
         return [notes]
-    words = (
+    caption = (
         "<p>Each part was repeated on its own in a window long enough for the sensor; the energy is per repetition.</p>"
     )
     head = ("", "energy", "uncertainty", "above idle", "repeated", "window", "readings", "largest gap", "source")
-    blocks = [notes, words]
-    for name, run in zip(name_rows(document["runs"]), document["runs"], strict=True):
+    blocks = [notes, caption]
+    for name, run in zip(words.name_rows(document["runs"]), document["runs"], strict=True):
         found = [
-            (PART_LABELS[part], source["name"], each)
+            (words.PART_LABELS[part], source["name"], each)
             for part, energies in run["energy"].items()
             for source, each in zip(document["power"]["sources"], energies, strict=True)
         ]
@@ -162,9 +155,9 @@ def _energy_row(part: str, source: str, each: Mapping[str, Any]) -> tuple[str, .
     )
     return (
         part,
-        "not measurable" if each["energy_j"] is None else joules(each["energy_j"]),
+        "not measurable" if each["energy_j"] is None else words.joules(each["energy_j"]),
         "–" if each["error_share"] is None else f"{each['error_share']:.1%}",
-        "–" if each["net_j"] is None else joules(each["net_j"]),
+        "–" if each["net_j"] is None else words.joules(each["net_j"]),
         *(window if each["times"] else ("–",) * len(window)),
         source,
     )

@@ -6,17 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wise_edge.drawing.panel import milliseconds
-from wise_edge.profiling.words import (
-    PART_LABELS,
-    describe_doubts,
-    describe_energy,
-    describe_power,
-    joules,
-    megabytes,
-    name_rows,
-    name_run,
-    query_energy_j,
-)
+from wise_edge.profiling import words
 
 
 def print_profile(document: Mapping[str, Any]) -> None:
@@ -28,18 +18,18 @@ def print_profile(document: Mapping[str, Any]) -> None:
         console.print(_phases(run))
         console.print(_remarks(run), markup=False)
     console.print(_side_by_side(document["runs"]))
-    for line in describe_energy(document["power"]):
+    for line in words.describe_energy(document["power"]):
         console.print(line, markup=False)
-    for line in describe_power(document["power"]):
+    for line in words.describe_power(document["power"]):
         console.print(line, markup=False)
-    for line in describe_doubts(document):
+    for line in words.describe_doubts(document):
         console.print(f"! {line}", markup=False)
 
 
 def _phases(run: Mapping[str, Any]) -> Any:
     from rich.table import Table
 
-    title = f"{name_run(run)}: {run['queries']} queries after {run['warm_up']} warm-up queries"
+    title = f"{words.name_run(run)}: {run['queries']} queries after {run['warm_up']} warm-up queries"
     table = Table("phase", "p50", "p90", "p99", "mean", "95 %", title=title, title_justify="left")
     for name, spread in run["latency_ms"].items():
         low, high = spread["interval"]
@@ -50,20 +40,19 @@ def _phases(run: Mapping[str, Any]) -> Any:
 
 def _remarks(run: Mapping[str, Any]) -> str:
     step = "" if run["step_ms"] is None else f", {run['step_ms']:.2f} ms"
-    step += "" if run["step_j"] is None else f" and {joules(run['step_j'])}"
+    step += "" if run["step_j"] is None else f" and {words.joules(run['step_j'])}"
     each = f"{step} each" if step else ""
     lines = [f"{run['rationale_tokens']:.1f} rationale tokens, {run['decode_steps']:.1f} decode steps{each}"]
     reasons: dict[str, None] = {}
     for part, found in run["energy"].items():
         for energy in found[:1]:
             if energy["energy_j"] is None:
-                reasons[f"{PART_LABELS[part]}: not measurable, {energy['reason']}"] = None
+                reasons[f"{words.PART_LABELS[part]}: not measurable, {energy['reason']}"] = None
             else:
-                net = "" if energy["net_j"] is None else f", {joules(energy['net_j'])} above idle"
+                net = "" if energy["net_j"] is None else f", {words.joules(energy['net_j'])} above idle"
                 window = f"{energy['times']} in {energy['window_s']:.1f} s"
-                lines.append(
-                    f"{PART_LABELS[part]}: {joules(energy['energy_j'])} ± {energy['error_share']:.1%}{net} ({window})"
-                )
+                joules = f"{words.joules(energy['energy_j'])} ± {energy['error_share']:.1%}{net}"
+                lines.append(f"{words.PART_LABELS[part]}: {joules} ({window})")
     return "\n".join([*lines, *reasons])
 
 
@@ -75,8 +64,8 @@ def _side_by_side(runs: list[Mapping[str, Any]]) -> Any:
     table.add_column("", no_wrap=True)
     for heading in ("tokens", "cIoU", "first token", "p50", "p99", "energy", "memory"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, run in zip(name_rows(runs), runs, strict=True):
-        accuracy, latency, energy_j = run["accuracy"], run["latency_ms"], query_energy_j(run)
+    for name, run in zip(words.name_rows(runs), runs, strict=True):
+        accuracy, latency, energy_j = run["accuracy"], run["latency_ms"], words.query_energy_j(run)
         table.add_row(
             name,
             f"{run['rationale_tokens']:.1f}",
@@ -84,7 +73,7 @@ def _side_by_side(runs: list[Mapping[str, Any]]) -> Any:
             milliseconds(latency["first_token"]["p50"]),
             milliseconds(latency["total"]["p50"]),
             milliseconds(latency["total"]["p99"]),
-            "-" if energy_j is None else joules(energy_j),
-            megabytes(run["memory"]["host_peak_bytes"]),
+            "-" if energy_j is None else words.joules(energy_j),
+            words.megabytes(run["memory"]["host_peak_bytes"]),
         )
     return table
