@@ -94,7 +94,7 @@ def test_phases_overlap_and_the_rest_make_the_total(world: VirtualTime) -> None:
         assert (spent["first_token"], spent["total"]) == pytest.approx((26 + 7, 26 + 7 + decode_ms + 4))
     assert set(measured.windows.values()) == {None}
     assert measured.step_ms == pytest.approx(3.0)
-    assert {span.phase for span in measured.median} == set(PHASES)
+    assert {span.phase for span in measured.median.spans} == set(PHASES)
 
 
 def test_time_that_is_covered_counts_once() -> None:

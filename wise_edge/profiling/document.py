@@ -150,8 +150,8 @@ def _step_energy(write: Sequence[PartEnergy], steps: int) -> float | None:
 
 def _timeline(measured: Measured, meter: Meter) -> dict[str, Any]:
     """Return the median query's phases, in ms since its start, and the power around that time."""
-    start_s = min(span.start_s for span in measured.median)
-    end_s = start_s + measured.median_total_ms / 1e3
+    start_s = min(span.start_s for span in measured.median.spans)
+    end_s = start_s + measured.median.total_ms / 1e3
     margin_s = 0.2 * (end_s - start_s)
     traces = []
     for place, trace in enumerate(meter.traces):
@@ -162,9 +162,9 @@ def _timeline(measured: Measured, meter: Meter) -> dict[str, Any]:
         traces.append({"source": trace.source.name, "time_ms": at_ms, "power_w": power_w.tolist()})
     spans = [
         {"phase": span.phase, "start_ms": (span.start_s - start_s) * 1e3, "end_ms": (span.end_s - start_s) * 1e3}
-        for span in measured.median
+        for span in measured.median.spans
     ]
-    return {"total_ms": measured.median_total_ms, "spans": spans, "power": traces}
+    return {"total_ms": measured.median.total_ms, "spans": spans, "power": traces}
 
 
 def _processor() -> str | None:

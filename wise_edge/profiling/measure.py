@@ -18,12 +18,12 @@ from wise_edge.errors import UsageError
 from wise_edge.metrics import measure_overlap
 from wise_edge.profiling.footprint import Footprint, read_footprint, reset_peak
 from wise_edge.profiling.meter import Meter
-from wise_edge.profiling.readings import PARTS, Measured, Reading
+from wise_edge.profiling.readings import PARTS, Measured, Reading, Timeline
 from wise_edge.profiling.windows import Window
 from wise_edge.runtimes.base import Request
 from wise_edge.runtimes.results import SegmentationResult
 from wise_edge.runtimes.session import Session
-from wise_edge.runtimes.spans import Span, covered_s
+from wise_edge.runtimes.spans import covered_s
 
 WARM_UP = 3
 ENERGY_EXAMPLES = 8
@@ -90,7 +90,7 @@ class _Asker:
     def __init__(self, session: Session, variant: str) -> None:
         self._session = session
         self._variant = variant
-        self._asked: list[tuple[float, tuple[Span, ...]]] = []
+        self._asked: list[Timeline] = []
         self._windows: dict[str, Window | None] = dict.fromkeys(PARTS)
         self._write_steps = 0
         self.readings: list[Reading] = []
@@ -99,7 +99,7 @@ class _Asker:
         """Ask a query on an image that is new to the session."""
         self._session.forget()
         result = self._session.segment(example.image, example.query, self._variant)
-        self._asked.append((result.latency_ms.total, result.spans))
+        self._asked.append(Timeline(result.latency_ms.total, result.spans))
         return _read(example, result)
 
     def forget(self) -> None:
@@ -134,16 +134,14 @@ class _Asker:
 
     def measured(self, memory: Footprint) -> Measured:
         """Return all that was measured."""
-        shots = sorted(self._asked, key=lambda shot: shot[0])
-        total_ms, spans = shots[(len(shots) - 1) // 2]
+        asked = sorted(self._asked, key=lambda timeline: timeline.total_ms)
         return Measured(
             variant=self._variant,
             policy=self._session.policy.name,
             mask=self._session.mask.name,
             warm_up=WARM_UP,
             readings=tuple(self.readings),
-            median=spans,
-            median_total_ms=total_ms,
+            median=asked[(len(asked) - 1) // 2],
             memory=memory,
             windows=self._windows,
             write_steps=self._write_steps,

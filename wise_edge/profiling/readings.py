@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -90,6 +91,13 @@ class Accuracy:
         return cls(ciou, bootstrap_interval(tops, bottoms), giou, bootstrap_interval(sample_ious(tops, bottoms)))
 
 
+class Timeline(NamedTuple):
+    """When the phases of one query ran, and its complete time."""
+
+    total_ms: float
+    spans: tuple[Span, ...]
+
+
 @dataclass(frozen=True)
 class Measured:
     """What a variant did on a pair of backends.
@@ -100,8 +108,7 @@ class Measured:
         mask: the segmenter's backend.
         warm_up: how many queries ran first and do not count.
         readings: the queries that count.
-        median: spans of the query with the median total, among those whose energy was measured if there are any.
-        median_total_ms: its total.
+        median: the query with the median total, among those whose energy was measured if there are any.
         memory: peak memory of the process while all variants ran.
         windows: for each of `PARTS`, when it was repeated; None without a power source.
         write_steps: runs of the language model in one repetition of "policy_write".
@@ -113,8 +120,7 @@ class Measured:
     mask: str
     warm_up: int
     readings: tuple[Reading, ...]
-    median: tuple[Span, ...]
-    median_total_ms: float
+    median: Timeline
     memory: Footprint
     windows: dict[str, Window | None]
     write_steps: int
