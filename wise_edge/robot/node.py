@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from threading import Event, Thread
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -91,9 +90,7 @@ class Node:
         self._worker.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop; the running query is cancelled before the policy's next call."""
         self.close()
 
@@ -209,13 +206,8 @@ class Node:
         standing.reported = max(standing.reported, arrival.place)
         frame = arrival.frame
         result = replace(
-            NodeResult.of(frame, tracked.grounding),
+            NodeResult.of(frame, tracked.grounding, tracked),
             query=standing.query,
-            standing=True,
-            box=tracked.box,
-            points=tracked.points or (),
-            mask=tracked.mask,
-            score=tracked.score,
             place=self._find_place(tracked.mask, frame),
             grounded_stamp_ns=grounded.frame.stamp_ns,
             dropped=dropped,

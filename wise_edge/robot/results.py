@@ -12,6 +12,7 @@ from wise_edge.geometry import Box, Point, Size
 from wise_edge.rle import run_lengths
 from wise_edge.robot.frames import Frame, Place
 from wise_edge.runtimes.results import SegmentationResult
+from wise_edge.runtimes.tracking import Tracked
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,19 +58,26 @@ class NodeResult:
     latency_ms: dict[str, float]
 
     @classmethod
-    def of(cls, frame: Frame, answer: SegmentationResult) -> NodeResult:
-        """Return the result of a one-shot query on a frame that did not wait, without its place."""
+    def of(cls, frame: Frame, answer: SegmentationResult, tracked: Tracked | None = None) -> NodeResult:
+        """Return the result of a query on a frame that did not wait, without its place.
+
+        Args:
+            frame: what the result is about.
+            answer: the query's answer, on this frame or an earlier one.
+            tracked: what the segmenter found on this frame; the answer's own box and mask if omitted.
+        """
+        found = tracked or answer
         height, width, _ = frame.image.shape
         return cls(
             stamp_ns=frame.stamp_ns,
             frame_id=frame.frame_id,
             image_size=(width, height),
             query=answer.query,
-            standing=False,
-            box=answer.box,
-            points=answer.points or (),
-            mask=answer.mask,
-            score=answer.score,
+            standing=tracked is not None,
+            box=found.box,
+            points=found.points or (),
+            mask=found.mask,
+            score=found.score,
             place=None,
             rationale=answer.rationale,
             variant=answer.variant,
