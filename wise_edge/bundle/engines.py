@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from wise_edge.bundle.devices import Capability, GpuKind, format_capability
 from wise_edge.bundle.store import Bundle
@@ -19,6 +20,7 @@ from wise_edge.files import read_json
 from wise_edge.mapping import from_mapping
 
 Shape = tuple[int, ...]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,23 @@ class ArraySpec:
     shape: Shape
 
 
+class _JsonFile:
+    """A dataclass that is stored as a JSON file of its own."""
+
+    def to_json(self) -> str:
+        """Return the content of the file."""
+        return json.dumps(asdict(self), indent=2) + "\n"  # type: ignore[call-overload]
+
+    @classmethod
+    def _read(cls: type[T], file: Path, kind: str, remedy: str) -> T:
+        try:
+            return from_mapping(cls, read_json(file))
+        except UsageError as error:
+            raise BundleError(f"{file} is not a valid {kind} ({error}); {remedy}") from error
+
+
 @dataclass(frozen=True)
-class Sidecar:
+class Sidecar(_JsonFile):
     """The description of an engine.
 
     Attributes:
@@ -81,17 +98,10 @@ class Sidecar:
     bytes: int
     sha256: str
 
-    def to_json(self) -> str:
-        """Return the content of the sidecar's file."""
-        return json.dumps(asdict(self), indent=2) + "\n"
-
     @classmethod
     def read(cls, file: Path) -> Sidecar:
         """Read a sidecar; raises `BundleError` if it is invalid."""
-        try:
-            return from_mapping(cls, read_json(file))
-        except UsageError as error:
-            raise BundleError(f"{file} is not a valid sidecar of an engine ({error}); {_rebuild(file)}") from error
+        return cls._read(file, "sidecar of an engine", _rebuild(file))
 
     def check(self, engine: Path, builder: str, builder_version: str, capability: Capability) -> None:
         """Reject an engine that was not built for this GPU and this version of the package.
@@ -138,7 +148,7 @@ class GraphPlan:
 
 
 @dataclass(frozen=True)
-class BuildPlan:
+class BuildPlan(_JsonFile):
     """How to build a bundle's engines: all that a device needs to know.
 
     Attributes:
@@ -149,17 +159,10 @@ class BuildPlan:
     targets: tuple[str, ...]
     graphs: tuple[GraphPlan, ...]
 
-    def to_json(self) -> str:
-        """Return the content of the plan's file."""
-        return json.dumps(asdict(self), indent=2) + "\n"
-
     @classmethod
     def read(cls, file: Path) -> BuildPlan:
         """Read a plan; raises `BundleError` if it is invalid."""
-        try:
-            return from_mapping(cls, read_json(file))
-        except UsageError as error:
-            raise BundleError(f"{file} is not a valid build plan ({error}); export the bundle again") from error
+        return cls._read(file, "build plan", "export the bundle again")
 
 
 def source_hash(bundle: Bundle, graph: str) -> str:
