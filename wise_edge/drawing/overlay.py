@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
+from wise_edge.drawing.panel import ACCENT
 from wise_edge.drawing.typography import font_for
 from wise_edge.geometry import Box, Point
 
 READABLE_PX = 640
 LARGEST_PX = 1200
 SUPERSAMPLING = 2
-TINT = (0, 214, 255)
 CONTOUR = (0, 229, 255)
 BOX_COLOR = (255, 191, 0)
 POINT_COLOR = (255, 45, 120)
@@ -84,7 +84,7 @@ def _tint(canvas: Image.Image, mask: npt.NDArray[np.bool_]) -> Image.Image:
     soft = soft.filter(ImageFilter.GaussianBlur(0.4 * canvas.width / mask.shape[1]))  # hides the steps of pixels
     inside = soft.point([255 if level >= 128 else 0 for level in range(256)])
     dimmed = Image.blend(Image.new("RGB", canvas.size, SHADOW), canvas, DIMMED)
-    tinted = Image.blend(canvas, Image.new("RGB", canvas.size, TINT), TINT_SHARE)
+    tinted = Image.blend(canvas, Image.new("RGB", canvas.size, ACCENT), TINT_SHARE)
     drawn = Image.composite(tinted, dimmed, inside)
     stroke = _stroke(canvas.size)
     for color, reach in ((SHADOW, stroke + 4), (CONTOUR, stroke + 2)):

@@ -76,28 +76,16 @@ class Cuda:
         return free.value, total.value
 
     def allocate(self, size: int) -> int:
-        """Return the address of new memory on the GPU.
-
-        Args:
-            size: bytes.
-        """
-        address = ctypes.c_void_p()
-        self._call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(size))
-        return address.value or 0
+        """Return the address of `size` bytes of new memory on the GPU."""
+        return self._allocate("cudaMalloc", size)
 
     def free(self, address: int) -> None:
         """Free memory on the GPU."""
         self._call("cudaFree", ctypes.c_void_p(address))
 
     def allocate_pinned(self, size: int) -> int:
-        """Return the address of new page-locked host memory, which the GPU can copy from and to directly.
-
-        Args:
-            size: bytes.
-        """
-        address = ctypes.c_void_p()
-        self._call("cudaMallocHost", ctypes.byref(address), ctypes.c_size_t(size))
-        return address.value or 0
+        """Return the address of `size` bytes of page-locked host memory, which the GPU copies from and to directly."""
+        return self._allocate("cudaMallocHost", size)
 
     def free_pinned(self, address: int) -> None:
         """Free pinned memory."""
@@ -124,6 +112,11 @@ class Cuda:
     def synchronize(self, stream: int) -> None:
         """Wait until a queue is empty; raises `WiseEdgeError` if something in it failed."""
         self._call("cudaStreamSynchronize", ctypes.c_void_p(stream))
+
+    def _allocate(self, name: str, size: int) -> int:
+        address = ctypes.c_void_p()
+        self._call(name, ctypes.byref(address), ctypes.c_size_t(size))
+        return address.value or 0
 
     def _copy(self, target: int, source: int, size: int, kind: int, stream: int) -> None:
         places = ctypes.c_void_p(target), ctypes.c_void_p(source), ctypes.c_size_t(size)

@@ -47,7 +47,6 @@ class BagReport:
     """What processing a bag has found and how long it took.
 
     Attributes:
-        frames: images of the topic.
         found: images with a mask.
         reused: results that an earlier, killed run had made.
         stamps_s: when each image was taken.
@@ -55,12 +54,16 @@ class BagReport:
         replay: what the policy would have seen live.
     """
 
-    frames: int
     found: int
     reused: int
     stamps_s: tuple[float, ...]
     took_ms: tuple[float, ...]
     replay: Replay
+
+    @property
+    def frames(self) -> int:
+        """Number of images of the topic."""
+        return len(self.stamps_s)
 
 
 _Record = dict[str, Any]
@@ -148,7 +151,6 @@ def _report(records: list[_Record], reused: int) -> BagReport:
     stamps_s = tuple(record["stamp_ns"] / 1e9 for record in records)
     took_ms = tuple(record["latency_ms"]["total"] for record in records)
     return BagReport(
-        frames=len(records),
         found=sum(record["mask"] is not None for record in records),
         reused=reused,
         stamps_s=stamps_s,

@@ -19,19 +19,10 @@ import numpy.typing as npt
 
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.policy.prompts import normalize_query
+from wise_edge.robot import messages
 from wise_edge.robot.depth_camera import DepthCamera
 from wise_edge.robot.diagnostics import Diagnostics
 from wise_edge.robot.frames import Frame, Place
-from wise_edge.robot.messages import (
-    TEXT,
-    decode_depth,
-    stamp_of,
-    to_detections,
-    to_detections_3d,
-    to_frame,
-    to_intrinsics,
-    to_mask_message,
-)
 from wise_edge.robot.node import Node, explain
 from wise_edge.robot.results import NodeResult
 
@@ -98,16 +89,18 @@ class Bridge:
 
     def take_image(self, message: Any) -> None:
         """Pass an image to the node."""
-        self._with_node(lambda node: node.put(to_frame(message, "image")))
+        self._with_node(lambda node: node.put(messages.to_frame(message, "image")))
 
     def take_depth(self, message: Any) -> None:
         """Keep a depth image for the color image of the same time."""
-        self._with_node(lambda node: self._depth.keep(stamp_of(message.header), decode_depth(message, "depth")))
+        self._with_node(
+            lambda node: self._depth.keep(messages.stamp_of(message.header), messages.decode_depth(message, "depth"))
+        )
 
     def take_camera(self, message: Any) -> None:
         """Keep the camera's intrinsics."""
         size = int(message.width), int(message.height)
-        self._with_node(lambda node: self._depth.calibrate(to_intrinsics(message), size))
+        self._with_node(lambda node: self._depth.calibrate(messages.to_intrinsics(message), size))
 
     def follow(self, query: str) -> str | None:
         """Replace the standing query if the node is active; an empty one ends it. Return why a query is invalid."""
@@ -155,11 +148,11 @@ class Bridge:
         seconds, nanoseconds = divmod(result.stamp_ns, 1_000_000_000)
         stamp = self._messages["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
         header = self._messages["std_msgs/msg/Header"](stamp=stamp, frame_id=result.frame_id)
-        text = self._messages[TEXT]
+        text = self._messages[messages.TEXT]
         makers: Mapping[str, Callable[[], Any]] = {
-            "mask": lambda: to_mask_message(result, header, self._messages),
-            "detections": lambda: to_detections(result, header, self._messages),
-            "detections_3d": lambda: to_detections_3d(result, header, self._messages),
+            "mask": lambda: messages.to_mask_message(result, header, self._messages),
+            "detections": lambda: messages.to_detections(result, header, self._messages),
+            "detections_3d": lambda: messages.to_detections_3d(result, header, self._messages),
             "rationale": lambda: text(data=result.rationale or ""),
             "result": lambda: text(data=json.dumps(result.to_facts())),
         }

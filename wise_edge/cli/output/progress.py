@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
 
 import typer
 from rich.console import Console
@@ -27,9 +26,7 @@ class ProgressLine:
             self._bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Stop drawing; complete the last step unless an exception was raised."""
         if self._bars is not None:
             if kind is None:
