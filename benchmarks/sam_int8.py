@@ -19,6 +19,7 @@ import numpy as np
 from wise_edge.bundle.store import load, resolve_bundle
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.metrics import mask_iou
+from wise_edge.runtimes.base import MaskPrompt
 from wise_edge.runtimes.session import Session
 
 
@@ -46,7 +47,7 @@ def main() -> None:
         outputs = []
         for mask, spent in zip(masks, spent_ms, strict=True):
             frame = mask.encode(example.image)
-            outputs.append(mask.decode(frame, example.box, example.points).mask)
+            outputs.append(mask.decode(frame, MaskPrompt(example.box, example.points)).mask)
             spent.append(frame.encode_ms)
         ious.append(mask_iou(*outputs))
     print(f"image encoder {sizes[0] / 1000:.0f} kB -> {sizes[1] / 1000:.0f} kB")

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from wise_edge.geometry import interior_points, mask_box
 from wise_edge.metrics import mask_iou
+from wise_edge.runtimes.base import MaskPrompt
 from wise_edge.runtimes.session import Session
 from wise_edge.scenes import SIDE_PX, Sample, sample
 from wise_edge.scenes.render import render
@@ -62,9 +63,8 @@ def follow(session: Session, frames: list[Frame], *, with_mask: bool) -> list[fl
     """Return the IoU with the truth on each frame but the first, where the truth's own mask is given."""
     mask, logits, found = frames[0][1], None, []
     for image, truth in frames[1:]:
-        output = session.mask.decode(
-            session.mask.encode(image), mask_box(mask), interior_points(mask), logits if with_mask else None
-        )
+        prompt = MaskPrompt(mask_box(mask), interior_points(mask), logits if with_mask else None)
+        output = session.mask.decode(session.mask.encode(image), prompt)
         found.append(mask_iou(output.mask, truth))
         if output.mask.any():
             mask, logits = output.mask, output.logits

@@ -141,6 +141,21 @@ class PolicyOutput:
         return replace(self, prefill_ms=self.prefill_ms / count, decode_ms=self.decode_ms / count)
 
 
+@dataclass(frozen=True, eq=False)
+class MaskPrompt:
+    """What to segment, in pixels of the original image.
+
+    Attributes:
+        box: XYXY, half-open, around the object.
+        points: XY, inside it.
+        previous: `MaskOutput.logits` of an earlier decoding, of this image or of the previous one of a video.
+    """
+
+    box: Box
+    points: tuple[Point, ...] = ()
+    previous: npt.NDArray[np.float32] | None = None
+
+
 @dataclass(frozen=True)
 class MaskOutput:
     """The mask for one prompt.
@@ -213,15 +228,6 @@ class MaskBackend(Protocol[MaskImageT]):
         """Prepare an image (HWC uint8 RGB, any size) for prompts."""
         ...
 
-    def decode(
-        self, encoded: MaskImageT, box: Box, points: tuple[Point, ...], previous: npt.NDArray[np.float32] | None = None
-    ) -> MaskOutput:
-        """Segment what a box (XYXY) and points (XY) mark, all in pixels of the original image.
-
-        Args:
-            encoded: returned by `encode`.
-            box: around the object.
-            points: inside it.
-            previous: `MaskOutput.logits` of an earlier decoding, of this image or of the previous one of a video.
-        """
+    def decode(self, encoded: MaskImageT, prompt: MaskPrompt) -> MaskOutput:
+        """Segment what a prompt marks on an image that `encode` returned."""
         ...

@@ -34,6 +34,7 @@ from wise_edge.runtimes.base import (
     Decoding,
     MaskBackend,
     MaskOutput,
+    MaskPrompt,
     PolicyBackend,
     PolicyOutput,
     Request,
@@ -285,7 +286,7 @@ class Session:
         """
         _check_image(image)
         with self._mask_lock:
-            return self.mask.decode(self.mask.encode(image), box, points)
+            return self.mask.decode(self.mask.encode(image), MaskPrompt(box, points))
 
     def _encode(self, image: npt.NDArray[np.uint8], spans: list[Span]) -> CachedImage:
         """Encode a new image for the policy and keep it."""
@@ -340,7 +341,7 @@ class Session:
             with self._mask_lock:
                 self._encode_mask(cached, spans)
                 decoding = perf_counter()
-                found = self.mask.decode(cached.mask, located.box, located.points or ())
+                found = self.mask.decode(cached.mask, MaskPrompt(located.box, located.points or ()))
             spans += lay_spans(decoding, mask_decode=found.decode_ms)
         total_ms = spent_ms + (perf_counter() - start) * 1e3
         return build_result(

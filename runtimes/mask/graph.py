@@ -14,8 +14,8 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.geometry import Box, Point, Size
-from wise_edge.runtimes.base import Graph, MaskOutput
+from wise_edge.geometry import Size
+from wise_edge.runtimes.base import Graph, MaskOutput, MaskPrompt
 from wise_edge.sam.image import fit_image, normalize_image
 from wise_edge.sam.spec import SAM2, SamSpec
 
@@ -63,25 +63,19 @@ class GraphMask:
         end = perf_counter()
         return GraphMaskImage(features, size, resized, (prepared - start) * 1e3, (end - prepared) * 1e3)
 
-    def decode(
-        self,
-        encoded: GraphMaskImage,
-        box: Box,
-        points: tuple[Point, ...],
-        previous: npt.NDArray[np.float32] | None = None,
-    ) -> MaskOutput:
-        """Segment what a box (XYXY) and points (XY) mark, all in pixels of the original image; see `MaskBackend`."""
+    def decode(self, encoded: GraphMaskImage, prompt: MaskPrompt) -> MaskOutput:
+        """Segment what a prompt marks; see `MaskBackend`."""
         start = perf_counter()
         scale = np.divide(encoded.resized, encoded.size)
-        coords = np.array([*points, box[:2], box[2:]], np.float64) * scale
-        labels = [_INSIDE] * len(points) + list(_BOX_CORNERS)
+        coords = np.array([*prompt.points, prompt.box[:2], prompt.box[2:]], np.float64) * scale
+        labels = [_INSIDE] * len(prompt.points) + list(_BOX_CORNERS)
         outputs = self._decoder.run(
             {
                 **encoded.features,
                 "point_coords": coords[None].astype(np.float32),
                 "point_labels": np.array([labels], np.float32),
-                "mask_input": self._no_mask if previous is None else previous[None, None],
-                "has_mask_input": np.array([previous is not None], np.float32),
+                "mask_input": self._no_mask if prompt.previous is None else prompt.previous[None, None],
+                "has_mask_input": np.array([prompt.previous is not None], np.float32),
             }
         )
         scores = outputs["iou_predictions"][0]

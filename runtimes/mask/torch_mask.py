@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
-from wise_edge.geometry import Box, Point
+from wise_edge.geometry import Point
 from wise_edge.runtimes.backends import Backend
-from wise_edge.runtimes.base import MaskBackend, MaskOutput
+from wise_edge.runtimes.base import MaskBackend, MaskOutput, MaskPrompt
 from wise_edge.runtimes.checkpoints import find_checkpoint
 from wise_edge.sam.checkpoint import read_sam_spec
 from wise_edge.sam.sam2 import load_sam2
@@ -75,20 +75,14 @@ class TorchSegmentAnything:
         predictor.set_image(image)
         return PredictorImage(predictor, 0.0, (perf_counter() - start) * 1e3)
 
-    def decode(
-        self,
-        encoded: PredictorImage,
-        box: Box,
-        points: tuple[Point, ...],
-        previous: npt.NDArray[np.float32] | None = None,
-    ) -> MaskOutput:
-        """Segment what a box (XYXY) and points (XY) mark, all in pixels of the original image; see `MaskBackend`."""
+    def decode(self, encoded: PredictorImage, prompt: MaskPrompt) -> MaskOutput:
+        """Segment what a prompt marks; see `MaskBackend`."""
         start = perf_counter()
         masks, scores, logits = encoded.predictor.predict(
-            point_coords=np.array(points, np.float32).reshape(-1, 2) if points else None,
-            point_labels=np.ones(len(points), np.int64) if points else None,
-            box=np.array(box, np.float32),
-            mask_input=None if previous is None else previous[None],
+            point_coords=np.array(prompt.points, np.float32).reshape(-1, 2) if prompt.points else None,
+            point_labels=np.ones(len(prompt.points), np.int64) if prompt.points else None,
+            box=np.array(prompt.box, np.float32),
+            mask_input=None if prompt.previous is None else prompt.previous[None],
             multimask_output=self._multimask,
         )
         best = int(scores.argmax())
@@ -136,12 +130,11 @@ class TorchSam2:
         end = perf_counter()
         return Sam2Image(features, image.shape[:2], (prepared - start) * 1e3, (end - prepared) * 1e3)
 
-    def decode(
-        self, encoded: Sam2Image, box: Box, points: tuple[Point, ...], previous: npt.NDArray[np.float32] | None = None
-    ) -> MaskOutput:
-        """Segment what a box (XYXY) and points (XY) mark, all in pixels of the original image; see `MaskBackend`."""
+    def decode(self, encoded: Sam2Image, prompt: MaskPrompt) -> MaskOutput:
+        """Segment what a prompt marks; see `MaskBackend`."""
         start = perf_counter()
         torch = self._torch
+        box, points, previous = prompt.box, prompt.points, prompt.previous
         with torch.no_grad():
             output = self._model(
                 image_embeddings=encoded.features,

@@ -19,7 +19,7 @@ from wise_edge.geometry import Box, Point, scale_box, scale_point
 from wise_edge.metrics import METRIC_MODES
 from wise_edge.policy.answer import Answer, format_answer
 from wise_edge.rle import compressed_runs
-from wise_edge.runtimes.base import MaskOutput
+from wise_edge.runtimes.base import MaskOutput, MaskPrompt
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("pycocotools")
@@ -172,9 +172,10 @@ def test_the_paper_drops_an_empty_mask_of_an_empty_truth(
     dataset = open_dataset("reasonseg", reasonseg, "test")
     _answer_truly(monkeypatch, dataset)
 
-    def decode(self: object, encoded: fake_session.FakeImage, box: Box, points: tuple[Point, ...]) -> MaskOutput:
+    def decode(self: object, encoded: fake_session.FakeImage, prompt: MaskPrompt) -> MaskOutput:
         mask = np.zeros(SHAPE, bool)
-        mask[box[1] : box[3], box[0] : box[2]] = box != WHOLE  # the box of the empty truth
+        x1, y1, x2, y2 = prompt.box
+        mask[y1:y2, x1:x2] = prompt.box != WHOLE  # the box of the empty truth
         return MaskOutput(mask, 0.9, np.zeros((4, 4), np.float32), 4.0)
 
     monkeypatch.setattr(fake_session.FakeMask, "decode", decode)

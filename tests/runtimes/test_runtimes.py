@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from wise_edge.native.onnxruntime_session import CUDA
 from wise_edge.policy.answer import split_completion
 from wise_edge.policy.checkpoint import load_policy
 from wise_edge.policy.image import patchify, resize_square
-from wise_edge.runtimes.base import Decoding, Graph, Request
+from wise_edge.runtimes.base import Decoding, Graph, MaskPrompt, Request
 from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
 from wise_edge.runtimes.mask.graph import upsample
 from wise_edge.runtimes.policy.graph import GraphPolicy
@@ -235,13 +235,14 @@ def test_graphs_segment_what_the_checkpoint_segments(
     session = Session.from_bundle(bundle.directory, policy_backend="onnx", mask_backend="onnx", threads=1)
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     height, width = shape
-    prompt = (width // 4, height // 4, width // 2 + 1, height // 2 + 1), ((width // 3, height // 3),) * 2
+    box = (width // 4, height // 4, width // 2 + 1, height // 2 + 1)
+    prompt = MaskPrompt(box, ((width // 3, height // 3),) * 2)
     if min(shape) * SAM.input_size < max(shape) / 2:  # segment-anything itself cannot resize to a side of 0
-        assert session.mask.decode(session.mask.encode(image), *prompt).mask.shape == shape
+        assert session.mask.decode(session.mask.encode(image), prompt).mask.shape == shape
         return
 
-    ours = session.mask.decode(session.mask.encode(image), *prompt)
-    stock = reference.mask.decode(reference.mask.encode(image), *prompt)
+    ours = session.mask.decode(session.mask.encode(image), prompt)
+    stock = reference.mask.decode(reference.mask.encode(image), prompt)
 
     assert ours.mask.shape == shape
     assert mask_iou(ours.mask, stock.mask) >= 0.995
@@ -249,12 +250,12 @@ def test_graphs_segment_what_the_checkpoint_segments(
 
 
 def test_an_earlier_mask_prompts_the_next(reference: Session, bundle: Bundle, scene: npt.NDArray[np.uint8]) -> None:
-    prompt = (40, 40, 160, 170), ((90, 100),)
+    prompt = MaskPrompt((40, 40, 160, 170), ((90, 100),))
     outputs = []
     for mask in (reference.mask, Session.from_bundle(bundle.directory, mask_backend="onnx").mask):
         frame = mask.encode(scene)
-        first = mask.decode(frame, *prompt)
-        outputs.append((first, mask.decode(frame, *prompt, previous=first.logits)))
+        first = mask.decode(frame, prompt)
+        outputs.append((first, mask.decode(frame, replace(prompt, previous=first.logits))))
 
     (stock_first, stock_second), (first, second) = outputs
     np.testing.assert_allclose(first.logits, stock_first.logits, atol=1e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tiny_models import make_sam2
 from wise_edge.errors import UsageError
 from wise_edge.export.to_onnx.segmenter import SamSource
 from wise_edge.metrics import mask_iou
+from wise_edge.runtimes.base import MaskPrompt
 from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
 from wise_edge.runtimes.mask.graph import GraphMask
 from wise_edge.runtimes.mask.torch_mask import TorchSam2, open_torch_mask
@@ -24,7 +26,7 @@ from wise_edge.sam.checkpoint import read_sam_spec
 from wise_edge.sam.sam2 import load_sam2
 from wise_edge.scenes import sample
 
-PROMPT = (30, 40, 150, 160), ((90, 100), (60, 70))
+PROMPT = MaskPrompt((30, 40, 150, 160), ((90, 100), (60, 70)))
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +90,8 @@ def test_masks_are_those_of_transformers(checkpoint: Path, exported: Path, shape
     outputs = []
     for backend in (ours, stock):
         encoded = backend.encode(image)
-        first = backend.decode(encoded, *PROMPT)
-        outputs.append((first, backend.decode(encoded, *PROMPT, previous=first.logits)))
+        first = backend.decode(encoded, PROMPT)
+        outputs.append((first, backend.decode(encoded, replace(PROMPT, previous=first.logits))))
 
     for got, expected in zip(*outputs, strict=True):
         assert got.mask.shape == shape

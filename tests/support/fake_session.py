@@ -11,11 +11,10 @@ import numpy.typing as npt
 import pytest
 
 from wise_edge.bundle.store import Bundle
-from wise_edge.geometry import Box, Point
 from wise_edge.policy.answer import Answer, format_answer, split_completion
 from wise_edge.policy.prompts import EMBEDDED
 from wise_edge.runtimes.backends import Backend, Support
-from wise_edge.runtimes.base import MaskOutput, PolicyOutput, Request
+from wise_edge.runtimes.base import MaskOutput, MaskPrompt, PolicyOutput, Request
 from wise_edge.runtimes.results import BackendChoice, TokenCounts
 from wise_edge.runtimes.session import Session
 
@@ -72,15 +71,10 @@ class FakeMask:
     def encode(self, image: npt.NDArray[np.uint8]) -> FakeImage:
         return FakeImage(image)
 
-    def decode(
-        self,
-        encoded: FakeImage,
-        box: Box,
-        points: tuple[Point, ...],
-        previous: npt.NDArray[np.float32] | None = None,
-    ) -> MaskOutput:
+    def decode(self, encoded: FakeImage, prompt: MaskPrompt) -> MaskOutput:
         mask = np.zeros(encoded.pixels.shape[:2], np.bool_)
-        mask[box[1] : box[3], box[0] : box[2]] = True
+        x1, y1, x2, y2 = prompt.box
+        mask[y1:y2, x1:x2] = True
         return MaskOutput(mask, 0.9, np.zeros((4, 4), np.float32), 4.0)
 
 

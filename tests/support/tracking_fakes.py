@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from fake_session import FakeImage, FakeMask, FakePolicy, completion
 from wise_edge.errors import WiseEdgeError
-from wise_edge.geometry import Box, Point
 from wise_edge.policy.answer import Answer, format_answer
-from wise_edge.runtimes.base import MaskOutput, PolicyOutput, Request
+from wise_edge.runtimes.base import MaskOutput, MaskPrompt, PolicyOutput, Request
 from wise_edge.runtimes.session import Session
 
 SIDE = 112
@@ -29,15 +28,10 @@ def square_image(left: int, size: int = 20) -> npt.NDArray[np.uint8]:
 class SeeingMask(FakeMask):
     """Returns the white pixels in the box grown by 6 pixels, so that a square that moves by less is found again."""
 
-    def decode(
-        self,
-        encoded: FakeImage,
-        box: Box,
-        points: tuple[Point, ...],
-        previous: npt.NDArray[np.float32] | None = None,
-    ) -> MaskOutput:
+    def decode(self, encoded: FakeImage, prompt: MaskPrompt) -> MaskOutput:
         near = np.zeros(encoded.pixels.shape[:2], np.bool_)
-        near[max(0, box[1] - 6) : box[3] + 6, max(0, box[0] - 6) : box[2] + 6] = True
+        x1, y1, x2, y2 = prompt.box
+        near[max(0, y1 - 6) : y2 + 6, max(0, x1 - 6) : x2 + 6] = True
         return MaskOutput(near & (encoded.pixels[..., 0] > 0), 0.9, np.zeros((4, 4), np.float32), 4.0)
 
 

@@ -13,12 +13,11 @@ import numpy.typing as npt
 import pytest
 
 from fake_session import FakeImage, FakeMask, FakePolicy, Write, write_canned
-from wise_edge.geometry import Box, Point
 from wise_edge.power.sampler import PowerSampler
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling import meter
 from wise_edge.runtimes import session
-from wise_edge.runtimes.base import MaskOutput, PolicyOutput, Request
+from wise_edge.runtimes.base import MaskOutput, MaskPrompt, PolicyOutput, Request
 
 
 class VirtualTime:
@@ -104,9 +103,7 @@ class TimedMask(FakeMask):
         self.time.pause((encoded.preprocess_ms + encoded.encode_ms) / 1e3)
         return encoded
 
-    def decode(
-        self, encoded: FakeImage, box: Box, points: tuple[Point, ...], previous: npt.NDArray[np.float32] | None = None
-    ) -> MaskOutput:
-        found = super().decode(encoded, box, points, previous)
+    def decode(self, encoded: FakeImage, prompt: MaskPrompt) -> MaskOutput:
+        found = super().decode(encoded, prompt)
         self.time.pause(found.decode_ms / 1e3)
         return found

@@ -24,7 +24,7 @@ from wise_edge.geometry import Box, box_iou
 from wise_edge.metrics import RESAMPLES, Overlap, bootstrap_interval, measure_overlap, ratio
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.rle import compressed_runs
-from wise_edge.runtimes.base import MaskBackend, MaskOutput
+from wise_edge.runtimes.base import MaskBackend, MaskOutput, MaskPrompt
 from wise_edge.runtimes.results import SegmentationResult
 from wise_edge.runtimes.session import Session
 
@@ -118,7 +118,7 @@ def score_mask(index: int, example: Example, backend: MaskBackend[Any], mode: st
     frame = backend.encode(example.image)
     output: MaskOutput | None = None
     if example.box is not None and example.points is not None:
-        output = backend.decode(frame, example.box, example.points)
+        output = backend.decode(frame, MaskPrompt(example.box, example.points))
     latency_ms = {
         "preprocess": frame.preprocess_ms,
         "mask_encode": frame.encode_ms,

@@ -20,7 +20,7 @@ from wise_edge.profiling.footprint import Footprint, read_footprint, reset_peak
 from wise_edge.profiling.meter import Meter
 from wise_edge.profiling.readings import PARTS, Measured, Reading, Timeline
 from wise_edge.profiling.windows import Window
-from wise_edge.runtimes.base import Request
+from wise_edge.runtimes.base import MaskPrompt, Request
 from wise_edge.runtimes.results import SegmentationResult
 from wise_edge.runtimes.session import Session
 from wise_edge.runtimes.spans import covered_s
@@ -115,7 +115,7 @@ class _Asker:
         policy_image, mask_image = policy.encode(first.image), mask.encode(first.image)
         request = Request(first.query, shown.variant)
         height, width, _ = first.image.shape
-        box, points = shown.box or (0, 0, width, height), shown.points or ((width // 2, height // 2),)
+        prompt = MaskPrompt(shown.box or (0, 0, width, height), shown.points or ((width // 2, height // 2),))
         round_of = examples[:ENERGY_EXAMPLES]
         turns = itertools.cycle(round_of)
         work: dict[str, tuple[Callable[[], Any], int]] = {
@@ -123,7 +123,7 @@ class _Asker:
             "policy_frame": (lambda: policy.encode(next(turns).image), len(round_of)),
             "policy_write": (lambda: policy.generate(policy_image, request), 1),
             "mask_encode": (lambda: mask.encode(next(turns).image), len(round_of)),
-            "mask_decode": (lambda: mask.decode(mask_image, box, points), 1),
+            "mask_decode": (lambda: mask.decode(mask_image, prompt), 1),
         }
         asked, self._asked = self._asked, []
         try:
