@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wise_edge.cli.options import (
-    BundleOption,
-    ForceOption,
-    JsonOption,
-    MaskBackendOption,
-    PolicyBackendOption,
-    RerunOption,
-    VariantOption,
-)
+from wise_edge.cli import options
+from wise_edge.cli.options import option
 from wise_edge.cli.output.progress import ProgressLine
 
 if TYPE_CHECKING:
@@ -26,26 +19,22 @@ if TYPE_CHECKING:
 
 def bag(
     source: Annotated[Path, typer.Argument(metavar="IN", help="rosbag2 folder, .mcap file or ROS 1 .bag.")],
-    query: Annotated[str, typer.Option("--query", metavar="TEXT", help="What to find in every image.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the new rosbag2.")],
-    topic: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Topic of the images; needed if several have images.")
-    ] = None,
-    storage: Annotated[str, typer.Option(metavar="NAME", help="Storage of the new bag: mcap or sqlite3.")] = "mcap",
+    query: Annotated[str, option("TEXT", "What to find in every image.")],
+    out: Annotated[Path, option("DIR", "Folder of the new rosbag2.")],
+    topic: Annotated[str | None, option("NAME", "Topic of the images; needed if several have images.")] = None,
+    storage: Annotated[str, option("NAME", "Storage of the new bag: mcap or sqlite3.")] = "mcap",
     results_only: Annotated[
         bool, typer.Option("--results-only", help="Do not copy the input's messages into the new bag.")
     ] = False,
-    rerun: RerunOption = None,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write an HTML page of latencies and dropped frames.")
-    ] = None,
-    force: ForceOption = False,
+    rerun: options.Rerun = None,
+    report: Annotated[Path | None, option("FILE", "Also write an HTML page of latencies and dropped frames.")] = None,
+    force: options.Force = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an unfinished run.")] = False,
-    variant: VariantOption = None,
-    bundle: BundleOption = None,
-    policy_backend: PolicyBackendOption = "auto",
-    mask_backend: MaskBackendOption = "auto",
-    as_json: JsonOption = False,
+    variant: options.Variant = None,
+    bundle: options.Bundle = None,
+    policy_backend: options.PolicyBackend = "auto",
+    mask_backend: options.MaskBackend = "auto",
+    as_json: options.Json = False,
 ) -> None:
     """Write a bag with the mask, box and rationale of every image, at the image's stamps; ROS is not needed.
 

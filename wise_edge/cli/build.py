@@ -9,18 +9,16 @@ from typing import Annotated
 
 import typer
 
-from wise_edge.cli.options import JsonOption
+from wise_edge.cli import options
+from wise_edge.cli.options import option
 
 
 def build(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle exported with --target tensorrt.")],
     device: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES", help="GPUs to build for; if omitted, those of the export that can be built here."
-        ),
+        str | None, option("NAMES", "GPUs to build for; if omitted, those of the export that can be built here.")
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
     force: Annotated[bool, typer.Option("--force", help="Rebuild engines that are up to date.")] = False,
 ) -> None:
     """Build the engines of a bundle that are missing or outdated; an interrupted build resumes."""

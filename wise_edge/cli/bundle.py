@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wise_edge.cli.options import JsonOption
+from wise_edge.cli import options
 
 if TYPE_CHECKING:
     from wise_edge.bundle.diff import Difference
@@ -23,7 +23,7 @@ DIFFERENT = 1
 
 
 @app.command()
-def show(directory: Directory = "embedded", as_json: JsonOption = False) -> None:
+def show(directory: Directory = "embedded", as_json: options.Json = False) -> None:
     """Show the files of a bundle, how they were verified, and where they come from."""
     manifest = _load(directory).manifest
     if as_json:
@@ -38,7 +38,7 @@ def verify(
     require_verified: Annotated[
         bool, typer.Option("--require-verified", help="Fail if the export was not compared with its checkpoints.")
     ] = False,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Check every file against its hash; fail if one is missing or altered, or if a recorded figure failed."""
     from wise_edge.errors import VerificationError
@@ -65,7 +65,7 @@ def verify(
 def diff(
     first: Annotated[str, typer.Argument(metavar="A", help="The first bundle.")],
     second: Annotated[str, typer.Argument(metavar="B", help="The second bundle.")],
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """List the differences between two bundles except name and time; exit with 1 if there are any."""
     from wise_edge.bundle.diff import compare_manifests

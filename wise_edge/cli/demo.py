@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wise_edge.cli.options import BundleOption, MaskBackendOption, PolicyBackendOption
+from wise_edge.cli import options
+from wise_edge.cli.options import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,17 +61,15 @@ class Outcome:
 
 
 def demo(
-    image: Annotated[Path | None, typer.Option(metavar="FILE", help="An image of your own, with --query.")] = None,
-    query: Annotated[str | None, typer.Option(metavar="QUERY", help="What to find in --image.")] = None,
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for the images; replaces those of an earlier demo.")
-    ] = Path("build/demo"),
-    scenes: Annotated[
-        int, typer.Option(metavar="N", help="Number of test scenes, from the first on; kinds of query alternate.")
-    ] = 5,
-    bundle: BundleOption = None,
-    policy_backend: PolicyBackendOption = "auto",
-    mask_backend: MaskBackendOption = "auto",
+    image: Annotated[Path | None, option("FILE", "An image of your own, with --query.")] = None,
+    query: Annotated[str | None, option("QUERY", "What to find in --image.")] = None,
+    out: Annotated[Path, option("DIR", "Folder for the images; replaces those of an earlier demo.")] = Path(
+        "build/demo"
+    ),
+    scenes: Annotated[int, option("N", "Number of test scenes, from the first on; kinds of query alternate.")] = 5,
+    bundle: options.Bundle = None,
+    policy_backend: options.PolicyBackend = "auto",
+    mask_backend: options.MaskBackend = "auto",
 ) -> None:
     """Show what long and short rationales cost, on a few images with the variants verbose and wise-s.
 

@@ -6,10 +6,10 @@ import json
 
 import typer
 
-from wise_edge.cli.options import JsonOption
+from wise_edge.cli import options
 
 
-def doctor(as_json: JsonOption = False) -> None:
+def doctor(as_json: options.Json = False) -> None:
     """Report what this device has for running bundles, and how to get what it lacks."""
     from wise_edge.doctor import examine, to_json
 

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
-from wise_edge.cli.options import (
-    BundleOption,
-    ForceOption,
-    MaskBackendOption,
-    PolicyBackendOption,
-    RerunOption,
-    VariantOption,
-)
+from wise_edge.cli import options
+from wise_edge.cli.options import option
 
 
 def dora(
-    query: Annotated[str | None, typer.Option("--query", metavar="TEXT", help="Initial standing query.")] = None,
-    deadline_ms: Annotated[
-        float | None, typer.Option("--deadline-ms", metavar="T", help="Deadline that chooses each grounding's variant.")
-    ] = None,
-    rerun: RerunOption = None,
-    force: ForceOption = False,
-    variant: VariantOption = None,
-    bundle: BundleOption = None,
-    policy_backend: PolicyBackendOption = "auto",
-    mask_backend: MaskBackendOption = "auto",
+    query: Annotated[str | None, option("TEXT", "Initial standing query.")] = None,
+    deadline_ms: Annotated[float | None, option("T", "Deadline that chooses each grounding's variant.")] = None,
+    rerun: options.Rerun = None,
+    force: options.Force = False,
+    variant: options.Variant = None,
+    bundle: options.Bundle = None,
+    policy_backend: options.PolicyBackend = "auto",
+    mask_backend: options.MaskBackend = "auto",
 ) -> None:
     """Run as a node of the dora dataflow that starts this command; see examples/dora.
 

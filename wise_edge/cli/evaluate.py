@@ -12,15 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from wise_edge.cli import options
 from wise_edge.cli.evaluate_compare import compare, table
-from wise_edge.cli.options import (
-    BundleOption,
-    ForceOption,
-    JsonOption,
-    MaskBackendOption,
-    PolicyBackendOption,
-    VariantOption,
-)
+from wise_edge.cli.options import option
 from wise_edge.cli.output.evaluation import print_report
 
 if TYPE_CHECKING:
@@ -39,51 +33,41 @@ app.command()(table)
 def evaluate(
     context: typer.Context,
     dataset: Annotated[
-        str, typer.Option(metavar="NAME", help="Labeled data: scenes, reasonseg, refcoco, refcoco+ or refcocog.")
+        str, option("NAME", "Labeled data: scenes, reasonseg, refcoco, refcoco+ or refcocog.")
     ] = "scenes",
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the data set; not for scenes.")] = None,
+    data: Annotated[Path | None, option("DIR", "Folder of the data set; not for scenes.")] = None,
     split: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Split to evaluate; default: test (testA of RefCOCO and RefCOCO+)."),
+        str | None, option("NAME", "Split to evaluate; default: test (testA of RefCOCO and RefCOCO+).")
     ] = None,
     limit: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Evaluate the first N samples; default: 100 scenes, all samples of other data."),
+        int | None, option("N", "Evaluate the first N samples; default: 100 scenes, all samples of other data.")
     ] = None,
-    variant: VariantOption = None,
+    variant: options.Variant = None,
     metric_mode: Annotated[
-        str, typer.Option(metavar="NAME", help="lisa: leave ignored regions out; paper: count them as target.")
+        str, option("NAME", "lisa: leave ignored regions out; paper: count them as target.")
     ] = "lisa",
-    bundle: BundleOption = None,
+    bundle: options.Bundle = None,
     policy: Annotated[
-        str | None,
-        typer.Option(metavar="CKPT", help="Policy checkpoint to run with torch instead of a bundle; needs --sam."),
+        str | None, option("CKPT", "Policy checkpoint to run with torch instead of a bundle; needs --sam.")
     ] = None,
-    sam: Annotated[
-        str | None, typer.Option(metavar="CKPT", help="Segmenter checkpoint folder, or 'embedded'; needs --policy.")
-    ] = None,
-    policy_backend: PolicyBackendOption = "auto",
-    mask_backend: MaskBackendOption = "auto",
+    sam: Annotated[str | None, option("CKPT", "Segmenter checkpoint folder, or 'embedded'; needs --policy.")] = None,
+    policy_backend: options.PolicyBackend = "auto",
+    mask_backend: options.MaskBackend = "auto",
     free_decoding: Annotated[
         bool, typer.Option("--free-decoding", help="Let the policy decode every token, as the reference code does.")
     ] = False,
     oracle_prompt: Annotated[
         bool, typer.Option("--oracle-prompt", help="Prompt the segmenter with the true box and points; runs no policy.")
     ] = False,
-    as_json: JsonOption = False,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write one JSON line per sample to this file.")
-    ] = None,
+    as_json: options.Json = False,
+    out: Annotated[Path | None, option("FILE", "Write one JSON line per sample to this file.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume the run whose records are in --out, if the file exists.")
     ] = False,
     shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N", help="Evaluate every N-th sample from I (0 to N-1) on; set by torchrun and accelerate."
-        ),
+        str | None, option("I/N", "Evaluate every N-th sample from I (0 to N-1) on; set by torchrun and accelerate.")
     ] = None,
-    force: ForceOption = False,
+    force: options.Force = False,
 ) -> None:
     """Measure gIoU, cIoU, box accuracy, valid answers, tokens and latency, with 95 % bootstrap intervals.
 

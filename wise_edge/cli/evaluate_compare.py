@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from wise_edge.cli.options import JsonOption
+from wise_edge.cli import options
 
 
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help="Records (--out) of the reference run.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="Records of the other run, on the same samples.")],
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Report how much B's figures differ from A's, with paired 95 % bootstrap intervals."""
     from wise_edge.evaluation.compare import compare_runs
@@ -30,7 +30,7 @@ def compare(
 
 def table(
     reports: Annotated[list[Path], typer.Argument(metavar="REPORT...", help="Reports printed by 'evaluate --json'.")],
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Arrange reports as the paper's table, in Markdown: figures in percent, rationale tokens as means."""
     from wise_edge.evaluation.compare import format_markdown, tabulate

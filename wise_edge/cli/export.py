@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wise_edge.bundle.devices import GPU_KINDS, THIS
-from wise_edge.cli.options import JsonOption
+from wise_edge.cli import options
+from wise_edge.cli.options import option
 from wise_edge.export.precisions import EDGELLM_METHODS, ONNX_PRECISIONS, SAM_PRECISIONS, TEXT_TYPES, VISION_TYPES
 from wise_edge.export.targets import MERGED, describe_targets
 
@@ -21,64 +22,39 @@ if TYPE_CHECKING:
     from wise_edge.export.source.calibration import CalibrationSample
 
 
-def _choices(text: str, names: Sequence[str]) -> str:
-    return f"{text}: {', '.join(names)}."
+def _choice(text: str, names: Iterable[str], metavar: str = "NAME") -> Any:
+    return option(metavar, f"{text}: {', '.join(names)}.")
 
 
 def export(
-    policy: Annotated[str, typer.Option(metavar="CKPT", help="Hugging Face folder of the policy, or 'embedded'.")],
-    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder of the bundle to write.")],
-    sam: Annotated[str | None, typer.Option(metavar="CKPT", help="Checkpoint of the segmenter, or 'embedded'.")] = None,
-    adapter: Annotated[Path | None, typer.Option(metavar="DIR", help="LoRA adapter to merge into the policy.")] = None,
-    target: Annotated[str, typer.Option(metavar="NAMES", help=describe_targets())] = "onnx",
-    device: Annotated[
-        str,
-        typer.Option(metavar="NAMES", help=_choices("GPUs to build for", [*(kind.name for kind in GPU_KINDS), THIS])),
-    ] = "",
-    quant: Annotated[
-        str, typer.Option(metavar="TYPE", help=_choices("GGUF type of the language model", TEXT_TYPES))
-    ] = "F16",
-    vision_quant: Annotated[
-        str, typer.Option(metavar="TYPE", help=_choices("GGUF type of the vision tower", VISION_TYPES))
-    ] = "F16",
+    policy: Annotated[str, option("CKPT", "Hugging Face folder of the policy, or 'embedded'.")],
+    out: Annotated[Path, option("BUNDLE", "Folder of the bundle to write.")],
+    sam: Annotated[str | None, option("CKPT", "Checkpoint of the segmenter, or 'embedded'.")] = None,
+    adapter: Annotated[Path | None, option("DIR", "LoRA adapter to merge into the policy.")] = None,
+    target: Annotated[str, option("NAMES", describe_targets())] = "onnx",
+    device: Annotated[str, _choice("GPUs to build for", [*(kind.name for kind in GPU_KINDS), THIS], "NAMES")] = "",
+    quant: Annotated[str, _choice("GGUF type of the language model", TEXT_TYPES, "TYPE")] = "F16",
+    vision_quant: Annotated[str, _choice("GGUF type of the vision tower", VISION_TYPES, "TYPE")] = "F16",
     onnx_precision: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help=_choices("Precision of the policy's ONNX graphs (int8 and int4 are for weights)", ONNX_PRECISIONS),
-        ),
+        str, _choice("Precision of the policy's ONNX graphs (int8 and int4 are for weights)", ONNX_PRECISIONS)
     ] = "fp32",
     sam_precision: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help=_choices("Precision of the segmenter (fp8 and int8 are for its encoder)", SAM_PRECISIONS),
-        ),
+        str, _choice("Precision of the segmenter (fp8 and int8 are for its encoder)", SAM_PRECISIONS)
     ] = "fp32",
-    edgellm_quant: Annotated[
-        str,
-        typer.Option(metavar="NAME", help=_choices("Quantization of edgellm's language model", [*EDGELLM_METHODS])),
-    ] = "fp16",
+    edgellm_quant: Annotated[str, _choice("Quantization of edgellm's language model", EDGELLM_METHODS)] = "fp16",
     importance: Annotated[
         bool, typer.Option("--importance/--no-importance", help="Quantize columns that matter with more care.")
     ] = True,
     calibration: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Images, each with its queries in a .txt file of the same name; scenes if omitted."
-        ),
+        Path | None, option("DIR", "Images, each with its queries in a .txt file of the same name; scenes if omitted.")
     ] = None,
-    samples: Annotated[
-        int, typer.Option(metavar="N", help="Number of images and queries to calibrate and compare with.")
-    ] = 8,
+    samples: Annotated[int, option("N", "Number of images and queries to calibrate and compare with.")] = 8,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare with torch before writing.")] = True,
     min_mask_iou: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1, metavar="IOU", help="Required mean IoU with torch's masks; 0.99 if omitted, 0.95 for 8 bits."
-        ),
+        option("IOU", "Required mean IoU with torch's masks; 0.99 if omitted, 0.95 for 8 bits.", min=0, max=1),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
 ) -> None:
     """Export a policy and a segmenter, compare them with torch, and write a bundle if they agree."""
@@ -93,7 +69,7 @@ def export(
         return
     if sam is None:
         raise UsageError("a bundle needs a segmenter; name its checkpoint with --sam, or pass --sam embedded")
-    options = ExportOptions(
+    wanted = ExportOptions(
         targets=tuple(target.split(",")),
         device=device,
         quant=quant,
@@ -108,14 +84,14 @@ def export(
     check = EndToEnd(sam, out, min_mask_iou) if verify else None
     with ProgressLine() as progress:
         manifest = export_bundle(
-            policy, sam, out, options, adapter=adapter, force=force, verify=check, progress=progress
+            policy, sam, out, wanted, adapter=adapter, force=force, verify=check, progress=progress
         )
     if as_json:
         typer.echo(json.dumps(manifest.to_dict()))
     else:
         _print(manifest, out)
-    if options.fp16_arithmetic:
-        _name_missing_engines(manifest, options, out)
+    if wanted.fp16_arithmetic:
+        _name_missing_engines(manifest, wanted, out)
 
 
 class EndToEnd:
@@ -188,12 +164,12 @@ def _print(manifest: Manifest, out: Path) -> None:
         typer.echo(f"note: the bundle is not verified: no query was compared with torch ({reason})", err=True)
 
 
-def _name_missing_engines(manifest: Manifest, options: ExportOptions, out: Path) -> None:
+def _name_missing_engines(manifest: Manifest, wanted: ExportOptions, out: Path) -> None:
     """Say which engines cannot be built on this machine, and how to build them on the devices."""
     from wise_edge.bundle.roles import engine_role
 
     roles = {artifact.role for artifact in manifest.artifacts}
-    kinds = options.gpu_kinds
+    kinds = wanted.gpu_kinds
     if missing := [kind.name for kind in kinds if engine_role("sam.decoder", kind.engine_set) not in roles]:
         typer.echo(
             f"engines for {', '.join(missing)} are built on the device: copy {out} there and run wise-edge build {out}",

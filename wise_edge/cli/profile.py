@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wise_edge.cli.options import BundleOption, ForceOption, JsonOption, MaskBackendOption
+from wise_edge.cli import options
+from wise_edge.cli.options import option
 from wise_edge.cli.profile_compare import compare
 from wise_edge.cli.profile_plan import plan
 
@@ -30,52 +31,39 @@ _SCENES = 20
 @app.callback()
 def profile(
     context: typer.Context,
-    bundle: BundleOption = None,
+    bundle: options.Bundle = None,
     scenes: Annotated[
-        int | None,
-        typer.Option(
-            "--scenes", metavar="N", min=1, help=f"Number of synthetic test scenes to ask. [default: {_SCENES}]"
-        ),
+        int | None, option("N", f"Number of synthetic test scenes to ask. [default: {_SCENES}]", min=1)
     ] = None,
-    images: Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Ask your own images instead.")] = None,
+    images: Annotated[Path | None, option("DIR", "Ask your own images instead.")] = None,
     query: Annotated[
         str | None,
-        typer.Option(
-            metavar="TEXT", help="The query for all --images; without it, NAME.txt next to each image holds its query."
-        ),
+        option("TEXT", "The query for all --images; without it, NAME.txt next to each image holds its query."),
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Ask a labeled data set instead, as in evaluate.")
-    ] = None,
-    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of --dataset.")] = None,
-    split: Annotated[str | None, typer.Option(metavar="NAME", help="Split of --dataset.")] = None,
+    dataset: Annotated[str | None, option("NAME", "Ask a labeled data set instead, as in evaluate.")] = None,
+    data: Annotated[Path | None, option("DIR", "Folder of --dataset.")] = None,
+    split: Annotated[str | None, option("NAME", "Split of --dataset.")] = None,
     limit: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Ask only the first N samples of --dataset or images of --images.")
+        int, option("N", "Ask only the first N samples of --dataset or images of --images.", min=1)
     ] = _SCENES,
-    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="How often to ask each query.")] = 1,
+    repeat: Annotated[int, option("N", "How often to ask each query.", min=1)] = 1,
     variants: Annotated[
-        str, typer.Option(metavar="NAMES", help="Prompt variants, separated by commas.")
+        str, option("NAMES", "Prompt variants, separated by commas.")
     ] = "verbose,wise-infer,wise-s,answer",
-    backends: Annotated[
-        str, typer.Option("--backends", metavar="NAMES", help="Runtimes of the policy, separated by commas.")
-    ] = "auto",
-    mask_backend: MaskBackendOption = "auto",
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="CPU threads. [default: chosen by the runtime]")
-    ] = None,
+    backends: Annotated[str, option("NAMES", "Runtimes of the policy, separated by commas.")] = "auto",
+    mask_backend: options.MaskBackend = "auto",
+    threads: Annotated[int | None, option("N", "CPU threads. [default: chosen by the runtime]", min=1)] = None,
     power: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Log of a wall meter (CSV: time, power_w), read after all measurements."),
+        Path | None, option("FILE", "Log of a wall meter (CSV: time, power_w), read after all measurements.")
     ] = None,
     window: Annotated[
-        float, typer.Option(metavar="S", min=0.1, help="Seconds for which each part is repeated to measure its energy.")
+        float, option("S", "Seconds for which each part is repeated to measure its energy.", min=0.1)
     ] = 1.5,
     out: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="Write the report to a .html, .json or .csv file; repeatable."),
+        list[Path] | None, option("FILE", "Write the report to a .html, .json or .csv file; repeatable.")
     ] = None,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
+    force: options.Force = False,
+    as_json: options.Json = False,
 ) -> None:
     """Measure what queries cost on this device, phase by phase, and the accuracy of their masks on labeled data.
 

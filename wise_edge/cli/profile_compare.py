@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wise_edge.cli.options import JsonOption
+from wise_edge.cli import options
+from wise_edge.cli.options import option
 
 if TYPE_CHECKING:
     from wise_edge.profiling.comparison import Compared, Ratio
@@ -21,13 +22,13 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="B", help="The profile to compare with it.")],
     max_regression: Annotated[
         float | None,
-        typer.Option(
-            metavar="PERCENT",
+        option(
+            "PERCENT",
+            "Exit with code 5 if B costs significantly more than A, by more than PERCENT, or lacks a run of A.",
             min=0,
-            help="Exit with code 5 if B costs significantly more than A, by more than PERCENT, or lacks a run of A.",
         ),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Compare the times, energy and memory of two profiles: ratios B / A with 95 % intervals."""
     from wise_edge.errors import UsageError, VerificationError

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wise_edge.cli.options import JsonOption
+from wise_edge.cli import options
+from wise_edge.cli.options import option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,32 +21,20 @@ if TYPE_CHECKING:
 
 
 def plan(
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="The policy, for example qwen2.5-vl-3b.")
-    ] = "qwen2.5-vl-3b",
+    model: Annotated[str, option("NAME", "The policy, for example qwen2.5-vl-3b.")] = "qwen2.5-vl-3b",
     quant: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="Quantization of its weights: int4, nvfp4, ... (TensorRT) or Q4_K_M, ... (llama.cpp)."
-        ),
+        str, option("NAME", "Quantization of its weights: int4, nvfp4, ... (TensorRT) or Q4_K_M, ... (llama.cpp).")
     ] = "int4",
-    sam: Annotated[
-        str, typer.Option(metavar="NAME", help="The segmenter: sam-vit-b, sam-vit-l or sam-vit-h.")
-    ] = "sam-vit-b",
-    device: Annotated[str, typer.Option(metavar="NAME", help="The device, for example orin-nx.")] = "orin-nx",
-    variant: Annotated[
-        str, typer.Option(metavar="NAME", help="The prompt variant whose phases are listed.")
-    ] = "wise-s",
+    sam: Annotated[str, option("NAME", "The segmenter: sam-vit-b, sam-vit-l or sam-vit-h.")] = "sam-vit-b",
+    device: Annotated[str, option("NAME", "The device, for example orin-nx.")] = "orin-nx",
+    variant: Annotated[str, option("NAME", "The prompt variant whose phases are listed.")] = "wise-s",
     side: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PX", help="Side of the resized image. [default: 840, or the closest that the model accepts]"
-        ),
+        int | None, option("PX", "Side of the resized image. [default: 840, or the closest that the model accepts]")
     ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="List every published measurement with its estimate from the others.")
     ] = False,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Estimate the cost of a query on a device that is not at hand; nothing is measured.
 

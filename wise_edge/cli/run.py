@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wise_edge.cli.options import (
-    BundleOption,
-    ForceOption,
-    JsonOption,
-    MaskBackendOption,
-    PolicyBackendOption,
-    VariantOption,
-)
+from wise_edge.cli import options
+from wise_edge.cli.options import option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,32 +23,24 @@ if TYPE_CHECKING:
 def run(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image: PNG, JPEG, GIF, BMP, WEBP, TIFF or PPM.")],
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to find, for example 'the red ring'.")],
-    bundle: BundleOption = None,
-    variant: VariantOption = None,
-    mask: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the mask as PNG: 0 and 255, the image's size.")
-    ] = None,
-    overlay: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the image with mask, box and points as PNG.")
-    ] = None,
+    bundle: options.Bundle = None,
+    variant: options.Variant = None,
+    mask: Annotated[Path | None, option("FILE", "Write the mask as PNG: 0 and 255, the image's size.")] = None,
+    overlay: Annotated[Path | None, option("FILE", "Write the image with mask, box and points as PNG.")] = None,
     max_rationale_tokens: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=0, help="Close the rationale after N tokens; by default it is not limited."),
+        int | None, option("N", "Close the rationale after N tokens; by default it is not limited.", min=0)
     ] = None,
     deadline_ms: Annotated[
         float | None,
-        typer.Option(
-            metavar="T",
-            help="Take the richest of wise-infer, wise-s and answer that is expected to fit T milliseconds.",
-        ),
+        option("T", "Take the richest of wise-infer, wise-s and answer that is expected to fit T milliseconds."),
     ] = None,
     energy: Annotated[
         bool, typer.Option("--energy", help="Measure the query's energy, if the device has a power sensor.")
     ] = False,
-    as_json: JsonOption = False,
-    force: ForceOption = False,
-    policy_backend: PolicyBackendOption = "auto",
-    mask_backend: MaskBackendOption = "auto",
+    as_json: options.Json = False,
+    force: options.Force = False,
+    policy_backend: options.PolicyBackend = "auto",
+    mask_backend: options.MaskBackend = "auto",
     explain: Annotated[
         bool, typer.Option("--explain", help="Say why each backend was chosen; --json always does.")
     ] = False,

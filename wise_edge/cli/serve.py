@@ -8,35 +8,25 @@ from typing import Annotated
 
 import typer
 
-from wise_edge.cli.options import BundleOption, MaskBackendOption, PolicyBackendOption
+from wise_edge.cli import options
+from wise_edge.cli.options import option
 
 TOKEN_VARIABLE = "WISE_EDGE_TOKEN"
 
 
 def serve(
-    bundle: BundleOption = None,
-    host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Address to listen on; any but a loopback address needs a token.")
-    ] = ("127.0.0.1"),
-    port: Annotated[
-        int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen on; 0 takes any free one.")
-    ] = 8020,
-    waiting: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Queries that may wait; further ones get status 429.")
-    ] = 16,
-    time_limit: Annotated[
-        float,
-        typer.Option("--time-limit", metavar="S", min=0.1, help="Seconds that a query may take, waiting included."),
-    ] = 60.0,
-    frames: Annotated[int, typer.Option(metavar="N", min=1, help="Images stored for further queries.")] = 8,
-    max_megabytes: Annotated[
-        float, typer.Option("--max-megabytes", metavar="N", min=0.001, help="Largest body of a request, in MB.")
-    ] = 10.0,
-    policy_backend: PolicyBackendOption = "auto",
-    mask_backend: MaskBackendOption = "auto",
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="CPU threads; the runtime chooses by default.")
-    ] = None,
+    bundle: options.Bundle = None,
+    host: Annotated[str, option("ADDRESS", "Address to listen on; any but a loopback address needs a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, option("N", "Port to listen on; 0 takes any free one.", min=0, max=65535)] = 8020,
+    waiting: Annotated[int, option("N", "Queries that may wait; further ones get status 429.", min=1)] = 16,
+    time_limit: Annotated[float, option("S", "Seconds that a query may take, waiting included.", min=0.1)] = 60.0,
+    frames: Annotated[int, option("N", "Images stored for further queries.", min=1)] = 8,
+    max_megabytes: Annotated[float, option("N", "Largest body of a request, in MB.", min=0.001)] = 10.0,
+    policy_backend: options.PolicyBackend = "auto",
+    mask_backend: options.MaskBackend = "auto",
+    threads: Annotated[int | None, option("N", "CPU threads; the runtime chooses by default.", min=1)] = None,
 ) -> None:
     """Serve a web page and an HTTP API: images and queries in, masks out.
 
