@@ -1,10 +1,23 @@
-"""Prints what a benchmark measured."""
+"""What the benchmarks share: their options, and printing what they measured."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping
 from typing import Any
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with `--json`, which shows a benchmark's own docstring as its help."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
+
+
+def print_result(result: Mapping[str, Any], as_json: bool, *lines: str) -> None:
+    """Print lines that describe a result, or the result as one JSON document."""
+    print(json.dumps(result) if as_json else "\n".join(lines))
 
 
 def print_figures(figures: Mapping[str, Any], as_json: bool) -> None:

@@ -10,13 +10,13 @@ or eight together every hundredth time. Resident memory is read every 100 images
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from figures import print_result
 from PIL import Image
 
 from wise_edge.datasets.scenes import SceneDataset
@@ -65,13 +65,12 @@ def main() -> None:
         "growth": late / early - 1,
         "readings_mb": readings,
     }
-    if options.json:
-        print(json.dumps(found))
-    else:
-        print(
-            f"{found['frames']} frames in {found['seconds']:.0f} s with {found['policy']}: "
-            f"{early:.1f} MB after 500, at most {late:.1f} MB later, {found['growth']:+.2%}"
-        )
+    print_result(
+        found,
+        options.json,
+        f"{found['frames']} frames in {found['seconds']:.0f} s with {found['policy']}: "
+        f"{early:.1f} MB after 500, at most {late:.1f} MB later, {found['growth']:+.2%}",
+    )
     sys.exit(found["growth"] > ALLOWED)
 
 

@@ -11,11 +11,11 @@ object names the wrong one, so the share is also reported for completions with a
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import print_result
 
 from wise_edge.datasets import open_dataset
 from wise_edge.evaluation.records import BOX_THRESHOLD
@@ -86,14 +86,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
     result = measure(options.policy, options.samples)
-    if options.json:
-        print(json.dumps(result))
-    else:
-        print(f"{result['samples']} test scenes under 'wise', {options.policy}:")
-        print(f"  similarity of concise and detailed text {result['similarity_mean']}, p10 {result['similarity_p10']}")
-        print(f"  tokens {result['concise_tokens_mean']} and {result['detailed_tokens_mean']}")
-        print(f"  the concise text names the object asked for in {result['names_target_share']:.1%} of all completions")
-        print(f"  and, of those with box IoU > 0.5, in {result['names_target_share_of_right']}")
+    print_result(
+        result,
+        options.json,
+        f"{result['samples']} test scenes under 'wise', {options.policy}:",
+        f"  similarity of concise and detailed text {result['similarity_mean']}, p10 {result['similarity_p10']}",
+        f"  tokens {result['concise_tokens_mean']} and {result['detailed_tokens_mean']}",
+        f"  the concise text names the object asked for in {result['names_target_share']:.1%} of all completions",
+        f"  and, of those with box IoU > 0.5, in {result['names_target_share_of_right']}",
+    )
 
 
 if __name__ == "__main__":

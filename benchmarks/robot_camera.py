@@ -9,7 +9,6 @@ segmenter that take almost none.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import threading
 import time
@@ -20,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-from figures import print_figures
+from figures import make_parser, print_figures
 
 from fake_session import FakeMask, FakePolicy
 from wise_edge.datasets.scenes import SceneDataset
@@ -118,10 +117,9 @@ def own_cost_ms(frames: int = 2000) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--slow-ms", type=float, default=150)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     session = Session.from_bundle()
     session.policy = SlowPolicy(session.policy, options.slow_ms / 1e3)  # type: ignore[assignment]

@@ -8,9 +8,10 @@ The rate is per second of CPU time, so other work on the machine does not count.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
+
+from figures import print_result
 
 from wise_edge.scenes import SIDE_PX, sample
 
@@ -42,12 +43,13 @@ def main() -> None:
         "scenes_per_second_min": round(min(rates), 1),
         "target_per_second": TARGET_PER_SECOND,
     }
-    if options.json:
-        print(json.dumps(result))
-    else:
-        print(f"{result['scenes']} scenes of {SIDE_PX} x {SIDE_PX} px on one core:")
-        print(f"  {result['scenes_per_second_p50']} a second, at least {result['scenes_per_second_min']} in any round")
-        print(f"  target {TARGET_PER_SECOND} a second")
+    print_result(
+        result,
+        options.json,
+        f"{result['scenes']} scenes of {SIDE_PX} x {SIDE_PX} px on one core:",
+        f"  {result['scenes_per_second_p50']} a second, at least {result['scenes_per_second_min']} in any round",
+        f"  target {TARGET_PER_SECOND} a second",
+    )
 
 
 if __name__ == "__main__":

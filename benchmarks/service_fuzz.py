@@ -9,7 +9,6 @@ with 1 if a status was a server error (except 503, the device's) or schemathesis
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import httpx
-from figures import print_figures
+from figures import make_parser, print_figures
 
 CHECKS = "not_a_server_error,response_schema_conformance,content_type_conformance,status_code_conformance"
 MADE_BY_HAND = (
@@ -51,10 +50,9 @@ def get(url: str, path: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--examples", type=int, default=300, help="for each path")
     parser.add_argument("--schemathesis", default=shutil.which("schemathesis"), help="its command")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.schemathesis is None:
         parser.error("schemathesis is not installed: pip install schemathesis, or name its command")

@@ -9,7 +9,6 @@ cores as the service. 429 is not an error: the client waits as long as the respo
 
 from __future__ import annotations
 
-import argparse
 import io
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from typing import NamedTuple
 
 import httpx
 import numpy as np
-from figures import print_figures
+from figures import make_parser, print_figures
 from PIL import Image
 
 from wise_edge.datasets.base import Example
@@ -83,10 +82,9 @@ def be_client(url: str, asked: list[tuple[bytes, str, list[int]]], end_s: float)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     dataset = SceneDataset("test")
     examples = [dataset[place] for place in range(SCENES * options.clients)]
