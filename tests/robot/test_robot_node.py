@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from node_harness import NS, Harness, make_frame, running
+from node_harness import NS, Harness, following, make_frame, running
 from tracking_fakes import SeeingMask, SlowPolicy, make
 from waiting import wait_for
 from wise_edge.errors import DeviceError, UsageError
@@ -16,11 +16,7 @@ from wise_edge.runtimes.session import Session
 
 
 def test_a_new_standing_query_begins_with_the_newest_frame() -> None:
-    with running() as harness:
-        harness.node.follow("the square")
-        harness.allow()
-        harness.node.put(make_frame(0))
-        harness.wait(1)
+    with following() as harness:
         harness.node.follow("the other square")
         harness.allow(2)
         wait_for(lambda: harness.results[-1].query == "the other square")
@@ -143,9 +139,5 @@ def test_an_engines_own_error_is_reported_and_the_node_continues(monkeypatch: py
 def test_a_deadline_and_a_variant_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="a deadline chooses the variant"):
         Node(Session(SlowPolicy(), SeeingMask(), {}), print, variant="wise-s", deadline_ms=80)
-    with running(deadline_ms=500.0) as harness:
-        harness.node.follow("the square")
-        harness.allow()
-        harness.node.put(make_frame(0))
-        harness.wait(1)
-    assert harness.results[0].variant == "answer"  # nothing was measured yet
+    with following(deadline_ms=500.0) as harness:
+        assert harness.results[0].variant == "answer"  # nothing was measured yet

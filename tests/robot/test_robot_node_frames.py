@@ -8,17 +8,13 @@ import weakref
 
 import pytest
 
-from node_harness import NS, STEP_NS, make_frame, running
+from node_harness import NS, STEP_NS, following, make_frame, running
 from waiting import wait_for
 from wise_edge.robot.frames import Frame
 
 
 def test_results_carry_their_own_frames_stamp_and_frame_id_to_the_last_digit() -> None:
-    with running() as harness:
-        harness.node.follow("the square")
-        harness.allow()
-        harness.node.put(make_frame(0))
-        harness.wait(1)
+    with following() as harness:
         harness.node.put(make_frame(1, left=14))
         harness.wait(2)
 

@@ -40,3 +40,14 @@ def running(**options: object) -> Iterator[Harness]:
     harness = Harness(**options)
     with harness.node:
         yield harness
+
+
+@contextmanager
+def following(**options: object) -> Iterator[Harness]:
+    """A node that follows the square and has published it on the first frame."""
+    with running(**options) as harness:
+        harness.node.follow("the square")
+        harness.allow()
+        harness.node.put(make_frame(0))
+        harness.wait(1)
+        yield harness
