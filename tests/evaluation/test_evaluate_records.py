@@ -50,6 +50,13 @@ def _fresh_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The records of a run over two scenes, in `records.jsonl`."""
+    fake_session.install(monkeypatch)
+    assert main(["evaluate", "--limit", "2", "--out", "records.jsonl"]) == 0
+
+
 def _start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     folders = os.pathsep.join((str(SUPPORT), os.environ.get("PYTHONPATH", "")))
     return subprocess.Popen(
@@ -110,9 +117,8 @@ def test_a_run_killed_at_its_first_line_starts_over(left: str, monkeypatch: pyte
     assert [line.get("id") for line in _lines("records.jsonl")] == [None, "test-0", "test-1"]
 
 
+@pytest.mark.usefixtures("recorded")
 def test_the_first_line_says_what_was_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_session.install(monkeypatch)
-    assert main(["evaluate", "--limit", "2", "--out", "records.jsonl"]) == 0
     settings, records = read_log(Path("records.jsonl"))
     assert (settings.dataset, settings.split, settings.samples, settings.metric_mode) == ("scenes", "test", 2, "lisa")
     assert (settings.prompt, settings.variant, settings.shards) == ("predicted", "wise-s", 1)
@@ -121,6 +127,7 @@ def test_the_first_line_says_what_was_run(monkeypatch: pytest.MonkeyPatch) -> No
     assert records[0].mask is not None and records[0].mask["size"] == [224, 224]
 
 
+@pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -131,11 +138,7 @@ def test_the_first_line_says_what_was_run(monkeypatch: pytest.MonkeyPatch) -> No
         (["--oracle-prompt"], "prompt predicted, variant wise-s, backends"),
     ],
 )
-def test_other_settings_are_not_resumed(
-    arguments: list[str], word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake_session.install(monkeypatch)
-    assert main(["evaluate", "--limit", "2", "--out", "records.jsonl"]) == 0
+def test_other_settings_are_not_resumed(arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = Path("records.jsonl").read_bytes()
     capsys.readouterr()
     assert main(["evaluate", "--limit", "2", "--out", "records.jsonl", "--resume", *arguments]) == 2
@@ -143,20 +146,16 @@ def test_other_settings_are_not_resumed(
     assert Path("records.jsonl").read_bytes() == before
 
 
-def test_another_model_is_not_resumed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    fake_session.install(monkeypatch)
-    assert main(["evaluate", "--limit", "2", "--out", "records.jsonl"]) == 0
+@pytest.mark.usefixtures("recorded")
+def test_another_model_is_not_resumed(capsys: pytest.CaptureFixture[str]) -> None:
     Path("bundle").mkdir()
     Path("bundle/bundle.json").write_text("{}")
     assert main(["evaluate", "--limit", "2", "--out", "records.jsonl", "--resume", "--bundle", "bundle"]) == 2
     assert "model_sha256" in capsys.readouterr().err
 
 
-def test_records_of_other_data_are_not_resumed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake_session.install(monkeypatch)
-    assert main(["evaluate", "--limit", "2", "--out", "records.jsonl"]) == 0
+@pytest.mark.usefixtures("recorded")
+def test_records_of_other_data_are_not_resumed(capsys: pytest.CaptureFixture[str]) -> None:
     text = Path("records.jsonl").read_text()
     Path("records.jsonl").write_text(text.replace('"id": "test-1"', '"id": "elsewhere-1"'))
     assert main(["evaluate", "--limit", "2", "--out", "records.jsonl", "--resume"]) == 2
@@ -174,6 +173,7 @@ def test_a_file_is_replaced_only_when_asked(
     assert len(_lines("records.jsonl")) == 3
 
 
+@pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -184,11 +184,7 @@ def test_a_file_is_replaced_only_when_asked(
         lambda lines: ["[]", *lines[1:]],
     ],
 )
-def test_a_damaged_file_is_named_with_its_line(
-    spoil: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fake_session.install(monkeypatch)
-    assert main(["evaluate", "--limit", "2", "--out", "records.jsonl"]) == 0
+def test_a_damaged_file_is_named_with_its_line(spoil: Any, capsys: pytest.CaptureFixture[str]) -> None:
     lines = Path("records.jsonl").read_text().splitlines()
     Path("records.jsonl").write_text("\n".join(spoil(lines)) + "\n")
     assert main(["evaluate", "--limit", "2", "--out", "records.jsonl", "--resume"]) == 2
