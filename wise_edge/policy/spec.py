@@ -38,8 +38,8 @@ class PolicySpec:
     patch_size: int
     merge_size: int
     temporal_patch_size: int
-    image_mean: tuple[float, ...]
-    image_std: tuple[float, ...]
+    image_mean: tuple[float, float, float]
+    image_std: tuple[float, float, float]
     prompts: PromptSet
     default_variant: str
     image_token: str

@@ -6,6 +6,7 @@ part is the same; its memory is skipped. Torch is imported only when the model i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from wise_edge.extras import require
 from wise_edge.files import read_json
 from wise_edge.native.pretrained import load_pretrained
 from wise_edge.sam.spec import SAM2, SamSpec
+
+_PerChannel = tuple[float, float, float]
 
 MODEL_TYPES = ("sam2", "sam2_video")
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the published processors' mean and standard deviation
@@ -38,20 +41,25 @@ def read_sam2_spec(folder: Path, config: dict[str, Any]) -> SamSpec:
         family=SAM2,
         input_size=size,
         low_res_size=4 * size // patch,
-        pixel_mean=tuple(round(255.0 * value, 6) for value in mean),
-        pixel_std=tuple(round(255.0 * value, 6) for value in std),
+        pixel_mean=_per_channel(round(255.0 * value, 6) for value in mean),
+        pixel_std=_per_channel(round(255.0 * value, 6) for value in std),
         multimask=True,
     )
 
 
-def _normalization(file: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalization(file: Path) -> tuple[_PerChannel, _PerChannel]:
     if not file.exists():
         return _IMAGENET
     try:
         processor = read_json(file)
-        return tuple(map(float, processor["image_mean"])), tuple(map(float, processor["image_std"]))
+        return _per_channel(processor["image_mean"]), _per_channel(processor["image_std"])
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{file} has no valid image_mean and image_std ({error}); copy it again") from error
+
+
+def _per_channel(values: Iterable[float]) -> _PerChannel:
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 def load_sam2(folder: Path) -> Any:

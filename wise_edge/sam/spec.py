@@ -26,6 +26,6 @@ class SamSpec:
     family: str
     input_size: int
     low_res_size: int
-    pixel_mean: tuple[float, ...]
-    pixel_std: tuple[float, ...]
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
     multimask: bool
