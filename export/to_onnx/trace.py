@@ -54,7 +54,6 @@ def export_onnx(
             input_names=inputs,
             output_names=outputs,
             opset_version=OPSET,
-            dynamo=True,
             dynamic_shapes=dynamic,
             verbose=False,
         )
