@@ -243,14 +243,16 @@ def test_lower_precision_is_judged_by_masks(
     assert judged == {"policy.embedding"} | (set() if precision == "fp16" else {"sam.decoder"})
 
 
+@pytest.fixture
+def stubbed_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub_graphs(monkeypatch)
+
+
+@pytest.mark.usefixtures("stubbed_graphs")
 def test_the_command_writes_a_bundle_and_one_document(
-    tiny_checkpoints: tuple[Path, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    tiny_checkpoints: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     policy, sam = tiny_checkpoints
-    stub_graphs(monkeypatch)
 
     code = main(["export", "--policy", str(policy), "--sam", str(sam), "--out", str(tmp_path / "b"), "--json"])
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
+from tiny_graphs import export_rows
 from wise_edge.export.to_onnx import edit as onnx_edit
 from wise_edge.export.to_onnx.blocks import quantize_weights, round_blocks, round_channels
 from wise_edge.export.to_onnx.trace import export_onnx
@@ -37,9 +38,7 @@ class Layers(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("graph") / "float.onnx"
-    export_onnx(Layers().eval(), (torch.zeros(3, 64),), ["x"], ["logits", "hidden"], file)
-    return file
+    return export_rows(Layers(), tmp_path_factory.mktemp("graph"), rows=3)
 
 
 def run(file: Path) -> np.ndarray:

@@ -11,9 +11,9 @@ import onnxruntime
 import pytest
 import torch
 
+from tiny_graphs import export_rows
 from wise_edge.export.to_onnx.fp8 import quantize_fp8
 from wise_edge.export.to_onnx.half import halve
-from wise_edge.export.to_onnx.trace import export_onnx
 
 
 class Layers(torch.nn.Module):
@@ -34,9 +34,7 @@ class Layers(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("fp8") / "float.onnx"
-    export_onnx(Layers().eval(), (torch.zeros(5, 64),), ["x"], ["logits", "hidden"], file)
-    return file
+    return export_rows(Layers(), tmp_path_factory.mktemp("graph"), rows=5)
 
 
 @pytest.fixture(scope="module")

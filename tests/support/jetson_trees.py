@@ -17,7 +17,7 @@ class Board:
         release: `/etc/nv_tegra_release`.
         sensors: for each power sensor its kind and its labels by channel.
         modes: power modes by number.
-        gpu: name of the GPU in devfreq.
+        gpu: name of the GPU in devfreq; that of Orin by default.
     """
 
     model: str
@@ -25,7 +25,7 @@ class Board:
     release: str
     sensors: tuple[tuple[str, Mapping[int, str]], ...]
     modes: Mapping[int, str]
-    gpu: str
+    gpu: str = "17000000.gpu"
 
 
 _R36 = (
@@ -43,7 +43,6 @@ BOARDS = {
         _R36.format("4.3"),
         (("ina3221", _MODULE_RAILS),),
         {0: "15W", 1: "25W", 2: "MAXN_SUPER"},
-        "17000000.gpu",
     ),
     "orin-nx": Board(
         "NVIDIA Jetson Orin NX Engineering Reference Developer Kit",
@@ -51,7 +50,6 @@ BOARDS = {
         _R36.format("4.0"),
         (("ina3221", _MODULE_RAILS),),
         {0: "MAXN", 1: "10W", 2: "15W", 3: "25W"},
-        "17000000.gpu",
     ),
     "agx-orin": Board(
         "NVIDIA Jetson AGX Orin Developer Kit",
@@ -62,7 +60,6 @@ BOARDS = {
             ("ina3221", {2: "VDDQ_VDD2_1V8AO", 7: "sum of shunt voltages"}),
         ),
         {0: "MAXN", 1: "MODE_15W", 2: "MODE_30W", 3: "MODE_50W"},
-        "17000000.gpu",
     ),
     "thor": Board(
         "NVIDIA Jetson AGX Thor Developer Kit",

@@ -105,9 +105,14 @@ def save_policy(folder: Path) -> None:
     model.half().save_pretrained(folder)
     transformers.GenerationConfig(eos_token_id=model.config.text_config.eos_token_id).save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
+    save_inputs(folder, side=112, patch_size=14)
+
+
+def save_inputs(folder: Path, side: int, patch_size: int) -> None:
+    """Write how a policy's images and prompts are prepared."""
     processor = {
-        "size": {"shortest_edge": 112 * 112, "longest_edge": 112 * 112},
-        "patch_size": 14,
+        "size": {"shortest_edge": side * side, "longest_edge": side * side},
+        "patch_size": patch_size,
         "temporal_patch_size": 2,
         "merge_size": 2,
         "image_mean": IMAGE_MEAN,

@@ -16,9 +16,7 @@ import torch
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from tiny_models import SPECIAL
-from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD
-from wise_edge.policy.prompts import EMBEDDED
+from tiny_models import SPECIAL, save_inputs
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 GRID = 8
@@ -120,15 +118,5 @@ def save_qwen(model: Any, folder: Path, dtype: torch.dtype = torch.float32, shar
     transformers.GenerationConfig(eos_token_id=text.eos_token_id).save_pretrained(folder)
     make_tokenizer().save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Qwen2Tokenizer"}))
-    side = GRID * vision.patch_size
-    processor = {
-        "size": {"shortest_edge": side * side, "longest_edge": side * side},
-        "patch_size": vision.patch_size,
-        "temporal_patch_size": 2,
-        "merge_size": 2,
-        "image_mean": IMAGE_MEAN,
-        "image_std": IMAGE_STD,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
-    (folder / "prompts.json").write_text(json.dumps(EMBEDDED.to_dict()))
+    save_inputs(folder, GRID * vision.patch_size, vision.patch_size)
     return folder
