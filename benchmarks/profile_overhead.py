@@ -47,7 +47,7 @@ def ask(session: Session, example: Example) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--queries", type=int, default=400, help="of each kind")
+    parser.add_argument("--queries", type=int, default=400, help=f"of each kind, in blocks of {BLOCK}")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=FASTEST if FASTEST.is_dir() else None) as folder:
@@ -62,10 +62,7 @@ def main() -> None:
         readings = 0
         for example in examples:
             ask(session, example)
-        for block in range(2 * options.queries // BLOCK):
-            if block % 2:
-                times_ms[False] += [ask(session, example) for example in examples]
-                continue
+        for _ in range(max(1, options.queries // BLOCK)):
             with PowerSampler(source).running() as sampler:
                 (thread,) = (each for each in threading.enumerate() if each.name == "power")
                 clock = time.pthread_getcpuclockid(thread.ident)  # type: ignore[arg-type]
@@ -74,6 +71,7 @@ def main() -> None:
                 busy_s += time.clock_gettime(clock) - busy
                 sampled_s += time.perf_counter() - began
                 readings += len(sampler.trace().times_s)
+            times_ms[False] += [ask(session, example) for example in examples]
     with_it, without = np.array(times_ms[True]), np.array(times_ms[False])
     figures = {
         "queries": len(with_it),
