@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -131,6 +133,22 @@ def test_checkpoint_appears_whole_and_the_newest_is_found(tmp_path: Path) -> Non
 def test_what_was_not_published_is_no_checkpoint(tmp_path: Path) -> None:
     (staging_folder(tmp_path) / "checkpoint-5").mkdir(parents=True)
     assert newest_checkpoint(tmp_path) is None
+
+
+def test_what_a_kill_left_of_a_checkpoint_goes_when_it_is_published_again(tmp_path: Path) -> None:
+    killed = (
+        "import os, pathlib, sys; from wise_edge.files import replacing_folder\n"
+        "with replacing_folder(pathlib.Path(sys.argv[1])): os._exit(9)"
+    )
+    for step in (5, 50):
+        target = str(tmp_path / checkpoint_name(step))
+        assert subprocess.run([sys.executable, "-c", killed, target], check=False).returncode == 9
+    assert len(list(tmp_path.iterdir())) == 2
+
+    write_checkpoint(tmp_path, 5)
+
+    left = {path.name.rpartition(".")[0] or path.name for path in tmp_path.iterdir()}
+    assert left == {"checkpoint-5", ".checkpoint-50", staging_folder(tmp_path).name}
 
 
 @pytest.mark.parametrize("damage", ["cut", "lost", "unmarked"])

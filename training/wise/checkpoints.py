@@ -36,6 +36,8 @@ def publish(out: Path, name: str) -> None:
     (staged / _SIZES).write_text(json.dumps(sizes), encoding="utf-8")
     with replacing_folder(out / name) as fresh:
         staged.rename(fresh)  # onto a folder that is still empty
+    for leftover in out.glob(f".{name}.*"):  # of a run that was killed while it published
+        shutil.rmtree(leftover)
 
 
 def drop_old_checkpoints(out: Path, kept: int) -> None:
