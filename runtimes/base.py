@@ -41,7 +41,8 @@ class Decoding:
 
     Attributes:
         forced: the answer's form is dictated, and the model is asked for its numbers only; otherwise for every token.
-        max_rationale_tokens: after so many tokens a forced rationale is closed; None closes it when room runs out.
+        max_rationale_tokens: a forced rationale is closed before `TokenCounts.rationale` exceeds it; None closes it
+            when room runs out.
     """
 
     forced: bool = True

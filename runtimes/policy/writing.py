@@ -39,6 +39,7 @@ _BRIDGE = f"{_END_OF_THINK}>{_ANSWER}"
 _AFTER_NUMBERS = (", ", ", ", ", ", '], "points_1": [', ", ", '], "points_2": [', ", ", "]}</answer>")
 _LAST_OF_TAGS = {_END_OF_THINK[-1], _ANSWER_TAG[-1]}
 _TAIL = 48  # last tokens of a completion, searched for the end of the rationale; the bridge has fewer
+_MERGED = 16  # tokens; a word that a tokenizer merges with a tag's end takes fewer without it
 _WITHOUT_RATIONALE = "answer"
 
 
@@ -191,7 +192,7 @@ class _Forced:
         prefilled = perf_counter()
         if thinks:
             room = limit - len(self._tokens) - self._text.room_for_answer
-            logits = yield from self._think(logits, room if most is None else min(most, room))
+            logits = yield from self._think(logits, room, most)
         for place, number in enumerate(self._writer._numbers):
             yield from self._write_number(logits, number)
             self._force(number.tokens)
@@ -199,12 +200,12 @@ class _Forced:
                 logits = yield from self._run()
         return Written(self._tokens, "answer", len(self._tokens) - self._asked, self._steps, prefilled)
 
-    def _think(self, logits: Logits, most: int) -> Generator[list[int], Logits, Logits]:
+    def _think(self, logits: Logits, room: int, most: int | None) -> Generator[list[int], Logits, Logits]:
         """Write until the model closes its rationale, or close it; return the logits for the first number."""
         before = len(self._tokens)
         while True:
             token = int(logits.argmax())
-            over = self._text.is_end(token) or len(self._tokens) - before >= most
+            over = self._must_close(token, len(self._tokens) - before, room, most)
             if not over:
                 self._ask(token)
             rest = None
@@ -214,6 +215,20 @@ class _Forced:
                 self._force(self._text.encode(rest))
                 return (yield from self._run())
             logits = yield from self._run()
+
+    def _must_close(self, token: int, written: int, room: int, most: int | None) -> bool:
+        """Return whether a rationale of `written` tokens must end before a token, for want of room or by its limit.
+
+        The limit `most` is on what `PolicyText.count` will report, the tokens of the rationale's own text. Those that
+        were written are another number: a tokenizer may merge a tag's end with the first or last word.
+        """
+        if self._text.is_end(token) or written >= room:
+            return True
+        if most is None or written + _MERGED < most:
+            return False
+        text = self._text.decode([*self._tokens, token])
+        rationale = split_completion(text[: len(text) - _begun_end(text)]).rationale
+        return len(self._text.encode(rationale or "")) > most
 
     def _write_number(self, logits: Logits, number: _Number) -> Generator[list[int], Logits, None]:
         """Write digits until one of `number.ends` wins or no digit can follow."""
@@ -281,5 +296,9 @@ def _rest_of_bridge(tail: str, *, close: bool) -> str | None:
         return None
     if tail.endswith(_THINK):
         return f">{_BRIDGE}"
-    length = next(n for n in range(len(_END_OF_THINK), -1, -1) if tail.endswith(_END_OF_THINK[:n]))
-    return _BRIDGE[length:]
+    return _BRIDGE[_begun_end(tail) :]
+
+
+def _begun_end(text: str) -> int:
+    """Return how many characters of the rationale's end a text ends with."""
+    return next(n for n in range(len(_END_OF_THINK), -1, -1) if text.endswith(_END_OF_THINK[:n]))

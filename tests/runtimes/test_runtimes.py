@@ -132,6 +132,7 @@ def test_forced_answers_are_those_of_the_checkpoint(
 
     assert (output.text, output.tokens) == (expected.text, expected.tokens)
     assert output.tokens.forced > 60  # one token a byte
+    assert output.tokens.rationale <= 20
 
 
 def test_the_reference_writes_what_transformers_generates(

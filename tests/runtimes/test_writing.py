@@ -114,18 +114,31 @@ def test_any_model_gives_an_answer(seed: int, variant: str, most: int | None) ->
     assert max(numbers) <= 10 * SPEC.input_size
 
 
-@pytest.mark.parametrize("most", [0, 1, 5])
-def test_a_rationale_is_closed_after_as_many_tokens(most: int) -> None:
+@pytest.mark.parametrize("most", [0, 1, 2, 3, 5, 40])
+def test_a_rationale_is_closed_at_as_many_tokens_as_its_count_says(most: int) -> None:
     model = Scripted([*TEXT.encode("<think>" + "The red ring is red. " * 40), END])
 
     written = WRITER.write(model, SUFFIX, Request("the ring", "wise-s", Decoding(max_rationale_tokens=most)))
 
     text = TEXT.decode(written.tokens)
-    rationale = split_completion(text).rationale
-    assert rationale is not None
-    assert len(TEXT.encode(rationale)) <= most + 1  # the first token joins the tag's end with a letter
-    assert (rationale == "") == (most == 0)
-    assert "</think><answer>" in text
+    counted = written.output(TEXT, SUFFIX, 0.0).tokens.rationale
+    assert counted == (
+        most if most != 1 else 0
+    )  # "The" alone takes two tokens, though one with the tag's end before it
+    assert text.startswith(f"<think>{split_completion(text).rationale}</think><answer>")
+
+
+@given(RATIONALES, st.integers(0, 20))
+def test_a_limit_cuts_longer_rationales_only(rationale: str, most: int) -> None:
+    text = completion(rationale, Answer((1, 2, 30, 112), ((4, 5), (6, 100))))
+    request = Request("the ring", "wise-s", Decoding(max_rationale_tokens=most))
+
+    written = WRITER.write(Scripted(TEXT.encode(text)), SUFFIX, request)
+
+    counted = written.output(TEXT, SUFFIX, 0.0).tokens.rationale
+    assert counted <= most
+    if len(TEXT.encode(rationale.strip())) + 3 <= most:  # a first byte of a character alone counts as three tokens
+        assert TEXT.decode(written.tokens) == text
 
 
 @pytest.mark.parametrize("end", ["The red ring.</", "The red ring.</th", "The red ring", ""])

@@ -28,7 +28,7 @@ def run(
     mask: Annotated[Path | None, option("FILE", "Write the mask as PNG: 0 and 255, the image's size.")] = None,
     overlay: Annotated[Path | None, option("FILE", "Write the image with mask, box and points as PNG.")] = None,
     max_rationale_tokens: Annotated[
-        int | None, option("N", "Close the rationale after N tokens; by default it is not limited.", min=0)
+        int | None, option("N", "Close the rationale at N tokens; by default it is not limited.", min=0)
     ] = None,
     deadline_ms: Annotated[
         float | None,
