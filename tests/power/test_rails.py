@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jetson_trees import BOARDS, write_tree
+from jetson_trees import BOARDS, OLD_BOARDS, Sensor, rail_file, write_rails, write_tree
 from wise_edge.errors import DeviceError
+from wise_edge.power import sysfs
 from wise_edge.power.rails import find_jetson_rails
 from wise_edge.power.sampler import PowerSampler
-from wise_edge.power.sources import total_of
+from wise_edge.power.sources import PowerSource, total_of
 from wise_edge.power.trace import PowerTrace
-
-
-def write_rails(root: Path, watts: dict[str, float]) -> None:
-    """Write the power that the rails of a tree measure: an INA238 in µW, others as a current at 5 V."""
-    for label in (root / "sys/class/hwmon").glob("hwmon*/in*_label"):
-        name, channel = label.read_text().strip(), label.name[2:-6]
-        if name not in watts:
-            continue
-        if (label.parent / "name").read_text().strip() == "ina238":
-            (label.parent / f"power{channel}_input").write_text(f"{watts[name] * 1e6:.0f}\n")
-        else:
-            (label.parent / f"in{channel}_input").write_text("5000\n")
-            (label.parent / f"curr{channel}_input").write_text(f"{watts[name] / 5 * 1e3:.0f}\n")
 
 
 @pytest.mark.parametrize(
@@ -39,13 +30,20 @@ def write_rails(root: Path, watts: dict[str, float]) -> None:
             {"VDD_GPU_SOC": 10.0, "VDD_CPU_CV": 4.0, "VIN_SYS_5V0": 6.0, "VDDQ_VDD2_1V8AO": 2.0},
             20.0,
         ),
-        ("thor", {"VIN": 60.0, "VDD_GPU": 30.0, "VDD_CPU_SOC_MSS": 12.0, "VIN_SYS_5V0": 8.0}, 60.0),
+        (
+            "agx-orin-mainline",
+            {"VDD_GPU_SOC": 10.0, "VDD_CPU_CV": 4.0, "VIN_SYS_5V0": 6.0, "VDDQ_VDD2_1V8AO": 2.0},
+            20.0,
+        ),
+        ("xavier-nx", {"VDD_IN": 9.0, "VDD_CPU_GPU_CV": 3.0, "VDD_SOC": 2.0}, 9.0),
+        ("agx-xavier", {"GPU": 5.0, "CPU": 4.0, "SOC": 3.0, "CV": 0.0, "VDDRQ": 1.0, "SYS5V": 3.5}, 16.5),
+        ("thor", {"VIN": 60.0, "VDD_GPU": 0.0, "VDD_CPU_SOC_MSS": 12.0, "VIN_SYS_5V0": 8.0}, 60.0),
     ],
 )
 def test_the_total_of_each_board_follows_its_rule(
     board: str, watts: dict[str, float], total_w: float, tmp_path: Path
 ) -> None:
-    root = write_tree(tmp_path, BOARDS[board])
+    root = write_tree(tmp_path, (BOARDS | OLD_BOARDS)[board])
     write_rails(root, watts)
     source = find_jetson_rails(root)
 
@@ -56,7 +54,7 @@ def test_the_total_of_each_board_follows_its_rule(
 
 
 def test_rails_of_an_unknown_board_have_no_total(tmp_path: Path) -> None:
-    board = replace(BOARDS["orin-nx"], sensors=(("ina3221", {1: "MY_RAIL", 2: "OTHER"}),))
+    board = replace(BOARDS["orin-nx"], sensors=(Sensor("ina3221", "1-0040", 1, {1: "MY_RAIL", 2: "OTHER"}),))
     root = write_tree(tmp_path, board)
     write_rails(root, {"MY_RAIL": 3.0, "OTHER": 4.0})
     source = find_jetson_rails(root)
@@ -65,9 +63,143 @@ def test_rails_of_an_unknown_board_have_no_total(tmp_path: Path) -> None:
     assert total_of(source, source.read()) is None
     assert "the rails MY_RAIL, OTHER belong to no known board" in (source.reason or "")
     assert PowerTrace(source, np.arange(9.0), np.ones((9, 2))).energy(1.0, 7.0).reason == source.reason
-    (root / "sys/class/hwmon/hwmon1/curr1_input").write_text("")
-    with pytest.raises(DeviceError, match=r"the rail MY_RAIL cannot be read.*udev rule"):
+    rail_file(root, "MY_RAIL", "curr").write_text("")
+    assert source.read() == pytest.approx((math.nan, 4.0), nan_ok=True)
+
+
+Failures = dict[Path, int]
+
+
+@pytest.fixture
+def failures(monkeypatch: pytest.MonkeyPatch) -> Failures:
+    """Files that the kernel refuses to read, each with its errno."""
+    refused: Failures = {}
+    read = os.pread
+
+    def pread(handle: int, count: int, offset: int) -> bytes:
+        file = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        if file in refused:
+            raise OSError(refused[file], os.strerror(refused[file]))
+        return read(handle, count, offset)
+
+    monkeypatch.setattr(sysfs.os, "pread", pread)
+    return refused
+
+
+AGX_ORIN = {"VDD_GPU_SOC": 10.0, "VDD_CPU_CV": 4.0, "VIN_SYS_5V0": 6.0, "VDDQ_VDD2_1V8AO": 2.0}
+
+
+def agx_orin(folder: Path) -> tuple[Path, PowerSource]:
+    root = write_tree(folder, BOARDS["agx-orin"])
+    write_rails(root, AGX_ORIN)
+    source = find_jetson_rails(root)
+    assert source is not None
+    return root, source
+
+
+def test_channels_that_are_not_connected_are_no_rails(tmp_path: Path) -> None:
+    root, source = agx_orin(tmp_path)
+    assert set(source.parts) == set(AGX_ORIN)
+    assert {file.read_text() for file in root.glob("sys/class/hwmon/hwmon4/in*_label")} >= {"NC\n"}
+
+
+@pytest.mark.parametrize("error", [errno.ENODATA, errno.EIO, errno.EACCES])
+def test_a_rail_that_does_not_count_ends_alone(error: int, tmp_path: Path, failures: Failures) -> None:
+    root, source = agx_orin(tmp_path)
+    memory = rail_file(root, "VDDQ_VDD2_1V8AO", "curr").resolve()
+    assert total_of(source, source.read()) == pytest.approx(20.0)
+    failures[memory] = error
+    for _ in range(2):
+        values = dict(zip(source.parts, source.read(), strict=True))
+        assert math.isnan(values.pop("VDDQ_VDD2_1V8AO"))
+        assert total_of(source, source.read()) == pytest.approx(20.0)
+
+    late = find_jetson_rails(root)
+    assert late is not None
+    assert "VDDQ_VDD2_1V8AO" not in late.parts  # it could not be read at the start
+    assert total_of(late, late.read()) == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (errno.ENODATA, "No data available"),
+        (errno.EIO, "Input/output error"),
+        (errno.EAGAIN, "Resource temporarily unavailable"),
+    ],
+)
+def test_a_rail_that_counts_may_fail_for_a_moment(error: int, words: str, tmp_path: Path, failures: Failures) -> None:
+    root, source = agx_orin(tmp_path)
+    current = rail_file(root, "VDD_CPU_CV", "curr").resolve()
+    now_s = [0.0]
+
+    def wait(seconds: float) -> bool:
+        now_s[0] += seconds
+        failures.clear()
+        if 1.0 < now_s[0] < 1.02 or now_s[0] > 4.0:
+            failures[current] = error
+        return now_s[0] > 5.0
+
+    sampler = PowerSampler(source, lambda: now_s[0], wait)
+    sampler.sample()
+    trace = sampler.trace()
+
+    assert trace.energy(0.5, 2.5).energy_j == pytest.approx(40.0)
+    assert trace.dropped > 100
+    reason = trace.energy(3.5, 4.5).reason or ""
+    assert reason.startswith("the rail VDD_CPU_CV: ")
+    assert reason.endswith(f"curr2_input cannot be read: {words}")  # and no advice to run as root
+
+
+def test_only_a_missing_permission_asks_for_root(tmp_path: Path, failures: Failures) -> None:
+    root, source = agx_orin(tmp_path)
+    failures[rail_file(root, "VIN_SYS_5V0", "in").resolve()] = errno.EACCES
+    with pytest.raises(DeviceError, match=r"the rail VIN_SYS_5V0: .*in3_input cannot be read: Perm.*; run as root, or"):
         source.read()
+
+
+def test_a_driver_that_is_reloaded_is_read_again(tmp_path: Path, failures: Failures) -> None:
+    root, source = agx_orin(tmp_path)
+    current = rail_file(root, "VDD_CPU_CV", "curr").resolve()
+    source.read()
+    failures[current] = errno.ENODEV
+    with pytest.raises(DeviceError, match="No such device"):
+        source.read()
+    failures.clear()
+    current.unlink()
+    current.write_text("1000\n")  # a new file, as a reloaded driver makes it
+    assert total_of(source, source.read()) == pytest.approx(21.0)
+
+
+@pytest.mark.parametrize("missing", ["power", "in", "curr"])
+def test_thors_input_is_found_by_its_chip(missing: str, tmp_path: Path) -> None:
+    root = write_tree(tmp_path, BOARDS["thor"])
+    write_rails(root, {"VIN": 60.0, "VDD_GPU": 30.0, "VDD_CPU_SOC_MSS": 12.0, "VIN_SYS_5V0": 8.0})
+    rail_file(root, "VIN", missing).unlink()
+    source = find_jetson_rails(root)
+
+    assert source is not None
+    assert source.interval_s == 0.0505
+    assert total_of(source, source.read()) == pytest.approx(60.0)
+
+
+def test_an_ina238_of_ones_own_is_not_the_input_of_another_board(tmp_path: Path) -> None:
+    own = Sensor("ina238", "7-0045", 7, {})
+    root = write_tree(tmp_path, replace(BOARDS["agx-orin"], sensors=(*BOARDS["agx-orin"].sensors, own)))
+    write_rails(root, AGX_ORIN | {"VIN": 90.0})
+    source = find_jetson_rails(root)
+
+    assert source is not None
+    assert total_of(source, source.read()) == pytest.approx(20.0)
+
+
+def test_two_rails_of_one_name_have_no_total(tmp_path: Path) -> None:
+    board = BOARDS["thor"]
+    root = write_tree(tmp_path, replace(board, sensors=(*board.sensors, Sensor("ina238", "7-0045", 7, {}))))
+    source = find_jetson_rails(root)
+
+    assert source is not None
+    assert (source.total, "no total: the rails" in (source.reason or "")) == ((), True)
 
 
 @pytest.mark.parametrize(("label", "total_w"), [("POM_5V_IN", 7.5), ("VDD_IN", 7.5), ("GPU", None)])

@@ -20,6 +20,8 @@ _JETPACKS |= {"38.2": "7.0", "38.2.1": "7.0", "38.4": "7.1", "39.2": "7.2"}
 _MAJORS = {"35": "5", "36": "6", "38": "7", "39": "7"}
 _CHIPS: dict[str, Capability] = {"nvidia,tegra234": (8, 7), "nvidia,tegra264": (11, 0)}
 """Compute capability of the GPU by the chip that the device tree names: Orin, Thor."""
+_NOT_CONNECTED = "NC"
+"""Label of a channel to which nothing is connected, for example of AGX Orin's second INA3221; reading it fails."""
 
 
 @dataclass(frozen=True)
@@ -117,21 +119,26 @@ def read_power_mode(root: Path = ROOT) -> str | None:
 
 
 def read_rails(root: Path = ROOT) -> Iterator[Rail]:
-    """Yield the labeled rails of the power sensors INA3221 and INA238, in the order of their files.
+    """Yield the rails of the power sensors INA3221 and INA238, in the order of their files.
 
-    Kernels before JetPack 5 list the INA3221 among the industrial I/O devices, with a driver called ina3221x.
+    An INA238 is AGX Thor's sensor of its input, VIN, which the driver does not label
+    (https://docs.kernel.org/hwmon/ina238.html). Kernels before JetPack 5 list the INA3221 among the industrial I/O
+    devices, with a driver called ina3221x.
     """
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
         sensor = read_text(folder / "name")
         if sensor not in ("ina3221", "ina238"):
             continue
-        for label in sorted(folder.glob("in*_label")):
-            channel = int(re.sub(r"\D", "", label.name))
+        labels = {int(re.sub(r"\D", "", file.name)): read_text(file) for file in folder.glob("in*_label")}
+        if sensor == "ina238" and not labels:
+            labels = {1: "VIN"}
+        for channel, label in sorted(labels.items()):
             # An INA3221 lists the sum of its channels' shunt voltages as another channel, which is not a rail.
-            if "sum" not in (name := read_text(label)).lower():
-                yield Rail(name, sensor, folder, channel)
-    for label in sorted((root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*/rail_name_*")):
-        yield Rail(read_text(label), "ina3221x", label.parent, int(re.sub(r"\D", "", label.name)))
+            if label not in ("", _NOT_CONNECTED) and "sum" not in label.lower():
+                yield Rail(label, sensor, folder, channel)
+    for file in sorted((root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*/rail_name_*")):
+        if (label := read_text(file)) not in ("", _NOT_CONNECTED):
+            yield Rail(label, "ina3221x", file.parent, int(re.sub(r"\D", "", file.name)))
 
 
 def read_clocks(root: Path = ROOT) -> Iterator[Clock]:

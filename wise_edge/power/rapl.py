@@ -10,9 +10,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from wise_edge.errors import DeviceError
-from wise_edge.power.sources import PowerSource
-from wise_edge.power.sysfs import ROOT, UNREADABLE, NumberFile, read_number, read_text
+from wise_edge.power.sources import PowerSource, read_parts
+from wise_edge.power.sysfs import ROOT, NumberFile, read_number, read_text
 
 
 def find_rapl(root: Path = ROOT) -> PowerSource | None:
@@ -34,14 +33,15 @@ def find_rapl(root: Path = ROOT) -> PowerSource | None:
     wraps_uj = [read_number(folder / "max_energy_range_uj") for folder, _ in domains]
     reads = [_open_counter(folder / "energy_uj") for folder, _ in domains]
     platform = [index for index, name in enumerate(names) if name.startswith("psys")]
+    total = tuple(platform[:1] or range(len(names)))
     source = PowerSource(
         name="RAPL counters of the processor",
         kind="energy",
         parts=names,
-        total=tuple(platform[:1] or range(len(names))),
+        total=total,
         reason=None,
         interval_s=1e-3,  # Intel's manual, volume 3B, "RAPL interfaces": about a millisecond
-        read=lambda: tuple(read() for read in reads),
+        read=read_parts(reads, total),
         wrap_j=tuple(None if wrap is None else wrap / 1e6 for wrap in wraps_uj),
         scope="processor",
     )
@@ -52,10 +52,4 @@ def find_rapl(root: Path = ROOT) -> PowerSource | None:
 def _open_counter(file: Path) -> Callable[[], float]:
     """Return a function that reads a counter's value in J."""
     micro_j = NumberFile(file)
-
-    def read() -> float:
-        if (value := micro_j.read()) is None:
-            raise DeviceError(f"{file} cannot be read; {UNREADABLE}")
-        return value / 1e6
-
-    return read
+    return lambda: micro_j.read() / 1e6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -78,23 +79,26 @@ class PowerSampler:
             self._awake.set()
 
     def sample(self) -> None:
-        """Read until `wait` says to end or the source is lost."""
+        """Read until `wait` says to end."""
         wait = self._wait
         for pause_s in self.readings():
             if wait(pause_s):
                 return
 
     def readings(self) -> Iterator[float]:
-        """Read once per step, until the source is lost, and yield the seconds to wait before the next reading."""
+        """Read once per step, and yield the seconds to wait before the next reading.
+
+        A sensor may fail for a moment (its bus is busy, its driver wakes up), so a reading that fails is left out.
+        """
         read, clock, uniform, pack = self._source.read, self._clock, self._random.random, self._row
+        failed = (math.nan,) * len(self._source.parts)
         shortest_s, spread_s = self.pause_s * (1 - _JITTER), self.pause_s * 2 * _JITTER
         while self._awake.wait():
             before = clock()
             try:
-                values = read()
+                values, self._lost = read(), None
             except DeviceError as error:
-                self._lost = str(error)
-                return
+                values, self._lost = failed, str(error)
             if (end := (self._count + 1) * pack.size) > len(self._rows):
                 self._rows = self._rows + bytearray(_BLOCK * pack.size)  # a copy: another thread may read the old one
             pack.pack_into(self._rows, end - pack.size, (before + clock()) / 2, *values)
@@ -104,7 +108,8 @@ class PowerSampler:
     def trace(self) -> PowerTrace:
         """Return the readings so far."""
         rows = np.frombuffer(bytes(self._rows[: self._count * self._row.size])).reshape(-1, 1 + len(self._source.parts))
-        sane = (np.isfinite(rows) & (rows >= 0)).all(axis=1)
+        total = rows[:, [1 + part for part in self._source.total]].sum(axis=1)  # other parts may be NaN
+        sane = np.isfinite(total) & (total >= 0)
         kept = rows[sane]
         return PowerTrace(self._source, kept[:, 0], kept[:, 1:], int((~sane).sum()), self._lost)
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from wise_edge.errors import DeviceError
+
 Kind = Literal["power", "energy"]
 """Whether a source reads power in W, or energy in J since some moment."""
 Scope = Literal["machine", "gpu", "processor"]
@@ -28,7 +30,8 @@ class PowerSource:
         total: indices into `parts` whose sum is the device's total; empty if that is not known.
         reason: why there is no total; None if there is one.
         interval_s: how often the readings change; None if that is unknown.
-        read: returns a value for each part, in W or in J since some moment; raises `DeviceError` if it no longer can.
+        read: returns a value for each part, in W or in J since some moment; NaN for a part that does not count in the
+            total and cannot be read; raises `DeviceError` if the total cannot be read now.
         wrap_j: for each part, the value at which a counter of energy wraps around to 0; None if it does not.
         scope: which part of the machine it measures.
     """
@@ -42,6 +45,30 @@ class PowerSource:
     read: Callable[[], tuple[float, ...]]
     wrap_j: tuple[float | None, ...]
     scope: Scope = "machine"
+
+
+def read_parts(reads: Sequence[Callable[[], float]], total: Sequence[int]) -> Callable[[], tuple[float, ...]]:
+    """Return a function that reads all parts of a source, as `PowerSource.read` does.
+
+    Args:
+        reads: for each part, a function that reads it and raises `DeviceError` if it cannot.
+        total: indices of the parts that count. Another part is not read again once it could not be read.
+    """
+    left: list[Callable[[], float] | None] = list(reads)
+
+    def read() -> tuple[float, ...]:
+        values = []
+        for part, read_part in enumerate(left):
+            try:
+                values.append(math.nan if read_part is None else read_part())
+            except DeviceError:
+                if part in total:
+                    raise
+                left[part] = None
+                values.append(math.nan)
+        return tuple(values)
+
+    return read
 
 
 def total_of(source: PowerSource, values: Sequence[float]) -> float | None:

@@ -6,10 +6,11 @@ import math
 import os
 from pathlib import Path
 
+from wise_edge.errors import DeviceError
+
 ROOT = Path("/")
 """Where the file system of this machine begins."""
-UNREADABLE = "run as root, or grant your user read access with a udev rule"
-"""What to do about a file that exists and cannot be read."""
+_NEEDS_PERMISSION = "run as root, or grant your user read access with a udev rule"
 
 
 class NumberFile:
@@ -20,29 +21,46 @@ class NumberFile:
     """
 
     def __init__(self, file: Path) -> None:
-        try:
-            self._handle: int | None = os.open(file, os.O_RDONLY)
-        except OSError:
-            self._handle = None
+        self._file = file
+        self._handle: int | None = None
 
     def __del__(self) -> None:
+        self._close()
+
+    def read(self) -> float:
+        """Return the file's current number.
+
+        Raises:
+            DeviceError: it cannot be read or is not a finite number.
+        """
+        try:
+            if self._handle is None:
+                self._handle = os.open(self._file, os.O_RDONLY)
+            text = os.pread(self._handle, 64, 0)
+        except OSError as error:
+            self._close()  # the next reading finds the file again if its driver was reloaded
+            advice = f"; {_NEEDS_PERMISSION}" if isinstance(error, PermissionError) else ""
+            raise DeviceError(f"{self._file} cannot be read: {error.strerror}{advice}") from error
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise DeviceError(f"{self._file} holds no number")
+        return value
+
+    def _close(self) -> None:
         if self._handle is not None:
             os.close(self._handle)
-
-    def read(self) -> float | None:
-        """Return the file's current number; None if it is not a finite number or cannot be read."""
-        if self._handle is None:
-            return None
-        try:
-            value = float(os.pread(self._handle, 64, 0))
-        except (OSError, ValueError):
-            return None
-        return value if math.isfinite(value) else None
+            self._handle = None
 
 
 def read_number(file: Path) -> float | None:
     """Return the number in a file; None if it is not a finite number or cannot be read."""
-    return NumberFile(file).read()
+    try:
+        return NumberFile(file).read()
+    except DeviceError:
+        return None
 
 
 def read_text(file: Path) -> str:

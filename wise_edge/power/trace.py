@@ -10,6 +10,7 @@ three standard deviations of its error are within a bound; otherwise it is not m
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +56,7 @@ class PowerTrace:
         times_s: float64 [N], rising.
         values: float64 [N, parts], as returned by `source.read`.
         dropped: number of invalid readings that were left out: not finite, or negative.
-        lost: why the source could no longer be read; None if it could be read to the end.
+        lost: why the source could not be read at the end; None if it could.
     """
 
     def __init__(
@@ -69,12 +70,13 @@ class PowerTrace:
         self.source = source
         self.dropped = dropped
         self.lost = lost
-        self.times_s, kept = (times_s, values) if source.kind == "power" else _moves(source, times_s, values)
-        self._total: Floats = kept[:, list(source.total)].sum(axis=1)  # W, or J since the first reading
+        values, wraps_j = values[:, list(source.total)], [source.wrap_j[part] for part in source.total]
+        self.times_s, kept = (times_s, values) if source.kind == "power" else _moves(wraps_j, times_s, values)
+        self._total: Floats = kept.sum(axis=1)  # W, or J since the first reading
         self._brief_w, self._brief_hz = (0.0, 0.0)
         if source.kind == "power" and len(times_s) > _BRIEF:
             self._brief_w, self._brief_hz = _brief_loads(times_s, self._total)
-        self._resets_s = _find_resets(source, times_s, values)
+        self._resets_s = np.empty(0) if source.kind == "power" else _find_resets(wraps_j, times_s, values)
         self._late_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
 
     def energy(self, start_s: float, end_s: float, max_error: float = STRICT_ERROR) -> Energy:
@@ -183,21 +185,17 @@ def _brief_loads(times_s: Floats, total_w: Floats) -> tuple[float, float]:
     return float(heights_w.max()), float(brief.sum() / sampled_s)
 
 
-def _find_resets(source: PowerSource, times_s: Floats, values: Floats) -> Floats:
+def _find_resets(wraps_j: Sequence[float | None], times_s: Floats, values: Floats) -> Floats:
     """Return the times in s at which a counter that never wraps had fallen."""
-    lasting = [part for part, wrap_j in enumerate(source.wrap_j) if wrap_j is None]
-    if source.kind == "power" or not lasting or len(times_s) < 2:
-        return np.empty(0)
+    lasting = [part for part, wrap_j in enumerate(wraps_j) if wrap_j is None]
     fell: Floats = times_s[1:][(np.diff(values[:, lasting], axis=0) < 0).any(axis=1)]
     return fell
 
 
-def _moves(source: PowerSource, times_s: Floats, values: Floats) -> tuple[Floats, Floats]:
+def _moves(wraps_j: Sequence[float | None], times_s: Floats, values: Floats) -> tuple[Floats, Floats]:
     """Return the times in s at which a counter had moved, and its values in J since the first, wraps undone."""
-    if len(times_s) < 2:
-        return times_s, values
     steps_j = np.diff(values, axis=0)
-    for part, wrap_j in enumerate(source.wrap_j):
+    for part, wrap_j in enumerate(wraps_j):
         if wrap_j is not None:
             steps_j[:, part] += wrap_j * (steps_j[:, part] < 0)
     moved = np.flatnonzero(steps_j.any(axis=1)) + 1
