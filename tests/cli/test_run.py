@@ -206,3 +206,14 @@ def test_a_deadline_is_met_by_what_earlier_runs_took(
     monkeypatch.setenv("XDG_CACHE_HOME", str(picture / "no folder"))
     assert main([*run, "60000", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["variant"] == "answer"
+
+
+def test_what_a_reader_should_know_about_the_image_is_said(
+    opened: fake_session.Opened, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    camera = tmp_path / "camera.png"
+    Image.fromarray(np.full((20, 30), 4000, np.uint16)).save(camera)
+    assert main(["run", str(camera), "the red ring", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["answer_valid"]
+    assert err == f"note: {camera} was read as an image of 12 bits per channel, since its largest value is 4000\n"

@@ -147,7 +147,7 @@ def test_bad_rows_of_the_training_set_are_named(tmp_path: Path) -> None:
     assert "no area" in data.problems[1]
     example = data[0]
     assert (example.query, example.box, example.points) == ("red", (1, 2, 20, 8), ((3, 4), (19, 6))), "clipped"
-    for index, message in ((1, "3: the image is empty"), (2, "4: the table does not hold"), (3, "5: the box")):
+    for index, message in ((1, "3: the image is not an image"), (2, "4: the table does not hold"), (3, "5: the box")):
         with pytest.raises(UsageError, match=message):
             data[index]
     write_parquet(tmp_path / "test.parquet", [training_row(problem="")])

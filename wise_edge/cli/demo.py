@@ -96,7 +96,7 @@ def _own_case(image: Path | None, query: str | None) -> list[Case]:
     if image is None or query is None:
         raise UsageError("--image and --query go together; pass both, or neither to use scenes")
     words = normalize_query(query)
-    return [Case("own", load_image(image), words, None)]
+    return [Case("own", load_image(image, say=options.note), words, None)]
 
 
 def _scene_cases(count: int) -> list[Case]:

@@ -21,6 +21,11 @@ def option(metavar: str, text: str, **limits: Any) -> Any:
     return typer.Option(metavar=metavar, help=text, **limits)
 
 
+def note(line: str) -> None:
+    """Say on stderr what a user should know about a result; the command goes on."""
+    typer.echo(f"note: {line}", err=True)
+
+
 Bundle = Annotated[Path | None, option("DIR", "Bundle to run; the embedded one by default.")]
 Variant = Annotated[
     str | None,

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 def run(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="Image: PNG, JPEG, GIF, BMP, WEBP, TIFF or PPM.")],
+    image: Annotated[
+        Path, typer.Argument(metavar="IMAGE", help="Image: PNG, JPEG, GIF, BMP, WEBP, TIFF, PPM or AVIF.")
+    ],
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to find, for example 'the red ring'.")],
     bundle: options.Bundle = None,
     variant: options.Variant = None,
@@ -58,11 +60,11 @@ def run(
 
     normalize_query(query)  # an invalid query fails before the bundle is hashed and opened
     _check_outputs(mask, overlay, force)
-    pixels = load_image(image)
+    pixels = load_image(image, say=options.note)
     decoding = Decoding(max_rationale_tokens=max_rationale_tokens)
     loaded = load(resolve_bundle(bundle))
     if not loaded.manifest.verified:
-        typer.echo(f"note: {bundle} was never compared with its checkpoints (export --no-verify)", err=True)
+        options.note(f"{bundle} was never compared with its checkpoints (export --no-verify)")
     session = Session.from_bundle(loaded, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding)
 
     def ask() -> SegmentationResult:

@@ -22,8 +22,8 @@ from PIL import Image, ImageDraw
 from wise_edge.datasets.base import Example, RowDataset, from_mask, read_image
 from wise_edge.errors import UsageError
 from wise_edge.geometry import Point
+from wise_edge.images import SUFFIXES
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 _KINDS = {"True": "long", "False": "short"}
 _TARGET, _IGNORE = 1, 255
 _MAX_COORDINATE = 100_000
@@ -67,7 +67,7 @@ class ReasonSegFolder(RowDataset[_Row]):
     def __init__(self, folder: Path, split: str) -> None:
         rows: list[_Row] = []
         problems: list[str] = []
-        images = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in _SUFFIXES}
+        images = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
         annotations = {path.stem: path for path in folder.glob("*.json")}
         for stem in sorted(images.keys() | annotations.keys()):
             try:

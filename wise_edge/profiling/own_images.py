@@ -7,9 +7,7 @@ from pathlib import Path
 
 from wise_edge.datasets.base import Example
 from wise_edge.errors import UsageError
-from wise_edge.images import load_image
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+from wise_edge.images import SUFFIXES, load_image
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -18,7 +16,7 @@ def find_images(folder: Path) -> list[Path]:
         raise UsageError(f"{folder} is not a folder; pass a folder of images to --images")
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
     if not files:
-        raise UsageError(f"{folder} contains no images; supported are {', '.join(SUFFIXES)}")
+        raise UsageError(f"{folder} contains no images; their names end in {', '.join(SUFFIXES)}")
     return files
 
 

@@ -118,7 +118,7 @@ def make_app(
     @app.post("/v1/segment", responses=answers | refusals, summary="Find what a query names in an image")
     async def segment(
         request: Request,
-        image: Annotated[bytes, File(description="PNG, JPEG, WebP, BMP, TIFF, GIF or PPM.")],
+        image: Annotated[bytes, File(description="PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or AVIF.")],
         query: Annotated[str, Form(max_length=MAX_QUERY_CHARACTERS, description="What to find.")],
         variant: Annotated[Literal[VARIANTS] | None, Form(description="Prompt variant.")] = None,  # type: ignore[valid-type]
         deadline_ms: Annotated[

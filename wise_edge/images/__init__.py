@@ -1,0 +1,176 @@
+"""Reading images of all common kinds as 8-bit RGB, and writing PNG files.
+
+Only the formats in `FORMATS` are opened; others that Pillow supports run external programs (EPS) or are not images.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
+
+from wise_edge.errors import UsageError
+from wise_edge.files import atomic_write
+from wise_edge.images.depth import read_gray, spread_color
+from wise_edge.images.kinds import HEAD, describe_kind, describe_raw
+
+MAX_PIXELS = 100_000_000
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", *(["AVIF"] if features.check("avif") else []))
+
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".avif",
+    ".heic",
+    ".heif",
+)
+"""Names of images in a folder; those of kinds that are not read are refused rather than left out."""
+
+Say = Callable[[str], object]
+"""Is told what a caller should know about an image that was read, in a line."""
+
+
+def load_image(
+    source: str | Path | bytes, max_pixels: int = MAX_PIXELS, *, upright: bool = True, say: Say | None = None
+) -> NDArray[np.uint8]:
+    """Read an image as it is meant to be seen.
+
+    Transparent pixels are composited over white, CMYK and palettes are converted to RGB, an EXIF orientation is
+    applied, and an animation yields its first frame. Of 16 bits per channel the upper 8 are kept; if the file states
+    fewer bits, or its largest value needs fewer, the upper 8 of those.
+
+    Args:
+        source: a path, or the content of an image file.
+        max_pixels: largest number of pixels; the size is checked before the image is decoded.
+        upright: whether to apply an EXIF orientation.
+        say: is told which of several frames was read, and of how many bits an image of 16 is.
+
+    Returns:
+        HWC uint8 RGB, at least 1 x 1, at most `max_pixels` pixels.
+
+    Raises:
+        UsageError: the file is missing, a folder, empty, damaged, too large or not an image of these formats; the
+            message names what else it is.
+    """
+    if isinstance(source, bytes):
+        return _decode(io.BytesIO(source), "the image", max_pixels, upright, say)
+    try:
+        with Path(source).open("rb") as file:
+            return _decode(file, str(source), max_pixels, upright, say)
+    except FileNotFoundError:
+        raise UsageError(f"{source} does not exist; pass an image file") from None
+    except IsADirectoryError:
+        raise UsageError(f"{source} is a folder; pass an image file") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {str(source)[:200]}: {error.strerror or error}") from None
+
+
+def save_png(array: NDArray[np.uint8] | NDArray[np.bool_], path: str | Path, force: bool = False) -> None:
+    """Write a PNG file atomically, so that no reader sees an incomplete one.
+
+    Args:
+        array: HWC uint8 RGB, HW uint8 gray, or HW bool (written as 0 and 255).
+        path: the file to write; its folder must exist.
+        force: replace an existing file.
+
+    Raises:
+        UsageError: the file exists and `force` is off, or it cannot be written.
+    """
+    pixels = array.astype(np.uint8) * np.uint8(255) if array.dtype == np.bool_ else array
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    atomic_write(path, buffer.getvalue(), force=force)
+
+
+def _decode(file: BinaryIO, name: str, max_pixels: int, upright: bool, say: Say | None) -> NDArray[np.uint8]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about large images and odd metadata; the size is checked here
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                _check_size(image, name, max_pixels)
+                if raw := describe_raw(image, _head(file), getattr(file, "name", None)):
+                    raise UsageError(f"{name} {raw}")
+                return _read(image, file, name, upright, say)
+        except UsageError:
+            raise
+        except Image.DecompressionBombError:
+            raise UsageError(f"{name} has more than {max_pixels / 1e6:g} million pixels; make it smaller") from None
+        except UnidentifiedImageError:
+            raise UsageError(f"{name} {_describe(file)}") from None
+        except Exception as error:  # Pillow's decoders raise almost any exception for damaged files
+            detail = " ".join(str(error).split())[:120] or type(error).__name__
+            raise UsageError(f"{name} is damaged or cut short ({detail}); save it again") from None
+
+
+def _describe(file: BinaryIO) -> str:
+    """Say what is wrong with a file that is not an image of the read formats."""
+    if not (head := _head(file)):
+        return "is empty; pass another image"
+    found = describe_kind(head, getattr(file, "name", None))
+    return found or f"is not an image in one of the formats {', '.join(FORMATS)}"
+
+
+def _head(file: BinaryIO) -> bytes:
+    position = file.tell()
+    file.seek(0)
+    head = file.read(HEAD)
+    file.seek(position)
+    return head
+
+
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    if image.width * image.height == 0:
+        raise UsageError(f"{name} has no pixels; pass another image")
+    if image.width * image.height > max_pixels:
+        size = f"{image.width} x {image.height} pixels"
+        raise UsageError(f"{name} has {size}; at most {max_pixels / 1e6:g} million are read; make it smaller")
+
+
+def _read(image: ImageFile.ImageFile, file: BinaryIO, name: str, upright: bool, say: Say | None) -> NDArray[np.uint8]:
+    notes = [spread_color(image, file)]
+    if upright:
+        ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "F":
+        raise UsageError(f"{name} has floating-point pixels; save it with 8 bits per channel")
+    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow uses either mode for 16-bit files
+        gray, note = read_gray(image, file)
+        notes.append(note)
+        pixels = np.stack([gray] * 3, axis=-1)
+    else:
+        pixels = np.array(_to_rgb(image))
+    if say is not None:
+        for note in (*notes, _note_frames(image)):
+            if note is not None:
+                say(f"{name} {note}")
+    return pixels
+
+
+def _note_frames(image: Image.Image) -> str | None:
+    """Say that there are more frames; the further images in a phone's JPEG are views of the same scene."""
+    with suppress(Exception):  # a further frame is damaged, the one that was read is not
+        if image.format != "MPO" and getattr(image, "is_animated", False):
+            return "has several frames; the first was read"
+    return None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, rgba).convert("RGB")

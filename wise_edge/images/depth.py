@@ -1,0 +1,155 @@
+"""Images with more than 8 bits per channel: how many bits they use, and the upper 8 of those.
+
+Cameras of 10, 12 or 14 bits often store their values unscaled in files and messages of 16 bits, whose own upper 8 bits
+are then almost black.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+_DEPTHS = (8, 10, 12, 14, 16, 24, 32)
+_BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE, _PHOTOMETRIC = 258, 281, 262
+"""Tags of TIFF 6.0 (https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf)."""
+_WHITE_IS_ZERO = 0
+_OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+"""Pillow's name of an unpacking that keeps the upper byte, to that of the one that keeps the lower byte."""
+
+
+def find_depth(values: NDArray[np.integer[Any]]) -> int:
+    """Return the least usual depth in bits, of 8, 10, 12, 14, 16, 24 and 32, that holds the largest value.
+
+    A stream of frames should use the largest depth that it has had, so that a dark frame is not brightened.
+
+    Args:
+        values: not negative, any shape.
+    """
+    needed = int(values.max(initial=0)).bit_length()
+    return next(bits for bits in _DEPTHS if bits >= needed)
+
+
+def scale_to_8_bits(values: NDArray[np.integer[Any]], bits: int) -> NDArray[np.uint8]:
+    """Return the upper 8 of the lower `bits` bits of each value; larger values become 255.
+
+    Args:
+        values: not negative, any shape.
+        bits: depth of the values, at least 8.
+    """
+    upper: NDArray[np.uint8] = np.minimum(values >> (bits - 8), 255).astype(np.uint8)
+    return upper
+
+
+def read_gray(image: Image.Image, file: BinaryIO) -> tuple[NDArray[np.uint8], str | None]:
+    """Return an image of Pillow's modes "I" and "I;16" with 8 bits.
+
+    The depth is the one that the file states (bits per sample or largest value of TIFF, significant bits of PNG,
+    largest value of PGM); without one it is `find_depth`'s.
+
+    Args:
+        image: the opened image.
+        file: what it was opened from.
+
+    Returns:
+        HW uint8, and how values were scaled that do not use 16 bits, for people.
+
+    Raises:
+        ValueError: a value is negative.
+    """
+    values = np.asarray(image)
+    if values.min(initial=0) < 0:
+        raise ValueError("negative values")
+    if image.format == "TIFF" and image.mode != "I" and _tiff_number(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
+        values = 65535 - values  # Pillow inverts only 8 bits
+    bits, note = _choose_depth(values, _stated_depth(image, file, values))
+    return scale_to_8_bits(values, bits), note
+
+
+def spread_color(image: ImageFile.ImageFile, file: BinaryIO) -> str | None:
+    """Scale color of 16 bits that uses fewer; Pillow itself keeps the upper 8 bits of all 16.
+
+    Args:
+        image: an image of mode RGB or RGBA, opened and not yet loaded; it is changed.
+        file: what it was opened from.
+
+    Returns:
+        How values were scaled that do not use 16 bits, for people.
+    """
+    lower = [tile._replace(args=_swap_bytes(tile.args)) for tile in image.tile]
+    if not lower or any(tile.args is None for tile in lower) or np.asarray(image)[..., :3].max(initial=0) >= 128:
+        return None  # not of 16 bits, or all of them are used
+    upper = np.array(image)
+    with Image.open(file, formats=[str(image.format)]) as again:
+        again.tile = lower
+        values = upper[..., :3].astype(np.uint16) << 8 | np.asarray(again)[..., :3]
+    bits, note = _choose_depth(values, None)
+    upper[..., :3] = scale_to_8_bits(values, bits)
+    image.paste(Image.fromarray(upper))
+    return note
+
+
+def _choose_depth(values: NDArray[np.integer[Any]], stated: int | None) -> tuple[int, str | None]:
+    bits = max(stated or 0, find_depth(values))
+    reason = f"its file states {bits}" if bits == stated else f"its largest value is {values.max(initial=0)}"
+    return bits, None if bits == 16 else f"was read as an image of {bits} bits per channel, since {reason}"
+
+
+def _swap_bytes(args: Any) -> Any:
+    """Return the arguments of a decoder with the lower byte of 16-bit color instead of the upper; None without such."""
+    name, *rest = args if isinstance(args, tuple) else (args,)
+    color, _, byte = str(name).partition(";16")
+    if color not in ("RGB", "RGBA") or byte not in _OTHER_BYTE:
+        return None
+    swapped = f"{color};16{_OTHER_BYTE[byte]}"
+    return (swapped, *rest) if isinstance(args, tuple) else swapped
+
+
+def _stated_depth(image: Image.Image, file: BinaryIO, values: NDArray[np.integer[Any]]) -> int | None:
+    if image.format == "TIFF":
+        bits, largest = _tiff_number(image, _BITS_PER_SAMPLE), _tiff_number(image, _MAX_SAMPLE_VALUE)
+        if largest:
+            return max(8, largest.bit_length())
+        return bits if bits and 8 < bits < 16 else None
+    if image.format == "PNG":
+        return _png_depth(file, values)
+    return _pgm_depth(file) if image.format == "PPM" else None
+
+
+def _tiff_number(image: Image.Image, tag: int) -> int | None:
+    value: Any = getattr(image, "tag_v2", {}).get(tag)
+    if isinstance(value, tuple):
+        value = value[0] if value else None
+    return value if isinstance(value, int) else None
+
+
+def _png_depth(file: BinaryIO, values: NDArray[np.integer[Any]]) -> int | None:
+    """Return the depth of a PNG file's sBIT chunk if its values are stored unscaled.
+
+    The specification (https://www.w3.org/TR/png-3/#11sBIT) wants them scaled to 16 bits. Scaled values that are below
+    2 ** depth are multiples of 2 ** (16 - depth).
+    """
+    position = 8
+    while True:
+        file.seek(position)
+        head = file.read(9)
+        if len(head) < 9 or head[4:8] in (b"IDAT", b"IEND"):
+            return None
+        if head[4:8] == b"sBIT":
+            bits = head[8]
+            unscaled = 8 <= bits < 16 and not (values >> bits).any() and (values & ((1 << 16 - bits) - 1)).any()
+            return bits if unscaled else None
+        position += 12 + int.from_bytes(head[:4], "big")
+
+
+def _pgm_depth(file: BinaryIO) -> int | None:
+    """Return 16 for a PGM file whose stated largest value Pillow has stretched to 65535.
+
+    A stated 65535 says nothing: OpenCV states it of all 16-bit images.
+    """
+    file.seek(0)
+    words = b"\n".join(line.split(b"#")[0] for line in file.read(4096).splitlines()).split()
+    return None if words[3:4] == [b"65535"] else 16
