@@ -1,13 +1,21 @@
 """Images and results for the Rerun viewer (https://rerun.io), on the camera's time line and on this machine's.
 
 The phases' times and the device's power are shown next to them as curves.
+
+Only a thread of the log's own calls Rerun, because its calls wait without an end for a viewer that does not read, and
+no signal interrupts them: `flush`, `disconnect`, the handler that Rerun registers for the end of the process, and `log`
+once about 1 GB is waiting (rerun-sdk 0.41, with a listener that accepts a connection and says nothing).
 """
 
 from __future__ import annotations
 
+import logging
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Empty, Full, Queue
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -22,11 +30,19 @@ from wise_edge.runtimes.session import Session
 
 CONNECT = "connect"
 """Target that means a viewer that is already running."""
+_VIEWER = ("127.0.0.1", 9876)
+"""Where a viewer listens (https://rerun.io/docs/reference/sdk/operating-modes)."""
+PATIENCE_S = 5.0
+"""Time without progress after which a viewer is given up; a file is waited for."""
+_WAITING = 4  # images that wait for the thread
 _MASK_RGBA = (0, 214, 255, 140)
+_LOG = logging.getLogger(__name__)
 
 
 class RerunLog:
     """Writes a recording or feeds a viewer; a context manager that is called with each frame and its result.
+
+    A viewer that takes nothing for `PATIENCE_S` is given up with a warning; whoever calls the log continues.
 
     Args:
         target: a file (`.rrd`), or `CONNECT`.
@@ -43,33 +59,72 @@ class RerunLog:
         self._power = PowerGauge.find(on_gpu)
         self._rerun = require("rerun", "rerun")
         self._recording = self._rerun.RecordingStream("wise-edge")
+        self._patience_s = PATIENCE_S if target == CONNECT else None
         if target == CONNECT:
-            try:
-                self._recording.connect_grpc()
-            except Exception as error:  # rerun raises many types
-                raise DeviceError(f"no Rerun viewer is running here ({error}); start one with: rerun") from error
-            self._recording.send_blueprint(self._layout())
-            self._color()
-            return
-        file = Path(target)
-        if file.suffix != ".rrd":
-            raise UsageError(f"--rerun {target} is not a recording; pass a file name that ends in .rrd, or {CONNECT}")
-        if file.exists() and not force:
-            raise UsageError(f"{file} exists; use --force, or name another")
-        self._recording.save(file, default_blueprint=self._layout())
+            self._connect()
+        else:
+            self._recording.save(_check_file(target, force=force), default_blueprint=self._layout())
         self._color()
+        self._waiting: Queue[tuple[Frame, NodeResult, float | None] | None] = Queue(_WAITING)
+        self._given_up = False
+        self._thread = Thread(target=self._work, name="rerun", daemon=True)
+        self._thread.start()
 
     def __enter__(self) -> RerunLog:
         """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Flush the recording and close it."""
-        self._recording.flush()
-        self._recording.disconnect()
+        """Write what waits and close the recording."""
+        self._put(None)
+        if not self._given_up:
+            self._thread.join(self._patience_s)
+        if self._thread.is_alive():
+            self._give_up(f"the viewer has not taken the last images within {PATIENCE_S:g} s")
 
     def __call__(self, frame: Frame, result: NodeResult) -> None:
         """Log a frame with its mask, box, points, rationale and phases."""
+        self._put((frame, result, self._power.read()[0]))
+
+    def _put(self, item: tuple[Frame, NodeResult, float | None] | None) -> None:
+        """Hand something to the thread; None ends it."""
+        if self._given_up:
+            return
+        try:
+            self._waiting.put(item, timeout=self._patience_s)
+        except Full:
+            self._give_up(f"the viewer has taken nothing for {PATIENCE_S:g} s")
+
+    def _give_up(self, reason: str) -> None:
+        if not self._given_up:
+            self._given_up = True
+            self._rerun.unregister_shutdown()  # it would wait for the viewer at the end of the process
+            _LOG.warning("logging to Rerun ends here: %s", reason)
+
+    def _work(self) -> None:
+        try:
+            while (item := self._waiting.get()) is not None:
+                self._write(*item)
+            self._recording.flush()
+            self._recording.disconnect()
+        except Exception as error:  # rerun raises many types
+            self._give_up(str(error))
+            with suppress(Empty):  # whoever waits for room continues
+                while True:
+                    self._waiting.get_nowait()
+
+    def _connect(self) -> None:
+        """Connect to the viewer; Rerun itself tries for 5 s and then says nothing if there is none."""
+        host, port = _VIEWER
+        try:
+            socket.create_connection(_VIEWER, PATIENCE_S).close()
+        except OSError as error:
+            reason = f"nothing listens at {host}:{port}, {error.strerror or error}"
+            raise DeviceError(f"no Rerun viewer is running here ({reason}); start one with: rerun") from error
+        self._recording.connect_grpc(f"rerun+http://{host}:{port}/proxy")
+        self._recording.send_blueprint(self._layout())
+
+    def _write(self, frame: Frame, result: NodeResult, power_w: float | None) -> None:
         rerun, log = self._rerun, self._recording.log
         self._recording.set_time("camera", timestamp=np.datetime64(frame.stamp_ns, "ns"))
         log("camera", rerun.Image(frame.image))
@@ -83,7 +138,6 @@ class RerunLog:
         log("rationale", rerun.TextDocument(f"{result.query}: {result.rationale or result.reason or '(no rationale)'}"))
         for phase, spent_ms in result.latency_ms.items():
             log(f"ms/{phase}", rerun.Scalars(spent_ms))
-        power_w, _ = self._power.read()
         if power_w is not None:
             log("power_w", rerun.Scalars(power_w))
 
@@ -103,6 +157,15 @@ class RerunLog:
         column = blueprint.Vertical(*curves, row_shares=[1, 3, 2])
         camera = blueprint.Spatial2DView(origin="camera", name="camera")
         return blueprint.Blueprint(blueprint.Horizontal(camera, column, column_shares=[3, 2]), collapse_panels=True)
+
+
+def _check_file(target: str, *, force: bool) -> Path:
+    file = Path(target)
+    if file.suffix != ".rrd":
+        raise UsageError(f"--rerun {target} is not a recording; pass a file name that ends in .rrd, or {CONNECT}")
+    if file.exists() and not force:
+        raise UsageError(f"{file} exists; use --force, or name another")
+    return file
 
 
 @contextmanager
