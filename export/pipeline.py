@@ -33,6 +33,7 @@ from wise_edge.export.to_onnx.bf16 import cpu_equivalent
 from wise_edge.export.to_onnx.segmenter import SamSource
 from wise_edge.export.to_onnx.verify import check_figures
 from wise_edge.files import check_folder_target, replacing_folder
+from wise_edge.policy.folder import check_policy_folder
 
 _TOKENIZER_FILE = f"{TOKENIZER}.json"
 
@@ -170,10 +171,12 @@ def export_merged(policy: str, adapter: Path | None, target: Path, *, force: boo
 
 
 def _open(name: str, part: str) -> Path:
-    folder = resolve_checkpoint(name, part)
-    if not folder.is_dir() and not (part == "sam" and folder.is_file()):
-        raise UsageError(f"{folder} is not a checkpoint; name one with --{part}, or pass 'embedded'")
-    return folder
+    checkpoint = resolve_checkpoint(name, part)
+    if part == "policy":
+        check_policy_folder(checkpoint)
+    elif not checkpoint.exists():
+        raise UsageError(f"{checkpoint} is not a checkpoint; name one with --{part}, or pass 'embedded'")
+    return checkpoint
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from wise_edge.bundle.store import SHIPPED, hash_file
-from wise_edge.export.source.tensors import weight_files
+from wise_edge.native.weight_files import find_weight_files
 
 _TOOLS = (
     "torch",
@@ -24,7 +24,7 @@ _TOOLS = (
 
 def checkpoint_weights(checkpoint: Path) -> list[Path]:
     """Return the weight files of a checkpoint, which may be a single file itself."""
-    return [checkpoint] if checkpoint.is_file() else weight_files(checkpoint)
+    return [checkpoint] if checkpoint.is_file() else find_weight_files(checkpoint)
 
 
 def describe_checkpoint(name: str, checkpoint: Path, part: str, adapter: Path | None = None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Writing files and folders atomically, so that no reader sees an incomplete one, and reading JSON."""
+"""Writing files and folders atomically, so that no reader sees an incomplete one, and reading what users bring."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from wise_edge.errors import UsageError
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def atomic_write(path: str | Path, data: bytes, *, force: bool = False) -> None:
@@ -145,12 +147,34 @@ def _replace(place: Path, fresh: Path, aside: Path) -> None:
     _flush(place.parent)
 
 
+def refuse_lfs_pointer(file: Path) -> None:
+    """Reject a pointer of Git LFS, the text that a clone holds in place of a large file until it is pulled.
+
+    Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md.
+
+    Args:
+        file: any path; only a file that begins as such a pointer is rejected.
+
+    Raises:
+        UsageError: the file is a pointer.
+    """
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(len(_LFS_POINTER))
+    except OSError:
+        return  # whoever reads the file reports it
+    if head == _LFS_POINTER:
+        raise UsageError(f"{file} is a Git LFS pointer and not the file itself; run 'git lfs pull' where it was cloned")
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
     Raises:
-        UsageError: the file cannot be read, is not JSON in UTF-8, or holds something other than an object.
+        UsageError: the file cannot be read, is a pointer of Git LFS, is not JSON in UTF-8, or holds something other
+            than an object.
     """
+    refuse_lfs_pointer(file)
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -10,15 +10,7 @@ from wise_edge.export.progress import Progress
 from wise_edge.policy.adapter import check_adapter, merge_adapter
 from wise_edge.policy.checkpoint import load_policy
 
-_SIDE_FILES = (
-    "chat_template.jinja",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "prompts.json",
-    "recipe.yaml",
-    "tokenizer.json",
-    "tokenizer_config.json",
-)
+_SIDE_SUFFIXES = {".json", ".jinja", ".txt", ".yaml"}
 
 
 def merge_checkpoint(base: Path, adapter: Path, out: Path, progress: Progress) -> None:
@@ -40,6 +32,6 @@ def merge_checkpoint(base: Path, adapter: Path, out: Path, progress: Progress) -
     stored = json.loads((base / "config.json").read_text(encoding="utf-8")).get("dtype")
     progress("merging the adapter")
     merge_adapter(model, adapter, base=base, dtype=stored or "float32").save_pretrained(out)
-    for name in _SIDE_FILES:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, out / name)
+    for file in base.iterdir():  # of tokenizer, processor, generation and prompts, whichever of them a version writes
+        if file.suffix in _SIDE_SUFFIXES and file.name != "config.json" and not file.name.endswith(".index.json"):
+            shutil.copyfile(file, out / file.name)

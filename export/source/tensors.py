@@ -6,17 +6,14 @@ for the vision tower (older and newer versions of transformers save the same wei
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import safetensors
 from torch import Tensor
 
 from wise_edge.errors import UsageError
+from wise_edge.native.weight_files import StoredTensor, list_tensors
 
 _PREFIXES = (
     ("model.language_model.", "model."),
@@ -24,22 +21,13 @@ _PREFIXES = (
     ("language_model.lm_head.", "lm_head."),
     ("model.visual.", "visual."),
 )
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class _Place:
-    file: Path
-    stored_name: str
-    shape: tuple[int, ...]
 
 
 class CheckpointTensors:
-    """The tensors in the safetensors files of a folder.
+    """The tensors in the weight files of a folder.
 
     Args:
-        folder: holds `model.safetensors`, or `model.safetensors.index.json` and the shards that it names.
+        folder: a checkpoint that `wise_edge.policy.folder` accepts.
 
     Raises:
         UsageError: a file is missing or damaged, or two tensors have the same name.
@@ -47,28 +35,27 @@ class CheckpointTensors:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._places: dict[str, _Place] = {}
-        for file in weight_files(folder):
-            for stored, shape in _shapes(file):
-                name = normalize_name(stored)
-                if name in self._places:
-                    raise UsageError(f"{file} holds {stored}, which {self._places[name].file.name} holds too")
-                self._places[name] = _Place(file, stored, shape)
+        self._stored: dict[str, StoredTensor] = {}
+        for tensor in list_tensors(folder):
+            name = normalize_name(tensor.name)
+            if name in self._stored:
+                raise UsageError(f"{tensor.file} holds {tensor.name}, which {self._stored[name].file.name} holds too")
+            self._stored[name] = tensor
 
     def __contains__(self, name: str) -> bool:
-        return name in self._places
+        return name in self._stored
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._stored)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape without reading it."""
-        return self._places[name].shape
+        return self._stored[name].shape
 
     @property
     def values(self) -> int:
         """Numbers in all tensors together."""
-        return sum(math.prod(place.shape) for place in self._places.values())
+        return sum(math.prod(tensor.shape) for tensor in self._stored.values())
 
     def read(self, name: str) -> Tensor:
         """Return a tensor as stored; its file stays mapped as long as the tensor exists.
@@ -76,30 +63,7 @@ class CheckpointTensors:
         Raises:
             UsageError: the file cannot be read.
         """
-        place = self._places[name]
-        with _open(place.file) as file:
-            tensor: Tensor = file.get_tensor(place.stored_name)
-        return tensor
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a folder, in the order of their names.
-
-    Raises:
-        UsageError: there is none, or the index names a missing one.
-    """
-    index = folder / _INDEX
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise UsageError(f"{index} is not an index of safetensors files; copy it again") from error
-    else:
-        names = [_SINGLE]
-    files = [folder / name for name in names]
-    if missing := [file for file in files if not file.is_file()]:
-        raise UsageError(f"{missing[0]} is missing; copy the whole checkpoint")
-    return files
+        return self._stored[name].read()
 
 
 def normalize_name(name: str) -> str:
@@ -108,16 +72,3 @@ def normalize_name(name: str) -> str:
         if name.startswith(old):
             return new + name.removeprefix(old)
     return name
-
-
-def _shapes(file: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    with _open(file) as tensors:
-        for name in tensors.keys():  # noqa: SIM118 - it is not a mapping
-            yield name, tuple(tensors.get_slice(name).get_shape())
-
-
-def _open(file: Path) -> Any:
-    try:
-        return safetensors.safe_open(file, framework="pt")
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UsageError(f"{file} cannot be read ({error}); copy it again") from error

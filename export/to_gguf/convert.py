@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,8 @@ from wise_edge.export.to_gguf import text as gguf_text
 from wise_edge.export.to_gguf import vision as gguf_vision
 from wise_edge.export.to_gguf.file import write_gguf
 from wise_edge.export.to_gguf.limits import check_limits
+from wise_edge.policy.folder import check_policy_folder
+from wise_edge.policy.processor import read_image_settings
 
 
 class PolicyGguf:
@@ -31,6 +31,7 @@ class PolicyGguf:
     """
 
     def __init__(self, folder: Path) -> None:
+        check_policy_folder(folder)
         self._folder = folder
         self._config = read_config(folder)
         check_limits(folder, self._config)
@@ -61,8 +62,8 @@ class PolicyGguf:
     def write_vision(self, file: Path, file_type: str, progress: Progress) -> None:
         """Write the vision tower; see `write_text`."""
         entries = gguf_vision.vision_entries(self._config, self._tensors, file_type)
-        processor = _read_processor(self._folder)
-        describe = partial(gguf_vision.describe_vision, config=self._config, processor=processor, file_type=file_type)
+        images = read_image_settings(self._folder, self._config["vision_config"])
+        describe = partial(gguf_vision.describe_vision, config=self._config, images=images, file_type=file_type)
         write_gguf(file, gguf_vision.ARCHITECTURE, describe, entries, self._tensors, progress)
 
 
@@ -78,13 +79,3 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UsageError(f"{folder / 'config.json'} cannot be read: {first_line(error)}") from error
     filled: dict[str, Any] = config.to_dict()
     return filled
-
-
-def _read_processor(folder: Path) -> Mapping[str, Any]:
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        file = folder / name
-        if file.is_file():
-            data = json.loads(file.read_text(encoding="utf-8"))
-            processor: Mapping[str, Any] = data.get("image_processor", data)
-            return processor
-    raise UsageError(f"{folder / 'preprocessor_config.json'} is missing; copy the whole checkpoint")

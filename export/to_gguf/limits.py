@@ -13,7 +13,6 @@ from typing import Any
 
 from wise_edge.errors import UsageError
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 _WINDOW_PX = 112
 _ACTIVATIONS = {"qwen2_vl": "quick_gelu", "qwen2_5_vl": "silu", "qwen3_vl": "gelu_pytorch_tanh"}
 
@@ -34,14 +33,6 @@ def check_limits(folder: Path, config: Mapping[str, Any]) -> None:
     Raises:
         UsageError: names the entry of the config, its value and what llama.cpp assumes.
     """
-    family = config.get("model_type")
-    if family not in FAMILIES:
-        raise UsageError(
-            f"{folder}: model_type is {family!r}; GGUF export supports {', '.join(FAMILIES)}. '--target hf' writes the "
-            "merged checkpoint for another converter"
-        )
-    if config.get("quantization_config"):
-        raise UsageError(f"{folder}: its weights are quantized; export the checkpoint that it was quantized from")
     checks = (*_text_checks(config), *_vision_checks(config))
     for entry, found, assumed in checks:
         if found != assumed:

@@ -13,6 +13,7 @@ from wise_edge.errors import UsageError
 from wise_edge.export.source.tensors import CheckpointTensors
 from wise_edge.export.to_gguf.file import Entry
 from wise_edge.export.to_gguf.text import file_type_number
+from wise_edge.policy.processor import ImageSettings
 
 ARCHITECTURE = "clip"
 _PROJECTORS = {"qwen2_vl": "qwen2vl_merger", "qwen2_5_vl": "qwen2.5vl_merger", "qwen3_vl": "qwen3vl_merger"}
@@ -88,13 +89,13 @@ def _third(index: int, joined: Tensor) -> Tensor:
     return joined.chunk(3)[index]
 
 
-def describe_vision(writer: Any, config: Mapping[str, Any], processor: Mapping[str, Any], file_type: str) -> None:
+def describe_vision(writer: Any, config: Mapping[str, Any], images: ImageSettings, file_type: str) -> None:
     """Add the vision tower's metadata to a `gguf.GGUFWriter`.
 
     Args:
         writer: the writer.
         config: transformers' config as a dictionary.
-        processor: the folder's preprocessor config.
+        images: settings of the folder's image processor.
         file_type: type of the matrices.
     """
     family, vision = config["model_type"], config["vision_config"]
@@ -112,8 +113,8 @@ def describe_vision(writer: Any, config: Mapping[str, Any], processor: Mapping[s
     )
     writer.add_vision_block_count(vision["depth"])
     writer.add_vision_head_count(vision["num_heads"])
-    writer.add_vision_image_mean(processor["image_mean"])
-    writer.add_vision_image_std(processor["image_std"])
+    writer.add_vision_image_mean(images.mean)
+    writer.add_vision_image_std(images.std)
     writer.add_vision_attention_layernorm_eps(_NORM_EPS)
     if family == "qwen2_5_vl":
         writer.add_vision_use_silu(True)

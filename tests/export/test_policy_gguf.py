@@ -125,7 +125,7 @@ LIMITS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "deepstack": ("qwen3_vl", "vision_config", {"deepstack_visual_indexes": [0, 1, 2]}, "number of layers is 3"),
     "merge": ("qwen2_vl", "vision_config", {"spatial_merge_size": 4}, "spatial_merge_size is 4"),
     "quantized": ("qwen2_vl", "", {"quantization_config": {"quant_method": "gptq"}}, "weights are quantized"),
-    "family": ("qwen2_vl", "", {"model_type": "llava"}, "GGUF export supports qwen2_vl, qwen2_5_vl, qwen3_vl"),
+    "family": ("qwen2_vl", "", {"model_type": "llava"}, "supported are qwen2_vl, qwen2_5_vl, qwen3_vl"),
 }
 
 
@@ -158,13 +158,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no-head": (lambda f: edit_weights(f, lambda w: w.__delitem__("lm_head.weight")), "lacks the weight lm_head"),
     "integers": (
         lambda f: edit_weights(f, lambda w: w.update({"lm_head.weight": torch.ones(4, 4, dtype=torch.int8)})),
-        "int8",
+        "I8, see lm_head",
     ),
     "cut": (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 8), "cannot be read"),
     "no-weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors is missing"),
     "shard": (lose_a_shard, r"model-00002-of-00002\.safetensors is missing"),
     "tokenizer": (lambda f: edit_config(f, "text_config", vocab_size=200), "they do not belong together"),
-    "no-config": (lambda f: (f / "config.json").unlink(), r"config\.json cannot be read"),
+    "no-config": (lambda f: (f / "config.json").unlink(), r"weights but no config\.json"),
 }
 
 

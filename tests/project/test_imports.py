@@ -17,7 +17,7 @@ from wise_edge.runtimes import session
 
 EXTRAS = {
     "export": {
-        *(f"wise_edge.export.{name}" for name in ("pipeline", "provenance", "source", "to_gguf", "to_onnx")),
+        *(f"wise_edge.export.{name}" for name in ("pipeline", "source", "to_gguf", "to_onnx")),
     },
     "edgellm": {"wise_edge.export.to_edgellm"},
     "train": {f"wise_edge.training.{name}" for name in ("common", "sam", "sft", "wise")},

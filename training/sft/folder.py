@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import GenerationConfig
 
 from wise_edge.errors import UsageError, first_line
 from wise_edge.files import replacing_folder
+from wise_edge.native.weight_files import list_tensors
+from wise_edge.policy.folder import check_policy_folder
 from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD
 from wise_edge.policy.prompts import EMBEDDED
 from wise_edge.training.sft.config import SftConfig
@@ -61,7 +62,8 @@ def save_policy(
 
 
 def copy_tokenizer(folder: Path, file: Path) -> None:
-    """Copy a policy folder's tokenizer; raises UsageError if there is none."""
+    """Copy a policy folder's tokenizer; raises UsageError if the folder is no policy or has none."""
+    check_policy_folder(folder)
     try:
         shutil.copy(folder / "tokenizer.json", file)
     except OSError as error:
@@ -75,10 +77,10 @@ def load_weights(model: Any, folder: Path) -> None:
         UsageError: the folder holds no weights, or weights of other widths.
     """
     try:
-        weights = load_file(folder / "model.safetensors")
+        weights = {tensor.name: tensor.read() for tensor in list_tensors(folder)}
         weights["lm_head.weight"] = weights["model.language_model.embed_tokens.weight"]  # tied
         model.load_state_dict(weights)
-    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+    except (KeyError, RuntimeError) as error:
         raise UsageError(f"start: {folder} does not fit the recipe's model: {first_line(error)}") from error
 
 

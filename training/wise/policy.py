@@ -8,7 +8,6 @@ them.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,12 @@ import transformers
 
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError, first_line
-from wise_edge.policy.checkpoint import LARGE_INPUT_SIZE
-from wise_edge.policy.prompts import DEFAULT, PromptSet
+from wise_edge.policy.folder import FAMILIES, check_policy_folder
+from wise_edge.policy.processor import choose_input_size
+from wise_edge.policy.prompts import DEFAULT, PromptSet, read_prompts
+from wise_edge.policy.quantized import refuse_quantized
 from wise_edge.training.wise.config import WiseConfig
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 _PROMPTS = "prompts.json"
 _DETAILED_FIRST = (
     "First explain in detail inside <d_think> </d_think> how the candidates compare, then state the key reason "
@@ -70,23 +70,26 @@ def open_policy(config: WiseConfig) -> StartPolicy:
         UsageError: the checkpoint does not exist, has no vision tower or belongs to another family, or its patches do
             not divide the requested image size.
     """
-    name = str(resolve_checkpoint(config.model, "policy"))
+    folder = resolve_checkpoint(config.model, "policy")
+    name = str(folder)
+    if folder.exists():
+        check_policy_folder(folder)
     try:
         settings = transformers.AutoConfig.from_pretrained(name)
         _check_family(config.model, settings)
         processor = transformers.AutoProcessor.from_pretrained(name, padding_side="left")
     except (OSError, ValueError) as error:
         raise UsageError(f"model {config.model}: {first_line(error)}") from error
-    size = config.input_size or _fixed_size(processor) or LARGE_INPUT_SIZE
-    unit = processor.image_processor.patch_size * processor.image_processor.merge_size
+    refuse_quantized(name, settings.to_dict(), ())  # of a folder the weights are judged too, of a name only this
+    images = processor.image_processor
+    unit = images.patch_size * images.merge_size
+    size = config.input_size or choose_input_size(folder, {"size": dict(images.size)}, unit)
     if size % unit:
         raise UsageError(f"input_size: {size} is not a multiple of {unit}, the side of this model's image tokens")
-    processor.image_processor.size = {
-        "shortest_edge": size * size,
-        "longest_edge": size * size,
-    }  # as it arrives
+    images.size = {"shortest_edge": size * size, "longest_edge": size * size}  # as it arrives
     dtype = str(settings.dtype or "float32").removeprefix("torch.")
-    return StartPolicy(name, processor, _read_prompts(Path(name)), size, dtype)
+    prompts = read_prompts(folder) if (folder / "prompts.json").is_file() else DEFAULT
+    return StartPolicy(name, processor, prompts, size, dtype)
 
 
 def _check_family(model: str, settings: Any) -> None:
@@ -101,20 +104,3 @@ def save_processor_and_prompts(start: StartPolicy, folder: Path) -> None:
     start.processor.tokenizer.save_pretrained(folder)
     start.processor.image_processor.save_pretrained(folder)
     (folder / _PROMPTS).write_text(json.dumps(start.prompts.to_dict(), indent=2) + "\n", encoding="utf-8")
-
-
-def _read_prompts(folder: Path) -> PromptSet:
-    file = folder / _PROMPTS
-    if not file.is_file():
-        return DEFAULT
-    try:
-        return PromptSet.from_dict(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise UsageError(f"{file} is not JSON") from error
-
-
-def _fixed_size(processor: Any) -> int | None:
-    """Return the side to which the processor resizes every image, or None if it keeps their proportions."""
-    size = processor.image_processor.size
-    least, most = (size.get(key) for key in ("shortest_edge", "longest_edge"))
-    return math.isqrt(least) if least is not None and least == most else None

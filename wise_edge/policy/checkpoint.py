@@ -6,8 +6,8 @@ a checkpoint here. Torch is imported only when the model is loaded.
 
 from __future__ import annotations
 
-import math
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,12 @@ from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files import read_json
 from wise_edge.native.pretrained import load_pretrained
-from wise_edge.policy.prompts import PromptSet
+from wise_edge.policy.folder import check_policy_folder
+from wise_edge.policy.processor import read_image_settings
+from wise_edge.policy.prompts import IMAGE_TOKEN, MARKUP, TURN_END, read_prompts
 from wise_edge.policy.spec import PolicySpec
 
 DEFAULT_VARIANT = "wise-s"
-LARGE_INPUT_SIZE = 840
-"""Side of the input square in px for a checkpoint whose processor accepts images of many sizes: the setting of WISE
-(https://github.com/mrazhou/WISE) and Seg-Zero for Qwen2.5-VL. For Qwen3-VL it is rounded up to a multiple of its larger
-image tokens."""
 _CLASSES = {
     "qwen2_vl": "Qwen2VLForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
@@ -34,31 +32,31 @@ def read_policy_spec(folder: Path) -> PolicySpec:
     """Read the config, processor, tokenizer and prompts of a Hugging Face folder.
 
     Args:
-        folder: has config.json, generation_config.json, preprocessor_config.json, tokenizer.json and prompts.json.
+        folder: has config.json, weights, tokenizer.json, prompts.json and the image processor's settings;
+            generation_config.json may be missing.
 
     Raises:
-        UsageError: a file is missing or malformed, or the architecture is not supported; the message names the file.
+        UsageError: it is no checkpoint that can be used, see `check_policy_folder`, or a file is missing or malformed;
+            the message names the file.
     """
-    config = read_json(folder / "config.json")
-    family = _family(folder, config)
-    processor = read_json(folder / "preprocessor_config.json")
-    prompts = PromptSet.from_dict(read_json(folder / "prompts.json"))
-    eos = read_json(folder / "generation_config.json").get("eos_token_id")
+    config = check_policy_folder(folder)
+    prompts = read_prompts(folder)
+    images = read_image_settings(folder, config.get("vision_config") or {})
     tokens = _TokenNames(folder)
-    text = config.get("text_config", config)  # older folders keep the language model's entries at the top
+    text = config.get("text_config") or config  # older folders keep the language model's entries at the top
     try:
-        spec = PolicySpec(
-            family=family,
-            input_size=_input_size(processor),
-            patch_size=processor["patch_size"],
-            merge_size=processor["merge_size"],
-            temporal_patch_size=processor["temporal_patch_size"],
-            image_mean=tuple(processor["image_mean"]),
-            image_std=tuple(processor["image_std"]),
+        return PolicySpec(
+            family=config["model_type"],
+            input_size=images.input_size,
+            patch_size=images.patch_size,
+            merge_size=images.merge_size,
+            temporal_patch_size=images.temporal_patch_size,
+            image_mean=images.mean,
+            image_std=images.std,
             prompts=prompts,
             default_variant=DEFAULT_VARIANT,
-            image_token=tokens.name(config["image_token_id"]),
-            eos_tokens=tuple(tokens.name(token) for token in (eos if isinstance(eos, list) else [eos])),
+            image_token=tokens.image_token(config["image_token_id"]),
+            eos_tokens=tokens.end_tokens(config, text),
             hidden_size=text["hidden_size"],
             num_layers=text["num_hidden_layers"],
             num_kv_heads=text["num_key_value_heads"],
@@ -66,11 +64,7 @@ def read_policy_spec(folder: Path) -> PolicySpec:
             max_positions=text["max_position_embeddings"],
         )
     except KeyError as error:
-        raise UsageError(f"{folder}: its config files lack the entry {error}; copy the complete checkpoint") from error
-    if spec.input_size % (spec.patch_size * spec.merge_size):
-        unit = spec.patch_size * spec.merge_size
-        raise UsageError(f"{folder}: the image side of {spec.input_size} px is not a multiple of {unit}")
-    return spec
+        raise UsageError(f"{folder / 'config.json'} lacks the entry {error}; copy the complete checkpoint") from error
 
 
 def load_policy(folder: Path, device: str = "cpu") -> Any:
@@ -82,50 +76,67 @@ def load_policy(folder: Path, device: str = "cpu") -> Any:
 
     Returns:
         transformers' model of the folder's family in evaluation mode: float32 with eager attention on the CPU, bfloat16
-        with scaled dot-product attention on a GPU.
+        with scaled dot-product attention on a GPU. Its generation config is transformers' default: the folder's may ask
+        for sampling and penalties, which no runtime applies.
 
     Raises:
-        UsageError: the weights are missing or do not fit the config.
+        UsageError: it is no checkpoint that can be used, see `check_policy_folder`, or the weights do not fit.
         MissingExtraError: torch or transformers is not installed.
     """
-    torch = require("torch", "export")
+    torch, transformers = require("torch", "export"), require("transformers", "export")
     # transformers 5.24 warns at every call about an argument name, the only one that 5.23 accepts.
     warnings.filterwarnings("ignore", r"`past_key_values` is deprecated", FutureWarning)
     on_cpu = device == "cpu"
     model = load_pretrained(
-        _CLASSES[_family(folder, read_json(folder / "config.json"))],
+        _CLASSES[check_policy_folder(folder)["model_type"]],
         folder,
         dtype=torch.float32 if on_cpu else torch.bfloat16,
         attention="eager" if on_cpu else "sdpa",
     )
+    model.generation_config = transformers.GenerationConfig()
     return model.to(device)
 
 
-def _family(folder: Path, config: dict[str, Any]) -> str:
-    family = config.get("model_type")
-    if family not in _CLASSES:
-        raise UsageError(f"{folder / 'config.json'}: model_type is {family!r}; supported are {', '.join(_CLASSES)}")
-    return str(family)
-
-
 class _TokenNames:
+    """The tokens of a folder's tokenizer.json by their numbers."""
+
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._file = folder / "tokenizer.json"
-        self._names: dict[int, str] = {
-            entry["id"]: entry["content"] for entry in read_json(self._file).get("added_tokens", [])
-        }
+        if not self._file.is_file() and (folder / "vocab.json").is_file():
+            write = f"T.from_pretrained('{folder}').save_pretrained('{folder}')"
+            raise UsageError(
+                f"{folder} has vocab.json and merges.txt but no tokenizer.json, which is needed; write it: python -c "
+                f'"from transformers import AutoTokenizer as T; {write}"'
+            )
+        content = read_json(self._file)
+        try:
+            self._names: dict[int, str] = {index: token for token, index in content["model"]["vocab"].items()}
+            self._names |= {entry["id"]: entry["content"] for entry in content.get("added_tokens") or ()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"{self._file} is not a tokenizer with a vocabulary; copy it again") from error
+        if missing := sorted({*MARKUP}.difference(self._names.values())):
+            raise UsageError(f"{self._file} lacks the token {missing[0]} of Qwen's chat markup; copy it again")
 
-    def name(self, token: Any) -> str:
-        if token not in self._names:
-            raise UsageError(f"{self._file} lacks the special token {token} that the config names")
-        return self._names[token]
+    def image_token(self, number: Any) -> str:
+        """Return the placeholder of an image token, given its number in the config."""
+        if (name := self._name(number)) != IMAGE_TOKEN:
+            raise UsageError(
+                f"{self._folder / 'config.json'}: image_token_id is {number}, which is {name!r} in tokenizer.json and "
+                f"not {IMAGE_TOKEN!r}; they do not belong together"
+            )
+        return name
 
+    def end_tokens(self, config: Mapping[str, Any], text: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the tokens that end a completion: the folder's own, and the end of a turn in the chat markup."""
+        file = self._folder / "generation_config.json"
+        generation = read_json(file) if file.is_file() else {}
+        named = (source.get("eos_token_id") for source in (generation, config, text))
+        found: Any = next((numbers for numbers in named if numbers not in (None, [])), [])
+        names = map(self._name, found if isinstance(found, list) else [found])
+        return tuple(dict.fromkeys((*names, TURN_END)))
 
-def _input_size(processor: dict[str, Any]) -> int:
-    size = processor.get("size", {})
-    smallest = size.get("shortest_edge", processor.get("min_pixels"))
-    largest = size.get("longest_edge", processor.get("max_pixels"))
-    if smallest is None or smallest != largest:
-        unit = int(processor["patch_size"]) * int(processor["merge_size"])
-        return math.ceil(LARGE_INPUT_SIZE / unit) * unit
-    return math.isqrt(smallest)
+    def _name(self, number: Any) -> str:
+        if not isinstance(number, int) or number not in self._names:
+            raise UsageError(f"{self._file} lacks the token {number} that the config names; copy the whole checkpoint")
+        return self._names[number]

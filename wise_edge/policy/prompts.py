@@ -9,15 +9,26 @@ The chat markup is Qwen2.5-VL's (https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from wise_edge.errors import UsageError
+from wise_edge.files import read_json
 
 VARIANTS = ("verbose", "wise", "wise-infer", "wise-s", "answer")
 MAX_QUERY_CHARACTERS = 1000
+IMAGE_TOKEN = "<|image_pad|>"
+TURN_END = "<|im_end|>"
+MARKUP = ("<|im_start|>", TURN_END, "<|vision_start|>", IMAGE_TOKEN, "<|vision_end|>")
+"""Tokens of the chat markup; each must be one token of a policy's tokenizer."""
 
+_PLACE = re.compile(r"\{\w*\}")
+_WRITE_DEFAULT = (
+    'python -c "import json; from wise_edge.policy.prompts import DEFAULT; print(json.dumps(DEFAULT.to_dict()))"'
+)
 _ANSWER_FORM = '<answer>{"bbox": [x1, y1, x2, y2], "points_1": [x, y], "points_2": [x, y]}</answer>'
 
 
@@ -52,7 +63,7 @@ class PromptSet:
 
     def prefix(self, image_tokens: int) -> str:
         """Return the part of the prompt that does not depend on the query: system message and image."""
-        image = "<|image_pad|>" * image_tokens
+        image = IMAGE_TOKEN * image_tokens
         return f"<|im_start|>system\n{self.system}<|im_end|>\n<|im_start|>user\n<|vision_start|>{image}<|vision_end|>"
 
     def suffix(self, query: str, variant: str) -> str:
@@ -74,6 +85,32 @@ class PromptSet:
             case {"name": str(name), "system": str(system), "variants": dict(variants)}:
                 return cls(name, system, {str(key): str(value) for key, value in variants.items()})
         raise UsageError("a prompt set needs 'name', 'system' and 'variants'")
+
+
+def read_prompts(folder: Path) -> PromptSet:
+    """Read the prompt set of a checkpoint folder, `prompts.json`.
+
+    Raises:
+        UsageError: the file is missing or malformed, or its wording leaves a place for the query inside of it.
+    """
+    file = folder / "prompts.json"
+    if not file.is_file():
+        raise UsageError(
+            f"{file} is missing: it names the wording that the policy was trained with; for a published checkpoint "
+            f"write the default wording: {_WRITE_DEFAULT} > {file}"
+        )
+    data = read_json(file)
+    try:
+        prompts = PromptSet.from_dict(data)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from error
+    for name, words in prompts.variants.items():
+        if place := _PLACE.search(words):
+            raise UsageError(
+                f"{file}: the wording of {name!r} has the place {place.group()}, but a query always stands before the "
+                "wording and never inside of it"
+            )
+    return prompts
 
 
 def normalize_query(query: str) -> str:

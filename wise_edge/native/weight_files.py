@@ -1,0 +1,154 @@
+"""The files that hold a checkpoint folder's weights, and each tensor's place, type and shape in them.
+
+The files are those that transformers reads: safetensors, or PyTorch's own pickles (`.bin`), whole or in shards that an
+index lists. Headers and pickles tell names, types and shapes, so a folder of many gigabytes is judged without reading
+its numbers, which stay on disk until a tensor is read.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from wise_edge.errors import UsageError, first_line
+from wise_edge.extras import require
+from wise_edge.files import read_json, refuse_lfs_pointer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_NAMES = ("model.safetensors", "pytorch_model.bin")
+_LONGEST_REASON = 160  # characters of torch's message, which may hold a page
+_DTYPES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "int64": "I64",
+    "int32": "I32",
+    "int8": "I8",
+    "uint8": "U8",
+}
+"""torch's names of types to those of safetensors; the others stay as they are."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor's place in a file.
+
+    Attributes:
+        file: the file.
+        name: its name in the file.
+        dtype: its type as safetensors names it, for example "BF16" or "F8_E4M3".
+        shape: its shape.
+    """
+
+    file: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def read(self) -> Tensor:
+        """Return the tensor as stored; its file stays mapped as long as the tensor exists.
+
+        Raises:
+            UsageError: the file cannot be read.
+        """
+        if self.file.suffix == ".bin":
+            return _load_pickle(self.file)[self.name]
+        with _open_safetensors(self.file) as tensors:
+            tensor: Tensor = tensors.get_tensor(self.name)
+        return tensor
+
+
+def find_weight_files(folder: Path) -> list[Path]:
+    """Return the files of a folder's weights, in the order of their names; none if it has none.
+
+    Raises:
+        UsageError: an index is malformed, or names a file that is missing or outside of the folder; the folder holds
+            two models; a file is a pointer of Git LFS.
+    """
+    for name in _NAMES:
+        single, index = folder / name, folder / f"{name}.index.json"
+        listed = _listed_files(index) if index.is_file() else []
+        if single.is_file() and listed not in ([], [single]):
+            raise UsageError(f"{folder} holds both {name} and the shards of {index.name}; remove those that are old")
+        if files := listed or [single] * single.is_file():
+            for file in files:
+                refuse_lfs_pointer(file)
+            return files
+    return []
+
+
+def list_tensors(folder: Path) -> list[StoredTensor]:
+    """Return the tensors in a folder's weight files, without reading their numbers.
+
+    Raises:
+        UsageError: see `find_weight_files`; or a file is damaged, or holds something other than tensors.
+        MissingExtraError: safetensors, or torch for a `.bin` file, is not installed.
+    """
+    return [tensor for file in find_weight_files(folder) for tensor in _tensors_of(file)]
+
+
+def _listed_files(index: Path) -> list[Path]:
+    listed = read_json(index).get("weight_map")
+    names = set(listed.values()) if isinstance(listed, dict) else set()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{index} lists no files of weights; copy it again")
+    for name in sorted(names):
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name:
+            raise UsageError(f"{index} names {name!r}, which is outside of the folder; do not use this checkpoint")
+    files = [index.parent / name for name in sorted(names)]
+    if missing := [file.name for file in files if not file.is_file()]:
+        more = f", and {len(missing) - 1} more," if missing[1:] else ""
+        raise UsageError(f"{index.parent / missing[0]}{more} is missing; copy or download the whole checkpoint")
+    return files
+
+
+def _tensors_of(file: Path) -> Iterator[StoredTensor]:
+    if file.suffix == ".bin":
+        for name, tensor in _load_pickle(file).items():
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            yield StoredTensor(file, name, _DTYPES.get(dtype, dtype), tuple(tensor.shape))
+        return
+    with _open_safetensors(file) as tensors:
+        for name in tensors.keys():  # noqa: SIM118 - it is not a mapping
+            part = tensors.get_slice(name)
+            yield StoredTensor(file, name, str(part.get_dtype()), tuple(part.get_shape()))
+
+
+def _open_safetensors(file: Path) -> Any:
+    safetensors = require("safetensors", "export")
+    try:
+        return safetensors.safe_open(file, framework="pt")
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = first_line(error)
+        raise UsageError(f"{file} cannot be read, it is damaged or cut short ({reason}); copy it again") from error
+
+
+def _load_pickle(file: Path) -> Mapping[str, Tensor]:
+    stat = file.stat()
+    return _load_unchanged_pickle(file, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=1)  # tensors are read file by file, and unpickling a file's structure for each of them is slow
+def _load_unchanged_pickle(file: Path, _mtime_ns: int, _size: int) -> Mapping[str, Tensor]:
+    torch = require("torch", "export")
+    try:
+        # Files of before torch 1.6 are no zip archives and cannot be mapped.
+        state: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except Exception as error:  # torch's unpickler raises almost any class for what is no checkpoint
+        reason = first_line(error)[:_LONGEST_REASON]
+        raise UsageError(
+            f"{file} holds no weights that can be read safely ({reason}); copy or download it again"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UsageError(f"{file} is not a dictionary of tensors; pass a checkpoint that transformers saved")
+    return state

@@ -1,0 +1,137 @@
+"""How a checkpoint's images are prepared: the settings of transformers' image processor, judged against the model.
+
+transformers 5 saves them inside processor_config.json, older versions as preprocessor_config.json; of both it takes the
+former, and so do we.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wise_edge.errors import UsageError
+from wise_edge.files import read_json
+
+LARGE_INPUT_SIZE = 840
+"""Side of the input square in px for a checkpoint whose processor accepts images of many sizes: the setting of WISE
+(https://github.com/mrazhou/WISE) and Seg-Zero for Qwen2.5-VL. For Qwen3-VL it is rounded up to a multiple of its larger
+image tokens."""
+_DEFAULT_PIXELS = (56 * 56, 28 * 28 * 1280)
+"""Least and most pixels of transformers' `Qwen2VLImageProcessor` if its settings name none."""
+_MODEL_ENTRIES = {
+    "patch_size": "patch_size",
+    "merge_size": "spatial_merge_size",
+    "temporal_patch_size": "temporal_patch_size",
+}
+"""Settings of the processor that must be the vision tower's, and their names there."""
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """Settings of an image processor.
+
+    Attributes:
+        patch_size: side of a patch, px.
+        merge_size: side of the group of patches that makes one image token, patches.
+        temporal_patch_size: how often a still image is repeated along time.
+        mean: per-channel mean of images scaled to 0 to 1.
+        std: per-channel standard deviation of images scaled to 0 to 1.
+        input_size: side of the square that images are resized to, px.
+    """
+
+    patch_size: int
+    merge_size: int
+    temporal_patch_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    input_size: int
+
+
+def read_image_settings(folder: Path, vision: Mapping[str, Any]) -> ImageSettings:
+    """Read the settings of a Hugging Face folder's image processor.
+
+    Args:
+        folder: has processor_config.json or preprocessor_config.json.
+        vision: the vision tower's entries of config.json, which the processor must fit.
+
+    Raises:
+        UsageError: the settings are missing or malformed, do not fit the model, or ask for something else than scaling
+            to 0 to 1 and normalizing; the message names file and entry.
+    """
+    file, settings = _find_settings(folder)
+    sizes = {}
+    for name, of_model in _MODEL_ENTRIES.items():
+        expected = vision.get(of_model)
+        sizes[name] = size = settings.get(name, expected)
+        if not _is_count(size):
+            raise UsageError(f"{file}: {name} is {size!r}; copy the complete checkpoint")
+        if expected not in (None, size):
+            raise UsageError(f"{file}: {name} is {size}, but the model's {of_model} is {expected}; copy its own file")
+    for name in ("do_rescale", "do_normalize"):
+        if settings.get(name) is False:
+            raise UsageError(f"{file}: {name} is false; only images that are rescaled and normalized are supported")
+    factor = settings.get("rescale_factor")
+    if factor is not None and not (isinstance(factor, float) and math.isclose(factor, 1 / 255, rel_tol=1e-3)):
+        raise UsageError(f"{file}: rescale_factor is {factor}; only 1/255 is supported")
+    unit = sizes["patch_size"] * sizes["merge_size"]
+    mean, std = (_channels(file, settings, name) for name in ("image_mean", "image_std"))
+    if not all(std):
+        raise UsageError(f"{file}: image_std holds 0; copy the complete checkpoint")
+    return ImageSettings(**sizes, mean=mean, std=std, input_size=choose_input_size(file, settings, unit))
+
+
+def choose_input_size(file: Path, settings: Mapping[str, Any], unit: int) -> int:
+    """Return the side of the square that images are resized to, px.
+
+    It is what the processor makes of a square image of `LARGE_INPUT_SIZE`, so its own size if it has only one.
+
+    Args:
+        file: where the settings come from, for messages.
+        settings: the processor's; least and most pixels are `min_pixels` and `max_pixels`, or in `size`.
+        unit: side of an image token, px.
+
+    Raises:
+        UsageError: the settings are malformed, or leave no room for an image token.
+    """
+    size = settings.get("size") or {}
+    if not isinstance(size, Mapping):
+        raise UsageError(f"{file}: size is {size!r}; it needs shortest_edge and longest_edge")
+    bounds = []
+    names = (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge"))
+    for (pixels, edge), default in zip(names, _DEFAULT_PIXELS, strict=True):
+        # As in transformers, an entry of its own wins over `size`.
+        found = [value for value in (settings.get(pixels), size.get(edge), size.get(pixels)) if value is not None]
+        bounds.append(found[0] if found else default)
+    least, most = bounds
+    if not _is_count(least) or not _is_count(most) or least > most or most < unit * unit:
+        raise UsageError(f"{file}: images of {least} to {most} pixels cannot be cut into tokens of {unit} x {unit}")
+    smallest, largest = math.ceil(math.sqrt(least) / unit) * unit, math.isqrt(most) // unit * unit
+    return min(max(math.ceil(LARGE_INPUT_SIZE / unit) * unit, smallest), largest)
+
+
+def _find_settings(folder: Path) -> tuple[Path, Mapping[str, Any]]:
+    joint, single = folder / "processor_config.json", folder / "preprocessor_config.json"
+    nested = read_json(joint).get("image_processor") if joint.is_file() else None
+    if isinstance(nested, Mapping):
+        return joint, nested
+    if not single.is_file():
+        raise UsageError(
+            f"{folder} has neither preprocessor_config.json nor a processor_config.json with image_processor; copy the "
+            "complete checkpoint"
+        )
+    return single, read_json(single)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _channels(file: Path, settings: Mapping[str, Any], name: str) -> tuple[float, float, float]:
+    match settings.get(name):
+        case [int() | float() as red, int() | float() as green, int() | float() as blue]:
+            return float(red), float(green), float(blue)
+        case other:
+            raise UsageError(f"{file}: {name} is {other!r}, not three numbers; copy the complete checkpoint")
