@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import wise_edge  # noqa: F401 - switches telemetry off before a test imports onnxruntime itself
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported; nothing here may fetch from a hub
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch: tests run side by side, and tiny models gain nothing
 

@@ -9,6 +9,15 @@ Importing the package imports no other one: its public names are imported when t
 
 from __future__ import annotations
 
+import os
+
+# Nothing here reports its use. Two libraries do by default: ONNX Runtime from 1.32 on keeps a device id, sends events
+# (https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md), TRL reports each trainer through huggingface_hub
+# (https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables). They read these when they are
+# imported, by whomever.
+for _switch in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_switch, "1")  # a user's own setting wins, 0 too
+
 TYPE_CHECKING = False  # type checkers take it for typing's, which would be one more import
 if TYPE_CHECKING:
     from wise_edge.bundle.store import load as load_bundle
