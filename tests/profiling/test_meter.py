@@ -11,11 +11,10 @@ from random import Random
 import pytest
 
 from virtual_time import VirtualTime
-from wise_edge.errors import DeviceError, UsageError
+from wise_edge.errors import DeviceError
 from wise_edge.power.sampler import PowerSampler
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling.meter import Meter
-from wise_edge.profiling.wall_meter import _plain_iso, read_wall_meter
 
 CONSTANT = PowerSource("a load", "power", ("in",), (0,), None, None, lambda: (10.0,), (None,))
 WINDOW_S = 0.15
@@ -222,6 +221,16 @@ def test_a_wall_meters_log_is_merged_by_its_times(tmp_path: Path) -> None:
     assert meter.facts()[0].idle_before_w == pytest.approx(40.0)
 
 
+def test_a_log_of_another_time_gives_no_energy(tmp_path: Path) -> None:
+    world = VirtualTime()
+    file = tmp_path / "meter.csv"
+    log(file, lambda at_s: 40.0, start_s=1e9, end_s=1e9 + 10)
+    options = world.options | {"unix_clock": lambda: world.clock() + 1e9 + 7200}
+    with Meter(wall_meter=file, window_s=WINDOW_S, **options).running() as meter:
+        window = meter.record(lambda: world.pause(0.01))
+    assert meter.energy(window)[0].reason == "its readings are 2.0 hours too early for the profile"
+
+
 def test_a_log_that_ends_too_early_or_a_clock_that_was_set_gives_no_energy(tmp_path: Path) -> None:
     world = VirtualTime()
     file = tmp_path / "meter.csv"
@@ -236,52 +245,6 @@ def test_a_log_that_ends_too_early_or_a_clock_that_was_set_gives_no_energy(tmp_p
     with meter.running():
         window = meter.record(lambda: world.pause(0.01))
     assert "the system clock was set by +" in (meter.energy(window)[0].reason or "")
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("time,volts\n1,2\n", "has the columns time, volts; its first line must name a time (time, timestamp"),
-        ("time,power_w\nnoon,2\n", "line 2: 'noon' is not a time"),
-        ("time,power_w\n2,2\n1,2\n", "line 3: the times do not increase"),
-        ("time,power_w\n1,-\n2,nan\n3,5\n3,5\n", "line 5: the times do not increase"),
-        ("time,power_w\n1,2\nnan,2\n", "line 3: 'nan' is not a time"),
-        ("time,power_w\ninf,2\n", "line 2: 'inf' is not a time"),
-    ],
-)
-def test_a_log_that_cannot_be_read_is_one_line(text: str, line: str, tmp_path: Path) -> None:
-    file = tmp_path / "meter.csv"
-    file.write_text(text)
-    with pytest.raises(UsageError) as refused:
-        read_wall_meter(file)
-    assert line in str(refused.value)
-    with pytest.raises(UsageError, match="log of a wall meter to --power"):
-        read_wall_meter(tmp_path / "none.csv")
-
-
-def test_times_may_be_iso_8601_and_power_milliwatts(tmp_path: Path) -> None:
-    file = tmp_path / "meter.csv"
-    file.write_text(
-        "Timestamp, Power_mW\n2026-01-01T00:00:00Z,1000\n2026-01-01T00:00:01.5+00:00,2000\n2026-01-01T00:00:02Z,nan\n"
-    )
-    trace = read_wall_meter(file, shift_s=-1767225600.0)
-
-    assert trace.times_s.tolist() == [0.0, 1.5]
-    assert trace.power(0.0, 1.5)[1].tolist() == [1.0, 2.0]
-    assert trace.dropped == 1
-
-
-@pytest.mark.parametrize(
-    ("written", "plain"),
-    [
-        ("2026-01-01T00:00:01.5Z", "2026-01-01T00:00:01.500000+00:00"),
-        ("2026-01-01 00:00:01.123456789", "2026-01-01 00:00:01.123456"),
-        ("2026-01-01T00:00:01,25+01:00", "2026-01-01T00:00:01.250000+01:00"),
-        ("2026-01-01T00:00:01Z", "2026-01-01T00:00:01+00:00"),
-    ],
-)
-def test_python_3_10_takes_parts_of_a_second_in_six_digits_only(written: str, plain: str) -> None:
-    assert _plain_iso(written) == plain
 
 
 def test_a_window_holds_whole_rounds(tmp_path: Path) -> None:

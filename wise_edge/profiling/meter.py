@@ -70,7 +70,8 @@ class Meter:
         Raises:
             UsageError: the wall meter's log cannot be read after the block.
         """
-        offset_s = self._unix_clock() - self._clock()
+        began_s = self._clock()
+        offset_s = self._unix_clock() - began_s
         try:
             with ExitStack() as stack:
                 for sampler in self._samplers:
@@ -83,10 +84,12 @@ class Meter:
             if not self.traces and self._wall_meter is not None:
                 self.reason = "the wall meter's log was not read"
         if self._wall_meter is not None:
-            drift_s = self._unix_clock() - self._clock() - offset_s
+            ended_s = self._clock()
+            drift_s = self._unix_clock() - ended_s - offset_s
             stepped = f"the system clock was set by {drift_s:+.2f} s during the run, so the log's times do not match"
             reason = stepped if abs(drift_s) > _STEP_S else None
-            self.traces.insert(0, read_wall_meter(self._wall_meter, -offset_s, reason))
+            during = began_s + offset_s, ended_s + offset_s
+            self.traces.insert(0, read_wall_meter(self._wall_meter, -offset_s, reason, during))
             self.reason = None
 
     @contextmanager
