@@ -39,10 +39,8 @@ def open_backends(
     Raises:
         UsageError, MissingExtraError, DeviceError: as `list_candidates`, or no candidate started.
     """
-    present = {artifact.role for artifact in bundle.manifest.artifacts}
-    device = find_capabilities(row for row in backends.BACKENDS if _has_files(row, present))
+    device, candidates = find_candidates(bundle, requested_policy, requested_mask)
     requested = dict(zip(PARTS, (requested_policy, requested_mask), strict=True))
-    candidates = {part: list_candidates(bundle.manifest, device, part, name) for part, name in requested.items()}
     opened: dict[str, Any] = {}
     choices: dict[str, BackendChoice] = {}
     for part, rows in candidates.items():
@@ -51,6 +49,19 @@ def open_backends(
         rejected = list_rejected(bundle.manifest, device, part, row.name)
         choices[part] = BackendChoice(row.name, "; ".join([reason, *failures]), rejected)
     return opened["policy"], opened["mask"], choices
+
+
+def find_candidates(
+    bundle: Bundle, requested_policy: str = "auto", requested_mask: str = "auto"
+) -> tuple[DeviceCapabilities, dict[str, tuple[Backend, ...]]]:
+    """Return what this device offers and, for each part of a bundle, the backends to try in order; opens nothing.
+
+    Args and Raises: as `open_backends`, except that a backend that does not start is not noticed.
+    """
+    present = {artifact.role for artifact in bundle.manifest.artifacts}
+    device = find_capabilities(row for row in backends.BACKENDS if _has_files(row, present))
+    requested = zip(PARTS, (requested_policy, requested_mask), strict=True)
+    return device, {part: list_candidates(bundle.manifest, device, part, name) for part, name in requested}
 
 
 def find_capabilities(

@@ -83,6 +83,21 @@ def replacing(target: Path) -> Iterator[Path]:
         raise
 
 
+def make_folder(folder: Path, advice: str = "choose another") -> Path:
+    """Make a folder that files will be written into, with its parents, unless it exists, and return it.
+
+    Raises:
+        UsageError: it cannot be made or written into; `advice` says what to do.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot create the folder {folder}: {error.strerror}; {advice}") from error
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"cannot write into the folder {folder}; {advice} or change its permissions")
+    return folder
+
+
 def check_folder_target(target: Path, *, marker: str, force: bool = False) -> None:
     """Reject a target that must not be replaced, before the work whose result it will hold.
 

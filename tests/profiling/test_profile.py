@@ -262,6 +262,7 @@ def test_energy_is_of_what_the_first_backend_runs_on(
     def open_one(bundle: object, policy_backend: str, **options: object) -> Session:
         return Session(TimedPolicy(world, name=policy_backend), TimedMask(world), choices(policy_backend))
 
+    fake_session.install(monkeypatch)
     monkeypatch.setattr(Session, "from_bundle", open_one)
     for backends, source, words in (
         ("llama-gpu,llama", "GPU", "this runs on the processor and the source measures only the GPU"),

@@ -13,6 +13,7 @@ import pytest
 from wise_edge.bundle.store import Bundle
 from wise_edge.policy.answer import Answer, format_answer, split_completion
 from wise_edge.policy.prompts import EMBEDDED
+from wise_edge.runtimes import opening
 from wise_edge.runtimes.backends import Backend, Support
 from wise_edge.runtimes.base import MaskOutput, MaskPrompt, PolicyOutput, Request
 from wise_edge.runtimes.results import BackendChoice, TokenCounts
@@ -101,7 +102,11 @@ def install(
         opened.calls.append({"bundle": getattr(bundle, "directory", bundle), **options})
         return Session(opened.policy, mask or FakeMask(), {"policy": choice, "mask": choice})
 
+    def find_candidates(bundle: Bundle, policy: str, mask: str) -> tuple[None, dict[str, list[Backend]]]:
+        return None, {"policy": [replace(ROW, name=policy)]}
+
     monkeypatch.setattr(Session, "from_bundle", from_bundle)
+    monkeypatch.setattr(opening, "find_candidates", find_candidates)
     return opened
 
 

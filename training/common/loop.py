@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.files import make_folder
 from wise_edge.training.common.checkpoints import load_checkpoint, save_checkpoint
 from wise_edge.training.common.config import LoopConfig, OptimizerConfig
 from wise_edge.training.common.curves import draw_curves
@@ -38,7 +39,7 @@ def prepare_run(config: LoopConfig, out: Path, resume: bool) -> None:
     if not resume and any(out.glob("checkpoint-*.pt")):
         raise UsageError(f"{out} holds a training run; pass --resume to continue it, or choose another --out")
     torch.set_num_threads(config.threads)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     save_config(config, out / "recipe.yaml")
 
 

@@ -21,6 +21,7 @@ import torch
 import transformers
 
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError, first_line
+from wise_edge.files import make_folder
 from wise_edge.training.common.step_log import drop_records_after
 from wise_edge.training.common.stopping import stop_signals_call
 from wise_edge.training.recipe import save_config
@@ -119,7 +120,7 @@ def _prepare(config: WiseConfig, out: Path, resume: bool) -> Path | None:
     state.wait_for_everyone()  # no process writes before all have checked
     checkpoint = newest_checkpoint(out)
     if state.is_main_process:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         save_config(config, out / "recipe.yaml")
         for name in ("train.jsonl", "validation.jsonl"):
             drop_records_after(out / name, -1 if checkpoint is None else checkpoint_step(checkpoint))

@@ -78,8 +78,10 @@ def demo(
     """
     from rich.console import Console
 
+    from wise_edge.files import check_target, make_folder
+
     cases = _own_case(image, query) if image or query else _scene_cases(scenes)
-    _make_folder(out)
+    check_target(make_folder(out) / SHEET_NAME, force=True)
     rows = _run(_open_ways(bundle, policy_backend, mask_backend), cases)
     _write_images(rows, out)
     Console(highlight=False).print(_table(rows))
@@ -110,17 +112,6 @@ def _scene_cases(count: int) -> list[Case]:
         Case(f"scene-{index:02d}", labeled.scene.image, labeled.request, labeled.mask)
         for index, labeled in enumerate(samples)
     ]
-
-
-def _make_folder(out: Path) -> None:
-    from wise_edge.errors import UsageError
-    from wise_edge.files import check_target
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot create the folder {out}: {error.strerror}") from error
-    check_target(out / SHEET_NAME, force=True)
 
 
 def _open_ways(bundle: Path | None, policy_backend: str, mask_backend: str) -> list[Way]:

@@ -80,7 +80,7 @@ def evaluate(
     from wise_edge.runtimes.base import Decoding
 
     if context.invoked_subcommand is not None:
-        _refuse_options(context)
+        options.refuse_options(context)
         return
     _check(metric_mode in METRIC_MODES, f"unknown metric mode '{metric_mode}'; choose {' or '.join(METRIC_MODES)}")
     _check(variant is None or not oracle_prompt, "--oracle-prompt runs no policy; leave out --variant")
@@ -89,7 +89,8 @@ def evaluate(
     _check_out(out, share, resume, force)
     if share.launched:
         choose_gpu()
-    session, model, sha256 = _open(bundle, policy, sam, policy_backend, mask_backend, Decoding(not free_decoding))
+    decoding = Decoding(not free_decoding)
+    session, model, sha256 = _open(bundle, policy, sam, variant, policy_backend, mask_backend, decoding)
     used = {"mask": session.choices["mask"]} if oracle_prompt else session.choices
     settings = Settings(
         dataset=labeled.name,
@@ -117,12 +118,6 @@ def _check(holds: bool, line: str) -> None:
         raise UsageError(line)
 
 
-def _refuse_options(context: typer.Context) -> None:
-    given = [name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"]
-    option = given[0].removeprefix("as_").replace("_", "-") if given else ""
-    _check(not given, f"'evaluate {context.invoked_subcommand}' does not accept --{option}; leave it out")
-
-
 def _check_out(out: Path | None, share: Shard, resume: bool, force: bool) -> None:
     """Reject output files that cannot be written before anything is computed."""
     from wise_edge.files import check_target
@@ -143,14 +138,23 @@ def _check_out(out: Path | None, share: Shard, resume: bool, force: bool) -> Non
 
 
 def _open(
-    bundle: Path | None, policy: str | None, sam: str | None, policy_backend: str, mask_backend: str, decoding: Decoding
+    bundle: Path | None,
+    policy: str | None,
+    sam: str | None,
+    variant: str | None,
+    policy_backend: str,
+    mask_backend: str,
+    decoding: Decoding,
 ) -> tuple[Session, str, str]:
     """Return a session, the model's name for tables, and the model's hash."""
-    from wise_edge.bundle.store import EMBEDDED, MANIFEST_NAME, resolve_bundle, resolve_checkpoint
+    from wise_edge.bundle.store import EMBEDDED, MANIFEST_NAME, load, resolve_bundle, resolve_checkpoint
     from wise_edge.evaluation.evaluate import hash_models
+    from wise_edge.policy.checkpoint import read_policy_spec
     from wise_edge.runtimes.session import Session
 
     if policy is None and sam is None:
+        if variant is not None:
+            load(resolve_bundle(bundle)).manifest.policy.prompts.check_variant(variant)
         session = Session.from_bundle(
             bundle, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding
         )
@@ -159,6 +163,8 @@ def _open(
     torch_alone = bundle is None and {policy_backend, mask_backend} <= {"auto", "torch"}
     _check(torch_alone, "--policy and --sam run with torch; leave out --bundle and other backends")
     folders = resolve_checkpoint(str(policy), "policy"), resolve_checkpoint(str(sam), "sam")
+    if variant is not None:
+        read_policy_spec(folders[0]).prompts.check_variant(variant)
     return Session.from_checkpoints(*folders, decoding), str(policy), hash_models(*folders)
 
 

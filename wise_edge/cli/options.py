@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from wise_edge.errors import UsageError
 from wise_edge.runtimes.backends import list_names
 
 
@@ -19,6 +21,37 @@ def option(metavar: str, text: str, **limits: Any) -> Any:
         limits: `min` and `max` of numbers.
     """
     return typer.Option(metavar=metavar, help=text, **limits)
+
+
+def split_names(option: str, what: str, text: str, known: Sequence[str]) -> list[str]:
+    """Return the names of a list that an option accepts, without the spaces around them.
+
+    Args:
+        option: the option, for messages.
+        what: what it names, for messages.
+        text: the names, separated by commas.
+        known: the names to choose from.
+
+    Raises:
+        UsageError: a name is empty, unknown or repeated.
+    """
+    names = [name.strip() for name in text.split(",")]
+    for place, name in enumerate(names):
+        if name not in known:
+            wrong = f"unknown {what} '{name}'" if name else f"{option} has an empty name"
+            raise UsageError(f"{wrong}; choose one of {', '.join(known)}")
+        if name in names[:place]:
+            raise UsageError(f"{option} names {name} twice; leave one out")
+    return names
+
+
+def refuse_options(context: typer.Context) -> None:
+    """Raise `UsageError` if options of a command were given before a subcommand of it, which would ignore them."""
+    given = [name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"]
+    if given:
+        option = given[0].removeprefix("as_").replace("_", "-")
+        command = f"{context.info_name} {context.invoked_subcommand}"
+        raise UsageError(f"'{command}' does not accept --{option}; leave it out")
 
 
 def note(line: str) -> None:

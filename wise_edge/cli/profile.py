@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,6 +73,7 @@ def profile(
     Ctrl-C, everything measured so far is reported and marked as incomplete.
     """
     if context.invoked_subcommand is not None:
+        options.refuse_options(context)
         return
     from wise_edge.cli.output.profile import print_profile
     from wise_edge.power.find import find_sources
@@ -80,9 +82,13 @@ def profile(
     from wise_edge.profiling.lock import running_alone
     from wise_edge.profiling.measure import profile_session
     from wise_edge.profiling.meter import Meter
+    from wise_edge.profiling.wall_meter import check_wall_meter
     from wise_edge.runtimes.session import Session
 
     _check_out(out or [], force)
+    compared, asked = _choose(bundle, backends, mask_backend, variants)
+    if power is not None:
+        check_wall_meter(power, time.time())
     name, examples = _open_examples(scenes, images, query, (dataset, data, split, limit))
     setup = _describe(bundle) | {"data": {"name": name, "queries": len(examples), "repeat": repeat}}
     done: list[Measured] = []
@@ -93,15 +99,14 @@ def profile(
         return Session.from_bundle(bundle, policy_backend=backend, mask_backend=mask_backend, threads=threads)
 
     with running_alone():
-        names = backends.split(",")
-        session = open_session(names[0])  # before the meter: the device it runs on decides which sources count
+        session = open_session(compared[0])  # before the meter: the device it runs on decides which sources count
         meter = Meter(*find_sources(session.on_gpu), wall_meter=power, window_s=window)
         try:
             with meter.running():
-                for number, backend in enumerate(names):
+                for number, backend in enumerate(compared):
                     session = open_session(backend) if number else session
-                    typer.echo(f"measuring {variants} on {session.policy.name}", err=True)
-                    for measured in profile_session(session, examples, variants.split(","), repeat, meter):
+                    typer.echo(f"measuring {','.join(asked)} on {session.policy.name}", err=True)
+                    for measured in profile_session(session, examples, asked, repeat, meter):
                         done.append(measured)  # one at a time: the rest may be interrupted
         except BaseException as error:  # Ctrl-C too: do not throw away minutes of measurements
             if not done:
@@ -109,13 +114,32 @@ def profile(
             failure = error
     stopped = None if failure is None else str(failure) if isinstance(failure, Exception) else "interrupted"
     document = make_document(setup, done, meter, before, read_conditions(), stopped)
-    _write(document, out or [], force)
-    if as_json:
-        typer.echo(json.dumps(document))
-    else:
-        print_profile(document)
+    try:
+        _write(document, out or [], force)
+    finally:  # what took minutes is shown even if the disk is full
+        if as_json:
+            typer.echo(json.dumps(document))
+        else:
+            print_profile(document)
     if failure is not None:
         raise failure
+
+
+def _choose(bundle: Path | None, backends: str, mask_backend: str, variants: str) -> tuple[list[str], list[str]]:
+    """Return the names of the backends and variants to measure; raises if one of them cannot run here."""
+    from wise_edge.bundle.store import load, resolve_bundle
+    from wise_edge.errors import UsageError
+    from wise_edge.runtimes.backends import list_backends
+    from wise_edge.runtimes.opening import find_candidates
+
+    known = ["auto", *(backend.name for backend in list_backends("policy"))]
+    compared = options.split_names("--backends", "policy backend", backends, known)
+    opened = load(resolve_bundle(bundle))
+    asked = options.split_names("--variants", "variant", variants, list(opened.manifest.policy.prompts.variants))
+    first = [find_candidates(opened, name, mask_backend)[1]["policy"][0].name for name in compared]
+    if twice := [name for name in first if first.count(name) > 1]:
+        raise UsageError(f"--backends {backends} measures {twice[0]} twice, since auto chooses it here; leave one out")
+    return compared, asked
 
 
 def _open_examples(
@@ -127,6 +151,7 @@ def _open_examples(
     """Return the name of the data and its examples."""
     from wise_edge.errors import UsageError
     from wise_edge.evaluation.evaluate import open_labeled
+    from wise_edge.policy.prompts import normalize_query
     from wise_edge.profiling.own_images import find_images, read_images
 
     name, data, split, limit = labeled
@@ -140,7 +165,13 @@ def _open_examples(
             typer.echo(f"asking the first {limit} of {len(files)} images; raise --limit to ask more", err=True)
         return str(images), read_images(files[:limit], query)
     opened, count = open_labeled(name or "scenes", data, split, limit if scenes is None else scenes)
-    return f"{opened.name}/{opened.split}", [opened[place] for place in range(count)]
+    examples = [opened[place] for place in range(count)]
+    for example in examples:
+        try:
+            normalize_query(example.query)
+        except UsageError as error:
+            raise UsageError(f"{example.id}: {error}") from error
+    return f"{opened.name}/{opened.split}", examples
 
 
 def _describe(bundle: Path | None) -> dict[str, Any]:
@@ -162,6 +193,8 @@ def _check_out(files: list[Path], force: bool) -> None:
     from wise_edge.files import check_target
 
     for file in files:
+        if [other.resolve() for other in files].count(file.resolve()) > 1:
+            raise UsageError(f"--out names {file} twice; leave one out")
         if file.suffix not in _FORMATS:
             raise UsageError(f"--out {file} has an unknown format; use a name that ends in {', '.join(_FORMATS)}")
         check_target(file, force=force)

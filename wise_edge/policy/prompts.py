@@ -57,9 +57,13 @@ class PromptSet:
         Raises:
             UsageError: the variant is unknown.
         """
-        if variant not in self.variants:
-            raise UsageError(f"unknown variant '{variant}'; choose one of {', '.join(VARIANTS)}")
+        self.check_variant(variant)
         return f"{query} {self.variants[variant]}"
+
+    def check_variant(self, variant: str) -> None:
+        """Raise `UsageError` if the set has no such variant."""
+        if variant not in self.variants:
+            raise UsageError(f"unknown variant '{variant}'; choose one of {', '.join(self.variants)}")
 
     def prefix(self, image_tokens: int) -> str:
         """Return the part of the prompt that does not depend on the query: system message and image."""

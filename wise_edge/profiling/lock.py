@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from wise_edge.errors import DeviceError
-from wise_edge.files import cache_folder
+from wise_edge.files import cache_folder, make_folder
 
 
 @contextmanager
@@ -17,8 +17,7 @@ def running_alone() -> Iterator[None]:
 
     The kernel releases the lock when the process ends for any reason.
     """
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(cache_folder(), "set XDG_CACHE_HOME to another")
     with (folder / "profile.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wise_edge.datasets.base import Example
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, first_line
 from wise_edge.images import SUFFIXES, load_image
+from wise_edge.policy.prompts import normalize_query
 
 
 def find_images(folder: Path) -> list[Path]:
     """Return the images of a folder, sorted by name; raises `UsageError` if there are none."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder; pass a folder of images to --images")
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    try:
+        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise UsageError(f"cannot read the folder {folder}: {error.strerror}") from error
     if not files:
         raise UsageError(f"{folder} contains no images; their names end in {', '.join(SUFFIXES)}")
     return files
@@ -35,16 +39,18 @@ def read_images(files: Sequence[Path], query: str | None) -> list[Example]:
         UsageError: an image cannot be read, or has no query.
     """
     return [
-        Example(file.name, query or _read_query(file), load_image(file), None, None, None, None, None) for file in files
+        Example(file.name, _find_query(file, query), load_image(file), None, None, None, None, None) for file in files
     ]
 
 
-def _read_query(image: Path) -> str:
+def _find_query(image: Path, query: str | None) -> str:
+    """Return the query for an image; raises `UsageError` if there is none or it cannot be asked."""
+    if query is not None:
+        return normalize_query(query)
     file = image.with_suffix(".txt")
     try:
-        query = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        query = ""
-    if not query:
-        raise UsageError(f"{image.name} has no query; write one to {file}, or pass one for all images with --query")
-    return query
+        return normalize_query(file.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, UsageError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        why = "has no query" if missing else f"has no query that can be asked: {first_line(error)}"
+        raise UsageError(f"{image.name} {why}; write one to {file}, or pass one for all images with --query") from error

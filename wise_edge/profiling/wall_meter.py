@@ -1,7 +1,7 @@
 """Reads the log of a wall meter: the power of the complete machine, written by another program during a profile.
 
-The log is CSV, separated by commas, semicolons or tabs, in UTF-8 or UTF-16. Its first line names the columns; one is the
-time and one the power, the others are ignored:
+The log is CSV, separated by commas, semicolons or tabs, in UTF-8 or UTF-16. Its first line names the columns; one is
+the time and one the power, the others are ignored:
 
 - Time: seconds, milliseconds, microseconds or nanoseconds since 1970, told apart by their size, or ISO 8601 (local time
   if it has no zone, unless the column's name ends in UTC; year, month and day may be separated by slashes).
@@ -247,7 +247,7 @@ def _other_time(times_s: Sequence[float], start_s: float, end_s: float) -> str |
 
 
 def _plain_iso(written: str) -> str:
-    """Return an ISO 8601 time as Python 3.10 accepts it: no "Z", hyphens, six fractional digits, a colon in the zone."""
+    """Return an ISO 8601 time as Python 3.10 accepts it: hyphens, six fractional digits, a zone with minutes."""
     date = re.sub(r"^(\d{4})/(\d\d)/(\d\d)", r"\1-\2-\3", written)
     zoned = re.sub(
         r"(:.*?)\s*(?:Z|UTC|([-+]\d\d):?(\d\d)?)$", lambda zone: f"{zone[1]}{zone[2] or '+00'}:{zone[3] or '00'}", date

@@ -1,0 +1,118 @@
+"""What can be known is checked before the work: nothing is opened, measured or written for a command that must fail."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fake_session
+from wise_edge.cli.main import main
+from wise_edge.images import save_png
+from wise_edge.runtimes import backends
+from wise_edge.runtimes.session import Session
+
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
+    """Runs a command that must fail before anything is opened or written; returns its line."""
+    monkeypatch.chdir(tmp_path)
+
+    def open_nothing(*about: object, **options: object) -> Session:
+        pytest.fail("something was opened")
+
+    monkeypatch.setattr(Session, "from_bundle", open_nothing)
+    monkeypatch.setattr(Session, "from_checkpoints", open_nothing)
+
+    def run(*arguments: str, code: int = 2) -> str:
+        before = sorted(Path.cwd().rglob("*"))
+        assert main(list(arguments)) == code
+        out, err = capsys.readouterr()
+        assert (out, len(err.splitlines())) == ("", 1)
+        assert sorted(Path.cwd().rglob("*")) == before
+        return err.removeprefix("error: ")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--variants", ""], "--variants has an empty name; choose one of verbose, wise, wise-infer, wise-s, answer"),
+        (["--variants", "verbose,,answer"], "--variants has an empty name"),
+        (["--variants", "verbose, wise_s"], "unknown variant 'wise_s'; choose one of verbose"),
+        (["--variants", "answer, answer"], "--variants names answer twice"),
+        (["--backends", ""], "--backends has an empty name; choose one of auto, tensorrt"),
+        (["--backends", "onnx,lama"], "unknown policy backend 'lama'; choose one of auto, tensorrt"),
+        (["--backends", "onnx,onnx"], "--backends names onnx twice"),
+        (["--backends", "auto,onnx"], "--backends auto,onnx measures onnx twice, since auto chooses it here"),
+        (["--mask-backend", "nope"], "unknown mask backend 'nope'"),
+        (["--out", "a.pdf"], "--out a.pdf has an unknown format"),
+        (["--out", "a.json", "--out", "./a.json"], "--out names a.json twice"),
+        (["--out", "none/a.json"], "the folder none does not exist"),
+        (["--images", "none"], "none is not a folder"),
+        (["--images", "pictures", "--query", ""], "the query is empty"),
+        (["--images", "pictures"], "a.png has no query; write one to pictures/a.txt"),
+        (["--power", "none.csv"], "none.csv cannot be read: No such file or directory"),
+        (["--power", "old.csv"], "old.csv: its readings are"),
+        (["--power", "joules.csv"], "joules.csv has the columns time, joules"),
+        (["--scenes", "2", "--out", "a.json", "plan"], "'profile plan' does not accept --scenes; leave it out"),
+        (["--json", "compare", "a.json", "b.json"], "'profile compare' does not accept --json; leave it out"),
+    ],
+)
+def test_a_profile_measures_nothing_in_vain(arguments: list[str], line: str, refuse: Refuse) -> None:
+    Path("pictures").mkdir()
+    save_png(np.full((20, 30, 3), 9, np.uint8), Path("pictures/a.png"))
+    Path("old.csv").write_text("time,power_w\n1700000000,10\n1700000001,10\n")
+    Path("joules.csv").write_text("time,joules\n")
+    assert refuse("profile", *arguments).startswith(line)
+
+
+def test_a_second_backend_that_cannot_run_is_refused_first(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refuse("profile", "--backends", "onnx,llama", code=4).startswith(
+        "the bundle has no policy.gguf for llama.cpp"
+    )
+    monkeypatch.setattr(backends, "BACKENDS", (*backends.BACKENDS, fake_session.UNINSTALLED))
+    line = "no_such_package is not installed; run: pip install 'wise-edge[fiction]'"
+    assert refuse("profile", "--backends", f"onnx,{fake_session.UNINSTALLED.name}", code=3).startswith(line)
+    mask = replace(fake_session.UNINSTALLED, parts={"mask": fake_session.UNINSTALLED.parts["policy"]})
+    monkeypatch.setattr(backends, "BACKENDS", (*backends.BACKENDS, mask))
+    assert refuse("profile", "--mask-backend", mask.name, code=3).startswith(line)
+
+
+def test_a_folder_that_may_not_be_listed_is_refused(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("pictures").mkdir()
+
+    def deny(folder: object) -> object:
+        raise PermissionError(13, os.strerror(13), str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", deny)
+    assert refuse("profile", "--images", "pictures") == "cannot read the folder pictures: Permission denied\n"
+
+
+def test_a_profile_needs_a_cache_that_can_be_written(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("cache").write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path("cache").resolve()))
+    assert "Not a directory; set XDG_CACHE_HOME to another" in refuse("profile", "--scenes", "1")
+
+
+@pytest.mark.parametrize("out", [[], ["--out", "records.jsonl"]])
+def test_an_evaluation_with_an_unknown_variant_opens_nothing(out: list[str], refuse: Refuse) -> None:
+    line = "unknown variant 'wise_s'; choose one of verbose, wise, wise-infer, wise-s, answer"
+    assert refuse("evaluate", "--variant", "wise_s", "--limit", "1", *out).startswith(line)
+    checkpoints = ["--policy", "embedded", "--sam", "embedded"]
+    assert refuse("evaluate", "--variant", "wise_s", "--limit", "1", *checkpoints, *out).startswith(line)
+
+
+@pytest.mark.parametrize("recipe", ["embedded-sam-smoke", "wise-embedded"])
+def test_a_training_needs_a_folder_that_can_be_made(recipe: str, refuse: Refuse) -> None:
+    pytest.importorskip("trl")
+    Path("file").write_text("")
+    line = "cannot create the folder file/run: Not a directory; choose another"
+    assert refuse("train", "--recipe", recipe, "--out", "file/run").startswith(line)
