@@ -1,65 +1,61 @@
-"""The dora adapter: images and text in, masks and JSON out, with fakes and in a real dataflow."""
+"""The dora adapter on a stand-in for dora: images and text in, masks and JSON out."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Mapping
-from pathlib import Path
-from queue import Empty, Queue
-from statistics import median
-from subprocess import STDOUT
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fake_session import FakeMask, FakePolicy
-from locations import ROOT
+pytest.importorskip("dora", reason="needs the extra 'dora'")
+
+from fake_dora import METADATA, PIXELS, RECORDING_ENDED, STOP, FakeDataflow, image, values, words
+from fake_session import FakeMask, FakePolicy, write_canned
 from waiting import wait_for
+from wise_edge.cli.main import main
 from wise_edge.errors import DeviceError, UsageError
-from wise_edge.robot.dora import serve_dataflow, to_frame
+from wise_edge.robot import dora
+from wise_edge.robot.dora import open_dataflow, serve_dataflow, to_frame
 from wise_edge.runtimes.session import Session
 
-pa = pytest.importorskip("pyarrow", reason="needs the extra 'dora'")
-PIXELS = np.arange(20 * 30 * 3, dtype=np.uint32).reshape(20, 30, 3).astype(np.uint8)
-METADATA = {"width": 30, "height": 20, "encoding": "rgb8", "stamp_ns": 1_700_000_000_123_456_789, "frame_id": "camera"}
+
+@contextmanager
+def serving(dataflow: FakeDataflow, policy: FakePolicy | None = None, query: str | None = None) -> Iterator[None]:
+    """Serve a dataflow, which the block stops."""
+    session = Session(policy or FakePolicy(), FakeMask(), {})
+    thread = threading.Thread(target=serve_dataflow, args=(dataflow, session, query))
+    thread.start()
+    try:
+        yield
+    finally:
+        dataflow.put(STOP)
+        thread.join(timeout=30)
+    assert not thread.is_alive()
 
 
-def image(pixels: np.ndarray = PIXELS, **changes: Any) -> dict[str, Any]:
-    return {"type": "INPUT", "id": "image", "value": pa.array(pixels.ravel()), "metadata": METADATA | changes}
-
-
-def words(name: str, text: str) -> dict[str, Any]:
-    return {"type": "INPUT", "id": name, "value": pa.array([text]), "metadata": {}}
-
-
-class Dataflow:
-    """A dataflow whose events come from a test; it reports a timeout as dora 1.1 does (see the example dataflow)."""
+class SlowPolicy(FakePolicy):
+    """A policy that says when it works, and waits until a test lets it go on."""
 
     def __init__(self) -> None:
-        self.events: Queue[Mapping[str, Any]] = Queue()
-        self.sent: list[tuple[str, Any, dict[str, Any]]] = []
+        super().__init__(self._write)
+        self.working, self.free = threading.Event(), threading.Event()
 
-    def next(self, timeout: float) -> Mapping[str, Any] | None:
-        try:
-            return self.events.get(timeout=timeout)
-        except Empty:
-            return {
-                "type": "ERROR",
-                "error": "Timeout event stream error: Receiver timed out\n\nLocation:\n    mod.rs:1:2",
-            }
+    def _write(self, pixels: np.ndarray, query: str, variant: str) -> str:
+        self.working.set()
+        self.free.wait(30)
+        return write_canned(pixels, query, variant)
 
-    def send_output(self, output_id: str, data: Any, metadata: dict[str, Any]) -> None:
-        self.sent.append((output_id, data.to_pylist(), metadata))
 
-    def outputs(self, name: str) -> list[tuple[Any, dict[str, Any]]]:
-        return [(data, metadata) for output, data, metadata in self.sent if output == name]
+def results(dataflow: FakeDataflow) -> list[dict[str, Any]]:
+    return [json.loads(data[0]) for data, _ in dataflow.outputs("result")]
+
+
+def diagnostics(dataflow: FakeDataflow) -> list[dict[str, Any]]:
+    return [json.loads(data[0]) for data, _ in dataflow.outputs("diagnostics")]
 
 
 def test_frames_of_every_encoding() -> None:
@@ -71,96 +67,130 @@ def test_frames_of_every_encoding() -> None:
         to_frame(image(encoding="yuv420"))
     with pytest.raises(UsageError, match=r"an image of 31 x 20 \(rgb8\) has 1800 bytes"):
         to_frame(image(width=31))
+    with pytest.raises(UsageError, match=r"the input image takes uint8, not float32 \[1800\]"):
+        to_frame(image(PIXELS.astype(np.float32) / 255))
 
 
 def test_a_dataflow_is_answered_until_it_stops() -> None:
-    dataflow = Dataflow()
-    session = Session(FakePolicy(), FakeMask(), {})
-    serving = threading.Thread(target=serve_dataflow, args=(dataflow, session, None))
-    serving.start()
-    dataflow.events.put(words("query", "the ring"))
-    dataflow.events.put(image())
-    wait_for(lambda: dataflow.outputs("result"))
-    (received, metadata), (mask, size) = dataflow.outputs("result")[0], dataflow.outputs("mask")[0]
-    result = json.loads(received[0])
-    assert (result["query"], result["stamp_ns"]) == ("the ring", METADATA["stamp_ns"])
-    assert metadata == {"stamp_ns": METADATA["stamp_ns"], "frame_id": "camera"}
-    assert (size["width"], size["height"], size["encoding"], size["stale"]) == (30, 20, "mono8", False)
-    assert sum(mask) == 255 * 150
+    dataflow = FakeDataflow()
+    with serving(dataflow):
+        dataflow.put(words("query", "the ring"), image())
+        wait_for(lambda: results(dataflow))
+        (received, metadata), (mask, size) = dataflow.outputs("result")[0], dataflow.outputs("mask")[0]
+        result = json.loads(received[0])
+        assert (result["query"], result["stamp_ns"]) == ("the ring", METADATA["stamp_ns"])
+        assert metadata == {"stamp_ns": METADATA["stamp_ns"], "frame_id": "camera"}
+        assert (size["width"], size["height"], size["encoding"], size["stale"]) == (30, 20, "mono8", False)
+        assert sum(mask) == 255 * 150
 
-    dataflow.events.put({"type": "INPUT", "id": "enable", "value": pa.array([False]), "metadata": {}})
-    dataflow.events.put(words("ask", "the star"))
-    wait_for(lambda: json.loads(dataflow.outputs("result")[-1][0][0])["query"] == "the star")
-    dataflow.events.put(image(encoding="yuv420"))
-    wait_for(lambda: dataflow.outputs("diagnostics"))
-    assert "yuv420" in json.loads(dataflow.outputs("diagnostics")[-1][0][0])["message"]
-    dataflow.events.put(words("tick", ""))
-    wait_for(lambda: len(dataflow.outputs("diagnostics")) == 2)
-    assert json.loads(dataflow.outputs("diagnostics")[-1][0][0])["enabled"] is False
-    dataflow.events.put({"type": "STOP"})
-    serving.join(timeout=10)
-    assert not serving.is_alive()
+        dataflow.put(values("enable", [False]), words("ask", "the star"))
+        wait_for(lambda: results(dataflow)[-1]["query"] == "the star")
+        dataflow.put(words("tick", ""))
+        wait_for(lambda: diagnostics(dataflow))
+        assert diagnostics(dataflow)[0]["enabled"] is False
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (image(encoding="yuv420"), "yuv420"),
+        (values("enable", ["false"]), "the input enable takes an array of one bool, not string [1]"),
+        (values("query", [7]), "the input query takes an array of one str, not int64 [1]"),
+        (values("ask", ["the ring", "the star"]), "the input ask takes an array of one str, not string [2]"),
+        ({"type": "ERROR", "error": "a buffer was dropped\n\nLocation:\n  here"}, "dora: a buffer was dropped"),
+    ],
+)
+def test_what_is_wrong_is_reported_and_the_dataflow_continues(event: dict[str, Any], message: str) -> None:
+    dataflow = FakeDataflow()
+    with serving(dataflow):
+        dataflow.put(event)
+        wait_for(lambda: diagnostics(dataflow))
+        dataflow.put(image(), words("ask", "the star"))
+        wait_for(lambda: results(dataflow))
+    (reported,) = diagnostics(dataflow)
+    assert reported["level"] == "error"
+    assert message in reported["message"]
 
 
 def test_a_query_may_arrive_before_the_first_frame() -> None:
-    dataflow = Dataflow()
-    for event in (words("ask", "the star"), image(), words("tick", "")):
-        dataflow.events.put(event)
-    serving = threading.Thread(target=serve_dataflow, args=(dataflow, Session(FakePolicy(), FakeMask(), {}), None))
-    serving.start()
-    wait_for(lambda: dataflow.outputs("result"))
-    assert json.loads(dataflow.outputs("result")[0][0][0])["query"] == "the star"
-    dataflow.events.put({"type": "ERROR", "error": "a buffer was dropped"})
-    wait_for(lambda: len(dataflow.outputs("diagnostics")) == 2)
-    assert json.loads(dataflow.outputs("diagnostics")[1][0][0])["message"] == "dora: a buffer was dropped"
-    dataflow.events.put({"type": "STOP"})
-    serving.join(timeout=10)
-    assert not serving.is_alive()
+    dataflow = FakeDataflow()
+    with serving(dataflow):
+        dataflow.put(words("ask", "the star"))
+        dataflow.put(image())
+        wait_for(lambda: results(dataflow))
+    assert results(dataflow)[0]["query"] == "the star"
+    assert diagnostics(dataflow) == []  # timeouts are no errors
+
+
+def test_at_the_end_of_a_recording_everything_that_waits_is_answered() -> None:
+    dataflow, policy = FakeDataflow(image=1), SlowPolicy()
+    with serving(dataflow, policy, "the ring"):
+        dataflow.put(image(stamp_ns=1))
+        assert policy.working.wait(30)  # an answer is under way
+        dataflow.put(*(image(stamp_ns=stamp_ns) for stamp_ns in range(2, 8)))
+        dataflow.put(*(words("ask", f"object {number}") for number in range(5)))
+        dataflow.put(RECORDING_ENDED)
+        policy.free.set()
+    asked = [result["query"] for result in results(dataflow) if not result["standing"]]
+    assert asked == [f"object {number}" for number in range(5)]
+    standing = [result for result in results(dataflow) if result["standing"]]
+    assert (standing[-1]["stamp_ns"], standing[-1]["grounded_stamp_ns"]) == (7, 7)
+    assert diagnostics(dataflow) == []
+
+
+def test_answers_that_take_too_long_do_not_keep_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dora, "_FINISH_S", {"MANUAL": 0.05})
+    dataflow, policy = FakeDataflow(), SlowPolicy()
+    with serving(dataflow, policy):
+        dataflow.put(image(), words("ask", "the star"), words("ask", "the ring"))
+        assert policy.working.wait(30)
+        dataflow.put(STOP)
+        wait_for(lambda: diagnostics(dataflow))
+        policy.free.set()
+    assert diagnostics(dataflow)[0]["message"] == "dora stopped before every query was answered"
+    assert "the ring" not in [result["query"] for result in results(dataflow)]
+
+
+def test_a_failure_of_the_last_answer_is_told() -> None:
+    def fail(*_: object) -> str:
+        raise RuntimeError("out of memory")
+
+    dataflow = FakeDataflow()
+    with serving(dataflow, FakePolicy(fail), "the ring"):
+        dataflow.put(image(), RECORDING_ENDED)
+    assert "out of memory" in diagnostics(dataflow)[-1]["message"]
+
+
+def test_one_shot_queries_wait_in_a_bounded_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dora, "_ASKS", 2)
+    dataflow, policy = FakeDataflow(), SlowPolicy()
+    with serving(dataflow, policy):
+        dataflow.put(image(), words("ask", "object 0"))
+        assert policy.working.wait(30)
+        dataflow.put(words("ask", "object 1"), words("ask", "object 2"))
+        wait_for(lambda: diagnostics(dataflow))
+        policy.free.set()
+    assert "2 one-shot queries already wait" in diagnostics(dataflow)[0]["message"]
+    assert [result["query"] for result in results(dataflow)] == ["object 0", "object 1"]
 
 
 def test_a_dataflow_that_is_gone_ends_the_node() -> None:
-    class Gone(Dataflow):
-        def next(self, timeout: float) -> Mapping[str, Any] | None:
-            return None
-
+    dataflow = FakeDataflow()
+    dataflow.put({"type": "ERROR", "error": "fatal event stream error: daemon channel broken"})
+    dataflow.die()
     with pytest.raises(DeviceError, match="dora is gone"):
-        serve_dataflow(Gone(), Session(FakePolicy(), FakeMask(), {}), "the ring")
+        serve_dataflow(dataflow, Session(FakePolicy(), FakeMask(), {}), "the ring")
 
 
-def is_complete(sink: Path) -> bool:
-    """Whether the example's sink wrote enough results, and a diagnostic without a complaint."""
-    lines = sink.read_text().splitlines() if sink.exists() else []
-    return sum(line.startswith('{"result"') for line in lines) >= 12 and any('"level": "ok"' in line for line in lines)
+def test_outside_of_a_dataflow_the_command_says_who_starts_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DORA_NODE_CONFIG", raising=False)
+    assert main(["dora"]) == 2
+    assert "this is a node of a dataflow, which dora starts: dora run" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which("dora") is None and not Path(sys.executable).with_name("dora").exists(), reason="no dora"
-)
-def test_the_example_dataflow_runs(tmp_path: Path) -> None:
-    example = ROOT / "examples" / "dora"
-    shutil.copytree(example, tmp_path / "dora")
-    paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    sink = tmp_path / "results.jsonl"
-    command = ["dora", "run", str(tmp_path / "dora" / "dataflow.yml"), "--stop-after", "60"]
-    variables = os.environ | {"PATH": paths, "SINK": str(sink)}
-    with (
-        (tmp_path / "log").open("w+") as log,
-        subprocess.Popen(command, env=variables, cwd=tmp_path, stdout=log, stderr=STDOUT) as dataflow,
-    ):
-        try:
-            wait_for(lambda: dataflow.poll() is not None or is_complete(sink), seconds=90)
-        finally:
-            dataflow.send_signal(signal.SIGINT)
-        assert dataflow.wait(timeout=60) == 0, (tmp_path / "log").read_text()[-4000:]
-    received = [json.loads(line) for line in sink.read_text().splitlines()]
-    results = [line["result"] for line in received if "result" in line]
-    assert len(results) >= 10
-    assert {result["query"] for result in results} == {"the orange object"}
-    assert all((result["mask_px"] > 0) == (result["box"] is not None) for result in results)
-    assert median(result["mask_px"] for result in results) > 500
-    stamps = [result["stamp_ns"] for result in results]
-    assert stamps == sorted(stamps)
-    diagnostics = [line["diagnostics"] for line in received if "diagnostics" in line]
-    assert {line["level"] for line in diagnostics} <= {"ok", "warn"}, diagnostics
-    assert len(diagnostics) < len(results)  # one for each tick
+def test_a_dataflow_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DORA_NODE_CONFIG", "node_id: 7")  # no configuration that dora could have written
+    with pytest.raises(DeviceError, match=r"^dora did not start the dataflow: [^\n]+$"):
+        open_dataflow()

@@ -9,12 +9,14 @@ All outputs for a frame carry its stamp_ns and frame_id.
 from __future__ import annotations
 
 import json
+import logging
+import os
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
-from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from threading import Lock
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,21 +29,34 @@ from wise_edge.robot.node import Node, explain
 from wise_edge.robot.results import NodeResult
 from wise_edge.runtimes.session import Session
 
-_POLL_S = 0.005
-"""Longest time that a result waits for the thread that talks to dora."""
+_POLL_S = 0.1
+"""Longest time until a signal is noticed."""
 _TIMED_OUT = "Receiver timed out"
 """How dora 1 says in an ERROR event that nothing arrived in time."""
-_LOST = 200
-"""Polls in a row that returned nothing at once, which is how `next` behaves once dora is gone."""
+_FINISH_S = {"MANUAL": 6.0, "ALL_INPUTS_CLOSED": 60.0}
+"""Time to answer what waits at a STOP, by its cause. After a manual one dora sends SIGTERM at 10 s and SIGKILL at 15 s;
+after the other, the end of a recording, it waits for the node (ran, dora 1.0 and 1.1)."""
+_CONFIG = "DORA_NODE_CONFIG"
+"""The variable by which dora tells a node what it belongs to."""
+_ASKS = 16
+"""One-shot queries that may wait here; dora itself keeps 10 of an input unless the dataflow says otherwise."""
 _ORDERS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0)}
 _COMPRESSED = ("jpeg", "jpg", "png", "webp")
+_LOG = logging.getLogger(__name__)
+Value = TypeVar("Value", bool, str)
 
 
 class Dataflow(Protocol):
-    """The part of dora's `Node` that is used here."""
+    """The part of dora's `Node` that is used here.
+
+    `send_output` may be called from other threads while `next` waits (ran, dora 1.0 and 1.1).
+    """
 
     def next(self, timeout: float) -> Mapping[str, Any] | None:
-        """Return the next event, an ERROR event after a timeout, or None once dora is gone."""
+        """Return the next event, an ERROR event after a timeout, or None once the events are over or dora is gone.
+
+        STOP overtakes inputs that still wait; they come after it.
+        """
         ...
 
     def send_output(self, output_id: str, data: Any, metadata: dict[str, Any]) -> None:
@@ -49,9 +64,29 @@ class Dataflow(Protocol):
         ...
 
 
+def check_dataflow() -> None:
+    """Check that dora started this process, before models are loaded.
+
+    Raises:
+        MissingExtraError: dora-rs is not installed.
+        UsageError: dora did not start this process.
+    """
+    require("dora", "dora")
+    if _CONFIG not in os.environ:
+        raise UsageError("this is a node of a dataflow, which dora starts: dora run examples/dora/dataflow.yml")
+
+
 def open_dataflow() -> Dataflow:
-    """Return the dataflow that started this process; raises `MissingExtraError` if dora-rs is not installed."""
-    dataflow: Dataflow = require("dora", "dora").Node()
+    """Return the dataflow that started this process; dora then considers the node ready.
+
+    Raises:
+        DeviceError: another node ended before it was ready, or dora is gone.
+    """
+    try:
+        dataflow: Dataflow = require("dora", "dora").Node()
+    except RuntimeError as error:
+        causes = [line.strip() for line in str(error).split("Location:")[0].splitlines() if line.strip()]
+        raise DeviceError(f"dora did not start the dataflow: {causes[-1]}") from error
     return dataflow
 
 
@@ -64,10 +99,9 @@ def serve_dataflow(
     deadline_ms: float | None = None,
     observe: Callable[[Frame, NodeResult], None] | None = None,
 ) -> None:
-    """Answer a dataflow's events until it stops.
+    """Answer a dataflow's events until it stops, then what still waits: every one-shot query, and the newest frame.
 
-    One thread talks to dora. Another answers one-shot queries, because they may wait for frames that the first thread
-    delivers.
+    This thread reads the events. Another answers one-shot queries, because they may wait for a first frame.
 
     Args:
         dataflow: the dataflow that this node belongs to.
@@ -80,42 +114,89 @@ def serve_dataflow(
     Raises:
         DeviceError: dora is gone.
     """
-    outputs: SimpleQueue[NodeResult | str] = SimpleQueue()
-    empty = 0
-    with Node(session, outputs.put, observe=observe, variant=variant, deadline_ms=deadline_ms) as node, _Asker() as ask:
+    outputs = _Outputs(dataflow)
+    with (
+        _Asker() as asker,
+        Node(session, outputs.send_result, observe=observe, variant=variant, deadline_ms=deadline_ms) as node,
+    ):
         if query is not None:
             node.follow(query)
-        while empty < _LOST:
-            began_s = time.monotonic()
-            event = _next(dataflow)
-            empty = empty + 1 if event is None and time.monotonic() - began_s < _POLL_S / 2 else 0
-            kind = "" if event is None else event["type"]
-            if kind == "STOP":
-                return
-            if kind == "ERROR":
-                outputs.put(f"dora: {event.get('error') if event else ''}")
-            if event is not None and kind == "INPUT":
-                _take(event, node, outputs, ask)
-            while (output := _pending(outputs)) is not None:
-                _send(output, node, dataflow)
-    raise DeviceError("dora is gone: it ended the connection without a STOP event; see dora's log")
+        end_s = _take_events(dataflow, node, outputs, asker)
+        answered = node.finish(end_s - time.monotonic())
+        if not (asker.finish(end_s - time.monotonic()) and answered):
+            outputs.send_diagnostics(node, "dora stopped before every query was answered")
+        elif node.diagnostics().level == "error":  # no tick will tell
+            outputs.send_diagnostics(node)
 
 
-def _next(dataflow: Dataflow) -> Mapping[str, Any] | None:
-    """Return the next event; None if none arrived in time."""
-    event = dataflow.next(timeout=_POLL_S)
-    timed_out = event is not None and event["type"] == "ERROR" and _TIMED_OUT in str(event.get("error"))
-    return None if timed_out else event
+def _take_events(dataflow: Dataflow, node: Node, outputs: _Outputs, asker: _Asker) -> float:
+    """Handle every event, those behind STOP included; return the time by which what was asked must be answered."""
+    end_s = None
+    while end_s is None or time.monotonic() < end_s:
+        event = dataflow.next(timeout=_POLL_S)
+        kind = None if event is None else event["type"]
+        if event is None:
+            break
+        if kind == "STOP":
+            end_s = time.monotonic() + _FINISH_S.get(event.get("id", ""), min(_FINISH_S.values()))
+        elif kind == "INPUT":
+            _take(event, node, outputs, asker)
+        elif kind == "ERROR" and _TIMED_OUT not in (error := str(event.get("error"))):
+            outputs.send_diagnostics(node, f"dora: {error.splitlines()[0]}")
+    if end_s is None:
+        raise DeviceError("dora is gone: it ended the connection without a STOP event; see dora's log")
+    return end_s
 
 
 class _Asker(ThreadPoolExecutor):
-    """A thread for one-shot queries; queries that still wait when the dataflow ends are not answered."""
+    """A thread for one-shot queries."""
 
     def __init__(self) -> None:
         super().__init__(1, "ask")
+        self._pending: set[Future[None]] = set()
+
+    def ask(self, work: Callable[[], None]) -> None:
+        """Do it after what was asked before; raises `UsageError` if too many wait."""
+        self._pending = {future for future in self._pending if not future.done()}
+        if len(self._pending) >= _ASKS:
+            raise UsageError(f"{_ASKS} one-shot queries already wait; ask when one is answered")
+        self._pending.add(self.submit(work))
+
+    def finish(self, timeout_s: float) -> bool:
+        """Wait for the answers; return whether all came in time."""
+        return not wait(self._pending, max(0.0, timeout_s)).not_done
 
     def __exit__(self, *error: object) -> None:
+        """Drop what waits; the node ends what runs."""
         self.shutdown(cancel_futures=True)
+
+
+class _Outputs:
+    """Sends what the node finds; threads may share it."""
+
+    def __init__(self, dataflow: Dataflow) -> None:
+        self._dataflow, self._lock = dataflow, Lock()
+
+    def send_result(self, result: NodeResult) -> None:
+        """Send a result's mask and its facts."""
+        stamp = {"stamp_ns": result.stamp_ns, "frame_id": result.frame_id}
+        width, height = result.image_size
+        size = {"width": width, "height": height, "encoding": "mono8", "stale": result.stale}
+        with self._lock:
+            self._send("mask", result.mask_image().ravel(), stamp | size)
+            self._send("result", [json.dumps(result.to_facts())], stamp)
+
+    def send_diagnostics(self, node: Node, error: str | None = None) -> None:
+        """Send the node's state, or an error if there is one."""
+        wrong = {} if error is None else {"level": "error", "message": error}
+        try:
+            with self._lock:
+                self._send("diagnostics", [json.dumps(asdict(node.diagnostics()) | wrong)], {})
+        except Exception as failure:  # dora raises RuntimeError once it is gone, which `next` reports too
+            _LOG.warning("%s; sending this to dora failed: %s", error or "diagnostics", failure)
+
+    def _send(self, output: str, data: Any, metadata: dict[str, Any]) -> None:
+        self._dataflow.send_output(output, require("pyarrow", "dora").array(data), metadata)
 
 
 def to_frame(event: Mapping[str, Any]) -> Frame:
@@ -125,7 +206,9 @@ def to_frame(event: Mapping[str, Any]) -> Frame:
         UsageError: its encoding is not supported, or the length of its data does not match its size.
     """
     metadata = event.get("metadata") or {}
-    data = np.asarray(event["value"].to_numpy(zero_copy_only=False), np.uint8)
+    data = event["value"].to_numpy(zero_copy_only=False)
+    if data.dtype != np.uint8:
+        raise UsageError(f"the input image takes uint8, not {data.dtype} {list(data.shape)}")
     image = _decode(data, metadata)
     return Frame.of(image, int(metadata.get("stamp_ns", time.time_ns())), str(metadata.get("frame_id", "")))
 
@@ -142,57 +225,41 @@ def _decode(data: npt.NDArray[np.uint8], metadata: Mapping[str, Any]) -> npt.NDA
     return np.ascontiguousarray(data.reshape(height, width, 3)[..., list(_ORDERS[encoding])])
 
 
-def _take(event: Mapping[str, Any], node: Node, outputs: SimpleQueue[NodeResult | str], asker: _Asker) -> None:
+def _take(event: Mapping[str, Any], node: Node, outputs: _Outputs, asker: _Asker) -> None:
     """Handle an input; an invalid one is reported in the diagnostics, and the dataflow continues."""
 
-    def ask(query: str) -> None:
+    def report(work: Callable[[], None]) -> None:
         try:
-            outputs.put(node.ask(query))
+            work()
         except Exception as error:
-            outputs.put(explain(error))
+            outputs.send_diagnostics(node, explain(error))
 
-    try:
+    def take() -> None:
         name = event["id"]
         if name == "image":
             node.put(to_frame(event))
         elif name == "query":
             node.follow(_text(event) or None)
         elif name == "ask":
-            asker.submit(ask, _text(event))
+            query = _text(event)
+            asker.ask(lambda: report(lambda: outputs.send_result(node.ask(query))))
         elif name == "enable":
-            node.enable(bool(event["value"][0].as_py()))
+            node.enable(_value(event, bool))
         elif name == "tick":
-            outputs.put("")
-    except Exception as error:
-        outputs.put(explain(error))
+            outputs.send_diagnostics(node)
+
+    report(take)
 
 
 def _text(event: Mapping[str, Any]) -> str:
-    value = event["value"]
-    return str(value[0].as_py()).strip() if len(value) else ""
+    return _value(event, str).strip() if len(event["value"]) else ""
 
 
-def _pending(outputs: SimpleQueue[NodeResult | str]) -> NodeResult | str | None:
-    try:
-        return outputs.get_nowait()
-    except Empty:
-        return None
-
-
-def _send(output: NodeResult | str, node: Node, dataflow: Dataflow) -> None:
-    """Send a result, or the diagnostics with an error message if `output` is one."""
-    if isinstance(output, str):
-        wrong = {"level": "error", "message": output} if output else {}
-        _send_json("diagnostics", asdict(node.diagnostics()) | wrong, {}, dataflow)
-        return
-    arrow = require("pyarrow", "dora")
-    stamp = {"stamp_ns": output.stamp_ns, "frame_id": output.frame_id}
-    width, height = output.image_size
-    size = {"width": width, "height": height, "encoding": "mono8", "stale": output.stale}
-    dataflow.send_output("mask", arrow.array(output.mask_image().ravel()), stamp | size)
-    _send_json("result", output.to_facts(), stamp, dataflow)
-
-
-def _send_json(output: str, data: Mapping[str, Any], metadata: dict[str, Any], dataflow: Dataflow) -> None:
-    arrow = require("pyarrow", "dora")
-    dataflow.send_output(output, arrow.array([json.dumps(data)]), metadata)
+def _value(event: Mapping[str, Any], kind: type[Value]) -> Value:
+    """Return the one value of an input."""
+    array = event["value"]
+    value = array[0].as_py() if len(array) == 1 else None
+    if not isinstance(value, kind):
+        given = f"{array.type} [{len(array)}]"
+        raise UsageError(f"the input {event['id']} takes an array of one {kind.__name__}, not {given}")
+    return value

@@ -82,6 +82,7 @@ class Node:
         self._changed = self._newest.changed  # one lock, so that the tracking reads the newest frame itself
         self._standing: _Standing | None = None
         self._enabled, self._closed = True, False
+        self._ended = Event()  # cancels one-shot queries
         self._record = Record()
         self._worker = Thread(target=self._work, name="node")
 
@@ -94,8 +95,22 @@ class Node:
         """Stop; the running query is cancelled before the policy's next call."""
         self.close()
 
+    def finish(self, timeout_s: float) -> bool:
+        """Answer the standing query on the newest frame and end it; later frames are ignored.
+
+        Args:
+            timeout_s: longest time to wait for the answer.
+
+        Returns:
+            Whether nothing is left to answer.
+        """
+        self._newest.end()
+        with self._changed:
+            return self._changed.wait_for(lambda: self._standing is None or not self._enabled, max(0.0, timeout_s))
+
     def close(self) -> None:
-        """Stop the node; later frames and queries are ignored."""
+        """Stop the node; later frames and queries are ignored, running ones are cancelled."""
+        self._ended.set()
         with self._changed:
             self._closed = True
             self._set_standing(None)
@@ -105,6 +120,8 @@ class Node:
     def put(self, frame: Frame) -> None:
         """Accept a frame, which replaces the one that waits; returns at once."""
         with self._changed:
+            if self._newest.over:
+                return
             now_s = self._clock()
             self._record.frame(now_s)
             self._newest.put(_Arrival(frame.image, frame.stamp_s, frame, self._newest.place + 1, now_s))
@@ -137,19 +154,23 @@ class Node:
         Raises:
             UsageError: the query is empty or too long.
             DeviceError: no frame arrived, or the node is closed.
+            QueryCancelledError: the node was closed meanwhile.
             WiseEdgeError: the query failed.
         """
         words = normalize_query(query)
         with self._changed:
-            self._changed.wait_for(lambda: self._newest.place or self._closed, timeout_s)
+            self._changed.wait_for(lambda: self._newest.place or self._newest.over or self._closed, timeout_s)
             newest = self._newest.frame
             if self._closed:
                 raise DeviceError("the node is closed")
             if newest is None:
-                raise DeviceError(f"no frame came within {timeout_s:g} s; check that the camera publishes them here")
+                when = "before the camera ended" if self._newest.over else f"within {timeout_s:g} s"
+                raise DeviceError(f"no frame came {when}; check that the camera publishes them here")
         arrival = _arrival_of(newest)
         frame = arrival.frame
-        answer = self._session.segment(frame.image, words, self._variant, deadline_ms=self._deadline_ms)
+        answer = self._session.segment(
+            frame.image, words, self._variant, deadline_ms=self._deadline_ms, cancel=self._ended
+        )
         result = NodeResult.of(frame, answer)
         result = replace(result, place=self._find_place(result.mask, frame), delay_ms=self._delay_ms(arrival))
         if self._observe is not None:
@@ -192,7 +213,12 @@ class Node:
             except Exception as error:  # also from an engine: a robot's node must survive it
                 with self._changed:
                     self._record.failure(explain(error))
-                standing.cancel.wait(_RETRY_S)
+                if not self._newest.over:
+                    standing.cancel.wait(_RETRY_S)
+                    continue
+            with self._changed:
+                if self._newest.over and self._standing is standing:
+                    self._set_standing(None)
 
     def _next_standing(self) -> _Standing | None:
         """Wait for an enabled standing query; None if the node is closed."""
