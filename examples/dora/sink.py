@@ -1,8 +1,8 @@
-"""Writes a line for each result to the file named by the environment variable SINK, or results.jsonl."""
+"""Writes a line for each result to out/results.jsonl, in the folder that dora makes for its logs."""
 
 import json
-import os
 from collections import defaultdict
+from pathlib import Path
 
 from dora import Node
 
@@ -10,7 +10,9 @@ from dora import Node
 def main() -> None:
     """Write results and diagnostics until the dataflow stops."""
     partial: dict[int, dict] = defaultdict(dict)  # a frame's mask and result arrive in either order
-    with open(os.environ.get("SINK", "results.jsonl"), "w", encoding="utf-8") as lines:
+    file = Path("out/results.jsonl")
+    file.parent.mkdir(exist_ok=True)
+    with file.open("w", encoding="utf-8") as lines:
 
         def write(name: str, data: dict) -> None:
             lines.write(json.dumps({name: data}) + "\n")

@@ -22,10 +22,11 @@ def dora(
 
     Inputs: image, query, ask, enable, tick. Outputs: mask, result, diagnostics.
     """
-    from wise_edge.robot.dora import open_dataflow, serve_dataflow
+    from wise_edge.robot.dora import check_dataflow, open_dataflow, serve_dataflow
     from wise_edge.robot.rerun_log import open_rerun
     from wise_edge.runtimes.session import Session
 
+    check_dataflow()
     session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
     with open_rerun(rerun, session, force=force) as observe:
         serve_dataflow(open_dataflow(), session, query, variant=variant, deadline_ms=deadline_ms, observe=observe)
