@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,19 +12,22 @@ from PIL import Image
 from node_results import node_result
 from ros_types import STAMP_NS, STORE, TYPES, header_message, image_message
 from wise_edge.errors import UsageError
+from wise_edge.images.depth import StreamDepth
 from wise_edge.robot.messages import (
     CAMERA,
     COMPRESSED,
-    DETECTIONS,
-    DETECTIONS_3D,
     IMAGE,
     decode_depth,
     decode_image,
     stamp_of,
-    to_detections,
-    to_detections_3d,
     to_frame,
     to_intrinsics,
+)
+from wise_edge.robot.result_messages import (
+    DETECTIONS,
+    DETECTIONS_3D,
+    to_detections,
+    to_detections_3d,
     to_mask_message,
 )
 
@@ -44,6 +48,11 @@ ALPHA = np.full((5, 7, 1), 255, np.uint8)
         ("mono16", PIXELS[..., :1].astype(np.uint16) * 256 + 3, GRAY),
         ("rgb16", PIXELS.astype(np.uint16) * 256 + 3, PIXELS),
         ("bgr16", PIXELS[..., ::-1].astype(np.uint16) * 256 + 3, PIXELS),
+        ("rgba16", np.concatenate([PIXELS, ALPHA], 2).astype(np.uint16) * 256 + 3, PIXELS),
+        ("bgra16", np.concatenate([PIXELS[..., ::-1], ALPHA], 2).astype(np.uint16) * 256 + 3, PIXELS),
+        ("8UC1", PIXELS[..., :1], GRAY),
+        ("16UC1", PIXELS[..., :1].astype(np.uint16) * 256 + 3, GRAY),
+        ("16UC3", PIXELS[..., ::-1].astype(np.uint16) * 256 + 3, PIXELS),
     ],
 )
 @pytest.mark.parametrize("padding", [0, 5])
@@ -60,12 +69,88 @@ def test_images_of_every_encoding(
     assert (frame.stamp_ns, frame.frame_id) == (STAMP_NS, "camera")
 
 
-@pytest.mark.parametrize(("encoding", "order"), [("yuv422", "uyvy"), ("yuv422_yuy2", "yuyv")])
+@pytest.mark.parametrize("encoding", ["mono16", "16UC1", "rgb16", "bayer_rggb16", "png"])
+def test_cameras_of_12_bits_are_scaled_by_what_their_topic_has_used(encoding: str) -> None:
+    """A dark image after a bright one stays dark, and a bright one is as bright as the camera saw it."""
+
+    def message(*values: int) -> Any:
+        pixels = np.array([values] * 2, np.uint16)
+        if encoding == "png":
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "PNG")
+            data = np.frombuffer(buffer.getvalue(), np.uint8)
+            return TYPES[COMPRESSED](header=header_message(), format="mono16; png compressed ", data=data)
+        return image_message(np.stack([pixels] * 3, -1) if encoding == "rgb16" else pixels, encoding)
+
+    depth = StreamDepth()
+
+    def brightest(*values: int) -> int:
+        return int(to_frame(message(*values), "/camera", depth).image.max())
+
+    assert (brightest(0, 0, 0, 200), depth.bits) == (200, 8)  # nothing else is known of the camera yet
+    assert (brightest(0, 0, 0, 4080), depth.bits) == (255, 12)
+    assert (brightest(0, 0, 0, 160), depth.bits) == (10, 12)
+    assert (brightest(0, 0, 0, 65535), depth.bits) == (255, 16)
+    assert (brightest(0, 0, 0, 4080), depth.bits) == (15, 16)
+    assert to_frame(message(0, 0, 0, 4080), "/camera").image.max() == 255  # alone
+
+
+def test_images_of_8_bits_have_no_depth() -> None:
+    depth = StreamDepth()
+    to_frame(image_message(PIXELS, "rgb8"), "/camera", depth)
+    assert depth.bits is None
+
+
+COLORS = [((235, 128, 128), (255, 255, 255)), ((16, 128, 128), (0, 0, 0)), ((81, 90, 240), (255, 0, 0))]
+COLORS += [((41, 240, 110), (0, 0, 255))]
+"""Y, U and V of white, black, red and blue in ITU-R BT.601."""
+
+
+@pytest.mark.parametrize(("encoding", "u"), [("nv12", 0), ("nv21", 1), ("nv24", 0), ("NV12", 0)])
+@pytest.mark.parametrize("padding", [0, 10])
+@pytest.mark.parametrize("stacked", [False, True])
+def test_planes_of_brightness_and_color(encoding: str, u: int, padding: int, stacked: bool) -> None:
+    height, width, shared = 4, 8, 1 if encoding == "nv24" else 2
+    y, chroma = np.zeros((height, width), np.uint8), np.zeros((height // shared, width // shared, 2), np.uint8)
+    expected = np.zeros((height, width, 3), int)
+    for number, ((bright, blue, red), rgb) in enumerate(COLORS):
+        columns = slice(2 * number, 2 * number + 2)
+        y[:, columns], expected[:, columns] = bright, rgb
+        part = chroma[:, columns] if shared == 1 else chroma[:, number : number + 1]
+        part[..., u], part[..., 1 - u] = blue, red
+    planes = [
+        np.pad(y, ((0, 0), (0, padding))),
+        np.pad(chroma.reshape(height // shared, -1), ((0, 0), (0, padding * 2 // shared))),
+    ]
+    rows = np.concatenate([plane.reshape(-1, width + padding) for plane in planes])
+    message = image_message(rows, encoding)
+    message.width, message.step = width, width + padding
+    message.height = len(rows) if stacked else height
+    found = decode_image(message, "/camera")
+    assert found.shape == (height, width, 3)
+    assert np.abs(found.astype(int) - expected).max() <= 2
+    message.data = message.data[: -width - 1 - padding]
+    with pytest.raises(UsageError, match=r"has .* bytes"):
+        decode_image(message, "/camera")
+
+
+def test_rows_that_drivers_leave_unsaid() -> None:
+    padded = image_message(PIXELS, "rgb8", padding=5)
+    padded.data = padded.data[:-5]  # of the last row
+    assert np.array_equal(decode_image(padded, "/camera"), PIXELS)
+    tight = image_message(PIXELS, "rgb8")
+    tight.step = 0
+    assert np.array_equal(decode_image(tight, "/camera"), PIXELS)
+    line = image_message(PIXELS[:1], "rgb8")
+    line.step = 2**31  # takes no memory of that size
+    assert np.array_equal(decode_image(line, "/camera"), PIXELS[:1])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "order"), [("yuv422", "uyvy"), ("yuv422_yuy2", "yuyv"), ("yvyu", "yvyu"), ("YUYV", "yuyv")]
+)
 def test_two_pixels_in_four_bytes(encoding: str, order: str) -> None:
-    # ITU-R BT.601: white, black, red, blue
-    colors = [((235, 128, 128), (255, 255, 255)), ((16, 128, 128), (0, 0, 0))]
-    colors += [((81, 90, 240), (255, 0, 0)), ((41, 240, 110), (0, 0, 255))]
-    for (y, u, v), rgb in colors:
+    for (y, u, v), rgb in COLORS:
         values = {"y": y, "u": u, "v": v}
         tile = np.array([values[part] for part in order], np.uint8)
         pixels = np.tile(tile, (3, 2)).reshape(3, 4, 2)
@@ -78,11 +163,12 @@ def test_two_pixels_in_four_bytes(encoding: str, order: str) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
-def test_mosaics_of_every_pattern(pattern: str) -> None:
+@pytest.mark.parametrize(("bits", "dtype", "times"), [(8, np.uint8, 1), (16, np.uint16, 16)])
+def test_mosaics_of_every_pattern(pattern: str, bits: int, dtype: type, times: int) -> None:
     values = {"r": 200, "g": 100, "b": 50}
-    tile = np.array([values[color] for color in pattern], np.uint8).reshape(2, 2)
+    tile = np.array([values[color] * times for color in pattern], dtype).reshape(2, 2)
     mosaic = np.tile(tile, (3, 4))[:5, :7]
-    found = decode_image(image_message(mosaic, f"bayer_{pattern}8"), "/camera")
+    found = decode_image(image_message(mosaic, f"bayer_{pattern}{bits}"), "/camera")
     assert found.shape == (5, 7, 3)
     assert (found[:4, :6] == [200, 100, 50]).all()
 
@@ -113,6 +199,13 @@ def test_compressed_images() -> None:
 
 
 def test_unreadable_images_say_why() -> None:
+    video = TYPES[COMPRESSED](header=header_message(), format="h264", data=np.zeros(40, np.uint8))
+    with pytest.raises(UsageError, match=r"/camera has video \(h264\); decode it to images"):
+        to_frame(video, "/camera")
+    with pytest.raises(UsageError, match="/camera has images without an encoding; convert them"):
+        decode_image(image_message(PIXELS, ""), "/camera")
+    with pytest.raises(UsageError, match="in nv12 must have an even width and height, not 7 x 5"):
+        decode_image(image_message(PIXELS[..., 0], "nv12"), "/camera")
     message = image_message(PIXELS, "jpeg2000")
     with pytest.raises(UsageError, match=r"encoded as jpeg2000; convert them, .* to one of rgb8, bgr8"):
         decode_image(message, "/camera")

@@ -18,7 +18,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from wise_edge.errors import UsageError
 from wise_edge.files import atomic_write
-from wise_edge.images.depth import read_gray, spread_color
+from wise_edge.images.depth import StreamDepth, read_gray, spread_color
 from wise_edge.images.kinds import HEAD, describe_kind, describe_raw
 
 MAX_PIXELS = 100_000_000
@@ -46,7 +46,12 @@ Say = Callable[[str], object]
 
 
 def load_image(
-    source: str | Path | bytes, max_pixels: int = MAX_PIXELS, *, upright: bool = True, say: Say | None = None
+    source: str | Path | bytes,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    upright: bool = True,
+    say: Say | None = None,
+    stream: StreamDepth | None = None,
 ) -> NDArray[np.uint8]:
     """Read an image as it is meant to be seen.
 
@@ -59,6 +64,7 @@ def load_image(
         max_pixels: largest number of pixels; the size is checked before the image is decoded.
         upright: whether to apply an EXIF orientation.
         say: is told which of several frames was read, and of how many bits an image of 16 is.
+        stream: depth of a camera's images, if it is one of them.
 
     Returns:
         HWC uint8 RGB, at least 1 x 1, at most `max_pixels` pixels.
@@ -68,10 +74,10 @@ def load_image(
             message names what else it is.
     """
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "the image", max_pixels, upright, say)
+        return _decode(io.BytesIO(source), "the image", max_pixels, upright, say, stream)
     try:
         with Path(source).open("rb") as file:
-            return _decode(file, str(source), max_pixels, upright, say)
+            return _decode(file, str(source), max_pixels, upright, say, stream)
     except FileNotFoundError:
         raise UsageError(f"{source} does not exist; pass an image file") from None
     except IsADirectoryError:
@@ -97,7 +103,9 @@ def save_png(array: NDArray[np.uint8] | NDArray[np.bool_], path: str | Path, for
     atomic_write(path, buffer.getvalue(), force=force)
 
 
-def _decode(file: BinaryIO, name: str, max_pixels: int, upright: bool, say: Say | None) -> NDArray[np.uint8]:
+def _decode(
+    file: BinaryIO, name: str, max_pixels: int, upright: bool, say: Say | None, stream: StreamDepth | None
+) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about large images and odd metadata; the size is checked here
         try:
@@ -105,7 +113,7 @@ def _decode(file: BinaryIO, name: str, max_pixels: int, upright: bool, say: Say 
                 _check_size(image, name, max_pixels)
                 if raw := describe_raw(image, _head(file), getattr(file, "name", None)):
                     raise UsageError(f"{name} {raw}")
-                return _read(image, file, name, upright, say)
+                return _read(image, file, name, upright, say, stream)
         except UsageError:
             raise
         except Image.DecompressionBombError:
@@ -141,14 +149,21 @@ def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
         raise UsageError(f"{name} has {size}; at most {max_pixels / 1e6:g} million are read; make it smaller")
 
 
-def _read(image: ImageFile.ImageFile, file: BinaryIO, name: str, upright: bool, say: Say | None) -> NDArray[np.uint8]:
-    notes = [spread_color(image, file)]
+def _read(
+    image: ImageFile.ImageFile,
+    file: BinaryIO,
+    name: str,
+    upright: bool,
+    say: Say | None,
+    stream: StreamDepth | None,
+) -> NDArray[np.uint8]:
+    notes = [spread_color(image, file, stream)]
     if upright:
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":
         raise UsageError(f"{name} has floating-point pixels; save it with 8 bits per channel")
     if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow uses either mode for 16-bit files
-        gray, note = read_gray(image, file)
+        gray, note = read_gray(image, file, stream)
         notes.append(note)
         pixels = np.stack([gray] * 3, axis=-1)
     else:

@@ -7,6 +7,7 @@ are then almost black.
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,6 +20,28 @@ _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE, _PHOTOMETRIC = 258, 281, 262
 _WHITE_IS_ZERO = 0
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 """Pillow's name of an unpacking that keeps the upper byte, to that of the one that keeps the lower byte."""
+
+
+@dataclass
+class StreamDepth:
+    """The depth of a camera's images of 16 bits per channel.
+
+    It only grows, so that neither a dark image is brightened nor the brightness changes from image to image.
+
+    Attributes:
+        bits: the most that an image has used; None if none of them had 16 bits per channel.
+    """
+
+    bits: int | None = None
+
+    def update(self, bits: int) -> int:
+        """Take an image's depth into account and return the stream's."""
+        self.bits = max(bits, self.bits or 0)
+        return self.bits
+
+    def scale(self, values: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """Return an image's values with 8 bits; see `scale_to_8_bits`."""
+        return scale_to_8_bits(values, self.update(find_depth(values)))
 
 
 def find_depth(values: NDArray[np.integer[Any]]) -> int:
@@ -44,7 +67,9 @@ def scale_to_8_bits(values: NDArray[np.integer[Any]], bits: int) -> NDArray[np.u
     return upper
 
 
-def read_gray(image: Image.Image, file: BinaryIO) -> tuple[NDArray[np.uint8], str | None]:
+def read_gray(
+    image: Image.Image, file: BinaryIO, stream: StreamDepth | None = None
+) -> tuple[NDArray[np.uint8], str | None]:
     """Return an image of Pillow's modes "I" and "I;16" with 8 bits.
 
     The depth is the one that the file states (bits per sample or largest value of TIFF, significant bits of PNG,
@@ -53,6 +78,7 @@ def read_gray(image: Image.Image, file: BinaryIO) -> tuple[NDArray[np.uint8], st
     Args:
         image: the opened image.
         file: what it was opened from.
+        stream: of the camera, if it is one of a camera's images.
 
     Returns:
         HW uint8, and how values were scaled that do not use 16 bits, for people.
@@ -65,35 +91,44 @@ def read_gray(image: Image.Image, file: BinaryIO) -> tuple[NDArray[np.uint8], st
         raise ValueError("negative values")
     if image.format == "TIFF" and image.mode != "I" and _tiff_number(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
         values = 65535 - values  # Pillow inverts only 8 bits
-    bits, note = _choose_depth(values, _stated_depth(image, file, values))
+    bits, note = _choose_depth(values, _stated_depth(image, file, values), stream)
     return scale_to_8_bits(values, bits), note
 
 
-def spread_color(image: ImageFile.ImageFile, file: BinaryIO) -> str | None:
+def spread_color(image: ImageFile.ImageFile, file: BinaryIO, stream: StreamDepth | None = None) -> str | None:
     """Scale color of 16 bits that uses fewer; Pillow itself keeps the upper 8 bits of all 16.
 
     Args:
         image: an image of mode RGB or RGBA, opened and not yet loaded; it is changed.
         file: what it was opened from.
+        stream: of the camera, if it is one of a camera's images.
 
     Returns:
         How values were scaled that do not use 16 bits, for people.
     """
     lower = [tile._replace(args=_swap_bytes(tile.args)) for tile in image.tile]
-    if not lower or any(tile.args is None for tile in lower) or np.asarray(image)[..., :3].max(initial=0) >= 128:
-        return None  # not of 16 bits, or all of them are used
+    if not lower or any(tile.args is None for tile in lower):
+        return None  # not of 16 bits
+    if np.asarray(image)[..., :3].max(initial=0) >= 128:  # all 16 are used
+        if stream is not None:
+            stream.update(16)
+        return None
     upper = np.array(image)
     with Image.open(file, formats=[str(image.format)]) as again:
         again.tile = lower
         values = upper[..., :3].astype(np.uint16) << 8 | np.asarray(again)[..., :3]
-    bits, note = _choose_depth(values, None)
+    bits, note = _choose_depth(values, None, stream)
     upper[..., :3] = scale_to_8_bits(values, bits)
     image.paste(Image.fromarray(upper))
     return note
 
 
-def _choose_depth(values: NDArray[np.integer[Any]], stated: int | None) -> tuple[int, str | None]:
+def _choose_depth(
+    values: NDArray[np.integer[Any]], stated: int | None, stream: StreamDepth | None
+) -> tuple[int, str | None]:
     bits = max(stated or 0, find_depth(values))
+    if stream is not None:
+        bits = stream.update(bits)
     reason = f"its file states {bits}" if bits == stated else f"its largest value is {values.max(initial=0)}"
     return bits, None if bits == 16 else f"was read as an image of {bits} bits per channel, since {reason}"
 

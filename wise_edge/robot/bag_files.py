@@ -16,15 +16,8 @@ from wise_edge.extras import require
 from wise_edge.files import replacing_folder
 from wise_edge.rle import mask_of_runs
 from wise_edge.robot.frames import Place
-from wise_edge.robot.messages import (
-    COMPRESSED,
-    DETECTIONS,
-    IMAGE,
-    TEXT,
-    VISION_MSGS,
-    to_detections,
-    to_mask_message,
-)
+from wise_edge.robot.messages import COMPRESSED, IMAGE
+from wise_edge.robot.result_messages import DETECTIONS, TEXT, VISION_MSGS, to_detections, to_mask_message
 from wise_edge.robot.results import NodeResult
 
 MASKS, FOUND, TOLD = "/wise_edge/mask", "/wise_edge/detections", "/wise_edge/result"

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import DeviceError, UsageError
+from wise_edge.images.depth import StreamDepth
 from wise_edge.policy.prompts import normalize_query
-from wise_edge.robot import messages
+from wise_edge.robot import messages, result_messages
 from wise_edge.robot.depth_camera import DepthCamera
 from wise_edge.robot.diagnostics import Diagnostics
 from wise_edge.robot.frames import Frame, Place
@@ -85,11 +86,12 @@ class Bridge:
         self._publish, self._publishes, self._name, self._now, self._warn = publish, publishes, name, now, warn
         self._messages = RosMessages()
         self._depth = DepthCamera()
+        self._bits = StreamDepth()
         self._warned: dict[str, float] = {}
 
     def take_image(self, message: Any) -> None:
         """Pass an image to the node."""
-        self._with_node(lambda node: node.put(messages.to_frame(message, "image")))
+        self._with_node(lambda node: node.put(messages.to_frame(message, "image", self._bits)))
 
     def take_depth(self, message: Any) -> None:
         """Keep a depth image for the color image of the same time."""
@@ -148,11 +150,11 @@ class Bridge:
         seconds, nanoseconds = divmod(result.stamp_ns, 1_000_000_000)
         stamp = self._messages["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
         header = self._messages["std_msgs/msg/Header"](stamp=stamp, frame_id=result.frame_id)
-        text = self._messages[messages.TEXT]
+        text = self._messages[result_messages.TEXT]
         makers: Mapping[str, Callable[[], Any]] = {
-            "mask": lambda: messages.to_mask_message(result, header, self._messages),
-            "detections": lambda: messages.to_detections(result, header, self._messages),
-            "detections_3d": lambda: messages.to_detections_3d(result, header, self._messages),
+            "mask": lambda: result_messages.to_mask_message(result, header, self._messages),
+            "detections": lambda: result_messages.to_detections(result, header, self._messages),
+            "detections_3d": lambda: result_messages.to_detections_3d(result, header, self._messages),
             "rationale": lambda: text(data=result.rationale or ""),
             "result": lambda: text(data=json.dumps(result.to_facts())),
         }

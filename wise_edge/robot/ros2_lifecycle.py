@@ -17,9 +17,10 @@ from importlib import import_module
 from typing import Any
 
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError
-from wise_edge.robot.messages import CAMERA, COMPRESSED, DETECTIONS, DETECTIONS_3D, IMAGE, TEXT
+from wise_edge.robot.messages import CAMERA, COMPRESSED, IMAGE
 from wise_edge.robot.node import Node, explain
 from wise_edge.robot.rerun_log import RerunLog, open_rerun
+from wise_edge.robot.result_messages import DETECTIONS, DETECTIONS_3D, TEXT
 from wise_edge.robot.ros2_bridge import DIAGNOSTICS, Bridge, find_type
 from wise_edge.runtimes.session import Session
 

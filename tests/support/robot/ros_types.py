@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from wise_edge.robot.messages import IMAGE, VISION_MSGS
+from wise_edge.robot.messages import IMAGE
+from wise_edge.robot.result_messages import VISION_MSGS
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)
 for _name, _definition in VISION_MSGS.items():

@@ -16,7 +16,7 @@ from rosidl_adapter.msg import convert_msg_to_idl
 from rosidl_generator_py import generate_py
 
 from node_results import node_result
-from wise_edge.robot.messages import VISION_MSGS, to_detections, to_detections_3d
+from wise_edge.robot.result_messages import VISION_MSGS, to_detections, to_detections_3d
 from wise_edge.robot.ros2_bridge import RosMessages
 
 
