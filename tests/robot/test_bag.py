@@ -9,19 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer as Writer1
-from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 import fake_session
+from bag_writing import BEGIN_NS, STEP_NS, TOPIC, read_bag, write_bag
 from fake_session import FakeMask, FakePolicy
 from wise_edge.cli.main import main
 from wise_edge.datasets.scenes import SceneDataset
@@ -29,60 +26,12 @@ from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.power.gauge import PowerGauge
 from wise_edge.power.sources import PowerSource
 from wise_edge.rle import mask_of_runs, run_lengths
-from wise_edge.robot import bag_files
 from wise_edge.robot.bag_files import FOUND, MASKS, TOLD
 from wise_edge.robot.bags import process_bag
 from wise_edge.robot.messages import stamp_of
 from wise_edge.robot.pace import replay
+from wise_edge.robot.recording.writer import RecordingWriter
 from wise_edge.runtimes.session import Session
-
-STORE = get_typestore(Stores.ROS2_HUMBLE)
-TYPES = STORE.types
-BEGIN_NS = 1_700_000_000_123_456_789
-STEP_NS = 33_333_333
-TOPIC = "/camera/color/image_raw"
-
-
-def image_message(pixels: np.ndarray, stamp_ns: int) -> Any:
-    stamp = TYPES["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
-    header = TYPES["std_msgs/msg/Header"](stamp=stamp, frame_id="camera_optical")
-    height, width = pixels.shape[:2]
-    return TYPES["sensor_msgs/msg/Image"](
-        header=header,
-        height=height,
-        width=width,
-        encoding="rgb8",
-        is_bigendian=0,
-        step=3 * width,
-        data=pixels.ravel(),
-    )
-
-
-def write_bag(
-    folder: Path, count: int, *, storage: str = "MCAP", draw: Callable[[int], np.ndarray] | None = None
-) -> Path:
-    """A camera at 30 Hz and some chatter between its images; the bag has them 5 ms after they were taken."""
-    with Writer(folder, version=9, storage_plugin=StoragePlugin[storage]) as writer:
-        camera = writer.add_connection(TOPIC, "sensor_msgs/msg/Image", typestore=STORE)
-        chatter = writer.add_connection("/chatter", "std_msgs/msg/String", typestore=STORE)
-        for number in range(count):
-            pixels = draw(number) if draw else np.full((20, 30, 3), number, np.uint8)
-            stamp_ns = BEGIN_NS + number * STEP_NS
-            message = image_message(pixels, stamp_ns)
-            writer.write(camera, stamp_ns + 5_000_000, STORE.serialize_cdr(message, "sensor_msgs/msg/Image"))
-            words = STORE.serialize_cdr(TYPES["std_msgs/msg/String"](data=f"{number}"), "std_msgs/msg/String")
-            writer.write(chatter, stamp_ns + 10_000_000, words)
-    return folder
-
-
-def read_bag(folder: Path) -> dict[str, list[tuple[int, Any]]]:
-    """Topic to times and messages."""
-    found: dict[str, list[tuple[int, Any]]] = {}
-    with AnyReader([folder], default_typestore=STORE) as reader:
-        for connection, time_ns, data in reader.messages():
-            message = reader.deserialize(data, connection.msgtype)
-            found.setdefault(connection.topic, []).append((time_ns, message))
-    return found
 
 
 def session() -> Session:
@@ -104,7 +53,7 @@ def test_results_are_written_next_to_the_images_with_their_stamps(storage: str, 
     for topic in (MASKS, FOUND):
         assert [stamp_of(message.header) for _, message in after[topic]] == stamps
         assert [time_ns for time_ns, _ in after[topic]] == [time_ns for time_ns, _ in before[TOPIC]]
-        assert {message.header.frame_id for _, message in after[topic]} == {"camera_optical"}
+        assert {message.header.frame_id for _, message in after[topic]} == {"camera"}
     mask = after[MASKS][0][1]
     assert (mask.height, mask.width, mask.encoding) == (20, 30, "mono8")
     assert mask.data.sum() == 255 * 150
@@ -208,8 +157,8 @@ def test_invalid_input_is_rejected_in_one_line(tmp_path: Path, monkeypatch: pyte
     def fail(*_: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(bag_files, "_copy", fail)
-    with pytest.raises(OSError, match="the disk is full"):
+    monkeypatch.setattr(RecordingWriter, "write", fail)
+    with pytest.raises(WiseEdgeError, match="out: the disk is full; fix that, then resume with --resume"):
         process_bag(session(), bag, None, "the ring", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out.log").exists()  # the results are kept

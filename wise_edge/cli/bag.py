@@ -41,31 +41,29 @@ def bag(
     Also reports what a live run would have done: which frames the policy would have dropped at the recorded rate, and
     how old its answers would have been.
     """
+    from wise_edge.bundle.store import load, resolve_bundle
     from wise_edge.files import atomic_write, check_target
     from wise_edge.robot.bag_page import render_bag
-    from wise_edge.robot.bags import process_bag
-    from wise_edge.robot.rerun_log import open_rerun
+    from wise_edge.robot.bags import open_job
+    from wise_edge.robot.rerun_log import check_rerun, open_rerun
     from wise_edge.runtimes.session import Session
 
     if report is not None:
         check_target(report, force=force)
-    session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
+    check_rerun(rerun, force=force)
+    loaded = load(resolve_bundle(bundle))
+    if variant is not None:
+        loaded.manifest.policy.prompts.check_variant(variant)
     with ExitStack() as stack:
+        job = stack.enter_context(
+            open_job(source, topic, query, out, variant=variant, storage=storage, copy=not results_only, resume=resume)
+        )
+        for note in (*job.recording.notes, *job.plan.notes):
+            typer.echo(f"note: {note}", err=True)
+        session = Session.from_bundle(loaded, policy_backend=policy_backend, mask_backend=mask_backend)
         observe = stack.enter_context(open_rerun(rerun, session, force=force)) or (lambda frame, result: None)
         show = stack.enter_context(ProgressLine())
-        done = process_bag(
-            session,
-            source,
-            topic,
-            query,
-            out,
-            variant=variant,
-            storage=storage,
-            copy=not results_only,
-            resume=resume,
-            progress=lambda done, count: show("running", done / count),
-            observe=observe,
-        )
+        done = job.run(session, progress=lambda done, count: show("running", done / count), observe=observe)
     figures = _figures(done)
     if report is not None:
         title = f"{query}, in {source.name}"
@@ -81,11 +79,15 @@ def bag(
 
 def _facts(figures: dict[str, Any]) -> list[tuple[str, str]]:
     """Return names and values to show."""
-    facts = [
-        ("images", f"{figures['frames']}"),
-        ("with a mask", f"{figures['found']}"),
-        ("latency per image", "{took_ms_p50:.0f} ms at the median, {took_ms_p99:.0f} ms at p99".format(**figures)),
-    ]
+    facts = [("images", f"{figures['frames']}"), ("with a mask", f"{figures['found']}")]
+    if figures["unreadable"]:
+        facts.append(("could not be read", "{unreadable}, the first since {unreadable_reason}".format(**figures)))
+    latency = "{took_ms_p50:.0f} ms at the median, {took_ms_p99:.0f} ms at p99".format(**figures)
+    facts.append(("latency per image", latency))
+    if figures["bits"]:
+        facts.append(("bits per channel", "{bits} of 16, the most that an image used".format(**figures)))
+    if figures["clock_reason"]:
+        facts.append(("times", figures["clock_reason"]))
     if figures["rate_hz"] is not None:
         seen = "{grounded} of {frames} answered by the policy, {dropped} dropped".format(**figures)
         facts.append((f"live at {figures['rate_hz']:.1f} Hz", seen))
@@ -98,17 +100,23 @@ def _facts(figures: dict[str, Any]) -> list[tuple[str, str]]:
 def _figures(report: BagReport) -> dict[str, Any]:
     import numpy as np
 
-    ages = [report.replay.age_percentile_s(share) for share in (50, 99)]
-    p50, p99 = np.percentile(report.took_ms, (50, 99)).tolist()
+    live = report.replay
+    ages = [None if live is None else live.age_percentile_s(share) for share in (50, 99)]
+    p50, p99 = np.percentile([ms for ms in report.took_ms if ms is not None], (50, 99)).tolist()
     return {
         "frames": report.frames,
         "found": report.found,
+        "unreadable": report.unreadable,
+        "unreadable_reason": report.reason,
+        "bits": report.bits,
         "reused": report.reused,
+        "topics": list(report.topics),
         "took_ms_p50": p50,
         "took_ms_p99": p99,
-        "rate_hz": report.replay.rate_hz,
-        "grounded": len(report.replay.grounded),
-        "dropped": report.replay.dropped,
+        "clock_reason": report.clock,
+        "rate_hz": None if live is None else live.rate_hz,
+        "grounded": None if live is None else len(live.grounded),
+        "dropped": None if live is None else live.dropped,
         "age_ms_p50": None if ages[0] is None else ages[0] * 1e3,
         "age_ms_p99": None if ages[1] is None else ages[1] * 1e3,
     }

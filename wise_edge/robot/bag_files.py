@@ -1,13 +1,15 @@
-"""Bags as files: opening one, choosing its topic of images, and writing another with results in it.
+"""A camera's images in a recording, and a rosbag2 with what was found in them.
 
-rosbags reads and writes them, without ROS: rosbag2 folders (sqlite and MCAP), MCAP files and ROS 1 bags.
+Images are deserialized by rosbags, without ROS; all other messages are copied as they are.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,113 +19,182 @@ from wise_edge.files import replacing_folder
 from wise_edge.rle import mask_of_runs
 from wise_edge.robot.frames import Place
 from wise_edge.robot.messages import COMPRESSED, IMAGE
+from wise_edge.robot.recording.channels import CDR, ROS1, Channel
+from wise_edge.robot.recording.reader import Recording
+from wise_edge.robot.recording.writer import RecordingWriter, join_qos
 from wise_edge.robot.result_messages import DETECTIONS, TEXT, VISION_MSGS, to_detections, to_mask_message
 from wise_edge.robot.results import NodeResult
 
-MASKS, FOUND, TOLD = "/wise_edge/mask", "/wise_edge/detections", "/wise_edge/result"
+_NAMESPACE = "/wise_edge"
+MASKS, FOUND, TOLD = f"{_NAMESPACE}/mask", f"{_NAMESPACE}/detections", f"{_NAMESPACE}/result"
 """Topics of the results: the mask (mono8), the box with query and score, and everything but the mask as JSON."""
-STORAGES = {"mcap": "MCAP", "sqlite3": "SQLITE3"}
+_TYPES = {MASKS: IMAGE, FOUND: DETECTIONS, TOLD: TEXT}
+_RESULT = re.compile(rf"{_NAMESPACE}(_\d+)?/mask")
 
 
-@contextmanager
-def open_bag(bag: Path) -> Iterator[Any]:
-    """Open a bag for reading, as rosbags' `AnyReader`.
+def choose_images(recording: Recording, bag: Path, topic: str | None) -> list[Channel]:
+    """Return the channels of a topic with images; None chooses the only one that is not a result.
 
     Raises:
-        UsageError: there is no such bag, or it cannot be read.
-        MissingExtraError: rosbags is not installed.
+        UsageError: there is no such topic, or it has no messages.
     """
-    highlevel = require("rosbags.highlevel", "ros")
-    typesys = require("rosbags.typesys", "ros")
-    if not bag.exists():
-        raise UsageError(f"{bag} does not exist; name a rosbag2 folder, an .mcap file or a ROS 1 .bag")
-    try:
-        reader = highlevel.AnyReader([bag], default_typestore=typesys.get_typestore(typesys.Stores.ROS2_HUMBLE))
-        reader.open()
-    except Exception as error:  # for invalid files, rosbags' readers raise many kinds
-        raise UsageError(f"{bag} cannot be read as a bag: {error}") from error
-    try:
-        yield reader
-    finally:
-        reader.close()
-
-
-def choose_connections(reader: Any, bag: Path, topic: str | None) -> list[Any]:
-    """Return the connections of a topic with images; None chooses the only one."""
-    images = [connection for connection in reader.connections if connection.msgtype in (IMAGE, COMPRESSED)]
-    topics = sorted({connection.topic for connection in images})
-    if topic is None and len(topics) == 1:
-        topic = topics[0]
-    found = [connection for connection in images if connection.topic == topic]
+    images = [
+        channel
+        for channel in recording.channels
+        if channel.type in (IMAGE, COMPRESSED) and channel.encoding in (CDR, ROS1)
+    ]
+    topics = sorted({channel.topic for channel in images})
+    sources = [name for name in topics if not _RESULT.fullmatch(name)]
+    if topic is None and len(sources) == 1:
+        topic = sources[0]
+    found = [channel for channel in images if channel.topic == topic]
     if not found:
-        known = ", ".join(topics) or "none"
-        wanted = f"no images on {topic}" if topic else "not exactly one topic with images; name one with --topic"
-        raise UsageError(f"{bag} has {wanted}; its topics with images: {known}")
+        several = "several topics with images; name one with --topic"
+        wanted = f"no images on {topic}" if topic else several if topics else "no topic with images"
+        others = [
+            f"; {channel.topic} has {channel.type or 'messages without a type'} in {channel.encoding}, no images of ROS"
+            for channel in recording.channels
+            if channel not in images and (channel.topic == topic or "Image" in channel.type)
+        ]
+        known = f"; its topics with images: {', '.join(topics)}" if topics else ""
+        raise UsageError(f"{bag} has {wanted}{known}{''.join(dict.fromkeys(others))}")
+    if not any(channel.count for channel in found):
+        raise UsageError(f"{topic} has no messages; name another topic with --topic")
     return found
 
 
-def write_bag(
-    reader: Any, connections: Sequence[Any], records: Sequence[Mapping[str, Any]], out: Path, storage: str, copy: bool
-) -> None:
+class Deserializer:
+    """Turns serialized images of ROS 1 and ROS 2 into messages; their types are the same in all versions."""
+
+    def __init__(self) -> None:
+        self._typesys = require("rosbags.typesys", "ros")
+        self._ros2 = self._typesys.get_typestore(self._typesys.Stores.ROS2_HUMBLE)
+        self._ros1 = self._typesys.get_typestore(self._typesys.Stores.ROS1_NOETIC)
+
+    def read(self, channel: Channel, data: bytes) -> Any:
+        """Return a message; raises `UsageError` if it is damaged."""
+        read = self._ros1.deserialize_ros1 if channel.encoding == ROS1 else self._ros2.deserialize_cdr
+        try:
+            return read(data, channel.type)
+        except Exception as error:  # rosbags raises what its generated code and numpy raise
+            raise UsageError(f"{channel.topic}: a damaged message ({error})") from error
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a bag of results will hold.
+
+    Attributes:
+        images: channels of the images.
+        copied: channels whose messages are copied.
+        topics: from each of `MASKS`, `FOUND` and `TOLD` to the topic that it is written on.
+        notes: what is not copied, or not as one would expect, for people.
+    """
+
+    images: tuple[Channel, ...]
+    copied: tuple[Channel, ...]
+    topics: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def plan_copy(recording: Recording, images: Sequence[Channel], copy: bool) -> Plan:
+    """Plan what is copied next to the results, before any image is asked.
+
+    rosbag2 opens no bag whose topics differ in their serialization
+    (https://github.com/ros2/rosbag2/blob/rolling/rosbag2_cpp/src/rosbag2_cpp/readers/sequential_reader.cpp), so only
+    CDR is copied.
+    """
+    if not copy:
+        return Plan(tuple(images), (), {topic: topic for topic in _TYPES}, ())
+    store = _typestore()
+    copied = tuple(channel for channel in recording.channels if channel.encoding == CDR)
+    left = sorted({f"{channel.topic} ({channel.encoding})" for channel in recording.channels if channel not in copied})
+    bare = sorted({f"{channel.topic} ({channel.type})" for channel in copied if not _define(channel, store).definition})
+    topics = _free_topics(copied)
+    notes = []
+    if left:
+        notes.append(f"not copied, since a rosbag2 holds only messages in CDR: {', '.join(left)}")
+    if bare:
+        notes.append(f"copied without a definition, which the recording does not hold: {', '.join(bare)}")
+    if topics[MASKS] != MASKS:
+        notes.append(f"the recording has results already; the new ones are on {', '.join(topics.values())}")
+    return Plan(tuple(images), copied, topics, tuple(notes))
+
+
+def write_bag(recording: Recording, plan: Plan, records: Sequence[Mapping[str, Any]], out: Path, storage: str) -> None:
     """Write a bag of results, completely or not at all.
 
     Args:
-        reader: the open bag that the results are of.
-        connections: those of its images.
+        recording: what the results are of.
+        plan: what is copied, each image before its result, and the topics of the results.
         records: the result of each image, in order: `NodeResult.to_dict` and "time_ns".
-        out: folder of the new bag.
-        storage: a key of `STORAGES`.
-        copy: also copy the messages of the input, each image's result after it.
+        out: folder of the new bag; its file has the same name.
+        storage: one of `wise_edge.robot.recording.writer.STORAGES`.
     """
-    rosbag2 = require("rosbags.rosbag2", "ros")
-    with replacing_folder(out) as fresh:
-        inner = fresh / out.name  # rosbags makes the folder itself and names the file in it after it
-        with rosbag2.Writer(inner, version=9, storage_plugin=rosbag2.StoragePlugin[STORAGES[storage]]) as writer:
-            _write_messages(writer, reader, _merge(reader, connections, records, copy))
-        for file in list(inner.iterdir()):
-            file.rename(fresh / file.name)
-        inner.rmdir()
+    store = _typestore()
+    with replacing_folder(out) as fresh, RecordingWriter(fresh, out.name, storage) as writer:
+        copies = _add_copies(writer, plan.copied, store)
+        results = {
+            topic: writer.add(_define(Channel(0, plan.topics[topic], name, CDR, 0), store))
+            for topic, name in _TYPES.items()
+        }
+        for time_ns, channel, content in _merge(recording, plan, records):
+            if channel is not None:
+                writer.write(copies[channel], time_ns, content)
+                continue
+            for topic, message in _messages(content, store.types):
+                writer.write(results[topic], time_ns, store.serialize_cdr(message, _TYPES[topic]))
 
 
-def _write_messages(writer: Any, reader: Any, messages: Iterator[tuple[int, Any, Any]]) -> None:
+def _typestore() -> Any:
     typesys = require("rosbags.typesys", "ros")
     store = typesys.get_typestore(typesys.Stores.ROS2_HUMBLE)
     for name, definition in VISION_MSGS.items():
         store.register(typesys.get_types_from_msg(definition, name))
-    results = {
-        topic: writer.add_connection(topic, name, typestore=store)
-        for topic, name in ((MASKS, IMAGE), (FOUND, DETECTIONS), (TOLD, TEXT))
-    }
-    copied: dict[tuple[str, str], Any] = {}
-    for time_ns, connection, data in messages:
-        if connection is not None:
-            _copy(writer, copied, connection, time_ns, data, reader.typestore)
-            continue
-        for topic, message in _messages(data, store.types):
-            writer.write(results[topic], time_ns, store.serialize_cdr(message, results[topic].msgtype))
+    return store
 
 
-def _copy(
-    writer: Any, copied: dict[tuple[str, str], Any], connection: Any, time_ns: int, data: bytes, store: Any
-) -> None:
-    key = connection.topic, connection.msgtype
-    if key not in copied:
-        copied[key] = writer.add_connection(*key, typestore=store)
-    writer.write(copied[key], time_ns, data)
+def _define(channel: Channel, store: Any) -> Channel:
+    """Return a channel with the definition of a standard type if the recording has none."""
+    if channel.definition or channel.type not in store.types:
+        return channel
+    text, _ = store.generate_msgdef(channel.type, ros_version=2)
+    return replace(channel, definition=text, definition_format="ros2msg", digest=store.hash_rihs01(channel.type))
+
+
+def _free_topics(copied: Sequence[Channel]) -> dict[str, str]:
+    """Return the topics of the results, in the first namespace of /wise_edge, /wise_edge_2 … that is free."""
+    taken = {channel.topic for channel in copied}
+    names = (_NAMESPACE if number == 1 else f"{_NAMESPACE}_{number}" for number in count(1))
+    choices = ({topic: topic.replace(_NAMESPACE, name, 1) for topic in _TYPES} for name in names)
+    return next(topics for topics in choices if not taken & set(topics.values()))
+
+
+def _add_copies(writer: RecordingWriter, copied: Sequence[Channel], store: Any) -> dict[Channel, Channel]:
+    """Add what is copied; the channels of one topic and type, in several files or of several publishers, become one."""
+    groups: dict[tuple[str, str], list[Channel]] = {}
+    for channel in copied:
+        groups.setdefault((channel.topic, channel.type), []).append(channel)
+    added: dict[Channel, Channel] = {}
+    for group in groups.values():
+        first = next((channel for channel in group if channel.definition), group[0])
+        one = writer.add(_define(replace(first, qos=join_qos(channel.qos for channel in group)), store))
+        added |= dict.fromkeys(group, one)
+    return added
 
 
 def _merge(
-    reader: Any, connections: Sequence[Any], records: Sequence[Mapping[str, Any]], copy: bool
-) -> Iterator[tuple[int, Any, Any]]:
-    """Yield the messages of the input, each image followed by its result; results have no connection."""
-    if not copy:
+    recording: Recording, plan: Plan, records: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[int, Channel | None, Any]]:
+    """Yield the messages that are copied, each image followed by its result; results have no channel."""
+    if not plan.copied:
         yield from ((record["time_ns"], None, record) for record in records)
         return
-    images = {connection.id for connection in connections}
-    waiting = iter(records)
-    for connection, time_ns, data in reader.messages():
-        yield time_ns, connection, data
-        if connection.id in images:
+    copied, images, waiting = set(plan.copied), set(plan.images), iter(records)
+    for time_ns, channel, data in recording.messages(copied | images):
+        if channel in copied:
+            yield time_ns, channel, data
+        if channel in images:
             yield time_ns, None, next(waiting)
 
 

@@ -1,22 +1,29 @@
 """Queries on a recorded camera: each image of a topic gets its result, with the image's own stamps.
 
-Results are appended to a log as they are made, so that a run that was killed can be resumed. The bag is written once
-all results are there.
+Everything that can be known is checked before the first image is asked. Results are appended to a log as they are made,
+so that a run that was killed can be resumed. The bag is written once all results are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.evaluation.append_log import AppendLog, LogFormat
-from wise_edge.robot.bag_files import STORAGES, choose_connections, open_bag, write_bag
+from wise_edge.images.depth import StreamDepth
+from wise_edge.policy.prompts import normalize_query
+from wise_edge.robot.bag_files import Deserializer, Plan, choose_images, plan_copy, write_bag
 from wise_edge.robot.frames import Frame
-from wise_edge.robot.messages import to_frame
-from wise_edge.robot.pace import Replay, replay
+from wise_edge.robot.messages import stamp_of, to_frame
+from wise_edge.robot.pace import Replay, choose_times, replay
+from wise_edge.robot.recording.reader import Recording, open_recording
+from wise_edge.robot.recording.writer import STORAGES
 from wise_edge.robot.results import NodeResult
 from wise_edge.runtimes.session import Session
 
@@ -47,31 +54,117 @@ class BagReport:
     """What processing a bag has found and how long it took.
 
     Attributes:
+        frames: images of the topic.
         found: images with a mask.
         reused: results that an earlier, killed run had made.
-        stamps_s: when each image was taken.
-        took_ms: how long each result took, from the image to the mask.
-        replay: what the policy would have seen live.
+        unreadable: images that could not be read; their results have the reason.
+        reason: why the first of those could not be read; None if all could.
+        bits: how many bits images of 16 bits per channel were taken to use; None for other images.
+        topics: where the results are.
+        times_s: when each image was taken, from the first one on; empty without usable times.
+        clock: why these are not the images' stamps; None if they are.
+        took_ms: how long each result took, from the image to the mask; None for an image that could not be read.
+        replay: what the policy would have seen live; None without usable times.
     """
 
+    frames: int
     found: int
     reused: int
-    stamps_s: tuple[float, ...]
-    took_ms: tuple[float, ...]
-    replay: Replay
-
-    @property
-    def frames(self) -> int:
-        """Number of images of the topic."""
-        return len(self.stamps_s)
+    unreadable: int
+    reason: str | None
+    bits: int | None
+    topics: tuple[str, ...]
+    times_s: tuple[float, ...]
+    clock: str | None
+    took_ms: tuple[float | None, ...]
+    replay: Replay | None
 
 
 _Record = dict[str, Any]
-"""`NodeResult.to_dict`, and "time_ns": when the bag received the image."""
+"""`NodeResult.to_dict`, "time_ns": when the bag received the image, and "bits": `StreamDepth.bits` after it."""
 
 
-def process_bag(
-    session: Session,
+@dataclass(frozen=True)
+class BagJob:
+    """A query on a recording, of which everything is checked that does not need a session; see `open_job`.
+
+    Attributes:
+        recording: the open bag, with notes for people.
+        plan: what will be written, with notes for people.
+    """
+
+    recording: Recording
+    plan: Plan
+    _bag: Path
+    _query: str
+    _out: Path
+    _log: Path
+    _variant: str | None
+    _storage: str
+    _resume: bool
+
+    def run(
+        self,
+        session: Session,
+        *,
+        progress: Callable[[int, int], None] = lambda done, count: None,
+        observe: Callable[[Frame, NodeResult], None] = lambda frame, result: None,
+    ) -> BagReport:
+        """Run the query on every image and write the results; see `process_bag`."""
+        settings = BagSettings(
+            bag=self._bag.name,
+            topic=self.plan.images[0].topic,
+            query=self._query,
+            variant=self._variant or session.policy.default_variant,
+            policy=session.policy.name,
+            mask=session.mask.name,
+        )
+        self._out.parent.mkdir(parents=True, exist_ok=True)
+        with AppendLog(self._log, settings, _LOG_FORMAT, resume=self._resume) as log:
+            reused = len(log.records)
+            self._answer(session, settings, log, progress, observe)
+        if not any(record["latency_ms"] for record in log.records):
+            self._log.unlink()
+            raise UsageError(f"none of the {len(log.records)} images can be read: {log.records[0]['reason']}")
+        try:
+            write_bag(self.recording, self.plan, log.records, self._out, self._storage)
+        except (OSError, sqlite3.Error) as error:
+            raise WiseEdgeError(f"cannot write {self._out}: {error}; fix that, then resume with --resume") from error
+        self._log.unlink()
+        return _report(log.records, reused, self.plan)
+
+    def _answer(
+        self,
+        session: Session,
+        settings: BagSettings,
+        log: AppendLog[BagSettings, _Record],
+        progress: Callable[[int, int], None],
+        observe: Callable[[Frame, NodeResult], None],
+    ) -> None:
+        """Append the results that the log does not have yet."""
+        count = sum(channel.count for channel in self.plan.images)
+        reused, deserializer = len(log.records), Deserializer()
+        depth = StreamDepth(log.records[-1]["bits"] if log.records else None)
+        for place, (time_ns, channel, data) in enumerate(self.recording.messages(self.plan.images)):
+            if place < reused:
+                continue
+            stamp_ns, frame_id, frame = time_ns, "", None
+            try:
+                message = deserializer.read(channel, data)
+                stamp_ns, frame_id = stamp_of(message.header), str(message.header.frame_id)
+                frame = to_frame(message, settings.topic, depth)
+            except UsageError as error:
+                result = NodeResult.unreadable(stamp_ns, frame_id, settings.query, settings.variant, str(error))
+            if frame is not None:
+                result = NodeResult.of(frame, session.segment(frame.image, settings.query, settings.variant))
+            log.append(result.to_dict() | {"time_ns": time_ns, "bits": depth.bits})
+            if frame is not None:
+                observe(frame, result)
+            progress(place + 1, count)
+
+
+@contextmanager
+def open_job(
     bag: Path,
     topic: str | None,
     query: str,
@@ -81,86 +174,104 @@ def process_bag(
     storage: str = "mcap",
     copy: bool = True,
     resume: bool = False,
-    progress: Callable[[int, int], None] = lambda done, count: None,
-    observe: Callable[[Frame, NodeResult], None] = lambda frame, result: None,
-) -> BagReport:
-    """Run a query on every image of a topic and write the results as a bag.
+) -> Iterator[BagJob]:
+    """Open a bag and check a request for it, before models are loaded.
 
     Args:
-        session: answers the query.
-        bag: a rosbag2 folder, an MCAP file or a ROS 1 bag.
+        bag: a rosbag2 folder, a file of MCAP or SQLite, or a ROS 1 bag; unfinished ones are read as far as they go.
         topic: of the images; None if the bag has only one with images.
         query: what to find.
         out: folder of the new bag.
         variant: prompt variant; None uses the bundle's default.
-        storage: "mcap" or "sqlite3".
-        copy: copy the input's messages into the new bag; never those of a ROS 1 bag, whose types differ.
+        storage: one of `STORAGES`.
+        copy: copy the input's messages of ROS 2 into the new bag, as they are.
         resume: continue the log of a run that was killed.
-        progress: called with the number of images done and their total.
-        observe: called with each image and its result, except those of an earlier run.
 
     Raises:
-        UsageError: the bag, topic or storage does not exist, an image cannot be read, or `out` or its log exists.
+        UsageError: the bag, topic or storage does not exist, the query is empty, or `out` or its log exists.
+        MissingExtraError: rosbags is not installed.
+    """
+    query = normalize_query(query)
+    if storage not in STORAGES:
+        raise UsageError(f"unknown storage '{storage}'; choose {' or '.join(STORAGES)}")
+    _check_out(out)
+    log = out.with_name(f"{out.name}.log")
+    if log.exists() and not resume:
+        raise UsageError(f"{log} holds results of an unfinished run; continue it with --resume, or delete the file")
+    with open_recording(bag) as recording:
+        images = choose_images(recording, bag, topic)
+        plan = plan_copy(recording, images, copy)
+        yield BagJob(recording, plan, bag, query, out, log, variant, storage, resume)
+
+
+def _check_out(out: Path) -> None:
+    """Raise `UsageError` for a folder that exists or cannot be made."""
+    try:
+        exists = out.exists()
+    except OSError as error:  # the name is too long
+        raise UsageError(f"cannot write {str(out)[:200]}: {error.strerror}") from error
+    if exists:
+        raise UsageError(f"{out} exists; name another folder")
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UsageError(f"cannot write into {parent}; choose another folder or change its permissions")
+
+
+def process_bag(
+    session: Session,
+    bag: Path,
+    topic: str | None,
+    query: str,
+    out: Path,
+    *,
+    progress: Callable[[int, int], None] = lambda done, count: None,
+    observe: Callable[[Frame, NodeResult], None] = lambda frame, result: None,
+    **options: Any,
+) -> BagReport:
+    """Run a query on every image of a topic and write the results as a bag.
+
+    An image that cannot be read gets a result with the reason, and the run continues.
+
+    Args:
+        session: answers the query.
+        bag: as of `open_job`, as are the next three.
+        topic: of the images.
+        query: what to find.
+        out: folder of the new bag.
+        progress: called with the number of images done and their total.
+        observe: called with each image that could be read and its result, except those of an earlier run.
+        options: the others of `open_job`.
+
+    Raises:
+        UsageError: as of `open_job`, or none of the images can be read.
         MissingExtraError: rosbags is not installed.
         WiseEdgeError: a query failed, or the disk is full; results made so far are kept for --resume.
     """
-    if storage not in STORAGES:
-        raise UsageError(f"unknown storage '{storage}'; choose {' or '.join(STORAGES)}")
-    if out.exists():
-        raise UsageError(f"{out} exists; name another folder")
-    path = out.with_name(f"{out.name}.log")
-    if path.exists() and not resume:
-        raise UsageError(f"{path} holds results of an unfinished run; continue it with --resume, or delete the file")
-    with open_bag(bag) as reader:
-        connections = choose_connections(reader, bag, topic)
-        names = session.policy.name, session.mask.name
-        settings = BagSettings(bag.name, connections[0].topic, query, variant or session.policy.default_variant, *names)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with AppendLog(path, settings, _LOG_FORMAT, resume=resume) as log:
-            reused = len(log.records)
-            _answer(session, reader, connections, settings, log, progress, observe)
-        write_bag(reader, connections, log.records, out, storage, copy and reader.is2)
-    path.unlink()
-    return _report(log.records, reused)
+    with open_job(bag, topic, query, out, **options) as job:
+        return job.run(session, progress=progress, observe=observe)
 
 
-def _answer(
-    session: Session,
-    reader: Any,
-    connections: list[Any],
-    settings: BagSettings,
-    log: AppendLog[BagSettings, _Record],
-    progress: Callable[[int, int], None],
-    observe: Callable[[Frame, NodeResult], None],
-) -> None:
-    """Append the results that the log does not have yet."""
-    count = sum(connection.msgcount for connection in connections)
-    reused = len(log.records)
-    for place, (connection, time_ns, data) in enumerate(reader.messages(connections=connections)):
-        if place >= reused:
-            frame = to_frame(reader.deserialize(data, connection.msgtype), settings.topic)
-            result = NodeResult.of(frame, session.segment(frame.image, settings.query, settings.variant))
-            log.append(result.to_dict() | {"time_ns": time_ns})
-            observe(frame, result)
-            progress(place + 1, count)
-    if not log.records:
-        raise UsageError(f"{settings.topic} has no messages; name another topic with --topic")
-
-
-def _report(records: list[_Record], reused: int) -> BagReport:
-    stamps_s = tuple(record["stamp_ns"] / 1e9 for record in records)
-    took_ms = tuple(record["latency_ms"]["total"] for record in records)
+def _report(records: list[_Record], reused: int, plan: Plan) -> BagReport:
+    unreadable = [record["reason"] for record in records if not record["latency_ms"]]
+    took_ms = [record["latency_ms"].get("total") for record in records]
+    times_s, clock = choose_times([record["stamp_ns"] for record in records], [record["time_ns"] for record in records])
     return BagReport(
+        frames=len(records),
         found=sum(record["mask"] is not None for record in records),
         reused=reused,
-        stamps_s=stamps_s,
-        took_ms=took_ms,
-        replay=replay(stamps_s, [ms / 1e3 for ms in took_ms]),
+        unreadable=len(unreadable),
+        reason=unreadable[0] if unreadable else None,
+        bits=records[-1]["bits"],
+        topics=tuple(plan.topics.values()),
+        times_s=times_s,
+        clock=clock,
+        took_ms=tuple(took_ms),
+        replay=replay(times_s, [None if ms is None else ms / 1e3 for ms in took_ms]) if times_s else None,
     )
 
 
 def _to_record(settings: BagSettings, data: Any) -> _Record:
-    if missing := {*NodeResult.__dataclass_fields__, "time_ns"} - set(data):
+    if missing := {*NodeResult.__dataclass_fields__, "time_ns", "bits"} - set(data):
         raise KeyError(min(missing))
     record: _Record = data
     return record

@@ -63,7 +63,8 @@ class RerunLog:
         if target == CONNECT:
             self._connect()
         else:
-            self._recording.save(_check_file(target, force=force), default_blueprint=self._layout())
+            check_rerun(target, force=force)
+            self._recording.save(target, default_blueprint=self._layout())
         self._color()
         self._waiting: Queue[tuple[Frame, NodeResult, float | None] | None] = Queue(_WAITING)
         self._given_up = False
@@ -159,13 +160,15 @@ class RerunLog:
         return blueprint.Blueprint(blueprint.Horizontal(camera, column, column_shares=[3, 2]), collapse_panels=True)
 
 
-def _check_file(target: str, *, force: bool) -> Path:
+def check_rerun(target: str | None, *, force: bool = False) -> None:
+    """Raise the `UsageError` of `RerunLog` for a file, before the work that it will show."""
+    if not target or target == CONNECT:
+        return
     file = Path(target)
     if file.suffix != ".rrd":
         raise UsageError(f"--rerun {target} is not a recording; pass a file name that ends in .rrd, or {CONNECT}")
     if file.exists() and not force:
         raise UsageError(f"{file} exists; use --force, or name another")
-    return file
 
 
 @contextmanager

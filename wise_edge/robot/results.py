@@ -88,6 +88,29 @@ class NodeResult:
             latency_ms=asdict(answer.latency_ms),
         )
 
+    @classmethod
+    def unreadable(cls, stamp_ns: int, frame_id: str, query: str, variant: str, reason: str) -> NodeResult:
+        """Return the result of a query on an image that could not be read, of 0 x 0 pixels."""
+        return cls(
+            stamp_ns=stamp_ns,
+            frame_id=frame_id,
+            image_size=(0, 0),
+            query=query,
+            standing=False,
+            box=None,
+            points=(),
+            mask=None,
+            score=None,
+            place=None,
+            rationale=None,
+            variant=variant,
+            reason=reason,
+            grounded_stamp_ns=stamp_ns,
+            dropped=0,
+            delay_ms=0.0,
+            latency_ms={},
+        )
+
     @property
     def stale(self) -> bool:
         """Whether the policy saw an earlier frame than this one."""

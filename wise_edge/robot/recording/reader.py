@@ -1,0 +1,119 @@
+"""Opens a recording: a file, or the folder of a rosbag2.
+
+A folder's files are read as they are and its metadata.yaml is not needed: the files hold all that it says.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from wise_edge.errors import UsageError
+from wise_edge.robot.recording.channels import CDR, Channel, Message, RecordingFile
+from wise_edge.robot.recording.mcap_reader import McapFile
+from wise_edge.robot.recording.mcap_records import MAGIC, zstd
+from wise_edge.robot.recording.ros1_reader import Ros1File
+from wise_edge.robot.recording.sqlite_reader import SqliteFile
+
+_ZSTD = b"\x28\xb5\x2f\xfd"
+"""Start of a Zstandard frame (RFC 8878); a message of CDR starts with 0."""
+_READERS: dict[bytes, type[McapFile] | type[SqliteFile] | type[Ros1File]] = {
+    MAGIC: McapFile,
+    b"SQLite format 3\0": SqliteFile,
+    b"#ROSBAG V2.0\n": Ros1File,
+}
+"""Start of a file to what reads it."""
+_STORAGE = re.compile(r"\.(mcap|db3)(\.zstd)?$")
+"""Names of a rosbag2's files."""
+
+
+class Recording:
+    """The files of a recording as one stream.
+
+    Attributes:
+        channels: of all files; each belongs to one of them.
+        notes: what is wrong with it although it can be read, for people.
+    """
+
+    def __init__(self, files: list[RecordingFile], notes: list[str]) -> None:
+        self._files = files
+        self.channels = [channel for file in files for channel in file.channels]
+        self.notes = [*notes, *(file.note for file in files if file.note)]
+
+    def messages(self, channels: Collection[Channel]) -> Iterator[Message]:
+        """Yield the messages of some channels in the order of time.
+
+        Raises:
+            UsageError: a file is damaged; the message names the command that may repair it.
+        """
+        wanted = set(channels)
+        parts = ([channel for channel in file.channels if channel in wanted] for file in self._files)
+        streams = [file.messages(part) for file, part in zip(self._files, parts, strict=True) if part]
+        for time_ns, channel, data in heapq.merge(*streams, key=lambda message: message[0]):
+            packed = channel.encoding == CDR and data.startswith(_ZSTD)  # rosbag2's compression mode "message"
+            yield time_ns, channel, zstd().decompress(data) if packed else data
+
+
+@contextmanager
+def open_recording(path: Path) -> Iterator[Recording]:
+    """Open a recording for reading.
+
+    Args:
+        path: a rosbag2 folder, with or without metadata.yaml, or a file of MCAP, SQLite or ROS 1, each possibly
+            compressed with Zstandard.
+
+    Raises:
+        UsageError: there is no such recording, or nothing of it can be read.
+        MissingExtraError: rosbags is not installed.
+    """
+    files = _find_files(path)
+    opened, refused = [], []
+    with ExitStack() as stack:
+        for file in files:
+            try:
+                opened.append(_open(file, stack))
+            except UsageError as error:
+                refused.append(error)
+        if not opened:
+            raise refused[0]
+        yield Recording(opened, [f"left out: {error}" for error in refused])
+
+
+def _find_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UsageError(f"{path} does not exist; name a rosbag2 folder, an .mcap file or a ROS 1 .bag")
+    files = sorted(file for file in path.iterdir() if _STORAGE.search(file.name) and not file.name.startswith("."))
+    # A recorder that was killed while it compressed a file leaves both.
+    whole = [file for file in files if file.suffix != ".zstd" or file.with_suffix("") not in files]
+    if not whole:
+        raise UsageError(f"{path} has no .mcap or .db3 file; name the folder of a rosbag2, or a ROS 1 .bag file itself")
+    return whole
+
+
+def _open(file: Path, stack: ExitStack) -> RecordingFile:
+    with file.open("rb") as stream:
+        start = stream.read(16)
+    if start.startswith(_ZSTD):
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="wise-edge-")))
+        plain = folder / file.stem
+        try:
+            with zstd().open(file, "rb") as packed, plain.open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+        except (EOFError, zstd().ZstdError) as error:
+            raise UsageError(f"{file} is damaged or cut short ({error}); copy it again") from error
+        return _open(plain, stack)
+    if not start.strip(b"\0"):
+        raise UsageError(f"{file} is empty, as of a recorder that was killed at its start")
+    reader = next((reader for magic, reader in _READERS.items() if start.startswith(magic)), None)
+    if reader is None:
+        raise UsageError(f"{file} cannot be read as a bag: it is neither MCAP, SQLite nor a ROS 1 bag")
+    opened = reader(file)
+    stack.callback(opened.close)
+    return opened

@@ -1,0 +1,83 @@
+"""Reads the SQLite files of rosbag2, of all its schemas."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from shlex import quote as shell_quote
+from typing import Any
+from urllib.parse import quote
+
+from wise_edge.errors import UsageError
+from wise_edge.robot.recording.channels import Channel, Message
+
+
+class SqliteFile:
+    """A .db3 file, open for reading; a `RecordingFile`. Messages in its write-ahead log are read too.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.note: str | None = None
+        self._path = path
+        self._base = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
+        try:
+            self.channels = self._read_channels()
+        except sqlite3.Error as error:
+            self.close()
+            raise self._damaged(error) from error
+        self._by_id = {channel.id: channel for channel in self.channels}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._base.close()
+
+    def messages(self, channels: Collection[Channel]) -> Iterator[Message]:
+        """Yield the messages of some of its channels in the order of time."""
+        ids = [channel.id for channel in channels]
+        places = ", ".join("?" * len(ids))
+        query = f"SELECT timestamp, topic_id, data FROM messages WHERE topic_id IN ({places}) ORDER BY timestamp, id"
+        try:
+            for time_ns, id, data in self._base.execute(query, ids):
+                yield time_ns, self._by_id[id], data
+        except sqlite3.Error as error:
+            raise self._damaged(error) from error
+
+    def _read_channels(self) -> list[Channel]:
+        counts = dict(self._base.execute("SELECT topic_id, COUNT(*) FROM messages GROUP BY topic_id"))
+        definitions = {row["topic_type"]: row for row in self._rows("message_definitions")}
+        return [
+            _describe(row, counts.get(row["id"], 0), definitions.get(row["type"], {})) for row in self._rows("topics")
+        ]
+
+    def _rows(self, table: str) -> list[dict[str, Any]]:
+        """Return the rows of a table; none if there is no such table, as `message_definitions` before Iron."""
+        if not self._base.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone():
+            return []
+        cursor = self._base.execute(f"SELECT * FROM {table} ORDER BY id")
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def _damaged(self, error: sqlite3.Error) -> UsageError:
+        name = shell_quote(str(self._path))
+        repair = f"sqlite3 {name} .recover | sqlite3 repaired.db3"
+        return UsageError(f"{self._path} cannot be read ({error}); if its recorder was killed, repair it: {repair}")
+
+
+def _describe(topic: Mapping[str, Any], count: int, definition: Mapping[str, Any]) -> Channel:
+    """Return a topic's channel; columns that a version of rosbag2 did not have yet are empty."""
+    text = definition.get("encoded_message_definition", "")
+    return Channel(
+        id=topic["id"],
+        topic=topic["name"],
+        type=topic["type"],
+        encoding=topic["serialization_format"],
+        count=count,
+        definition=text,
+        definition_format=definition["encoding"] if text else "",
+        digest=topic.get("type_description_hash", ""),
+        qos=topic.get("offered_qos_profiles", ""),
+    )
