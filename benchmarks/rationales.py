@@ -62,7 +62,8 @@ def measure(policy: str, count: int) -> dict[str, Any]:
     texts, scenes = decode(start, count), [sample("test", index) for index in range(count)]
     parts = [split_completion(text) for text in texts]
     concise, detailed = [part.rationale or "" for part in parts], [part.detailed or "" for part in parts]
-    similar = cosine_similarities(load_encoder(DEFAULT_MODEL, "cpu"), concise, detailed)
+    encoder = load_encoder(DEFAULT_MODEL, "cpu")
+    similar = cosine_similarities(encoder, concise, detailed)
     lengths = [[len(ids) for ids in start.processor.tokenizer(texts)["input_ids"]] for texts in (concise, detailed)]
     named = np.array([names_target(text, labeled) for text, labeled in zip(concise, scenes, strict=True)])
     right = np.array([boxes_right(*pair, start.input_size) for pair in zip(texts, scenes, strict=True)])
@@ -70,6 +71,7 @@ def measure(policy: str, count: int) -> dict[str, Any]:
         "policy": policy,
         "samples": count,
         "similarity_mean": round(float(np.mean(similar)), 4),
+        "similarity_cut": encoder.cut,
         "similarity_p10": round(float(np.percentile(similar, 10)), 4),
         "concise_tokens_mean": round(float(np.mean(lengths[0])), 2),
         "detailed_tokens_mean": round(float(np.mean(lengths[1])), 2),
@@ -91,6 +93,7 @@ def main() -> None:
         options.json,
         f"{result['samples']} test scenes under 'wise', {options.policy}:",
         f"  similarity of concise and detailed text {result['similarity_mean']}, p10 {result['similarity_p10']}",
+        f"  {result['similarity_cut']} of the texts are longer than the similarity model reads",
         f"  tokens {result['concise_tokens_mean']} and {result['detailed_tokens_mean']}",
         f"  the concise text names the object asked for in {result['names_target_share']:.1%} of all completions",
         f"  and, of those with box IoU > 0.5, in {result['names_target_share_of_right']}",

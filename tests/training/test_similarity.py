@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from wise_edge.errors import MissingExtraError, UsageError
 
 pytest.importorskip("wise_edge.training.wise", exc_type=MissingExtraError)
 
-from wise_edge.training.wise.similarity import DEFAULT_MODEL, cosine_similarities, load_encoder
+from wise_edge.training.wise.similarity import DEFAULT_MODEL, TransformerEncoder, cosine_similarities, load_encoder
+from wise_edge.training.wise.trainer import WiseTrainer
 
 
 class Table:
@@ -79,3 +81,61 @@ def test_the_default_encoder_tells_similar_texts_from_others() -> None:
     assert similar > 0.7 > different
     again = encoder.encode([detailed, concise])[1]
     np.testing.assert_allclose(again, vectors[0], atol=5e-3)  # but for rounding in bfloat16, order means nothing
+
+
+class Model:
+    """A model of sentence-transformers, as far as it is used, that reads up to `max_seq_length` words."""
+
+    def __init__(self, max_seq_length: float | None) -> None:
+        self.max_seq_length = max_seq_length
+
+    def tokenizer(
+        self, texts: list[str], *, truncation: bool, padding: bool, verbose: bool
+    ) -> dict[str, list[list[str]]]:
+        assert not truncation
+        assert not padding
+        return {"input_ids": [text.split() for text in texts]}
+
+    def encode(self, texts: list[str], **_: object) -> NDArray[np.float32]:
+        return np.ones((len(texts), 2), np.float32)
+
+
+def test_texts_that_the_model_does_not_read_to_the_end_are_counted() -> None:
+    encoder = TransformerEncoder(Model(3), "cpu", bf16=False)
+    cosine_similarities(encoder, ["a b c", "a b c d"], ["a", "a b c d"])
+    assert (encoder.max_tokens, encoder.encoded, encoder.cut) == (3, 3, 1)
+    cosine_similarities(encoder, ["a b c d e"], ["a"])
+    assert (encoder.encoded, encoder.cut) == (5, 2)
+    assert "2 of 5 rationales are longer than the 3 tokens" in encoder.describe_cut(5, 2)
+    for limit in (None, float("inf")):  # StaticEmbedding says inf
+        endless = TransformerEncoder(Model(limit), "cpu", bf16=False)
+        endless.encode(["a b c d"])
+        assert (endless.max_tokens, endless.cut) == (None, 0)
+
+
+def test_a_step_logs_what_was_cut_and_says_so_once(capsys: pytest.CaptureFixture[str]) -> None:
+    encoder = TransformerEncoder(Model(3), "cpu", bf16=False)
+    logged: list[tuple[str, float]] = []
+    step = SimpleNamespace(
+        _rewards=SimpleNamespace(encoder=encoder),
+        _log_metric=lambda *metric: logged.append(metric),
+        is_world_process_zero=lambda: True,
+    )
+    said = []
+    for texts in (["a"], ["a b c d", "b", "c", "d"], ["a b c d", "b"], []):
+        with WiseTrainer._cut_rationales_counted(step):  # type: ignore[arg-type]
+            cosine_similarities(encoder, texts, texts)
+        said.append(capsys.readouterr().err)
+    assert logged == [("rationales_cut", 0.0), ("rationales_cut", 0.25), ("rationales_cut", 0.5)]
+    assert [len(line) > 0 for line in said] == [False, True, False, False]
+    assert said[1].startswith("note: 1 of 4 rationales are longer than the 3 tokens")
+
+
+@pytest.mark.slow
+def test_the_default_encoder_counts_by_its_own_limit() -> None:
+    encoder = load_encoder(DEFAULT_MODEL, "cpu")
+    assert encoder.max_tokens == encoder._model.max_seq_length == 256
+    encoder.encode(["red " * 254, "red " * 255])  # with its two special tokens, 256 and 257
+    assert (encoder.encoded, encoder.cut) == (2, 1)
+    a, b = encoder.encode(["red " * 300, "red " * 300 + "interest rates rose"])
+    np.testing.assert_allclose(a, b, atol=5e-3)  # the rest is not read

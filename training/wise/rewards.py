@@ -38,6 +38,7 @@ class RewardFunctions:
 
     Attributes:
         reader: reads the completions of a batch once for all terms.
+        encoder: as passed.
 
     Raises:
         UsageError: the order is unknown, the size is not positive, no term is left, or the encoder is missing.
@@ -56,7 +57,7 @@ class RewardFunctions:
             raise UsageError(f"order: {order!r} is unknown; use one of {', '.join(ORDERS)}")
         if size < 1:
             raise UsageError(f"size: must be at least 1 px, is {size}")
-        self._config, self._tags, self._encoder, self._count_tokens = config, ORDERS[order], encoder, count_tokens
+        self._config, self._tags, self.encoder, self._count_tokens = config, ORDERS[order], encoder, count_tokens
         self._scale = size / config.reference_size
         self.reader = CompletionReader(find_placeholders(template_text))
         terms: dict[str, Term] = {
@@ -119,10 +120,10 @@ class RewardFunctions:
         indices = [index for index in self._right(readings, truths) if readings[index].detailed]
         savings = self._savings([readings[index] for index in indices])
         shorter = {index: saving for index, saving in zip(indices, savings, strict=True) if saving > 0}
-        if not shorter or self._encoder is None:
+        if not shorter or self.encoder is None:
             return scores
         concise, detailed = [readings[i].concise for i in shorter], [readings[i].detailed for i in shorter]
-        similarities = np.clip(cosine_similarities(self._encoder, concise, detailed), 0.0, 1.0)
+        similarities = np.clip(cosine_similarities(self.encoder, concise, detailed), 0.0, 1.0)
         for (index, saving), similarity in zip(shorter.items(), similarities, strict=True):
             scores[index] = float(similarity) * saving
         return scores

@@ -6,6 +6,7 @@ The default encoder is all-MiniLM-L6-v2, as in the reference, from a package tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,7 +39,7 @@ class SentenceEncoder(Protocol):
         ...
 
 
-def load_encoder(name: str, device: str, bf16: bool = False) -> SentenceEncoder:
+def load_encoder(name: str, device: str, bf16: bool = False) -> TransformerEncoder:
     """Load a sentence encoder.
 
     Args:
@@ -61,7 +62,7 @@ def load_encoder(name: str, device: str, bf16: bool = False) -> SentenceEncoder:
         raise UsageError(
             f"similarity model {name}: cannot be loaded ({reason}); use {DEFAULT_MODEL} or the folder of a model"
         ) from error
-    return _Transformer(model, device, bf16)
+    return TransformerEncoder(model, device, bf16)
 
 
 def cosine_similarities(encoder: SentenceEncoder, left: Sequence[str], right: Sequence[str]) -> NDArray[np.float64]:
@@ -88,21 +89,46 @@ def cosine_similarities(encoder: SentenceEncoder, left: Sequence[str], right: Se
     return np.clip(np.nan_to_num((first * second).sum(axis=1), posinf=0.0, neginf=0.0), -1.0, 1.0)
 
 
-class _Transformer:
-    """A model of sentence-transformers."""
+class TransformerEncoder:
+    """A model of sentence-transformers. It ignores what a text has beyond the model's longest input, and counts that.
+
+    Args:
+        model: the `SentenceTransformer`.
+        device: torch's name of its device.
+        bf16: multiply in bfloat16.
+
+    Attributes:
+        max_tokens: the model's own `max_seq_length`; None if it reads texts of any length.
+        encoded: number of texts that were encoded so far.
+        cut: how many of them were longer than `max_tokens`.
+    """
 
     def __init__(self, model: Any, device: str, bf16: bool) -> None:
         self._model = model
         self._batch = _CPU_BATCH if device.startswith("cpu") else _GPU_BATCH
         self._kind, self._bf16 = device.partition(":")[0], bf16
+        limit = model.max_seq_length
+        self.max_tokens = None if limit is None or math.isinf(limit) else int(limit)
+        self.encoded = self.cut = 0
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode texts in one call, sorted by length and padded in batches."""
+        self.encoded += len(texts)
+        if self.max_tokens is not None:
+            whole = self._model.tokenizer(list(texts), truncation=False, padding=False, verbose=False)
+            self.cut += sum(len(ids) > self.max_tokens for ids in whole["input_ids"])
         with torch.autocast(self._kind, torch.bfloat16, enabled=self._bf16):
             vectors = self._model.encode(list(texts), batch_size=self._batch, show_progress_bar=False)
         directions = np.asarray(vectors, np.float32)
         lengths = np.linalg.norm(directions, axis=1, keepdims=True)
         return np.divide(directions, lengths, out=np.zeros_like(directions), where=lengths > 0)
+
+    def describe_cut(self, encoded: int, cut: int) -> str:
+        """Return what it means that some of the texts were cut."""
+        return (
+            f"{cut} of {encoded} rationales are longer than the {self.max_tokens} tokens that the similarity model "
+            "reads; their similarity ignores the rest"
+        )
 
 
 def _is_other_folder(source: str) -> bool:

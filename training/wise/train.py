@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import accelerate
 import safetensors
@@ -33,7 +32,7 @@ from wise_edge.training.wise.data import Selection, training_rows
 from wise_edge.training.wise.final_policy import write_policy
 from wise_edge.training.wise.policy import StartPolicy, open_policy
 from wise_edge.training.wise.rewards import RewardFunctions
-from wise_edge.training.wise.similarity import load_encoder
+from wise_edge.training.wise.similarity import TransformerEncoder, load_encoder
 from wise_edge.training.wise.trainer import WiseTrainer
 from wise_edge.training.wise.validation import Validator
 from wise_edge.training.wise.warm_start import warm_start
@@ -132,18 +131,22 @@ def _train(config: WiseConfig, out: Path, checkpoint: Path | None) -> None:
     start = open_policy(config)
     if config.warm_start is not None:
         start = dataclasses.replace(start, name=str(warm_start(config, start, out / "start")))
-    trainer = _build_trainer(config, start, out, checkpoint is not None)
+    rewards = _build_rewards(config, start)
+    trainer = _build_trainer(config, start, rewards, out, checkpoint is not None)
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "tensorboard"))
     with stop_signals_call(trainer.stop), redirect_stdout(sys.stderr):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.stopped:
         print(f"stopped after step {trainer.state.global_step}; continue with --resume", file=sys.stderr)
+    if isinstance(rewards.encoder, TransformerEncoder) and rewards.encoder.cut:
+        print(rewards.encoder.describe_cut(rewards.encoder.encoded, rewards.encoder.cut), file=sys.stderr)
     if trainer.is_world_process_zero():
         _save_best(config, start, out)
 
 
-def _build_trainer(config: WiseConfig, start: StartPolicy, out: Path, resume: bool) -> Any:
-    rewards = _build_rewards(config, start)
+def _build_trainer(
+    config: WiseConfig, start: StartPolicy, rewards: RewardFunctions, out: Path, resume: bool
+) -> WiseTrainer:
     count = config.steps * config.prompts_per_step
     rows = training_rows(Selection(config.data, "data"), start, config.order, count, config.seed)
     return WiseTrainer(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,6 +27,7 @@ from wise_edge.training.wise.checkpoints import checkpoint_name, drop_old_checkp
 from wise_edge.training.wise.config import WiseConfig
 from wise_edge.training.wise.report import draw_wise_curves, save_samples
 from wise_edge.training.wise.rewards import RewardFunctions
+from wise_edge.training.wise.similarity import TransformerEncoder
 from wise_edge.training.wise.validation import Figures, Validator
 
 _SHOWN = {"reward": "reward", "rewards/box_iou/mean": "iou", "rationale_tokens": "tokens", "kl": "kl", "step_time": "s"}
@@ -104,7 +107,8 @@ class WiseTrainer(GRPOTrainer):
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> Any:
         start = perf_counter()
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
+        with self._cut_rationales_counted():
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
         self._log_metric("time/rewards_s", perf_counter() - start)
         read = self._rewards.reader.read(completions)
         self._log_metric("rationale_tokens", self._mean_tokens([each.rationale for each in read]))
@@ -115,6 +119,20 @@ class WiseTrainer(GRPOTrainer):
             save_samples(path, [str(row["sample"]) for row in inputs], [each.text for each in read], table, more)
             self._sampled = self.state.global_step
         return rewards
+
+    @contextmanager
+    def _cut_rationales_counted(self) -> Iterator[None]:
+        """Log the share of rationales that the sentence encoder cuts in the block; say so the first time."""
+        encoder = self._rewards.encoder
+        if not isinstance(encoder, TransformerEncoder):
+            yield
+            return
+        encoded, cut = encoder.encoded, encoder.cut
+        yield
+        if encoder.encoded > encoded:
+            self._log_metric("rationales_cut", (encoder.cut - cut) / (encoder.encoded - encoded))
+        if encoder.cut and not cut and self.is_world_process_zero():
+            print(f"note: {encoder.describe_cut(encoder.encoded - encoded, encoder.cut)}", file=sys.stderr)
 
     def _mean_tokens(self, texts: list[str]) -> float:
         return sum(map(len, self._tokenizer(texts)["input_ids"])) / len(texts)
