@@ -7,7 +7,7 @@ that belongs to the query, and both return their own clock readings: phases are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.arguments import describe
 from wise_edge.errors import QueryCancelledError, UsageError
 from wise_edge.geometry import Box, Point
 from wise_edge.policy.answer import Completion
@@ -156,6 +157,13 @@ class MaskPrompt:
     points: tuple[Point, ...] = ()
     previous: npt.NDArray[np.float32] | None = None
 
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for a box or point that is none."""
+        if not (_are_numbers(self.box, 4) and self.box[0] < self.box[2] and self.box[1] < self.box[3]):
+            raise UsageError(f"the box must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2, got {describe(self.box)}")
+        if not isinstance(self.points, Iterable) or not all(_are_numbers(point, 2) for point in self.points):
+            raise UsageError(f"the points must be pairs (x, y), got {describe(self.points)}")
+
 
 @dataclass(frozen=True)
 class MaskOutput:
@@ -174,6 +182,15 @@ class MaskOutput:
     decode_ms: float
 
 
+def _are_numbers(values: object, count: int) -> bool:
+    """Whether it is a sequence of so many finite numbers."""
+    try:
+        numbers = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        return False
+    return numbers.shape == (count,) and bool(np.isfinite(numbers).all())
+
+
 PolicyImageT = TypeVar("PolicyImageT", bound=PolicyImage)
 MaskImageT = TypeVar("MaskImageT", bound=MaskImage)
 
@@ -184,6 +201,7 @@ class PolicyBackend(Protocol[PolicyImageT]):
     Attributes:
         name: backend name, for example "onnx".
         input_size: side in pixels of the resized square, the coordinate frame of the answers.
+        variants: the names of its prompt variants.
         default_variant: the prompt variant used by default.
         limits_rationale: whether `Decoding.max_rationale_tokens` is supported.
     """
@@ -192,6 +210,8 @@ class PolicyBackend(Protocol[PolicyImageT]):
     def name(self) -> str: ...
     @property
     def input_size(self) -> int: ...
+    @property
+    def variants(self) -> Collection[str]: ...
     @property
     def default_variant(self) -> str: ...
     @property

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.arguments import check_callable, check_image, describe, is_number
 from wise_edge.bundle.store import Bundle, load, resolve_bundle
 from wise_edge.errors import UsageError
 from wise_edge.geometry import Box, Point
@@ -148,6 +149,25 @@ class Session:
         """Whether the policy or the segmenter runs on a GPU."""
         return any_on_gpu({choice.name for choice in self.choices.values()})
 
+    def check_choice(self, variant: str | None, deadline_ms: float | None = None) -> None:
+        """Check what chooses the prompt variant of a query.
+
+        Args:
+            variant: a prompt variant; None for the bundle's default.
+            deadline_ms: the deadline that chooses it instead; None for none.
+
+        Raises:
+            UsageError: the variant is unknown, the deadline is no positive number, or both are given.
+        """
+        if variant is not None and variant not in self.policy.variants:
+            raise UsageError(f"unknown variant {variant!r}; choose one of {', '.join(self.policy.variants)}")
+        if deadline_ms is None:
+            return
+        if not is_number(deadline_ms) or deadline_ms <= 0:
+            raise UsageError(f"deadline_ms must be a positive number, got {describe(deadline_ms)}")
+        if variant is not None:
+            raise UsageError("a deadline chooses the variant; leave the variant out")
+
     def forget(self) -> None:
         """Forget every image, draft and reading, so that the next query costs what it costs a new session."""
         with self._policy_lock, self._mask_lock:
@@ -187,10 +207,13 @@ class Session:
             QueryCancelledError: it was cancelled.
             WiseEdgeError: an engine failed; the session can answer the next query.
         """
-        _check_image(image)
-        if deadline_ms is not None and (variant is not None or not deadline_ms > 0):
-            raise UsageError("a deadline is a positive number of ms and chooses the variant; leave the variant out")
+        check_image(image)
+        self.check_choice(variant, deadline_ms)
         query = normalize_query(query)
+        if cancel is not None and not isinstance(cancel, Event):
+            raise UsageError(f"cancel must be a threading.Event, got {describe(cancel)}")
+        if on_text is not None:
+            check_callable(on_text, "on_text")
         spans: list[Span] = []
         with self._policy_lock:
             start = perf_counter()
@@ -234,7 +257,10 @@ class Session:
         Raises:
             UsageError, QueryCancelledError, WiseEdgeError: as `segment`.
         """
-        _check_image(image)
+        check_image(image)
+        self.check_choice(variant)
+        if isinstance(queries, str) or not isinstance(queries, Sequence):
+            raise UsageError(f"queries must be a list of texts, got {describe(queries)}")
         if not queries:
             return []
         variant = variant or self.policy.default_variant
@@ -281,12 +307,16 @@ class Session:
             points: XY pixels of the image, inside the object.
 
         Raises:
-            UsageError: the image is no uint8 RGB array.
+            UsageError: the image is no uint8 RGB array, the box or a point is none, or the box lies outside.
             WiseEdgeError: the segmenter failed.
         """
-        _check_image(image)
+        check_image(image)
+        prompt = MaskPrompt(box, points)
+        height, width, _ = image.shape
+        if not (box[0] < width and box[1] < height and box[2] > 0 and box[3] > 0):
+            raise UsageError(f"the box {tuple(box)} lies outside of the image, which is {width} x {height}")
         with self._mask_lock:
-            return self.mask.decode(self.mask.encode(image), MaskPrompt(box, points))
+            return self.mask.decode(self.mask.encode(image), prompt)
 
     def _encode(self, image: npt.NDArray[np.uint8], spans: list[Span]) -> CachedImage:
         """Encode a new image for the policy and keep it."""
@@ -399,8 +429,3 @@ class Session:
 
 def _spans_of(output: PolicyOutput, start_s: float) -> list[Span]:
     return lay_spans(start_s, prefill=output.prefill_ms, decode=output.decode_ms)
-
-
-def _check_image(image: npt.NDArray[np.uint8]) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise UsageError(f"expected a uint8 RGB image [H, W, 3], got {image.dtype} {list(image.shape)}")

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.errors import QueryCancelledError
+from wise_edge.arguments import check_image, check_number, describe
+from wise_edge.errors import QueryCancelledError, UsageError
 from wise_edge.geometry import Box, Point
+from wise_edge.policy.prompts import normalize_query
 from wise_edge.runtimes.following import Follower
 from wise_edge.runtimes.results import SegmentationResult
 
@@ -41,6 +43,11 @@ class Stamped:
 
     image: npt.NDArray[np.uint8]
     stamp_s: float
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for an image or a time that is none."""
+        check_image(self.image)
+        check_number(self.stamp_s, "stamp_s")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +137,8 @@ def track(
 ) -> Iterator[Tracked]:
     """Follow what a query names, always on the newest frame.
 
+    Arguments are checked at the call; the work begins with the first result that is asked for.
+
     Args:
         session: runs policy and segmenter; others may use it meanwhile.
         frames: an iterable is read by a thread of its own, as fast as frames come: a camera waits for its next frame.
@@ -145,8 +154,24 @@ def track(
         that is still the newest when its own grounding arrives. So the last result is grounded on the last frame.
 
     Raises:
+        UsageError: an argument is wrong, or something else than a `Stamped` comes from `frames`.
         WiseEdgeError: policy or segmenter failed. Whatever reading `frames` raises is raised too.
     """
+    session.check_choice(variant, deadline_ms)
+    if not isinstance(frames, Iterable | NewestFrame) or isinstance(frames, np.ndarray | str):
+        raise UsageError(f"frames must be an iterable of Stamped(image, stamp_s), got {describe(frames)}")
+    query = normalize_query(query)
+    return _follow(session, frames, query, variant, deadline_ms, cancel)
+
+
+def _follow(
+    session: Session,
+    frames: Iterable[Stamped] | NewestFrame,
+    query: str,
+    variant: str | None,
+    deadline_ms: float | None,
+    cancel: Event | None,
+) -> Iterator[Tracked]:
     stop = Event()
     newest = frames if isinstance(frames, NewestFrame) else NewestFrame()
     board = _Board(newest)
@@ -263,6 +288,8 @@ def _read(frames: Iterable[Stamped], newest: NewestFrame, stop: Event) -> None:
         for frame in frames:
             if stop.is_set():
                 break
+            if not isinstance(frame, Stamped):
+                raise UsageError(f"frames must yield Stamped(image, stamp_s), got {describe(frame)}")
             newest.put(frame)
     except BaseException as error:  # whatever it is, it is raised in the caller's thread
         newest.end(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from wise_edge.policy.spec import PolicySpec
@@ -28,6 +29,11 @@ class BasePolicy:
     def input_size(self) -> int:
         """Side in pixels of the resized square."""
         return self._spec.input_size
+
+    @property
+    def variants(self) -> Collection[str]:
+        """The names of its prompt variants."""
+        return self._spec.prompts.variants
 
     @property
     def default_variant(self) -> str:

@@ -114,7 +114,12 @@ def test_a_session_learns_from_its_queries_and_says_what_it_chose() -> None:
     assert cap == (112 - 51) // 2
 
 
-@pytest.mark.parametrize(("deadline_ms", "variant"), [(0, None), (-1, None), (float("nan"), None), (100, "wise-s")])
-def test_deadlines_that_cannot_be(deadline_ms: float, variant: str | None) -> None:
-    with pytest.raises(UsageError, match="positive number of ms and chooses the variant"):
-        Session(FakePolicy(), FakeMask(), {}).segment(PICTURE, "the ring", variant, deadline_ms=deadline_ms)
+@pytest.mark.parametrize("deadline_ms", [0, -1, float("nan"), float("inf"), "80", True])
+def test_deadlines_that_cannot_be(deadline_ms: float) -> None:
+    with pytest.raises(UsageError, match="deadline_ms must be a positive number, got"):
+        Session(FakePolicy(), FakeMask(), {}).segment(PICTURE, "the ring", deadline_ms=deadline_ms)
+
+
+def test_a_deadline_and_a_variant_exclude_each_other() -> None:
+    with pytest.raises(UsageError, match="a deadline chooses the variant; leave the variant out"):
+        Session(FakePolicy(), FakeMask(), {}).segment(PICTURE, "the ring", "wise-s", deadline_ms=100)

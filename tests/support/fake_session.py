@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from wise_edge.bundle.store import Bundle
 from wise_edge.policy.answer import Answer, format_answer, split_completion
-from wise_edge.policy.prompts import EMBEDDED
+from wise_edge.policy.prompts import EMBEDDED, VARIANTS
 from wise_edge.runtimes import opening
 from wise_edge.runtimes.backends import Backend, Support
 from wise_edge.runtimes.base import MaskOutput, MaskPrompt, PolicyOutput, Request
@@ -50,6 +50,7 @@ class FakePolicy:
     encoded: int = 0
     name: str = "fake"
     input_size: int = SQUARE
+    variants: Collection[str] = VARIANTS
     default_variant: str = "wise-s"
     limits_rationale: bool = True
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from wise_edge.arguments import describe
 from wise_edge.errors import UsageError
 from wise_edge.files import read_json
 
@@ -121,8 +122,11 @@ def normalize_query(query: str) -> str:
     """Return a user's query with each run of white space replaced by one space.
 
     Raises:
-        UsageError: the query is empty, longer than `MAX_QUERY_CHARACTERS`, not valid text, or contains chat markup.
+        UsageError: the query is no text, empty, longer than `MAX_QUERY_CHARACTERS`, not valid UTF-8, or contains chat
+            markup.
     """
+    if not isinstance(query, str):
+        raise UsageError(f"the query must be text, got {describe(query)}")
     folded = " ".join(query.split())
     if not folded:
         raise UsageError("the query is empty; say what to find, for example 'the red ring'")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.arguments import check_number, describe
 from wise_edge.errors import UsageError
 from wise_edge.runtimes.tracking import Stamped
 
@@ -33,7 +34,9 @@ class Intrinsics:
     cy: float
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` if a focal length is not positive."""
+        """Raise `UsageError` if a value is no finite number or a focal length is not positive."""
+        for name in self.__dataclass_fields__:
+            check_number(getattr(self, name), name)
         if not (self.fx > 0 and self.fy > 0):
             raise UsageError(f"focal lengths must be positive, not {self.fx} and {self.fy}; calibrate the camera")
 
@@ -56,16 +59,44 @@ class Frame(Stamped):
 
     @classmethod
     def of(cls, image: npt.NDArray[np.uint8], stamp_ns: int, frame_id: str = "", **more: Any) -> Frame:
-        """Return a frame, with `stamp_s` computed from `stamp_ns`."""
+        """Return a frame, with `stamp_s` computed from `stamp_ns`.
+
+        Args:
+            image: HWC uint8 RGB.
+            stamp_ns: capture time in whole nanoseconds.
+            frame_id: name of the camera's coordinate frame.
+            more: `depth_m` and `intrinsics`.
+
+        Raises:
+            UsageError: an argument has another type, dtype or shape.
+        """
+        _check_stamp(stamp_ns)
         return cls(image, stamp_ns / 1e9, stamp_ns, frame_id, **more)
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` if the depth image has another size than the image."""
-        if self.depth_m is not None and self.depth_m.shape != self.image.shape[:2]:
+        """Raise `UsageError` for an attribute of another type, dtype or shape."""
+        super().__post_init__()
+        _check_stamp(self.stamp_ns)
+        if not isinstance(self.frame_id, str):
+            raise UsageError(f"frame_id must be text, got {describe(self.frame_id)}")
+        if not isinstance(self.intrinsics, Intrinsics | None):
+            raise UsageError(f"intrinsics must be Intrinsics(fx, fy, cx, cy), got {describe(self.intrinsics)}")
+        if self.depth_m is None:
+            return
+        if not isinstance(self.depth_m, np.ndarray) or not np.issubdtype(self.depth_m.dtype, np.floating):
+            raise UsageError(
+                f"depth_m must be float32 meters [H, W], got {describe(self.depth_m)}; divide millimeters by 1000"
+            )
+        if self.depth_m.shape != self.image.shape[:2]:
             raise UsageError(
                 f"the depth image {list(self.depth_m.shape)} and the image {list(self.image.shape[:2])} "
                 "differ in size; register the depth image to the color camera"
             )
+
+
+def _check_stamp(stamp_ns: object) -> None:
+    if not isinstance(stamp_ns, int | np.integer) or isinstance(stamp_ns, bool):
+        raise UsageError(f"stamp_ns must be an integer of nanoseconds, got {describe(stamp_ns)}")
 
 
 @dataclass(frozen=True)

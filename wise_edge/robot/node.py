@@ -17,6 +17,7 @@ from threading import Event, Thread
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.arguments import check_callable, check_number, describe
 from wise_edge.errors import DeviceError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.power.gauge import PowerGauge
@@ -58,6 +59,9 @@ class Node:
         deadline_ms: choose the variant of each grounding by this deadline instead.
         power: reads the device's power for the diagnostics; None looks for a sensor on this machine.
         clock: monotonic time in seconds.
+
+    Raises:
+        UsageError: an argument is wrong, or both a variant and a deadline are given.
     """
 
     def __init__(
@@ -72,8 +76,10 @@ class Node:
         power: PowerGauge | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if variant is not None and deadline_ms is not None:
-            raise UsageError("a deadline chooses the variant; leave the variant out")
+        if not isinstance(session, Session):
+            raise UsageError(f"session must be a Session, got {describe(session)}")
+        session.check_choice(variant, deadline_ms)
+        check_callable(publish, "publish")
         self._session, self._publish, self._observe, self._place = session, publish, observe, place
         self._variant, self._deadline_ms = variant, deadline_ms
         self._power = power or PowerGauge.find(session.on_gpu)
@@ -118,7 +124,13 @@ class Node:
             self._worker.join()
 
     def put(self, frame: Frame) -> None:
-        """Accept a frame, which replaces the one that waits; returns at once."""
+        """Accept a frame, which replaces the one that waits; returns at once.
+
+        Raises:
+            UsageError: it is no `Frame`, such as an image alone.
+        """
+        if not isinstance(frame, Frame):
+            raise UsageError(f"put takes a frame, Frame.of(image, stamp_ns), got {describe(frame)}")
         with self._changed:
             if self._newest.over:
                 return
@@ -137,7 +149,13 @@ class Node:
             self._set_standing(None if words is None or self._closed else self._begin(words))
 
     def enable(self, on: bool) -> None:
-        """Work on the standing query, or pause it and free the device; one-shot queries are answered either way."""
+        """Work on the standing query, or pause it and free the device; one-shot queries are answered either way.
+
+        Raises:
+            UsageError: it is no boolean.
+        """
+        if not isinstance(on, bool):
+            raise UsageError(f"enable takes True or False, got {describe(on)}")
         with self._changed:
             switched, self._enabled = on is not self._enabled, on
             if switched and self._standing is not None:
@@ -152,12 +170,13 @@ class Node:
             timeout_s: how long to wait for a first frame.
 
         Raises:
-            UsageError: the query is empty or too long.
+            UsageError: the query is no text, empty or too long, or the time is no number.
             DeviceError: no frame arrived, or the node is closed.
             QueryCancelledError: the node was closed meanwhile.
             WiseEdgeError: the query failed.
         """
         words = normalize_query(query)
+        check_number(timeout_s, "timeout_s")
         with self._changed:
             self._changed.wait_for(lambda: self._newest.place or self._newest.over or self._closed, timeout_s)
             newest = self._newest.frame
