@@ -322,9 +322,12 @@ def test_everything_that_can_be_known_is_checked_before_models_are_loaded(
         ({"--out": str(tmp_path / "killed")}, "continue it with --resume, or delete the file"),
         ({"--out": str(tmp_path / "file" / "out")}, "cannot write into"),
         ({"--report": str(tmp_path / "none" / "page.html")}, "does not exist; create it first"),
+        ({"--report": str(bag / "in.mcap"), "--force": ""}, "would replace a file of the bag"),
         ({"--rerun": "page.html"}, "pass a file name that ends in .rrd"),
     ):
-        arguments = [part for pair in (right | wrong).items() for part in pair]
+        arguments = [
+            part for name, value in (right | wrong).items() for part in ([name] if name == "--force" else [name, value])
+        ]
         assert main(["bag", str(bag), *arguments]) == 2, line
         assert line in capsys.readouterr().err
     assert opened.calls == []

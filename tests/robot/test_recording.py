@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import struct
 from pathlib import Path
 
 import lz4.frame
@@ -17,7 +18,24 @@ from bag_writing import LATCHED, OWN, STORE, as_humble, read_raw, write_bag, wri
 from ros_types import TYPES, header_message
 from wise_edge.errors import UsageError
 from wise_edge.robot.recording.channels import Channel
-from wise_edge.robot.recording.mcap_records import CHUNK, CHUNK_HEAD, HEAD, MAGIC, pack_record, pack_text, zstd
+from wise_edge.robot.recording.mcap_records import (
+    CHANNEL,
+    CHUNK,
+    CHUNK_HEAD,
+    DATA_END,
+    FOOTER,
+    HEAD,
+    HEADER,
+    MAGIC,
+    MESSAGE,
+    MESSAGE_HEAD,
+    SCHEMA,
+    STATISTICS,
+    pack_numbers,
+    pack_record,
+    pack_text,
+    zstd,
+)
 from wise_edge.robot.recording.reader import open_recording
 from wise_edge.robot.recording.writer import RecordingWriter
 
@@ -111,6 +129,27 @@ def test_a_chunk_of_lz4(tmp_path: Path) -> None:
     assert sorted(read(tmp_path / "lz4.mcap")) == sorted(read(tmp_path / "in"))
 
 
+@pytest.mark.parametrize("repeated", ["", "channel", "schema channel", "schema channel statistics"])
+def test_a_summary_of_any_completeness(repeated: str, tmp_path: Path) -> None:
+    """rosbag2's storage options leave out what MCAP allows to: noRepeatedSchemas, noStatistics …, and chunks."""
+    parts = {
+        "schema": pack_record(SCHEMA, struct.pack("<H", 1), *map(pack_text, (TEXT, "ros2msg", "string data\n"))),
+        "channel": pack_record(CHANNEL, struct.pack("<HH", 7, 1), pack_text("/a"), pack_text("cdr"), bytes(4)),
+        "statistics": pack_record(STATISTICS, struct.pack("<QHIIIIQQ", 2, 1, 1, 0, 0, 0, 5, 6), pack_numbers({7: 2})),
+    }
+    data = b"\0\1\0\0" + bytes(5)
+    body = MAGIC + pack_record(HEADER, pack_text("ros2"), pack_text("")) + parts["schema"] + parts["channel"]
+    body += b"".join(pack_record(MESSAGE, MESSAGE_HEAD.pack(7, 0, time_ns, 0), data) for time_ns in (5, 6))
+    body += pack_record(DATA_END, bytes(4))
+    summary = b"".join(parts[name] for name in repeated.split())
+    footer = pack_record(FOOTER, struct.pack("<QQI", len(body) if summary else 0, 0, 0)) + MAGIC
+    (tmp_path / "in.mcap").write_bytes(body + summary + footer)
+    assert read(tmp_path / "in.mcap") == [("/a", 5, data), ("/a", 6, data)]
+    assert notes(tmp_path / "in.mcap") == []
+    with open_recording(tmp_path / "in.mcap") as recording:
+        assert [(channel.type, channel.definition) for channel in recording.channels] == [(TEXT, "string data\n")]
+
+
 def test_a_damaged_chunk_is_named_with_its_remedy(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "in", version=9, storage_plugin=StoragePlugin.MCAP)
     writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
@@ -193,11 +232,11 @@ def test_what_is_no_recording_is_named(tmp_path: Path) -> None:
 
 
 def test_definitions_that_a_recorder_did_not_find(tmp_path: Path) -> None:
-    """rosbag2 writes such a type with the encoding "unknown" and no text."""
+    """rosbag2 writes no text for them, and an empty encoding; Humble has no definitions at all."""
     own = TYPES[OWN](header=header_message(), torque=1.5)
     bag = write_messages(tmp_path / "in", [(1, "/wheel", OWN, own)], storage="SQLITE3")
     with sqlite3.connect(bag / "in.db3") as base:
-        base.execute("UPDATE message_definitions SET encoding = 'unknown', encoded_message_definition = ''")
+        base.execute("UPDATE message_definitions SET encoding = '', encoded_message_definition = ''")
     base.close()
     for path in (bag, as_humble(write_messages(tmp_path / "humble", [(1, "/wheel", OWN, own)], storage="SQLITE3"))):
         with open_recording(path) as recording:

@@ -167,7 +167,8 @@ class McapFile:
         stated.take(16)  # first and last time
         self._counts.update(stated.mapping("H", "Q"))
         self._loose = messages > 0 and chunks == 0
-        return channels == len(self._declared) and chunks == len(self._chunks)
+        described = all(schema in self._schemas for schema, *_ in self._declared.values() if schema)
+        return described and channels == len(self._declared) and chunks == len(self._chunks)
 
     def _scan(self) -> None:
         """Find channels, counts and chunks by reading the file as far as it goes."""
