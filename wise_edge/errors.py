@@ -4,7 +4,7 @@
     ├── UsageError              2  bad input: an argument, image, query, config or path
     ├── MissingExtraError       3  an optional package is not installed
     ├── DeviceError             4  this device cannot do what was asked
-    ├── VerificationError       5  an export differs from its checkpoint by more than the tolerance
+    ├── VerificationError       5  a check failed: of an export, a bundle's files or a profile's regression
     ├── BundleError             1  a bundle is incomplete, altered, unsafe or too new
     └── QueryCancelledError     1  a query was cancelled by its own caller
 
@@ -51,7 +51,7 @@ class DeviceError(WiseEdgeError):
 
 
 class VerificationError(WiseEdgeError):
-    """An exported model differs from its checkpoint by more than the tolerance."""
+    """What a check looked for was found: an export differs from its checkpoint, a bundle's files from their hashes."""
 
     exit_code = 5
 

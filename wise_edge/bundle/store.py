@@ -69,12 +69,18 @@ class Bundle:
         """Return the path of a role's file; raises `BundleError` if the bundle has none."""
         return self.directory / self.artifact(role).path
 
+    def find_faults(self, *, hashes: bool) -> list[str]:
+        """Return what is wrong with the files, one line each.
+
+        Args:
+            hashes: also compare the sha256 of every file; whether it exists, its place and its size always are.
+        """
+        faults = [_find_fault(self.directory, artifact, hashes) for artifact in self.manifest.artifacts]
+        return [fault for fault in faults if fault is not None]
+
     def verify_hashes(self) -> None:
-        """Compare every artifact with its recorded hash; raises a `BundleError` that names altered files."""
-        files = [(self.directory / artifact.path, artifact.sha256) for artifact in self.manifest.artifacts]
-        if altered := [file for file, recorded in files if hash_file(file) != recorded]:
-            named = ", ".join(map(str, altered))
-            raise BundleError(f"{named} was altered: the sha256 differs from the recorded one; export the bundle again")
+        """Compare every artifact with its recorded hash; raises a `BundleError` that names what is wrong."""
+        _refuse(self.find_faults(hashes=True))
 
     def unlisted_files(self) -> list[Path]:
         """Return the files of the directory that the manifest does not name."""
@@ -95,15 +101,27 @@ def load(directory: str | Path, *, verify_hashes: bool = False) -> Bundle:
         BundleError: `bundle.json` is missing, malformed or of a newer schema, or a file is missing, is outside the
             directory, or differs from its recorded size or hash.
     """
+    bundle = read_bundle(directory)
+    _refuse(bundle.find_faults(hashes=verify_hashes))
+    return bundle
+
+
+def read_bundle(directory: str | Path) -> Bundle:
+    """Read a bundle's manifest without looking at its files, which `Bundle.find_faults` does.
+
+    Raises:
+        UsageError: the directory does not exist.
+        BundleError: `bundle.json` is missing, malformed or of a newer schema.
+    """
     root = Path(directory)
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder; pass a bundle directory or create one with 'wise-edge export'")
-    bundle = Bundle(root, _read_manifest(root / MANIFEST_NAME))
-    for artifact in bundle.manifest.artifacts:
-        _check_file(root, artifact)
-    if verify_hashes:
-        bundle.verify_hashes()
-    return bundle
+    return Bundle(root, _read_manifest(root / MANIFEST_NAME))
+
+
+def _refuse(faults: list[str]) -> None:
+    if faults:
+        raise BundleError(f"{'; '.join(faults)}; export the bundle again")
 
 
 def _read_manifest(file: Path) -> Manifest:
@@ -119,18 +137,24 @@ def _read_manifest(file: Path) -> Manifest:
         raise BundleError(f"{file}: {error}") from error
 
 
-def _check_file(root: Path, artifact: Artifact) -> None:
+def _find_fault(root: Path, artifact: Artifact, hashes: bool) -> str | None:
     relative = PurePosixPath(artifact.path)
     file = root / relative
-    outside = f"{root / MANIFEST_NAME} names {artifact.path!r}, which is outside the bundle; do not use this bundle"
+    outside = f"{root / MANIFEST_NAME} names {artifact.path!r}, which is outside the bundle: do not use it"
     if relative.is_absolute() or ".." in relative.parts or "\\" in artifact.path:
-        raise BundleError(outside)
-    if not file.is_file():
-        raise BundleError(f"{file} is missing; export the bundle again")
-    if not file.resolve().is_relative_to(root.resolve()):
-        raise BundleError(outside)
-    if (size := file.stat().st_size) != artifact.bytes:
-        raise BundleError(f"{file} has {size} bytes instead of the recorded {artifact.bytes}; export the bundle again")
+        return outside
+    try:
+        if not file.is_file():
+            return f"{file} is missing"
+        if not file.resolve().is_relative_to(root.resolve()):
+            return outside
+        if (size := file.stat().st_size) != artifact.bytes:
+            return f"{file} has {size} bytes instead of the recorded {artifact.bytes}"
+        if hashes and hash_file(file) != artifact.sha256:
+            return f"{file} was altered: the sha256 differs from the recorded one"
+    except OSError as error:
+        return f"{file} cannot be read: {error.strerror}"
+    return None
 
 
 def hash_file(file: Path) -> str:

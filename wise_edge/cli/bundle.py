@@ -40,25 +40,30 @@ def verify(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Check every file against its hash; fail if one is missing or altered, or if a recorded figure failed."""
-    from wise_edge.errors import VerificationError
+    """Check every file against its hash; name all that are missing or altered, and all recorded figures that failed."""
+    from wise_edge.bundle.store import read_bundle, resolve_bundle
+    from wise_edge.errors import BundleError, VerificationError
 
-    bundle = _load(directory)
-    bundle.verify_hashes()
+    try:
+        bundle = read_bundle(resolve_bundle(directory))
+    except BundleError as error:  # here damage is what was looked for, not what got in the way
+        raise VerificationError(str(error)) from error
     manifest = bundle.manifest
     for unlisted in bundle.unlisted_files():
         typer.echo(f"note: {unlisted} is not part of the bundle", err=True)
-    if failed := [figure.what for figure in manifest.verification if not figure.passed]:
-        raise VerificationError(f"{directory} has recorded figures that failed: {', '.join(failed)}; export it again")
+    faults = bundle.find_faults(hashes=True)
+    faults += [f"the recorded figure {figure.what!r} failed" for figure in manifest.verification if not figure.passed]
     if not manifest.verified and require_verified:
-        raise VerificationError(f"{directory} was never compared with its checkpoints; export it without --no-verify")
+        faults.append("it was never compared with its checkpoints (export --no-verify)")
     size = sum(artifact.bytes for artifact in manifest.artifacts)
     if as_json:
-        document = {"files": len(manifest.artifacts), "bytes": size, "verified": manifest.verified}
+        document = {"files": len(manifest.artifacts), "bytes": size, "verified": manifest.verified, "faults": faults}
         typer.echo(json.dumps(document))
-        return
-    compared = f"{len(manifest.verification)} figures passed" if manifest.verified else "never compared with torch"
-    typer.echo(f"{directory} is intact: {len(manifest.artifacts)} files, {size / 1e6:.1f} MB; {compared}")
+    if faults:
+        raise VerificationError(f"{directory}: {'; '.join(faults)}; export the bundle again")
+    if not as_json:
+        compared = f"{len(manifest.verification)} figures passed" if manifest.verified else "never compared with torch"
+        typer.echo(f"{directory} is intact: {len(manifest.artifacts)} files, {size / 1e6:.1f} MB; {compared}")
 
 
 @app.command()
