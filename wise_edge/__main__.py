@@ -1,8 +1,54 @@
-"""Runs the `wise-edge` command line as `python -m wise_edge`."""
+"""The process of the `wise-edge` command, for the console script and `python -m wise_edge`.
+
+It is apart from `wise_edge.cli.main`, whose imports take most of a short command's time: Ctrl-C and SIGTERM must end
+the process quietly during these, so almost nothing is imported before. What Python itself does first is beyond reach.
+"""
 
 from __future__ import annotations
 
-from wise_edge.cli.main import run_main
+import os
+import signal
+import sys
+
+from wise_edge import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import NoReturn
+
+    Handler = Callable[[int, FrameType | None], object]
+
+
+def run_main() -> NoReturn:
+    """Run the arguments of the process and exit.
+
+    Ctrl-C and SIGTERM end a command like an error, so that half-written folders are removed; the exit code is then 130
+    or 143. Before and after the command there is nothing to remove, and the process ends at once.
+    """
+    _handle(_exit_at_once, _exit_at_once)
+    from wise_edge.cli.main import main
+
+    _handle(signal.default_int_handler, lambda number, _: sys.exit(128 + number))
+    code = main()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (`head`, for example) is gone: leave nothing to flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _handle(_exit_at_once, _exit_at_once)
+    sys.exit(code)
+
+
+def _exit_at_once(number: int, _: FrameType | None) -> NoReturn:
+    os._exit(128 + number)
+
+
+def _handle(interrupt: Handler, terminate: Handler) -> None:
+    """Set what SIGINT and SIGTERM do, unless the parent process had them ignored, as nohup and `&` in scripts do."""
+    for number, handler in ((signal.SIGINT, interrupt), (signal.SIGTERM, terminate)):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
 
 if __name__ == "__main__":
     run_main()

@@ -85,6 +85,17 @@ def test_an_interrupt_exits_with_130(command: typer.Typer) -> None:
     assert entry.main(["fail"]) == 130
 
 
+@pytest.mark.parametrize(("behind", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+@pytest.mark.parametrize("error", [ImportError("initialization failed"), errors.DeviceError("does not start")])
+def test_an_error_that_a_signal_caused_is_the_signal(
+    command: typer.Typer, capsys: pytest.CaptureFixture[str], error: Exception, behind: BaseException, code: int
+) -> None:
+    error.__cause__ = behind
+    _raise_from(command, error)
+    assert entry.main(["fail"]) == code
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_command_may_choose_its_exit_code(command: typer.Typer) -> None:
     _raise_from(command, typer.Exit(5))
     assert entry.main(["fail"]) == 5

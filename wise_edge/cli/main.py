@@ -1,4 +1,4 @@
-"""The `wise-edge` command: the Typer application, and the entry point that turns errors into exit codes.
+"""The `wise-edge` command line: the Typer application, and the function that turns errors into exit codes.
 
 stdout is for results only; errors go to stderr as one plain line. They are printed without Rich, which would interpret
 the `[onnx]` in "pip install 'wise-edge[onnx]'" as markup.
@@ -7,14 +7,14 @@ the `[onnx]` in "pip install 'wise-edge[onnx]'" as markup.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from wise_edge import __version__
+from wise_edge.__main__ import run_main as run_main  # where console scripts look that were installed before it moved
 from wise_edge.cli.bag import bag
 from wise_edge.cli.build import build
 from wise_edge.cli.bundle import app as bundle
@@ -68,33 +68,34 @@ def main(argv: list[str] | None = None) -> int:
         argv: the arguments without the program's name; None means those of the process.
 
     Returns:
-        0 for success, 1 to 5 as in `wise_edge.errors` (2 also for invalid arguments), 130 if interrupted.
+        0 for success, 1 to 5 as in `wise_edge.errors` (2 also for invalid arguments), 130 for Ctrl-C, 143 for SIGTERM.
     """
     try:
         typer.main.get_command(app)(args=argv, prog_name="wise-edge")
     except SystemExit as stop:  # from Typer: done, invalid arguments, interrupted, reader gone
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except WiseEdgeError as error:
-        _print_error(f"error: {error}")
-        return error.exit_code
+    except KeyboardInterrupt:  # outside of a command, where Typer makes it a SystemExit
+        return 130
     except Exception as error:
+        if (code := _signal_behind(error)) is not None:
+            return code
+        if isinstance(error, WiseEdgeError):
+            _print_error(f"error: {error}")
+            return error.exit_code
         _report_bug(error)
         return 1
     return 0
 
 
-def run_main() -> NoReturn:
-    """Run the arguments of the process and exit; this is the console script.
-
-    SIGTERM ends the command like an error, so that half-written folders are removed; the exit code is then 143.
-    """
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    code = main()
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader (`head`, for example) is gone: leave nothing to flush at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+def _signal_behind(error: BaseException | None) -> int | None:
+    """Return the exit code of Ctrl-C or SIGTERM if an error stems from one: modules in C raise ImportError instead."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return 130
+        if isinstance(error, SystemExit) and isinstance(error.code, int):
+            return error.code
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _report_bug(error: Exception) -> None:
