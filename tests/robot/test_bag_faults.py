@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import StoragePlugin, Writer
 
 import fake_session
 from bag_writing import (
@@ -29,13 +31,14 @@ from bag_writing import (
 from fake_session import FakeMask, FakePolicy
 from ros_types import TYPES, header_message, image_message
 from wise_edge.cli.main import main
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.robot.bag_files import FOUND, MASKS, TOLD
 from wise_edge.robot.bags import open_job, process_bag
 from wise_edge.robot.frames import Frame
 from wise_edge.robot.messages import COMPRESSED, IMAGE, stamp_of
 from wise_edge.robot.pace import choose_times, replay
 from wise_edge.robot.recording.channels import Channel
+from wise_edge.robot.recording.mcap_records import zstd
 from wise_edge.robot.recording.writer import RecordingWriter
 from wise_edge.robot.result_messages import TEXT
 from wise_edge.runtimes.session import Session
@@ -93,6 +96,54 @@ def test_messages_are_copied_as_they_are(storage: str, humble: bool, tmp_path: P
                 assert (copied.msgdef, copied.digest) == (connection.msgdef, connection.digest)
         assert found["/tf_static"].ext.offered_qos_profiles == [LATCHED]
         assert "geometry_msgs/TransformStamped[]" in found["/tf_static"].msgdef.data
+
+
+def test_profiles_that_only_the_metadata_holds_are_kept(tmp_path: Path) -> None:
+    """Tools that rewrite MCAP files leave them out of its channels."""
+    bag = write_messages(tmp_path / "in", [image(0)], qos={TOPIC: LATCHED})
+    metadata = (bag / "metadata.yaml").read_text()
+    assert "durability" in metadata
+    write_messages(tmp_path / "bare", [image(0)])
+    shutil.copy(tmp_path / "bare" / "bare.mcap", bag / "in.mcap")
+    process_bag(session(), bag, None, "the ring", tmp_path / "out")
+    with AnyReader([tmp_path / "out"]) as reader:
+        found = {connection.topic: connection.ext.offered_qos_profiles for connection in reader.connections}
+    assert found[TOPIC] == [LATCHED]
+
+
+def test_a_message_whose_compression_is_damaged_costs_itself_alone(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "in", version=9, storage_plugin=StoragePlugin.MCAP)
+    with writer:
+        camera = writer.add_connection(TOPIC, IMAGE, typestore=STORE)
+        for number in range(3):
+            data = zstd().compress(bytes(STORE.serialize_cdr(image(number)[3], IMAGE)))
+            writer.write(camera, BEGIN_NS + number, data[:8] + bytes(len(data) - 8) if number == 1 else data)
+    report = process_bag(session(), tmp_path / "in", None, "the ring", tmp_path / "out")
+    assert (report.frames, report.unreadable, report.found) == (3, 1, 2)
+
+
+def test_times_that_ros_cannot_hold_end_no_run(tmp_path: Path) -> None:
+    late = 2**31 * 10**9
+    bag = write_messages(tmp_path / "in", [(late + 5, TOPIC, IMAGE, b"\0\1\0\0"), (late + 9, *image(0)[1:])])
+    process_bag(session(), bag, None, "the ring", tmp_path / "out")
+    masks = [STORE.deserialize_cdr(data, IMAGE) for name, _, data in read_raw(tmp_path / "out") if name == MASKS]
+    assert [mask.header.stamp.sec for mask in masks] == [2**31 - 1, BEGIN_NS // 10**9]
+    assert [result["stamp_ns"] for result in told(tmp_path / "out")] == [late + 5, BEGIN_NS]
+
+
+def test_a_log_of_another_recording_of_that_name_is_not_used(tmp_path: Path) -> None:
+    one = write_messages(tmp_path / "one" / "in", [image(0), image(1)])
+    other = write_messages(tmp_path / "other" / "in", [image(5), image(6)])
+    out = tmp_path / "out"
+
+    def fail(frame: Frame, _: object) -> None:
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        process_bag(session(), one, None, "the ring", out, observe=fail)
+    with pytest.raises(WiseEdgeError, match="the recording has changed since its images were asked"):
+        process_bag(session(), other, None, "the ring", out, resume=True)
+    assert not out.exists()
 
 
 def test_what_rosbag2_cannot_hold_is_named_and_left_out(
@@ -318,6 +369,7 @@ def test_everything_that_can_be_known_is_checked_before_models_are_loaded(
         ({"--variant": ""}, "unknown variant ''"),
         ({"--storage": "tape"}, "unknown storage 'tape'"),
         ({"--topic": "/depth"}, "has no images on /depth"),
+        ({"--topic": ""}, "has no images on a topic without a name"),
         ({"--out": str(tmp_path / "made")}, "exists; name another folder"),
         ({"--out": str(tmp_path / "killed")}, "continue it with --resume, or delete the file"),
         ({"--out": str(tmp_path / "file" / "out")}, "cannot write into"),

@@ -181,6 +181,13 @@ def test_a_folder_is_read_without_a_right_metadata_yaml(tmp_path: Path) -> None:
     assert notes(bag) == [f"left out: {bag / 'renamed_1.mcap'} is empty, as of a recorder that was killed at its start"]
 
 
+def test_a_file_that_is_missing_is_said(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "in", 3)
+    metadata = bag / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("  - in.mcap\n", "  - in.mcap\n  - in_1.mcap\n"))
+    assert notes(bag) == [f"{bag} lacks files that its metadata.yaml names: in_1.mcap"]
+
+
 def test_files_of_a_recording_are_one_stream(tmp_path: Path) -> None:
     for name, part in (("one", words(6)[:3]), ("two", words(6)[3:])):
         write_messages(tmp_path / name, part)
@@ -220,6 +227,7 @@ def test_what_is_no_recording_is_named(tmp_path: Path) -> None:
         ("empty.db3", b"", "is empty, as of a recorder that was killed at its start"),
         ("zeros.mcap", bytes(5000), "is empty, as of a recorder that was killed at its start"),
         ("cut.mcap.zstd", zstd().compress(bytes(5000))[:10], "is damaged or cut short"),
+        ("pointer.mcap", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "run 'git lfs pull'"),
         ("cut.bag", b"#ROSBAG V2.0\n" + bytes(50), "if its recorder was killed, repair it: rosbag reindex"),
         ("folder", None, "has no .mcap or .db3 file"),
         ("in/in.db3", None, "if its recorder was killed, repair it: sqlite3"),

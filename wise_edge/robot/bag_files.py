@@ -13,15 +13,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.extras import require
 from wise_edge.files import replacing_folder
 from wise_edge.rle import mask_of_runs
 from wise_edge.robot.frames import Place
 from wise_edge.robot.messages import COMPRESSED, IMAGE
 from wise_edge.robot.recording.channels import CDR, ROS1, Channel
+from wise_edge.robot.recording.qos import join_qos
 from wise_edge.robot.recording.reader import Recording
-from wise_edge.robot.recording.writer import RecordingWriter, join_qos
+from wise_edge.robot.recording.writer import RecordingWriter
 from wise_edge.robot.result_messages import DETECTIONS, TEXT, VISION_MSGS, to_detections, to_mask_message
 from wise_edge.robot.results import NodeResult
 
@@ -49,8 +50,8 @@ def choose_images(recording: Recording, bag: Path, topic: str | None) -> list[Ch
         topic = sources[0]
     found = [channel for channel in images if channel.topic == topic]
     if not found:
-        several = "several topics with images; name one with --topic"
-        wanted = f"no images on {topic}" if topic else several if topics else "no topic with images"
+        several = "several topics with images; name one with --topic" if topics else "no topic with images"
+        wanted = several if topic is None else f"no images on {topic or 'a topic without a name'}"
         others = [
             f"; {channel.topic} has {channel.type or 'messages without a type'} in {channel.encoding}, no images of ROS"
             for channel in recording.channels
@@ -133,7 +134,7 @@ def write_bag(recording: Recording, plan: Plan, records: Sequence[Mapping[str, A
     """
     store = _typestore()
     with replacing_folder(out) as fresh, RecordingWriter(fresh, out.name, storage) as writer:
-        copies = _add_copies(writer, plan.copied, store)
+        copies = _add_copies(writer, plan.copied, recording.qos, store)
         results = {
             topic: writer.add(_define(Channel(0, plan.topics[topic], name, CDR, 0), store))
             for topic, name in _TYPES.items()
@@ -170,7 +171,9 @@ def _free_topics(copied: Sequence[Channel]) -> dict[str, str]:
     return next(topics for topics in choices if not taken & set(topics.values()))
 
 
-def _add_copies(writer: RecordingWriter, copied: Sequence[Channel], store: Any) -> dict[Channel, Channel]:
+def _add_copies(
+    writer: RecordingWriter, copied: Sequence[Channel], qos: Mapping[str, str], store: Any
+) -> dict[Channel, Channel]:
     """Add what is copied; the channels of one topic and type, in several files or of several publishers, become one."""
     groups: dict[tuple[str, str], list[Channel]] = {}
     for channel in copied:
@@ -178,8 +181,8 @@ def _add_copies(writer: RecordingWriter, copied: Sequence[Channel], store: Any) 
     added: dict[Channel, Channel] = {}
     for group in groups.values():
         first = next((channel for channel in group if channel.definition), group[0])
-        one = writer.add(_define(replace(first, qos=join_qos(channel.qos for channel in group)), store))
-        added |= dict.fromkeys(group, one)
+        profiles = join_qos(channel.qos for channel in group) or qos.get(first.topic, "")
+        added |= dict.fromkeys(group, writer.add(_define(replace(first, qos=profiles), store)))
     return added
 
 
@@ -195,15 +198,20 @@ def _merge(
         if channel in copied:
             yield time_ns, channel, data
         if channel in images:
-            yield time_ns, None, next(waiting)
+            record = next(waiting)
+            if record["time_ns"] != time_ns:
+                raise WiseEdgeError(
+                    "the recording has changed since its images were asked; delete the log and start over"
+                )
+            yield time_ns, None, record
 
 
 def _messages(record: Mapping[str, Any], types: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield topic and message of everything that a record becomes."""
     result = _to_result(record)
-    stamp = types["builtin_interfaces/msg/Time"](
-        sec=result.stamp_ns // 1_000_000_000, nanosec=result.stamp_ns % 1_000_000_000
-    )
+    seconds, nanosec = divmod(result.stamp_ns, 1_000_000_000)
+    sec = min(max(seconds, -(1 << 31)), (1 << 31) - 1)  # what ROS 2's 32 bits hold of a damaged or a ROS 1 stamp
+    stamp = types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
     header = types["std_msgs/msg/Header"](stamp=stamp, frame_id=result.frame_id)
     yield MASKS, to_mask_message(result, header, types)
     yield FOUND, to_detections(result, header, types)

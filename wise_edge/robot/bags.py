@@ -128,7 +128,7 @@ class BagJob:
             raise UsageError(f"none of the {len(log.records)} images can be read: {log.records[0]['reason']}")
         try:
             write_bag(self.recording, self.plan, log.records, self._out, self._storage)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, OverflowError, sqlite3.Error) as error:
             raise WiseEdgeError(f"cannot write {self._out}: {error}; fix that, then resume with --resume") from error
         self._log.unlink()
         return _report(log.records, reused, self.plan)

@@ -1,6 +1,6 @@
 """Opens a recording: a file, or the folder of a rosbag2.
 
-A folder's files are read as they are and its metadata.yaml is not needed: the files hold all that it says.
+A folder's files are read as they are; its metadata.yaml may be missing or wrong, since the files hold all that it says.
 """
 
 from __future__ import annotations
@@ -8,15 +8,19 @@ from __future__ import annotations
 import heapq
 import re
 import shutil
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.extras import require
+from wise_edge.files import refuse_lfs_pointer
 from wise_edge.robot.recording.channels import CDR, Channel, Message, RecordingFile
 from wise_edge.robot.recording.mcap_reader import McapFile
-from wise_edge.robot.recording.mcap_records import MAGIC, zstd
+from wise_edge.robot.recording.mcap_records import MAGIC, MAX_CHUNK_BYTES, zstd
+from wise_edge.robot.recording.qos import to_yaml
 from wise_edge.robot.recording.ros1_reader import Ros1File
 from wise_edge.robot.recording.sqlite_reader import SqliteFile
 
@@ -37,12 +41,14 @@ class Recording:
 
     Attributes:
         channels: of all files; each belongs to one of them.
+        qos: from topics to their QoS profiles in metadata.yaml, for files that hold none.
         notes: what is wrong with it although it can be read, for people.
     """
 
-    def __init__(self, files: list[RecordingFile], notes: list[str]) -> None:
+    def __init__(self, files: list[RecordingFile], qos: Mapping[str, str], notes: list[str]) -> None:
         self._files = files
         self.channels = [channel for file in files for channel in file.channels]
+        self.qos = qos
         self.notes = [*notes, *(file.note for file in files if file.note)]
 
     def messages(self, channels: Collection[Channel]) -> Iterator[Message]:
@@ -56,7 +62,7 @@ class Recording:
         streams = [file.messages(part) for file, part in zip(self._files, parts, strict=True) if part]
         for time_ns, channel, data in heapq.merge(*streams, key=lambda message: message[0]):
             packed = channel.encoding == CDR and data.startswith(_ZSTD)  # rosbag2's compression mode "message"
-            yield time_ns, channel, zstd().decompress(data) if packed else data
+            yield time_ns, channel, _unpack(data) if packed else data
 
 
 @contextmanager
@@ -81,7 +87,12 @@ def open_recording(path: Path) -> Iterator[Recording]:
                 refused.append(error)
         if not opened:
             raise refused[0]
-        yield Recording(opened, [f"left out: {error}" for error in refused])
+        notes = [f"left out: {error}" for error in refused]
+        metadata = _read_metadata(path)
+        if len(files) < len(listed := metadata.get("relative_file_paths", [])):
+            missing = sorted({Path(name).name for name in listed} - {file.name for file in files})
+            notes.append(f"{path} lacks files that its metadata.yaml names: {', '.join(missing)}")
+        yield Recording(opened, _read_qos(metadata), notes)
 
 
 def _find_files(path: Path) -> list[Path]:
@@ -97,9 +108,43 @@ def _find_files(path: Path) -> list[Path]:
     return whole
 
 
+def _read_metadata(path: Path) -> dict[str, Any]:
+    """Return what a folder's metadata.yaml says; nothing if there is none that can be read."""
+    try:
+        text = (path / "metadata.yaml").read_text(encoding="utf-8")
+        found: dict[str, Any] = require("ruamel.yaml", "ros").YAML(typ="safe").load(text)["rosbag2_bagfile_information"]
+        return dict(found)
+    except WiseEdgeError:
+        raise
+    except Exception:  # the YAML reader raises many kinds, and the file may hold anything
+        return {}
+
+
+def _read_qos(metadata: Mapping[str, Any]) -> dict[str, str]:
+    found = {}
+    with suppress(KeyError, TypeError):
+        for topic in metadata["topics_with_message_count"]:
+            profiles = topic["topic_metadata"]["offered_qos_profiles"]  # text before version 9
+            found[str(topic["topic_metadata"]["name"])] = profiles if isinstance(profiles, str) else to_yaml(profiles)
+    return found
+
+
+def _unpack(data: bytes) -> bytes:
+    """Return a message's content; a damaged one stays as it is, and who reads it says so."""
+    try:
+        content: bytes = zstd().ZstdDecompressor().decompress(data, max_length=MAX_CHUNK_BYTES)
+    except zstd().ZstdError:
+        return data
+    return content
+
+
 def _open(file: Path, stack: ExitStack) -> RecordingFile:
-    with file.open("rb") as stream:
-        start = stream.read(16)
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(16)
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+    refuse_lfs_pointer(file)
     if start.startswith(_ZSTD):
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="wise-edge-")))
         plain = folder / file.stem

@@ -5,15 +5,13 @@ https://github.com/ros2/rosbag2/blob/rolling/rosbag2_storage/include/rosbag2_sto
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wise_edge.extras import require
 from wise_edge.robot.recording.channels import METADATA_VERSION, Channel, RecordingSink
 from wise_edge.robot.recording.mcap_writer import McapSink
+from wise_edge.robot.recording.qos import normalize_qos, to_yaml
 from wise_edge.robot.recording.sqlite_writer import SqliteSink
 
 _SINKS: dict[str, tuple[str, type[McapSink] | type[SqliteSink]]] = {
@@ -102,31 +100,3 @@ class RecordingWriter:
             "custom_data": None,
             "ros_distro": "",
         }
-
-
-def join_qos(texts: Iterable[str]) -> str:
-    """Return the profiles of several channels of a topic as one text, each once."""
-    profiles = [profile for text in dict.fromkeys(texts) for profile in normalize_qos(text)]
-    different = [profile for place, profile in enumerate(profiles) if profile not in profiles[:place]]
-    return to_yaml(different) if different else ""
-
-
-def normalize_qos(text: str) -> list[dict[str, Any]]:
-    """Return QoS profiles, which older versions of rosbag2 write with numbers, with today's names; [] if unreadable."""
-    metadata = require("rosbags.rosbag2.metadata", "ros")
-    try:
-        profiles: list[dict[str, Any]] = metadata.dump_qos_v9(metadata.parse_qos(text))
-    except Exception:  # rosbags raises what its YAML reader and dictionaries raise
-        return []
-    return profiles
-
-
-def to_yaml(data: Any) -> str:
-    """Return data as YAML in blocks, in which people and rosbag2 read it."""
-    yaml = require("ruamel.yaml", "ros").YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
-    yaml.representer.ignore_aliases = lambda _: True
-    stream = io.StringIO()
-    yaml.dump(data, stream)
-    return stream.getvalue().strip()
