@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from service_client import ask, pixels_of, png, together
-from service_process import fakes, process
+from service_process import fake_process, fakes, process
 from waiting import wait_for
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.runtimes.session import Session
@@ -202,6 +202,17 @@ def test_sigterm_lets_a_query_end_and_the_exit_code_is_0() -> None:
         client()
         assert running.wait(timeout=30) == 0
         assert "event: result" in received
+
+
+@pytest.mark.slow
+def test_a_query_that_does_not_end_does_not_keep_the_process() -> None:
+    with fake_process(query_s=1) as (running, url):
+        sent = {"files": {"image": png()}, "data": {"query": "hang"}}
+        assert httpx.post(f"{url}/v1/segment", timeout=30, **sent).status_code == 503  # its engine goes on
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(timeout=30) == 4
+        assert running.stderr is not None
+        assert "a query does not end: its engine hangs" in running.stderr.read()
 
 
 SLOW_BODY = (

@@ -23,6 +23,7 @@ from fake_session import FakeMask, FakePolicy
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.session import Session
+from wise_edge.service import answering, server
 from wise_edge.service.app import make_app
 from wise_edge.service.limits import Limits
 from wise_edge.service.server import run_server
@@ -32,10 +33,13 @@ class Policy(FakePolicy):
         while request.query == "wait until you are cancelled":
             time.sleep(0.01)
             request.check_cancelled()
+        while request.query == "hang":
+            time.sleep(0.01)
         time.sleep(1 if request.query == "take a second" else 0)
         return super().generate(encoded, request)
 
-limits = Limits(connections=8, head_s=float(sys.argv[1]), query_s=600)
+answering.CLOSE_S, server._MORE_S = 0.2, 0
+limits = Limits(connections=8, head_s=float(sys.argv[1]), query_s=float(sys.argv[2]))
 rails = PowerSource("rails", "power", ("VDD_IN",), (0,), None, 0.002, lambda: (10.0,), (None,))
 app = make_app(Session(Policy(), FakeMask(), {}), limits, meter=QueryMeter(rails))
 run_server(app, "127.0.0.1", 0, limits, lambda url: print("serving", url, file=sys.stderr, flush=True))
@@ -45,9 +49,16 @@ run_server(app, "127.0.0.1", 0, limits, lambda url: print("serving", url, file=s
 @contextmanager
 def fakes(head_s: float = 60) -> Iterator[tuple[str, int]]:
     """Run a server on fakes that accepts eight connections, and yield its host and port."""
-    with started([sys.executable, "-c", FAKES, str(head_s)]) as (_, url):
+    with fake_process(head_s) as (_, url):
         host, port = url.removeprefix("http://").split(":")
         yield host, int(port)
+
+
+@contextmanager
+def fake_process(head_s: float = 60, query_s: float = 600) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run a server on fakes, and yield the process and its address."""
+    with started([sys.executable, "-c", FAKES, str(head_s), str(query_s)]) as running:
+        yield running
 
 
 @contextmanager

@@ -35,6 +35,8 @@ MaskForm = Literal["rle", "png", "none"]
 """How a mask is returned: COCO's compressed run lengths, a PNG of 0 and 255 in base64, or not at all."""
 _READERS = 2
 """Images decoded at once: decoding one of 25 million pixels takes hundreds of megabytes."""
+CLOSE_S = 5.0
+"""Time for a cancelled query to end when the service stops; it ends before the policy's next call."""
 _LOG = logging.getLogger(__name__)
 _STATUS: tuple[tuple[type[WiseEdgeError], int], ...] = (
     (BusyError, 429),
@@ -109,10 +111,15 @@ class Service:
         self.ready = True
 
     def close(self) -> None:
-        """Stop the threads once their work is done."""
+        """Stop the threads once their work is done.
+
+        Raises:
+            DeviceError: a query does not end, although it was cancelled.
+        """
         self.ready = False
-        self.queue.close()
         self._readers.shutdown()
+        if not self.queue.close(CLOSE_S):
+            raise DeviceError("a query does not end: its engine hangs; see dmesg for errors of the GPU")
 
     async def read(self, data: bytes, client: str) -> npt.NDArray[np.uint8]:
         """Decode an image outside the event loop, at most `_READERS` at once.

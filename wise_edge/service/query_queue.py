@@ -12,7 +12,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from threading import Event, Lock
+from threading import Event, Lock, Thread
 from typing import TypeVar
 
 from wise_edge.errors import QueryCancelledError, WiseEdgeError
@@ -97,9 +97,12 @@ class QueryQueue:
         if waiting > self._limits.waiting or self._own[client] > most_of_one:
             raise BusyError(max(1, round(waiting * self._took_s)))
 
-    def close(self) -> None:
-        """Stop the thread once its queries are done."""
-        self._thread.shutdown()
+    def close(self, timeout_s: float) -> bool:
+        """Stop the thread once its queries are done; return whether that was in time."""
+        closing = Thread(target=self._thread.shutdown, daemon=True)
+        closing.start()
+        closing.join(timeout_s)
+        return not closing.is_alive()
 
     def _serve_next(self) -> None:
         if (job := self._lines.take()) is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +25,7 @@ def run_server(app: Any, host: str, port: int, limits: Limits, say: Callable[[st
     """Serve until SIGTERM or SIGINT, then finish the requests in progress and refuse new connections.
 
     A client that does not send a complete head in time is disconnected, and no client may hold more than three quarters
-    of the connections.
+    of the connections. If a query does not end when the service stops, the process ends without it.
 
     Args:
         app: application from `make_app`.
@@ -88,6 +90,9 @@ def run_server(app: Any, host: str, port: int, limits: Limits, say: Callable[[st
     listener = _listen(host, port)
     with listener:
         Server(config).run(sockets=[listener])
+    if failures:  # of the shutdown: Python would wait for the thread of the query
+        print(f"error: {failures[0]}", file=sys.stderr, flush=True)
+        os._exit(DeviceError.exit_code)
 
 
 def _make_protocol(limits: Limits) -> Any:
