@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import pytest
 import fake_session
 from locations import SUPPORT
 from wise_edge.cli.main import main
-from wise_edge.evaluation.record_log import join_shards, open_log, read_log
+from wise_edge.errors import WiseEdgeError
+from wise_edge.evaluation.record_log import join_shards, open_log, read_log, write_log
 from wise_edge.evaluation.records import MaskRecord, Settings
 from wise_edge.evaluation.shards import Shard, choose_gpu, find_shard
 
@@ -243,6 +245,22 @@ def test_of_launched_processes_the_first_waits_and_reports() -> None:
     report = json.loads(first)
     assert (report["samples"], report["shards"]) == (6, 2)
     assert [line.get("index") for line in _lines("r.jsonl")] == [None, *range(6)]
+
+
+def test_the_first_process_does_not_wait_for_one_that_has_ended() -> None:
+    settings = replace(SETTINGS, shards=2)
+    now_s, slept = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now_s[0] += 600
+        if len(slept) == 4:  # the other process still works
+            write_log(Path("r.rank1.jsonl"), replace(settings, shard=1), [])
+
+    write_log(Path("r.rank0.jsonl"), settings, [])
+    with pytest.raises(WiseEdgeError, match=r"no process has added a record to r\.rank\*\.jsonl for 60 min"):
+        Shard(0, 2, launched=True).gather(Path("r.jsonl"), settings, lambda: now_s[0], sleep)
+    assert len(slept) == 4 + 7
 
 
 def test_a_shard_of_another_run_does_not_join(

@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.evaluation.record_log import join_shards
 from wise_edge.evaluation.records import MaskRecord, Settings
 
 _POLL_S = 1.0
+_PATIENCE_S = 3600.0
+"""Time without a new record of any process after which one is taken to have ended; loading a model is part of it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,13 @@ class Shard:
         """Return the file of this share's records; `out` itself if there is only one share."""
         return out if self.count == 1 else out.with_name(f"{out.stem}.rank{self.index}{out.suffix}")
 
-    def gather(self, out: Path, settings: Settings) -> list[MaskRecord] | None:
+    def gather(
+        self,
+        out: Path,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> list[MaskRecord] | None:
         """Join the records of all shares.
 
         If a launcher started the processes, the first one waits for the others, which return None.
@@ -49,19 +58,34 @@ class Shard:
         Args:
             out: the file after which the files of the shares are named.
             settings: of this share.
+            clock: seconds.
+            sleep: waits some seconds.
 
         Returns:
             The records of all samples in order, None if another process reports them.
 
         Raises:
             UsageError: the file of a share was made with other settings or is damaged.
+            WiseEdgeError: no share has got a record for `_PATIENCE_S`.
         """
         paths = [Shard(index, self.count).path(out) for index in range(self.count)]
         if self.launched and self.index > 0:
             return None
+        sizes, grown_s = _sizes(paths), clock()
         while (records := join_shards(paths, settings)) is None and self.launched:
-            time.sleep(_POLL_S)
+            sleep(_POLL_S)
+            if (now := _sizes(paths)) != sizes:
+                sizes, grown_s = now, clock()
+            elif clock() - grown_s > _PATIENCE_S:
+                raise WiseEdgeError(
+                    f"no process has added a record to {out.stem}.rank*{out.suffix} for {_PATIENCE_S / 60:g} min; see "
+                    "which one ended, and run the same command with --resume"
+                )
         return records
+
+
+def _sizes(paths: list[Path]) -> list[int]:
+    return [path.stat().st_size if path.exists() else 0 for path in paths]
 
 
 def find_shard(requested: str | None) -> Shard:
