@@ -27,6 +27,8 @@ from wise_edge.policy.image import resize_square
 
 FORMAT = "edgellm"
 _BLOCK = 128  # input channels that share a scale in int4_awq
+_LIMIT_S = 12 * 3600.0
+"""Time after which a process of tensorrt-edgellm is ended; quantizing billions of weights on a CPU takes hours."""
 
 
 def export_edgellm(source: PolicyCheckpoint, out: Path, method: str, progress: Progress) -> Iterator[Artifact]:
@@ -78,7 +80,13 @@ def _write_samples(source: PolicyCheckpoint, folder: Path) -> None:
 
 
 def _run(module: str, arguments: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", module, *arguments]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise WiseEdgeError(f"tensorrt-edgellm did not end within {_LIMIT_S / 3600:g} h, and was ended") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise WiseEdgeError(f"tensorrt-edgellm failed: {lines[-1] if lines else f'exit code {done.returncode}'}")

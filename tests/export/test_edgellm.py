@@ -208,6 +208,12 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         EDGELLM.check(_options("fp8", "thor"))
 
 
+def test_the_other_process_is_ended_if_it_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edgellm, "_LIMIT_S", 0.3)
+    with pytest.raises(WiseEdgeError, match=r"tensorrt-edgellm did not end within .* h, and was ended"):
+        edgellm._run("timeit", ["-n", "1", "import time; time.sleep(60)"])
+
+
 def test_what_the_other_process_says_is_passed_on(tmp_path: Path) -> None:
     with pytest.raises(WiseEdgeError, match=r"tensorrt-edgellm failed: .*No module named"):
         edgellm._run("wise_edge.no_such_module", [])
