@@ -6,12 +6,14 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 
 from wise_edge.bundle.devices import TENSORRT, TENSORRT_RTX, Capability, GpuKind, find_gpu_kind, format_capability
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
@@ -26,6 +28,9 @@ from wise_edge.runtimes import backends
 from wise_edge.runtimes.dispatch import check_device
 from wise_edge.runtimes.opening import find_capabilities
 
+T = TypeVar("T")
+_LIMIT_S = 60.0
+"""Time for one examination; importing a package from a slow card takes a while."""
 _LLAMA = f"llama-cpp-python=={TESTED_VERSIONS[-1]}"
 
 
@@ -71,7 +76,8 @@ def examine(host: Host | None = None) -> list[Finding]:
     """
     host = host or Host()
     jetson = read_jetson(host.root)
-    capability, gpu = _examine_gpu(host, jetson)
+    known = jetson.capability if jetson else None
+    capability, gpu = _within("GPU", lambda: _examine_gpu(host, jetson), lambda late: (known, [late]))
     target = _target(capability)
     return [
         Finding("board", jetson.model if jetson else f"{host.machine}, {os.cpu_count()} processors"),
@@ -79,10 +85,30 @@ def examine(host: Host | None = None) -> list[Finding]:
         *gpu,
         *_examine_memory(host.root),
         *_examine_tensorrt(jetson, target),
-        _examine_onnxruntime(jetson, capability),
-        _examine_llama(capability),
+        _within("ONNX Runtime", lambda: _examine_onnxruntime(jetson, capability), _same),
+        _within("llama.cpp", lambda: _examine_llama(capability), _same),
         *_examine_backends(capability),
     ]
+
+
+def _within(name: str, work: Callable[[], T], instead: Callable[[Finding], T]) -> T:
+    """Return what work in a thread returns, or that it has not ended: a call into a broken driver may never return."""
+    done = Future[T]()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # raised where it is awaited
+            done.set_exception(error)
+
+    Thread(target=run, name=name, daemon=True).start()
+    if wait((done,), _LIMIT_S).done:
+        return done.result()
+    return instead(Finding(name, None, f"no answer within {_LIMIT_S:g} s: a driver may hang; see dmesg, and reboot"))
+
+
+def _same(finding: Finding) -> Finding:
+    return finding
 
 
 def to_json(findings: list[Finding]) -> list[dict[str, Any]]:

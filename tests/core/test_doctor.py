@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -50,6 +51,23 @@ def ask(
     nvml: Callable[[], GpuFacts] = no_nvml,
 ) -> dict[str, Finding]:
     return {finding.name: finding for finding in examine(Host(root, cuda, nvml, machine))}
+
+
+def test_a_driver_that_hangs_does_not_keep_the_rest_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    free = Event()
+    monkeypatch.setattr(doctor, "_LIMIT_S", 0.2)
+    monkeypatch.setattr(doctor, "_examine_onnxruntime", lambda *_: Finding("ONNX Runtime", "1.32"))
+
+    def hang() -> Cuda:
+        free.wait(60)
+        raise DeviceError("late")
+
+    found = ask(tmp_path, hang)
+    free.set()
+    assert found["GPU"].text is None
+    assert found["GPU"].advice == "no answer within 0.2 s: a driver may hang; see dmesg, and reboot"
+    assert found["ONNX Runtime"].text == "1.32"
+    assert "disk" in found
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
