@@ -99,7 +99,7 @@ def export_bundle(
 
     Args:
         policy: Hugging Face folder of a policy with `prompts.json`, or one of the names that ship.
-        sam: checkpoint folder of `wise_edge.sam.segment_anything`, or one of the names that ship.
+        sam: a segmenter's checkpoint that `read_sam_spec` reads, or one of the names that ship.
         target: the bundle's directory.
         options: what to make; None makes ONNX graphs.
         verify: asks complete queries after each part was compared with torch; a bundle counts as verified only if that

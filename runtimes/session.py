@@ -134,7 +134,7 @@ class Session:
 
         Args:
             policy: Hugging Face folder of the policy, with `prompts.json`.
-            sam: checkpoint of the segmenter: a folder, or a published `.pth` file of segment-anything.
+            sam: checkpoint of the segmenter: what `read_sam_spec` reads.
             decoding: how completions are written.
         """
         from wise_edge.runtimes.mask.torch_mask import open_torch_mask

@@ -21,7 +21,7 @@ class SegmentAnythingGraphs:
     """The parts of a checkpoint that become graphs, and its own forward passes to compare them with.
 
     Args:
-        checkpoint: folder of `wise_edge.sam.segment_anything`, or a published `.pth` file.
+        checkpoint: what `load_sam` loads.
 
     Attributes:
         spec: the segmenter.

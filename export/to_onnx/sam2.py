@@ -22,7 +22,7 @@ class Sam2Graphs:
     """The parts of a checkpoint that become graphs, and its own forward passes to compare them with.
 
     Args:
-        checkpoint: Hugging Face folder of `Sam2Model` or `Sam2VideoModel`.
+        checkpoint: what `load_sam2` loads.
 
     Attributes:
         spec: the segmenter.
@@ -31,7 +31,7 @@ class Sam2Graphs:
         decoder: see `MaskDecoder`.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is something else, or damaged.
     """
 
     features = ("image_embeddings", "high_res_0", "high_res_1")

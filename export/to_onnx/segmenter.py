@@ -37,7 +37,7 @@ class SamSource:
     """A segmenter's checkpoint.
 
     Args:
-        checkpoint: folder of `wise_edge.sam.segment_anything`, folder of SAM 2, or a published `.pth` file.
+        checkpoint: what `read_sam_spec` reads.
 
     Raises:
         UsageError: it is something else.

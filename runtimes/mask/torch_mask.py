@@ -31,7 +31,7 @@ def open_torch_mask(checkpoint: Path) -> MaskBackend[Any]:
     """Open a checkpoint of either family, on a GPU if torch finds one.
 
     Args:
-        checkpoint: folder of `wise_edge.sam.segment_anything`, folder of SAM 2, or a published `.pth` file.
+        checkpoint: what `read_sam_spec` reads.
 
     Raises:
         UsageError: it is none of them.
@@ -58,7 +58,7 @@ class TorchSegmentAnything:
     """Runs a checkpoint with segment-anything's `SamPredictor`.
 
     Args:
-        checkpoint: folder of `wise_edge.sam.segment_anything`, or a published `.pth` file.
+        checkpoint: what `load_sam` loads.
     """
 
     name = "torch"
@@ -103,7 +103,7 @@ class TorchSam2:
     """Runs a checkpoint with transformers' `Sam2Model` and its image processor.
 
     Args:
-        checkpoint: Hugging Face folder of `Sam2Model` or `Sam2VideoModel`.
+        checkpoint: what `load_sam2` loads.
     """
 
     name = "torch"

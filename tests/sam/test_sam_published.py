@@ -99,7 +99,7 @@ DAMAGE: dict[str, tuple[Callable[[Path, dict[str, torch.Tensor]], None], str]] =
     "text": (lambda f, _: f.write_text("no weights") and None, "holds no weights"),
     "empty": (lambda f, _: f.touch(), "holds no weights"),
     "harmful": (lambda f, _: f.write_bytes(pickle.dumps(Harmful())) and None, "holds no weights"),
-    "a list": (lambda f, _: save(f, [torch.ones(2)]), "not a dictionary of tensors"),
+    "a list": (lambda f, _: save(f, [torch.ones(2)]), "no segmenter's weights but a list"),
     "mixed": (lambda f, s: save(f, changed(s, classifier__weight=torch.ones(2))), "classifier.weight"),
     "another": (lambda f, _: save(f, {"layer.weight": torch.ones(2)}), "layer.weight"),
     "nan": (lambda f, s: save(f, changed(s, **{TOKEN: torch.full((1, 64), torch.nan)})), "iou_token"),

@@ -7,11 +7,14 @@ its numbers, which stay on disk until a tensor is read.
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PosixPath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError, first_line
@@ -93,7 +96,7 @@ def list_tensors(folder: Path) -> list[StoredTensor]:
         UsageError: see `find_weight_files`; or a file is damaged, or holds something other than tensors.
         MissingExtraError: safetensors, or torch for a `.bin` file, is not installed.
     """
-    return [tensor for file in find_weight_files(folder) for tensor in _tensors_of(file)]
+    return [tensor for file in find_weight_files(folder) for tensor in list_file_tensors(file)]
 
 
 def _listed_files(index: Path) -> list[Path]:
@@ -112,7 +115,8 @@ def _listed_files(index: Path) -> list[Path]:
     return files
 
 
-def _tensors_of(file: Path) -> Iterator[StoredTensor]:
+def list_file_tensors(file: Path) -> Iterator[StoredTensor]:
+    """Yield the tensors in a safetensors or `.bin` file; see `list_tensors`."""
     if file.suffix == ".bin":
         for name, tensor in _load_pickle(file).items():
             dtype = str(tensor.dtype).removeprefix("torch.")
@@ -140,15 +144,49 @@ def _load_pickle(file: Path) -> Mapping[str, Tensor]:
 
 @lru_cache(maxsize=1)  # tensors are read file by file, and unpickling a file's structure for each of them is slow
 def _load_unchanged_pickle(file: Path, _mtime_ns: int, _size: int) -> Mapping[str, Tensor]:
+    state, tensor = load_pickle(file), require("torch", "export").Tensor
+    if not isinstance(state, dict) or not all(isinstance(value, tensor) for value in state.values()):
+        raise UsageError(f"{file} is not a dictionary of tensors; pass a checkpoint that transformers saved")
+    return state
+
+
+def load_pickle(file: Path) -> Any:
+    """Return what torch saved in a file, its tensors memory-mapped; nothing in the file is run.
+
+    Raises:
+        UsageError: it cannot be read, is a pointer of Git LFS, or holds objects other than containers, numbers, text,
+            tensors, arrays and a trainer's arguments; the message names their class.
+        MissingExtraError: torch is not installed.
+    """
     torch = require("torch", "export")
+    refuse_lfs_pointer(file)
     try:
-        # Files of before torch 1.6 are no zip archives and cannot be mapped.
-        state: Any = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+        with torch.serialization.safe_globals(_harmless_classes()):
+            # Files of before torch 1.6 are no zip archives and cannot be mapped.
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # torch's unpickler raises almost any class for what is no checkpoint
-        reason = first_line(error)[:_LONGEST_REASON]
+        if found := re.search(r"GLOBAL (\S+) was not an allowed global", str(error)):
+            raise UsageError(
+                f"{file} holds no weights that can be read safely: it holds an object of {found[1]}, and reading "
+                "it would run its code; save the model's state_dict() instead"
+            ) from error
+        if "TorchScript" in str(error):
+            raise UsageError(f"{file} is a TorchScript archive; save the model's state_dict() instead") from error
+        reason = first_line(error).rpartition("WeightsUnpickler error: ")[2][:_LONGEST_REASON]
         raise UsageError(
             f"{file} holds no weights that can be read safely ({reason}); copy or download it again"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UsageError(f"{file} is not a dictionary of tensors; pass a checkpoint that transformers saved")
-    return state
+
+
+def _harmless_classes() -> list[Any]:
+    """Return what trainings save beside weights and torch does not allow by itself; none of it runs anything."""
+    import numpy as np
+
+    core = importlib.import_module("numpy._core" if hasattr(np, "_core") else "numpy.core").multiarray
+    arrays = [
+        (getattr(core, name), f"numpy.{room}.multiarray.{name}")
+        for name in ("scalar", "_reconstruct")
+        for room in ("core", "_core")
+    ]
+    types = {type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdSU"}
+    return [argparse.Namespace, PosixPath, np.ndarray, np.dtype, *types, *arrays]

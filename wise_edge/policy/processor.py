@@ -61,7 +61,12 @@ def read_image_settings(folder: Path, vision: Mapping[str, Any]) -> ImageSetting
         UsageError: the settings are missing or malformed, do not fit the model, or ask for something else than scaling
             to 0 to 1 and normalizing; the message names file and entry.
     """
-    file, settings = _find_settings(folder)
+    if (found := find_settings(folder)) is None:
+        raise UsageError(
+            f"{folder} has neither preprocessor_config.json nor a processor_config.json with image_processor; copy the "
+            "complete checkpoint"
+        )
+    file, settings = found
     sizes = {}
     for name, of_model in _MODEL_ENTRIES.items():
         expected = vision.get(of_model)
@@ -77,7 +82,7 @@ def read_image_settings(folder: Path, vision: Mapping[str, Any]) -> ImageSetting
     if factor is not None and not (isinstance(factor, float) and math.isclose(factor, 1 / 255, rel_tol=1e-3)):
         raise UsageError(f"{file}: rescale_factor is {factor}; only 1/255 is supported")
     unit = sizes["patch_size"] * sizes["merge_size"]
-    mean, std = (_channels(file, settings, name) for name in ("image_mean", "image_std"))
+    mean, std = (read_channels(file, settings, name) for name in ("image_mean", "image_std"))
     if not all(std):
         raise UsageError(f"{file}: image_std holds 0; copy the complete checkpoint")
     return ImageSettings(**sizes, mean=mean, std=std, input_size=choose_input_size(file, settings, unit))
@@ -112,24 +117,25 @@ def choose_input_size(file: Path, settings: Mapping[str, Any], unit: int) -> int
     return min(max(math.ceil(LARGE_INPUT_SIZE / unit) * unit, smallest), largest)
 
 
-def _find_settings(folder: Path) -> tuple[Path, Mapping[str, Any]]:
+def find_settings(folder: Path) -> tuple[Path, Mapping[str, Any]] | None:
+    """Return the file that holds the settings of a Hugging Face folder's image processor, and them; None without one.
+
+    Raises:
+        UsageError: a file is not JSON.
+    """
     joint, single = folder / "processor_config.json", folder / "preprocessor_config.json"
     nested = read_json(joint).get("image_processor") if joint.is_file() else None
     if isinstance(nested, Mapping):
         return joint, nested
-    if not single.is_file():
-        raise UsageError(
-            f"{folder} has neither preprocessor_config.json nor a processor_config.json with image_processor; copy the "
-            "complete checkpoint"
-        )
-    return single, read_json(single)
+    return (single, read_json(single)) if single.is_file() else None
 
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _channels(file: Path, settings: Mapping[str, Any], name: str) -> tuple[float, float, float]:
+def read_channels(file: Path, settings: Mapping[str, Any], name: str) -> tuple[float, float, float]:
+    """Return an entry of three numbers; raises `UsageError` that names file and entry if it is none."""
     match settings.get(name):
         case [int() | float() as red, int() | float() as green, int() | float() as blue]:
             return float(red), float(green), float(blue)

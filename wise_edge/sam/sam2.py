@@ -1,69 +1,86 @@
-"""SAM 2 and 2.1 checkpoints: Hugging Face folders of transformers' `Sam2Model` or `Sam2VideoModel`.
+"""SAM 2 and 2.1 checkpoints: Hugging Face folders of transformers' `Sam2Model` or `Sam2VideoModel`, and Meta's files.
 
-The published ones (https://huggingface.co/facebook/sam2.1-hiera-tiny and others) hold the video model, whose image
-part is the same; its memory is skipped. Torch is imported only when the model is loaded.
+The published ones (https://huggingface.co/facebook/sam2.1-hiera-tiny and others, `sam2.1_hiera_tiny.pt`) hold the video
+model, whose image part is the same; its memory is skipped. Torch is imported only when a model is loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files import read_json
 from wise_edge.native.pretrained import load_pretrained
+from wise_edge.sam.names import share_positions, to_sam2_model
+from wise_edge.sam.processor import read_normalization
 from wise_edge.sam.spec import SAM2, SamSpec
+from wise_edge.sam.weights import check_finite, read_weights
 
-_PerChannel = tuple[float, float, float]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-MODEL_TYPES = ("sam2", "sam2_video")
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the published processors' mean and standard deviation
+_INPUT_SIZE, _PATCH_SIZE = 1024, 16
+"""Of every published model; no shape depends on the input's size."""
+_TRUNK = "vision_encoder.backbone."
 
 
-def read_sam2_spec(folder: Path, config: dict[str, Any]) -> SamSpec:
-    """Return the description of a checkpoint folder.
+@dataclass(frozen=True)
+class _Size:
+    """What the shapes of a published size's tensors do not tell.
+
+    Source: https://github.com/facebookresearch/sam2/tree/main/sam2/configs/sam2.1.
+    """
+
+    heads: int
+    global_blocks: tuple[int, ...]
+    windows: tuple[int, int, int, int]
+
+
+_SIZES = {
+    (96, 12): _Size(1, (5, 7, 9), (8, 4, 14, 7)),
+    (96, 16): _Size(1, (7, 10, 13), (8, 4, 14, 7)),
+    (112, 24): _Size(2, (12, 16, 20), (8, 4, 14, 7)),
+    (144, 48): _Size(2, (23, 33, 43), (8, 4, 16, 8)),
+}
+"""Tiny, small, base plus and large, by width and number of blocks."""
+
+
+def read_sam2_spec(checkpoint: Path) -> SamSpec:
+    """Return the description of a checkpoint.
 
     Args:
-        folder: folder with config.json and, if its normalization is not ImageNet's, preprocessor_config.json.
-        config: content of config.json.
+        checkpoint: a folder with config.json and, if its normalization is not ImageNet's, a processor's settings; or a
+            file, which is of a published model's input size.
 
     Raises:
         UsageError: the input is not square, or an entry is missing or malformed.
     """
+    config = {} if checkpoint.is_file() else read_json(checkpoint / "config.json")
     prompt = config.get("prompt_encoder_config") or {}
-    size, patch = prompt.get("image_size", 1024), prompt.get("patch_size", 16)
+    size, patch = prompt.get("image_size", _INPUT_SIZE), prompt.get("patch_size", _PATCH_SIZE)
     if not isinstance(size, int) or not isinstance(patch, int):
-        raise UsageError(f"{folder / 'config.json'}: image_size is {size}; only square inputs can be exported")
-    mean, std = _normalization(folder / "preprocessor_config.json")
+        raise UsageError(f"{checkpoint / 'config.json'}: image_size is {size}; only square inputs can be exported")
+    mean, std = read_normalization(checkpoint)
     return SamSpec(
         family=SAM2,
         input_size=size,
         low_res_size=4 * size // patch,
-        pixel_mean=_per_channel(round(255.0 * value, 6) for value in mean),
-        pixel_std=_per_channel(round(255.0 * value, 6) for value in std),
+        pixel_mean=mean,
+        pixel_std=std,
         multimask=True,
     )
 
 
-def _normalization(file: Path) -> tuple[_PerChannel, _PerChannel]:
-    if not file.exists():
-        return _IMAGENET
-    try:
-        processor = read_json(file)
-        return _per_channel(processor["image_mean"]), _per_channel(processor["image_std"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file} has no valid image_mean and image_std ({error}); copy it again") from error
+def load_sam2(checkpoint: Path) -> Any:
+    """Load a checkpoint's weights.
 
-
-def _per_channel(values: Iterable[float]) -> _PerChannel:
-    red, green, blue = map(float, values)
-    return red, green, blue
-
-
-def load_sam2(folder: Path) -> Any:
-    """Load a checkpoint folder's weights.
+    Args:
+        checkpoint: a folder or file of `read_sam2_spec`.
 
     Returns:
         transformers' `Sam2Model`, float32 with eager attention, on the CPU, in evaluation mode.
@@ -73,8 +90,58 @@ def load_sam2(folder: Path) -> Any:
         MissingExtraError: torch or transformers is not installed.
     """
     torch = require("torch", "export")
-    model = load_pretrained("Sam2Model", folder, dtype=torch.float32, attention="eager", partial=True)
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise UsageError(f"{folder}: {name} holds values that are not finite; download it again")
+    if checkpoint.is_file():
+        model = _load_file(checkpoint)
+    else:
+        model = load_pretrained("Sam2Model", checkpoint, dtype=torch.float32, attention="eager", partial=True)
+    check_finite(checkpoint, dict(model.named_parameters()))
     return model
+
+
+def _load_file(file: Path) -> Any:
+    transformers = require("transformers", "export")
+    weights = read_weights(file)
+    named = any(name.startswith(_TRUNK) for name in weights)
+    state = share_positions(weights) if named else to_sam2_model(weights)
+    config = transformers.Sam2Config(vision_config=_vision_config(file, state))
+    config._attn_implementation = "eager"
+    model = transformers.Sam2Model(config)
+    try:
+        model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    except RuntimeError as error:
+        first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
+        raise UsageError(f"{file} does not hold the weights of a complete SAM 2: {first[:160]}") from error
+    return model.eval()
+
+
+def _vision_config(file: Path, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the image encoder's config of one of the published sizes."""
+    try:
+        width = len(state[f"{_TRUNK}patch_embed.projection.weight"])
+        background = state[f"{_TRUNK}pos_embed"].shape[2:]
+    except KeyError as error:
+        raise UsageError(f"{file} lacks {error}; it is not a complete checkpoint of SAM 2") from error
+    blocks = {int(name.removeprefix(f"{_TRUNK}blocks.").split(".")[0]) for name in state if f"{_TRUNK}blocks." in name}
+    # A stage begins with the block whose width is doubled by a projection of its own.
+    starts = [0, *sorted(block for block in blocks if f"{_TRUNK}blocks.{block}.proj.weight" in state), len(blocks)]
+    size = _SIZES.get((width, len(blocks)))
+    if size is None or len(starts) != 5:
+        raise UsageError(
+            f"{file} is none of SAM 2's published sizes: its encoder has {len(blocks)} blocks, {width} wide at first; "
+            "pass a folder of transformers' Sam2Model, whose config says the rest"
+        )
+    widths = [width << stage for stage in range(4)]
+    return {
+        "backbone_config": {
+            "model_type": "sam2_hiera_det_model",
+            "hidden_size": width,
+            "num_attention_heads": size.heads,
+            "blocks_per_stage": [after - start for start, after in pairwise(starts)],
+            "embed_dim_per_stage": widths,
+            "num_attention_heads_per_stage": [size.heads << stage for stage in range(4)],
+            "window_size_per_stage": [*size.windows],
+            "global_attention_blocks": [*size.global_blocks],
+            "window_positional_embedding_background_size": [*background],
+        },
+        "backbone_channel_list": widths[::-1],
+    }

@@ -1,14 +1,14 @@
 """A Segment Anything model: its architecture as data, built from segment-anything's own modules.
 
 A checkpoint is a folder with `config.json` (the architecture) and `model.safetensors` (segment-anything's own weight
-names, half precision), or a file as published (`wise_edge.sam.published`). Torch is imported only when it is needed.
+names, half precision), a file as published or as trainings wrap it, or transformers' folder of `SamModel`. Torch is
+imported only when it is needed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,11 @@ from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files import atomic_write, read_json
 from wise_edge.mapping import from_mapping
-from wise_edge.sam.published import infer_architecture, read_weights
+from wise_edge.sam.kinds import OWN, SAM2_FILE, SAM2_MODEL, SAM_MODEL, UNUSED, find_kind
+from wise_edge.sam.names import name_in_sam_model, share_positions
+from wise_edge.sam.processor import read_normalization
+from wise_edge.sam.published import DECODER_HEADS, infer_architecture
+from wise_edge.sam.weights import check_finite, read_weights
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -157,7 +161,8 @@ def load_sam(checkpoint: Path) -> Sam:
     """Load a checkpoint.
 
     Args:
-        checkpoint: a folder with `config.json` and `model.safetensors`, or a published `.pth` file.
+        checkpoint: a folder of `save_sam`, a file as segment-anything publishes them or as trainings wrap them, or
+            transformers' folder of `SamModel`.
 
     Returns:
         The model of `build_sam` with the checkpoint's weights, float32, in evaluation mode.
@@ -167,40 +172,41 @@ def load_sam(checkpoint: Path) -> Sam:
         MissingExtraError: torch, safetensors or segment-anything is not installed.
     """
     sam = build_sam(read_architecture(checkpoint))
-    if checkpoint.is_file():
-        _fill(sam, read_weights(checkpoint), f"{checkpoint} does not hold a complete segment-anything model")
-        return sam
-    safetensors = require("safetensors.torch", "export")
-    path = checkpoint / "model.safetensors"
+    weights = read_weights(checkpoint)
+    check_finite(checkpoint, weights)
+    names = {}
+    if find_kind(checkpoint) == SAM_MODEL:
+        weights, names = share_positions(weights), {name_in_sam_model(name): name for name in sam.state_dict()}
+    state = {names.get(name, name): tensor.float() for name, tensor in weights.items() if name not in UNUSED}
     try:
-        state = safetensors.load(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except require("safetensors", "export").SafetensorError as error:
-        raise UsageError(f"{path} is damaged ({error}); copy it again") from error
-    _fill(sam, state, f"{path} does not hold the weights of {checkpoint / 'config.json'}")
+        sam.load_state_dict(state)
+    except RuntimeError as error:
+        first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
+        raise UsageError(f"{checkpoint} does not hold the weights of a complete SAM: {first[:160]}") from error
     return sam
 
 
-def _fill(sam: Sam, state: Mapping[str, Any], problem: str) -> None:
-    try:
-        sam.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    except RuntimeError as error:
-        first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
-        raise UsageError(f"{problem}: {first[:160]}") from error
-
-
 def read_architecture(checkpoint: Path) -> SamArchitecture:
-    """Read the architecture of a checkpoint folder, or of a published file.
+    """Read the architecture of a checkpoint that `load_sam` loads.
 
     Raises:
-        UsageError: `config.json` is missing, is not JSON or is not a segment-anything config of this project, or a
-            file is not a published checkpoint of segment-anything.
+        UsageError: it is something else, or damaged.
+        MissingExtraError: torch, which reads files, is not installed.
     """
+    kind, config = find_kind(checkpoint), checkpoint / "config.json"
+    if kind == OWN:
+        return from_mapping(SamArchitecture, _without_type(read_json(config)), f"{config}: ")
+    if kind in (SAM2_FILE, SAM2_MODEL):
+        raise UsageError(f"{checkpoint} is SAM 2, which cannot be used here; pass a checkpoint of segment-anything")
+    rename = name_in_sam_model if kind == SAM_MODEL else str
+    found = SamArchitecture(**infer_architecture(checkpoint, read_weights(checkpoint), rename))
     if checkpoint.is_file():
-        return SamArchitecture(**infer_architecture(checkpoint, read_weights(checkpoint)))
-    path = checkpoint / "config.json"
-    config = read_json(path)
-    if config.pop("model_type", None) != MODEL_TYPE:
-        raise UsageError(f'{path} is not a config of SAM or SAM 2: model_type is neither "{MODEL_TYPE}" nor "sam2"')
-    return from_mapping(SamArchitecture, config, f"{path}: ")
+        return found
+    decoder = read_json(config).get("mask_decoder_config") or {}
+    mean, std = read_normalization(checkpoint)
+    heads = decoder.get("num_attention_heads", DECODER_HEADS)
+    return replace(found, decoder_heads=heads, pixel_mean=mean, pixel_std=std)
+
+
+def _without_type(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name != "model_type"}

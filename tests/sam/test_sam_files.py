@@ -1,0 +1,314 @@
+"""Segmenters as people have them: wrapped, prefixed, in half precision, and in transformers' or Meta's own form."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import transformers
+
+from locations import SUPPORT
+from tiny_models import SAM, make_sam2
+from wise_edge.errors import UsageError
+from wise_edge.metrics import mask_iou
+from wise_edge.runtimes.base import MaskPrompt
+from wise_edge.runtimes.mask.torch_mask import TorchSegmentAnything, open_torch_mask
+from wise_edge.sam.checkpoint import read_sam_spec
+from wise_edge.sam.names import to_sam2_model
+from wise_edge.sam.sam2 import load_sam2
+from wise_edge.sam.segment_anything import SamArchitecture, build_sam, load_sam
+
+State = dict[str, torch.Tensor]
+TINY = SamArchitecture(**{**SAM.__dict__, "decoder_heads": 8, "prompt_dim": 64})
+PROMPT = MaskPrompt((10, 12, 50, 48), ((30, 30), (25, 35)))
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    torch.manual_seed(0)
+    return build_sam(TINY).state_dict()
+
+
+def prefixed(state: State, prefix: str) -> State:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+WRAPPED: dict[str, Callable[[State], Any]] = {
+    "plain": lambda s: s,
+    "model beside optimizer": lambda s: {
+        "model": s,
+        "optimizer": {"state": {}, "param_groups": [{"lr": 1}]},
+        "epoch": 7,
+    },
+    "state_dict": lambda s: {"state_dict": s},
+    "model_state_dict": lambda s: {"model_state_dict": s},
+    "nested": lambda s: {"checkpoint": {"net": {"weights": s}}},
+    "EMA alone": lambda s: {"ema": s, "updates": 12},
+    "DistributedDataParallel": lambda s: prefixed(s, "module."),
+    "wrapped and prefixed": lambda s: {"state_dict": prefixed(s, "module._orig_mod.")},
+    "a module around it": lambda s: {"model_state": prefixed(s, "sam.")},
+    "of a trainer with arguments": lambda s: {"model": s, "args": argparse.Namespace(lr=1e-4), "best": np.float64(0.9)},
+    "buffers of old files": lambda s: s | {"pixel_mean": torch.ones(3, 1, 1), "pixel_std": torch.ones(3, 1, 1)},
+    "parameters": lambda s: {name: torch.nn.Parameter(tensor) for name, tensor in s.items()},
+}
+
+
+@pytest.mark.parametrize("case", WRAPPED)
+def test_the_model_is_found_in_what_trainings_save(state: State, tmp_path: Path, case: str) -> None:
+    file = tmp_path / "sam.pth"
+    torch.save(WRAPPED[case](state), file)
+
+    loaded = load_sam(file).state_dict()
+
+    assert read_sam_spec(file).multimask
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_read(state: State, tmp_path: Path, dtype: torch.dtype) -> None:
+    rounded = {name: tensor.to(dtype) for name, tensor in state.items()}
+    torch.save(rounded, tmp_path / "sam.pth")
+
+    loaded = load_sam(tmp_path / "sam.pth").state_dict()
+
+    assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in rounded.items())
+
+
+def test_safetensors_and_files_of_old_torch_are_read(state: State, tmp_path: Path) -> None:
+    safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "sam.safetensors")
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    for name in ("sam.safetensors", "old.pth"):
+        loaded = load_sam(tmp_path / name).state_dict()
+        assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
+REFUSED: dict[str, tuple[Callable[[State], Any], str]] = {
+    "two models": (lambda s: {"model": s, "ema": {"shadow": s}}, "holds 2 models: 'model', 'ema.shadow'; save the one"),
+    "further weights": (lambda s: s | {"head.w": torch.ones(1), "a": torch.ones(1)}, "more .*: 'a', 'head.w'; save"),
+    "a module": (lambda s: torch.nn.Linear(2, 2), "an object of torch.nn.modules.linear.Linear.*state_dict"),
+    "an optimizer": (lambda s: {"optimizer": {}, "epoch": 3}, "no segmenter's weights .see 'optimizer', 'epoch'"),
+    "MobileSAM": (lambda s: {"image_encoder.patch_embed.seq.0.c.weight": torch.ones(1)}, "holds MobileSAM"),
+    "HQ-SAM": (lambda s: s | {"mask_decoder.hf_token.weight": torch.ones(1)}, "holds HQ-SAM"),
+    "EdgeTAM": (lambda s: {"model": {"image_encoder.trunk.body.stem.0.c.weight": torch.ones(1)}}, "holds EdgeTAM"),
+    "SAM 3": (
+        lambda s: {"detector.x": torch.ones(1), "tracker.sam_mask_decoder.iou_token.weight": torch.ones(1)},
+        "SAM 3",
+    ),
+    "EfficientViT-SAM": (lambda s: {"image_encoder.backbone.stages.0.w": torch.ones(1)}, "holds EfficientViT-SAM"),
+    "adapters": (lambda s: s | {"image_encoder.blocks.0.attn.qkv.linear_a_q.weight": torch.ones(1)}, "with adapters"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_other_files_are_named_as_what_they_are(state: State, tmp_path: Path, case: str) -> None:
+    content, words = REFUSED[case]
+    file = tmp_path / "sam.pth"
+    torch.save(content(state), file)
+
+    with pytest.raises(UsageError, match=words) as caught:
+        read_sam_spec(file)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_a_torchscript_archive_and_a_git_lfs_pointer_are_named(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "script.pt"))
+    (tmp_path / "lfs.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    for name, words in {"script.pt": "TorchScript", "lfs.pth": "git lfs pull"}.items():
+        with pytest.raises(UsageError, match=words):
+            read_sam_spec(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"config.json": {"model_type": "sam_hq"}}, "describes HQ-SAM"),
+        ({"config.json": {"model_type": "sam3_tracker"}}, "describes SAM 3"),
+        ({"config.json": {"model_type": "edgetam_video"}}, "describes EdgeTAM"),
+        ({"config.json": {"model_type": "vit"}}, "a model of type 'vit'"),
+        ({"sam2.1_hiera_tiny.pt": {}, "sam2.1_hiera_t.yaml": {}}, "pass the file in it.*sam2.1_hiera_tiny.pt"),
+        ({"bundle.json": {}}, "is a bundle"),
+        ({}, "neither config.json nor weights"),
+    ],
+)
+def test_other_folders_are_named_as_what_they_are(tmp_path: Path, content: dict[str, Any], words: str) -> None:
+    for name, entries in content.items():
+        (tmp_path / name).write_text(json.dumps(entries))
+    with pytest.raises(UsageError, match=words):
+        read_sam_spec(tmp_path)
+    with pytest.raises(UsageError, match="does not exist"):
+        read_sam_spec(tmp_path / "facebook" / "sam-vit-base")
+
+
+@pytest.fixture(scope="module")
+def sam_model() -> Any:
+    """transformers' SAM of 64 px, with random positions and three masks that differ."""
+    torch.manual_seed(1)
+    config = transformers.SamConfig(
+        vision_config={
+            "hidden_size": 32, "output_channels": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "image_size": 64, "patch_size": 8, "window_size": 3, "global_attn_indexes": [1], "mlp_dim": 128,
+            "num_pos_feats": 16,
+        },
+        prompt_encoder_config={"hidden_size": 32, "image_size": 64, "patch_size": 8},
+        mask_decoder_config={
+            "hidden_size": 32, "mlp_dim": 48, "num_attention_heads": 2, "iou_head_hidden_dim": 32,
+        },
+    )  # fmt: skip
+    model = transformers.SamModel(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim >= 2 or "pos" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+@pytest.mark.parametrize("form", ["safetensors", "shards", "bin"])
+def test_masks_of_a_folder_of_sam_model_are_those_of_transformers(sam_model: Any, tmp_path: Path, form: str) -> None:
+    sam_model.save_pretrained(tmp_path, max_shard_size="50KB" if form == "shards" else "1GB")
+    if form == "bin":
+        (tmp_path / "model.safetensors").unlink()
+        torch.save(sam_model.state_dict(), tmp_path / "pytorch_model.bin")
+    processor = transformers.SamImageProcessor(
+        size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}, image_mean=[0.4, 0.5, 0.6]
+    )
+    transformers.SamProcessor(processor).save_pretrained(tmp_path)
+    assert read_sam_spec(tmp_path).pixel_mean == (102.0, 127.5, 153.0)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+
+    opened = open_torch_mask(tmp_path)
+    found = opened.decode(opened.encode(image), PROMPT)
+
+    assert isinstance(opened, TorchSegmentAnything)
+    with torch.no_grad():
+        expected = sam_model(
+            pixel_values=processor(image, return_tensors="pt")["pixel_values"],
+            input_boxes=torch.tensor(PROMPT.box, dtype=torch.float32)[None, None],
+            input_points=torch.tensor(PROMPT.points, dtype=torch.float32)[None, None],
+            input_labels=torch.ones(1, 1, 2, dtype=torch.int64),
+        )
+    best = int(expected.iou_scores[0, 0].argmax())
+    logits = expected.pred_masks[0, 0, best].numpy()
+    assert found.score == pytest.approx(float(expected.iou_scores[0, 0, best]), abs=1e-4)
+    # transformers' layer norms in the decoder add 1e-6 to the variance, segment-anything's 1e-5.
+    np.testing.assert_allclose(found.logits, logits, atol=2e-3 * np.abs(logits).max())
+    assert mask_iou(found.logits > 0, logits > 0) > 0.99 and 0 < (logits > 0).mean() < 1
+
+
+def test_a_folder_of_sam_model_without_a_tensor_names_it(sam_model: Any, tmp_path: Path) -> None:
+    sam_model.save_pretrained(tmp_path)
+    weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    del weights["mask_decoder.iou_token.weight"]
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(UsageError, match=r"mask_decoder\.iou_token\.weight"):
+        load_sam(tmp_path)
+
+
+def test_a_folder_of_sam2_takes_the_normalization_of_any_transformers(tmp_path: Path) -> None:
+    make_sam2().save_pretrained(tmp_path)
+    processor = transformers.Sam2ImageProcessor(image_mean=[0.4] * 3)
+    transformers.Sam2Processor(processor).save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.glob("*processor*")} == {"processor_config.json"}
+    assert read_sam_spec(tmp_path).pixel_mean == (102.0,) * 3
+
+
+@pytest.mark.parametrize("form", ["shards", "bin"])
+def test_other_weight_files_of_sam2_are_read(tmp_path: Path, form: str) -> None:
+    model = make_sam2()
+    model.save_pretrained(tmp_path, max_shard_size="50KB" if form == "shards" else "1GB")
+    if form == "bin":
+        (tmp_path / "model.safetensors").unlink()
+        torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    loaded = load_sam2(tmp_path).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def official() -> dict[str, Any]:
+    """Names and shapes of SAM 2.1's four sizes in Meta's code, and its masks with the tensors of `numbered`."""
+    found: dict[str, Any] = json.loads(gzip.decompress((SUPPORT / "data" / "sam2.json.gz").read_bytes()))
+    return found
+
+
+def numbered(shapes: dict[str, list[int]]) -> State:
+    """Tensors that depend on their names alone."""
+
+    def draw(name: str, shape: list[int]) -> torch.Tensor:
+        values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, dtype=np.float32)
+        if len(shape) == 1:
+            return torch.from_numpy(1 + 0.1 * values if "norm" in name and name.endswith("weight") else 0.1 * values)
+        return torch.from_numpy(values / np.float32(np.sqrt(np.prod(shape[1:]))))
+
+    return {name: draw(name, shape) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("size", ["t", "s", "b+", "l"])
+def test_every_tensor_of_the_published_sam2_files_has_its_place(
+    official: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: str
+) -> None:
+    shapes = official["tensors"][size]
+    with torch.device("meta"):  # shapes without weights
+        weights = {name: torch.empty(shape) for name, shape in shapes.items()}
+        monkeypatch.setattr("wise_edge.sam.sam2.read_weights", lambda _: weights)
+        file = tmp_path / "sam2.1.pt"
+        file.touch()
+        monkeypatch.setattr("wise_edge.sam.sam2.check_finite", lambda *_: None)
+        model = load_sam2(file)  # refuses missing tensors, further ones, and other shapes
+    assert sum(tensor.numel() for tensor in to_sam2_model(weights).values()) == sum(
+        tensor.numel() for tensor in model.state_dict().values()
+    )
+
+
+@pytest.mark.slow
+def test_masks_of_a_published_sam2_file_are_those_of_its_own_code(official: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "sam2.1_hiera_tiny.pt"
+    torch.save({"model": numbered(official["tensors"]["t"])}, file)
+    coarse = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)[:32, :32]
+    image = np.repeat(np.repeat(coarse, 32, axis=0), 32, axis=1)
+
+    spec, model = read_sam_spec(file), load_sam2(file)
+
+    assert (spec.family, spec.input_size, spec.low_res_size, spec.multimask) == ("sam2", 1024, 256, True)
+    with torch.no_grad():
+        output = model(
+            pixel_values=transformers.Sam2ImageProcessor()(image, return_tensors="pt")["pixel_values"],
+            input_points=torch.tensor([[[[400.0, 500.0], [600.0, 700.0]]]]),
+            input_labels=torch.ones(1, 1, 2, dtype=torch.int32),
+            input_boxes=torch.tensor([[[200.0, 300.0, 800.0, 900.0]]]),
+        )
+    np.testing.assert_allclose(output.pred_masks[0, 0, :, ::32, ::32], official["low_res_masks"], atol=1e-3)
+    np.testing.assert_allclose(output.iou_scores[0, 0], official["iou"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: {n: t for n, t in s.items() if ".blocks.11." not in n}, "none of SAM 2's published sizes"),
+        (lambda s: {n: t for n, t in s.items() if "iou_token" not in n}, "complete SAM 2.*iou_token"),
+    ],
+)
+def test_other_sam2_files_are_one_line(
+    official: dict[str, Any], tmp_path: Path, change: Callable[[State], State], words: str
+) -> None:
+    state = {name: torch.zeros(()).expand(shape) for name, shape in official["tensors"]["t"].items()}
+    torch.save({"model": change(state)}, tmp_path / "a.pt")
+    with pytest.raises(UsageError, match=words) as caught:
+        load_sam2(tmp_path / "a.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_file_with_transformers_names_is_read(official: dict[str, Any], tmp_path: Path) -> None:
+    state = {name: torch.zeros(shape) for name, shape in official["tensors"]["t"].items()}
+    named = {name: tensor.contiguous() for name, tensor in to_sam2_model(state).items() if "shared_image" not in name}
+    safetensors.torch.save_file(named, tmp_path / "model.safetensors")
+    assert read_sam_spec(tmp_path / "model.safetensors").family == "sam2"
+    assert set(load_sam2(tmp_path / "model.safetensors").state_dict()) == set(to_sam2_model(state))

@@ -1,0 +1,106 @@
+"""The names that transformers gives to the tensors of segment-anything and SAM 2.
+
+Source: the classes of https://github.com/huggingface/transformers/tree/main/src/transformers/models, `sam` and `sam2`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHARED_POSITIONS = "shared_image_embedding.positional_embedding"
+"""The prompt encoder's, for the image; in transformers alone."""
+VIDEO_PARTS = (
+    "memory_attention.",
+    "memory_encoder.",
+    "mask_downsample.",
+    "maskmem_tpos_enc",
+    "no_mem_pos_enc",
+    "no_obj_",
+    "obj_ptr_",
+)
+"""How the names of SAM 2's memory begin, which an image does not need."""
+
+_PARTS = re.compile(r"(?:sam_)?(?:image_encoder|vision_encoder|prompt_encoder|mask_decoder)\.")
+_POSITIONS = "prompt_encoder.shared_embedding.positional_embedding"
+_BOTH = (
+    (r"^(sam_)?(prompt_encoder|mask_decoder)\.", r"\2."),
+    (r"pe_layer\.positional_encoding_gaussian_matrix$", "shared_embedding.positional_embedding"),
+    (r"\.point_embeddings\.", ".point_embed."),
+    (r"mask_downscaling\.0\.", "mask_embed.conv1."),
+    (r"mask_downscaling\.1\.", "mask_embed.layer_norm1."),
+    (r"mask_downscaling\.3\.", "mask_embed.conv2."),
+    (r"mask_downscaling\.4\.", "mask_embed.layer_norm2."),
+    (r"mask_downscaling\.6\.", "mask_embed.conv3."),
+    (r"output_upscaling\.0\.", "upscale_conv1."),
+    (r"output_upscaling\.1\.", "upscale_layer_norm."),
+    (r"output_upscaling\.3\.", "upscale_conv2."),
+    (r"(output_hypernetworks_mlps\.\d|_head)\.layers\.0\.", r"\1.proj_in."),
+    (r"(output_hypernetworks_mlps\.\d|_head)\.layers\.1\.", r"\1.layers.0."),
+    (r"(output_hypernetworks_mlps\.\d|_head)\.layers\.2\.", r"\1.proj_out."),
+    (r"patch_embed\.proj\.", "patch_embed.projection."),
+    (r"\.norm(?=\d|_final)", ".layer_norm"),
+)
+_SAM = (
+    (r"^image_encoder\.neck\.0\.", "vision_encoder.neck.conv1."),
+    (r"^image_encoder\.neck\.1\.", "vision_encoder.neck.layer_norm1."),
+    (r"^image_encoder\.neck\.2\.", "vision_encoder.neck.conv2."),
+    (r"^image_encoder\.neck\.3\.", "vision_encoder.neck.layer_norm2."),
+    (r"^image_encoder\.blocks\.", "vision_encoder.layers."),
+    (r"^image_encoder\.", "vision_encoder."),
+)
+_SAM2 = (
+    (r"^no_mem_embed$", "no_memory_embedding"),
+    (r"^image_encoder\.trunk\.", "vision_encoder.backbone."),
+    (r"^image_encoder\.neck\.convs\.(\d)\.conv\.", r"vision_encoder.neck.convs.\1."),
+    (r"\.mlp\.layers\.0\.", ".mlp.proj_in."),
+    (r"\.mlp\.layers\.1\.", ".mlp.proj_out."),
+    (r"\.out_proj\.", ".o_proj."),
+)
+
+
+def find_part(name: str) -> int | None:
+    """Return where in a tensor's name the segmenter's own name begins, after what wrappers put before it."""
+    found = _PARTS.search(name)
+    return None if found is None else found.start()
+
+
+def name_in_sam_model(name: str) -> str:
+    """Return the name in transformers' `SamModel` of a tensor of segment-anything's `Sam`."""
+    return _rename(name, (*_BOTH, *_SAM))
+
+
+def to_sam2_model(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of SAM 2's own image predictor as transformers' `Sam2Model` names them.
+
+    Args:
+        weights: tensors by the names of https://github.com/facebookresearch/sam2; those of the memory are left out.
+    """
+    import torch
+
+    state: dict[str, Tensor] = {}
+    points: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        if name.startswith(VIDEO_PARTS):
+            continue
+        new = _rename(name, (*_BOTH, *_SAM2))
+        (points if ".point_embed." in new else state)[new] = tensor
+    if points:
+        state["prompt_encoder.point_embed.weight"] = torch.cat([points[name] for name in sorted(points)])
+    return share_positions(state)
+
+
+def share_positions(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors with transformers' names and both copies of the positions, of which its files hold only one."""
+    found = next((weights[name] for name in (_POSITIONS, SHARED_POSITIONS) if name in weights), None)
+    return {**weights, **({} if found is None else dict.fromkeys((_POSITIONS, SHARED_POSITIONS), found))}
+
+
+def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
