@@ -196,11 +196,11 @@ FOREIGN: dict[str, tuple[Callable[[Path], None], str, str]] = {
     ),
     "verl-run": (
         nest("global_step_20/actor/huggingface", *(f"global_step_{n}/actor/{SHARDS[0]}" for n in (4, 20))), "",
-        r"--local_dir \S+/global_step_20/actor in the repository",
+        r"--local_dir \S+/global_step_20/actor --target_dir",
     ),
     "verl-below": (
         nest("actor/huggingface", *(f"actor/{name}" for name in SHARDS)), "actor/huggingface",
-        r"model_merger\.py --local_dir \S+/policy/actor in the repository that trained them.*fsdp_config\.json",
+        r'--local_dir \S+/policy/actor .*/policy/actor/fsdp_config\.json, .*: write {"world_size": 2} into it',
     ),
     "verl-megatron": (
         nest("huggingface", "dist_ckpt/__0_0.distcp", "dist_ckpt/common.pt"), "", "--backend megatron --local_dir",

@@ -143,12 +143,16 @@ def _advise(words: str, place: Path, file: Path) -> str:
 
 
 def _advise_verl(place: Path, file: Path) -> str:
-    merger = "python -m verl.model_merger merge --backend fsdp"
-    held = f"{place} holds verl's shards ({file.name} and others), one for each GPU; merge them: "
-    if (place / "fsdp_config.json").is_file():  # verl 0.5 and later write it, and their merger needs it
-        return f"{held}{merger} --local_dir {place} --target_dir MERGED"
-    # WISE, Seg-Zero and EasyR1 have older shards and a merger of their own (https://github.com/mrazhou/WISE).
+    words = (
+        f"{place} holds verl's shards ({file.name} and others), one for each GPU; merge them: python -m "
+        f"verl.model_merger merge --backend fsdp --local_dir {place} --target_dir MERGED"
+    )
+    if (place / "fsdp_config.json").is_file():
+        return words
+    # verl writes the file from 0.5 on, and its merger needs it, for the number of shards alone. WISE, Seg-Zero and
+    # EasyR1 have older shards, and a merger of their own (https://github.com/mrazhou/WISE).
+    content = f'{{"world_size": {file.name.split("_")[3]}}}'
     return (
-        f"{held}python training_scripts/model_merger.py --local_dir {place} in the repository that trained them, which "
-        f"writes into {place / 'huggingface'}; '{merger}' is for shards of verl 0.5 or later, with fsdp_config.json"
+        f"{words}; it reads {place / 'fsdp_config.json'}, which older shards lack: write {content} into it, or use "
+        "training_scripts/model_merger.py of the repository that trained them"
     )
