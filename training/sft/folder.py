@@ -16,7 +16,6 @@ from transformers import GenerationConfig
 from wise_edge.errors import UsageError, first_line
 from wise_edge.files import replacing_folder
 from wise_edge.native.weight_files import list_tensors
-from wise_edge.policy.folder import check_policy_folder
 from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD
 from wise_edge.policy.prompts import EMBEDDED
 from wise_edge.training.sft.config import SftConfig
@@ -62,8 +61,7 @@ def save_policy(
 
 
 def copy_tokenizer(folder: Path, file: Path) -> None:
-    """Copy a policy folder's tokenizer; raises UsageError if the folder is no policy or has none."""
-    check_policy_folder(folder)
+    """Copy a policy folder's tokenizer; raises UsageError if there is none."""
     try:
         shutil.copy(folder / "tokenizer.json", file)
     except OSError as error:

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from wise_edge.bundle.store import resolve_checkpoint
+from wise_edge.policy.folder import check_policy_folder
 from wise_edge.training.common.loop import Optimizers, TrainingLoop, prepare_run
 from wise_edge.training.common.precision import product_dtype
 from wise_edge.training.common.step_log import StepLog
@@ -46,6 +47,8 @@ def train_sft(config: SftConfig, out: Path, resume: bool) -> None:
         UsageError: `out` already holds a run and `resume` is not set, or the policy to start from has other widths.
         WiseEdgeError: the loss is not finite; the last checkpoint is kept.
     """
+    if config.start:
+        check_policy_folder(resolve_checkpoint(config.start, "policy"))
     prepare_run(config, out, resume)
     Trainer(config, _load_tokenizer(config, out), out).run(resume)
 

@@ -52,10 +52,12 @@ def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:
         WiseEdgeError: the loss is not finite, or the disk is full; the last checkpoint is kept.
     """
     check_processes(config)
+    with quiet_libraries():
+        start = open_policy(config)  # before a run is made that a corrected recipe could not continue
     checkpoint = _prepare(config, out, resume)
     try:
         with quiet_libraries():
-            _train(config, out, checkpoint)
+            _train(config, start, out, checkpoint)
     except torch.OutOfMemoryError as error:
         raise DeviceError(
             "the GPU has too little memory; lower rollouts_at_once (generation), rollouts_per_device (training), "
@@ -127,8 +129,7 @@ def _prepare(config: WiseConfig, out: Path, resume: bool) -> Path | None:
     return checkpoint
 
 
-def _train(config: WiseConfig, out: Path, checkpoint: Path | None) -> None:
-    start = open_policy(config)
+def _train(config: WiseConfig, start: StartPolicy, out: Path, checkpoint: Path | None) -> None:
     if config.warm_start is not None:
         start = dataclasses.replace(start, name=str(warm_start(config, start, out / "start")))
     rewards = _build_rewards(config, start)

@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from transformers import PrinterCallback
+from transformers import GenerationConfig, PrinterCallback
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
@@ -57,6 +57,7 @@ class WiseTrainer(GRPOTrainer):
         self._validated: tuple[int, dict[str, float]] | None = None
         super().__init__(reward_funcs=list[Any](rewards.functions()), **arguments)
         keep_adapter_precise(self.model)
+        keep_generation_config_savable(self.model)
         self.remove_callback(PrinterCallback)
 
     @property
@@ -204,6 +205,20 @@ def keep_adapter_precise(model: Any) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def keep_generation_config_savable(model: Any) -> None:
+    """Reduce a generation config that contradicts itself to its tokens.
+
+    Some published folders have greedy decoding with a temperature. transformers loads that, but refuses to save it once
+    the trainer has set the padding token in it, which would end the run at its first checkpoint.
+    """
+    config = model.generation_config
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        tokens = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        model.generation_config = GenerationConfig(**tokens)
 
 
 def _line(logs: dict[str, float]) -> str:

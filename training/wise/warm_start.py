@@ -22,6 +22,7 @@ import trl
 from PIL import Image
 
 from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.files import refuse_lfs_pointer
 from wise_edge.images import load_image
 from wise_edge.policy.answer import format_answer
 from wise_edge.policy.image import resize_square
@@ -32,7 +33,7 @@ from wise_edge.training.wise.data import lazy_rows
 from wise_edge.training.wise.final_policy import write_policy
 from wise_edge.training.wise.policy import StartPolicy
 from wise_edge.training.wise.reward_config import ORDERS
-from wise_edge.training.wise.trainer import keep_adapter_precise
+from wise_edge.training.wise.trainer import keep_adapter_precise, keep_generation_config_savable
 
 _COLUMNS = ("image", "query", "completion")
 _FIRST_SCENE = 1_000_000_000  # far beyond the scenes that GRPO and the training of the embedded policy use
@@ -59,6 +60,7 @@ def warm_start(config: WiseConfig, start: StartPolicy, folder: Path) -> Path:
     scratch = folder.with_name(f".{folder.name}.scratch")
     trainer = _build_trainer(config, config.warm_start, start, scratch)
     keep_adapter_precise(trainer.model)
+    keep_generation_config_savable(trainer.model)
     with redirect_stdout(sys.stderr):
         loss = trainer.train().training_loss
     if not math.isfinite(loss):
@@ -144,6 +146,7 @@ def read_demonstrations(file: Path) -> list[dict[str, str]]:
     Raises:
         UsageError: the file is unreadable or empty, or a line lacks a text or its image.
     """
+    refuse_lfs_pointer(file)
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,0 +1,146 @@
+"""The policies that people let a training start from: judged as everywhere, before anything is loaded or written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wise_edge.cli.main import main
+from wise_edge.errors import MissingExtraError
+
+pytest.importorskip("wise_edge.training.wise", exc_type=MissingExtraError)
+
+import safetensors.torch
+import torch
+import transformers
+
+from tiny_qwen import make_qwen, save_qwen
+from wise_edge.policy.prompts import DEFAULT, EMBEDDED
+from wise_edge.training.recipe import load_recipe
+from wise_edge.training.wise.policy import StartPolicy, open_policy
+from wise_edge.training.wise.trainer import keep_generation_config_savable
+
+TEMPLATE = "{% for message in messages %}{{ message.role }}{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_qwen(make_qwen("qwen2_5_vl"), tmp_path_factory.mktemp("start") / "whole", torch.bfloat16)
+    edit(folder / "preprocessor_config.json", image_processor_type="Qwen2VLImageProcessor")
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return folder
+
+
+@pytest.fixture
+def policy(whole: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "policy"
+    shutil.copytree(whole, folder)
+    return folder
+
+
+def edit(file: Path, **entries: Any) -> None:
+    content = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(content | entries))
+
+
+def start(folder: Path) -> StartPolicy:
+    config: Any = load_recipe("wise-embedded")
+    return open_policy(replace(config, model=str(folder), input_size=None))
+
+
+def as_pickle(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    torch.save(safetensors.torch.load_file(file), folder / "pytorch_model.bin")
+    file.unlink()
+
+
+def as_transformers_5(folder: Path) -> None:
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    (folder / "preprocessor_config.json").unlink()
+    processor.save_pretrained(folder)
+    assert not (folder / "preprocessor_config.json").exists()
+
+
+def move_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    edit(folder / "tokenizer_config.json", chat_template=TEMPLATE)
+
+
+@pytest.mark.parametrize("change", [as_pickle, as_transformers_5, move_template])
+def test_a_training_starts_from_every_form_of_a_policy(policy: Path, change: Callable[[Path], None]) -> None:
+    change(policy)
+    opened = start(policy)
+    assert (opened.input_size, opened.dtype, opened.prompts) == (112, "bfloat16", EMBEDDED)
+    assert opened.processor.image_processor.size["longest_edge"] == 112 * 112
+
+
+def test_a_policy_without_prompts_gets_the_default_wording_and_the_square_its_processor_allows(policy: Path) -> None:
+    (policy / "prompts.json").unlink()
+    edit(policy / "preprocessor_config.json", size={"shortest_edge": 3136, "longest_edge": 512 * 28 * 28})
+    opened = start(policy)
+    assert opened.prompts == DEFAULT and opened.input_size == 616
+
+
+def quantize(folder: Path) -> None:
+    edit(folder / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+
+
+def as_shards(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    for name in ("model_world_size_8_rank_0.pt", "fsdp_config.json"):
+        (folder.parent / name).write_bytes(b"{}")
+
+
+def as_pointer(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+
+FOREIGN = {
+    "quantized": (quantize, "weights are quantized (bitsandbytes, 4 bits)"),
+    "shards": (as_shards, "python -m verl.model_merger merge"),
+    "pointer": (as_pointer, "git lfs pull"),
+    "absent": (shutil.rmtree, "policy"),
+}
+
+
+@pytest.mark.parametrize("recipe", ["wise-embedded", "embedded-policy-smoke"])
+@pytest.mark.parametrize("case", FOREIGN)
+def test_what_is_no_policy_is_refused_before_a_run_is_made(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str, case: str
+) -> None:
+    change, words = FOREIGN[case]
+    folder = policy.rename(tmp_path / "huggingface")
+    change(folder)
+    key = "model" if recipe.startswith("wise") else "start"
+    code = main(["train", "--recipe", recipe, "--out", str(tmp_path / "run"), "--set", f"{key}={folder}"])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert code == 2 and len(lines) == 1 and words in lines[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_generation_config_that_contradicts_itself_can_be_saved_after_the_trainer_changed_it(
+    policy: Path, tmp_path: Path
+) -> None:
+    edit(policy / "generation_config.json", do_sample=False, temperature=0.1, top_p=0.5)
+
+    def load() -> Any:
+        return transformers.AutoModelForImageTextToText.from_pretrained(policy)
+
+    model = load()
+    model.generation_config.pad_token_id = 3
+    with pytest.raises(ValueError, match="invalid"):  # or the mending would be for nothing
+        model.save_pretrained(tmp_path / "lost")
+
+    model = load()
+    keep_generation_config_savable(model)
+    model.generation_config.pad_token_id = 3
+    model.save_pretrained(tmp_path / "kept")
+    saved = transformers.GenerationConfig.from_pretrained(tmp_path / "kept")
+    expected = json.loads((policy / "generation_config.json").read_text())["eos_token_id"]
+    assert (saved.eos_token_id, saved.pad_token_id, saved.temperature) == (expected, 3, None)
