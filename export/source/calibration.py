@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import UsageError
+from wise_edge.files import refuse_lfs_pointer
 from wise_edge.images import SUFFIXES, load_image
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.scenes import sample
@@ -56,6 +57,7 @@ def read_calibration(folder: Path | None, count: int) -> list[CalibrationSample]
 
 def _queries(image: Path) -> list[str]:
     file = image.with_suffix(".txt")
+    refuse_lfs_pointer(file)
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from wise_edge.bundle.card import render_card
 from wise_edge.bundle.manifest import Artifact, Manifest
 from wise_edge.errors import BundleError, UsageError
-from wise_edge.files import read_json, replacing
+from wise_edge.files import read_json, refuse_lfs_pointer, replacing
 
 MANIFEST_NAME = "bundle.json"
 CARD_NAME = "README.md"
@@ -121,7 +121,7 @@ def read_bundle(directory: str | Path) -> Bundle:
 
 def _refuse(faults: list[str]) -> None:
     if faults:
-        raise BundleError(f"{'; '.join(faults)}; export the bundle again")
+        raise BundleError(f"{'; '.join(faults)}; copy or export the bundle again")
 
 
 def _read_manifest(file: Path) -> Manifest:
@@ -149,9 +149,12 @@ def _find_fault(root: Path, artifact: Artifact, hashes: bool) -> str | None:
         if not file.resolve().is_relative_to(root.resolve()):
             return outside
         if (size := file.stat().st_size) != artifact.bytes:
+            refuse_lfs_pointer(file)
             return f"{file} has {size} bytes instead of the recorded {artifact.bytes}"
         if hashes and hash_file(file) != artifact.sha256:
             return f"{file} was altered: the sha256 differs from the recorded one"
+    except UsageError as error:
+        return str(error)
     except OSError as error:
         return f"{file} cannot be read: {error.strerror}"
     return None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from wise_edge.errors import UsageError
+from wise_edge.files import refuse_lfs_pointer
 
 
 def load_plain_pickle(path: Path) -> Any:
@@ -18,6 +19,7 @@ def load_plain_pickle(path: Path) -> Any:
     Raises:
         UsageError: the file asks for a class or function, is damaged, or cannot be read.
     """
+    refuse_lfs_pointer(path)
     try:
         with path.open("rb") as file:
             return _PlainUnpickler(file, encoding="utf-8", errors="replace").load()

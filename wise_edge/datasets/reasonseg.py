@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 
 from wise_edge.datasets.base import Example, RowDataset, from_mask, read_image
 from wise_edge.errors import UsageError
+from wise_edge.files import refuse_lfs_pointer
 from wise_edge.geometry import Point
 from wise_edge.images import SUFFIXES
 
@@ -168,6 +169,7 @@ def _is_point(point: Any) -> bool:
 
 def _load_json(path: Path) -> dict[str, Any]:
     """Read UTF-8, or cp1252, which some of ReasonSeg's files are written in."""
+    refuse_lfs_pointer(path)
     try:
         raw = path.read_bytes()
         try:

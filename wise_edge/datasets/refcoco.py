@@ -17,6 +17,7 @@ from wise_edge.datasets.coco_masks import Segmentation, read_segmentation
 from wise_edge.datasets.plain_pickle import load_plain_pickle
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
+from wise_edge.files import refuse_lfs_pointer
 
 PARTITIONS = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
 """Data set to the names of its divisions into splits; the first is the one that papers report."""
@@ -170,6 +171,7 @@ def _refs_of_split(path: Path, split: str) -> list[dict[Any, Any]]:
 
 
 def _load_json(path: Path) -> Any:
+    refuse_lfs_pointer(path)
     try:
         return json.loads(path.read_bytes())
     except OSError as error:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
+from wise_edge.files import refuse_lfs_pointer
 
 SPLITS = ("train", "val", "validation", "test", "testA", "testB")
 """Splits that a folder's name may end with."""
@@ -129,6 +130,8 @@ class _SavedTable:
         with _named_errors(folder):
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             files = [folder / Path(item["filename"]).name for item in state["_data_files"]]
+            for file in files:
+                refuse_lfs_pointer(file)
             maps = [pyarrow.memory_map(str(file)) for file in files]
             self._table = pyarrow.concat_tables([pyarrow.ipc.open_stream(part).read_all() for part in maps])
         self.columns = tuple(self._table.column_names)
@@ -154,6 +157,7 @@ class _ParquetTable:
         self._starts = [0]
         columns: list[str] = []
         for file in files:
+            refuse_lfs_pointer(file)
             with _named_errors(file):
                 opened = self._open(file)
                 columns = columns or opened.schema_arrow.names

@@ -75,7 +75,7 @@ def find_weight_files(folder: Path) -> list[Path]:
 
     Raises:
         UsageError: an index is malformed, or names a file that is missing or outside of the folder; the folder holds
-            two models; a file is a pointer of Git LFS.
+            two models.
     """
     for name in _NAMES:
         single, index = folder / name, folder / f"{name}.index.json"
@@ -83,8 +83,6 @@ def find_weight_files(folder: Path) -> list[Path]:
         if single.is_file() and listed not in ([], [single]):
             raise UsageError(f"{folder} holds both {name} and the shards of {index.name}; remove those that are old")
         if files := listed or [single] * single.is_file():
-            for file in files:
-                refuse_lfs_pointer(file)
             return files
     return []
 
@@ -93,7 +91,8 @@ def list_tensors(folder: Path) -> list[StoredTensor]:
     """Return the tensors in a folder's weight files, without reading their numbers.
 
     Raises:
-        UsageError: see `find_weight_files`; or a file is damaged, or holds something other than tensors.
+        UsageError: see `find_weight_files`; or a file is damaged, a pointer of Git LFS, or holds something other than
+            tensors.
         MissingExtraError: safetensors, or torch for a `.bin` file, is not installed.
     """
     return [tensor for file in find_weight_files(folder) for tensor in list_file_tensors(file)]
@@ -130,6 +129,7 @@ def list_file_tensors(file: Path) -> Iterator[StoredTensor]:
 
 def _open_safetensors(file: Path) -> Any:
     safetensors = require("safetensors", "export")
+    refuse_lfs_pointer(file)
     try:
         return safetensors.safe_open(file, framework="pt")
     except (OSError, safetensors.SafetensorError) as error:

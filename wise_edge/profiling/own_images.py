@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wise_edge.datasets.base import Example
 from wise_edge.errors import UsageError, first_line
+from wise_edge.files import refuse_lfs_pointer
 from wise_edge.images import SUFFIXES, load_image
 from wise_edge.policy.prompts import normalize_query
 
@@ -48,6 +49,7 @@ def _find_query(image: Path, query: str | None) -> str:
     if query is not None:
         return normalize_query(query)
     file = image.with_suffix(".txt")
+    refuse_lfs_pointer(file)
     try:
         return normalize_query(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, UsageError) as error:
