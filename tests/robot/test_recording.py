@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import sqlite3
 import struct
+from collections import Counter
 from pathlib import Path
 
 import lz4.frame
@@ -163,6 +165,28 @@ def test_a_damaged_chunk_is_named_with_its_remedy(tmp_path: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(UsageError, match=r"in\.mcap is damaged \(.*\); repair it: mcap recover .*in\.mcap -o repaired"):
         read(file)
+
+
+@pytest.mark.parametrize("storage", ["MCAP", "SQLITE3"])
+def test_damage_anywhere_is_survived_or_named(storage: str, tmp_path: Path) -> None:
+    bag = write_messages(tmp_path / "in", words(20, size=100), storage=storage)
+    file = next(file for file in bag.iterdir() if file.suffix != ".yaml")
+    content, rng = file.read_bytes(), random.Random(0)
+    outcomes = Counter[str]()
+    for _ in range(80):
+        damaged = bytearray(content)
+        for _ in range(rng.choice([1, 3, 10])):
+            damaged[rng.choice([rng.randrange(len(content)), -rng.randrange(1, 600)])] = rng.randrange(256)
+        file.write_bytes(damaged)
+        try:
+            with open_recording(file) as recording:
+                list(recording.messages(recording.channels))
+            outcomes["read"] += 1
+        except UsageError as error:
+            assert str(file) in str(error)
+            outcomes["named"] += 1
+    assert outcomes["read"] > 0
+    assert outcomes["named"] > 0
 
 
 def test_a_folder_is_read_without_a_right_metadata_yaml(tmp_path: Path) -> None:

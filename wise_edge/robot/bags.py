@@ -111,6 +111,7 @@ class BagJob:
         observe: Callable[[Frame, NodeResult], None] = lambda frame, result: None,
     ) -> BagReport:
         """Run the query on every image and write the results; see `process_bag`."""
+        session.check_choice(self._variant)
         settings = BagSettings(
             bag=self._bag.name,
             topic=self.plan.images[0].topic,

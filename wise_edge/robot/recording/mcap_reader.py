@@ -79,13 +79,12 @@ class McapFile:
     def messages(self, channels: Collection[Channel]) -> Iterator[Message]:
         """Yield messages in the order of time; those outside chunks in that of the file, which rosbag2 keeps."""
         wanted = {channel.id for channel in channels}
-        for content in self._loose_messages() if self._loose else self._chunked_messages(wanted):
+        for content in self._loose_messages(wanted) if self._loose else self._chunked_messages(wanted):
             channel, _, time_ns, _ = MESSAGE_HEAD.unpack_from(content)
-            if channel in wanted:
-                yield time_ns, self._by_id[channel], bytes(content[MESSAGE_HEAD.size :])
+            yield time_ns, self._by_id[channel], bytes(content[MESSAGE_HEAD.size :])
 
-    def _loose_messages(self) -> Iterator[memoryview]:
-        return (content for _, opcode, content, whole in self._records() if opcode == MESSAGE and whole)
+    def _loose_messages(self, wanted: set[int]) -> Iterator[memoryview]:
+        return (content for _, opcode, content, whole in self._records() if whole and _is_of(wanted, opcode, content))
 
     def _chunked_messages(self, wanted: set[int]) -> Iterator[memoryview]:
         """Yield messages in the order of time; only chunks that overlap are in memory at once."""
@@ -96,7 +95,7 @@ class McapFile:
             while pending and (not heap or pending[0].first_ns <= heap[0][0]):
                 start = pending.popleft().start
                 for place, opcode, content in self._unpack(start, *self._record(start)[1:]):
-                    if opcode == MESSAGE:
+                    if _is_of(wanted, opcode, content):
                         heapq.heappush(heap, (MESSAGE_HEAD.unpack_from(content)[2], start, place, content))
             if heap:
                 yield heapq.heappop(heap)[-1]
@@ -119,11 +118,10 @@ class McapFile:
 
     def _record(self, start: int) -> tuple[int, memoryview, bool]:
         """Return the opcode and content of the record at a place, and whether all of it is there."""
-        self._file.seek(start)
-        head = self._file.read(HEAD.size)
-        if len(head) < HEAD.size:
+        if start + HEAD.size > self._size:
             return 0, memoryview(b""), False
-        opcode, length = HEAD.unpack(head)
+        self._file.seek(start)
+        opcode, length = HEAD.unpack(self._file.read(HEAD.size))
         content = self._file.read(min(length, self._size - start - HEAD.size))
         return opcode, memoryview(content), len(content) == length
 
@@ -222,3 +220,8 @@ class McapFile:
             digest=metadata.get(DIGEST, ""),
             qos=metadata.get(QOS, ""),
         )
+
+
+def _is_of(channels: set[int], opcode: int, content: memoryview) -> bool:
+    """Return whether a record is a message of one of the channels."""
+    return opcode == MESSAGE and len(content) >= MESSAGE_HEAD.size and MESSAGE_HEAD.unpack_from(content)[0] in channels

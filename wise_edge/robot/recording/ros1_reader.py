@@ -21,15 +21,13 @@ class Ros1File:
 
     def __init__(self, path: Path) -> None:
         self.note: str | None = None
+        self._path = path
         rosbag1 = require("rosbags.rosbag1", "ros")
         self._reader = rosbag1.Reader(path)
         try:
             self._reader.open()
         except Exception as error:  # for invalid files, rosbags raises many kinds
-            name = quote(str(path))
-            raise UsageError(
-                f"{path} cannot be read ({error}); if its recorder was killed, repair it: rosbag reindex {name}"
-            ) from error
+            raise self._damaged(error) from error
         self._connections = {connection.id: connection for connection in self._reader.connections}
         self.channels = [
             Channel(found.id, found.topic, found.msgtype, ROS1, found.msgcount) for found in self._connections.values()
@@ -42,5 +40,12 @@ class Ros1File:
     def messages(self, channels: Collection[Channel]) -> Iterator[Message]:
         """Yield the messages of some of its channels in the order of time."""
         by_id = {channel.id: channel for channel in channels}
-        for connection, time_ns, data in self._reader.messages([self._connections[id] for id in by_id]):
-            yield time_ns, by_id[connection.id], data
+        try:
+            for connection, time_ns, data in self._reader.messages([self._connections[id] for id in by_id]):
+                yield time_ns, by_id[connection.id], data
+        except Exception as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> UsageError:
+        repair = f"rosbag reindex {quote(str(self._path))}"
+        return UsageError(f"{self._path} cannot be read ({error}); if its recorder was killed, repair it: {repair}")

@@ -24,9 +24,10 @@ class SqliteFile:
         self.note: str | None = None
         self._path = path
         self._base = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
+        self._base.text_factory = lambda text: text.decode(errors="replace")
         try:
             self.channels = self._read_channels()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, KeyError, ValueError) as error:
             self.close()
             raise self._damaged(error) from error
         self._by_id = {channel.id: channel for channel in self.channels}
@@ -42,8 +43,10 @@ class SqliteFile:
         query = f"SELECT timestamp, topic_id, data FROM messages WHERE topic_id IN ({places}) ORDER BY timestamp, id"
         try:
             for time_ns, id, data in self._base.execute(query, ids):
+                if not isinstance(time_ns, int) or not isinstance(data, bytes):  # columns of SQLite take any type
+                    raise sqlite3.DatabaseError("a damaged message")
                 yield time_ns, self._by_id[id], data
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:  # also a message of SQLite itself may be damaged
             raise self._damaged(error) from error
 
     def _read_channels(self) -> list[Channel]:
@@ -61,7 +64,7 @@ class SqliteFile:
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
-    def _damaged(self, error: sqlite3.Error) -> UsageError:
+    def _damaged(self, error: Exception) -> UsageError:
         name = shell_quote(str(self._path))
         repair = f"sqlite3 {name} .recover | sqlite3 repaired.db3"
         return UsageError(f"{self._path} cannot be read ({error}); if its recorder was killed, repair it: {repair}")
@@ -69,15 +72,15 @@ class SqliteFile:
 
 def _describe(topic: Mapping[str, Any], count: int, definition: Mapping[str, Any]) -> Channel:
     """Return a topic's channel; columns that a version of rosbag2 did not have yet are empty."""
-    text = definition.get("encoded_message_definition", "")
+    text = str(definition.get("encoded_message_definition") or "")
     return Channel(
         id=topic["id"],
-        topic=topic["name"],
-        type=topic["type"],
-        encoding=topic["serialization_format"],
+        topic=str(topic["name"]),
+        type=str(topic["type"]),
+        encoding=str(topic["serialization_format"]),
         count=count,
         definition=text,
-        definition_format=definition["encoding"] if text else "",
-        digest=topic.get("type_description_hash", ""),
-        qos=topic.get("offered_qos_profiles", ""),
+        definition_format=str(definition["encoding"]) if text else "",
+        digest=str(topic.get("type_description_hash") or ""),
+        qos=str(topic.get("offered_qos_profiles") or ""),
     )
