@@ -235,9 +235,11 @@ def test_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path, capsys: pyte
 def test_what_cannot_be_read_is_named(
     override: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command("wise-embedded", tmp_path / "run", override)) == 2
+    warm = "warm_start={steps: 1000, batch_size: 4, learning_rate: 1e-3}"
+    assert main(command("wise-embedded", tmp_path / "run", warm, override)) == 2
     error = capsys.readouterr().err.strip()
     assert message in error.splitlines()[-1]
+    assert not (tmp_path / "run").exists()  # nothing is in the way of the corrected command
 
 
 def test_model_without_vision_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

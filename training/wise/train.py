@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import accelerate
 import safetensors
@@ -37,6 +38,9 @@ from wise_edge.training.wise.trainer import WiseTrainer
 from wise_edge.training.wise.validation import Validator
 from wise_edge.training.wise.warm_start import warm_start
 
+_Parts = tuple[RewardFunctions, Any, Validator]
+"""Rewards, the rows that are trained on, and the validation."""
+
 
 def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:
     """Train a policy and write its folder, adapter, log, samples, curves and checkpoints.
@@ -52,12 +56,15 @@ def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:
         WiseEdgeError: the loss is not finite, or the disk is full; the last checkpoint is kept.
     """
     check_processes(config)
-    with quiet_libraries():
-        start = open_policy(config)  # before a run is made that a corrected recipe could not continue
-    checkpoint = _prepare(config, out, resume)
+    if not resume and (out / "recipe.yaml").exists():
+        raise UsageError(f"{out} holds a training run; pass --resume to continue it, or choose another --out")
+    with quiet_libraries():  # before a run is made that a corrected recipe could not continue
+        start = open_policy(config)
+        parts = _open_parts(config, start)
+    checkpoint = _prepare(config, out)
     try:
         with quiet_libraries():
-            _train(config, start, out, checkpoint)
+            _train(config, start, parts, out, checkpoint)
     except torch.OutOfMemoryError as error:
         raise DeviceError(
             "the GPU has too little memory; lower rollouts_at_once (generation), rollouts_per_device (training), "
@@ -112,10 +119,9 @@ def quiet_libraries() -> Iterator[None]:
             logs.enable_progress_bar()
 
 
-def _prepare(config: WiseConfig, out: Path, resume: bool) -> Path | None:
+def _prepare(config: WiseConfig, out: Path) -> Path | None:
+    """Make the folder of the run; return the checkpoint to continue from."""
     state = accelerate.PartialState()
-    if not resume and (out / "recipe.yaml").exists():
-        raise UsageError(f"{out} holds a training run; pass --resume to continue it, or choose another --out")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     state.wait_for_everyone()  # no process writes before all have checked
@@ -129,11 +135,23 @@ def _prepare(config: WiseConfig, out: Path, resume: bool) -> Path | None:
     return checkpoint
 
 
-def _train(config: WiseConfig, start: StartPolicy, out: Path, checkpoint: Path | None) -> None:
+def _train(config: WiseConfig, start: StartPolicy, parts: _Parts, out: Path, checkpoint: Path | None) -> None:
+    rewards, rows, validator = parts
     if config.warm_start is not None:
         start = dataclasses.replace(start, name=str(warm_start(config, start, out / "start")))
-    rewards = _build_rewards(config, start)
-    trainer = _build_trainer(config, start, rewards, out, checkpoint is not None)
+    trainer: Any = WiseTrainer(
+        config,
+        out,
+        validator,
+        rewards,
+        model=start.name,
+        processing_class=start.processor,
+        args=grpo_arguments(config, out, rewards.weights(), checkpoint is not None),
+        train_dataset=rows,
+        eval_dataset=rows,  # required for validations, although the trainer's own use other data
+        peft_config=None if config.lora is None else lora_config(config.lora),
+        quantization_config=quantization_config(config),
+    )
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "tensorboard"))
     with stop_signals_call(trainer.stop), redirect_stdout(sys.stderr):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -145,24 +163,12 @@ def _train(config: WiseConfig, start: StartPolicy, out: Path, checkpoint: Path |
         _save_best(config, start, out)
 
 
-def _build_trainer(
-    config: WiseConfig, start: StartPolicy, rewards: RewardFunctions, out: Path, resume: bool
-) -> WiseTrainer:
+def _open_parts(config: WiseConfig, start: StartPolicy) -> _Parts:
+    """Return rewards, rows and validator; raises if the recipe names something that is missing here."""
+    quantization_config(config)
     count = config.steps * config.prompts_per_step
     rows = training_rows(Selection(config.data, "data"), start, config.order, count, config.seed)
-    return WiseTrainer(
-        config,
-        out,
-        Validator(config.validation, start),
-        rewards,
-        model=start.name,
-        processing_class=start.processor,
-        args=grpo_arguments(config, out, rewards.weights(), resume),
-        train_dataset=rows,
-        eval_dataset=rows,  # required for validations, although the trainer's own use other data
-        peft_config=None if config.lora is None else lora_config(config.lora),
-        quantization_config=quantization_config(config),
-    )
+    return _build_rewards(config, start), rows, Validator(config.validation, start)
 
 
 def _build_rewards(config: WiseConfig, start: StartPolicy) -> RewardFunctions:
