@@ -91,3 +91,19 @@ def test_what_cannot_be_shown_is_refused(
     assert word in err
     assert opened.calls == []
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_an_image_that_cannot_be_written_is_refused_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def write(image: np.ndarray, query: str, variant: str) -> str:
+        asked.append(query)
+        return fake_session.write_canned(image, query, variant)
+
+    fake_session.install(monkeypatch, write)
+    (tmp_path / "scene-01-wise-s.png").mkdir()
+    assert main(["demo", "--scenes", "2", "--out", str(tmp_path)]) == 2
+    assert "scene-01-wise-s.png is a folder; pass a file" in capsys.readouterr().err
+    assert asked == []

@@ -82,7 +82,11 @@ def demo(
 
     cases = _own_case(image, query) if image or query else _scene_cases(scenes)
     check_target(make_folder(out) / SHEET_NAME, force=True)
-    rows = _run(_open_ways(bundle, policy_backend, mask_backend), cases)
+    ways = _open_ways(bundle, policy_backend, mask_backend)
+    for case in cases:
+        for way in ways:
+            check_target(_card_file(out, case, way), force=True)
+    rows = _run(ways, cases)
     _write_images(rows, out)
     Console(highlight=False).print(_table(rows))
     typer.echo(f"Contact sheet: {out / SHEET_NAME}")
@@ -174,13 +178,17 @@ def _write_images(rows: Sequence[Sequence[Outcome]], out: Path) -> None:
             caption = replace(result_caption(outcome.result, notes), variant=outcome.way.label)
             cells.append(Cell(drawing, caption))
             card = overlay_card(drawing, replace(caption, notes=(*notes, f"energy {energy_line(outcome.result)}")))
-            save_png(np.asarray(card), out / f"{outcome.case.name}-{outcome.result.variant}.png", force=True)
+            save_png(np.asarray(card), _card_file(out, outcome.case, outcome.way), force=True)
         sheet_rows.append(cells)
     backends = rows[0][0].result.backends
     shown = f"the first {len(rows)} test scenes, none left out" if rows[0][0].case.truth is not None else "your image"
     subtitle = ", ".join([shown, *(f"{part} on {choice.name}" for part, choice in backends.items())])
     sheet = contact_sheet("wise-edge: the same query, a long and a short rationale", subtitle, sheet_rows)
     save_png(np.asarray(sheet), out / SHEET_NAME, force=True)
+
+
+def _card_file(out: Path, case: Case, way: Way) -> Path:
+    return out / f"{case.name}-{way.variant}.png"
 
 
 def _table(rows: Sequence[Sequence[Outcome]]) -> Table:
