@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from wise_edge.arguments import describe, is_number
+from wise_edge.errors import UsageError
 from wise_edge.files import replacing
 
 RICHEST_FIRST = ("wise-infer", "wise-s", "answer")
@@ -128,6 +130,27 @@ class Decode:
     ms: float
     steps: int
     rationale_tokens: int
+
+
+def check_choice(variants: Collection[str], variant: str | None, deadline_ms: float | None = None) -> None:
+    """Check what chooses the prompt variant of a query.
+
+    Args:
+        variants: those of the policy.
+        variant: the one that was asked for; None for the default.
+        deadline_ms: the deadline that chooses it instead; None for none.
+
+    Raises:
+        UsageError: the variant is unknown, the deadline is no positive number, or both are given.
+    """
+    if variant is not None and variant not in variants:
+        raise UsageError(f"unknown variant {variant!r}; choose one of {', '.join(variants)}")
+    if deadline_ms is None:
+        return
+    if not is_number(deadline_ms) or deadline_ms <= 0:
+        raise UsageError(f"deadline_ms must be a positive number, got {describe(deadline_ms)}")
+    if variant is not None:
+        raise UsageError("a deadline chooses the variant; leave the variant out")
 
 
 def _upper(values: Iterable[float]) -> float:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.arguments import check_callable, check_image, describe, is_number
+from wise_edge.arguments import check_callable, check_image, describe
 from wise_edge.bundle.store import Bundle, load, resolve_bundle
 from wise_edge.errors import UsageError
 from wise_edge.geometry import Box, Point
@@ -40,7 +40,7 @@ from wise_edge.runtimes.base import (
     PolicyOutput,
     Request,
 )
-from wise_edge.runtimes.deadline import DeadlineChoice, Decode, LatencyHistory
+from wise_edge.runtimes.deadline import DeadlineChoice, Decode, LatencyHistory, check_choice
 from wise_edge.runtimes.image_cache import CachedImage, ImageCache
 from wise_edge.runtimes.policy.drafting import Drafts
 from wise_edge.runtimes.results import BackendChoice, SegmentationResult
@@ -150,23 +150,8 @@ class Session:
         return any_on_gpu({choice.name for choice in self.choices.values()})
 
     def check_choice(self, variant: str | None, deadline_ms: float | None = None) -> None:
-        """Check what chooses the prompt variant of a query.
-
-        Args:
-            variant: a prompt variant; None for the bundle's default.
-            deadline_ms: the deadline that chooses it instead; None for none.
-
-        Raises:
-            UsageError: the variant is unknown, the deadline is no positive number, or both are given.
-        """
-        if variant is not None and variant not in self.policy.variants:
-            raise UsageError(f"unknown variant {variant!r}; choose one of {', '.join(self.policy.variants)}")
-        if deadline_ms is None:
-            return
-        if not is_number(deadline_ms) or deadline_ms <= 0:
-            raise UsageError(f"deadline_ms must be a positive number, got {describe(deadline_ms)}")
-        if variant is not None:
-            raise UsageError("a deadline chooses the variant; leave the variant out")
+        """Check what chooses the prompt variant of a query, see `wise_edge.runtimes.deadline.check_choice`."""
+        check_choice(self.policy.variants, variant, deadline_ms)
 
     def forget(self) -> None:
         """Forget every image, draft and reading, so that the next query costs what it costs a new session."""

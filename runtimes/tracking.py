@@ -9,6 +9,7 @@ moved by what was followed since.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from wise_edge.runtimes.results import SegmentationResult
 if TYPE_CHECKING:
     from wise_edge.runtimes.session import Session
 
+_LONGEST_GAP_S = 3600.0
+"""Between two frames of a recording: a stamp of 0 before one since 1970 would be waited for, for decades."""
 _LOOK_S = 0.1  # how often a waiting thread checks whether it was cancelled
 
 
@@ -209,10 +212,17 @@ def at_recorded_pace(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Stamped]:
-    """Yield the frames of a recording when a camera would have: spaced like their stamps."""
+    """Yield the frames of a recording when a camera would have: spaced like their stamps.
+
+    Raises:
+        UsageError: something else than a `Stamped` comes, or a stamp is over `_LONGEST_GAP_S` later than the last one.
+    """
     begun: tuple[float, float] | None = None
-    for frame in frames:
-        begun = begun or (clock(), frame.stamp_s)
+    before_s = math.inf
+    for frame in map(_check_stamped, frames):
+        if frame.stamp_s - before_s > _LONGEST_GAP_S:
+            raise UsageError(f"the stamps jump from {before_s:.3f} to {frame.stamp_s:.3f} s; correct them")
+        begun, before_s = begun or (clock(), frame.stamp_s), frame.stamp_s
         if (early := frame.stamp_s - begun[1] - (clock() - begun[0])) > 0:
             sleep(early)
         yield frame
@@ -283,14 +293,18 @@ def _track_one(follower: Follower, grounding: Grounding, frame: Stamped, dropped
     return Tracked(frame, *parts, grounding.result, grounding.frame, dropped)
 
 
+def _check_stamped(frame: object) -> Stamped:
+    if not isinstance(frame, Stamped):
+        raise UsageError(f"frames must yield Stamped(image, stamp_s), got {describe(frame)}")
+    return frame
+
+
 def _read(frames: Iterable[Stamped], newest: NewestFrame, stop: Event) -> None:
     try:
         for frame in frames:
             if stop.is_set():
                 break
-            if not isinstance(frame, Stamped):
-                raise UsageError(f"frames must yield Stamped(image, stamp_s), got {describe(frame)}")
-            newest.put(frame)
+            newest.put(_check_stamped(frame))
     except BaseException as error:  # whatever it is, it is raised in the caller's thread
         newest.end(error)
     else:

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("dora", reason="needs the extra 'dora'")
 
+import fake_session
 from fake_dora import METADATA, PIXELS, RECORDING_ENDED, STOP, FakeDataflow, image, values, words
 from fake_session import FakeMask, FakePolicy, write_canned
 from waiting import wait_for
@@ -194,3 +195,23 @@ def test_a_dataflow_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.
     monkeypatch.setenv("DORA_NODE_CONFIG", "node_id: 7")  # no configuration that dora could have written
     with pytest.raises(DeviceError, match=r"^dora did not start the dataflow: [^\n]+$"):
         open_dataflow()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--query", " "], "the query is empty"),
+        (["--variant", "short"], "unknown variant 'short'"),
+        (["--deadline-ms", "0"], "deadline_ms must be a positive number"),
+        (["--variant", "wise-s", "--deadline-ms", "80"], "a deadline chooses the variant"),
+        (["--rerun", "log.txt"], "ends in .rrd"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_models_load(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    opened = fake_session.install(monkeypatch)
+    monkeypatch.setenv("DORA_NODE_CONFIG", "{}")
+    assert main(["dora", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert opened.calls == []

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from node_results import node_result
-from wise_edge.errors import DeviceError
+from wise_edge.errors import DeviceError, UsageError
 from wise_edge.robot import rerun_log
 from wise_edge.robot.frames import Frame
-from wise_edge.robot.rerun_log import CONNECT, RerunLog
+from wise_edge.robot.rerun_log import CONNECT, RerunLog, check_rerun
 
 pytest.importorskip("rerun", reason="rerun-sdk is not installed")
 FRAME = Frame.of(np.zeros((5, 7, 3), np.uint8), 1_700_000_000_123_456_789)
@@ -65,6 +65,22 @@ def test_without_a_viewer_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(rerun_log, "_VIEWER", ("127.0.0.1", port))
     with pytest.raises(DeviceError, match=rf"no Rerun viewer is running here \(nothing listens at 127.0.0.1:{port}"):
         RerunLog(CONNECT)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone/log.rrd", "the folder .* does not exist; create it first"),
+        ("old.rrd", "old.rrd exists; use --force"),
+        ("folder.rrd", "is a folder; pass a file"),
+        ("log.txt", "ends in .rrd, or connect"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "old.rrd").write_bytes(b"RRF2")
+    (tmp_path / "folder.rrd").mkdir()
+    with pytest.raises(UsageError, match=message):
+        check_rerun(str(tmp_path / name))
 
 
 def test_a_viewer_that_hangs_is_given_up_and_the_process_ends(silent: int) -> None:

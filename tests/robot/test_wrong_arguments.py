@@ -15,6 +15,7 @@ from wise_edge import Session, Stamped
 from wise_edge.errors import UsageError
 from wise_edge.robot.frames import Frame, Intrinsics
 from wise_edge.robot.node import Node
+from wise_edge.runtimes.tracking import at_recorded_pace
 
 PIXELS = np.zeros((4, 6, 3), np.uint8)
 IMAGES = [
@@ -138,6 +139,15 @@ def test_it_is_refused_with_what_was_given(call: Callable[[], Any], message: str
 def test_frames_that_are_no_frames_end_the_tracking() -> None:
     with pytest.raises(UsageError, match=re.escape("frames must yield Stamped(image, stamp_s), got uint8 [4, 6, 3]")):
         list(session().track([PIXELS], "it"))
+
+
+def test_a_recording_is_not_waited_for_longer_than_an_hour() -> None:
+    frames = at_recorded_pace([Stamped(PIXELS, 0.0), Stamped(PIXELS, 1.7e9)], sleep=lambda _: None)
+    assert next(frames).stamp_s == 0
+    with pytest.raises(UsageError, match=r"the stamps jump from 0\.000 to 1700000000\.000 s; correct them"):
+        next(frames)
+    with pytest.raises(UsageError, match="frames must yield Stamped"):
+        next(at_recorded_pace([PIXELS]))  # type: ignore[list-item]
 
 
 def test_nothing_was_encoded_for_what_is_refused() -> None:

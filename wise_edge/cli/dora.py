@@ -22,11 +22,19 @@ def dora(
 
     Inputs: image, query, ask, enable, tick. Outputs: mask, result, diagnostics.
     """
+    from wise_edge.bundle.store import load, resolve_bundle
+    from wise_edge.policy.prompts import normalize_query
     from wise_edge.robot.dora import check_dataflow, open_dataflow, serve_dataflow
-    from wise_edge.robot.rerun_log import open_rerun
+    from wise_edge.robot.rerun_log import check_rerun, open_rerun
+    from wise_edge.runtimes.deadline import check_choice
     from wise_edge.runtimes.session import Session
 
     check_dataflow()
-    session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
+    check_rerun(rerun, force=force)
+    if query is not None:
+        normalize_query(query)
+    loaded = load(resolve_bundle(bundle))
+    check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms)
+    session = Session.from_bundle(loaded, policy_backend=policy_backend, mask_backend=mask_backend)
     with open_rerun(rerun, session, force=force) as observe:
         serve_dataflow(open_dataflow(), session, query, variant=variant, deadline_ms=deadline_ms, observe=observe)

@@ -141,8 +141,12 @@ def _take_events(dataflow: Dataflow, node: Node, outputs: _Outputs, asker: _Aske
             end_s = time.monotonic() + _FINISH_S.get(event.get("id", ""), min(_FINISH_S.values()))
         elif kind == "INPUT":
             _take(event, node, outputs, asker)
-        elif kind == "ERROR" and _TIMED_OUT not in (error := str(event.get("error"))):
-            outputs.send_diagnostics(node, f"dora: {error.splitlines()[0]}")
+        elif kind == "ERROR":
+            error = str(event.get("error"))
+            if _TIMED_OUT not in error:
+                outputs.send_diagnostics(node, f"dora: {error.splitlines()[0]}")
+            elif end_s is not None:  # nothing is left behind STOP
+                break
     if end_s is None:
         raise DeviceError("dora is gone: it ended the connection without a STOP event; see dora's log")
     return end_s

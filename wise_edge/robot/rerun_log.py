@@ -22,7 +22,8 @@ import numpy as np
 
 from wise_edge.drawing.panel import PHASE_COLORS
 from wise_edge.errors import DeviceError, UsageError
-from wise_edge.extras import require
+from wise_edge.extras import check_packages, require
+from wise_edge.files import check_target
 from wise_edge.power.gauge import PowerGauge
 from wise_edge.robot.frames import Frame
 from wise_edge.robot.results import NodeResult
@@ -51,19 +52,20 @@ class RerunLog:
 
     Raises:
         MissingExtraError: rerun-sdk is not installed.
-        UsageError: the file exists, or its name does not end in .rrd.
+        UsageError: the file exists, cannot be written, or its name does not end in .rrd.
         DeviceError: no viewer is running.
     """
 
     def __init__(self, target: str, *, force: bool = False, on_gpu: bool = True) -> None:
+        check_rerun(target, force=force)
         self._power = PowerGauge.find(on_gpu)
         self._rerun = require("rerun", "rerun")
         self._recording = self._rerun.RecordingStream("wise-edge")
         self._patience_s = PATIENCE_S if target == CONNECT else None
         if target == CONNECT:
-            self._connect()
+            self._recording.connect_grpc("rerun+http://{}:{}/proxy".format(*_VIEWER))
+            self._recording.send_blueprint(self._layout())
         else:
-            check_rerun(target, force=force)
             self._recording.save(target, default_blueprint=self._layout())
         self._color()
         self._waiting: Queue[tuple[Frame, NodeResult, float | None] | None] = Queue(_WAITING)
@@ -114,17 +116,6 @@ class RerunLog:
                 while True:
                     self._waiting.get_nowait()
 
-    def _connect(self) -> None:
-        """Connect to the viewer; Rerun itself tries for 5 s and then says nothing if there is none."""
-        host, port = _VIEWER
-        try:
-            socket.create_connection(_VIEWER, PATIENCE_S).close()
-        except OSError as error:
-            reason = f"nothing listens at {host}:{port}, {error.strerror or error}"
-            raise DeviceError(f"no Rerun viewer is running here ({reason}); start one with: rerun") from error
-        self._recording.connect_grpc(f"rerun+http://{host}:{port}/proxy")
-        self._recording.send_blueprint(self._layout())
-
     def _write(self, frame: Frame, result: NodeResult, power_w: float | None) -> None:
         rerun, log = self._rerun, self._recording.log
         self._recording.set_time("camera", timestamp=np.datetime64(frame.stamp_ns, "ns"))
@@ -161,14 +152,26 @@ class RerunLog:
 
 
 def check_rerun(target: str | None, *, force: bool = False) -> None:
-    """Raise the `UsageError` of `RerunLog` for a file, before the work that it will show."""
-    if not target or target == CONNECT:
+    """Check what `RerunLog` needs, before the work that it will show; raises what `RerunLog` raises."""
+    if not target:
         return
-    file = Path(target)
-    if file.suffix != ".rrd":
+    check_packages("rerun", "rerun")
+    if target == CONNECT:
+        _check_viewer()
+    elif Path(target).suffix != ".rrd":
         raise UsageError(f"--rerun {target} is not a recording; pass a file name that ends in .rrd, or {CONNECT}")
-    if file.exists() and not force:
-        raise UsageError(f"{file} exists; use --force, or name another")
+    else:
+        check_target(target, force=force)
+
+
+def _check_viewer() -> None:
+    """Raise `DeviceError` if no viewer is running; Rerun itself tries to connect for 5 s and then says nothing."""
+    host, port = _VIEWER
+    try:
+        socket.create_connection(_VIEWER, PATIENCE_S).close()
+    except OSError as error:
+        reason = f"nothing listens at {host}:{port}, {error.strerror or error}"
+        raise DeviceError(f"no Rerun viewer is running here ({reason}); start one with: rerun") from error
 
 
 @contextmanager

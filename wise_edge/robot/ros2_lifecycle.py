@@ -19,7 +19,7 @@ from typing import Any
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError
 from wise_edge.robot.messages import CAMERA, COMPRESSED, IMAGE
 from wise_edge.robot.node import Node, explain
-from wise_edge.robot.rerun_log import RerunLog, open_rerun
+from wise_edge.robot.rerun_log import RerunLog, check_rerun, open_rerun
 from wise_edge.robot.result_messages import DETECTIONS, DETECTIONS_3D, TEXT
 from wise_edge.robot.ros2_bridge import DIAGNOSTICS, Bridge, find_type
 from wise_edge.runtimes.session import Session
@@ -104,6 +104,7 @@ class Lifecycle:
 
     def configure(self) -> None:
         """Load the models and open the recording."""
+        check_rerun(self.value("rerun"))
         backends = {name: self.value(name) for name in ("policy_backend", "mask_backend")}
         session = self.open_session(self.value("bundle") or None, **backends)
         self._observe = self._configured.enter_context(open_rerun(self.value("rerun"), session))
