@@ -98,6 +98,14 @@ def test_messages_are_copied_as_they_are(storage: str, humble: bool, tmp_path: P
         assert "geometry_msgs/TransformStamped[]" in found["/tf_static"].msgdef.data
 
 
+def test_a_topic_without_messages_is_not_in_the_way(tmp_path: Path) -> None:
+    with Writer(tmp_path / "in", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        writer.add_connection(f"{TOPIC}/compressed", COMPRESSED, typestore=STORE)  # advertised, but nobody listened
+        camera = writer.add_connection(TOPIC, IMAGE, typestore=STORE)
+        writer.write(camera, BEGIN_NS, STORE.serialize_cdr(image(0)[3], IMAGE))
+    assert process_bag(session(), tmp_path / "in", None, "the ring", tmp_path / "out").found == 1
+
+
 def test_profiles_that_only_the_metadata_holds_are_kept(tmp_path: Path) -> None:
     """Tools that rewrite MCAP files leave them out of its channels."""
     bag = write_messages(tmp_path / "in", [image(0)], qos={TOPIC: LATCHED})

@@ -206,6 +206,15 @@ def test_mismatched_sizes_cost_the_place_and_not_the_mask(start: Start) -> None:
     assert sum(sent(node, "mask")[-1].data) == 255 * 150
 
 
+def test_the_bits_that_a_camera_uses_are_said_when_they_change(start: Start) -> None:
+    node = start()
+    for largest in (4000, 3000, 4095, 60000, 100):
+        node.subscriptions["image"][1](camera_image("mono16", np.full((20, 30), largest, np.uint16)))
+    assert node.logged == [
+        f"images of 16 bits are scaled by {bits} bits, the most that one has used so far" for bits in (12, 16)
+    ]
+
+
 def test_unreadable_messages_are_rare_warnings(start: Start) -> None:
     node = start()
     for _ in range(50):

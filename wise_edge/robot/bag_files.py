@@ -34,7 +34,7 @@ _RESULT = re.compile(rf"{_NAMESPACE}(_\d+)?/mask")
 
 
 def choose_images(recording: Recording, bag: Path, topic: str | None) -> list[Channel]:
-    """Return the channels of a topic with images; None chooses the only one that is not a result.
+    """Return the channels of a topic with images; None chooses the only one that has any and is not a result.
 
     Raises:
         UsageError: there is no such topic, or it has no messages.
@@ -45,7 +45,9 @@ def choose_images(recording: Recording, bag: Path, topic: str | None) -> list[Ch
         if channel.type in (IMAGE, COMPRESSED) and channel.encoding in (CDR, ROS1)
     ]
     topics = sorted({channel.topic for channel in images})
+    filled = {channel.topic for channel in images if channel.count}
     sources = [name for name in topics if not _RESULT.fullmatch(name)]
+    sources = [name for name in sources if name in filled] or sources
     if topic is None and len(sources) == 1:
         topic = sources[0]
     found = [channel for channel in images if channel.topic == topic]
@@ -59,7 +61,7 @@ def choose_images(recording: Recording, bag: Path, topic: str | None) -> list[Ch
         ]
         known = f"; its topics with images: {', '.join(topics)}" if topics else ""
         raise UsageError(f"{bag} has {wanted}{known}{''.join(dict.fromkeys(others))}")
-    if not any(channel.count for channel in found):
+    if topic not in filled:
         raise UsageError(f"{topic} has no messages; name another topic with --topic")
     return found
 

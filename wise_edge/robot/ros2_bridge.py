@@ -90,8 +90,13 @@ class Bridge:
         self._warned: dict[str, float] = {}
 
     def take_image(self, message: Any) -> None:
-        """Pass an image to the node."""
+        """Pass an image to the node, and say it when images of 16 bits begin to use more of them."""
+        used = self._bits.bits
         self._with_node(lambda node: node.put(messages.to_frame(message, "image", self._bits)))
+        if self._bits.bits != used:
+            self._warn_once(
+                f"images of 16 bits are scaled by {self._bits.bits} bits, the most that one has used so far"
+            )
 
     def take_depth(self, message: Any) -> None:
         """Keep a depth image for the color image of the same time."""
