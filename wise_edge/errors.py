@@ -39,9 +39,12 @@ class MissingExtraError(WiseEdgeError):
     exit_code = 3
 
     def __init__(self, module: str, extra: str) -> None:
+        from wise_edge.extras import find_python_lack  # which imports this module
+
         self.module = module
         self.extra = extra
-        super().__init__(f"{module} is not installed; run: pip install 'wise-edge[{extra}]'")
+        remedy = find_python_lack(extra) or f"run: pip install 'wise-edge[{extra}]'"
+        super().__init__(f"{module} is not installed; {remedy}")
 
 
 class DeviceError(WiseEdgeError):

@@ -58,6 +58,9 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
 ) -> None:
     """Export a policy and a segmenter, compare them with torch, and write a bundle if they agree."""
+    from wise_edge.extras import check_python
+
+    check_python("export")
     from wise_edge.cli.output.progress import ProgressLine
     from wise_edge.errors import UsageError
     from wise_edge.export.options import ExportOptions

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-LEAST_PYTHON = (3, 11)
-"""What TRL needs; the core and the runtimes run on 3.10."""
 
 
 def train(
@@ -21,10 +17,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in --out.")] = False,
 ) -> None:
     """Train from a recipe: a policy (stage sft: supervised, wise: reinforcement learning) or a SAM (stage sam)."""
-    from wise_edge.errors import DeviceError
+    from wise_edge.extras import check_python
+
+    check_python("train")
     from wise_edge.training.recipe import load_recipe, train_function
 
-    if sys.version_info[:2] < LEAST_PYTHON:
-        raise DeviceError("training needs Python 3.11 or later; run it with another interpreter")
     config = load_recipe(recipe, overrides)
     train_function(config)(config, out, resume)
