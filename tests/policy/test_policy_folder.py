@@ -263,7 +263,7 @@ def test_a_path_that_is_no_folder_is_named(policy: Path, tmp_path: Path, monkeyp
             check_policy_folder(path)
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_a_pointer_of_git_lfs_is_recognized(policy: Path, name: str) -> None:
     (policy / name).write_bytes(POINTER)
     with pytest.raises(UsageError, match=rf"{name} is a Git LFS pointer .* run 'git lfs pull'"):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from wise_edge.cli.main import main
-from wise_edge.errors import MissingExtraError
+from wise_edge.errors import MissingExtraError, UsageError
 
 pytest.importorskip("wise_edge.training.wise", exc_type=MissingExtraError)
 
@@ -23,7 +23,7 @@ import transformers
 from tiny_qwen import make_qwen, save_qwen
 from wise_edge.policy.prompts import DEFAULT, EMBEDDED
 from wise_edge.training.recipe import load_recipe
-from wise_edge.training.wise.policy import StartPolicy, open_policy
+from wise_edge.training.wise.policy import StartPolicy, open_policy, save_processor_and_prompts
 from wise_edge.training.wise.trainer import keep_generation_config_savable
 
 TEMPLATE = "{% for message in messages %}{{ message.role }}{% endfor %}"
@@ -67,17 +67,28 @@ def as_transformers_5(folder: Path) -> None:
     assert not (folder / "preprocessor_config.json").exists()
 
 
-def move_template(folder: Path) -> None:
+def template_of_the_tokenizer(folder: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     edit(folder / "tokenizer_config.json", chat_template=TEMPLATE)
 
 
-@pytest.mark.parametrize("change", [as_pickle, as_transformers_5, move_template])
+def template_of_the_processor(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    edit(folder / "chat_template.json", chat_template=TEMPLATE)
+
+
+FORMS = [as_pickle, as_transformers_5, template_of_the_tokenizer, template_of_the_processor]
+
+
+@pytest.mark.parametrize("change", FORMS)
 def test_a_training_starts_from_every_form_of_a_policy(policy: Path, change: Callable[[Path], None]) -> None:
     change(policy)
     opened = start(policy)
     assert (opened.input_size, opened.dtype, opened.prompts) == (112, "bfloat16", EMBEDDED)
     assert opened.processor.image_processor.size["longest_edge"] == 112 * 112
+    assert opened.processor.apply_chat_template(opened.messages("the ring", "wise-s"), tokenize=False) == "systemuser"
+    save_processor_and_prompts(opened, policy.with_name("saved"))
+    assert (policy.with_name("saved") / "chat_template.jinja").read_text() == TEMPLATE
 
 
 def test_a_policy_without_prompts_gets_the_default_wording_and_the_square_its_processor_allows(policy: Path) -> None:
@@ -99,6 +110,40 @@ def as_shards(folder: Path) -> None:
 
 def as_pointer(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+
+def drop_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def drop_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+
+
+def cut_tokenizer(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    file.write_text(file.read_text()[:1000])
+
+
+def other_patches(folder: Path) -> None:
+    edit(folder / "preprocessor_config.json", patch_size=16)
+
+
+ODD = {
+    "tokenizer": (drop_tokenizer, r"its tokenizer lacks <\|im_start\|>"),
+    "cut": (cut_tokenizer, "Unterminated string"),
+    "template": (drop_template, "it has no chat template; copy"),
+    "patches": (other_patches, "patch_size is 16, but the model's"),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_what_the_processor_lacks_is_named_before_anything_is_loaded(policy: Path, case: str) -> None:
+    change, words = ODD[case]
+    change(policy)
+    with pytest.raises(UsageError, match=words) as caught:
+        start(policy)
+    assert "\n" not in str(caught.value)
 
 
 FOREIGN = {

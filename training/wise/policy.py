@@ -17,8 +17,8 @@ import transformers
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError, first_line
 from wise_edge.policy.folder import FAMILIES, check_policy_folder
-from wise_edge.policy.processor import choose_input_size
-from wise_edge.policy.prompts import DEFAULT, PromptSet, read_prompts
+from wise_edge.policy.processor import choose_input_size, read_image_settings
+from wise_edge.policy.prompts import DEFAULT, MARKUP, PromptSet, read_prompts
 from wise_edge.policy.quantized import refuse_quantized
 from wise_edge.training.wise.config import WiseConfig
 
@@ -73,7 +73,7 @@ def open_policy(config: WiseConfig) -> StartPolicy:
     folder = resolve_checkpoint(config.model, "policy")
     name = str(folder)
     if folder.exists():
-        check_policy_folder(folder)
+        read_image_settings(folder, check_policy_folder(folder).get("vision_config") or {})
     try:
         settings = transformers.AutoConfig.from_pretrained(name)
         _check_family(config.model, settings)
@@ -81,6 +81,7 @@ def open_policy(config: WiseConfig) -> StartPolicy:
     except (OSError, ValueError) as error:
         raise UsageError(f"model {config.model}: {first_line(error)}") from error
     refuse_quantized(name, settings.to_dict(), ())  # of a folder the weights are judged too, of a name only this
+    _check_words(config.model, processor)
     images = processor.image_processor
     unit = images.patch_size * images.merge_size
     size = config.input_size or choose_input_size(folder, {"size": dict(images.size)}, unit)
@@ -90,6 +91,19 @@ def open_policy(config: WiseConfig) -> StartPolicy:
     dtype = str(settings.dtype or "float32").removeprefix("torch.")
     prompts = read_prompts(folder) if (folder / "prompts.json").is_file() else DEFAULT
     return StartPolicy(name, processor, prompts, size, dtype)
+
+
+def _check_words(model: str, processor: Any) -> None:
+    """Check the tokenizer and the chat template, and let both parts of the processor have the template."""
+    vocabulary = processor.tokenizer.get_vocab()  # transformers makes an empty one where files are missing
+    if missing := [token for token in MARKUP if token not in vocabulary]:
+        raise UsageError(f"model {model}: its tokenizer lacks {missing[0]}; copy or download the whole checkpoint")
+    # Older folders have it in tokenizer_config.json, where the processor does not look, or in chat_template.json, where
+    # the tokenizer does not.
+    template = processor.chat_template or processor.tokenizer.chat_template
+    if not template:
+        raise UsageError(f"model {model}: it has no chat template; copy chat_template.jinja of its base model into it")
+    processor.chat_template = processor.tokenizer.chat_template = template
 
 
 def _check_family(model: str, settings: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wise_edge.errors import UsageError
-from wise_edge.files import read_json
+from wise_edge.files import read_json, refuse_lfs_pointer
 from wise_edge.native.weight_files import find_weight_files, list_tensors
 from wise_edge.policy.foreign import refuse_foreign, refuse_path
 from wise_edge.policy.quantized import refuse_quantized
@@ -33,6 +33,8 @@ def check_policy_folder(folder: Path) -> dict[str, Any]:
         MissingExtraError: safetensors, or torch for `.bin` files, is not installed.
     """
     refuse_path(folder)
+    for file in sorted(folder.iterdir()):
+        refuse_lfs_pointer(file)  # the tokenizer's and the processor's files too, which others read
     if not (folder / "config.json").is_file() or not find_weight_files(folder):
         refuse_foreign(folder)
     config = read_json(folder / "config.json")
