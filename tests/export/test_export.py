@@ -329,7 +329,7 @@ def test_a_bundle_is_not_replaced_without_force(
         ("config.json", '{"model_type": "llama"}', "supported are qwen2_vl, qwen2_5_vl, qwen3_vl"),
         ("prompts.json", "{}", "prompt set"),
         ("tokenizer.json", "{", "is not JSON"),
-        ("model.safetensors", "weights", "cannot be loaded"),
+        ("model.safetensors", "weights", "damaged or cut short"),
     ],
 )
 def test_a_damaged_policy_is_one_line(
