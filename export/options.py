@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from wise_edge.bundle.devices import GpuKind, parse_gpu_kinds
@@ -63,6 +63,7 @@ class ExportOptions:
             ("--edgellm-quant", self.edgellm_quant, EDGELLM_METHODS),
         ):
             _check_name(option, name, known)
+        self._check_read()
         if self.samples < 1:
             raise UsageError(f"--samples is {self.samples}; at least 1 is needed")
         if self.quant in NEED_IMPORTANCE and not self.importance:
@@ -76,6 +77,15 @@ class ExportOptions:
         if BFLOAT16 in (self.onnx_precision, self.sam_precision) and not self.fp16_arithmetic:
             names = " or ".join(target.name for target in table.TARGETS if target.graphs_on_gpu)
             raise UsageError(f"bf16 graphs run on TensorRT alone; add --target {names} and --device, or use fp16")
+
+    def _check_read(self) -> None:
+        """Reject an option that none of the targets reads, which would change nothing without a word."""
+        read = {name for target in table.find_targets(self.targets) for name in target.reads}
+        for field in fields(self):
+            owners = [target.name for target in table.TARGETS if field.name in target.reads]
+            if owners and field.name not in read and getattr(self, field.name) != field.default:
+                option = "--no-importance" if field.name == "importance" else f"--{field.name.replace('_', '-')}"
+                raise UsageError(f"{option} applies to --target {' and '.join(owners)} alone; add it or omit {option}")
 
     @property
     def fp16_arithmetic(self) -> bool:

@@ -34,6 +34,7 @@ from wise_edge.export.to_onnx.segmenter import SamSource
 from wise_edge.export.to_onnx.verify import check_figures
 from wise_edge.files import check_folder_target, replacing_folder
 from wise_edge.policy.folder import check_policy_folder
+from wise_edge.sam.checkpoint import read_sam_spec
 
 _TOKENIZER_FILE = f"{TOKENIZER}.json"
 
@@ -117,18 +118,24 @@ def export_bundle(
     options = options or ExportOptions()
     targets = find_targets(options.targets)
     for chosen in targets:
-        chosen.check(options)
-    base = _open(policy, "policy")
-    check_folder_target(target, marker=MANIFEST_NAME, force=force)
+        chosen.check(options, verify=verify is not None)
+    base, sam_checkpoint = _open(policy, "policy"), _open(sam, "sam")
+    read_sam_spec(sam_checkpoint)  # a checkpoint that is none is found before the policy is merged
+    check_folder_target(
+        target, marker=MANIFEST_NAME, force=force, keep=(base, sam_checkpoint, adapter, options.calibration)
+    )
+    created = creation_time()
     samples = read_calibration(options.calibration, options.samples)
+    merged = 0 if adapter is None else _stored(base)
+    check_space(target.parent, merged + _space(base, options) + _space(sam_checkpoint, options))
     with replacing_folder(target) as folder, _merged(base, adapter, folder.parent, progress) as policy_folder:
-        sam_checkpoint = _open(sam, "sam")
-        check_space(folder, _space(policy_folder, options) + _space(sam_checkpoint, options))
         source = PolicyCheckpoint(policy_folder, samples, progress)
+        for chosen in targets:
+            chosen.check_policy(source, options)
         export = _Export(source, SamSource(sam_checkpoint), samples, targets, options, progress)
         manifest = Manifest(
             name=target.resolve().name,
-            created=creation_time(),
+            created=created,
             policy=source.spec,
             sam=export.segmenter.spec,
             artifacts=tuple(export.write(folder)),
@@ -165,9 +172,11 @@ def export_merged(policy: str, adapter: Path | None, target: Path, *, force: boo
     """
     if adapter is None:
         raise UsageError(f"--target {MERGED} merges an adapter; name one with --adapter, or use {policy} as it is")
-    check_folder_target(target, marker="config.json", force=force)
+    base = _open(policy, "policy")
+    check_folder_target(target, marker="config.json", force=force, keep=(base, adapter))
+    check_space(target.parent, _stored(base))
     with replacing_folder(target) as folder:
-        merge_checkpoint(_open(policy, "policy"), adapter, folder, progress)
+        merge_checkpoint(base, adapter, folder, progress)
 
 
 def _open(name: str, part: str) -> Path:
@@ -192,7 +201,11 @@ def _merged(base: Path, adapter: Path | None, scratch: Path, progress: Progress)
 
 def _space(checkpoint: Path, options: ExportOptions) -> int:
     """Return about how many bytes an export of a checkpoint writes, intermediate files included."""
-    stored = sum(file.stat().st_size for file in checkpoint_weights(checkpoint))
     lowered = {options.onnx_precision, options.sam_precision} != {"fp32"}
     # Float32 at most, or a lossless file next to the quantized one; a graph of lower precision exists three times.
-    return 2 * stored * (len(options.targets) + 2 * lowered)
+    return 2 * _stored(checkpoint) * (len(options.targets) + 2 * lowered)
+
+
+def _stored(checkpoint: Path) -> int:
+    """Return how many bytes the weights of a checkpoint have."""
+    return sum(file.stat().st_size for file in checkpoint_weights(checkpoint))

@@ -32,6 +32,7 @@ class Target(ABC):
         help: what it is for, in a few words.
         extra: the extra of wise-edge that installs its packages.
         packages: top-level import names of these packages.
+        reads: fields of `ExportOptions` that apply to it, and to no target that does not list them too.
         needs_device: whether it is made for kinds of GPU that `--device` names.
         graphs_on_gpu: whether the bundle's ONNX graphs are for a GPU, where they may compute in 16 bits throughout.
         builds_on: names of the targets whose artifacts it needs; they come earlier in `TARGETS`.
@@ -41,6 +42,7 @@ class Target(ABC):
     help: ClassVar[str]
     extra: ClassVar[str] = "export"
     packages: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[tuple[str, ...]] = ()
     needs_device: ClassVar[bool] = False
     graphs_on_gpu: ClassVar[bool] = False
     builds_on: ClassVar[tuple[str, ...]] = ()
@@ -49,8 +51,12 @@ class Target(ABC):
         """Raise `MissingExtraError` if one of the packages is not installed."""
         check_packages(self.extra, *self.packages)
 
-    def check(self, options: ExportOptions) -> None:
+    def check(self, options: ExportOptions, *, verify: bool = True) -> None:
         """Reject what cannot be made here, before any work is done.
+
+        Args:
+            options: what to make.
+            verify: whether it will be compared.
 
         Raises:
             MissingExtraError: a package is not installed.
@@ -58,6 +64,14 @@ class Target(ABC):
             DeviceError: a kind of GPU lacks what the options ask for.
         """
         self.check_packages()
+
+    def check_policy(self, source: PolicyCheckpoint, options: ExportOptions) -> None:
+        """Reject a policy that cannot be converted, before any target converts it.
+
+        Raises:
+            UsageError: the checkpoint does not fit the target.
+        """
+        return
 
     @abstractmethod
     def write(
@@ -86,6 +100,13 @@ class OnnxTarget(Target):
     name = "onnx"
     help = "ONNX Runtime"
     packages = ("torch", "transformers", "safetensors", "onnx", "onnxscript", "onnxruntime", "segment_anything")
+    reads = ("onnx_precision",)
+
+    def check_policy(self, source: PolicyCheckpoint, options: ExportOptions) -> None:
+        """See `Target`."""
+        from wise_edge.export.to_onnx.target import check_family
+
+        check_family(source.spec)
 
     def write(
         self, source: PolicyCheckpoint, folder: Path, options: ExportOptions, progress: Progress
@@ -110,15 +131,22 @@ class GgufTarget(Target):
     name = "gguf"
     help = "llama.cpp"
     packages = ("gguf",)
+    reads = ("quant", "vision_quant", "importance")
 
-    def check(self, options: ExportOptions) -> None:
-        """See `Target`; quantizing needs llama-cpp-python too."""
+    def check(self, options: ExportOptions, *, verify: bool = True) -> None:
+        """See `Target`; quantizing and comparing need llama-cpp-python too."""
         from wise_edge.export.precisions import QUANTIZATION_TYPES
         from wise_edge.native.llama_library import require_llama
 
-        super().check(options)
-        if {options.quant, options.vision_quant} & set(QUANTIZATION_TYPES):
+        super().check(options, verify=verify)
+        if verify or {options.quant, options.vision_quant} & set(QUANTIZATION_TYPES):
             require_llama()
+
+    def check_policy(self, source: PolicyCheckpoint, options: ExportOptions) -> None:
+        """See `Target`."""
+        from wise_edge.export.to_gguf.convert import PolicyGguf
+
+        PolicyGguf(source.folder).check()
 
     def write(
         self, source: PolicyCheckpoint, folder: Path, options: ExportOptions, progress: Progress
@@ -145,12 +173,13 @@ class TensorrtTarget(Target):
     needs_device = True
     graphs_on_gpu = True
     builds_on = ("onnx",)
+    reads = ("onnx_precision",)
 
-    def check(self, options: ExportOptions) -> None:
+    def check(self, options: ExportOptions, *, verify: bool = True) -> None:
         """See `Target`; what a GPU lacks would fail the build of every engine."""
         from wise_edge.export.to_tensorrt.target import check_builders
 
-        super().check(options)
+        super().check(options, verify=verify)
         check_builders(options.gpu_kinds, (options.onnx_precision, options.sam_precision))
 
     def write(
@@ -180,15 +209,22 @@ class EdgellmTarget(Target):
     extra = "edgellm"
     packages = ("tensorrt_edgellm", "modelopt", "datasets")
     needs_device = True
+    reads = ("edgellm_quant",)
 
-    def check(self, options: ExportOptions) -> None:
+    def check(self, options: ExportOptions, *, verify: bool = True) -> None:
         """See `Target`."""
         from wise_edge.bundle.devices import check_types
         from wise_edge.export.precisions import EDGELLM_METHODS
 
         number_type = EDGELLM_METHODS[options.edgellm_quant]
         check_types([number_type], options.gpu_kinds, f"--edgellm-quant {options.edgellm_quant}")
-        super().check(options)
+        super().check(options, verify=verify)
+
+    def check_policy(self, source: PolicyCheckpoint, options: ExportOptions) -> None:
+        """See `Target`."""
+        from wise_edge.export.to_edgellm.target import check_policy
+
+        check_policy(source.spec, options.edgellm_quant)
 
     def write(
         self, source: PolicyCheckpoint, folder: Path, options: ExportOptions, progress: Progress

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,19 +49,27 @@ def check_target(path: str | Path, *, force: bool = False) -> Path:
         UsageError: the file exists and `force` is off, or the folder is missing or cannot be written.
     """
     target = Path(path)
-    try:
-        exists = target.exists()
-    except OSError as error:  # the name is too long
-        raise UsageError(f"cannot write {str(target)[:200]}: {error.strerror}") from error
+    exists = _exists(target)
     if target.is_dir():
         raise UsageError(f"{target} is a folder; pass a file")
     if exists and not force:
         raise UsageError(f"{target} exists; use --force to replace it")
+    _check_parent(target)
+    return target
+
+
+def _exists(target: Path) -> bool:
+    try:
+        return target.exists()
+    except OSError as error:  # the name is too long
+        raise UsageError(f"cannot write {str(target)[:200]}: {error.strerror}") from error
+
+
+def _check_parent(target: Path) -> None:
     if not target.parent.is_dir():
         raise UsageError(f"the folder {target.parent} does not exist; create it first")
     if not os.access(target.parent, os.W_OK):
         raise UsageError(f"cannot write into the folder {target.parent}; choose another or change its permissions")
-    return target
 
 
 @contextmanager
@@ -98,26 +106,29 @@ def make_folder(folder: Path, advice: str = "choose another") -> Path:
     return folder
 
 
-def check_folder_target(target: Path, *, marker: str, force: bool = False) -> None:
-    """Reject a target that must not be replaced, before the work whose result it will hold.
+def check_folder_target(target: Path, *, marker: str, force: bool = False, keep: Iterable[Path | None] = ()) -> None:
+    """Reject a target that cannot or must not be replaced, before the work whose result it will hold.
 
     Args:
         target: the folder to write.
         marker: name of the file that identifies a folder that may be replaced, for example "bundle.json".
         force: allow an existing folder.
+        keep: what the work reads, which the target must not hold.
 
     Raises:
-        UsageError: the target exists and `force` is off, it is neither empty nor a folder with the marker, or its
-            parent folder does not exist.
+        UsageError: the target exists and `force` is off, it is neither empty nor a folder with the marker, it is or
+            holds what must be kept, or its parent folder does not exist or cannot be written.
     """
-    if not target.parent.is_dir():
-        raise UsageError(f"the folder {target.parent} does not exist; create it first")
-    if not target.exists():
-        return
-    if not target.is_dir() or (any(target.iterdir()) and not (target / marker).is_file()):
+    exists = _exists(target)
+    if exists and (not target.is_dir() or (any(target.iterdir()) and not (target / marker).is_file())):
         raise UsageError(f"{target} exists and has no {marker}; choose another folder")
-    if not force:
+    if exists and not force:
         raise UsageError(f"{target} exists; use --force to replace it")
+    _check_parent(target)
+    place = target.resolve()
+    for path in keep:
+        if path is not None and (path.resolve() == place or place in path.resolve().parents):
+            raise UsageError(f"{target} would replace {path}, which is read; choose another folder")
 
 
 @contextmanager
@@ -126,9 +137,15 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
     If the block raises, the new folder is removed and the target stays as it was. An existing target is moved aside
     before the new folder takes its place, and moved back if that fails; it is removed only after the replacement.
+
+    Raises:
+        UsageError: the folder around the target cannot be written.
     """
     place = target.resolve()
-    scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
+    try:
+        scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name[:100]}."))
+    except OSError as error:
+        raise UsageError(f"cannot write into the folder {place.parent}: {error.strerror}; choose another") from error
     try:
         fresh = scratch / "new"
         fresh.mkdir()  # mkdtemp gives 0700, an ordinary folder follows the umask

@@ -24,11 +24,19 @@ from wise_edge.export.to_edgellm import check as edgellm_check
 from wise_edge.export.to_onnx.target import check_family
 from wise_edge.images import save_png
 from wise_edge.policy.image import resize_square
+from wise_edge.policy.spec import PolicySpec
 
 FORMAT = "edgellm"
 _BLOCK = 128  # input channels that share a scale in int4_awq
 _LIMIT_S = 12 * 3600.0
 """Time after which a process of tensorrt-edgellm is ended; quantizing billions of weights on a CPU takes hours."""
+
+
+def check_policy(spec: PolicySpec, method: str) -> None:
+    """Raise `UsageError` if the policy's family or widths do not fit a method of `precisions.EDGELLM_METHODS`."""
+    check_family(spec)
+    if method == "int4_awq" and spec.hidden_size % _BLOCK:
+        raise UsageError(f"int4_awq needs widths of multiples of {_BLOCK}, the policy is {spec.hidden_size} wide")
 
 
 def export_edgellm(source: PolicyCheckpoint, out: Path, method: str, progress: Progress) -> Iterator[Artifact]:
@@ -44,11 +52,7 @@ def export_edgellm(source: PolicyCheckpoint, out: Path, method: str, progress: P
         UsageError: the policy's family or widths do not fit.
         WiseEdgeError: tensorrt-edgellm failed.
     """
-    check_family(source.spec)
-    if method == "int4_awq" and source.spec.hidden_size % _BLOCK:
-        raise UsageError(
-            f"int4_awq needs widths of multiples of {_BLOCK}, the policy is {source.spec.hidden_size} wide"
-        )
+    check_policy(source.spec, method)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".samples.") as scratch:
         _write_samples(source, Path(scratch))
         source.release()

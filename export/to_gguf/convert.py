@@ -49,6 +49,11 @@ class PolicyGguf:
         kinds = {torch.float16: "F16", torch.bfloat16: "BF16"}
         return kinds.get(self._tensors.read(largest).dtype, "F32")
 
+    def check(self) -> None:
+        """Raise `UsageError` if a tensor's name has no place in the files, which the writing would meet later."""
+        gguf_text.text_entries(self._config, self._tensors, "F32")
+        gguf_vision.vision_entries(self._config, self._tensors, "F32")
+
     def write_text(self, file: Path, file_type: str, progress: Progress) -> None:
         """Write the language model and the vocabulary, matrices of type F32, F16 or BF16.
 

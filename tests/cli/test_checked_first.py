@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 import fake_session
+from locations import ASSETS
 from wise_edge.cli.main import main
 from wise_edge.images import save_png
 from wise_edge.runtimes import backends
@@ -116,3 +119,72 @@ def test_a_training_needs_a_folder_that_can_be_made(recipe: str, refuse: Refuse)
     Path("file").write_text("")
     line = "cannot create the folder file/run: Not a directory; choose another"
     assert refuse("train", "--recipe", recipe, "--out", "file/run").startswith(line)
+
+
+EXPORT = ["export", "--policy", "embedded", "--sam", "embedded", "--out", "b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--target", ""], "--target has an empty name; leave it out"),
+        (["--target", "onnx,"], "--target has an empty name"),
+        (["--target", "onnx, onnx"], "--target names onnx twice"),
+        (["--target", "ONNX"], "unknown target 'ONNX'; choose onnx, gguf"),
+        (["--target", "onnx,hf"], "--target hf writes no bundle; export to the other targets with another command"),
+        (["--target", "hf", "--quant", "Q8_0"], "'export --target hf' does not accept --quant; leave it out"),
+        (["--target", "tensorrt", "--device", "orin,"], "--device has an empty name; choose this, orin"),
+        (["--target", "tensorrt", "--device", "sm89, sm89"], "--device names sm89 twice"),
+        (["--quant", "Q4_K_M"], "--quant applies to --target gguf alone; add it or omit --quant"),
+        (["--no-importance"], "--no-importance applies to --target gguf alone"),
+        (
+            ["--target", "gguf", "--onnx-precision", "int8"],
+            "--onnx-precision applies to --target onnx and tensorrt alone",
+        ),
+        (["--edgellm-quant", "fp8"], "--edgellm-quant applies to --target edgellm alone"),
+        (["--out", "none/b"], "the folder none does not exist; create it first"),
+        (["--out", "/proc/b"], "/proc has 0.0 GB free"),
+        (["--out", "x" * 300], "cannot write xxx"),
+    ],
+)
+def test_an_export_that_must_fail_converts_nothing(
+    arguments: list[str], line: str, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = pytest.importorskip("wise_edge.export.pipeline")
+    monkeypatch.setattr(pipeline, "PolicyCheckpoint", lambda *_: pytest.fail("the policy was opened"))
+    Path("file").write_text("no segmenter")
+    assert refuse(*EXPORT, *arguments).startswith(line)
+
+
+def test_an_export_replaces_nothing_that_it_reads(refuse: Refuse) -> None:
+    pytest.importorskip("torch")
+    shutil.copytree(ASSETS / "embedded-policy", "models/policy")
+    Path("models/bundle.json").write_text("{}")
+    line = "models would replace models/policy, which is read; choose another folder"
+    assert refuse(*EXPORT, "--policy", "models/policy", "--out", "models", "--force").startswith(line)
+
+
+@pytest.mark.parametrize("extra", [["--quant", "Q8_0"], []])
+def test_what_compares_gguf_files_is_missed_before_they_are_made(
+    extra: list[str], refuse: Refuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gguf")
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    line = "llama_cpp is not installed; run: pip install 'wise-edge[llama]'"
+    assert refuse(*EXPORT, "--target", "onnx,gguf", *extra, code=3).startswith(line)
+
+
+def test_a_policy_that_one_target_refuses_is_given_to_none(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The edgellm target comes after gguf, which would take minutes for a large policy."""
+    pytest.importorskip("tensorrt_edgellm")
+    targets = pytest.importorskip("wise_edge.export.targets")
+    monkeypatch.setattr(targets.GgufTarget, "write", lambda *_: pytest.fail("a file was written"))
+    arguments = ["--target", "gguf,edgellm", "--device", "orin", "--edgellm-quant", "int4_awq"]
+    assert refuse(*EXPORT, *arguments).startswith("int4_awq needs widths of multiples of 128, the policy is 192 wide")
+
+
+def test_space_for_the_merged_policy_too_is_checked_first(refuse: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1))
+    assert refuse(*EXPORT).startswith(". has 0.0 GB free, but about ")

@@ -63,6 +63,13 @@ def test_a_long_message_stays_on_one_line(command: typer.Typer, capsys: pytest.C
     assert capsys.readouterr().err == "error: first second " + "x" * 300 + "\n"
 
 
+def test_a_full_disk_is_no_bug(command: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:
+    _raise_from(command, OSError(28, "No space left on device", "mask.png"))
+    assert entry.main(["fail"]) == 1
+    line = "error: No space left on device, writing mask.png; make room and run it again\n"
+    assert capsys.readouterr().err == line
+
+
 def test_a_bug_is_reported_without_a_traceback(command: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:
     _raise_from(command, ZeroDivisionError("of [nothing]"))
     assert entry.main(["fail"]) == 1

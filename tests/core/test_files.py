@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wise_edge.errors import UsageError
-from wise_edge.files import atomic_write, read_json
+from wise_edge.files import atomic_write, check_folder_target, read_json, replacing_folder
 
 
 def test_atomic_write_makes_an_ordinary_file(tmp_path: Path) -> None:
@@ -81,3 +81,24 @@ def test_invalid_json_is_named(content: bytes, problem: str, tmp_path: Path) -> 
 def test_a_missing_json_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*a\.json: No such file"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path: Path) -> None:
+    for target, message in (
+        (tmp_path / "none" / "b", "does not exist; create it first"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            check_folder_target(target, marker="bundle.json")
+    with pytest.raises(UsageError, match="cannot write into the folder /proc"), replacing_folder(Path("/proc/b")):
+        pytest.fail("the work began")
+
+
+@pytest.mark.parametrize("read", ["models", "models/policy", "models/../models/policy"])
+def test_a_folder_is_not_replaced_by_what_is_made_of_it(tmp_path: Path, read: str) -> None:
+    (tmp_path / "models" / "policy").mkdir(parents=True)
+    (tmp_path / "models" / "bundle.json").touch()
+
+    with pytest.raises(UsageError, match="would replace"):
+        check_folder_target(tmp_path / "models", marker="bundle.json", force=True, keep=[None, tmp_path / read])
+    check_folder_target(tmp_path / "models", marker="bundle.json", force=True, keep=[tmp_path / "models2"])

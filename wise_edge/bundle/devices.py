@@ -95,21 +95,22 @@ def parse_gpu_kinds(names: str, this: Capability | None = None) -> tuple[GpuKind
     """Return the kinds of GPU that a list names.
 
     Args:
-        names: separated by commas; `THIS` stands for the GPU of this machine.
+        names: separated by commas, with or without spaces; `THIS` stands for the GPU of this machine.
         this: compute capability of this machine's GPU; None without one.
 
     Raises:
-        UsageError: a name is unknown or repeated.
+        UsageError: a name is empty, unknown or repeated.
         DeviceError: `THIS` is asked for, and this machine has no GPU or one that no engines are built for.
     """
     by_name = {kind.name: kind for kind in GPU_KINDS}
     found: list[GpuKind] = []
-    for name in names.split(","):
-        name = _ALIASES.get(name, name)
+    for given in names.split(","):
+        name = _ALIASES.get(given.strip(), given.strip())
         if name == THIS and this is None:
             raise DeviceError(f"--device this: no NVIDIA GPU was found; name one of {', '.join(by_name)}")
         if name != THIS and name not in by_name:
-            raise UsageError(f"unknown device '{name}'; choose {THIS}, {', '.join(by_name)}")
+            wrong = f"unknown device '{name}'" if name else "--device has an empty name"
+            raise UsageError(f"{wrong}; choose {THIS}, {', '.join(by_name)}")
         kind = by_name[name] if name != THIS or this is None else find_gpu_kind(this)
         if kind in found:
             raise UsageError(f"--device names {kind.name} twice")

@@ -22,11 +22,16 @@ if TYPE_CHECKING:
     from wise_edge.export.source.calibration import CalibrationSample
 
 
+_READ_BY_MERGED = ("policy", "out", "sam", "adapter", "target", "as_json", "force")
+"""What `--target hf` reads, and the segmenter, which belongs to the model without being written."""
+
+
 def _choice(text: str, names: Iterable[str], metavar: str = "NAME") -> Any:
     return option(metavar, f"{text}: {', '.join(names)}.")
 
 
 def export(
+    context: typer.Context,
     policy: Annotated[str, option("CKPT", "Hugging Face folder of the policy, or 'embedded'.")],
     out: Annotated[Path, option("BUNDLE", "Folder of the bundle to write.")],
     sam: Annotated[str | None, option("CKPT", "Checkpoint of the segmenter, or 'embedded'.")] = None,
@@ -66,14 +71,19 @@ def export(
     from wise_edge.export.options import ExportOptions
     from wise_edge.export.pipeline import export_bundle, export_merged
 
-    if target == MERGED:
+    names = options.split_names("--target", "target", target)
+    if MERGED in names:
+        if len(names) > 1:
+            raise UsageError(f"--target {MERGED} writes no bundle; export to the other targets with another command")
+        options.refuse_options(context, but=_READ_BY_MERGED, command=f"export --target {MERGED}")
         with ProgressLine() as progress:
             export_merged(policy, adapter, out, force=force, progress=progress)
+        typer.echo(json.dumps({"checkpoint": str(out)}) if as_json else f"checkpoint {out}")
         return
     if sam is None:
         raise UsageError("a bundle needs a segmenter; name its checkpoint with --sam, or pass --sam embedded")
     wanted = ExportOptions(
-        targets=tuple(target.split(",")),
+        targets=tuple(names),
         device=device,
         quant=quant,
         vision_quant=vision_quant,

@@ -6,6 +6,7 @@ the `[onnx]` in "pip install 'wise-edge[onnx]'" as markup.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -29,6 +30,8 @@ from wise_edge.cli.run import run
 from wise_edge.cli.serve import serve
 from wise_edge.cli.train import train
 from wise_edge.errors import WiseEdgeError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # on any write, so it is told here
 
 app = typer.Typer(
     help="Image and sentence in, mask out: concise reasoning segmentation on edge devices.",
@@ -82,7 +85,10 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, WiseEdgeError):
             _print_error(f"error: {error}")
             return error.exit_code
-        _report_bug(error)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            _print_error(f"error: {error.strerror}, writing {error.filename or 'a file'}; make room and run it again")
+        else:
+            _report_bug(error)
         return 1
     return 0
 

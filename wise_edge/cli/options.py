@@ -23,34 +23,41 @@ def option(metavar: str, text: str, **limits: Any) -> Any:
     return typer.Option(metavar=metavar, help=text, **limits)
 
 
-def split_names(option: str, what: str, text: str, known: Sequence[str]) -> list[str]:
+def split_names(option: str, what: str, text: str, known: Sequence[str] | None = None) -> list[str]:
     """Return the names of a list that an option accepts, without the spaces around them.
 
     Args:
         option: the option, for messages.
         what: what it names, for messages.
         text: the names, separated by commas.
-        known: the names to choose from.
+        known: the names to choose from; None if the caller checks them.
 
     Raises:
         UsageError: a name is empty, unknown or repeated.
     """
     names = [name.strip() for name in text.split(",")]
     for place, name in enumerate(names):
-        if name not in known:
+        if not name or (known is not None and name not in known):
             wrong = f"unknown {what} '{name}'" if name else f"{option} has an empty name"
-            raise UsageError(f"{wrong}; choose one of {', '.join(known)}")
+            raise UsageError(f"{wrong}; choose one of {', '.join(known)}" if known else f"{wrong}; leave it out")
         if name in names[:place]:
             raise UsageError(f"{option} names {name} twice; leave one out")
     return names
 
 
-def refuse_options(context: typer.Context) -> None:
-    """Raise `UsageError` if options of a command were given before a subcommand of it, which would ignore them."""
-    given = [name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"]
-    if given:
-        option = given[0].removeprefix("as_").replace("_", "-")
-        command = f"{context.info_name} {context.invoked_subcommand}"
+def refuse_options(context: typer.Context, *, but: Sequence[str] = (), command: str = "") -> None:
+    """Raise `UsageError` if options were given that the command will ignore.
+
+    Args:
+        context: the command's.
+        but: parameters that it reads; by default none, as if a subcommand runs instead.
+        command: what ignores them, for the message; by default the subcommand.
+    """
+    for name in context.params:
+        if name in but or getattr(context.get_parameter_source(name), "name", "") == "DEFAULT":
+            continue
+        option = name.removeprefix("as_").replace("_", "-")
+        command = command or f"{context.info_name} {context.invoked_subcommand}"
         raise UsageError(f"'{command}' does not accept --{option}; leave it out")
 
 
