@@ -159,6 +159,13 @@ def _onnxruntime_has_cuda() -> bool:
     return CUDA in require("onnxruntime", "gpu").get_available_providers()
 
 
+def _check_gpu_code(device: DeviceCapabilities) -> None:
+    from wise_edge.native.onnxruntime_session import find_gpu_lack
+
+    if device.gpu is not None and (lack := find_gpu_lack(device.gpu)):
+        raise DeviceError(lack)
+
+
 def _llama_offloads() -> bool:
     from wise_edge.native.llama_library import offloads_to_gpu
 
@@ -215,8 +222,9 @@ BACKENDS = (
         "onnx",
         on_gpu=True,
         build_fits=_onnxruntime_has_cuda,
-        build_advice="this onnxruntime has no CUDA; run: pip install 'wise-edge[gpu]'",
+        build_advice="this onnxruntime has no CUDA; run: pip install 'wise-edge[gpu]' (it serves no Jetson)",
         check_bundle=_check_precision,
+        check_device=_check_gpu_code,
     ),
     Backend(
         "llama-gpu",

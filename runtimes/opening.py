@@ -83,7 +83,8 @@ def find_capabilities(
         and all(package in packages for support in row.parts.values() for package in support.packages)
         and row.build_fits()
     ]
-    return DeviceCapabilities(packages, builds, find_gpu() if any(row.needs_nvidia for row in rows) else None)
+    asks = any(row.needs_nvidia or (row.check_device is not None and row.name in builds) for row in rows)
+    return DeviceCapabilities(packages, builds, find_gpu() if asks else None)
 
 
 def _has_files(row: Backend, present: set[str]) -> bool:

@@ -20,7 +20,7 @@ from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
 from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.native.cuda import Cuda, open_cuda
 from wise_edge.native.llama_library import TESTED_VERSIONS, offloads_to_gpu
-from wise_edge.native.onnxruntime_session import OnnxSession
+from wise_edge.native.onnxruntime_session import CUDA, OnnxSession, find_gpu_lack
 from wise_edge.power.jetson import Jetson, read_jetson
 from wise_edge.power.nvml import GpuFacts, read_gpu
 from wise_edge.power.sysfs import ROOT
@@ -84,8 +84,8 @@ def examine(host: Host | None = None) -> list[Finding]:
         *_examine_jetson(jetson),
         *gpu,
         *_examine_memory(host.root),
-        *_examine_tensorrt(jetson, target),
-        _within("ONNX Runtime", lambda: _examine_onnxruntime(jetson, capability), _same),
+        *_examine_tensorrt(host.machine, jetson, target),
+        _within("ONNX Runtime", lambda: _examine_onnxruntime(target, capability), _same),
         _within("llama.cpp", lambda: _examine_llama(capability), _same),
         *_examine_backends(capability),
     ]
@@ -216,20 +216,36 @@ def _room(name: str, what: str, free: int, total: int) -> Finding:
     return Finding(name, text, data={"free_bytes": free, "total_bytes": total})
 
 
-def _examine_tensorrt(jetson: Jetson | None, target: GpuKind | None) -> Iterator[Finding]:
+def _examine_tensorrt(machine: str, jetson: Jetson | None, target: GpuKind | None) -> Iterator[Finding]:
     wanted = target.builder if target else None
     installs = {
         TENSORRT: "sudo apt install nvidia-jetpack, and create the environment with --system-site-packages"
         if jetson
-        else "pip install 'wise-edge[tensorrt]'",
+        else ("pip install tensorrt" if machine == "aarch64" else "pip install 'wise-edge[tensorrt]'"),
         TENSORRT_RTX: "pip install 'wise-edge[rtx]'",
     }
     for name, title in ((TENSORRT, "TensorRT"), (TENSORRT_RTX, "TensorRT for RTX")):
         found, failure = _import_version(name)
         if found is None and name != wanted and not failure:
             continue
-        advice = failure or (None if found else f"run: {installs[name]}")
+        known = _warn_of_tensorrt(found, target) if found and name == TENSORRT else None
+        advice = failure or known or (None if found else f"run: {installs[name]}")
         yield Finding(title, found, advice, {"version": found})
+
+
+def _warn_of_tensorrt(version: str, target: GpuKind | None) -> str | None:
+    """Return what is known to be wrong with a version of TensorRT on a Jetson."""
+    if target is None or not target.jetpack:
+        return None
+    if target.name == "thor" and version.startswith("10.13.3"):
+        return (
+            "users report wrong results of it on Thor, where products of the same input are fused at batch 1 "
+            "(https://github.com/NVIDIA/TensorRT-Edge-LLM/issues/151); update to JetPack 7.2, or compare the answers "
+            "with another backend's"
+        )
+    if version.startswith(("11.0.", "11.1.", "11.2.", "11.3.", "11.4.0")):
+        return "it does not support a Jetson; run: pip uninstall -y tensorrt, and use JetPack's own"
+    return None
 
 
 def _import_version(module: str) -> tuple[str | None, str | None]:
@@ -242,7 +258,7 @@ def _import_version(module: str) -> tuple[str | None, str | None]:
         return None, f"it is installed but cannot be imported: {error}"
 
 
-def _examine_onnxruntime(jetson: Jetson | None, capability: Capability | None) -> Finding:
+def _examine_onnxruntime(target: GpuKind | None, capability: Capability | None) -> Finding:
     if find_spec("onnxruntime") is None:
         return Finding("ONNX Runtime", None, "run: pip install 'wise-edge[onnx]'")
     onnxruntime = import_module("onnxruntime")
@@ -257,8 +273,14 @@ def _examine_onnxruntime(jetson: Jetson | None, capability: Capability | None) -
         else:
             working.append(provider)
     advice = f"{', '.join(failing)}: listed, but does not start" if failing else None
-    if capability and not jetson and "CUDAExecutionProvider" not in working:
-        advice = "it has no CUDA; run: pip uninstall -y onnxruntime && pip install 'wise-edge[gpu]'"
+    if capability and (lack := find_gpu_lack(capability)):
+        advice = lack
+    elif capability and CUDA not in working:
+        advice = (
+            "on the CPU only: no wheel of onnxruntime-gpu holds code for a Jetson; use llama.cpp or TensorRT on its GPU"
+            if target and target.jetpack
+            else "it has no CUDA; run: pip uninstall -y onnxruntime && pip install 'wise-edge[gpu]'"
+        )
     number = str(onnxruntime.__version__)
     data = {"version": number, "providers": working, "failing": failing}
     return Finding("ONNX Runtime", f"{number}, {', '.join(working)}", advice, data)

@@ -168,9 +168,46 @@ def test_a_desktop_with_a_gpu_is_told_of_its_packages(tmp_path: Path, monkeypatc
     assert "power rails" not in found
 
 
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_jetson_is_told_that_onnxruntime_cannot_use_its_gpu(
+    board: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_tree(tmp_path, BOARDS[board])
+    jetson = read_jetson(root)
+    assert jetson is not None
+    assert jetson.capability is not None
+    found = ask(root, gpu(*jetson.capability))["ONNX Runtime"]
+    assert str(found.advice).startswith(
+        "on the CPU only: no wheel of onnxruntime-gpu holds code for a Jetson; use llama"
+    )
+    monkeypatch.setattr(doctor, "find_gpu_lack", lambda capability: f"none for {capability}")
+    assert ask(root, gpu(*jetson.capability))["ONNX Runtime"].advice == f"none for {jetson.capability}"
+
+
+@pytest.mark.parametrize(
+    ("board", "version", "advice"),
+    [
+        ("thor", "10.13.3.9", "users report wrong results of it on Thor"),
+        ("thor", "10.16.2.10", None),
+        ("orin-nano", "10.13.3.9", None),
+        ("orin-nano", "11.4.0.106", "it does not support a Jetson; run: pip uninstall -y tensorrt"),
+        ("thor", "11.2.1.2", "it does not support a Jetson; run: pip uninstall -y tensorrt"),
+        ("thor", "11.4.1.5", None),
+    ],
+)
+def test_a_tensorrt_that_fails_on_a_jetson_is_known(
+    board: str, version: str, advice: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = {"tensorrt": version}
+    monkeypatch.setattr(doctor, "_import_version", lambda name: (versions.get(name), None))
+    found = ask(write_tree(tmp_path, BOARDS[board]), gpu(*((11, 0) if board == "thor" else (8, 7))))["TensorRT"]
+    assert (found.text, str(found.advice).partition(", ")[0] if advice else found.advice) == (version, advice)
+
+
 def test_a_data_center_gpu_is_served_by_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "tensorrt", "tensorrt_rtx")
     assert ask(tmp_path, gpu(9, 0), "x86_64")["TensorRT"].advice == "run: pip install 'wise-edge[tensorrt]'"
+    assert ask(tmp_path, gpu(9, 0), "aarch64")["TensorRT"].advice == "run: pip install tensorrt"
     old = ask(tmp_path, gpu(6, 1), "x86_64")
     assert old["GPU"].advice == "no engines are built for it; use GGUF or ONNX bundles"
 

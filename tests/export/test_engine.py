@@ -68,6 +68,7 @@ def _build(file: Path, targets: tuple[GpuKind, ...] = PORTABLE, **ranges: ShapeR
     ("number", "names", "kind"),
     [
         (TensorProto.FLOAT, "sm86,sm89,sm120", "float32"),
+        (TensorProto.FLOAT16, "sm89,sm120,sm121", "float16"),
         (TensorProto.FLOAT16, "sm75,sm86,sm89,sm120", "float16"),
         (TensorProto.BFLOAT16, "sm86,sm89,sm120", "bf16"),
         (TensorProto.INT8, "sm86,sm89,sm120", "int8"),

@@ -59,11 +59,15 @@ GPU_KINDS = (
     GpuKind("sm86", "GeForce RTX 30, RTX A2000 to A6000", (8, 6), TENSORRT_RTX),
     GpuKind("sm89", "GeForce RTX 40, RTX Ada, L4, L40", (8, 9), TENSORRT_RTX),
     GpuKind("sm120", "GeForce RTX 50, RTX PRO Blackwell", (12, 0), TENSORRT_RTX),
+    GpuKind("sm121", "GB10, DGX Spark", (12, 1), TENSORRT_RTX),
     GpuKind("sm80", "A100, A30", (8, 0), TENSORRT),
     GpuKind("sm90", "H100, H200, GH200", (9, 0), TENSORRT),
     GpuKind("sm100", "B200, GB200", (10, 0), TENSORRT),
 )
-"""What engines are built for. Engines were built for the RTX kinds, but have run on none of these GPUs."""
+"""What engines are built for. Engines were built for the RTX kinds, but have run on none of these GPUs.
+
+TensorRT for RTX 1.7 builds for sm80 too, but its support matrix does not list the GPUs. It knows neither Jetson.
+"""
 _ALIASES = {"sm87": "orin", "sm110": "thor"}
 
 MIN_CAPABILITY: dict[str, Capability] = {

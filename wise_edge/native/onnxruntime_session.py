@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy.typing as npt
 
+from wise_edge.bundle.devices import Capability, format_capability
 from wise_edge.errors import BundleError, DeviceError, WiseEdgeError, first_line
 from wise_edge.extras import require
+from wise_edge.native.gpu_code import list_gpu_code
 from wise_edge.native.memory import find_shortage
 
 CPU = "CPUExecutionProvider"
@@ -22,6 +24,25 @@ def quiet_options(onnxruntime: ModuleType) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     return options
+
+
+def find_gpu_lack(gpu: Capability) -> str | None:
+    """Return why the installed onnxruntime-gpu cannot run on a GPU; None if it can, or if nothing is known of it.
+
+    A session starts on a GPU for which the package holds no code, and fails when it runs.
+
+    Args:
+        gpu: the GPU's compute capability.
+    """
+    library = Path(require("onnxruntime", "gpu").__file__ or "").parent / "capi/libonnxruntime_providers_cuda.so"
+    code = list_gpu_code(library) if library.is_file() else ()
+    if not code or any(one.runs_on(gpu) for one in code):
+        return None
+    held = ", ".join(format_capability(one.capability) for one in code)
+    return (
+        f"this onnxruntime-gpu holds code for compute capability {held}, none for {format_capability(gpu)}; use "
+        "llama.cpp or TensorRT on this GPU"
+    )
 
 
 class OnnxSession:
