@@ -221,6 +221,20 @@ def test_a_wall_meters_log_is_merged_by_its_times(tmp_path: Path) -> None:
     assert meter.facts()[0].idle_before_w == pytest.approx(40.0)
 
 
+def test_a_meter_that_logs_once_a_second_is_waited_for(tmp_path: Path) -> None:
+    world = VirtualTime()
+    file = tmp_path / "meter.csv"
+
+    def pause(seconds: float) -> None:  # meanwhile the logger appends what it read
+        world.pause(seconds)
+        log(file, lambda at_s: 40.0, start_s=0.0, end_s=world.now_s, pause_s=1.0)
+
+    options = world.options | {"pause": pause}
+    with Meter(wall_meter=file, window_s=10.0, unix_clock=world.clock, **options).running() as meter:
+        meter.record(lambda: pause(1.0))
+    assert meter.facts()[0].idle_before_w == meter.facts()[0].idle_after_w == pytest.approx(40.0)
+
+
 def test_a_log_of_another_time_gives_no_energy(tmp_path: Path) -> None:
     world = VirtualTime()
     file = tmp_path / "meter.csv"

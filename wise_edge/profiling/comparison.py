@@ -65,7 +65,7 @@ class Compared:
 def compare_profiles(a: Document, b: Document) -> list[Compared]:
     """Compare the runs that two profiles share: those with the same variant and backends, else the same variant.
 
-    Energy is compared only if the same kind of source counts in both, with the same parts.
+    Energy is compared only if the same kind of source counts in both, with the same parts in its total.
 
     Raises:
         UsageError: they share no run.
@@ -127,7 +127,7 @@ def find_regressions(compared: Sequence[Compared], most: float) -> list[str]:
 
 def _counting(document: Document) -> tuple[Any, ...] | None:
     """Return what must be equal for the energies of two profiles to be comparable; None without a source."""
-    return next(((each["kind"], each["parts"], each["total"]) for each in document["power"]["sources"]), None)
+    return next(((each["kind"], each["total"]) for each in document["power"]["sources"]), None)
 
 
 def _pair(a: Sequence[Run], b: Sequence[Run]) -> list[tuple[Run, Run]]:

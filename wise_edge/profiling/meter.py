@@ -24,6 +24,8 @@ MOST_WINDOWS = 4
 `wise_edge.power.trace.STRICT_ERROR`."""
 _STEP_S = 0.05
 """Drift between the system clock and the monotonic clock beyond which the times of a wall meter are not trusted."""
+_LOG_LAG_S = 2.0
+"""How long a wall meter that reads once a second may take until a reading after the last window is in its log."""
 _NOT_REACHED = "the profile ended before it was measured"
 
 
@@ -88,6 +90,7 @@ class Meter:
             drift_s = self._unix_clock() - ended_s - offset_s
             stepped = f"the system clock was set by {drift_s:+.2f} s during the run, so the log's times do not match"
             reason = stepped if abs(drift_s) > _STEP_S else None
+            self._pause(_LOG_LAG_S)
             during = began_s + offset_s, ended_s + offset_s
             self.traces.insert(0, read_wall_meter(self._wall_meter, -offset_s, reason, during))
             self.reason = None
