@@ -184,6 +184,18 @@ def copies(*places: str) -> Callable[[Path], None]:
     return change
 
 
+def own_run(policy: Path) -> None:
+    copies("policy", "checkpoint-20")(policy)
+    (policy / "checkpoint-20" / "prompts.json").unlink()
+
+
+def torchao(policy: Path) -> None:
+    """Save a pickle of a class that torch does not load, as torchao's tensors are."""
+    bare(policy)
+    edit_json(policy / "config.json", quantization_config={"quant_method": "torchao"})
+    torch.save({"a.weight": Path("x")}, policy / "pytorch_model.bin")
+
+
 SHARDS = ("model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt", "optim_world_size_2_rank_0.pt")
 FOREIGN: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "verl": (
@@ -222,12 +234,17 @@ FOREIGN: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "bundle": (touch("bundle.json", "policy.gguf"), "", "is a bundle, which runs with --bundle"),
     "gguf": (touch("policy-Q4_K_M.gguf"), "", "is a GGUF file"),
     "consolidated": (touch("consolidated.00.pth", "params.json"), "", "form of their author"),
+    "shards-without-index": (touch("model-00001-of-00002.safetensors"), "", "add the index of its shards"),
+    "accelerate": (touch("optimizer.bin", "scheduler.bin", "random_states_0.pkl"), "", "state of a training"),
+    "torch": (touch("policy.pt"), "", r"policy\.pt is of a form that is not supported"),
     "keras": (touch("tf_model.h5"), "", "form that is not supported"),
     "variant": (touch("model.fp16.safetensors"), "", "no name that transformers reads; rename it"),
     "optimizer": (touch("optimizer.pt", "scheduler.pt", "trainer_state.json"), "", "state of a training"),
     "run": (copies("checkpoint-90", "checkpoint-500", "checkpoint-1000"), "",
      r"pass one of the folders in it, for example \S+/checkpoint-1000$"),
     "hub-cache": (copies("snapshots/a1b2c3"), "", r"for example \S+/policy/snapshots/a1b2c3$"),
+    "own-run": (own_run, "", r"for example \S+/policy/policy$"),
+    "torchao": (torchao, "", r"weights are quantized \(torchao\)"),
     "empty": (bare, "", r"model\.safetensors is missing, and so is pytorch_model\.bin"),
     "no-config": (lambda policy: (policy / "config.json").unlink(), "", r"holds weights but no config\.json"),
     "both": (lambda policy: edit_json(policy / "adapter_config.json"), "", "a model and an adapter"),

@@ -45,5 +45,10 @@ def check_policy_folder(folder: Path) -> dict[str, Any]:
             f"{folder} holds a model and an adapter; move the adapter's files to a folder of their own, and pass that "
             "one with --adapter"
         )
-    refuse_quantized(folder, config, list_tensors(folder))
+    try:
+        tensors = list_tensors(folder)
+    except UsageError:
+        refuse_quantized(folder, config, ())  # torchao, for example, pickles classes of its own
+        raise
+    refuse_quantized(folder, config, tensors)
     return config

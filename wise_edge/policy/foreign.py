@@ -50,18 +50,18 @@ _KINDS = (
     ),
     ("*.gguf", "{place}/{name} " + _GGUF),
     (
-        "*.safetensors *.bin",
+        "*.safetensors pytorch_model*.bin model*.bin",
         "{place} holds weights, but {name} is no name that transformers reads; rename it to model.safetensors or "
         "pytorch_model.bin, or add the index of its shards",
     ),
     (
-        "*.h5 *.msgpack *.ckpt *.nemo *.onnx *.engine *.pth",
-        "{place}/{name} is of a form that is not supported; pass a Hugging Face folder with model.safetensors or "
-        "pytorch_model.bin",
+        "optimizer.* scheduler.* rng_state*.pth random_states_*.pkl trainer_state.json training_args.bin optim_*.pt",
+        "{place} holds the state of a training ({name}) without weights; pass a checkpoint that has its model",
     ),
     (
-        "optimizer.* scheduler.pt rng_state*.pth trainer_state.json optim_*.pt",
-        "{place} holds the state of a training ({name}) without weights; pass a checkpoint that has its model",
+        "*.h5 *.msgpack *.ckpt *.nemo *.onnx *.engine *.pth *.pt *.bin",
+        "{place}/{name} is of a form that is not supported; pass a Hugging Face folder with model.safetensors or "
+        "pytorch_model.bin",
     ),
 )
 """Patterns of names, and the message about a place that has one of them; of several that fit, the first says most."""
@@ -97,9 +97,9 @@ def refuse_foreign(folder: Path) -> None:
     if find_weight_files(folder):
         raise UsageError(f"{folder} holds weights but no config.json; copy or download the whole checkpoint")
     places = list(_places(folder))
-    for place in places[1:]:
-        if (place / "config.json").is_file() and _has_weights(place):
-            raise UsageError(f"{folder} is no checkpoint itself; pass one of the folders in it, for example {place}")
+    if whole := [place for place in places if (place / "config.json").is_file() and _has_weights(place)]:
+        example = next((place for place in whole if (place / "prompts.json").is_file()), whole[0])
+        raise UsageError(f"{folder} is no checkpoint itself; pass one of the folders in it, for example {example}")
     if folder.name == "huggingface":  # verl writes config and tokenizer here, and the shards next to it
         places.append(folder.parent)
     for patterns, words in _KINDS:
