@@ -179,14 +179,18 @@ def is_complete(sink: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_the_example_dataflow_runs(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "examples" / "dora", tmp_path / "dora")
-    sink = tmp_path / "dora" / "out" / "results.jsonl"
-    command = ["dora", "run", str(tmp_path / "dora" / "dataflow.yml"), "--stop-after", "60"]
-    variables = os.environ | {"PATH": PATH}
+def test_the_example_dataflow_runs_as_documented(tmp_path: Path) -> None:
+    example, checkout = Path("examples", "dora"), tmp_path / "checkout"
+    shutil.copytree(ROOT / example, checkout / example, ignore=shutil.ignore_patterns("out"))
+    shutil.copy(ROOT / "pyproject.toml", checkout)  # for which uv would make an environment
+    sink = checkout / example / "out" / "results.jsonl"
+    documented = "UV_NO_PROJECT=1 dora run examples/dora/dataflow.yml"
+    assert f"$ {documented} --stop-after 15\n" in (ROOT / "docs" / "robot.md").read_text()
+    command = ["env", *documented.split(), "--stop-after", "60"]
+    variables = os.environ | {"PATH": PATH, "PYTHONPATH": str(ROOT)}
     with (
         (tmp_path / "log").open("w+") as log,
-        subprocess.Popen(command, env=variables, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT) as dataflow,
+        subprocess.Popen(command, env=variables, cwd=checkout, stdout=log, stderr=subprocess.STDOUT) as dataflow,
     ):
         try:
             wait_for(lambda: dataflow.poll() is not None or is_complete(sink), seconds=90)
@@ -204,6 +208,6 @@ def test_the_example_dataflow_runs(tmp_path: Path) -> None:
     diagnostics = [line["diagnostics"] for line in received if "diagnostics" in line]
     assert {line["level"] for line in diagnostics} <= {"ok", "warn"}, diagnostics
     assert len(diagnostics) < len(results)  # one for each tick
-    written = {path.relative_to(tmp_path / "dora").parts[0] for path in (tmp_path / "dora").rglob("*")}
-    assert written == {"camera.py", "dataflow.yml", "out", "sink.py"}
+    assert {path.name for path in checkout.iterdir()} == {"examples", "pyproject.toml"}
+    assert {path.name for path in (checkout / example).iterdir()} == {"camera.py", "dataflow.yml", "out", "sink.py"}
     assert "/examples/dora/out/" in (ROOT / ".gitignore").read_text().splitlines()

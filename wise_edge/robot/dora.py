@@ -33,9 +33,9 @@ _POLL_S = 0.1
 """Longest time until a signal is noticed."""
 _TIMED_OUT = "Receiver timed out"
 """How dora 1 says in an ERROR event that nothing arrived in time."""
-_FINISH_S = {"MANUAL": 6.0, "ALL_INPUTS_CLOSED": 60.0}
+_FINISH_S = {"MANUAL": 6.0, "ALL_INPUTS_CLOSED": 100.0}
 """Time to answer what waits at a STOP, by its cause. After a manual one dora sends SIGTERM at 10 s and SIGKILL at 15 s;
-after the other, the end of a recording, it waits for the node (ran, dora 1.0 and 1.1)."""
+after the other, the end of a recording, at 132 s and 137 s (ran, dora 1.1)."""
 _CONFIG = "DORA_NODE_CONFIG"
 """The variable by which dora tells a node what it belongs to."""
 _ASKS = 16
@@ -73,7 +73,7 @@ def check_dataflow() -> None:
     """
     require("dora", "dora")
     if _CONFIG not in os.environ:
-        raise UsageError("this is a node of a dataflow, which dora starts: dora run examples/dora/dataflow.yml")
+        raise UsageError("this is a node of a dataflow, which dora starts: dora run DATAFLOW.yml")
 
 
 def open_dataflow() -> Dataflow:
