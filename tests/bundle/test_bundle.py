@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,48 @@ def test_a_link_out_of_the_bundle_is_rejected(bundle: Path) -> None:
 
     with pytest.raises(BundleError, match="outside the bundle"):
         load(bundle)
+
+
+@pytest.fixture
+def snapshot(bundle: Path) -> Path:
+    """The bundle as a hub's cache keeps it, below a folder of its repository."""
+    repository = bundle.parent / "models--me--mug"
+    snapshot, blobs = repository / "snapshots" / ("5" * 40) / "orin", repository / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for file in bundle.iterdir():
+        content = file.read_bytes()
+        name = hashlib.sha256(content).hexdigest() if file.suffix == ".bin" else hashlib.sha1(content).hexdigest()
+        (blobs / name).write_bytes(content)
+        (snapshot / file.name).symlink_to(f"../../../blobs/{name}")
+    return snapshot
+
+
+def test_a_bundle_in_a_hubs_cache_is_read(snapshot: Path) -> None:
+    loaded = load(snapshot, verify_hashes=True)
+    assert loaded.file("policy.decoder").read_bytes() == b"weights"
+    assert loaded.unlisted_files() == []
+
+
+def test_a_link_to_another_blob_is_altered_content(snapshot: Path) -> None:
+    link = snapshot / "weights.bin"
+    for name in ("0" * 64, "0" * 40):  # as large and as small files are named
+        link.unlink()
+        (snapshot.parents[2] / "blobs" / name).write_bytes(b"Weights")
+        link.symlink_to(f"../../../blobs/{name}")
+        with pytest.raises(BundleError, match=r"weights\.bin was altered"):
+            load(snapshot)
+
+
+@pytest.mark.parametrize("target", ["../../../secret", "../../../blobs/../secret", "../../../blobs/inner/secret"])
+def test_a_link_out_of_the_hubs_blobs_is_rejected(snapshot: Path, target: str) -> None:
+    link = snapshot / "weights.bin"
+    link.unlink()
+    (snapshot.parents[2] / "blobs" / "inner").mkdir()
+    link.symlink_to(target)
+    link.resolve().write_bytes(b"weights")
+    with pytest.raises(BundleError, match=r"weights\.bin is a link .* outside the bundle .cp -rL"):
+        load(snapshot)
 
 
 def test_a_link_within_the_bundle_is_followed(bundle: Path) -> None:

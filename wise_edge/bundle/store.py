@@ -1,8 +1,8 @@
 """The bundle: a directory with `bundle.json` and the artifacts that it names, written by export and run by runtimes.
 
 Loading checks that every artifact exists inside the directory (symbolic links followed) and has the recorded size;
-hashes are compared on request. A bundle is written into a temporary neighbor and then renamed, so that no reader sees
-an incomplete one.
+hashes are compared on request. In a hub's cache the files are links to its blobs, whose names are their hashes. A
+bundle is written into a temporary neighbor and then renamed, so that no reader sees an incomplete one.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ EMBEDDED_START = "embedded-start"
 SHIPPED = (EMBEDDED, EMBEDDED_START)
 """Names of the shipped models: with the trained policy, and with the policy that its training started from."""
 
+_SHA256_LENGTH = 64
 _ASSETS = Path(__file__).parents[1] / "assets"
 
 
@@ -146,8 +147,12 @@ def _find_fault(root: Path, artifact: Artifact, hashes: bool) -> str | None:
     try:
         if not file.is_file():
             return f"{file} is missing"
-        if not file.resolve().is_relative_to(root.resolve()):
-            return outside
+        if not (place := file.resolve()).is_relative_to(root.resolve()):
+            if not _is_hub_blob(root.resolve(), place):
+                return f"{file} is a link to {place}, outside the bundle (cp -rL copies what links lead to)"
+            hashes |= len(place.name) != _SHA256_LENGTH
+            if not hashes and place.name != artifact.sha256:
+                return f"{file} was altered: it is a link to another file than the recorded one"
         if (size := file.stat().st_size) != artifact.bytes:
             refuse_lfs_pointer(file)
             return f"{file} has {size} bytes instead of the recorded {artifact.bytes}"
@@ -158,6 +163,15 @@ def _find_fault(root: Path, artifact: Artifact, hashes: bool) -> str | None:
     except OSError as error:
         return f"{file} cannot be read: {error.strerror}"
     return None
+
+
+def _is_hub_blob(root: Path, place: Path) -> bool:
+    """Return whether a bundle lies in a cache of Hugging Face's hub, and a file among the same repository's.
+
+    A snapshot there is a folder of links to `blobs`, where large files are named by their sha256, small ones by git's
+    hash (https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
+    """
+    return any(folder.name == "snapshots" and place.parent == folder.parent / "blobs" for folder in root.parents)
 
 
 def hash_file(file: Path) -> str:
