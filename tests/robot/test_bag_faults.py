@@ -382,7 +382,7 @@ def test_everything_that_can_be_known_is_checked_before_models_are_loaded(
         ({"--out": str(tmp_path / "killed")}, "continue it with --resume, or delete the file"),
         ({"--out": str(tmp_path / "file" / "out")}, "cannot write into"),
         ({"--report": str(tmp_path / "none" / "page.html")}, "does not exist; create it first"),
-        ({"--report": str(bag / "in.mcap"), "--force": ""}, "would replace a file of the bag"),
+        ({"--report": str(bag / "in.mcap"), "--force": ""}, "would replace what this command reads"),
         ({"--rerun": "page.html"}, "pass a file name that ends in .rrd"),
     ):
         arguments = [

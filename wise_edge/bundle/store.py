@@ -70,6 +70,12 @@ class Bundle:
         """Return the path of a role's file; raises `BundleError` if the bundle has none."""
         return self.directory / self.artifact(role).path
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that belong to the bundle."""
+        named = (*(artifact.path for artifact in self.manifest.artifacts), MANIFEST_NAME, CARD_NAME)
+        return [self.directory / name for name in named]
+
     def find_faults(self, *, hashes: bool) -> list[str]:
         """Return what is wrong with the files, one line each.
 
@@ -85,9 +91,7 @@ class Bundle:
 
     def unlisted_files(self) -> list[Path]:
         """Return the files of the directory that the manifest does not name."""
-        known = {self.directory / artifact.path for artifact in self.manifest.artifacts}
-        known |= {self.directory / name for name in (MANIFEST_NAME, CARD_NAME)}
-        return sorted(file for file in self.directory.rglob("*") if file.is_file() and file not in known)
+        return sorted(file for file in self.directory.rglob("*") if file.is_file() and file not in self.files)
 
 
 def load(directory: str | Path, *, verify_hashes: bool = False) -> Bundle:

@@ -42,19 +42,17 @@ def bag(
     how old its answers would have been.
     """
     from wise_edge.bundle.store import load, resolve_bundle
-    from wise_edge.errors import UsageError
     from wise_edge.files import atomic_write, check_target
     from wise_edge.robot.bag_page import render_bag
     from wise_edge.robot.bags import open_job
     from wise_edge.robot.rerun_log import check_rerun, open_rerun
     from wise_edge.runtimes.session import Session
 
-    if report is not None:
-        check_target(report, force=force)
-        if report.exists() and source.resolve() in (report.resolve(), report.resolve().parent):
-            raise UsageError(f"--report {report} would replace a file of the bag; name another file")
-    check_rerun(rerun, force=force)
     loaded = load(resolve_bundle(bundle))
+    inputs = [source, *loaded.files]
+    if report is not None:
+        check_target(report, force=force, keep=inputs)
+    check_rerun(rerun, force=force, keep=inputs)
     if variant is not None:
         loaded.manifest.policy.prompts.check_variant(variant)
     with ExitStack() as stack:

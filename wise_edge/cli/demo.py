@@ -81,11 +81,11 @@ def demo(
     from wise_edge.files import check_target, make_folder
 
     cases = _own_case(image, query) if image or query else _scene_cases(scenes)
-    check_target(make_folder(out) / SHEET_NAME, force=True)
+    check_target(make_folder(out) / SHEET_NAME, force=True, keep=[image])
     ways = _open_ways(bundle, policy_backend, mask_backend)
     for case in cases:
         for way in ways:
-            check_target(_card_file(out, case, way), force=True)
+            check_target(_card_file(out, case, way), force=True, keep=[image])
     rows = _run(ways, cases)
     _write_images(rows, out)
     Console(highlight=False).print(_table(rows))

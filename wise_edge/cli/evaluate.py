@@ -73,6 +73,7 @@ def evaluate(
 
     An answer that cannot be parsed counts as an empty mask.
     """
+    from wise_edge.bundle.store import read_bundle, resolve_bundle
     from wise_edge.evaluation.evaluate import open_labeled
     from wise_edge.evaluation.records import Settings
     from wise_edge.evaluation.shards import choose_gpu, find_shard
@@ -86,7 +87,8 @@ def evaluate(
     _check(variant is None or not oracle_prompt, "--oracle-prompt runs no policy; leave out --variant")
     labeled, samples = open_labeled(dataset, data, split, limit)
     share = find_shard(shard)
-    _check_out(out, share, resume, force)
+    models = read_bundle(resolve_bundle(bundle)).files if policy is None else [Path(policy), Path(sam or "")]
+    _check_out(out, share, [*models, None if resume else data], resume, force)
     if share.launched:
         choose_gpu()
     decoding = Decoding(not free_decoding)
@@ -118,7 +120,7 @@ def _check(holds: bool, line: str) -> None:
         raise UsageError(line)
 
 
-def _check_out(out: Path | None, share: Shard, resume: bool, force: bool) -> None:
+def _check_out(out: Path | None, share: Shard, inputs: Sequence[Path | None], resume: bool, force: bool) -> None:
     """Reject output files that cannot be written before anything is computed."""
     from wise_edge.files import check_target
 
@@ -128,11 +130,11 @@ def _check_out(out: Path | None, share: Shard, resume: bool, force: bool) -> Non
         _check(share.count == 1, "several processes share their records as files; name one with --out")
         return
     for path in dict.fromkeys((out, share.path(out))):
+        check_target(path, force=True, keep=inputs)
         _check(
             resume or force or not path.exists(),
             f"{path} exists; use --resume to continue it, or --force to replace it",
         )
-        check_target(path, force=True)
         if force and share.count > 1:  # or another process would count it to this run
             path.unlink(missing_ok=True)
 

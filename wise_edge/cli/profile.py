@@ -75,6 +75,7 @@ def profile(
     if context.invoked_subcommand is not None:
         options.refuse_options(context)
         return
+    from wise_edge.bundle.store import read_bundle, resolve_bundle
     from wise_edge.cli.output.profile import print_profile
     from wise_edge.power.find import find_sources
     from wise_edge.profiling.conditions import read_conditions
@@ -85,7 +86,8 @@ def profile(
     from wise_edge.profiling.wall_meter import check_wall_meter
     from wise_edge.runtimes.session import Session
 
-    _check_out(out or [], force)
+    reads = [data, power, *(images.iterdir() if images is not None and images.is_dir() else ())]
+    _check_out(out or [], [*reads, *read_bundle(resolve_bundle(bundle)).files], force)
     compared, asked = _choose(bundle, backends, mask_backend, variants)
     if power is not None:
         check_wall_meter(power, time.time())
@@ -188,7 +190,7 @@ def _describe(bundle: Path | None) -> dict[str, Any]:
 _FORMATS = (".html", ".json", ".csv")
 
 
-def _check_out(files: list[Path], force: bool) -> None:
+def _check_out(files: list[Path], inputs: list[Path | None], force: bool) -> None:
     from wise_edge.errors import UsageError
     from wise_edge.files import check_target
 
@@ -197,7 +199,7 @@ def _check_out(files: list[Path], force: bool) -> None:
             raise UsageError(f"--out names {file} twice; leave one out")
         if file.suffix not in _FORMATS:
             raise UsageError(f"--out {file} has an unknown format; use a name that ends in {', '.join(_FORMATS)}")
-        check_target(file, force=force)
+        check_target(file, force=force, keep=inputs)
 
 
 def _write(document: Document, files: list[Path], force: bool) -> None:

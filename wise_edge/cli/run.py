@@ -59,10 +59,10 @@ def run(
     from wise_edge.runtimes.session import Session
 
     normalize_query(query)  # an invalid query fails before the bundle is hashed and opened
-    _check_outputs(mask, overlay, force)
+    loaded = load(resolve_bundle(bundle))
+    _check_outputs(mask, overlay, [image, *loaded.files], force)
     pixels = load_image(image, say=options.note)
     decoding = Decoding(max_rationale_tokens=max_rationale_tokens)
-    loaded = load(resolve_bundle(bundle))
     if not loaded.manifest.verified:
         options.note(f"{bundle} was never compared with its checkpoints (export --no-verify)")
     session = Session.from_bundle(loaded, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding)
@@ -102,7 +102,7 @@ def _meet_deadline(
     return result
 
 
-def _check_outputs(mask: Path | None, overlay: Path | None, force: bool) -> None:
+def _check_outputs(mask: Path | None, overlay: Path | None, inputs: list[Path], force: bool) -> None:
     """Reject outputs that cannot be written before anything is computed."""
     from wise_edge.errors import UsageError
     from wise_edge.files import check_target
@@ -112,7 +112,7 @@ def _check_outputs(mask: Path | None, overlay: Path | None, force: bool) -> None
             continue
         if path.suffix.lower() != ".png":
             raise UsageError(f"{path} is written as PNG; give it a name that ends in .png")
-        check_target(path, force=force)
+        check_target(path, force=force, keep=inputs)
     if mask is not None and overlay is not None and mask.resolve() == overlay.resolve():
         raise UsageError(f"--mask and --overlay both name {mask}; name two files")
 

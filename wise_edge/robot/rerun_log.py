@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, Full, Queue
@@ -151,7 +151,7 @@ class RerunLog:
         return blueprint.Blueprint(blueprint.Horizontal(camera, column, column_shares=[3, 2]), collapse_panels=True)
 
 
-def check_rerun(target: str | None, *, force: bool = False) -> None:
+def check_rerun(target: str | None, *, force: bool = False, keep: Iterable[Path] = ()) -> None:
     """Check what `RerunLog` needs, before the work that it will show; raises what `RerunLog` raises."""
     if not target:
         return
@@ -161,7 +161,7 @@ def check_rerun(target: str | None, *, force: bool = False) -> None:
     elif Path(target).suffix != ".rrd":
         raise UsageError(f"--rerun {target} is not a recording; pass a file name that ends in .rrd, or {CONNECT}")
     else:
-        check_target(target, force=force)
+        check_target(target, force=force, keep=keep)
 
 
 def _check_viewer() -> None:
