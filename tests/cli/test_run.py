@@ -173,7 +173,7 @@ def test_no_text_can_steer_the_terminal(
     picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake_session.install(monkeypatch, lambda *_: "<think>\x1b[2J\x07red</think> \x9b31m")
-    assert main(["run", str(picture), "the \x1b[31mring", "--overlay", str(picture), "--force"]) == 0
+    assert main(["run", str(picture), "the \x1b[31mring", "--overlay", str(picture.with_name("overlay.png"))]) == 0
     out = capsys.readouterr().out
     assert not {"\x1b", "\x07", "\x9b"} & set(out)
     assert "the \\x1b[31mring" in out

@@ -121,3 +121,14 @@ def test_export_never_replaces_its_checkpoints(tmp_path: Path, capsys: pytest.Ca
         assert main(["export", "--policy", str(policy), *options, "--out", str(policy), "--force"]) == 2
         assert "would replace what this command reads" in " ".join(capsys.readouterr().err.split())
     assert {file: file.read_bytes() for file in policy.iterdir()} == before
+
+
+def test_a_training_never_replaces_the_policy_it_starts_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = shutil.copytree(ASSETS / "embedded-policy", tmp_path / "policy")
+    for recipe, key in (("embedded-lengths", "start"), ("wise-embedded", "model")):
+        command = ["train", "--recipe", recipe, "--set", f"{key}={policy}", "--out", str(tmp_path)]
+        assert main(command) == 2
+        assert "would replace what this command reads" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "recipe.yaml").exists()

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from wise_edge.bundle.store import resolve_checkpoint
+from wise_edge.files import refuse_input
 from wise_edge.policy.folder import check_policy_folder
 from wise_edge.training.common.loop import Optimizers, TrainingLoop, prepare_run
 from wise_edge.training.common.precision import product_dtype
@@ -48,7 +49,9 @@ def train_sft(config: SftConfig, out: Path, resume: bool) -> None:
         WiseEdgeError: the loss is not finite; the last checkpoint is kept.
     """
     if config.start:
-        check_policy_folder(resolve_checkpoint(config.start, "policy"))
+        start = resolve_checkpoint(config.start, "policy")
+        check_policy_folder(start)
+        refuse_input(out / "policy", [start])
     prepare_run(config, out, resume)
     Trainer(config, _load_tokenizer(config, out), out).run(resume)
 

@@ -20,8 +20,9 @@ import safetensors
 import torch
 import transformers
 
+from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError, first_line
-from wise_edge.files import make_folder
+from wise_edge.files import make_folder, refuse_input
 from wise_edge.training.common.step_log import drop_records_after
 from wise_edge.training.common.stopping import stop_signals_call
 from wise_edge.training.recipe import save_config
@@ -58,6 +59,7 @@ def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:
     check_processes(config)
     if not resume and (out / "recipe.yaml").exists():
         raise UsageError(f"{out} holds a training run; pass --resume to continue it, or choose another --out")
+    refuse_input(out / "policy", [resolve_checkpoint(config.model, "policy")])
     with quiet_libraries():  # before a run is made that a corrected recipe could not continue
         start = open_policy(config)
         parts = _open_parts(config, start)
