@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rosbags.highlevel import AnyReader
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 import fake_session
 from bag_writing import (
@@ -117,6 +119,61 @@ def test_profiles_that_only_the_metadata_holds_are_kept(tmp_path: Path) -> None:
     with AnyReader([tmp_path / "out"]) as reader:
         found = {connection.topic: connection.ext.offered_qos_profiles for connection in reader.connections}
     assert found[TOPIC] == [LATCHED]
+
+
+def test_a_damaged_part_of_the_recording_costs_that_part(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    fake_session.install(monkeypatch)
+    writer = Writer(tmp_path / "in", version=9, storage_plugin=StoragePlugin.MCAP)
+    writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    noise = np.random.default_rng(0)
+    with writer:
+        camera = writer.add_connection(TOPIC, IMAGE, typestore=STORE)
+        for number in range(5):  # each fills a chunk
+            pixels = noise.integers(0, 256, (600, 600, 3), np.uint8)
+            message = image_message(pixels, stamp_ns=BEGIN_NS + number * STEP_NS)
+            writer.write(camera, BEGIN_NS + number * STEP_NS, STORE.serialize_cdr(message, IMAGE))
+    file = tmp_path / "in" / "in.mcap"
+    content = bytearray(file.read_bytes())
+    frames = [match.start() for match in re.finditer(re.escape(b"\x28\xb5\x2f\xfd"), content)]
+    content[frames[2] + 4 : frames[2] + 40] = b"\xff" * 36
+    file.write_bytes(content)
+    command = ["bag", str(file), "--query", "the ring", "--out", str(tmp_path / "out"), "--json"]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    figures = json.loads(printed.out)
+    assert (figures["frames"], figures["found"]) == (4, 4)
+    (note,) = figures["notes"]
+    assert f"note: {note}\n" in printed.err
+    assert "in.mcap is damaged" in note
+    assert note.endswith("-o repaired.mcap; without that, what is in a chunk of it is left out")
+    stamps = [result["stamp_ns"] for result in told(tmp_path / "out")]
+    assert stamps == [BEGIN_NS + number * STEP_NS for number in (0, 1, 3, 4)]
+
+
+def test_results_of_images_behind_damage_in_other_topics_are_kept(tmp_path: Path) -> None:
+    odd = (BEGIN_NS + 1, "/odd", TEXT, TYPES[TEXT](data="x"))
+    bag = write_messages(tmp_path / "in", [image(0), odd, image(1), image(2)], storage="SQLITE3")
+    with sqlite3.connect(bag / "in.db3") as base:
+        base.execute("UPDATE messages SET data = 7 WHERE topic_id = 2")
+    base.close()
+    with open_job(bag, None, "the ring", tmp_path / "out") as job:
+        assert job.run(session()).frames == 3
+        (note,) = job.recording.notes
+    assert "in.db3 cannot be read (a damaged message); if its recorder was killed, repair it: sqlite3" in note
+    assert [result["stamp_ns"] for result in told(tmp_path / "out")] == [BEGIN_NS + n * STEP_NS for n in range(3)]
+    assert [name for name, _, _ in read_raw(tmp_path / "out")].count(TOPIC) == 1
+
+
+def test_a_recording_that_is_damaged_before_its_first_image_is_refused(tmp_path: Path) -> None:
+    bag = write_messages(tmp_path / "in", [image(0), image(1)], storage="SQLITE3")
+    with sqlite3.connect(bag / "in.db3") as base:
+        base.execute("UPDATE messages SET data = 7")
+    base.close()
+    with pytest.raises(UsageError, match=r"none of the images on .* can be read: .*in\.db3 cannot be read"):
+        process_bag(session(), bag, None, "the ring", tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"in"}
 
 
 def test_a_message_whose_compression_is_damaged_costs_itself_alone(tmp_path: Path) -> None:
@@ -272,7 +329,9 @@ def test_a_dark_image_is_as_dark_after_a_resumed_run(tmp_path: Path) -> None:
 
 def test_a_bag_without_a_readable_image_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     bag = write_messages(tmp_path / "in", [image(number, encoding="64FC7") for number in range(3)])
-    with pytest.raises(UsageError, match=r"none of the 3 images can be read: .* encoded as 64FC7; convert them"):
+    with pytest.raises(
+        UsageError, match=rf"none of the images on {TOPIC} can be read: .* encoded as 64FC7; convert them"
+    ):
         process_bag(session(), bag, None, "the ring", tmp_path / "out")
     assert {file.name for file in tmp_path.iterdir()} == {"in"}
 

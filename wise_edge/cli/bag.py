@@ -59,13 +59,14 @@ def bag(
         job = stack.enter_context(
             open_job(source, topic, query, out, variant=variant, storage=storage, copy=not results_only, resume=resume)
         )
-        for note in (*job.recording.notes, *job.plan.notes):
-            typer.echo(f"note: {note}", err=True)
+        notes = [*job.recording.notes, *job.plan.notes]
+        _say(notes)
         session = Session.from_bundle(loaded, policy_backend=policy_backend, mask_backend=mask_backend)
         observe = stack.enter_context(open_rerun(rerun, session, force=force)) or (lambda frame, result: None)
         show = stack.enter_context(ProgressLine())
         done = job.run(session, progress=lambda done, count: show("running", done / count), observe=observe)
-    figures = _figures(done)
+        _say(later := [note for note in job.recording.notes if note not in notes])
+    figures = _figures(done) | {"notes": notes + later}
     if report is not None:
         title = f"{query}, in {source.name}"
         atomic_write(report, render_bag(title, done, _facts(figures)).encode(), force=force)
@@ -76,6 +77,11 @@ def bag(
     typer.echo(f"{out}: {done.frames} images{reused}, {done.found} with a mask")
     for name, value in _facts(figures)[2:]:
         typer.echo(f"{name}: {value}")
+
+
+def _say(notes: list[str]) -> None:
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 def _facts(figures: dict[str, Any]) -> list[tuple[str, str]]:

@@ -199,13 +199,13 @@ def _merge(
     for time_ns, channel, data in recording.messages(copied | images):
         if channel in copied:
             yield time_ns, channel, data
-        if channel in images:
-            record = next(waiting)
+        if channel in images and (record := next(waiting, None)) is not None:
             if record["time_ns"] != time_ns:
                 raise WiseEdgeError(
                     "the recording has changed since its images were asked; delete the log and start over"
                 )
             yield time_ns, None, record
+    yield from ((record["time_ns"], None, record) for record in waiting)  # of images behind damage in other topics
 
 
 def _messages(record: Mapping[str, Any], types: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -126,7 +126,8 @@ class BagJob:
             self._answer(session, settings, log, progress, observe)
         if not any(record["latency_ms"] for record in log.records):
             self._log.unlink()
-            raise UsageError(f"none of the {len(log.records)} images can be read: {log.records[0]['reason']}")
+            reasons = [record["reason"] for record in log.records[:1]] or self.recording.notes[-1:]
+            raise UsageError(f"none of the images on {settings.topic} can be read: {''.join(reasons)}")
         try:
             write_bag(self.recording, self.plan, log.records, self._out, self._storage)
         except (OSError, OverflowError, sqlite3.Error) as error:

@@ -48,14 +48,14 @@ class RecordingFile(Protocol):
 
     Attributes:
         channels: its channels.
-        note: what is wrong with the file although it can be read, for people; None if nothing is.
+        notes: what is wrong with the file although it can be read, for people; it grows while messages are read.
     """
 
     channels: list[Channel]
-    note: str | None
+    notes: list[str]
 
     def messages(self, channels: Collection[Channel]) -> Iterator[Message]:
-        """Yield the messages of some of its channels in the order of time."""
+        """Yield the messages of some of its channels in the order of time; raise `UsageError` where it is damaged."""
         ...
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ class McapFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.note: str | None = None
+        self.notes: list[str] = []
         self._path = path
         self._size = path.stat().st_size
         self._schemas: dict[int, tuple[str, str, str]] = {}
@@ -77,7 +77,10 @@ class McapFile:
         self._file.close()
 
     def messages(self, channels: Collection[Channel]) -> Iterator[Message]:
-        """Yield messages in the order of time; those outside chunks in that of the file, which rosbag2 keeps."""
+        """Yield messages in the order of time; those outside chunks in that of the file, which rosbag2 keeps.
+
+        A damaged chunk is left out, with a note.
+        """
         wanted = {channel.id for channel in channels}
         for content in self._loose_messages(wanted) if self._loose else self._chunked_messages(wanted):
             channel, _, time_ns, _ = MESSAGE_HEAD.unpack_from(content)
@@ -94,14 +97,22 @@ class McapFile:
         while pending or heap:
             while pending and (not heap or pending[0].first_ns <= heap[0][0]):
                 start = pending.popleft().start
-                for place, opcode, content in self._unpack(start, *self._record(start)[1:]):
+                for place, opcode, content in self._unpack_whole(start):
                     if _is_of(wanted, opcode, content):
                         heapq.heappush(heap, (MESSAGE_HEAD.unpack_from(content)[2], start, place, content))
             if heap:
                 yield heapq.heappop(heap)[-1]
 
+    def _unpack_whole(self, start: int) -> Iterator[tuple[int, int, memoryview]]:
+        try:
+            return self._unpack(start, *self._record(start)[1:])
+        except UsageError as error:
+            note = f"{error}; without that, what is in a chunk of it is left out"
+            self.notes += [note] if note not in self.notes else []
+            return iter(())
+
     def _unpack(self, start: int, content: memoryview, whole: bool) -> Iterator[tuple[int, int, memoryview]]:
-        """Yield the records of a chunk.
+        """Return the records of a chunk.
 
         Raises:
             UsageError: it is damaged.
@@ -187,7 +198,7 @@ class McapFile:
                 self._loose |= opcode == MESSAGE
                 self._declare(opcode, content)
         if opcode != FOOTER:
-            self.note = (
+            self.notes.append(
                 f"{self._path} is unfinished, as if its recorder was killed; its {sum(self._counts.values())} complete "
                 "messages are used"
             )

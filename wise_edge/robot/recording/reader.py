@@ -42,27 +42,34 @@ class Recording:
     Attributes:
         channels: of all files; each belongs to one of them.
         qos: from topics to their QoS profiles in metadata.yaml, for files that hold none.
-        notes: what is wrong with it although it can be read, for people.
     """
 
     def __init__(self, files: list[RecordingFile], qos: Mapping[str, str], notes: list[str]) -> None:
         self._files = files
         self.channels = [channel for file in files for channel in file.channels]
         self.qos = qos
-        self.notes = [*notes, *(file.note for file in files if file.note)]
+        self._notes = notes
+
+    @property
+    def notes(self) -> list[str]:
+        """What is wrong with it although it can be read, for people; it grows while messages are read."""
+        return [*self._notes, *(note for file in self._files for note in file.notes)]
 
     def messages(self, channels: Collection[Channel]) -> Iterator[Message]:
-        """Yield the messages of some channels in the order of time.
-
-        Raises:
-            UsageError: a file is damaged; the message names the command that may repair it.
-        """
+        """Yield the messages of some channels in the order of time; a damaged file up to its damage, with a note."""
         wanted = set(channels)
         parts = ([channel for channel in file.channels if channel in wanted] for file in self._files)
-        streams = [file.messages(part) for file, part in zip(self._files, parts, strict=True) if part]
+        streams = [self._read(file, part) for file, part in zip(self._files, parts, strict=True) if part]
         for time_ns, channel, data in heapq.merge(*streams, key=lambda message: message[0]):
             packed = channel.encoding == CDR and data.startswith(_ZSTD)  # rosbag2's compression mode "message"
             yield time_ns, channel, _unpack(data) if packed else data
+
+    def _read(self, file: RecordingFile, channels: list[Channel]) -> Iterator[Message]:
+        try:
+            yield from file.messages(channels)
+        except UsageError as error:
+            note = f"{error}; without that, what follows in it is left out"
+            self._notes += [note] if note not in self._notes else []
 
 
 @contextmanager

@@ -20,7 +20,7 @@ class Ros1File:
     """
 
     def __init__(self, path: Path) -> None:
-        self.note: str | None = None
+        self.notes: list[str] = []
         self._path = path
         rosbag1 = require("rosbags.rosbag1", "ros")
         self._reader = rosbag1.Reader(path)

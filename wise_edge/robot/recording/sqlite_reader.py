@@ -21,7 +21,7 @@ class SqliteFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.note: str | None = None
+        self.notes: list[str] = []
         self._path = path
         self._base = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
         self._base.text_factory = lambda text: text.decode(errors="replace")
