@@ -234,7 +234,7 @@ def test_what_rosbag2_cannot_hold_is_named_and_left_out(
     assert set(read_bag(tmp_path / "out")) == {TOPIC, MASKS, FOUND, TOLD}
     command = ["bag", str(file), "--query", "the ring", "--out", str(tmp_path / "more"), "--topic", "/view"]
     assert main(command) == 2
-    assert "/view has foxglove.CompressedImage in json, no images of ROS" in capsys.readouterr().err
+    assert "/view has foxglove.CompressedImage in json, which is not read" in capsys.readouterr().err
 
 
 def jpeg(number: int, keep: float = 1.0) -> tuple[int, str, str, Any]:

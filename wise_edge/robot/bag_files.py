@@ -30,6 +30,8 @@ _NAMESPACE = "/wise_edge"
 MASKS, FOUND, TOLD = f"{_NAMESPACE}/mask", f"{_NAMESPACE}/detections", f"{_NAMESPACE}/result"
 """Topics of the results: the mask (mono8), the box with query and score, and everything but the mask as JSON."""
 _TYPES = {MASKS: IMAGE, FOUND: DETECTIONS, TOLD: TEXT}
+_PICTURES = ("Image", "Video", "FFMPEG")
+"""Words in the types of images that are not read, such as foxglove.CompressedVideo."""
 _RESULT = re.compile(rf"{_NAMESPACE}(_\d+)?/mask")
 
 
@@ -55,9 +57,9 @@ def choose_images(recording: Recording, bag: Path, topic: str | None) -> list[Ch
         several = "several topics with images; name one with --topic" if topics else "no topic with images"
         wanted = several if topic is None else f"no images on {topic or 'a topic without a name'}"
         others = [
-            f"; {channel.topic} has {channel.type or 'messages without a type'} in {channel.encoding}, no images of ROS"
+            f"; {channel.topic} has {channel.type or 'no type'} in {channel.encoding}, which is not read"
             for channel in recording.channels
-            if channel not in images and (channel.topic == topic or "Image" in channel.type)
+            if channel not in images and (channel.topic == topic or any(word in channel.type for word in _PICTURES))
         ]
         known = f"; its topics with images: {', '.join(topics)}" if topics else ""
         raise UsageError(f"{bag} has {wanted}{known}{''.join(dict.fromkeys(others))}")
