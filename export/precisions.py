@@ -13,6 +13,9 @@ SAM_PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8")
 
 FILE_TYPES = ("F32", "F16", "BF16")
 """GGUF types that a checkpoint is converted to; llama.cpp's quantizer makes the others from one of these."""
+LOGIT_TOLERANCES = {"F32": 1e-3, "F16": 1e-2, "BF16": 5e-2}
+"""Largest difference of logits with weights of these types, over the largest logit. With F32, only llama.cpp's GELU
+differs, a table in half precision; F16 and BF16 round factors to 11 and 8 bits."""
 QUANTIZATION_TYPES = (
     "Q8_0",
     "Q6_K",

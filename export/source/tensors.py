@@ -1,7 +1,6 @@
 """The weights of a Hugging Face folder, read one tensor at a time.
 
-Names are normalized to one layout: `model.…` and `lm_head.…` for the language model, `visual.…`
-for the vision tower (older and newer versions of transformers save the same weights under different prefixes).
+Names are those of `wise_edge.policy.architecture.normalize_name`, without tensors that follow from the config.
 """
 
 from __future__ import annotations
@@ -12,15 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from wise_edge.errors import UsageError
-from wise_edge.native.weight_files import StoredTensor, list_tensors
-
-_PREFIXES = (
-    ("model.language_model.", "model."),
-    ("language_model.model.", "model."),
-    ("language_model.lm_head.", "lm_head."),
-    ("model.visual.", "visual."),
-)
+from wise_edge.native.weight_files import list_tensors
+from wise_edge.policy.architecture import normalize_tensors
 
 
 class CheckpointTensors:
@@ -35,12 +27,7 @@ class CheckpointTensors:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._stored: dict[str, StoredTensor] = {}
-        for tensor in list_tensors(folder):
-            name = normalize_name(tensor.name)
-            if name in self._stored:
-                raise UsageError(f"{tensor.file} holds {tensor.name}, which {self._stored[name].file.name} holds too")
-            self._stored[name] = tensor
+        self._stored = normalize_tensors(list_tensors(folder))
 
     def __contains__(self, name: str) -> bool:
         return name in self._stored
@@ -64,11 +51,3 @@ class CheckpointTensors:
             UsageError: the file cannot be read.
         """
         return self._stored[name].read()
-
-
-def normalize_name(name: str) -> str:
-    """Return a tensor's name in the one layout."""
-    for old, new in _PREFIXES:
-        if name.startswith(old):
-            return new + name.removeprefix(old)
-    return name

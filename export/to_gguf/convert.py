@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
-from wise_edge.errors import UsageError, first_line
 from wise_edge.export.progress import Progress
 from wise_edge.export.source.tensors import CheckpointTensors
 from wise_edge.export.to_gguf import text as gguf_text
 from wise_edge.export.to_gguf import vision as gguf_vision
 from wise_edge.export.to_gguf.file import write_gguf
-from wise_edge.export.to_gguf.limits import check_limits
+from wise_edge.export.to_gguf.limits import check_limits, check_norm_eps
+from wise_edge.policy.architecture import load_config
 from wise_edge.policy.folder import check_policy_folder
 from wise_edge.policy.processor import read_image_settings
 
@@ -36,6 +35,7 @@ class PolicyGguf:
         self._config = read_config(folder)
         check_limits(folder, self._config)
         self._tensors = CheckpointTensors(folder)
+        check_norm_eps(self._tensors, self._config)
 
     @property
     def family(self) -> str:
@@ -73,14 +73,6 @@ class PolicyGguf:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return transformers' config of a folder with its defaults filled in, for old and new layouts of the file.
-
-    Raises:
-        UsageError: the config is missing, or transformers does not know it.
-    """
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder / 'config.json'} cannot be read: {first_line(error)}") from error
-    filled: dict[str, Any] = config.to_dict()
-    return filled
+    """Return transformers' config of a folder as a dictionary; see `load_config`."""
+    config: dict[str, Any] = load_config(folder).to_dict()
+    return config

@@ -18,8 +18,8 @@ from torch import Tensor
 from wise_edge.errors import UsageError
 from wise_edge.export.progress import Progress
 from wise_edge.export.source.reference import Reference, TorchReference
-from wise_edge.export.source.tensors import normalize_name
-from wise_edge.export.to_gguf.text import is_tied, text_names
+from wise_edge.export.to_gguf.text import text_names
+from wise_edge.policy.architecture import normalize_name
 
 
 def measure_importance(
@@ -39,6 +39,7 @@ def measure_importance(
     if not references:
         raise UsageError("an importance matrix needs at least one calibration image")
     names = text_names(config)
+    embedding = torch_reference.model.get_input_embeddings().weight
     sums: dict[str, Tensor] = {}
     rows = 0
     hooks = []
@@ -47,7 +48,7 @@ def measure_importance(
         name = names.get_name(stem, try_suffixes=(".weight",))
         if not isinstance(module, torch.nn.Linear) or name is None:
             continue
-        if name == "output.weight" and is_tied(config):
+        if module.weight is embedding:  # the head
             name = "token_embd.weight"  # llama.cpp multiplies with that matrix
         sums[name] = torch.zeros(module.in_features, dtype=torch.float64)
         hooks.append(module.register_forward_pre_hook(_adder(sums[name])))

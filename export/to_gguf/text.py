@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import torch
 
 from wise_edge.errors import UsageError
 from wise_edge.export.source.tensors import CheckpointTensors
 from wise_edge.export.to_gguf.file import Entry
+from wise_edge.policy.architecture import EMBEDDING, HEAD
 
 ARCHITECTURES = {"qwen2_vl": "qwen2vl", "qwen2_5_vl": "qwen2vl", "qwen3_vl": "qwen3vl"}
 """llama.cpp's names; Qwen2-VL and Qwen2.5-VL share their language model."""
-
-_HEAD = "lm_head.weight"
 
 
 def text_entries(config: Mapping[str, Any], tensors: CheckpointTensors, file_type: str) -> list[Entry]:
@@ -27,15 +27,13 @@ def text_entries(config: Mapping[str, Any], tensors: CheckpointTensors, file_typ
         file_type: type of the matrices, one of `FILE_TYPES`.
 
     Raises:
-        UsageError: a tensor does not belong to this architecture, or an untied output matrix is missing.
+        UsageError: a tensor does not belong to this architecture.
     """
     names = text_names(config)
-    tied = is_tied(config)
-    if not tied and _HEAD not in tensors:
-        raise UsageError(f"{tensors.folder} lacks the weight {_HEAD}, and its config does not tie it to the embedding")
+    headless = is_tied(config, tensors)
     found = []
     for source in tensors:
-        if source.startswith("visual.") or source.endswith("rotary_emb.inv_freq") or (source == _HEAD and tied):
+        if source.startswith("visual.") or (source == HEAD and headless):
             continue
         name = names.get_name(source, try_suffixes=(".weight", ".bias"))
         if name is None:
@@ -51,9 +49,15 @@ def text_names(config: Mapping[str, Any]) -> Any:
     return gguf.get_tensor_name_map(architecture, config["text_config"]["num_hidden_layers"])
 
 
-def is_tied(config: Mapping[str, Any]) -> bool:
-    """Return whether the output matrix is the token embedding."""
-    return bool(config.get("tie_word_embeddings", config["text_config"].get("tie_word_embeddings")))
+def is_tied(config: Mapping[str, Any], tensors: CheckpointTensors) -> bool:
+    """Return whether the output matrix is the token embedding.
+
+    A head that is stored and differs is one of its own, whatever the config says: transformers loads it so too.
+    """
+    if HEAD not in tensors:
+        return True
+    tied = config.get("tie_word_embeddings", config["text_config"].get("tie_word_embeddings"))
+    return bool(tied) and torch.equal(tensors.read(HEAD), tensors.read(EMBEDDING))
 
 
 def describe_text(writer: Any, config: Mapping[str, Any], folder: Path, file_type: str) -> None:

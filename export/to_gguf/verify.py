@@ -9,12 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.bundle.manifest import Figure
+from wise_edge.export.precisions import LOGIT_TOLERANCES
 from wise_edge.export.source.reference import Reference
 from wise_edge.native.llama import LlamaModel
-
-LOGIT_TOLERANCES = {"F32": 1e-3, "F16": 1e-2, "BF16": 5e-2}
-"""Largest difference over the largest logit. With F32, only llama.cpp's GELU differs, a table in half
-precision; F16 and BF16 round factors to 11 and 8 bits."""
 
 
 def verify_gguf(

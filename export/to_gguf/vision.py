@@ -32,7 +32,7 @@ def vision_entries(config: Mapping[str, Any], tensors: CheckpointTensors, file_t
     return [
         Entry(name, source, _type(name, len(tensors.shape(source)), file_type), pick)
         for source in tensors
-        if source.startswith("visual.") and not source.endswith("rotary_pos_emb.inv_freq")
+        if source.startswith("visual.")
         for name, pick in _names(config, tensors, source)
     ]
 

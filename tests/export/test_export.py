@@ -357,5 +357,5 @@ def test_a_weight_that_is_not_there_is_named(tiny_checkpoints: tuple[Path, Path]
     del weights[next(name for name in weights if name.endswith("model.norm.weight"))]
     safetensors.torch.save_file(weights, file, metadata={"format": "pt"})
 
-    with pytest.raises(UsageError, match=r"lacks the weight .*norm\.weight"):
+    with pytest.raises(UsageError, match=r"lacks 1 weight .*norm\.weight"):
         load_policy(tmp_path / "damaged")

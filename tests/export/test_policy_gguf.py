@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import safetensors.torch
 import torch
@@ -15,7 +16,8 @@ import torch
 from gguf_golden import GOLDEN, PARTS, TYPES, digest
 from tiny_qwen import FAMILIES, make_qwen, save_qwen
 from wise_edge.errors import UsageError
-from wise_edge.export.to_gguf.convert import PolicyGguf
+from wise_edge.export.to_gguf.convert import PolicyGguf, read_config
+from wise_edge.export.to_gguf.limits import check_limits
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +121,16 @@ LIMITS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "sections": ("qwen2_vl", "text_config", rope("qwen2_vl", mrope_section=[2, 2, 2]), "sum of mrope_section is 6"),
     "uneven": ("qwen3_vl", "text_config", rope("qwen3_vl", mrope_section=[6, 3, 3]), r"\[6, 3, 3\]; .* \[4, 4, 4\]"),
     "yarn": ("qwen2_vl", "text_config", rope("qwen2_vl", rope_type="linear", factor=2.0), "rope_type is linear"),
-    "eps": ("qwen2_5_vl", "text_config", {"rms_norm_eps": 1e-3}, "rms_norm_eps is 0.001"),
     "window-text": ("qwen2_vl", "text_config", {"use_sliding_window": True}, "use_sliding_window is True"),
     "activation": ("qwen3_vl", "vision_config", {"hidden_act": "relu"}, "hidden_act is relu"),
     "deepstack": ("qwen3_vl", "vision_config", {"deepstack_visual_indexes": [0, 1, 2]}, "number of layers is 3"),
     "merge": ("qwen2_vl", "vision_config", {"spatial_merge_size": 4}, "spatial_merge_size is 4"),
-    "quantized": ("qwen2_vl", "", {"quantization_config": {"quant_method": "gptq"}}, "weights are quantized"),
-    "family": ("qwen2_vl", "", {"model_type": "llava"}, "supported are qwen2_vl, qwen2_5_vl, qwen3_vl"),
+}
+FOLDERS = {
+    "quantized": ("", {"quantization_config": {"quant_method": "gptq"}}, "weights are quantized"),
+    "family": ("", {"model_type": "llava"}, "supported are qwen2_vl, qwen2_5_vl, qwen3_vl"),
+    "eps": ("text_config", {"rms_norm_eps": 1e-3}, "rms_norm_eps is 0.001, which llama.cpp leaves out"),
+    "widths": ("text_config", {"intermediate_size": 32}, "9 weights of another shape"),
 }
 
 
@@ -137,7 +142,55 @@ def test_what_llama_cpp_would_run_wrong_is_refused(folders: dict[str, Path], tmp
     edit_config(folder, part, **entries)
 
     with pytest.raises(UsageError, match=words):
+        check_limits(folder, read_config(folder))
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_a_folder_that_is_no_checkpoint_for_it_is_refused(folders: dict[str, Path], tmp_path: Path, case: str) -> None:
+    part, entries, words = FOLDERS[case]
+    folder = tmp_path / "policy"
+    shutil.copytree(folders["qwen2_5_vl"], folder)
+    edit_config(folder, part, **entries)
+
+    with pytest.raises(UsageError, match=words):
         PolicyGguf(folder)
+
+
+SIZES = {
+    "large, as the embedded policy's": (0.5, 1e-5, True),
+    "of a published model": (0.02, 1e-6, True),
+    "small, with ten times the published epsilon": (0.02, 1e-5, False),
+    "small, with five times": (0.02, 5e-6, False),
+    "tiny": (0.003, 1e-6, False),
+}
+
+
+@pytest.mark.parametrize("case", SIZES)
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl"])
+def test_norms_without_epsilon_are_refused_where_embeddings_are_small(tmp_path: Path, family: str, case: str) -> None:
+    size, eps, fits = SIZES[case]
+    model = make_qwen(family, rms_norm_eps=eps)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(size / 0.5)  # it is drawn with 0.5
+    folder = save_qwen(model, tmp_path / "p")
+
+    if fits or family == "qwen3_vl":  # llama.cpp reads the epsilon of that one
+        PolicyGguf(folder)
+    else:
+        with pytest.raises(UsageError, match=r"rms_norm_eps is .* embeddings as small .* --target onnx"):
+            PolicyGguf(folder)
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_a_tied_head_that_is_stored_is_written_where_it_differs(tmp_path: Path, differs: bool) -> None:
+    folder = save_qwen(make_qwen("qwen2_5_vl", tied=True), tmp_path / "p")
+    embedding = "model.embed_tokens.weight"
+    edit_weights(folder, lambda w: w.update({"lm_head.weight": w[embedding] * (1 + differs)}))
+
+    write(folder, "text", "F32", tmp_path / "text.gguf")
+
+    names = {tensor.name for tensor in gguf.GGUFReader(tmp_path / "text.gguf").tensors}
+    assert ("output.weight" in names) is differs
 
 
 def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
@@ -147,6 +200,12 @@ def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]
     safetensors.torch.save_file(weights, file)
 
 
+def renumber_last_token(folder: Path, number: int) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["zz"] = number
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
 def set_value(weights: dict[str, torch.Tensor], ending: str, value: float) -> None:
     weights[next(name for name in weights if name.endswith(ending))].view(-1)[3] = value
 
@@ -154,8 +213,11 @@ def set_value(weights: dict[str, torch.Tensor], ending: str, value: float) -> No
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "nan": (lambda f: edit_weights(f, lambda w: set_value(w, "1.mlp.up_proj.weight", float("nan"))), "not finite"),
     "beyond": (lambda f: edit_weights(f, lambda w: set_value(w, "1.mlp.up_proj.weight", 1e6)), "beyond F16"),
-    "strange": (lambda f: edit_weights(f, lambda w: w.update({"model.extra.weight": torch.ones(2)})), "no place"),
-    "no-head": (lambda f: edit_weights(f, lambda w: w.__delitem__("lm_head.weight")), "lacks the weight lm_head"),
+    "strange": (
+        lambda f: edit_weights(f, lambda w: w.update({"model.extra.weight": torch.ones(2)})),
+        "without a place",
+    ),
+    "no-head": (lambda f: edit_weights(f, lambda w: w.__delitem__("lm_head.weight")), r"lacks 1 weight \(lm_head"),
     "integers": (
         lambda f: edit_weights(f, lambda w: w.update({"lm_head.weight": torch.ones(4, 4, dtype=torch.int8)})),
         "I8, see lm_head",
@@ -163,7 +225,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut": (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 8), "cannot be read"),
     "no-weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors is missing"),
     "shard": (lose_a_shard, r"model-00002-of-00002\.safetensors is missing"),
-    "tokenizer": (lambda f: edit_config(f, "text_config", vocab_size=200), "they do not belong together"),
+    "vocabulary": (lambda f: edit_config(f, "text_config", vocab_size=200), "describes no model"),
+    "tokenizer": (
+        lambda f: renumber_last_token(f, 400),
+        "the token 400, the model ends at 276; they do not belong together",
+    ),
     "no-config": (lambda f: (f / "config.json").unlink(), r"weights but no config\.json"),
 }
 

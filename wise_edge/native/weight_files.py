@@ -11,7 +11,7 @@ import argparse
 import importlib
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PosixPath, PurePosixPath
@@ -24,7 +24,8 @@ from wise_edge.files import read_json, refuse_lfs_pointer
 if TYPE_CHECKING:
     from torch import Tensor
 
-_NAMES = ("model.safetensors", "pytorch_model.bin")
+NAMES = ("model.safetensors", "pytorch_model.bin")
+"""A model's files, in the order in which they count; in shards, an index of their names lies beside them."""
 _LONGEST_REASON = 160  # characters of torch's message, which may hold a page
 _DTYPES = {
     "float64": "F64",
@@ -70,14 +71,14 @@ class StoredTensor:
         return tensor
 
 
-def find_weight_files(folder: Path) -> list[Path]:
+def find_weight_files(folder: Path, names: Sequence[str] = NAMES) -> list[Path]:
     """Return the files of a folder's weights, in the order of their names; none if it has none.
 
     Raises:
         UsageError: an index is malformed, or names a file that is missing or outside of the folder; the folder holds
             two models.
     """
-    for name in _NAMES:
+    for name in names:
         single, index = folder / name, folder / f"{name}.index.json"
         listed = _listed_files(index) if index.is_file() else []
         if single.is_file() and listed not in ([], [single]):
@@ -87,7 +88,7 @@ def find_weight_files(folder: Path) -> list[Path]:
     return []
 
 
-def list_tensors(folder: Path) -> list[StoredTensor]:
+def list_tensors(folder: Path, names: Sequence[str] = NAMES) -> list[StoredTensor]:
     """Return the tensors in a folder's weight files, without reading their numbers.
 
     Raises:
@@ -95,7 +96,7 @@ def list_tensors(folder: Path) -> list[StoredTensor]:
             tensors.
         MissingExtraError: safetensors, or torch for a `.bin` file, is not installed.
     """
-    return [tensor for file in find_weight_files(folder) for tensor in list_file_tensors(file)]
+    return [tensor for file in find_weight_files(folder, names) for tensor in list_file_tensors(file)]
 
 
 def _listed_files(index: Path) -> list[Path]:

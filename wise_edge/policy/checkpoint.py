@@ -6,7 +6,9 @@ a checkpoint here. Torch is imported only when the model is loaded.
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,32 +17,32 @@ from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files import read_json
 from wise_edge.native.pretrained import load_pretrained
+from wise_edge.native.weight_files import list_tensors
+from wise_edge.policy.architecture import CLASSES
 from wise_edge.policy.folder import check_policy_folder
 from wise_edge.policy.processor import read_image_settings
-from wise_edge.policy.prompts import IMAGE_TOKEN, MARKUP, TURN_END, read_prompts
+from wise_edge.policy.prompts import IMAGE_TOKEN, MARKUP, TURN_END, PromptSet, read_prompts
 from wise_edge.policy.spec import PolicySpec
 
 DEFAULT_VARIANT = "wise-s"
-_CLASSES = {
-    "qwen2_vl": "Qwen2VLForConditionalGeneration",
-    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
-    "qwen3_vl": "Qwen3VLForConditionalGeneration",
-}
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Types of stored weights as safetensors names them, and as torch does."""
 
 
-def read_policy_spec(folder: Path) -> PolicySpec:
+def read_policy_spec(folder: Path, prompts: PromptSet | None = None) -> PolicySpec:
     """Read the config, processor, tokenizer and prompts of a Hugging Face folder.
 
     Args:
         folder: has config.json, weights, tokenizer.json, prompts.json and the image processor's settings;
             generation_config.json may be missing.
+        prompts: the wording, if the folder's does not count.
 
     Raises:
         UsageError: it is no checkpoint that can be used, see `check_policy_folder`, or a file is missing or malformed;
             the message names the file.
     """
     config = check_policy_folder(folder)
-    prompts = read_prompts(folder)
+    prompts = prompts or read_prompts(folder)
     images = read_image_settings(folder, config.get("vision_config") or {})
     tokens = _TokenNames(folder)
     text = config.get("text_config") or config  # older folders keep the language model's entries at the top
@@ -88,13 +90,30 @@ def load_policy(folder: Path, device: str = "cpu") -> Any:
     warnings.filterwarnings("ignore", r"`past_key_values` is deprecated", FutureWarning)
     on_cpu = device == "cpu"
     model = load_pretrained(
-        _CLASSES[check_policy_folder(folder)["model_type"]],
+        CLASSES[check_policy_folder(folder)["model_type"]],
         folder,
         dtype=torch.float32 if on_cpu else torch.bfloat16,
         attention="eager" if on_cpu else "sdpa",
     )
     model.generation_config = transformers.GenerationConfig()
     return model.to(device)
+
+
+def stored_dtype(folder: Path) -> str:
+    """Return torch's name of the type that a folder's weights are kept in: its config's, else that of most numbers.
+
+    Raises:
+        UsageError: the config or the weights are missing or damaged.
+    """
+    config = read_json(folder / "config.json")
+    for entries in (config, config.get("text_config") or {}):
+        for key in ("dtype", "torch_dtype"):  # older versions of transformers write the second
+            if (name := str(entries.get(key)).removeprefix("torch.")) in _DTYPES.values():
+                return name
+    numbers: Counter[str] = Counter()
+    for tensor in list_tensors(folder):
+        numbers[tensor.dtype] += math.prod(tensor.shape)
+    return _DTYPES.get(max(numbers, key=numbers.__getitem__), "float32")
 
 
 class _TokenNames:

@@ -12,6 +12,7 @@ from typing import Any
 from wise_edge.errors import UsageError
 from wise_edge.files import read_json, refuse_lfs_pointer
 from wise_edge.native.weight_files import find_weight_files, list_tensors
+from wise_edge.policy.architecture import check_weights
 from wise_edge.policy.foreign import refuse_foreign, refuse_path
 from wise_edge.policy.quantized import refuse_quantized
 
@@ -30,7 +31,7 @@ def check_policy_folder(folder: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: it is something else, incomplete, damaged or quantized; the message says what, and what to do.
-        MissingExtraError: safetensors, or torch for `.bin` files, is not installed.
+        MissingExtraError: torch, transformers or safetensors is not installed.
     """
     refuse_path(folder)
     for file in sorted(folder.iterdir()):
@@ -51,4 +52,5 @@ def check_policy_folder(folder: Path) -> dict[str, Any]:
         refuse_quantized(folder, config, ())  # torchao, for example, pickles classes of its own
         raise
     refuse_quantized(folder, config, tensors)
+    check_weights(folder, tensors)
     return config
