@@ -21,7 +21,7 @@ from wise_edge.bundle.store import (
     resolve_checkpoint,
     write_manifest,
 )
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, VerificationError
 from wise_edge.export.options import ExportOptions
 from wise_edge.export.progress import Progress
 from wise_edge.export.provenance import checkpoint_weights, describe_checkpoint, describe_tools
@@ -33,7 +33,11 @@ from wise_edge.export.to_onnx.bf16 import cpu_equivalent
 from wise_edge.export.to_onnx.segmenter import SamSource
 from wise_edge.export.to_onnx.verify import check_figures
 from wise_edge.files import check_folder_target, replacing_folder
+from wise_edge.policy.adapter_names import fit_adapter
+from wise_edge.policy.architecture import load_config
+from wise_edge.policy.checkpoint import read_policy_spec
 from wise_edge.policy.folder import check_policy_folder
+from wise_edge.policy.prompts import read_prompts
 from wise_edge.sam.checkpoint import read_sam_spec
 
 _TOKENIZER_FILE = f"{TOKENIZER}.json"
@@ -128,7 +132,10 @@ def export_bundle(
     samples = read_calibration(options.calibration, options.samples)
     merged = 0 if adapter is None else _stored(base)
     check_space(target.parent, merged + _space(base, options) + _space(sam_checkpoint, options))
-    with replacing_folder(target) as folder, _merged(base, adapter, folder.parent, progress) as policy_folder:
+    with (
+        replacing_folder(target) as folder,
+        _merged(base, adapter, folder.parent, progress, verify=verify is not None) as (policy_folder, merged_figures),
+    ):
         source = PolicyCheckpoint(policy_folder, samples, progress)
         for chosen in targets:
             chosen.check_policy(source, options)
@@ -147,7 +154,8 @@ def export_bundle(
         )
         write_manifest(folder, manifest)
         if verify is not None:
-            write_manifest(folder, _verified(export, folder, manifest, verify))
+            verified = _verified(export, folder, manifest, verify)
+            write_manifest(folder, replace(verified, verification=(*merged_figures, *verified.verification)))
         for chosen in targets:
             chosen.finish(folder, options, progress)
         return load(folder).manifest
@@ -164,19 +172,23 @@ def _verified(export: _Export, folder: Path, manifest: Manifest, verify: QueryCh
     return replace(manifest, verified=bool(queries), verification=(*figures, *queries))
 
 
-def export_merged(policy: str, adapter: Path | None, target: Path, *, force: bool, progress: Progress) -> None:
+def export_merged(
+    policy: str, adapter: Path | None, target: Path, *, verify: bool = True, force: bool, progress: Progress
+) -> None:
     """Write the policy's checkpoint with its adapter merged, for other converters.
 
     Raises:
         UsageError: there is no adapter, a folder does not fit, or the target exists.
+        VerificationError: the merged policy differs from base and adapter; nothing is written.
     """
     if adapter is None:
         raise UsageError(f"--target {MERGED} merges an adapter; name one with --adapter, or use {policy} as it is")
     base = _open(policy, "policy")
+    fitted = fit_adapter(adapter, load_config(base), base=base)
     check_folder_target(target, marker="config.json", force=force, keep=(base, adapter))
     check_space(target.parent, _stored(base))
-    with replacing_folder(target) as folder:
-        merge_checkpoint(base, adapter, folder, progress)
+    with replacing_folder(target) as folder, _named(folder, target):
+        check_figures(list(merge_checkpoint(base, fitted, folder, progress, verify=verify)))
 
 
 def _open(name: str, part: str) -> Path:
@@ -189,14 +201,36 @@ def _open(name: str, part: str) -> Path:
 
 
 @contextmanager
-def _merged(base: Path, adapter: Path | None, scratch: Path, progress: Progress) -> Iterator[Path]:
-    """Yield the policy's folder: the base itself, or a temporary one in `scratch` with the adapter merged."""
+def _merged(
+    base: Path, adapter: Path | None, scratch: Path, progress: Progress, *, verify: bool
+) -> Iterator[tuple[Path, Sequence[Figure]]]:
+    """Yield the policy's folder, and how its merged adapter was compared with the adapter beside its base.
+
+    The folder is the base itself, or a temporary one in `scratch` with the adapter merged.
+    """
     if adapter is None:
-        yield base
+        yield base, ()
         return
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="merged.") as merged:
-        merge_checkpoint(base, adapter, Path(merged), progress)
-        yield Path(merged)
+    fitted = fit_adapter(adapter, load_config(base), base=base)
+    words = adapter if (adapter / "prompts.json").is_file() else base
+    read_policy_spec(base, read_prompts(words))  # what would fail below is found before the work
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="merged.") as temporary:
+        folder = Path(temporary)
+        with _named(folder, base):
+            figures = list(merge_checkpoint(base, fitted, folder, progress, verify=verify))
+            check_figures(figures)
+            yield folder, figures
+
+
+@contextmanager
+def _named(temporary: Path, place: Path) -> Iterator[None]:
+    """Name a place that the user knows in errors about a temporary folder."""
+    try:
+        yield
+    except (UsageError, VerificationError) as error:
+        if str(temporary) not in str(error):
+            raise
+        raise type(error)(str(error).replace(str(temporary), str(place))) from error
 
 
 def _space(checkpoint: Path, options: ExportOptions) -> int:

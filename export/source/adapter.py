@@ -2,36 +2,78 @@
 
 from __future__ import annotations
 
-import json
+import gc
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from wise_edge.bundle.manifest import Figure
+from wise_edge.export.precisions import LOGIT_TOLERANCES
 from wise_edge.export.progress import Progress
-from wise_edge.policy.adapter import check_adapter, merge_adapter
-from wise_edge.policy.checkpoint import load_policy
+from wise_edge.policy.adapter import attach_adapter, merge_attached, probe
+from wise_edge.policy.adapter_names import FittedAdapter
+from wise_edge.policy.checkpoint import load_policy, stored_dtype
+from wise_edge.policy.folder import check_policy_folder
 
 _SIDE_SUFFIXES = {".json", ".jinja", ".txt", ".yaml"}
+_WORDING = ("prompts.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json")
+"""Files that an adapter may bring itself: the words that it was trained with."""
+_TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
-def merge_checkpoint(base: Path, adapter: Path, out: Path, progress: Progress) -> None:
-    """Write a checkpoint folder: the base with the adapter's weights added in float32, stored in the base's dtype.
+def merge_checkpoint(
+    base: Path, adapter: FittedAdapter, out: Path, progress: Progress, *, verify: bool
+) -> Iterator[Figure]:
+    """Write a checkpoint: the base with the adapter's weights added in float32, stored in the base's type.
+
+    Prompts, chat template and tokenizer are the adapter's where it brings its own.
 
     Args:
-        base: Hugging Face folder of the policy that the adapter was trained on.
-        adapter: PEFT's folder.
+        base: Hugging Face folder of the policy that the adapter was fitted to.
+        adapter: the adapter.
         out: an empty folder.
         progress: called at each step.
+        verify: compare with the base and the adapter beside it.
+
+    Yields:
+        Differences of logits between base plus adapter and the merged policy, in float32 and as stored. Each model
+        answers one short prompt, and one model is in memory at a time.
 
     Raises:
-        UsageError: the folder holds no adapter, or the adapter was trained on another base.
+        UsageError: PEFT cannot merge the adapter, or the base is damaged.
         MissingExtraError: peft is not installed.
     """
-    check_adapter(adapter)
     progress("loading the policy")
-    model = load_policy(base)
-    stored = json.loads((base / "config.json").read_text(encoding="utf-8")).get("dtype")
+    attached = attach_adapter(load_policy(base), adapter, base=base)
+    expected = probe(attached) if verify else None
     progress("merging the adapter")
-    merge_adapter(model, adapter, base=base, dtype=stored or "float32").save_pretrained(out)
+    merged = merge_attached(attached)
+    if expected is not None:
+        yield _compare("merged adapter: logits", merged, expected, "float32")
+    dtype = stored_dtype(base)
+    merged.to(getattr(torch, dtype)).save_pretrained(out)
+    _copy_side_files(base, adapter.folder, out)
+    check_policy_folder(out)
+    del attached, merged
+    gc.collect()
+    if expected is not None:
+        progress("comparing the merged policy with base and adapter")
+        yield _compare(f"merged adapter, stored in {dtype}: logits", load_policy(out), expected, dtype)
+
+
+def _copy_side_files(base: Path, adapter: Path, out: Path) -> None:
+    """Copy what a base holds beside config and weights; an adapter's own wording replaces the base's."""
     for file in base.iterdir():  # of tokenizer, processor, generation and prompts, whichever of them a version writes
         if file.suffix in _SIDE_SUFFIXES and file.name != "config.json" and not file.name.endswith(".index.json"):
             shutil.copyfile(file, out / file.name)
+    for name in _WORDING:
+        if (adapter / name).is_file():
+            shutil.copyfile(adapter / name, out / name)
+
+
+def _compare(what: str, model: Any, expected: torch.Tensor, dtype: str) -> Figure:
+    error = (probe(model) - expected).abs().max() / max(1.0, float(expected.abs().max()))
+    return Figure(what, float(error), "relative error", at_most=LOGIT_TOLERANCES[_TYPES[dtype]])

@@ -27,7 +27,6 @@ from wise_edge.errors import UsageError
 from wise_edge.export.options import ExportOptions
 from wise_edge.export.pipeline import export_bundle
 from wise_edge.export.precisions import QUANTIZATION_TYPES
-from wise_edge.export.source.adapter import merge_checkpoint
 from wise_edge.export.source.calibration import read_calibration
 from wise_edge.export.source.reference import TorchReference
 from wise_edge.export.to_gguf.convert import PolicyGguf, read_config
@@ -333,15 +332,6 @@ def test_a_bundle_with_an_adapter_names_it_and_is_not_run_from_its_base(
     assert load(tmp_path / "b").manifest.provenance["policy_adapter"] == str(adapter)
     assert code == 4
     assert "has an adapter merged" in capsys.readouterr().err
-
-
-def test_an_adapter_of_another_base_is_refused(policies: dict[str, Path], adapter: Path, tmp_path: Path) -> None:
-    other = save_qwen(make_qwen("qwen2_5_vl", hidden_size=32, num_attention_heads=2), tmp_path / "other")
-
-    with pytest.raises(UsageError, match="does not fit"):
-        merge_checkpoint(other, adapter, tmp_path / "merged", quiet)
-    with pytest.raises(UsageError, match="holds no adapter"):
-        merge_checkpoint(other, tmp_path, tmp_path / "merged", quiet)
 
 
 def test_merging_nothing_says_so(policies: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

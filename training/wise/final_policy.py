@@ -9,7 +9,9 @@ import torch
 import transformers
 
 from wise_edge.files import replacing_folder
-from wise_edge.policy.adapter import merge_adapter
+from wise_edge.policy.adapter import attach_adapter, merge_attached
+from wise_edge.policy.adapter_names import fit_adapter
+from wise_edge.policy.folder import check_policy_folder
 from wise_edge.training.wise.policy import StartPolicy, save_processor_and_prompts
 
 
@@ -29,9 +31,11 @@ def write_policy(start: StartPolicy, trained: Path, folder: Path, *, dtype: str,
     """
     model = _load(start.name if adapter else str(trained), dtype)
     if adapter:
-        model = merge_adapter(model, trained, base=start.name, dtype=dtype)
+        fitted = fit_adapter(trained, model.config, base=start.name)
+        model = merge_attached(attach_adapter(model, fitted, base=start.name)).to(getattr(torch, dtype))
     with replacing_folder(folder) as fresh:
         model.save_pretrained(fresh)
+        check_policy_folder(fresh)
         save_processor_and_prompts(start, fresh)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wise_edge.export.source.calibration import CalibrationSample
 
 
-_READ_BY_MERGED = ("policy", "out", "sam", "adapter", "target", "as_json", "force")
+_READ_BY_MERGED = ("policy", "out", "sam", "adapter", "target", "verify", "as_json", "force")
 """What `--target hf` reads, and the segmenter, which belongs to the model without being written."""
 
 
@@ -77,7 +77,7 @@ def export(
             raise UsageError(f"--target {MERGED} writes no bundle; export to the other targets with another command")
         options.refuse_options(context, but=_READ_BY_MERGED, command=f"export --target {MERGED}")
         with ProgressLine() as progress:
-            export_merged(policy, adapter, out, force=force, progress=progress)
+            export_merged(policy, adapter, out, verify=verify, force=force, progress=progress)
         typer.echo(json.dumps({"checkpoint": str(out)}) if as_json else f"checkpoint {out}")
         return
     if sam is None:
