@@ -114,7 +114,7 @@ def zstd() -> Any:
 
 def pack_record(opcode: int, *parts: bytes | bytearray | memoryview) -> bytes:
     """Return a record of the joined parts."""
-    return HEAD.pack(opcode, sum(map(len, parts))) + b"".join(parts)
+    return b"".join((HEAD.pack(opcode, sum(map(len, parts))), *parts))
 
 
 def pack_text(text: str) -> bytes:
