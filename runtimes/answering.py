@@ -85,7 +85,7 @@ def build_result(
         box=located.box,
         points=located.points,
         mask=None if found is None else found.mask,
-        score=None if found is None else found.score,
+        score=None if found is None else found.mask_score,
         tokens=output.tokens,
         latency_ms=Latencies.of(spans, total_ms),
         energy_j=None,

@@ -181,6 +181,11 @@ class MaskOutput:
     logits: npt.NDArray[np.float32]
     decode_ms: float
 
+    @property
+    def mask_score(self) -> float | None:
+        """The score; None if the mask has no pixel, of which it says nothing."""
+        return self.score if self.mask.any() else None
+
 
 def _are_numbers(values: object, count: int) -> bool:
     """Whether it is a sequence of so many finite numbers."""

@@ -27,7 +27,7 @@ class Followed:
         box: XYXY, half-open; None if the policy's last answer names nothing, or nothing is there any more.
         points: inside the object.
         mask: bool [H, W].
-        score: the segmenter's own estimate of the mask's IoU.
+        score: the segmenter's own estimate of the mask's IoU; None without a pixel in the mask.
     """
 
     box: Box | None = None
@@ -82,7 +82,7 @@ class Follower:
     def _find(self, frame: Stamped, around: Box) -> Followed:
         output = self._session.find_mask(frame.image, around, self._points)
         if not output.mask.any():  # the next frame is searched in the same place
-            return Followed(None, (), output.mask, output.score)
+            return Followed(None, (), output.mask)
         box = mask_box(output.mask)
         by = _shift(around, box)
         points = tuple(_nearest(output.mask, _move(point, by)) for point in self._points)

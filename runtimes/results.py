@@ -15,6 +15,11 @@ from wise_edge.runtimes.deadline import DeadlineChoice
 from wise_edge.runtimes.spans import PHASES, Span
 
 
+def explain_empty(mask: npt.NDArray[np.bool_] | None) -> str | None:
+    """Return why a mask has no pixel; None if it has one, or there is no mask."""
+    return None if mask is None or mask.any() else "the segmenter marked no pixel for this box and these points"
+
+
 @dataclass(frozen=True)
 class TokenCounts:
     """Where the policy's tokens went.
@@ -98,7 +103,7 @@ class SegmentationResult:
         box: XYXY, half-open pixels of the original image.
         points: two XY points in pixels of the original image.
         mask: bool [H, W] of the original image.
-        score: the segmenter's own estimate of the mask's IoU.
+        score: the segmenter's own estimate of the mask's IoU; None without a pixel in the mask.
         tokens: token counts.
         latency_ms: clock readings of the phases.
         energy_j: energy of the complete query in J, as "total"; None if it was not measured.
@@ -132,11 +137,18 @@ class SegmentationResult:
     deadline: DeadlineChoice | None = None
     spans: tuple[Span, ...] = ()
 
+    @property
+    def mask_reason(self) -> str | None:
+        """Why the mask has no pixel; None if it has one, and without an answer."""
+        return explain_empty(self.mask)
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data; the mask as COCO's uncompressed run lengths (column-major, background first)."""
         data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "spans"}
         return data | {
             "mask": None if self.mask is None else run_lengths(self.mask),
+            "mask_px": None if self.mask is None else int(self.mask.sum()),
+            "mask_reason": self.mask_reason,
             "tokens": asdict(self.tokens),
             "latency_ms": asdict(self.latency_ms),
             "deadline": None if self.deadline is None else asdict(self.deadline),

@@ -62,7 +62,7 @@ class Tracked:
         box: XYXY, half-open; None if the policy's last answer names nothing, or nothing is there any more.
         points: inside the object.
         mask: bool [H, W].
-        score: the segmenter's own estimate of the mask's IoU.
+        score: the segmenter's own estimate of the mask's IoU; None without a pixel in the mask.
         grounding: the policy's last answer, which this is based on.
         grounded_frame: the frame that the answer is about.
         dropped: number of frames before this one that have no result.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from wise_edge.bundle import store
 from wise_edge.cli.main import main
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling.query_meter import QueryMeter
-from wise_edge.runtimes.base import Decoding
+from wise_edge.runtimes.base import Decoding, MaskOutput, MaskPrompt
 
 
 @pytest.fixture
@@ -217,3 +218,39 @@ def test_what_a_reader_should_know_about_the_image_is_said(
     out, err = capsys.readouterr()
     assert json.loads(out)["answer_valid"]
     assert err == f"note: {camera} was read as an image of 12 bits per channel, since its largest value is 4000\n"
+
+
+class MarksNothing(fake_session.FakeMask):
+    """A segmenter that is sure of a mask without a pixel."""
+
+    def decode(self, encoded: fake_session.FakeImage, prompt: MaskPrompt) -> MaskOutput:
+        output = super().decode(encoded, prompt)
+        return replace(output, mask=np.zeros_like(output.mask), score=0.91)
+
+
+def test_a_mask_without_a_pixel_is_said_and_has_no_score(
+    picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_session.install(monkeypatch, mask=MarksNothing())
+    assert main(["run", str(picture), "the red ring"]) == 0
+    out, err = capsys.readouterr()
+    assert "the segmenter marked no pixel" in out and "0.91" not in out
+    assert err.startswith("note: the mask is empty: the segmenter marked no pixel")
+
+    assert main(["run", str(picture), "the red ring", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["answer_valid"], result["mask_px"], result["score"]) == (True, 0, None)
+    assert "no pixel" in result["mask_reason"]
+    assert result["mask"] == {"size": [60, 80], "counts": [4800]}
+
+    assert main(["evaluate", "--limit", "3", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["empty_masks"] == 3 and "3 of 3 masks are empty" in err
+
+
+def test_a_mask_with_pixels_says_how_many(
+    picture: Path, opened: fake_session.Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", str(picture), "the red ring", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["mask_px"], result["mask_reason"], result["score"]) == (1200, None, 0.9)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import weakref
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from node_harness import NS, STEP_NS, following, make_frame, running
@@ -108,3 +110,14 @@ def test_frames_are_observed_with_their_results() -> None:
         wait_for(lambda: seen)
         harness.node.ask("the star")
     assert seen == [(NS, "the square"), (NS, "the star")]
+
+
+def test_a_mask_without_a_pixel_is_said_and_has_no_score() -> None:
+    with following() as harness:
+        harness.wait(1)
+    shown = harness.results[0]
+    hidden = replace(shown, mask=np.zeros_like(shown.mask), score=None)
+
+    assert (shown.to_facts()["mask_px"], shown.to_facts()["mask_reason"]) == (400, None)
+    assert hidden.to_facts()["mask_px"] == 0
+    assert "no pixel" in hidden.to_dict()["mask_reason"]

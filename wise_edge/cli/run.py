@@ -150,3 +150,5 @@ def _print(result: SegmentationResult, as_json: bool, explain: bool) -> None:
         console.print(result_table(result, explain, console))
     if not result.answer_valid:
         typer.echo(f"{no_answer_line(result)}; no mask was written", err=True)
+    elif result.mask_reason is not None:
+        options.note(f"the mask is empty: {result.mask_reason}")

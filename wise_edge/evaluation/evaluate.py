@@ -125,7 +125,7 @@ def score_mask(index: int, example: Example, backend: MaskBackend[Any], mode: st
         "mask_decode": output.decode_ms if output else 0.0,
         "total": (perf_counter() - start) * 1000.0,
     }
-    mask, score = (output.mask, output.score) if output else (None, None)
+    mask, score = (output.mask, output.mask_score) if output else (None, None)
     return MaskRecord(**_compared(index, example, mask, score, latency_ms, mode))
 
 
@@ -136,8 +136,9 @@ def summarize(records: Sequence[MaskRecord]) -> dict[str, Any]:
         records: of one class; at least one is not dropped.
 
     Returns:
-        "samples" (those that count), "dropped" (those that do not), one number per figure, "latency_ms" (phase to p50
-        and p90), "intervals" (the same figures, each as [low, high], 95 %), and "by_kind" (kind to the same).
+        "samples" (those that count), "dropped" (those that do not), "empty_masks" (answers for which the segmenter
+        marked no pixel), one number per figure, "latency_ms" (phase to p50 and p90), "intervals" (the same figures,
+        each as [low, high], 95 %), and "by_kind" (kind to the same).
 
     Raises:
         UsageError: every sample was dropped.
@@ -147,7 +148,8 @@ def summarize(records: Sequence[MaskRecord]) -> dict[str, Any]:
         raise UsageError(f"none of the {len(records)} samples counts; the first one: {records[0].dropped}")
     kinds = dict.fromkeys(record.kind for record in kept if record.kind is not None)
     by_kind = {kind: _figures([record for record in kept if record.kind == kind]) for kind in kinds}
-    return _figures(kept) | {"dropped": len(records) - len(kept), "by_kind": by_kind}
+    empty = sum(record.mask is not None and record.score is None for record in kept)
+    return _figures(kept) | {"dropped": len(records) - len(kept), "empty_masks": empty, "by_kind": by_kind}
 
 
 def hash_models(*paths: Path) -> str:

@@ -259,7 +259,7 @@ def _report(records: list[_Record], reused: int, plan: Plan) -> BagReport:
     times_s, clock = choose_times([record["stamp_ns"] for record in records], [record["time_ns"] for record in records])
     return BagReport(
         frames=len(records),
-        found=sum(record["mask"] is not None for record in records),
+        found=sum(record["mask"] is not None and len(record["mask"]["counts"]) > 1 for record in records),
         reused=reused,
         unreadable=len(unreadable),
         reason=unreadable[0] if unreadable else None,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from wise_edge.geometry import Box, Point, Size
 from wise_edge.rle import run_lengths
 from wise_edge.robot.frames import Frame, Place
-from wise_edge.runtimes.results import SegmentationResult
+from wise_edge.runtimes.results import SegmentationResult, explain_empty
 from wise_edge.runtimes.tracking import Tracked
 
 
@@ -28,7 +28,7 @@ class NodeResult:
         box: XYXY, half-open, pixels of the frame; None if nothing was found.
         points: XY pixels inside the object.
         mask: bool [H, W] of the frame.
-        score: the segmenter's own estimate of the mask's IoU.
+        score: the segmenter's own estimate of the mask's IoU; None without a pixel in the mask.
         place: where the object is, in the camera's frame; None without depth and intrinsics.
         rationale: the policy's rationale of the last grounding.
         variant: prompt variant of the last grounding.
@@ -135,6 +135,8 @@ class NodeResult:
         data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "mask"}
         return data | {
             "place": None if self.place is None else asdict(self.place),
+            "mask_px": None if self.mask is None else int(self.mask.sum()),
+            "mask_reason": explain_empty(self.mask),
             "stale": self.stale,
             "age_ms": self.age_ms,
         }

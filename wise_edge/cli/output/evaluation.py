@@ -33,6 +33,8 @@ def print_report(report: Mapping[str, Any], as_json: bool) -> None:
         typer.echo(f"left out: {line}", err=True)
     if len(problems) > SHOWN_PROBLEMS:
         typer.echo(f"left out: {len(problems) - SHOWN_PROBLEMS} more; --json lists all of them", err=True)
+    if empty := report["empty_masks"]:
+        typer.echo(f"note: {empty} of {report['samples']} masks are empty: the segmenter marked no pixel", err=True)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return

@@ -56,7 +56,7 @@ def result_caption(result: SegmentationResult, notes: tuple[str, ...] = ()) -> C
         rationale_tokens=result.tokens.rationale,
         answer_tokens=result.tokens.answer,
         latency_ms=asdict(result.latency_ms),
-        notes=notes,
+        notes=notes if result.mask_reason is None else (*notes, f"empty mask: {result.mask_reason}"),
         problem=None if result.answer_valid else no_answer_line(result),
     )
 
@@ -90,7 +90,7 @@ def _outcome(result: SegmentationResult) -> list[tuple[str, str]]:
     lines += [
         ("box", f"{x1}, {y1} to {x2}, {y2}"),
         ("points", " and ".join(f"{x}, {y}" for x, y in result.points)),
-        ("mask", share if result.score is None else f"{share}, score {result.score:.2f}"),
+        ("mask", result.mask_reason or (share if result.score is None else f"{share}, score {result.score:.2f}")),
     ]
     return [*lines, ("repairs", "; ".join(result.repairs))] if result.repairs else lines
 
