@@ -73,7 +73,7 @@ def evaluate(
 
     An answer that cannot be parsed counts as an empty mask.
     """
-    from wise_edge.bundle.store import read_bundle, resolve_bundle
+    from wise_edge.bundle.store import resolve_bundle
     from wise_edge.evaluation.evaluate import open_labeled
     from wise_edge.evaluation.records import Settings
     from wise_edge.evaluation.shards import choose_gpu, find_shard
@@ -87,8 +87,8 @@ def evaluate(
     _check(variant is None or not oracle_prompt, "--oracle-prompt runs no policy; leave out --variant")
     labeled, samples = open_labeled(dataset, data, split, limit)
     share = find_shard(shard)
-    models = read_bundle(resolve_bundle(bundle)).files if policy is None else [Path(policy), Path(sam or "")]
-    _check_out(out, share, [*models, None if resume else data], resume, force)
+    models = [resolve_bundle(bundle)] if policy is None else [Path(policy), Path(sam or "")]
+    _check_out(out, share, [] if resume else [data, *models], resume, force)
     if share.launched:
         choose_gpu()
     decoding = Decoding(not free_decoding)
