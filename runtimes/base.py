@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.arguments import describe
+from wise_edge.arguments import describe, is_count
 from wise_edge.errors import QueryCancelledError, UsageError
 from wise_edge.geometry import Box, Point
 from wise_edge.policy.answer import Completion
@@ -51,8 +51,11 @@ class Decoding:
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for settings that exclude each other."""
-        if self.max_rationale_tokens is not None and (self.max_rationale_tokens < 0 or not self.forced):
-            raise UsageError("max_rationale_tokens must be 0 or more, and needs forced decoding")
+        if self.max_rationale_tokens is None:
+            return
+        if not is_count(self.max_rationale_tokens, least=0) or not self.forced:
+            given = describe(self.max_rationale_tokens)
+            raise UsageError(f"max_rationale_tokens must be 0 or more, and needs forced decoding; got {given}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.arguments import describe, is_count
 from wise_edge.errors import UsageError
 from wise_edge.geometry import Size
 from wise_edge.runtimes.base import MaskImage, PolicyImage
@@ -43,8 +44,8 @@ class ImageCache:
     """
 
     def __init__(self, most: int) -> None:
-        if most < 1:
-            raise UsageError(f"frames is {most}; a session keeps at least one image")
+        if not is_count(most):
+            raise UsageError(f"frames must be an integer, as a session keeps at least one image; got {describe(most)}")
         self._most = most
         self._images: list[CachedImage] = []
 

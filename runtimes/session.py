@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.arguments import check_callable, check_image, describe
+from wise_edge.arguments import check_callable, check_image, describe, is_count
 from wise_edge.bundle.store import Bundle, load, resolve_bundle
 from wise_edge.errors import UsageError
 from wise_edge.geometry import Box, Point
@@ -113,12 +113,14 @@ class Session:
             verify_hashes: first read every file and compare its sha256, about a second for each GB.
 
         Raises:
-            UsageError: no such folder or backend.
+            UsageError: no such folder or backend, or a number is none.
             BundleError: the bundle is incomplete, altered or too new.
             MissingExtraError, DeviceError: the requested backend, or every backend, cannot run here.
         """
         from wise_edge.runtimes.opening import open_backends
 
+        if threads is not None and not is_count(threads):
+            raise UsageError(f"threads must be an integer of at least 1, got {describe(threads)}")
         loaded = bundle if isinstance(bundle, Bundle) else load(resolve_bundle(bundle))
         if verify_hashes:
             loaded.verify_hashes()

@@ -37,6 +37,11 @@ def is_number(value: object) -> bool:
     return math.isfinite(value)
 
 
+def is_count(value: object, least: int = 1) -> bool:
+    """Return whether an argument is an integer, Python's or numpy's, of at least `least`."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
+
+
 def check_number(value: object, name: str) -> None:
     """Raise `UsageError` for anything but a finite number."""
     if not is_number(value):

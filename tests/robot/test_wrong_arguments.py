@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fake_session import FakeMask, FakePolicy
-from wise_edge import Session, Stamped
+from wise_edge import Decoding, Session, Stamped, load_image
 from wise_edge.errors import UsageError
 from wise_edge.robot.frames import Frame, Intrinsics
 from wise_edge.robot.node import Node
@@ -103,6 +103,16 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Intrinsics("500", 500, 3, 2), "fx must be a finite number, got str '500'"),
     (lambda: Stamped(PIXELS, float("nan")), "stamp_s must be a finite number, got float nan"),
     (lambda: Stamped(PIXELS, "now"), "stamp_s must be a finite number, got str 'now'"),
+    (
+        lambda: Decoding(max_rationale_tokens="3"),
+        "max_rationale_tokens must be 0 or more, and needs forced decoding; got",
+    ),
+    (lambda: Decoding(max_rationale_tokens=True), "max_rationale_tokens must be 0 or more"),
+    (lambda: Session(FakePolicy(), FakeMask(), {}, frames="2"), "a session keeps at least one image; got str '2'"),
+    (lambda: Session(FakePolicy(), FakeMask(), {}, frames=0), "a session keeps at least one image; got int 0"),
+    (lambda: Session.from_bundle(threads=0), "threads must be an integer of at least 1, got int 0"),
+    (lambda: load_image(PIXELS), "pass the path of an image file or its bytes, got uint8 [4, 6, 3]"),
+    (lambda: load_image(None), "pass the path of an image file or its bytes, got None"),
     (lambda: session().segment(PIXELS, "it", "short"), "unknown variant 'short'; choose one of verbose, wise"),
     (lambda: session().segment(PIXELS, "it", ""), "unknown variant ''; choose one of"),
     (lambda: session().segment(PIXELS, "it", cancel=True), "cancel must be a threading.Event, got bool True"),

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
+from wise_edge.arguments import describe
 from wise_edge.errors import UsageError
 from wise_edge.files import atomic_write
 from wise_edge.images.depth import StreamDepth, read_gray, spread_color
@@ -73,6 +74,8 @@ def load_image(
         UsageError: the file is missing, a folder, empty, damaged, too large or not an image of these formats; the
             message names what else it is.
     """
+    if not isinstance(source, str | Path | bytes):
+        raise UsageError(f"pass the path of an image file or its bytes, got {describe(source)}")
     if isinstance(source, bytes):
         return _decode(io.BytesIO(source), "the image", max_pixels, upright, say, stream)
     try:
