@@ -245,8 +245,8 @@ def test_what_cannot_be_read_is_named(
 def test_model_without_vision_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text").mkdir()
     source = ASSETS / "embedded-policy"
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", "model.safetensors"):
         (tmp_path / "text" / name).write_bytes((source / name).read_bytes())
     (tmp_path / "text" / "config.json").write_text('{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}')
     assert main(command("wise-embedded", tmp_path / "run", f"model={tmp_path / 'text'}")) == 2
-    assert "qwen2 reads no images" in capsys.readouterr().err
+    assert "model_type is 'qwen2'; supported are qwen2_vl" in capsys.readouterr().err
