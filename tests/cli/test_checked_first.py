@@ -59,6 +59,8 @@ def refuse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captu
         (["--out", "a.pdf"], "--out a.pdf has an unknown format"),
         (["--out", "a.json", "--out", "./a.json"], "--out names a.json twice"),
         (["--out", "none/a.json"], "the folder none does not exist"),
+        (["--dataset", ""], "unknown dataset ''; choose one of scenes"),
+        (["--split", ""], "unknown split ''; choose one of test"),
         (["--images", "none"], "none is not a folder"),
         (["--images", "pictures", "--query", ""], "the query is empty"),
         (["--images", "pictures"], "a.png has no query; write one to pictures/a.txt"),
@@ -111,6 +113,12 @@ def test_an_evaluation_with_an_unknown_variant_opens_nothing(out: list[str], ref
     assert refuse("evaluate", "--variant", "wise_s", "--limit", "1", *out).startswith(line)
     checkpoints = ["--policy", "embedded", "--sam", "embedded"]
     assert refuse("evaluate", "--variant", "wise_s", "--limit", "1", *checkpoints, *out).startswith(line)
+
+
+def test_an_empty_word_is_not_the_default(refuse: Refuse) -> None:
+    assert refuse("demo", "--query", "").startswith("--image and --query go together")
+    assert refuse("evaluate", "--split", "", "--limit", "1").startswith("unknown split ''")
+    assert refuse("evaluate", "--variant", "", "--limit", "1").startswith("unknown variant ''")
 
 
 @pytest.mark.parametrize("recipe", ["embedded-sam-smoke", "wise-embedded"])

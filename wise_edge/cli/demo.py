@@ -80,7 +80,8 @@ def demo(
 
     from wise_edge.files import check_target, make_folder
 
-    cases = _own_case(image, query) if image or query else _scene_cases(scenes)
+    own = image is not None or query is not None
+    cases = _own_case(image, query) if own else _scene_cases(scenes)
     check_target(make_folder(out) / SHEET_NAME, force=True, keep=[image])
     ways = _open_ways(bundle, policy_backend, mask_backend)
     for case in cases:

@@ -58,7 +58,7 @@ def open_labeled(name: str, data: Path | None, split: str | None, limit: int | N
     """
     if name not in DEFAULT_SPLITS:
         raise UsageError(f"unknown dataset '{name}'; choose one of {', '.join(DEFAULT_SPLITS)}")
-    dataset = open_dataset(name, data, split or DEFAULT_SPLITS[name])
+    dataset = open_dataset(name, data, DEFAULT_SPLITS[name] if split is None else split)
     if limit is None:
         limit = DEFAULT_SCENES if name == "scenes" else len(dataset)
     if not 1 <= limit <= len(dataset):
