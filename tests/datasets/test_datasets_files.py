@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import io
 import json
 import os
 import pickle
@@ -340,6 +342,62 @@ def test_shapes_of_reasonseg_are_painted_by_size(tmp_path: Path) -> None:
     np.testing.assert_array_equal(example.mask, target)
     np.testing.assert_array_equal(example.ignore, ignore)
     assert example.box == (4, 1, 29, 19)
+
+
+def stencil(mask: NDArray[np.bool_]) -> str:
+    """Return a mask as labelme writes it: a PNG in base64."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def test_shapes_of_labelme_are_painted_as_labelme_paints_them(tmp_path: Path) -> None:
+    checkers = np.indices((5, 4)).sum(axis=0) % 2 == 0
+    shapes = [
+        {"label": "cup", "shape_type": "rectangle", "points": [[9.5, 8.2], [3.1, 2.9]]},
+        {"label": "cup", "shape_type": "circle", "points": [[20, 6], [20, 9]]},
+        {"label": "cup", "shape_type": "mask", "points": [[-1, 13], [2, 17]], "mask": stencil(checkers)},
+        {"label": "cup", "shape_type": "oriented_rectangle", "points": [[26, 12], [28, 12], [28, 18], [26, 18]]},
+        {"label": "cup", "shape_type": "rectangle", "points": [[12, 15], [16, 15], [16, 17], [12, 17]]},
+        {"label": "flag", "shape_type": "point", "points": [[1, 1]]},
+    ]
+    write_pair(tmp_path / "val", "a", {"text": ["it"], "is_sentence": False, "shapes": shapes})
+    mask = open_dataset("reasonseg", tmp_path, "val")[0].mask
+    expected = np.zeros((20, 30), bool)
+    expected[2:9, 3:10] = True
+    rows, columns = np.indices(expected.shape)
+    expected |= (rows - 6) ** 2 + (columns - 20) ** 2 <= 10  # labelme 6.3.1's circle of radius 3
+    expected[13:18, 0:3] = checkers[:, 1:]
+    expected[12:19, 26:29] = True
+    expected[15:18, 12:17] = True
+    assert mask is not None
+    np.testing.assert_array_equal(mask, expected)
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"shape_type": "point", "points": [[3, 3]]}, "type 'point' has no area"),
+        ({"shape_type": "points", "points": [[3, 3], [5, 5]]}, "type 'points' has no area"),
+        ({"shape_type": "line", "points": [[3, 3], [9, 9]]}, "type 'line' has no area"),
+        ({"shape_type": "linestrip", "points": [[3, 3], [9, 9], [9, 3]]}, "type 'linestrip' has no area"),
+        ({"shape_type": "cuboid", "points": [[3, 3]] * 8}, "type 'cuboid' has no area"),
+        ({"shape_type": "rectangle", "points": [[3, 3]]}, "a rectangle has 1 points"),
+        ({"shape_type": "circle", "points": [[3, 3]] * 3}, "a circle has 3 points"),
+        ({"shape_type": "mask", "points": [[3, 3], [6, 6]]}, "not a PNG image in base64"),
+        ({"shape_type": "mask", "points": [[3, 3], [6, 6]], "mask": "AAAA"}, "not a PNG image in base64"),
+        ({"shape_type": "mask", "points": [[3, 3], [6, 6]], "mask": stencil(np.ones((3, 4), bool))}, "does not fill"),
+    ],
+)
+def test_shapes_that_cannot_be_painted_make_their_row_unusable(
+    entries: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    good = {"text": ["it"], "is_sentence": False, "shapes": [shape("target", 1, 1, 3, 3)]}
+    write_pair(tmp_path / "val", "good", good)
+    write_pair(tmp_path / "val", "odd", good | {"shapes": [{"label": "cup", **entries}]})
+    data = open_dataset("reasonseg", tmp_path, "val")
+    assert list(data.ids) == ["good-0"]
+    assert data.problems[0].startswith("odd: ") and words in data.problems[0]
 
 
 def test_of_equal_regions_the_first_is_painted_last() -> None:

@@ -4,10 +4,14 @@ Polygons mean what they mean in LISA's reader (https://github.com/dvlab-research
 labeled "flag" are skipped, "ignore" marks pixels that count neither for nor against, and everything else is target.
 Shapes are painted from the largest to the smallest, outline included, each over the earlier ones. LISA paints with
 OpenCV, we with Pillow: outlines of random shapes of 300 px differ by single pixels (IoU 0.999, no bias).
+
+Files that labelme (https://github.com/wkentaro/labelme) has written may hold rectangles, circles and masks too, which
+are painted as labelme does. Its lines and points have no area, so a row with one is unusable.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Sequence
@@ -22,12 +26,13 @@ from PIL import Image, ImageDraw
 from wise_edge.datasets.base import Example, RowDataset, from_mask, read_image
 from wise_edge.errors import UsageError
 from wise_edge.files import refuse_lfs_pointer
-from wise_edge.geometry import Point
-from wise_edge.images import SUFFIXES
+from wise_edge.images import SUFFIXES, load_image
 
 _KINDS = {"True": "long", "False": "short"}
 _TARGET, _IGNORE = 1, 255
 _MAX_COORDINATE = 100_000
+_POLYGONS = ("polygon", "oriented_rectangle", "rotation")
+"""Types of shapes whose points are corners; labelme's, and X-AnyLabeling's name of the second."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,16 @@ class Region:
 
     Attributes:
         ignored: whether its pixels count neither for nor against.
-        corners: (x, y) of pixels, possibly outside the image.
+        corners: (x, y) of pixels, possibly outside the image: of a polygon; two opposite ones of a rectangle or mask;
+            the center of a circle and a point on it.
+        form: "polygon", "rectangle", "circle" or "mask".
+        stencil: PNG file of a mask, not 0 inside.
     """
 
     ignored: bool
-    corners: tuple[Point, ...]
+    corners: tuple[tuple[float, float], ...]
+    form: str = "polygon"
+    stencil: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -120,11 +130,26 @@ def paint_regions(regions: Sequence[Region], shape: tuple[int, int]) -> tuple[ND
 
 
 def _paint(canvas: Image.Image, region: Region, value: int) -> Image.Image:
-    closed = [*region.corners, region.corners[0]]
     draw = ImageDraw.Draw(canvas)
-    draw.polygon(closed, fill=value)
-    draw.line(closed, fill=value)
+    if region.form == "rectangle":
+        draw.rectangle(_span(region.corners), fill=value)
+    elif region.form == "circle":
+        (x, y), rim = region.corners
+        radius = math.dist((x, y), rim)
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=value)
+    elif region.form == "mask":
+        left, top, _, _ = map(int, _span(region.corners))
+        canvas.paste(value, (left, top), Image.fromarray(load_image(region.stencil).any(axis=2)))
+    else:
+        closed = [*region.corners, region.corners[0]]
+        draw.polygon(closed, fill=value)
+        draw.line(closed, fill=value)
     return canvas
+
+
+def _span(corners: Sequence[tuple[float, float]]) -> tuple[float, float, float, float]:
+    (x1, y1), (x2, y2) = corners
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
 
 
 def _read_row(stem: str, images: dict[str, Path], annotations: dict[str, Path], every_query: bool) -> list[_Row]:
@@ -155,7 +180,30 @@ def _read_shape(shape: dict[str, Any]) -> Region:
     points = shape.get("points")
     if not isinstance(points, list) or not points or not all(map(_is_point, points)):
         raise ValueError("a shape's points are not a list of x and y in or near the image")
-    return Region("ignore" in shape["label"].lower(), tuple((int(x), int(y)) for x, y in points))
+    ignored, form = "ignore" in shape["label"].lower(), shape.get("shape_type") or "polygon"
+    pixels = tuple((int(x), int(y)) for x, y in points)
+    if form in _POLYGONS or (form == "rectangle" and len(points) == 4):
+        return Region(ignored, pixels)
+    if form not in ("rectangle", "circle", "mask"):
+        raise ValueError(f"a shape of type {form!r} has no area; draw a polygon, rectangle, circle or mask instead")
+    if len(points) != 2:
+        raise ValueError(f"a {form} has {len(points)} points instead of 2")
+    if form == "mask":
+        return Region(ignored, pixels, form, _read_stencil(shape.get("mask"), pixels))
+    return Region(ignored, pixels if form == "rectangle" else tuple((x, y) for x, y in points), form)
+
+
+def _read_stencil(encoded: Any, corners: Sequence[tuple[int, int]]) -> bytes:
+    """Return the PNG file of a mask, which covers its corners' pixels."""
+    try:
+        stencil = base64.b64decode(encoded, validate=True)
+        height, width, _ = load_image(stencil).shape
+    except (TypeError, ValueError, UsageError) as error:
+        raise ValueError(f"a mask is not a PNG image in base64 ({error})") from None
+    left, top, right, bottom = map(int, _span(corners))
+    if (width, height) != (right - left + 1, bottom - top + 1):
+        raise ValueError(f"a mask of {width} x {height} pixels does not fill its corners {corners[0]} to {corners[1]}")
+    return stencil
 
 
 def _is_point(point: Any) -> bool:
