@@ -80,6 +80,12 @@ def test_a_command_quotes_the_name_and_names_another_output(tmp_path: Path) -> N
     assert f"heif-convert '{path}' '{tmp_path}/of the phone.jpg'" in rejection(path)
 
 
+def test_a_command_does_not_write_into_its_input(tmp_path: Path) -> None:
+    path = tmp_path / "IMG_1.jpg"
+    path.write_bytes(container(b"heic"))
+    assert f"heif-convert {path} {tmp_path}/converted.jpg" in rejection(path)
+
+
 def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     assert "a.png is empty" in rejection(tmp_path / "a.png")

@@ -110,7 +110,9 @@ def describe_raw(image: Image.Image, head: bytes, path: str | None) -> str | Non
 
 def _describe(kind: str, remedy: str, path: str | None) -> str:
     name = path or "FILE"
-    stem, png, jpg = (quote(str(Path(name).with_suffix(suffix))) for suffix in ("", ".png", ".jpg"))
+    wanted = [str(Path(name).with_suffix(suffix)) for suffix in ("", ".png", ".jpg")]
+    # A file may have the name of what it should be converted to.
+    stem, png, jpg = (quote(out if out != name else str(Path(out).with_stem("converted"))) for out in wanted)
     return f"is {kind}, which is not read; {remedy.format(name=quote(name), stem=stem, png=png, jpg=jpg)}"
 
 

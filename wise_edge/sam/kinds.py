@@ -27,12 +27,12 @@ _OWN_TENSORS = {
     SAM2_MODEL: ("vision_encoder.", "prompt_encoder.", "mask_decoder.", "no_memory_embedding"),
 }
 _KNOWN_BY = {
-    SAM_FILE: "image_encoder.patch_embed.proj.weight",
-    SAM_MODEL: "vision_encoder.patch_embed.projection.weight",
-    SAM2_FILE: "image_encoder.trunk.patch_embed.proj.weight",
-    SAM2_MODEL: "vision_encoder.backbone.patch_embed.projection.weight",
+    SAM2_FILE: ("image_encoder.trunk.", "sam_mask_decoder."),
+    SAM2_MODEL: ("vision_encoder.backbone.",),
+    SAM_MODEL: ("vision_encoder.",),
+    SAM_FILE: ("image_encoder.patch_embed.", "image_encoder.blocks."),
 }
-"""A tensor that no other kind has."""
+"""How names begin that no kind behind it has; whether a checkpoint is complete is seen when it is loaded."""
 _FOREIGN_TENSORS = (
     (r"mask_decoder\.(hf_|hq_|compress_vit)", "HQ-SAM"),
     (r"(^|\.)(detector|detector_model|tracker|tracker_model)\.|vision_encoder\.backbone\.embeddings\.", "SAM 3"),
@@ -74,9 +74,9 @@ def _judge(file: Path, names: Iterable[str]) -> str:
     for pattern, other in _FOREIGN_TENSORS:
         if any(re.search(pattern, name) for name in present):
             raise UsageError(f"{file} holds {other}, which is not supported; {SUPPORTED}")
-    kind = next((kind for kind, name in _KNOWN_BY.items() if name in present), None)
+    kind = next((kind for kind, starts in _KNOWN_BY.items() if any(n.startswith(starts) for n in present)), None)
     if kind is None:
-        raise UsageError(f"{file} holds no complete segmenter (see {_first(present)}); {SUPPORTED}")
+        raise UsageError(f"{file} holds another model than a segmenter (see {_first(present)}); {SUPPORTED}")
     if strange := [name for name in present if not name.startswith(_OWN_TENSORS[kind])]:
         raise UsageError(f"{file} holds more than the weights of {kind}: {_first(strange)}; save the model's alone")
     return kind
