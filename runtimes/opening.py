@@ -26,7 +26,12 @@ class InstalledPackages:
 
 
 def open_backends(
-    bundle: Bundle, requested_policy: str = "auto", requested_mask: str = "auto", **settings: Any
+    bundle: Bundle,
+    requested_policy: str = "auto",
+    requested_mask: str = "auto",
+    *,
+    verify_hashes: bool = False,
+    **settings: Any,
 ) -> tuple[PolicyBackend[Any], MaskBackend[Any], dict[str, BackendChoice]]:
     """Open a policy and a mask backend, with the reason for each choice.
 
@@ -34,12 +39,16 @@ def open_backends(
         bundle: what is run.
         requested_policy: "auto" or a backend's name.
         requested_mask: likewise.
+        verify_hashes: compare every file with its hash, once there is a backend for each part.
         settings: `threads` and `flash_attention`, see `Session.from_bundle`.
 
     Raises:
         UsageError, MissingExtraError, DeviceError: as `list_candidates`, or no candidate started.
+        BundleError: a file was altered.
     """
     device, candidates = find_candidates(bundle, requested_policy, requested_mask)
+    if verify_hashes:
+        bundle.verify_hashes()
     requested = dict(zip(PARTS, (requested_policy, requested_mask), strict=True))
     opened: dict[str, Any] = {}
     choices: dict[str, BackendChoice] = {}

@@ -122,10 +122,9 @@ class Session:
         if threads is not None and not is_count(threads):
             raise UsageError(f"threads must be an integer of at least 1, got {describe(threads)}")
         loaded = bundle if isinstance(bundle, Bundle) else load(resolve_bundle(bundle))
-        if verify_hashes:
-            loaded.verify_hashes()
+        settings = {"threads": threads, "flash_attention": flash_attention}
         policy, mask, choices = open_backends(
-            loaded, policy_backend, mask_backend, threads=threads, flash_attention=flash_attention
+            loaded, policy_backend, mask_backend, verify_hashes=verify_hashes, **settings
         )
         overlap = find_backend(choices["mask"].name).overlap_mask_encoding
         return cls(policy, mask, choices, decoding, overlap_mask_encoding=overlap, frames=frames)

@@ -14,7 +14,9 @@ import pytest
 
 import fake_session
 from locations import ASSETS
+from wise_edge.bundle.store import Bundle
 from wise_edge.cli.main import main
+from wise_edge.errors import DeviceError, UsageError, WiseEdgeError
 from wise_edge.images import save_png
 from wise_edge.runtimes import backends
 from wise_edge.runtimes.session import Session
@@ -196,3 +198,29 @@ def test_space_for_the_merged_policy_too_is_checked_first(refuse: Refuse, monkey
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1))
     assert refuse(*EXPORT).startswith(". has 0.0 GB free, but about ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--variant", ""], "unknown variant ''; choose one of verbose, wise"),
+        (["--variant", "WISE"], "unknown variant 'WISE'"),
+        (["--deadline-ms", "0"], "deadline_ms must be a positive number"),
+        (["--deadline-ms", "nan"], "deadline_ms must be a positive number"),
+        (["--deadline-ms", "50", "--variant", "answer"], "a deadline chooses the variant"),
+        (["--mask", "none/mask.png"], "the folder none does not exist"),
+        (["--overlay", "picture.jpg"], "picture.jpg is written as PNG"),
+    ],
+)
+def test_a_query_that_must_fail_opens_no_model(arguments: list[str], line: str, refuse: Refuse) -> None:
+    save_png(np.full((20, 30, 3), 9, np.uint8), Path("picture.png"))
+    assert refuse("run", "picture.png", "the ring", *arguments).startswith(line)
+
+
+@pytest.mark.parametrize(("backend", "error"), [("lama", UsageError), ("llama", DeviceError)])
+def test_files_are_not_hashed_for_a_backend_that_cannot_run(
+    backend: str, error: type[WiseEdgeError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bundle, "verify_hashes", lambda _: pytest.fail("seven GB were read"))
+    with pytest.raises(error):
+        Session.from_bundle(policy_backend=backend)

@@ -56,10 +56,12 @@ def run(
     from wise_edge.policy.prompts import normalize_query
     from wise_edge.profiling.query_meter import QueryMeter
     from wise_edge.runtimes.base import Decoding
+    from wise_edge.runtimes.deadline import check_choice
     from wise_edge.runtimes.session import Session
 
     normalize_query(query)  # an invalid query fails before the bundle is hashed and opened
     loaded = load(resolve_bundle(bundle))
+    check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms)
     _check_outputs(mask, overlay, [image, *loaded.files], force)
     pixels = load_image(image, say=options.note)
     decoding = Decoding(max_rationale_tokens=max_rationale_tokens)
