@@ -184,9 +184,9 @@ def export_merged(
     if adapter is None:
         raise UsageError(f"--target {MERGED} merges an adapter; name one with --adapter, or use {policy} as it is")
     base = _open(policy, "policy")
-    fitted = fit_adapter(adapter, load_config(base), base=base)
     check_folder_target(target, marker="config.json", force=force, keep=(base, adapter))
     check_space(target.parent, _stored(base))
+    fitted = fit_adapter(adapter, load_config(base), base=base)
     with replacing_folder(target) as folder, _named(folder, target):
         check_figures(list(merge_checkpoint(base, fitted, folder, progress, verify=verify)))
 

@@ -170,7 +170,7 @@ def test_an_export_replaces_nothing_that_it_reads(refuse: Refuse) -> None:
     pytest.importorskip("torch")
     shutil.copytree(ASSETS / "embedded-policy", "models/policy")
     Path("models/bundle.json").write_text("{}")
-    line = "models would replace models/policy, which is read; choose another folder"
+    line = "models would replace what this command reads (models/policy)"
     assert refuse(*EXPORT, "--policy", "models/policy", "--out", "models", "--force").startswith(line)
 
 

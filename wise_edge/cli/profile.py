@@ -83,10 +83,12 @@ def profile(
     from wise_edge.profiling.lock import running_alone
     from wise_edge.profiling.measure import profile_session
     from wise_edge.profiling.meter import Meter
+    from wise_edge.profiling.own_images import find_images
     from wise_edge.profiling.wall_meter import check_wall_meter
     from wise_edge.runtimes.session import Session
 
-    reads = [data, power, *(images.iterdir() if images is not None and images.is_dir() else ())]
+    pictures = find_images(images) if images is not None else []
+    reads = [data, power, *pictures, *(picture.with_suffix(".txt") for picture in pictures)]
     _check_out(out or [], [*reads, *read_bundle(resolve_bundle(bundle)).files], force)
     compared, asked = _choose(bundle, backends, mask_backend, variants)
     if power is not None:
