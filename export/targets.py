@@ -224,7 +224,7 @@ class EdgellmTarget(Target):
         """See `Target`."""
         from wise_edge.export.to_edgellm.target import check_policy
 
-        check_policy(source.spec, options.edgellm_quant)
+        check_policy(source, options.edgellm_quant)
 
     def write(
         self, source: PolicyCheckpoint, folder: Path, options: ExportOptions, progress: Progress

@@ -6,13 +6,15 @@ Names are those of `wise_edge.policy.architecture.normalize_name`, without tenso
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from wise_edge.native.weight_files import list_tensors
-from wise_edge.policy.architecture import normalize_tensors
+from wise_edge.policy.architecture import EMBEDDING, HEAD, normalize_tensors
 
 
 class CheckpointTensors:
@@ -51,3 +53,22 @@ class CheckpointTensors:
             UsageError: the file cannot be read.
         """
         return self._stored[name].read()
+
+
+def has_own_head(config: Mapping[str, Any], tensors: CheckpointTensors) -> bool:
+    """Return whether the output matrix is another than the token embedding.
+
+    A head that is stored and differs is one of its own, whatever the config says: transformers loads it so too.
+
+    Args:
+        config: transformers' config as a dictionary.
+        tensors: the checkpoint.
+    """
+    if HEAD not in tensors:
+        return False
+    return not (is_tied(config) and torch.equal(tensors.read(HEAD), tensors.read(EMBEDDING)))
+
+
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """Return whether a config says that the output matrix is the token embedding."""
+    return bool(config.get("tie_word_embeddings") or config["text_config"].get("tie_word_embeddings"))

@@ -20,11 +20,12 @@ from wise_edge.bundle.store import describe_file
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.export.progress import Progress
 from wise_edge.export.source.policy import PolicyCheckpoint
+from wise_edge.export.source.tensors import CheckpointTensors, has_own_head, is_tied
 from wise_edge.export.to_edgellm import check as edgellm_check
 from wise_edge.export.to_onnx.target import check_family
 from wise_edge.images import save_png
+from wise_edge.policy.architecture import load_config
 from wise_edge.policy.image import resize_square
-from wise_edge.policy.spec import PolicySpec
 
 FORMAT = "edgellm"
 _BLOCK = 128  # input channels that share a scale in int4_awq
@@ -32,9 +33,16 @@ _LIMIT_S = 12 * 3600.0
 """Time after which a process of tensorrt-edgellm is ended; quantizing billions of weights on a CPU takes hours."""
 
 
-def check_policy(spec: PolicySpec, method: str) -> None:
-    """Raise `UsageError` if the policy's family or widths do not fit a method of `precisions.EDGELLM_METHODS`."""
+def check_policy(source: PolicyCheckpoint, method: str) -> None:
+    """Raise `UsageError` if the policy's family, widths or head do not fit a method of `precisions.EDGELLM_METHODS`."""
+    spec = source.spec
     check_family(spec)
+    config = load_config(source.folder).to_dict()
+    if is_tied(config) and has_own_head(config, CheckpointTensors(source.folder)):
+        raise UsageError(
+            f"{source.folder} stores a head that differs from the embedding, to which its config ties it; Edge-LLM "
+            "would leave it out. Set tie_word_embeddings to false in config.json, in text_config too"
+        )
     if method == "int4_awq" and spec.hidden_size % _BLOCK:
         raise UsageError(f"int4_awq needs widths of multiples of {_BLOCK}, the policy is {spec.hidden_size} wide")
 
@@ -52,7 +60,7 @@ def export_edgellm(source: PolicyCheckpoint, out: Path, method: str, progress: P
         UsageError: the policy's family or widths do not fit.
         WiseEdgeError: tensorrt-edgellm failed.
     """
-    check_policy(source.spec, method)
+    check_policy(source, method)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".samples.") as scratch:
         _write_samples(source, Path(scratch))
         source.release()

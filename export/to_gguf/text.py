@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-import torch
 
 from wise_edge.errors import UsageError
-from wise_edge.export.source.tensors import CheckpointTensors
+from wise_edge.export.source.tensors import CheckpointTensors, has_own_head
 from wise_edge.export.to_gguf.file import Entry
-from wise_edge.policy.architecture import EMBEDDING, HEAD
+from wise_edge.policy.architecture import HEAD
 
 ARCHITECTURES = {"qwen2_vl": "qwen2vl", "qwen2_5_vl": "qwen2vl", "qwen3_vl": "qwen3vl"}
 """llama.cpp's names; Qwen2-VL and Qwen2.5-VL share their language model."""
@@ -30,10 +29,10 @@ def text_entries(config: Mapping[str, Any], tensors: CheckpointTensors, file_typ
         UsageError: a tensor does not belong to this architecture.
     """
     names = text_names(config)
-    headless = is_tied(config, tensors)
+    has_head = has_own_head(config, tensors)
     found = []
     for source in tensors:
-        if source.startswith("visual.") or (source == HEAD and headless):
+        if source.startswith("visual.") or (source == HEAD and not has_head):
             continue
         name = names.get_name(source, try_suffixes=(".weight", ".bias"))
         if name is None:
@@ -47,17 +46,6 @@ def text_names(config: Mapping[str, Any]) -> Any:
     """Return gguf's map from the checkpoint's tensor names to those of the file."""
     architecture = gguf.MODEL_ARCH[ARCHITECTURES[config["model_type"]].upper()]
     return gguf.get_tensor_name_map(architecture, config["text_config"]["num_hidden_layers"])
-
-
-def is_tied(config: Mapping[str, Any], tensors: CheckpointTensors) -> bool:
-    """Return whether the output matrix is the token embedding.
-
-    A head that is stored and differs is one of its own, whatever the config says: transformers loads it so too.
-    """
-    if HEAD not in tensors:
-        return True
-    tied = config.get("tie_word_embeddings", config["text_config"].get("tie_word_embeddings"))
-    return bool(tied) and torch.equal(tensors.read(HEAD), tensors.read(EMBEDDING))
 
 
 def describe_text(writer: Any, config: Mapping[str, Any], folder: Path, file_type: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 
 pytest.importorskip("tensorrt_edgellm")
 import torch
@@ -200,6 +201,20 @@ def _options(method: str, device: str) -> ExportOptions:
 def test_four_bits_need_widths_that_128_divides(source: PolicyCheckpoint, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="needs widths of multiples of 128, the policy is 192 wide"):
         list(edgellm.export_edgellm(source, tmp_path, "int4_awq", quiet))
+
+
+def test_a_head_that_its_config_would_leave_out_is_refused(source: PolicyCheckpoint, tmp_path: Path) -> None:
+    shutil.copytree(EMBEDDED, tmp_path / "p")
+    weights = safetensors.torch.load_file(EMBEDDED / "model.safetensors")
+    embedding = next(value for name, value in weights.items() if name.endswith("embed_tokens.weight"))
+    for factor in (1, 2):
+        stored = weights | {"lm_head.weight": embedding * factor}
+        safetensors.torch.save_file(stored, tmp_path / "p" / "model.safetensors", metadata={"format": "pt"})
+        if factor == 1:
+            edgellm.check_policy(_source(tmp_path / "p"), "fp16")
+        else:
+            with pytest.raises(UsageError, match=r"stores a head that differs .* tie_word_embeddings to false"):
+                edgellm.check_policy(_source(tmp_path / "p"), "fp16")
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,3 +199,15 @@ def test_the_type_of_weights_is_the_configs_or_their_own(
     (folder / "config.json").write_text(json.dumps(config | entries | {"text_config": text}))
 
     assert stored_dtype(folder) == expected
+
+
+def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(
+    checkpoints: dict[bool, Path], tmp_path: Path
+) -> None:
+    folder = edited(checkpoints[False], tmp_path / "p", lambda _: None)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | {"id": 277, "content": "<seg>"})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+    with pytest.raises(UsageError, match=r"has the token 277, the model ends at 276; they do not belong together"):
+        read_policy_spec(folder)

@@ -60,7 +60,7 @@ def merge_attached(attached: Any) -> Any:
             merged = attached.merge_and_unload()
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise UsageError(f"PEFT cannot merge this adapter: {whole_reason(error)}") from error
-    if tied:
+    if tied or merged.config.tie_word_embeddings:  # a config may tie what the files store apart
         _tie_if_equal(merged)
     return merged
 

@@ -47,6 +47,7 @@ def read_policy_spec(folder: Path, prompts: PromptSet | None = None) -> PolicySp
     tokens = _TokenNames(folder)
     text = config.get("text_config") or config  # older folders keep the language model's entries at the top
     try:
+        tokens.check_size(text["vocab_size"])
         return PolicySpec(
             family=config["model_type"],
             input_size=images.input_size,
@@ -136,6 +137,13 @@ class _TokenNames:
             raise UsageError(f"{self._file} is not a tokenizer with a vocabulary; copy it again") from error
         if missing := sorted({*MARKUP}.difference(self._names.values())):
             raise UsageError(f"{self._file} lacks the token {missing[0]} of Qwen's chat markup; copy it again")
+
+    def check_size(self, rows: int) -> None:
+        """Raise `UsageError` if a token has no row in the embedding."""
+        if (largest := max(self._names)) >= rows:
+            raise UsageError(
+                f"{self._file} has the token {largest}, the model ends at {rows - 1}; they do not belong together"
+            )
 
     def image_token(self, number: Any) -> str:
         """Return the placeholder of an image token, given its number in the config."""
