@@ -16,6 +16,7 @@ from wise_edge.datasets.tables import find_table
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.files import read_json, refuse_lfs_pointer
 from wise_edge.images import load_image
+from wise_edge.native.pretrained import load_pretrained
 from wise_edge.robot.recording.reader import open_recording
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 3968658944\n"
@@ -60,6 +61,12 @@ def test_a_pointer_is_named_by_every_reader(tmp_path: Path, case: str) -> None:
     with pytest.raises(UsageError, match=r"Git LFS pointer.*git lfs pull") as caught:
         read(file)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pointer_in_place_of_a_models_weights_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(POINTER)
+    with pytest.raises(UsageError, match=r"model\.safetensors is a Git LFS pointer"):
+        load_pretrained("Sam2Model", tmp_path, dtype=None, attention="eager", partial=True)
 
 
 def test_a_pointer_in_a_bundle_is_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from wise_edge.errors import UsageError, first_line
 from wise_edge.extras import require
+from wise_edge.native.weight_files import list_tensors
 
 
 def load_pretrained(class_name: str, folder: Path, *, dtype: Any, attention: str, partial: bool = False) -> Any:
@@ -17,7 +18,7 @@ def load_pretrained(class_name: str, folder: Path, *, dtype: Any, attention: str
 
     Args:
         class_name: name of transformers' model class.
-        folder: the folder, with config.json and safetensors.
+        folder: the folder, with config.json and weights as `wise_edge.native.weight_files` reads them.
         dtype: torch's type of the loaded weights.
         attention: transformers' name of the attention to use, for example "eager".
         partial: whether the folder may hold weights that the class does not have; they are skipped silently.
@@ -31,6 +32,9 @@ def load_pretrained(class_name: str, folder: Path, *, dtype: Any, attention: str
     """
     transformers = require("transformers", "export")
     damaged = require("safetensors", "export").SafetensorError
+    list_tensors(
+        folder
+    )  # a damaged file, a missing shard or a pointer of Git LFS is named here; transformers names none
     try:
         with _silenced(transformers, warnings=partial):
             model, report = getattr(transformers, class_name).from_pretrained(
