@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from typing import Annotated
@@ -98,8 +99,8 @@ def _signal_behind(error: BaseException | None) -> int | None:
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return 130
-        if isinstance(error, SystemExit) and isinstance(error.code, int):
-            return error.code
+        if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM:  # others are a library's, as uvicorn's
+            return 128 + signal.SIGTERM
         error = error.__cause__ or error.__context__
     return None
 
