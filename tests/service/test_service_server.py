@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import socket
+import subprocess
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ import pytest
 from PIL import Image
 
 from service_client import ask, pixels_of, png, together
-from service_process import fake_process, fakes, process
+from service_process import fake_command, fake_environment, fake_process, fakes, process
 from waiting import wait_for
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.runtimes.session import Session
@@ -213,6 +214,14 @@ def test_a_query_that_does_not_end_does_not_keep_the_process() -> None:
         assert running.wait(timeout=30) == 4
         assert running.stderr is not None
         assert "a query does not end: its engine hangs" in running.stderr.read()
+
+
+@pytest.mark.slow
+def test_a_first_query_that_does_not_end_ends_the_start() -> None:
+    command = fake_command(60, 1, "the object")  # the warm-up query
+    done = subprocess.run(command, env=fake_environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "the first query was not answered within 1 s; raise --time-limit" in done.stderr
 
 
 SLOW_BODY = (

@@ -33,7 +33,7 @@ class Policy(FakePolicy):
         while request.query == "wait until you are cancelled":
             time.sleep(0.01)
             request.check_cancelled()
-        while request.query == "hang":
+        while request.query == sys.argv[3]:
             time.sleep(0.01)
         time.sleep(1 if request.query == "take a second" else 0)
         return super().generate(encoded, request)
@@ -57,14 +57,22 @@ def fakes(head_s: float = 60) -> Iterator[tuple[str, int]]:
 @contextmanager
 def fake_process(head_s: float = 60, query_s: float = 600) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run a server on fakes, and yield the process and its address."""
-    with started([sys.executable, "-c", FAKES, str(head_s), str(query_s)]) as running:
+    with started(fake_command(head_s, query_s, "hang")) as running:
         yield running
+
+
+def fake_command(head_s: float, query_s: float, hanging: str) -> list[str]:
+    """Return the command of a server on fakes, whose policy never ends a query `hanging`."""
+    return [sys.executable, "-c", FAKES, str(head_s), str(query_s), hanging]
+
+
+def fake_environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
 
 
 @contextmanager
 def started(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as running:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=fake_environment()) as running:
         assert running.stderr is not None
         line = running.stderr.readline()
         try:

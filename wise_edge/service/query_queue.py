@@ -10,8 +10,9 @@ import asyncio
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
+from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from typing import TypeVar
 
@@ -50,7 +51,9 @@ class QueryQueue:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._thread = ThreadPoolExecutor(1, "device")
+        self._turns: SimpleQueue[bool] = SimpleQueue()  # False ends the thread
+        self._thread = Thread(target=self._serve, name="device", daemon=True)  # a query that hangs keeps no process
+        self._thread.start()
         self._lines = _Lines()
         self._own: Counter[str] = Counter()  # queries of each client that wait or run
         self._took_s = 0.1
@@ -73,7 +76,7 @@ class QueryQueue:
         self.waiting += 1
         self._own[client] += 1
         self._lines.add(client, job)
-        self._thread.submit(self._serve_next)
+        self._turns.put(True)
         running = asyncio.wrap_future(done)
         running.add_done_callback(partial(self._end, client))
         try:
@@ -97,16 +100,16 @@ class QueryQueue:
         if waiting > self._limits.waiting or self._own[client] > most_of_one:
             raise BusyError(max(1, round(waiting * self._took_s)))
 
-    def close(self, timeout_s: float) -> bool:
+    def close(self, timeout_s: float | None = None) -> bool:
         """Stop the thread once its queries are done; return whether that was in time."""
-        closing = Thread(target=self._thread.shutdown, daemon=True)
-        closing.start()
-        closing.join(timeout_s)
-        return not closing.is_alive()
+        self._turns.put(False)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
-    def _serve_next(self) -> None:
-        if (job := self._lines.take()) is not None:
-            job()
+    def _serve(self) -> None:
+        while self._turns.get():
+            if (job := self._lines.take()) is not None:
+                job()
 
     def _do(self, work: Callable[[Event], T], cancel: Event, done: Future[T]) -> None:
         if cancel.is_set():

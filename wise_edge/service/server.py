@@ -90,7 +90,7 @@ def run_server(app: Any, host: str, port: int, limits: Limits, say: Callable[[st
     listener = _listen(host, port)
     with listener:
         Server(config).run(sockets=[listener])
-    if failures:  # of the shutdown: Python would wait for the thread of the query
+    if failures:  # of the shutdown: Python would wait for other threads of the engine
         print(f"error: {failures[0]}", file=sys.stderr, flush=True)
         os._exit(DeviceError.exit_code)
 
