@@ -6,8 +6,8 @@
 #
 # The handler's template ends with "<|im_start|>assistant\n", as Qwen2.5-VL was trained, and reads right. It is rendered by
 # Jinja with trim_blocks and lstrip_blocks alone, so the prompt ends one token early and the model has to begin its answer
-# with the newline. llama.cpp's own "chatml" keeps the newline. Other handlers of
-# the file share the environment; those whose template ends otherwise are not hurt.
+# with the newline. llama.cpp's own "chatml" keeps it. Other handlers share the environment; those whose template ends
+# otherwise are not hurt.
 #
 # The package is not compiled here: template and environment are taken from its source.
 #
