@@ -129,9 +129,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: edit_weights(f, lambda w: w[TOKEN].fill_(torch.nan)),
         f"{TOKEN} holds values that are not finite",
     ),
-    "shape": (lambda f: edit_weights(f, lambda w: w.update({TOKEN: torch.ones(2, 2)})), "damaged or cut short"),
+    "shape": (lambda f: edit_weights(f, lambda w: w.update({TOKEN: torch.ones(2, 2)})), "cannot be loaded"),
     "cut": (lambda f: (f / "model.safetensors").write_bytes(b"cut"), "damaged or cut short"),
-    "gone": (lambda f: (f / "model.safetensors").unlink(), "damaged or cut short"),
+    "gone": (lambda f: (f / "model.safetensors").unlink(), "cannot be loaded"),
     "oblong": (lambda f: edit_config(f, "prompt_encoder_config", image_size=[64, 32]), "only square inputs"),
     "processor": (lambda f: (f / "preprocessor_config.json").write_text("{}"), "image_mean"),
 }
