@@ -122,8 +122,10 @@ def test_other_files_are_named_as_what_they_are(state: State, tmp_path: Path, ca
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_a_torchscript_archive_and_a_git_lfs_pointer_are_named(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "script.pt"))
-    (tmp_path / "lfs.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
-    for name, words in {"script.pt": "TorchScript", "lfs.pth": "git lfs pull"}.items():
+    pointers = ("lfs.pth", "lfs.safetensors")
+    for name in pointers:
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    for name, words in {"script.pt": "TorchScript", **dict.fromkeys(pointers, "git lfs pull")}.items():
         with pytest.raises(UsageError, match=words):
             read_sam_spec(tmp_path / name)
 

@@ -167,7 +167,7 @@ def _open_examples(
         files = find_images(images)
         if len(files) > limit:
             typer.echo(f"asking the first {limit} of {len(files)} images; raise --limit to ask more", err=True)
-        return str(images), read_images(files[:limit], query)
+        return str(images), read_images(files[:limit], query, say=options.note)
     opened, count = open_labeled("scenes" if name is None else name, data, split, limit if scenes is None else scenes)
     examples = [opened[place] for place in range(count)]
     for example in examples:

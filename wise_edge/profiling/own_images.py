@@ -8,7 +8,7 @@ from pathlib import Path
 from wise_edge.datasets.base import Example
 from wise_edge.errors import UsageError, first_line
 from wise_edge.files import refuse_lfs_pointer
-from wise_edge.images import SUFFIXES, load_image
+from wise_edge.images import SUFFIXES, Say, load_image
 from wise_edge.policy.prompts import normalize_query
 
 
@@ -25,13 +25,14 @@ def find_images(folder: Path) -> list[Path]:
     return files
 
 
-def read_images(files: Sequence[Path], query: str | None) -> list[Example]:
+def read_images(files: Sequence[Path], query: str | None, say: Say | None = None) -> list[Example]:
     """Read images into memory.
 
     Args:
         files: the images.
         query: the query for all of them; None reads each one's from the text file of the same name (`mug.txt` for
             `mug.jpg`).
+        say: as of `load_image`.
 
     Returns:
         Examples without ground truth.
@@ -40,7 +41,8 @@ def read_images(files: Sequence[Path], query: str | None) -> list[Example]:
         UsageError: an image cannot be read, or has no query.
     """
     return [
-        Example(file.name, _find_query(file, query), load_image(file), None, None, None, None, None) for file in files
+        Example(file.name, _find_query(file, query), load_image(file, say=say), None, None, None, None, None)
+        for file in files
     ]
 
 

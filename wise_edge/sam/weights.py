@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
+from wise_edge.files import refuse_lfs_pointer
 from wise_edge.native.weight_files import list_file_tensors, list_tensors, load_pickle
 from wise_edge.sam.names import find_part
 
@@ -37,6 +38,7 @@ def read_weights(checkpoint: Path) -> dict[str, Tensor]:
     """
     if checkpoint.is_dir():
         return {tensor.name: tensor.read() for tensor in list_tensors(checkpoint)}
+    refuse_lfs_pointer(checkpoint)
     if checkpoint.suffix == ".safetensors":
         found: Any = {tensor.name: tensor.read() for tensor in list_file_tensors(checkpoint)}
     else:
