@@ -77,7 +77,7 @@ def judge(extra: str, python: str, machine: str) -> tuple[str, str | None]:
     excluded = next((limit for limit in limits if not limit.allows((major, minor), machine)), None)
     if excluded is None:
         found, failure = resolve(EXTRAS[extra], python, machine)
-        wanted = {_name(line) for line in EXTRAS[extra]} - found
+        wanted = {package_name(line) for line in EXTRAS[extra]} - found
         missing = sorted(name for name in wanted if not name.startswith("backports-"))  # in later Pythons themselves
         fault = failure or (f"its markers leave out {', '.join(missing)}" if missing else None)
         return f"{len(found)} packages", fault
@@ -103,10 +103,10 @@ def resolve(requirements: Iterable[str], python: str, machine: str) -> tuple[set
     if done.returncode:
         reason = re.search(r"cause: (.*)", done.stderr) or re.search(r"(.*\S)", done.stderr)
         return set(), reason[1] if reason else f"uv ended with {done.returncode}"
-    return {_name(line) for line in done.stdout.splitlines() if line}, None
+    return {package_name(line) for line in done.stdout.splitlines() if line}, None
 
 
-def _name(requirement: str) -> str:
+def package_name(requirement: str) -> str:
     """Return the normalized name of the package that a requirement names."""
     match = re.match(r"[\w.-]+", requirement)
     assert match, requirement

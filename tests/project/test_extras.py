@@ -140,4 +140,4 @@ def test_uv_locks_all_extras_for_all_pythons_together(script: ModuleType, tmp_pa
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     locked = re.findall(r'^name = "(.+)"$', (tmp_path / "uv.lock").read_text(), re.MULTILINE)
-    assert {Requirement(line).name.lower() for lines in EXTRAS.values() for line in lines} <= set(locked)
+    assert {script.package_name(line) for lines in EXTRAS.values() for line in lines} <= set(locked)
