@@ -13,6 +13,7 @@ import torch
 from wise_edge.bundle.manifest import Figure
 from wise_edge.export.precisions import LOGIT_TOLERANCES
 from wise_edge.export.progress import Progress
+from wise_edge.native.pretrained import save_pretrained
 from wise_edge.policy.adapter import attach_adapter, merge_attached, probe
 from wise_edge.policy.adapter_names import FittedAdapter
 from wise_edge.policy.checkpoint import load_policy, stored_dtype
@@ -54,7 +55,7 @@ def merge_checkpoint(
     if expected is not None:
         yield _compare("merged adapter: logits", merged, expected, "float32")
     dtype = stored_dtype(base)
-    merged.to(getattr(torch, dtype)).save_pretrained(out)
+    save_pretrained(merged.to(getattr(torch, dtype)), out)
     _copy_side_files(base, adapter.folder, out)
     check_policy_folder(out)
     del attached, merged

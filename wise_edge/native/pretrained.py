@@ -1,4 +1,4 @@
-"""Loading a checkpoint folder's weights into a model of transformers, without noise and without random weights."""
+"""Loading and saving models of transformers, without noise and without random weights."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ def load_pretrained(class_name: str, folder: Path, *, dtype: Any, attention: str
     """
     transformers = require("transformers", "export")
     damaged = require("safetensors", "export").SafetensorError
-    list_tensors(
-        folder
-    )  # a damaged file, a missing shard or a pointer of Git LFS is named here; transformers names none
+    list_tensors(folder)  # names a damaged file, a missing shard or a pointer of Git LFS; transformers names none
     try:
         with _silenced(transformers, warnings=partial):
             model, report = getattr(transformers, class_name).from_pretrained(
@@ -45,6 +43,17 @@ def load_pretrained(class_name: str, folder: Path, *, dtype: Any, attention: str
     if missing := sorted(report["missing_keys"]):  # transformers would continue with random numbers
         raise UsageError(f"{folder} lacks the weight {missing[0]}; copy the complete checkpoint")
     return model.eval()
+
+
+def save_pretrained(model: Any, folder: Path) -> None:
+    """Write a model's config and weights as a Hugging Face folder.
+
+    Args:
+        model: a model of transformers.
+        folder: where to write them.
+    """
+    with _silenced(require("transformers", "export"), warnings=False):
+        model.save_pretrained(folder)
 
 
 @contextmanager
