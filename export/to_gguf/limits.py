@@ -25,7 +25,9 @@ answers of 250 tokens that moved logits by 2.5 to 3.2 times the share of epsilon
 share of the largest logit (embeddings of 0.01 to 0.05; the same with 3 and 28 layers, since the residual stream grows
 and later norms hardly count)."""
 _LARGEST_SHARE = 0.003  # moves logits by 0.9 %, within the tolerance of F16
-_LARGEST_PUBLISHED_SHARE = 0.015  # of `_PUBLISHED_EPS`: 4.5 %, within that of BF16, the type of the published models
+_LARGEST_PUBLISHED_SHARE = 0.05
+"""Of `_PUBLISHED_EPS`, up to which the comparison with torch alone decides: llama.cpp runs the published models, and
+their embeddings were not at hand to set this any closer."""
 _SAMPLED_ROWS = 4096
 _LARGEST_LOST_ANGLE = 0.02  # radians, see `_lost_angle`
 _LONGEST_PROMPT = 4096  # positions

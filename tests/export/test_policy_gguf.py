@@ -158,7 +158,8 @@ def test_a_folder_that_is_no_checkpoint_for_it_is_refused(folders: dict[str, Pat
 
 SIZES = {
     "large, as the embedded policy's": (0.5, 1e-5, True),
-    "of a published model": (0.02, 1e-6, True),
+    "as published models start": (0.02, 1e-6, True),
+    "smaller, with the published epsilon": (0.006, 1e-6, True),
     "small, with ten times the published epsilon": (0.02, 1e-5, False),
     "small, with five times": (0.02, 5e-6, False),
     "tiny": (0.003, 1e-6, False),
