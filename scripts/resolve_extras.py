@@ -77,8 +77,7 @@ def judge(extra: str, python: str, machine: str) -> tuple[str, str | None]:
     excluded = next((limit for limit in limits if not limit.allows((major, minor), machine)), None)
     if excluded is None:
         found, failure = resolve(EXTRAS[extra], python, machine)
-        wanted = {package_name(line) for line in EXTRAS[extra]} - found
-        missing = sorted(name for name in wanted if not name.startswith("backports-"))  # in later Pythons themselves
+        missing = sorted({package_name(line) for line in EXTRAS[extra]} - found)
         fault = failure or (f"its markers leave out {', '.join(missing)}" if missing else None)
         return f"{len(found)} packages", fault
     outcome = f"excluded: {excluded}"

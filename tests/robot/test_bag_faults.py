@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 from PIL import Image
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
@@ -40,7 +41,6 @@ from wise_edge.robot.frames import Frame
 from wise_edge.robot.messages import COMPRESSED, IMAGE, stamp_of
 from wise_edge.robot.pace import choose_times, replay
 from wise_edge.robot.recording.channels import Channel
-from wise_edge.robot.recording.mcap_records import zstd
 from wise_edge.robot.recording.writer import RecordingWriter
 from wise_edge.robot.result_messages import TEXT
 from wise_edge.runtimes.session import Session
@@ -181,7 +181,7 @@ def test_a_message_whose_compression_is_damaged_costs_itself_alone(tmp_path: Pat
     with writer:
         camera = writer.add_connection(TOPIC, IMAGE, typestore=STORE)
         for number in range(3):
-            data = zstd().compress(bytes(STORE.serialize_cdr(image(number)[3], IMAGE)))
+            data = zstandard.compress(bytes(STORE.serialize_cdr(image(number)[3], IMAGE)))
             writer.write(camera, BEGIN_NS + number, data[:8] + bytes(len(data) - 8) if number == 1 else data)
     report = process_bag(session(), tmp_path / "in", None, "the ring", tmp_path / "out")
     assert (report.frames, report.unreadable, report.found) == (3, 1, 2)

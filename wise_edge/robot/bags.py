@@ -191,7 +191,7 @@ def open_job(
 
     Raises:
         UsageError: the bag, topic or storage does not exist, the query is empty, or `out` or its log exists.
-        MissingExtraError: rosbags is not installed.
+        MissingExtraError: the extra `ros` is not installed.
     """
     query = normalize_query(query)
     if storage not in STORAGES:
@@ -246,7 +246,7 @@ def process_bag(
 
     Raises:
         UsageError: as of `open_job`, or none of the images can be read.
-        MissingExtraError: rosbags is not installed.
+        MissingExtraError: the extra `ros` is not installed.
         WiseEdgeError: a query failed, or the disk is full; results made so far are kept for --resume.
     """
     with open_job(bag, topic, query, out, **options) as job:

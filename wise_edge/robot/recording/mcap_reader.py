@@ -1,46 +1,29 @@
-"""Reads MCAP files: by their summary, or from the start if the recorder was killed before it wrote one."""
+"""Reads MCAP files through the library mcap, also unfinished ones and around damaged chunks, where it stops."""
 
 from __future__ import annotations
 
 import heapq
-import struct
 from collections import Counter, deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from shlex import quote
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wise_edge.errors import UsageError
-from wise_edge.robot.recording.channels import ROS1, Channel, Message
-from wise_edge.robot.recording.mcap_records import (
-    CHANNEL,
-    CHUNK,
-    CHUNK_HEAD,
-    CHUNK_INDEX,
-    DIGEST,
-    FOOTER,
-    HEAD,
-    MAGIC,
-    MESSAGE,
-    MESSAGE_HEAD,
-    QOS,
-    SCHEMA,
-    STATISTICS,
-    Fields,
-    unpack_chunk,
-    unpack_records,
-)
+from wise_edge.extras import require
+from wise_edge.robot.recording.channels import MAX_UNPACKED_BYTES, ROS1, Channel, Message
 
-_FOOTER_BYTES = 20
-_TAIL = HEAD.size + _FOOTER_BYTES + len(MAGIC)
+if TYPE_CHECKING:
+    from mcap.summary import Summary
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """Where a chunk's record starts, its first log time, and its channels; none if they are not known."""
+class _Chunk(NamedTuple):
+    """The first log time of a chunk, a place from which it is the next record, and its channels; none if not known."""
 
-    start: int
     first_ns: int
+    start: int
     channels: frozenset[int] = frozenset()
 
 
@@ -48,29 +31,19 @@ class McapFile:
     """An MCAP file, open for reading; a `RecordingFile`.
 
     Raises:
-        UsageError: nothing of it can be read.
+        MissingExtraError: mcap is not installed.
     """
 
     def __init__(self, path: Path) -> None:
         self.notes: list[str] = []
         self._path = path
-        self._size = path.stat().st_size
-        self._schemas: dict[int, tuple[str, str, str]] = {}
-        self._declared: dict[int, tuple[int, str, str, dict[str, str]]] = {}
+        self._stream_reader, self._types = require("mcap.stream_reader", "ros"), require("mcap.records", "ros")
         self._counts: Counter[int] = Counter()
         self._chunks: list[_Chunk] = []
         self._loose = False  # whether messages lie outside chunks, as in rosbag2's preset "fastwrite"
         self._file = path.open("rb")
-        try:
-            if not self._read_summary():
-                self._scan()
-        except BaseException as error:
-            self.close()
-            if isinstance(error, ValueError | struct.error):
-                raise self._damaged(error) from error
-            raise
-        self.channels = [self._describe(id) for id in self._declared]
-        self._by_id = {channel.id: channel for channel in self.channels}
+        summary = self._read_summary() or self._scan()
+        self.channels = [self._describe(channel, summary) for channel in summary.channels.values()]
 
     def close(self) -> None:
         """Close the file."""
@@ -81,158 +54,123 @@ class McapFile:
 
         A damaged chunk is left out, with a note.
         """
-        wanted = {channel.id for channel in channels}
-        for content in self._loose_messages(wanted) if self._loose else self._chunked_messages(wanted):
-            channel, _, time_ns, _ = MESSAGE_HEAD.unpack_from(content)
-            yield time_ns, self._by_id[channel], bytes(content[MESSAGE_HEAD.size :])
+        by_id = {channel.id: channel for channel in channels}
+        for message in self._loose_messages() if self._loose else self._chunked_messages(by_id.keys()):
+            if message.channel_id in by_id:
+                yield message.log_time, by_id[message.channel_id], message.data
 
-    def _loose_messages(self, wanted: set[int]) -> Iterator[memoryview]:
-        return (content for _, opcode, content, whole in self._records() if whole and _is_of(wanted, opcode, content))
+    def _loose_messages(self) -> Iterator[Any]:
+        records = (record for _, record in self._records(emit_chunks=False))
+        messages = (record for record in records if isinstance(record, self._types.Message))
+        try:
+            yield from islice(messages, self._counts.total())
+        except Exception as error:  # mcap raises its own, struct's and others
+            raise UsageError(self._damage(error)) from error
 
-    def _chunked_messages(self, wanted: set[int]) -> Iterator[memoryview]:
+    def _chunked_messages(self, wanted: Collection[int]) -> Iterator[Any]:
         """Yield messages in the order of time; only chunks that overlap are in memory at once."""
-        chunks = (chunk for chunk in self._chunks if not chunk.channels or chunk.channels & wanted)
-        pending = deque(sorted(chunks, key=lambda chunk: chunk.first_ns))
-        heap: list[tuple[int, int, int, memoryview]] = []
+        pending = deque(sorted(chunk for chunk in self._chunks if not chunk.channels or chunk.channels & set(wanted)))
+        heap: list[tuple[int, int, int, Any]] = []
         while pending or heap:
             while pending and (not heap or pending[0].first_ns <= heap[0][0]):
                 start = pending.popleft().start
-                for place, opcode, content in self._unpack_whole(start):
-                    if _is_of(wanted, opcode, content):
-                        heapq.heappush(heap, (MESSAGE_HEAD.unpack_from(content)[2], start, place, content))
+                for place, record in enumerate(self._unpack(start)):
+                    if isinstance(record, self._types.Message) and record.channel_id in wanted:
+                        heapq.heappush(heap, (record.log_time, start, place, record))
             if heap:
                 yield heapq.heappop(heap)[-1]
 
-    def _unpack_whole(self, start: int) -> Iterator[tuple[int, int, memoryview]]:
-        try:
-            return self._unpack(start, *self._record(start)[1:])
-        except UsageError as error:
-            note = f"{error}; without that, what is in a chunk of it is left out"
-            self.notes += [note] if note not in self.notes else []
-            return iter(())
-
-    def _unpack(self, start: int, content: memoryview, whole: bool) -> Iterator[tuple[int, int, memoryview]]:
-        """Return the records of a chunk.
-
-        Raises:
-            UsageError: it is damaged.
-        """
-        try:
-            records = unpack_chunk(content, whole=whole)
-        except Exception as error:  # each decompressor raises its own
-            raise self._damaged(error) from error
-        return unpack_records(records)
-
-    def _damaged(self, error: Exception) -> UsageError:
-        name = quote(str(self._path))
-        return UsageError(f"{self._path} is damaged ({error}); repair it: mcap recover {name} -o repaired.mcap")
-
-    def _record(self, start: int) -> tuple[int, memoryview, bool]:
-        """Return the opcode and content of the record at a place, and whether all of it is there."""
-        if start + HEAD.size > self._size:
-            return 0, memoryview(b""), False
+    def _records(self, start: int = 0, *, emit_chunks: bool = True) -> Iterator[tuple[int, Any]]:
+        """Yield the records from a place on, each with a place from which it is the next one that mcap knows."""
         self._file.seek(start)
-        opcode, length = HEAD.unpack(self._file.read(HEAD.size))
-        content = self._file.read(min(length, self._size - start - HEAD.size))
-        return opcode, memoryview(content), len(content) == length
-
-    def _records(self) -> Iterator[tuple[int, int, memoryview, bool]]:
-        """Yield place, opcode, content and wholeness of the records outside chunks, up to the footer or a cut end."""
-        start, whole = len(MAGIC), True
-        while whole:
-            opcode, content, whole = self._record(start)
-            if opcode == 0:  # no opcode: the end of the file, or zeros that a power failure left
-                return
-            yield start, opcode, content, whole
-            if opcode == FOOTER:
-                return
-            start += HEAD.size + len(content)
-
-    def _read_summary(self) -> bool:
-        """Read channels, counts and chunks from the summary; return whether there is a complete one."""
-        end = self._size - _TAIL
-        if end < len(MAGIC):
-            return False
-        opcode, footer, _ = self._record(end)
-        if opcode != FOOTER or self._file.read() != MAGIC:
-            return False
-        start = Fields(footer).number("Q")
-        if not len(MAGIC) < start < end:
-            return False
-        self._file.seek(start)
-        stated = None
-        for _, opcode, content in unpack_records(memoryview(self._file.read(end - start))):
-            if opcode == CHUNK_INDEX:
-                fields = Fields(content)
-                first_ns, _, place, _ = (fields.number("Q") for _ in range(4))
-                self._chunks.append(_Chunk(place, first_ns, frozenset(fields.mapping("H", "Q"))))
-            elif opcode == STATISTICS:
-                stated = Fields(content)
-            else:
-                self._declare(opcode, content)
-        if stated is None:
-            return False
-        messages, _, channels, *_, chunks = (stated.number(form) for form in "QHIIII")
-        stated.take(16)  # first and last time
-        self._counts.update(stated.mapping("H", "Q"))
-        self._loose = messages > 0 and chunks == 0
-        described = all(schema in self._schemas for schema, *_ in self._declared.values() if schema)
-        return described and channels == len(self._declared) and chunks == len(self._chunks)
-
-    def _scan(self) -> None:
-        """Find channels, counts and chunks by reading the file as far as it goes."""
-        self._counts.clear()
-        self._chunks.clear()
-        opcode = 0
-        for start, opcode, content, whole in self._records():
-            if opcode == CHUNK:
-                try:
-                    records = list(self._unpack(start, content, whole))
-                except UsageError:  # what follows is not known to be a record
-                    opcode = 0
-                    break
-                self._chunks.append(_Chunk(start, CHUNK_HEAD.unpack_from(content)[0]))
-                for _, inner, record in records:
-                    self._declare(inner, record)
-            elif whole:
-                self._loose |= opcode == MESSAGE
-                self._declare(opcode, content)
-        if opcode != FOOTER:
-            self.notes.append(
-                f"{self._path} is unfinished, as if its recorder was killed; its {sum(self._counts.values())} complete "
-                "messages are used"
-            )
-
-    def _declare(self, opcode: int, content: memoryview) -> None:
-        """Keep a schema or a channel, or count a message."""
-        fields = Fields(content)
-        if opcode == SCHEMA:
-            id = fields.number("H")
-            self._schemas[id] = fields.text(), fields.text(), fields.text()
-        elif opcode == CHANNEL:
-            id, schema, topic, encoding = fields.number("H"), fields.number("H"), fields.text(), fields.text()
-            self._declared[id] = schema, topic, encoding, fields.mapping("s", "s")
-        elif opcode == MESSAGE:
-            self._counts[fields.number("H")] += 1
-
-    def _describe(self, id: int) -> Channel:
-        schema, topic, encoding, metadata = self._declared[id]
-        name, form, text = self._schemas.get(schema, ("", "", ""))
-        if encoding == ROS1:
-            name = name.replace("/", "/msg/", 1)  # ROS 1 has no folders of messages in its names
-        return Channel(
-            id,
-            topic,
-            name,
-            encoding,
-            self._counts[id],
-            definition=text,
-            definition_format=form if text else "",
-            digest=metadata.get(DIGEST, ""),
-            qos=metadata.get(QOS, ""),
+        reader = self._stream_reader.StreamReader(
+            self._file, skip_magic=start > 0, emit_chunks=emit_chunks, record_size_limit=MAX_UNPACKED_BYTES
         )
+        for record in reader.records:
+            end = self._file.tell()
+            yield start, record
+            start = self._file.seek(end)
 
+    def _unpack(self, start: int, chunk: Any = None) -> list[Any]:
+        """Return the records of a chunk; none, with a note, if it is damaged."""
+        try:
+            chunk = chunk or next(self._records(start))[1]
+            if chunk.uncompressed_size > MAX_UNPACKED_BYTES:
+                raise ValueError(f"a chunk of {chunk.uncompressed_size} bytes")
+            return list(self._stream_reader.breakup_chunk(chunk, validate_crc=True))
+        except Exception as error:  # each decompressor raises its own
+            note = f"{self._damage(error)}; without that, what is in a chunk of it is left out"
+            self.notes += [note] if note not in self.notes else []
+            return []
 
-def _is_of(channels: set[int], opcode: int, content: memoryview) -> bool:
-    """Return whether a record is a message of one of the channels."""
-    return opcode == MESSAGE and len(content) >= MESSAGE_HEAD.size and MESSAGE_HEAD.unpack_from(content)[0] in channels
+    def _damage(self, error: Exception) -> str:
+        reason, name = str(error) or "it ends too early", quote(str(self._path))
+        return f"{self._path} is damaged ({reason}); repair it: mcap recover {name} -o repaired.mcap"
+
+    def _read_summary(self) -> Summary | None:
+        """Read channels, counts and chunks from the summary; return None if it is missing or not complete."""
+        reader = require("mcap.reader", "ros")
+        summary: Summary | None = None
+        with suppress(Exception):  # mcap raises its own, struct's and others
+            summary = reader.SeekingReader(self._file, record_size_limit=MAX_UNPACKED_BYTES).get_summary()
+        if summary is None or summary.statistics is None:
+            return None
+        stated, channels = summary.statistics, summary.channels.values()
+        described = all(channel.schema_id in summary.schemas for channel in channels if channel.schema_id)
+        counted = stated.channel_count == len(channels) and stated.chunk_count == len(summary.chunk_indexes)
+        if not (described and counted):
+            return None
+        self._counts.update(stated.channel_message_counts)
+        self._loose = stated.message_count > 0 and stated.chunk_count == 0
+        self._chunks = [
+            _Chunk(index.message_start_time, index.chunk_start_offset, frozenset(index.message_index_offsets))
+            for index in summary.chunk_indexes
+        ]
+        return summary
+
+    def _scan(self) -> Summary:
+        """Find channels, counts and chunks by reading the file as far as it goes."""
+        summary: Summary = require("mcap.summary", "ros").Summary()
+        with suppress(Exception):  # where the file is cut short, as in `_read_summary`
+            for start, record in self._records():
+                inner = [record]
+                if isinstance(record, self._types.Chunk):
+                    inner = self._unpack(start, record)
+                    self._chunks.append(_Chunk(record.message_start_time, start))
+                self._loose |= isinstance(record, self._types.Message)
+                for found in inner:
+                    self._declare(found, summary)
+                if isinstance(record, self._types.DataEnd):
+                    return summary
+        self.notes.append(
+            f"{self._path} is unfinished, as if its recorder was killed; its {self._counts.total()} complete "
+            "messages are used"
+        )
+        return summary
+
+    def _declare(self, record: Any, summary: Summary) -> None:
+        """Keep a schema or a channel, or count a message."""
+        if isinstance(record, self._types.Schema):
+            summary.schemas[record.id] = record
+        elif isinstance(record, self._types.Channel):
+            summary.channels[record.id] = record
+        elif isinstance(record, self._types.Message):
+            self._counts[record.channel_id] += 1
+
+    def _describe(self, channel: Any, summary: Summary) -> Channel:
+        schema = summary.schemas.get(channel.schema_id)
+        name = schema.name if schema else ""
+        if channel.message_encoding == ROS1:
+            name = name.replace("/", "/msg/", 1)  # ROS 1 has no folders of messages in its names
+        text = schema.data.decode(errors="replace") if schema else ""
+        return Channel(
+            channel.id,
+            channel.topic,
+            name,
+            channel.message_encoding,
+            self._counts[channel.id],
+            definition=text,
+            definition_format=schema.encoding if schema and text else "",
+            digest=channel.metadata.get("topic_type_hash", ""),
+            qos=channel.metadata.get("offered_qos_profiles", ""),
+        )

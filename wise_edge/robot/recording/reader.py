@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import heapq
 import re
-import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -17,17 +16,18 @@ from typing import Any
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.extras import require
 from wise_edge.files import refuse_lfs_pointer
-from wise_edge.robot.recording.channels import CDR, Channel, Message, RecordingFile
+from wise_edge.robot.recording.channels import CDR, MAX_UNPACKED_BYTES, Channel, Message, RecordingFile
 from wise_edge.robot.recording.mcap_reader import McapFile
-from wise_edge.robot.recording.mcap_records import MAGIC, MAX_CHUNK_BYTES, zstd
 from wise_edge.robot.recording.qos import to_yaml
 from wise_edge.robot.recording.ros1_reader import Ros1File
 from wise_edge.robot.recording.sqlite_reader import SqliteFile
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 """Start of a Zstandard frame (RFC 8878); a message of CDR starts with 0."""
+_PACKED_BYTES = 1 << 14
+"""What is decompressed at once; it becomes 0.5 GB at most."""
 _READERS: dict[bytes, type[McapFile] | type[SqliteFile] | type[Ros1File]] = {
-    MAGIC: McapFile,
+    b"\x89MCAP0\r\n": McapFile,
     b"SQLite format 3\0": SqliteFile,
     b"#ROSBAG V2.0\n": Ros1File,
 }
@@ -82,7 +82,7 @@ def open_recording(path: Path) -> Iterator[Recording]:
 
     Raises:
         UsageError: there is no such recording, or nothing of it can be read.
-        MissingExtraError: rosbags is not installed.
+        MissingExtraError: the extra `ros` is not installed.
     """
     files = _find_files(path)
     opened, refused = [], []
@@ -138,11 +138,31 @@ def _read_qos(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 def _unpack(data: bytes) -> bytes:
     """Return a message's content; a damaged one stays as it is, and who reads it says so."""
+    zstandard = require("zstandard", "ros")
     try:
-        content: bytes = zstd().ZstdDecompressor().decompress(data, max_length=MAX_CHUNK_BYTES)
-    except zstd().ZstdError:
+        if zstandard.frame_content_size(data) > MAX_UNPACKED_BYTES:
+            return data
+        content: bytes = zstandard.decompress(data, max_output_size=MAX_UNPACKED_BYTES)
+    except zstandard.ZstdError:
         return data
     return content
+
+
+def _unpack_file(file: Path, folder: Path) -> Path:
+    """Decompress a file into a folder."""
+    zstandard = require("zstandard", "ros")
+    decompressor, plain = zstandard.ZstdDecompressor(), folder / file.stem
+    frame = decompressor.decompressobj()
+    try:
+        with file.open("rb") as packed, plain.open("wb") as unpacked:
+            while part := frame.unused_data or packed.read(_PACKED_BYTES):
+                frame = decompressor.decompressobj() if frame.eof else frame
+                unpacked.write(frame.decompress(part))
+        if not frame.eof:
+            raise zstandard.ZstdError("its end is missing")
+    except zstandard.ZstdError as error:
+        raise UsageError(f"{file} is damaged or cut short ({error}); copy it again") from error
+    return plain
 
 
 def _open(file: Path, stack: ExitStack) -> RecordingFile:
@@ -154,13 +174,7 @@ def _open(file: Path, stack: ExitStack) -> RecordingFile:
     refuse_lfs_pointer(file)
     if start.startswith(_ZSTD):
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="wise-edge-")))
-        plain = folder / file.stem
-        try:
-            with zstd().open(file, "rb") as packed, plain.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked)
-        except (EOFError, zstd().ZstdError) as error:
-            raise UsageError(f"{file} is damaged or cut short ({error}); copy it again") from error
-        return _open(plain, stack)
+        return _open(_unpack_file(file, folder), stack)
     if not start.strip(b"\0"):
         raise UsageError(f"{file} is empty, as of a recorder that was killed at its start")
     reader = next((reader for magic, reader in _READERS.items() if start.startswith(magic)), None)
