@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("dora", reason="needs the extra 'dora'")
 
@@ -19,6 +21,7 @@ from fake_session import FakeMask, FakePolicy, write_canned
 from waiting import wait_for
 from wise_edge.cli.main import main
 from wise_edge.errors import DeviceError, UsageError
+from wise_edge.images.depth import StreamDepth
 from wise_edge.robot import dora
 from wise_edge.robot.dora import open_dataflow, serve_dataflow, to_frame
 from wise_edge.runtimes.session import Session
@@ -70,6 +73,32 @@ def test_frames_of_every_encoding() -> None:
         to_frame(image(width=31))
     with pytest.raises(UsageError, match=r"the input image takes uint8, not float32 \[1800\]"):
         to_frame(image(PIXELS.astype(np.float32) / 255))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"width": "30"}, "the image's width and height must be integers, not '30' and 20"),
+        ({"height": None}, "the image's width and height must be integers, not 30 and None"),
+        ({"stamp_ns": 1.7e18}, r"stamp_ns must be an integer of nanoseconds, got float 1\.7e\+18"),
+        ({"stamp_ns": "now"}, "stamp_ns must be an integer of nanoseconds, got str 'now'"),
+        ({"frame_id": 7}, "frame_id must be text, got int 7"),
+    ],
+)
+def test_metadata_of_another_type_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        to_frame(image(**wrong))
+
+
+def test_images_of_16_bits_are_scaled_by_the_most_bits_of_the_input() -> None:
+    def png(largest: int) -> dict[str, Any]:
+        content = io.BytesIO()
+        Image.fromarray(np.full((2, 2), largest, np.uint16)).save(content, "PNG")
+        return image(np.frombuffer(content.getvalue(), np.uint8), encoding="png")
+
+    depth = StreamDepth()
+    assert [to_frame(png(largest), depth).image.max() for largest in (4000, 1000)] == [250, 62]
+    assert depth.bits == 12
 
 
 def test_a_dataflow_is_answered_until_it_stops() -> None:

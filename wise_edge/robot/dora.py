@@ -24,6 +24,7 @@ import numpy.typing as npt
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.extras import require
 from wise_edge.images import load_image
+from wise_edge.images.depth import StreamDepth
 from wise_edge.robot.frames import Frame
 from wise_edge.robot.node import Node, explain
 from wise_edge.robot.results import NodeResult
@@ -131,7 +132,7 @@ def serve_dataflow(
 
 def _take_events(dataflow: Dataflow, node: Node, outputs: _Outputs, asker: _Asker) -> float:
     """Handle every event, those behind STOP included; return the time by which what was asked must be answered."""
-    end_s = None
+    end_s, depth = None, StreamDepth()
     while end_s is None or time.monotonic() < end_s:
         event = dataflow.next(timeout=_POLL_S)
         kind = None if event is None else event["type"]
@@ -140,7 +141,7 @@ def _take_events(dataflow: Dataflow, node: Node, outputs: _Outputs, asker: _Aske
         if kind == "STOP":
             end_s = time.monotonic() + _FINISH_S.get(event.get("id", ""), min(_FINISH_S.values()))
         elif kind == "INPUT":
-            _take(event, node, outputs, asker)
+            _take(event, node, outputs, asker, depth)
         elif kind == "ERROR":
             error = str(event.get("error"))
             if _TIMED_OUT not in error:
@@ -203,33 +204,42 @@ class _Outputs:
         self._dataflow.send_output(output, require("pyarrow", "dora").array(data), metadata)
 
 
-def to_frame(event: Mapping[str, Any]) -> Frame:
+def to_frame(event: Mapping[str, Any], depth: StreamDepth | None = None) -> Frame:
     """Return the frame of an `image` event.
 
+    Args:
+        event: the event.
+        depth: of the input's images, kept from one to the next.
+
     Raises:
-        UsageError: its encoding is not supported, or the length of its data does not match its size.
+        UsageError: its encoding is not supported, the length of its data does not match its size, or its metadata have
+            another type.
     """
     metadata = event.get("metadata") or {}
     data = event["value"].to_numpy(zero_copy_only=False)
     if data.dtype != np.uint8:
         raise UsageError(f"the input image takes uint8, not {data.dtype} {list(data.shape)}")
-    image = _decode(data, metadata)
-    return Frame.of(image, int(metadata.get("stamp_ns", time.time_ns())), str(metadata.get("frame_id", "")))
+    image = _decode(data, metadata, depth)
+    return Frame.of(image, metadata.get("stamp_ns", time.time_ns()), metadata.get("frame_id", ""))
 
 
-def _decode(data: npt.NDArray[np.uint8], metadata: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
+def _decode(
+    data: npt.NDArray[np.uint8], metadata: Mapping[str, Any], depth: StreamDepth | None
+) -> npt.NDArray[np.uint8]:
     encoding = str(metadata.get("encoding", "rgb8")).lower()
     if encoding in _COMPRESSED:
-        return load_image(data.tobytes())
+        return load_image(data.tobytes(), stream=depth)
     if encoding not in _ORDERS:
         raise UsageError(f"the image's encoding is {encoding}; supported are {', '.join((*_ORDERS, *_COMPRESSED))}")
-    width, height = (int(metadata.get(name, 0)) for name in ("width", "height"))
+    width, height = (metadata.get(name, 0) for name in ("width", "height"))
+    if not (isinstance(width, int) and isinstance(height, int)):
+        raise UsageError(f"the image's width and height must be integers, not {width!r} and {height!r}")
     if width <= 0 or height <= 0 or data.size != width * height * 3:
         raise UsageError(f"an image of {width} x {height} ({encoding}) has {data.size} bytes")
     return np.ascontiguousarray(data.reshape(height, width, 3)[..., list(_ORDERS[encoding])])
 
 
-def _take(event: Mapping[str, Any], node: Node, outputs: _Outputs, asker: _Asker) -> None:
+def _take(event: Mapping[str, Any], node: Node, outputs: _Outputs, asker: _Asker, depth: StreamDepth) -> None:
     """Handle an input; an invalid one is reported in the diagnostics, and the dataflow continues."""
 
     def report(work: Callable[[], None]) -> None:
@@ -241,7 +251,7 @@ def _take(event: Mapping[str, Any], node: Node, outputs: _Outputs, asker: _Asker
     def take() -> None:
         name = event["id"]
         if name == "image":
-            node.put(to_frame(event))
+            node.put(to_frame(event, depth))
         elif name == "query":
             node.follow(_text(event) or None)
         elif name == "ask":
