@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def bag(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="rosbag2 folder, .mcap file or ROS 1 .bag.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="rosbag2 folder, or an .mcap, .db3 or ROS 1 .bag file.")],
     query: Annotated[str, option("TEXT", "What to find in every image.")],
     out: Annotated[Path, option("DIR", "Folder of the new rosbag2.")],
     topic: Annotated[str | None, option("NAME", "Topic of the images; needed if several have images.")] = None,
