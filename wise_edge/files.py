@@ -206,12 +206,15 @@ def refuse_lfs_pointer(file: Path) -> None:
     Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md.
 
     Args:
-        file: any path; only a file that begins as such a pointer is rejected.
+        file: any path; only a file that begins as such a pointer is rejected. A pipe is not read, since what was read
+            of it would be missing later.
 
     Raises:
         UsageError: the file is a pointer.
     """
     try:
+        if not file.is_file():
+            return
         with file.open("rb") as stream:
             head = stream.read(len(_LFS_POINTER))
     except OSError:

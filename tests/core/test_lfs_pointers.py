@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -82,3 +83,11 @@ def test_other_files_are_left_to_their_readers(tmp_path: Path) -> None:
     file.write_bytes(b"version 2")
     for path in (file, tmp_path, tmp_path / "absent"):
         refuse_lfs_pointer(path)
+
+
+def test_a_pipe_keeps_its_beginning() -> None:
+    reading, writing = os.pipe()  # as a shell's <(command)
+    with os.fdopen(reading), os.fdopen(writing, "wb") as pipe:
+        pipe.write(b'{"written": "by another program, and longer than a pointer"}')
+        pipe.close()
+        assert set(read_json(Path(f"/dev/fd/{reading}"))) == {"written"}
