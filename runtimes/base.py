@@ -7,7 +7,7 @@ that belongs to the query, and both return their own clock readings: phases are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -164,7 +164,8 @@ class MaskPrompt:
         """Raise `UsageError` for a box or point that is none."""
         if not (_are_numbers(self.box, 4) and self.box[0] < self.box[2] and self.box[1] < self.box[3]):
             raise UsageError(f"the box must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2, got {describe(self.box)}")
-        if not isinstance(self.points, Iterable) or not all(_are_numbers(point, 2) for point in self.points):
+        listed = isinstance(self.points, Sequence | np.ndarray)
+        if not listed or not all(_are_numbers(point, 2) for point in self.points):
             raise UsageError(f"the points must be pairs (x, y), got {describe(self.points)}")
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.arguments import describe, is_count
-from wise_edge.errors import UsageError
+from wise_edge.arguments import check_count
 from wise_edge.geometry import Size
 from wise_edge.runtimes.base import MaskImage, PolicyImage
 
@@ -44,8 +43,7 @@ class ImageCache:
     """
 
     def __init__(self, most: int) -> None:
-        if not is_count(most):
-            raise UsageError(f"frames must be an integer, as a session keeps at least one image; got {describe(most)}")
+        check_count(most, "frames")
         self._most = most
         self._images: list[CachedImage] = []
 

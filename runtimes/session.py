@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.arguments import check_callable, check_image, describe, is_count
+from wise_edge.arguments import check_callable, check_count, check_image, describe
 from wise_edge.bundle.store import Bundle, load, resolve_bundle
 from wise_edge.errors import UsageError
 from wise_edge.geometry import Box, Point
@@ -119,8 +119,8 @@ class Session:
         """
         from wise_edge.runtimes.opening import open_backends
 
-        if threads is not None and not is_count(threads):
-            raise UsageError(f"threads must be an integer of at least 1, got {describe(threads)}")
+        if threads is not None:
+            check_count(threads, "threads")
         loaded = bundle if isinstance(bundle, Bundle) else load(resolve_bundle(bundle))
         settings = {"threads": threads, "flash_attention": flash_attention}
         policy, mask, choices = open_backends(

@@ -48,6 +48,12 @@ def check_number(value: object, name: str) -> None:
         raise UsageError(f"{name} must be a finite number, got {describe(value)}")
 
 
+def check_count(value: object, name: str, least: int = 1) -> None:
+    """Raise `UsageError` for anything but an integer of at least `least`."""
+    if not is_count(value, least):
+        raise UsageError(f"{name} must be an integer of at least {least}, got {describe(value)}")
+
+
 def check_callable(value: object, name: str) -> None:
     """Raise `UsageError` for anything but a function."""
     if not callable(value):

@@ -108,8 +108,8 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
         "max_rationale_tokens must be 0 or more, and needs forced decoding; got",
     ),
     (lambda: Decoding(max_rationale_tokens=True), "max_rationale_tokens must be 0 or more"),
-    (lambda: Session(FakePolicy(), FakeMask(), {}, frames="2"), "a session keeps at least one image; got str '2'"),
-    (lambda: Session(FakePolicy(), FakeMask(), {}, frames=0), "a session keeps at least one image; got int 0"),
+    (lambda: Session(FakePolicy(), FakeMask(), {}, frames="2"), "frames must be an integer of at least 1, got str '2'"),
+    (lambda: Session(FakePolicy(), FakeMask(), {}, frames=0), "frames must be an integer of at least 1, got int 0"),
     (lambda: Session.from_bundle(threads=0), "threads must be an integer of at least 1, got int 0"),
     (lambda: load_image(PIXELS), "pass the path of an image file or its bytes, got uint8 [4, 6, 3]"),
     (lambda: load_image(None), "pass the path of an image file or its bytes, got None"),
@@ -133,6 +133,10 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: session().find_mask(PIXELS, (0, 0, 2), ()), "the box must be (x1, y1, x2, y2)"),
     (lambda: session().find_mask(PIXELS, (0, 0, float("nan"), 2), ()), "the box must be (x1, y1, x2, y2)"),
     (lambda: session().find_mask(PIXELS, (0, 0, 2, 2), (1, 1)), "the points must be pairs (x, y), got tuple (1, 1)"),
+    (  # checking it would have used it up
+        lambda: session().find_mask(PIXELS, (0, 0, 2, 2), iter([(1, 1)])),
+        "the points must be pairs (x, y), got list_iterator",
+    ),
     (
         lambda: session().find_mask(PIXELS, (6, 0, 8, 2), ()),
         "the box (6, 0, 8, 2) lies outside of the image, which is 6 x 4",

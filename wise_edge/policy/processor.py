@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wise_edge.arguments import is_count
 from wise_edge.errors import UsageError
 from wise_edge.files import read_json
 
@@ -71,7 +72,7 @@ def read_image_settings(folder: Path, vision: Mapping[str, Any]) -> ImageSetting
     for name, of_model in _MODEL_ENTRIES.items():
         expected = vision.get(of_model)
         sizes[name] = size = settings.get(name, expected)
-        if not _is_count(size):
+        if not is_count(size):
             raise UsageError(f"{file}: {name} is {size!r}; copy the complete checkpoint")
         if expected not in (None, size):
             raise UsageError(f"{file}: {name} is {size}, but the model's {of_model} is {expected}; copy its own file")
@@ -111,7 +112,7 @@ def choose_input_size(file: Path, settings: Mapping[str, Any], unit: int) -> int
         found = [value for value in (settings.get(pixels), size.get(edge), size.get(pixels)) if value is not None]
         bounds.append(found[0] if found else default)
     least, most = bounds
-    if not _is_count(least) or not _is_count(most) or least > most or most < unit * unit:
+    if not is_count(least) or not is_count(most) or least > most or most < unit * unit:
         raise UsageError(f"{file}: images of {least} to {most} pixels cannot be cut into tokens of {unit} x {unit}")
     smallest, largest = math.ceil(math.sqrt(least) / unit) * unit, math.isqrt(most) // unit * unit
     return min(max(math.ceil(LARGE_INPUT_SIZE / unit) * unit, smallest), largest)
@@ -128,10 +129,6 @@ def find_settings(folder: Path) -> tuple[Path, Mapping[str, Any]] | None:
     if isinstance(nested, Mapping):
         return joint, nested
     return (single, read_json(single)) if single.is_file() else None
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def read_channels(file: Path, settings: Mapping[str, Any], name: str) -> tuple[float, float, float]:
