@@ -20,6 +20,7 @@ import numpy as np
 from wise_edge.arguments import describe, is_number
 from wise_edge.errors import UsageError
 from wise_edge.files import replacing
+from wise_edge.policy.prompts import check_variant
 
 RICHEST_FIRST = ("wise-infer", "wise-s", "answer")
 PAPER_TOKENS = {"wise-infer": 38.8, "wise-s": 22.7, "answer": 0.0}
@@ -143,8 +144,8 @@ def check_choice(variants: Collection[str], variant: str | None, deadline_ms: fl
     Raises:
         UsageError: the variant is unknown, the deadline is no positive number, or both are given.
     """
-    if variant is not None and variant not in variants:
-        raise UsageError(f"unknown variant {variant!r}; choose one of {', '.join(variants)}")
+    if variant is not None:
+        check_variant(variant, variants)
     if deadline_ms is None:
         return
     if not is_number(deadline_ms) or deadline_ms <= 0:

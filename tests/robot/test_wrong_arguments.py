@@ -115,6 +115,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: load_image(None), "pass the path of an image file or its bytes, got None"),
     (lambda: session().segment(PIXELS, "it", "short"), "unknown variant 'short'; choose one of verbose, wise"),
     (lambda: session().segment(PIXELS, "it", ""), "unknown variant ''; choose one of"),
+    (lambda: session().segment(PIXELS, "it", ["wise"]), "unknown variant ['wise']; choose one of"),
     (lambda: session().segment(PIXELS, "it", cancel=True), "cancel must be a threading.Event, got bool True"),
     (lambda: session().segment(PIXELS, "it", on_text="print"), "on_text must be a function, got str 'print'"),
     (lambda: session().segment_many(PIXELS, "the ring"), "queries must be a list of texts, got str 'the ring'"),

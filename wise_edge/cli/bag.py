@@ -46,6 +46,7 @@ def bag(
     from wise_edge.robot.bag_page import render_bag
     from wise_edge.robot.bags import open_job
     from wise_edge.robot.rerun_log import check_rerun, open_rerun
+    from wise_edge.runtimes.deadline import check_choice
     from wise_edge.runtimes.session import Session
 
     loaded = load(resolve_bundle(bundle))
@@ -53,8 +54,7 @@ def bag(
     if report is not None:
         check_target(report, force=force, keep=inputs)
     check_rerun(rerun, force=force, keep=inputs)
-    if variant is not None:
-        loaded.manifest.policy.prompts.check_variant(variant)
+    check_choice(loaded.manifest.policy.prompts.variants, variant)
     with ExitStack() as stack:
         job = stack.enter_context(
             open_job(source, topic, query, out, variant=variant, storage=storage, copy=not results_only, resume=resume)

@@ -152,11 +152,12 @@ def _open(
     from wise_edge.bundle.store import EMBEDDED, MANIFEST_NAME, load, resolve_bundle, resolve_checkpoint
     from wise_edge.evaluation.evaluate import hash_models
     from wise_edge.policy.checkpoint import read_policy_spec
+    from wise_edge.policy.prompts import check_variant
     from wise_edge.runtimes.session import Session
 
     if policy is None and sam is None:
         if variant is not None:
-            load(resolve_bundle(bundle)).manifest.policy.prompts.check_variant(variant)
+            check_variant(variant, load(resolve_bundle(bundle)).manifest.policy.prompts.variants)
         session = Session.from_bundle(
             bundle, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding
         )
@@ -166,7 +167,7 @@ def _open(
     _check(torch_alone, "--policy and --sam run with torch; leave out --bundle and other backends")
     folders = resolve_checkpoint(str(policy), "policy"), resolve_checkpoint(str(sam), "sam")
     if variant is not None:
-        read_policy_spec(folders[0]).prompts.check_variant(variant)
+        check_variant(variant, read_policy_spec(folders[0]).prompts.variants)
     return Session.from_checkpoints(*folders, decoding), str(policy), hash_models(*folders)
 
 

@@ -10,7 +10,7 @@ The chat markup is Qwen2.5-VL's (https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instr
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -58,13 +58,8 @@ class PromptSet:
         Raises:
             UsageError: the variant is unknown.
         """
-        self.check_variant(variant)
+        check_variant(variant, self.variants)
         return f"{query} {self.variants[variant]}"
-
-    def check_variant(self, variant: str) -> None:
-        """Raise `UsageError` if the set has no such variant."""
-        if variant not in self.variants:
-            raise UsageError(f"unknown variant '{variant}'; choose one of {', '.join(self.variants)}")
 
     def prefix(self, image_tokens: int) -> str:
         """Return the part of the prompt that does not depend on the query: system message and image."""
@@ -90,6 +85,12 @@ class PromptSet:
             case {"name": str(name), "system": str(system), "variants": dict(variants)}:
                 return cls(name, system, {str(key): str(value) for key, value in variants.items()})
         raise UsageError("a prompt set needs 'name', 'system' and 'variants'")
+
+
+def check_variant(variant: str, known: Collection[str]) -> None:
+    """Raise `UsageError` for anything but the name of one of a policy's prompt variants."""
+    if not isinstance(variant, str) or variant not in known:
+        raise UsageError(f"unknown variant {variant!r}; choose one of {', '.join(known)}")
 
 
 def read_prompts(folder: Path) -> PromptSet:
