@@ -182,7 +182,7 @@ def _follow(
     ask = partial(session.segment, query=query, variant=variant, deadline_ms=deadline_ms, cancel=stop)
     grounder = Thread(target=_ground, args=(ask, board, seen, stop), name="grounding")
     follower = Follower(session)
-    if not isinstance(frames, NewestFrame):  # a daemon: it may wait for a frame for ever
+    if not isinstance(frames, NewestFrame):  # a daemon: it may wait for a frame forever
         Thread(target=_read, args=(frames, newest, stop), name="frames", daemon=True).start()
     grounder.start()
     try:

@@ -1,4 +1,4 @@
-"""Tracking: the newest frame wins, masks follow between groundings, and nothing waits for ever or grows."""
+"""Tracking: the newest frame wins, masks follow between groundings, and nothing waits forever or grows."""
 
 from __future__ import annotations
 
