@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -135,7 +136,7 @@ def cut_pickle(folder: Path) -> None:
 
 
 def pickle_code(folder: Path) -> None:
-    torch.save({"a": Path("x")}, folder / "pytorch_model.bin")
+    torch.save({"a": Fraction(1, 2)}, folder / "pytorch_model.bin")
 
 
 def pickle_a_training(folder: Path) -> None:
@@ -153,7 +154,7 @@ DAMAGE = {
     "no-map": (write_no_map, "lists no files of weights"),
     "cut": (cut_safetensors, r"model\.safetensors cannot be read, it is damaged or cut short"),
     "cut-pickle": (cut_pickle, r"pytorch_model\.bin holds no weights that can be read safely"),
-    "code": (pickle_code, "holds no weights that can be read safely"),
+    "code": (pickle_code, r"it holds an object of fractions\.Fraction, and reading it would run its code"),
     "training": (pickle_a_training, "is not a dictionary of tensors"),
     "pointer": (leave_a_pointer, r"b\.safetensors is a Git LFS pointer"),
 }
