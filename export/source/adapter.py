@@ -14,6 +14,7 @@ from wise_edge.bundle.manifest import Figure
 from wise_edge.export.precisions import LOGIT_TOLERANCES
 from wise_edge.export.progress import Progress
 from wise_edge.native.pretrained import save_pretrained
+from wise_edge.native.weight_files import DTYPES
 from wise_edge.policy.adapter import attach_adapter, merge_attached, probe
 from wise_edge.policy.adapter_names import FittedAdapter
 from wise_edge.policy.checkpoint import load_policy, stored_dtype
@@ -22,7 +23,6 @@ from wise_edge.policy.folder import check_policy_folder
 _SIDE_SUFFIXES = {".json", ".jinja", ".txt", ".yaml"}
 _WORDING = ("prompts.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json")
 """Files that an adapter may bring itself: the words that it was trained with."""
-_TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
 def merge_checkpoint(
@@ -77,4 +77,4 @@ def _copy_side_files(base: Path, adapter: Path, out: Path) -> None:
 
 def _compare(what: str, model: Any, expected: torch.Tensor, dtype: str) -> Figure:
     error = (probe(model) - expected).abs().max() / max(1.0, float(expected.abs().max()))
-    return Figure(what, float(error), "relative error", at_most=LOGIT_TOLERANCES[_TYPES[dtype]])
+    return Figure(what, float(error), "relative error", at_most=LOGIT_TOLERANCES[DTYPES[dtype]])

@@ -16,7 +16,8 @@ import transformers
 
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError, first_line
-from wise_edge.policy.folder import FAMILIES, check_policy_folder
+from wise_edge.policy.architecture import CLASSES
+from wise_edge.policy.folder import check_policy_folder
 from wise_edge.policy.processor import choose_input_size, read_image_settings
 from wise_edge.policy.prompts import DEFAULT, MARKUP, PromptSet, read_prompts
 from wise_edge.policy.quantized import refuse_quantized
@@ -109,8 +110,8 @@ def _check_words(model: str, processor: Any) -> None:
 def _check_family(model: str, settings: Any) -> None:
     if getattr(settings, "vision_config", None) is None:
         raise UsageError(f"model {model}: {settings.model_type} reads no images; choose a Qwen-VL checkpoint")
-    if settings.model_type not in FAMILIES:
-        raise UsageError(f"model {model}: {settings.model_type} is not one of {', '.join(FAMILIES)}")
+    if settings.model_type not in CLASSES:
+        raise UsageError(f"model {model}: {settings.model_type} is not one of {', '.join(CLASSES)}")
 
 
 def save_processor_and_prompts(start: StartPolicy, folder: Path) -> None:

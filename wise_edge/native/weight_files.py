@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NAMES = ("model.safetensors", "pytorch_model.bin")
 """A model's files, in the order in which they count; in shards, an index of their names lies beside them."""
 _LONGEST_REASON = 160  # characters of torch's message, which may hold a page
-_DTYPES = {
+DTYPES = {
     "float64": "F64",
     "float32": "F32",
     "float16": "F16",
@@ -120,7 +120,7 @@ def list_file_tensors(file: Path) -> Iterator[StoredTensor]:
     if file.suffix == ".bin":
         for name, tensor in _load_pickle(file).items():
             dtype = str(tensor.dtype).removeprefix("torch.")
-            yield StoredTensor(file, name, _DTYPES.get(dtype, dtype), tuple(tensor.shape))
+            yield StoredTensor(file, name, DTYPES.get(dtype, dtype), tuple(tensor.shape))
         return
     with _open_safetensors(file) as tensors:
         for name in tensors.keys():  # noqa: SIM118 - it is not a mapping

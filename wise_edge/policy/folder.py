@@ -12,12 +12,9 @@ from typing import Any
 from wise_edge.errors import UsageError
 from wise_edge.files import read_json, refuse_lfs_pointer
 from wise_edge.native.weight_files import find_weight_files, list_tensors
-from wise_edge.policy.architecture import check_weights
+from wise_edge.policy.architecture import CLASSES, check_weights
 from wise_edge.policy.foreign import refuse_foreign, refuse_path
 from wise_edge.policy.quantized import refuse_quantized
-
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-"""Supported architectures, by transformers' name."""
 
 
 def check_policy_folder(folder: Path) -> dict[str, Any]:
@@ -39,8 +36,8 @@ def check_policy_folder(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file() or not find_weight_files(folder):
         refuse_foreign(folder)
     config = read_json(folder / "config.json")
-    if (family := config.get("model_type")) not in FAMILIES:
-        raise UsageError(f"{folder / 'config.json'}: model_type is {family!r}; supported are {', '.join(FAMILIES)}")
+    if (family := config.get("model_type")) not in CLASSES:
+        raise UsageError(f"{folder / 'config.json'}: model_type is {family!r}; supported are {', '.join(CLASSES)}")
     if (folder / "adapter_config.json").is_file():
         raise UsageError(
             f"{folder} holds a model and an adapter; move the adapter's files to a folder of their own, and pass that "
