@@ -91,7 +91,8 @@ class Bundle:
 
     def unlisted_files(self) -> list[Path]:
         """Return the files of the directory that the manifest does not name."""
-        return sorted(file for file in self.directory.rglob("*") if file.is_file() and file not in self.files)
+        known = set(self.files)
+        return sorted(file for file in self.directory.rglob("*") if file.is_file() and file not in known)
 
 
 def load(directory: str | Path, *, verify_hashes: bool = False) -> Bundle:

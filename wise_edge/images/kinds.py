@@ -25,6 +25,8 @@ _BRANDS = {
 }
 """Major brand of an ISO base media file (https://mp4ra.org/registered-types/brands) to kind and remedy; others are
 videos."""
+_RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"\0MRM", b"FOVb")
+"""Of raw images that are no TIFF files."""
 _STARTS = (
     (0, b"\0\0\0\x0cJXL ", "a JPEG XL image", "convert it: djxl {name} {png}"),
     (0, b"\xff\x0a", "a JPEG XL image", "convert it: djxl {name} {png}"),
@@ -42,13 +44,7 @@ _STARTS = (
     (0, b"DDS ", "a DirectDraw texture", _MAGICK),
     (0, b"\0\0\x01\0", "an icon", _MAGICK),
     (128, b"DICM", "a DICOM image", "convert it: dcmj2pnm +on {name} {png}"),
-    (0, b"FUJIFILMCCD-RAW", "a camera's raw image", _RAW),
-    (0, b"IIU\0", "a camera's raw image", _RAW),
-    (0, b"IIRO", "a camera's raw image", _RAW),
-    (0, b"IIRS", "a camera's raw image", _RAW),
-    (0, b"MMOR", "a camera's raw image", _RAW),
-    (0, b"\0MRM", "a camera's raw image", _RAW),
-    (0, b"FOVb", "a camera's raw image", _RAW),
+    *((0, start, "a camera's raw image", _RAW) for start in _RAW_STARTS),
     (0, b"\x1a\x45\xdf\xa3", "a video (Matroska or WebM)", _FRAME),
     (8, b"AVI ", "a video (AVI)", _FRAME),
     (0, b"OggS", "a video or sound (Ogg)", _FRAME),
