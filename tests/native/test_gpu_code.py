@@ -109,6 +109,14 @@ def test_onnxruntime_is_rejected_on_a_gpu_for_which_it_holds_no_code(
             check_device(backend, device, "mask")
 
 
+def test_a_capability_is_named_once_if_there_is_ptx_for_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_to_hold(monkeypatch, tmp_path, (9, 0))
+    write_library(
+        tmp_path / "capi/libonnxruntime_providers_cuda.so", ((MACHINE_CODE, 80), (MACHINE_CODE, 90), (PTX, 90))
+    )
+    assert "capability 8.0, 9.0, none for 7.5" in (find_gpu_lack((7, 5)) or "")
+
+
 def test_nothing_is_claimed_of_a_package_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = SimpleNamespace(__file__=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(onnxruntime_session, "require", lambda *_: fake)

@@ -38,7 +38,7 @@ def find_gpu_lack(gpu: Capability) -> str | None:
     code = list_gpu_code(library) if library.is_file() else ()
     if not code or any(one.runs_on(gpu) for one in code):
         return None
-    held = ", ".join(format_capability(one.capability) for one in code)
+    held = ", ".join(map(format_capability, sorted({one.capability for one in code})))
     return (
         f"this onnxruntime-gpu holds code for compute capability {held}, none for {format_capability(gpu)}; use "
         "llama.cpp or TensorRT on this GPU"
