@@ -187,6 +187,15 @@ def test_what_cannot_be_evaluated_is_refused(
     assert word in err
 
 
+def test_a_missing_segmenter_is_not_the_folder_of_the_records(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("records.jsonl").touch()
+    assert main(["evaluate", "--policy", "embedded", "--limit", "1", "--out", "records.jsonl", "--force"]) == 2
+    assert "--policy and --sam go together" in capsys.readouterr().err
+
+
 def test_a_run_that_cannot_begin_leaves_no_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,7 +87,7 @@ def evaluate(
     _check(variant is None or not oracle_prompt, "--oracle-prompt runs no policy; leave out --variant")
     labeled, samples = open_labeled(dataset, data, split, limit)
     share = find_shard(shard)
-    models = [resolve_bundle(bundle)] if policy is None else [Path(policy), Path(sam or "")]
+    models = [resolve_bundle(bundle)] if policy is None else [Path(name) for name in (policy, sam) if name]
     _check_out(out, share, [] if resume else [data, *models], resume, force)
     if share.launched:
         choose_gpu()
