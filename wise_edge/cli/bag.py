@@ -81,7 +81,7 @@ def bag(
 
 def _say(notes: list[str]) -> None:
     for note in notes:
-        typer.echo(f"note: {note}", err=True)
+        options.note(note)
 
 
 def _facts(figures: dict[str, Any]) -> list[tuple[str, str]]:

@@ -50,7 +50,7 @@ def verify(
         raise VerificationError(str(error)) from error
     manifest = bundle.manifest
     for unlisted in bundle.unlisted_files():
-        typer.echo(f"note: {unlisted} is not part of the bundle", err=True)
+        options.note(f"{unlisted} is not part of the bundle")
     faults = bundle.find_faults(hashes=True)
     faults += [f"the recorded figure {figure.what!r} failed" for figure in manifest.verification if not figure.passed]
     if not manifest.verified and require_verified:

@@ -174,7 +174,7 @@ def _print(manifest: Manifest, out: Path) -> None:
         console.print(figures_table(manifest))
     if not manifest.verified:
         reason = "no backend runs its policy on a CPU" if manifest.verification else "--no-verify"
-        typer.echo(f"note: the bundle is not verified: no query was compared with torch ({reason})", err=True)
+        options.note(f"the bundle is not verified: no query was compared with torch ({reason})")
 
 
 def _name_missing_engines(manifest: Manifest, wanted: ExportOptions, out: Path) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from wise_edge.cli import options
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -34,7 +36,7 @@ def print_report(report: Mapping[str, Any], as_json: bool) -> None:
     if len(problems) > SHOWN_PROBLEMS:
         typer.echo(f"left out: {len(problems) - SHOWN_PROBLEMS} more; --json lists all of them", err=True)
     if empty := report["empty_masks"]:
-        typer.echo(f"note: {empty} of {report['samples']} masks are empty: the segmenter marked no pixel", err=True)
+        options.note(f"{empty} of {report['samples']} masks are empty: the segmenter marked no pixel")
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return
