@@ -29,7 +29,6 @@ from wise_edge.rle import mask_of_runs, run_lengths
 from wise_edge.robot.bag_files import FOUND, MASKS, TOLD
 from wise_edge.robot.bags import process_bag
 from wise_edge.robot.messages import stamp_of
-from wise_edge.robot.pace import replay
 from wise_edge.robot.recording.writer import RecordingWriter
 from wise_edge.runtimes.session import Session
 
@@ -170,21 +169,6 @@ def test_masks_of_run_lengths_are_the_masks() -> None:
         assert np.array_equal(mask_of_runs(run_lengths(mask)), mask)
 
 
-def test_the_newest_frame_wins_in_a_replay() -> None:
-    stamps = [number * 0.1 for number in range(10)]
-    fast = replay(stamps, [0.05] * 10)
-    assert (fast.grounded, fast.dropped) == (tuple(range(10)), 0)
-    assert fast.rate_hz == pytest.approx(10.0)
-    assert fast.age_s == pytest.approx([0.1] * 9)
-
-    slow = replay(stamps, [0.25] * 10)
-    assert slow.grounded == (0, 2, 5, 7, 9)  # free at 0.25, 0.5, 0.75, 1.0
-    assert slow.dropped == 5
-    assert slow.age_percentile_s(99) == pytest.approx(0.5, abs=0.02)
-    assert replay([], []).rate_hz is None
-    assert replay([1.0], [0.5]).age_percentile_s(50) is None
-
-
 def test_the_command_reports_what_a_live_run_would_have_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -270,3 +254,36 @@ def test_a_bag_of_300_frames_survives_a_kill_without_a_gap_or_a_double(tmp_path:
     for topic in (TOPIC, MASKS, FOUND):
         assert [stamp_of(message.header) for _, message in after[topic]] == stamps
     assert [json.loads(message.data)["stamp_ns"] for _, message in after[TOLD]] == stamps
+
+
+def test_everything_that_can_be_known_is_checked_before_models_are_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    opened = fake_session.install(monkeypatch)
+    bag = write_bag(tmp_path / "in", 2)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "killed.log").write_text("")
+    (tmp_path / "file").write_text("")
+    right = {"--query": "the ring", "--out": str(tmp_path / "out")}
+    for wrong, line in (
+        ({"--query": ""}, "the query is empty"),
+        ({"--query": "x" * 2000}, "has 2000 characters"),
+        ({"--variant": "wiser"}, "unknown variant 'wiser'; choose one of verbose"),
+        ({"--variant": ""}, "unknown variant ''"),
+        ({"--storage": "tape"}, "unknown storage 'tape'"),
+        ({"--topic": "/depth"}, "has no images on /depth"),
+        ({"--topic": ""}, "has no images on a topic without a name"),
+        ({"--out": str(tmp_path / "made")}, "exists; name another folder"),
+        ({"--out": str(tmp_path / "killed")}, "continue it with --resume, or delete the file"),
+        ({"--out": str(tmp_path / "file" / "out")}, "cannot write into"),
+        ({"--report": str(tmp_path / "none" / "page.html")}, "does not exist; create it first"),
+        ({"--report": str(bag / "in.mcap"), "--force": ""}, "would replace what this command reads"),
+        ({"--rerun": "page.html"}, "pass a file name that ends in .rrd"),
+    ):
+        arguments = [
+            part for name, value in (right | wrong).items() for part in ([name] if name == "--force" else [name, value])
+        ]
+        assert main(["bag", str(bag), *arguments]) == 2, line
+        assert line in capsys.readouterr().err
+    assert opened.calls == []
+    assert {file.name for file in tmp_path.iterdir()} == {"in", "made", "killed.log", "file"}

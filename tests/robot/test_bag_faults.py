@@ -39,7 +39,6 @@ from wise_edge.robot.bag_files import FOUND, MASKS, TOLD
 from wise_edge.robot.bags import open_job, process_bag
 from wise_edge.robot.frames import Frame
 from wise_edge.robot.messages import COMPRESSED, IMAGE, stamp_of
-from wise_edge.robot.pace import choose_times, replay
 from wise_edge.robot.recording.channels import Channel
 from wise_edge.robot.recording.writer import RecordingWriter
 from wise_edge.robot.result_messages import TEXT
@@ -347,46 +346,7 @@ def test_unreadable_images_are_said(
     assert "could not be read" in (tmp_path / "page.html").read_text()
 
 
-SECONDS = [number * 10**9 for number in range(6)]
-NOW = [BEGIN_NS + time_ns for time_ns in SECONDS]
-
-
-@pytest.mark.parametrize(
-    ("stamps", "reason"),
-    [
-        ([time_ns - 5_000_000 for time_ns in NOW], None),
-        (SECONDS, None),  # since the camera was switched on
-        ([time_ns + 30_000_000 * (number % 3) for number, time_ns in enumerate(NOW)], None),  # recorded late
-        ([0] * 6, "do not ascend"),
-        ([0, *NOW[1:]], "drift apart"),
-        ([*NOW[:3], 0, *NOW[4:]], "do not ascend"),
-        (NOW[::-1], "do not ascend"),
-        ([*NOW[:5], NOW[5] + 10**18], "drift apart"),
-        ([*NOW[:3], *(time_ns + 60 * 10**9 for time_ns in NOW[3:])], "drift apart"),  # the clock was set
-        ([time_ns // 1000 for time_ns in NOW], "drift apart"),  # microseconds taken for nanoseconds
-        ([time_ns * 10**9 for time_ns in SECONDS], "drift apart"),
-    ],
-)
-def test_stamps_that_cannot_be_right_are_replaced_by_the_times_of_the_recording(
-    stamps: list[int], reason: str | None
-) -> None:
-    times_s, clock = choose_times(stamps, NOW)
-    if reason is None:
-        assert clock is None
-        assert times_s == pytest.approx([(stamp_ns - stamps[0]) / 1e9 for stamp_ns in stamps])
-    else:
-        assert reason in (clock or "")
-        assert (clock or "").endswith("these are the times of the recording")
-        assert times_s == (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
-    assert replay(times_s, [0.1] * 6).rate_hz == pytest.approx(1.0, rel=0.02)
-
-
-def test_without_right_times_there_are_no_live_figures() -> None:
-    assert choose_times(NOW, [BEGIN_NS] * 6) == ((0.0, 1.0, 2.0, 3.0, 4.0, 5.0), None)
-    times_s, clock = choose_times([0] * 6, [BEGIN_NS] * 6)
-    assert times_s == ()
-    assert clock == "the images' stamps do not ascend, and the times of the recording do not either"
-    assert choose_times([0], [BEGIN_NS]) == ((0.0,), None)
+NOW = [BEGIN_NS + number * 10**9 for number in range(6)]
 
 
 @pytest.mark.parametrize("times", [NOW, [BEGIN_NS] * 6])
@@ -418,36 +378,3 @@ def test_a_bag_of_results_is_asked_again(tmp_path: Path) -> None:
     assert [result["query"] for result in told(second, "/wise_edge_2/result")] == ["the star"] * 3
     process_bag(session(), second, None, "the bar", third, copy=False)
     assert set(read_bag(third)) == {MASKS, FOUND, TOLD}
-
-
-def test_everything_that_can_be_known_is_checked_before_models_are_loaded(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    opened = fake_session.install(monkeypatch)
-    bag = write_bag(tmp_path / "in", 2)
-    (tmp_path / "made").mkdir()
-    (tmp_path / "killed.log").write_text("")
-    (tmp_path / "file").write_text("")
-    right = {"--query": "the ring", "--out": str(tmp_path / "out")}
-    for wrong, line in (
-        ({"--query": ""}, "the query is empty"),
-        ({"--query": "x" * 2000}, "has 2000 characters"),
-        ({"--variant": "wiser"}, "unknown variant 'wiser'; choose one of verbose"),
-        ({"--variant": ""}, "unknown variant ''"),
-        ({"--storage": "tape"}, "unknown storage 'tape'"),
-        ({"--topic": "/depth"}, "has no images on /depth"),
-        ({"--topic": ""}, "has no images on a topic without a name"),
-        ({"--out": str(tmp_path / "made")}, "exists; name another folder"),
-        ({"--out": str(tmp_path / "killed")}, "continue it with --resume, or delete the file"),
-        ({"--out": str(tmp_path / "file" / "out")}, "cannot write into"),
-        ({"--report": str(tmp_path / "none" / "page.html")}, "does not exist; create it first"),
-        ({"--report": str(bag / "in.mcap"), "--force": ""}, "would replace what this command reads"),
-        ({"--rerun": "page.html"}, "pass a file name that ends in .rrd"),
-    ):
-        arguments = [
-            part for name, value in (right | wrong).items() for part in ([name] if name == "--force" else [name, value])
-        ]
-        assert main(["bag", str(bag), *arguments]) == 2, line
-        assert line in capsys.readouterr().err
-    assert opened.calls == []
-    assert {file.name for file in tmp_path.iterdir()} == {"in", "made", "killed.log", "file"}
