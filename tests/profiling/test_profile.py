@@ -18,6 +18,7 @@ import pytest
 
 import fake_session
 from fake_session import FakeImage, FakeMask, FakePolicy
+from profile_documents import make_run
 from virtual_time import TimedMask, TimedPolicy, VirtualTime
 from wise_edge.cli.main import main
 from wise_edge.datasets.base import Example
@@ -27,7 +28,7 @@ from wise_edge.images import save_png
 from wise_edge.power import find as sources
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling import conditions
-from wise_edge.profiling.document import SCHEMA
+from wise_edge.profiling.document import SCHEMA, to_csv
 from wise_edge.profiling.measure import ENERGY_EXAMPLES, profile_session
 from wise_edge.profiling.meter import Meter
 from wise_edge.profiling.readings import PARTS
@@ -319,6 +320,16 @@ def test_reports_are_written_by_their_names(
     assert "exists; use --force" in capsys.readouterr().err
     assert profile("--out", str(tmp_path / "report.pdf")) == 2
     assert "use a name that ends in .html, .json, .csv" in capsys.readouterr().err
+
+
+def test_a_spreadsheet_runs_no_name_as_a_formula() -> None:
+    runs = [make_run("wise-s", 40.0, None, power=False) for _ in range(6)]
+    names = ['=HYPERLINK("http://x","y")', "+1", "-1", "@SUM(A1)", "\t=1", "＝1"]
+    for run, name in zip(runs, names, strict=True):
+        run["readings"] = [run["readings"][0] | {"example": name, "latency_ms": {"total": -0.5}}]
+    rows = list(csv.DictReader(io.StringIO(to_csv({"runs": runs}), newline="")))
+    assert [row["example"] for row in rows] == [f"'{name}" for name in names]
+    assert {(row["variant"], row["total_ms"]) for row in rows} == {("wise-s", "-0.5000")}
 
 
 def test_what_an_interrupt_ends_is_kept_and_marked(

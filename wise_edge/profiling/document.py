@@ -29,6 +29,8 @@ FORMAT = "wise-edge profile"
 VERSION = 1
 SCHEMA = Path(__file__).parents[1] / "assets" / "profile.schema.json"
 Document = dict[str, Any]
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""How a text begins that a spreadsheet runs as a formula; full-width signs do where East Asian text is set."""
 
 
 def describe_device() -> dict[str, Any]:
@@ -114,9 +116,17 @@ def to_csv(document: Document) -> str:
     for run in document["runs"]:
         for reading in run["readings"]:
             spent = [f"{value:.4f}" for value in reading["latency_ms"].values()]
-            named = [run["variant"], run["policy"], run["mask"], reading["example"]]
+            named = map(_as_text, (run["variant"], run["policy"], run["mask"], reading["example"]))
             lines.writerow([*named, *spent, *(reading[count] for count in counts)])
     return text.getvalue()
+
+
+def _as_text(value: str) -> str:
+    """Return a text as a field that spreadsheets show and do not run.
+
+    Source: https://owasp.org/www-community/attacks/CSV_Injection.
+    """
+    return f"'{value}" if value.startswith(_FORMULA) else value
 
 
 def _run(measured: Measured, meter: Meter) -> dict[str, Any]:
