@@ -27,6 +27,7 @@ def run_main() -> NoReturn:
     or 143. Before and after the command there is nothing to remove, and the process ends at once.
     """
     _handle(_exit_at_once, _exit_at_once)
+    _open_closed_streams()
     from wise_edge.cli.main import main
 
     _handle(signal.default_int_handler, lambda number, _: sys.exit(128 + number))
@@ -37,6 +38,16 @@ def run_main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     _handle(_exit_at_once, _exit_at_once)
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Open the streams that the parent closed (`>&-`) on /dev/null.
+
+    Python has None for them, and the next file that is opened would get their number, to which libraries in C print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open until the process ends)
 
 
 def _exit_at_once(number: int, _: FrameType | None) -> NoReturn:
