@@ -7,7 +7,6 @@ import io
 import json
 import threading
 import time
-from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -20,6 +19,7 @@ from gated_service import serving
 from service_client import ask, pixels_of, png
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling.query_meter import QueryMeter
+from wise_edge.runtimes.base import PolicyOutput, Request
 from wise_edge.service import answering
 from wise_edge.service.image_store import ImageStore
 from wise_edge.service.limits import Limits
@@ -78,13 +78,28 @@ def test_the_rationale_comes_as_it_is_written() -> None:
         received = events(ask(client, headers={"accept": "text/event-stream"}))
         assert [kind for kind, _ in received[:-1]] == ["text"] * (len(received) - 1)
         assert len(received) > 4
-        texts = [data["text"] for _, data in received[:-1]]
-        assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
+        assert all(set(data) == {"delta"} and data["delta"] for _, data in received[:-1])
+        text = "".join(data["delta"] for _, data in received[:-1])
+        assert len(text) > 80
         assert received[-1][0] == "result"
-        assert received[-1][1]["text"].startswith(texts[-1])
+        assert received[-1][1]["text"].startswith(text)
 
         received = events(ask(client, "fail", headers={"accept": "text/event-stream"}))
         assert received[-1] == ("error", {"error": "the engine is lost", "status": 500})
+
+
+def test_half_a_character_waits_for_its_other_half() -> None:
+    with serving() as (client, policy):
+
+        def generate(encoded: fake_session.FakeImage, request: Request) -> PolicyOutput:
+            for text in ("", "<think>a", "<think>a\ufffd", "<think>a\ufffd\ufffd", "<think>aあ", "<think>aあb"):
+                if request.on_text is not None:
+                    request.on_text(text)
+            return fake_session.FakePolicy.generate(policy, encoded, request)
+
+        policy.generate = generate  # type: ignore[method-assign]
+        received = events(ask(client, headers={"accept": "text/event-stream"}))
+    assert [data["delta"] for kind, data in received if kind == "text"] == ["<think>a", "あ", "b"]
 
 
 def test_other_requests_are_answered_while_a_mask_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:

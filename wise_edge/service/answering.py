@@ -155,14 +155,19 @@ class Service:
         return await asyncio.to_thread(describe, result, request.mask)  # a large mask takes a while
 
     async def stream(self, image: npt.NDArray[np.uint8], request: SegmentRequest, client: str) -> AsyncIterator[str]:
-        """Yield server-sent events: "text" as the completion grows, then "result" or "error"."""
+        """Yield server-sent events: "text" with what the completion has grown by, then "result" or "error"."""
         loop, pending = asyncio.get_running_loop(), asyncio.Queue[tuple[str, str]]()
+        sent = ""
 
         def emit(event: str, data: dict[str, Any]) -> None:
             pending.put_nowait((event, json.dumps(data, allow_nan=False)))
 
         def on_text(text: str) -> None:
-            loop.call_soon_threadsafe(emit, "text", {"text": text})
+            nonlocal sent
+            text = text.rstrip("\ufffd")  # part of a character, whose other bytes are in the next token
+            if len(text) > len(sent) and text.startswith(sent):
+                loop.call_soon_threadsafe(emit, "text", {"delta": text[len(sent) :]})
+                sent = text
 
         async def answer() -> None:
             try:
