@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import socket
 from collections.abc import Iterator
 
@@ -12,7 +14,10 @@ import fake_session
 from gated_service import serving
 from service_client import ask
 from wise_edge.cli.main import main
+from wise_edge.errors import UsageError
+from wise_edge.runtimes.session import Session
 from wise_edge.service.guard import OWN_HOSTS
+from wise_edge.service.server import parse_proxies
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +35,56 @@ def test_a_token_is_required_where_images_could_be_revealed() -> None:
         assert ask(client, headers={"authorization": "Bearer secret"}).status_code == 200
         for path in ("/", "/docs", "/openapi.json", "/healthz", "/readyz"):
             assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("token", ["", " ", "a b", "a\n", "\t", "naïve", "\x7f"])
+def test_a_token_that_no_client_can_send_is_refused(token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="visible ASCII characters without spaces"), serving(token=token):
+        pass
+
+
+def test_the_command_refuses_such_a_token_before_it_loads_a_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Session, "from_bundle", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setenv("WISE_EDGE_TOKEN", " ")
+    assert main(["serve", "--host", "0.0.0.0"]) == 2
+    assert "the token (WISE_EDGE_TOKEN) must be visible ASCII characters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("proxies", ["10.0.0.1/8", "proxy.example", "127.0.0.1,", "", "*,127.0.0.1", "127.0.0.1:80"])
+def test_only_addresses_can_be_trusted(
+    proxies: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WISE_EDGE_TOKEN", raising=False)
+    fake_session.install(monkeypatch)
+    assert main(["serve", "--forwarded-allow-ips", proxies]) == 2
+    assert "--forwarded-allow-ips takes addresses" in capsys.readouterr().err
+
+
+def test_addresses_networks_and_all_can_be_trusted() -> None:
+    assert parse_proxies("127.0.0.1, 10.0.0.0/8,::1") == ["127.0.0.1", "10.0.0.0/8", "::1"]
+    assert parse_proxies("*") == ["*"]
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/metrics", "/nothing", "/v1/segment"])
+def test_no_response_is_framed_sniffed_or_stored(path: str) -> None:
+    with serving(token="secret") as (client, _):
+        for headers in ({}, {"authorization": "Bearer secret"}):
+            told = client.get(path, headers=headers).headers
+            assert "frame-ancestors 'none'" in told["content-security-policy"]
+            assert len(told.get_list("content-security-policy")) == 1
+            assert (told["x-frame-options"], told["x-content-type-options"]) == ("deny", "nosniff")
+            assert (told["referrer-policy"], told["cache-control"]) == ("same-origin", "no-store")
+            assert told["cross-origin-resource-policy"] == told["cross-origin-opener-policy"] == "same-origin"
+
+
+def test_a_page_runs_its_own_script_alone(local: TestClient) -> None:
+    answer = local.get("/")
+    script = answer.text.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in answer.headers["content-security-policy"]
+    assert "script-src 'none';" in local.get("/docs").headers["content-security-policy"]
 
 
 def test_a_page_that_points_its_own_name_here_is_refused(local: TestClient) -> None:

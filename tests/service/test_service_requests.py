@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from starlette.testclient import TestClient
 from gated_service import gated_session, serving
 from service_client import ask, png
 from wise_edge.service.app import make_app
+from wise_edge.service.bodies import Bodies
 from wise_edge.service.limits import Limits
 
 
@@ -60,6 +62,30 @@ def test_a_body_too_large_is_refused_with_or_without_its_length() -> None:
         answer = client.post("/v1/frames/x/segment", content=chunks(), headers={"content-type": "application/json"})
         assert answer.status_code == 413
         assert ask(client).status_code == 200
+
+
+def test_bodies_in_memory_are_counted_in_bytes_and_shared() -> None:
+    bodies = Bodies(Limits(body_bytes=100, waiting=3))
+    assert bodies.add("a", 300)
+    assert not bodies.add("a", 1)
+    assert bodies.add("b", 100)
+    assert not bodies.add("c", 1)
+    bodies.remove("a", 300)
+    assert bodies.add("c", 300)
+
+
+def test_a_body_that_finds_no_room_is_asked_to_retry() -> None:
+    with serving(Limits(body_bytes=5000, waiting=1)) as (client, policy):
+        policy.gate.clear()
+        waiting = threading.Thread(target=ask, args=(client,), kwargs={"image": png() + bytes(4000)})
+        waiting.start()
+        assert policy.begun.acquire(timeout=10)
+        answer = ask(client, image=png() + bytes(4000))
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+        assert answer.json() == {"error": "too many bodies are in memory; retry in 1 s"}
+        policy.gate.set()
+        waiting.join(10)
+        assert ask(client, image=png() + bytes(4000)).status_code == 200
 
 
 def test_a_body_that_comes_too_slowly_is_let_go() -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,43 @@ def test_connections_without_a_whole_head_are_let_go() -> None:
         assert httpx.get(f"http://{host}:{port}/healthz").status_code == 503
         wait_for(dribble)
         assert httpx.get(f"http://{host}:{port}/healthz").status_code == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("proxies", [(), ("127.0.0.1",)])
+def test_clients_are_told_apart_by_address_and_by_a_trusted_proxys_word(proxies: tuple[str, ...]) -> None:
+    with fake_process(proxies=proxies) as (_, url), ExitStack() as stack:
+        host, port = url.removeprefix("http://").split(":")
+        sent = {"files": {"image": png()}, "data": {"query": "wait until you are cancelled"}}
+        body = httpx.Request("POST", f"{url}/v1/segment", **sent)
+        # Of 4 that may wait one client may hold 3, and one more runs.
+        for place in range(4):
+            waiting = HTTPConnection(host, int(port))
+            stack.callback(waiting.close)
+            waiting.request(
+                "POST", "/v1/segment", body.read(), dict(body.headers) | {"x-forwarded-for": f"10.0.0.{place}"}
+            )
+        wait_for(lambda: "wise_edge_waiting 4.0" in httpx.get(f"{url}/metrics").text)
+        fifth = stack.enter_context(httpx.Client(base_url=url, timeout=30))
+        headers = {"x-forwarded-for": "10.0.0.9", "accept": "text/event-stream"}
+        with fifth.stream("POST", "/v1/segment", headers=headers, **sent) as answer:
+            assert answer.status_code == (200 if proxies else 429)
+
+
+@pytest.mark.slow
+def test_a_client_that_reads_nothing_does_not_delay_the_end() -> None:
+    with fake_process() as (running, url):
+        host, port = url.removeprefix("http://").split(":")
+        with socket.socket() as deaf, socket.socket() as streamed:
+            for client, path in ((deaf, b"/"), (streamed, b"/docs")):
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.connect((host, int(port)))
+                client.setblocking(False)
+                with suppress(BlockingIOError):  # the service reads no further while it cannot write
+                    for _ in range(100_000):
+                        client.send(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+            os.kill(running.pid, signal.SIGTERM)
+            assert running.wait(timeout=30) == 0
 
 
 @pytest.mark.slow

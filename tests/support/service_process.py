@@ -39,10 +39,11 @@ class Policy(FakePolicy):
         return super().generate(encoded, request)
 
 answering.CLOSE_S, server._MORE_S = 0.2, 0
-limits = Limits(connections=8, head_s=float(sys.argv[1]), query_s=float(sys.argv[2]))
+limits = Limits(connections=8, head_s=float(sys.argv[1]), query_s=float(sys.argv[2]), write_s=1, waiting=4)
 rails = PowerSource("rails", "power", ("VDD_IN",), (0,), None, 0.002, lambda: (10.0,), (None,))
 app = make_app(Session(Policy(), FakeMask(), {}), limits, meter=QueryMeter(rails))
-run_server(app, "127.0.0.1", 0, limits, lambda url: print("serving", url, file=sys.stderr, flush=True))
+say = lambda url: print("serving", url, file=sys.stderr, flush=True)
+run_server(app, "127.0.0.1", 0, limits, say, proxies=sys.argv[4:])
 """
 
 
@@ -55,9 +56,11 @@ def fakes(head_s: float = 60) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def fake_process(head_s: float = 60, query_s: float = 600) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def fake_process(
+    head_s: float = 60, query_s: float = 600, proxies: tuple[str, ...] = ()
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run a server on fakes, and yield the process and its address."""
-    with started(fake_command(head_s, query_s, "hang")) as running:
+    with started([*fake_command(head_s, query_s, "hang"), *proxies]) as running:
         yield running
 
 

@@ -24,6 +24,10 @@ def serve(
     time_limit: Annotated[float, option("S", "Seconds that a query may take, waiting included.", min=0.1)] = 60.0,
     frames: Annotated[int, option("N", "Images stored for further queries.", min=1)] = 8,
     max_megabytes: Annotated[float, option("N", "Largest body of a request, in MB.", min=0.001)] = 10.0,
+    forwarded_allow_ips: Annotated[
+        str | None,
+        option("ADDRESSES", "Proxies whose X-Forwarded-For names the client: addresses or networks, or * for all."),
+    ] = None,
     policy_backend: options.PolicyBackend = "auto",
     mask_backend: options.MaskBackend = "auto",
     threads: Annotated[int | None, option("N", "CPU threads; the runtime chooses by default.", min=1)] = None,
@@ -36,9 +40,9 @@ def serve(
     from wise_edge.errors import UsageError
     from wise_edge.runtimes.session import Session
     from wise_edge.service.app import make_app
-    from wise_edge.service.guard import OWN_HOSTS
+    from wise_edge.service.guard import OWN_HOSTS, check_token
     from wise_edge.service.limits import Limits
-    from wise_edge.service.server import run_server
+    from wise_edge.service.server import parse_proxies, run_server
 
     token = os.environ.get(TOKEN_VARIABLE) or None
     if token is None and not _is_loopback(host):
@@ -46,13 +50,16 @@ def serve(
             f"--host {host} is reachable by others: set {TOKEN_VARIABLE} to a token for clients to send, for example "
             f"export {TOKEN_VARIABLE}=$(openssl rand -hex 24)"
         )
+    if token is not None:
+        check_token(token)
+    proxies = parse_proxies(forwarded_allow_ips) if forwarded_allow_ips is not None else ()
     limits = Limits(body_bytes=int(max_megabytes * 1e6), waiting=waiting, query_s=time_limit, images=frames)
     session = Session.from_bundle(
         bundle, policy_backend=policy_backend, mask_backend=mask_backend, threads=threads, frames=frames
     )
     own_hosts = (*OWN_HOSTS, _in_url(host)) if token is None else ()
     app = make_app(session, limits, token, own_hosts=tuple(dict.fromkeys(own_hosts)))
-    run_server(app, host, port, limits, lambda url: typer.echo(f"serving {url}", err=True))
+    run_server(app, host, port, limits, lambda url: typer.echo(f"serving {url}", err=True), proxies=proxies)
 
 
 def _is_loopback(host: str) -> bool:

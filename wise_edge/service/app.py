@@ -19,16 +19,15 @@ from wise_edge.policy.prompts import MAX_QUERY_CHARACTERS, VARIANTS
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.session import Session
 from wise_edge.service.answering import MaskForm, SegmentRequest, Service, status_of, while_connected
-from wise_edge.service.guard import BUG, Guard
+from wise_edge.service.guard import BUG, Guard, client_of
 from wise_edge.service.limits import Limits
-from wise_edge.service.pages import read_page, render_reference
+from wise_edge.service.pages import content_policy, read_page, render_reference
 from wise_edge.service.query_queue import BusyError
 
 _LONGEST_DEADLINE_MS = 600_000
 _DEADLINE = "Choose the variant by this deadline instead."
 _MASK = "COCO compressed run lengths, a base64 PNG, or none."
 _ENERGY = "Read the device's power sensor during the query, which adds up to half a second; the answer has energy_j."
-_POLICY = "default-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; media-src 'self' blob:"
 
 
 def make_app(
@@ -50,6 +49,7 @@ def make_app(
         meter: measures the energy of queries; None looks for a sensor on this machine.
 
     Raises:
+        UsageError: no client can send the token.
         MissingExtraError: a package of the extra "serve" is not installed.
     """
     require("fastapi", "serve")
@@ -95,7 +95,7 @@ def make_app(
         408: {"model": Failure, "description": "The body arrived too slowly."},
         413: {"model": Failure, "description": "The body is too large."},
         422: {"model": Failure, "description": "A field is missing or has an invalid value."},
-        429: {"model": Failure, "description": "Too many queries wait; Retry-After says when to retry."},
+        429: {"model": Failure, "description": "Too many queries or bodies; Retry-After says when to retry."},
         500: {"model": Failure, "description": "The engine or the service failed."},
         503: {"model": Failure, "description": "The query took too long, or the device cannot run it."},
     }
@@ -108,8 +108,11 @@ def make_app(
         # ASCII, because a line may quote a lone surrogate, which UTF-8 cannot encode.
         return Response(json.dumps({"error": line}), status, headers, "application/json")
 
+    def show(page: str) -> Response:
+        return HTMLResponse(page, headers={"content-security-policy": content_policy(page)})
+
     async def respond(request: Request, image: npt.NDArray[np.uint8], asked: SegmentRequest) -> Response:
-        client = client_of(request)
+        client = client_of(request.scope)
         if "text/event-stream" not in request.headers.get("accept", ""):
             return JSONResponse(await while_connected(request.receive, service.answer(image, asked, client)))
         service.queue.check_room(client)
@@ -129,7 +132,7 @@ def make_app(
         energy: Annotated[bool, Form(description=_ENERGY)] = False,
     ) -> Response:
         """Answer with JSON; with `Accept: text/event-stream`, stream the rationale while it is generated."""
-        pixels = await service.read(image, client_of(request))
+        pixels = await service.read(image, client_of(request.scope))
         return await respond(request, pixels, SegmentRequest(query, variant, deadline_ms, mask, energy))
 
     @app.post("/v1/frames", status_code=201, responses=refusals, summary="Store an image for several queries")
@@ -137,7 +140,7 @@ def make_app(
         request: Request, image: Annotated[bytes, File(description="As for /v1/segment.")]
     ) -> dict[str, Any]:
         """Store an image; each further query on it costs only its own tokens."""
-        pixels = await service.read(image, client_of(request))
+        pixels = await service.read(image, client_of(request.scope))
         height, width, _ = pixels.shape
         return {"frame": service.images.add(pixels), "width": width, "height": height}
 
@@ -172,11 +175,11 @@ def make_app(
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return HTMLResponse(read_page(), headers={"content-security-policy": _POLICY})
+        return show(read_page())
 
     @app.get("/docs", include_in_schema=False)
     async def reference() -> Response:
-        return HTMLResponse(render_reference(app.openapi()), headers={"content-security-policy": _POLICY})
+        return show(render_reference(app.openapi()))
 
     @app.exception_handler(WiseEdgeError)
     async def explain(request: Request, error: WiseEdgeError) -> Response:
@@ -204,8 +207,3 @@ def describe_fault(fault: Mapping[str, Any]) -> str:
         return f"the body is not valid JSON: {fault['ctx']['error']}"
     field = ".".join(map(str, fault["loc"][1:]))
     return f"{field or 'the body'}: {fault['msg']}"
-
-
-def client_of(request: Any) -> str:
-    """Return the address that sent a request."""
-    return request.client.host if request.client else ""

@@ -1,4 +1,4 @@
-"""Checks that run before and while a request's body is read: token, host, size and speed.
+"""Checks that run before and while a request's body is read: token, host, size and speed; headers of every response.
 
 Plain ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html), so that a body that is too large is never in memory.
 """
@@ -10,10 +10,12 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from wise_edge.errors import UsageError
 from wise_edge.extras import require
+from wise_edge.service.bodies import Bodies
 from wise_edge.service.limits import Limits
 
 Message = MutableMapping[str, Any]
@@ -24,6 +26,19 @@ OPEN_TO_ALL = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
 """Paths that reveal nothing about images and need no token."""
 OWN_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 BUG = "internal error; see the service's log"
+_HEADERS = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"same-origin"),  # with no-referrer browsers may hide the page's own origin from the service
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"deny"),
+)
+"""Headers of every response that does not set them itself.
+
+Source: https://owasp.org/www-project-secure-headers/; those for TLS are the proxy's.
+"""
 _LOG = logging.getLogger(__name__)
 
 
@@ -40,6 +55,7 @@ class Guard:
         count: receives each request's path, as the application declares it, and the status of its response.
 
     Raises:
+        UsageError: no client can send the token.
         MissingExtraError: FastAPI is not installed.
     """
 
@@ -47,7 +63,9 @@ class Guard:
         self, app: App, limits: Limits, token: str | None, own_hosts: tuple[str, ...], count: Callable[[str, int], None]
     ) -> None:
         self._app, self._limits, self._token, self._count = app, limits, token, count
-        self._own_hosts = own_hosts
+        self._own_hosts, self._bodies = own_hosts, Bodies(limits)
+        if token is not None:
+            check_token(token)
         # FastAPI passes on no other exception that is raised while a body is read.
         self._refusal: Any = require("fastapi", "serve").HTTPException
 
@@ -61,12 +79,15 @@ class Guard:
         async def watched_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, own = message["status"], list(message.get("headers", ()))
+                set_already = {name for name, _ in own}
+                message = {**message, "headers": own + [each for each in _HEADERS if each[0] not in set_already]}
             await send(message)
 
+        body = _Body(receive, client_of(scope), self._limits, self._bodies, self._refusal)
         try:
             self._check_head(scope)
-            await self._app(scope, self._counted(receive), watched_send)
+            await self._app(scope, body.receive, watched_send)
         except self._refusal as refused:
             if not status:
                 await _refuse(watched_send, refused.status_code, str(refused.detail))
@@ -75,6 +96,7 @@ class Guard:
             if not status:
                 await _refuse(watched_send, 500, BUG)
         finally:
+            body.forget()
             self._count(getattr(scope.get("route"), "path", "unknown"), status)
 
     def _check_head(self, scope: MutableMapping[str, Any]) -> None:
@@ -87,7 +109,7 @@ class Guard:
                 raise self._refusal(401, "send the service's token: Authorization: Bearer TOKEN")
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._limits.body_bytes:
-            raise self._too_large(f", this one has {length.decode()}")
+            raise _too_large(self._refusal, self._limits, f", this one has {length.decode()}")
 
     def _check_hosts(self, headers: dict[bytes, bytes]) -> None:
         host = _without_port(headers.get(b"host", b"").decode("latin-1"))
@@ -98,30 +120,66 @@ class Guard:
         if page not in self._own_hosts:
             raise self._refusal(403, "this service answers only its own page, not pages of other sites")
 
-    def _too_large(self, length: str = "") -> Exception:
-        refusal: Exception = self._refusal(413, f"a body may have at most {self._limits.body_bytes} bytes{length}")
-        return refusal
 
-    def _counted(self, receive: Receive) -> Receive:
-        """Return a `receive` that rejects a body that is too large or too slow."""
-        taken, whole, deadline_s = 0, False, asyncio.get_running_loop().time() + self._limits.body_s
+class _Body:
+    """A request's body, which is rejected if it is too large or too slow, or if too many others are in memory."""
 
-        async def counted() -> Message:
-            nonlocal taken, whole
-            if whole:  # after the body comes only the disconnect, whenever that is
-                return await receive()
-            left_s = deadline_s - asyncio.get_running_loop().time()
-            try:
-                message = await asyncio.wait_for(receive(), max(0.0, left_s))
-            except asyncio.TimeoutError:
-                raise self._refusal(408, f"the body did not arrive within {self._limits.body_s:g} s") from None
-            taken += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
-            if taken > self._limits.body_bytes:
-                raise self._too_large()
-            return message
+    def __init__(self, receive: Receive, client: str, limits: Limits, bodies: Bodies, refusal: Any) -> None:
+        self._receive, self._client, self._limits, self._bodies, self._refusal = (
+            receive,
+            client,
+            limits,
+            bodies,
+            refusal,
+        )
+        self._deadline_s = asyncio.get_running_loop().time() + limits.body_s
+        self._taken, self._whole = 0, False
 
-        return counted
+    async def receive(self) -> Message:
+        """Return the request's next message."""
+        if self._whole:  # after the body comes only the disconnect, whenever that is
+            return await self._receive()
+        left_s = self._deadline_s - asyncio.get_running_loop().time()
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0.0, left_s))
+        except asyncio.TimeoutError:
+            raise self._refusal(408, f"the body did not arrive within {self._limits.body_s:g} s") from None
+        length = len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        if self._taken + length > self._limits.body_bytes:
+            raise _too_large(self._refusal, self._limits)
+        if not self._bodies.add(self._client, length):
+            raise self._refusal(429, "too many bodies are in memory; retry in 1 s", {"retry-after": "1"})
+        self._taken += length
+        return message
+
+    def forget(self) -> None:
+        """Count the body no longer, after its request has ended."""
+        self._bodies.remove(self._client, self._taken)
+
+
+def check_token(token: str) -> None:
+    """Reject a token that no client can send as `Authorization: Bearer ...`.
+
+    Source: https://datatracker.ietf.org/doc/html/rfc9110#section-5.5; spaces at the end of a header are no part of it.
+
+    Raises:
+        UsageError: it is empty, or holds a space, a control character or one outside of ASCII.
+    """
+    if not re.fullmatch("[!-~]+", token):
+        raise UsageError(
+            "the token (WISE_EDGE_TOKEN) must be visible ASCII characters without spaces, or clients cannot send it"
+        )
+
+
+def client_of(scope: Mapping[str, Any]) -> str:
+    """Return the address that sent a request."""
+    return scope["client"][0] if scope.get("client") else ""
+
+
+def _too_large(refusal: Any, limits: Limits, length: str = "") -> Exception:
+    refused: Exception = refusal(413, f"a body may have at most {limits.body_bytes} bytes{length}")
+    return refused
 
 
 def _without_port(host: str) -> str:

@@ -15,6 +15,7 @@ class Limits:
         head_s: time limit for a request's head, from the connection, or from the first byte of a later request.
         body_bytes: largest body of a request.
         body_s: time limit for sending the body.
+        write_s: time limit for a client to take what was sent to it, once its connection accepts no more.
         pixels: largest image.
         waiting: queries that may wait for the device; further ones are asked to retry.
         query_s: time limit of a query, waiting included.
@@ -25,6 +26,7 @@ class Limits:
     head_s: float = 10.0
     body_bytes: int = 10_000_000
     body_s: float = 30.0
+    write_s: float = 10.0
     pixels: int = 25_000_000
     waiting: int = 16
     query_s: float = 60.0
@@ -36,3 +38,12 @@ class Limits:
         for name, value in self.__dict__.items():
             if value <= 0:
                 raise UsageError(f"the service limit {name} must be above 0, not {value}")
+
+    @property
+    def bodies_bytes(self) -> int:
+        """Bytes of all bodies in memory: the largest for each query that may wait, and for the one that runs."""
+        return (self.waiting + 1) * self.body_bytes
+
+    def share(self, most: int) -> int:
+        """Return how many of so many one client may hold; the rest is reserved for others."""
+        return most - most // 4

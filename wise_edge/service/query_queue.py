@@ -96,8 +96,7 @@ class QueryQueue:
             coming: queries whose images are being decoded.
         """
         waiting = self.waiting + coming
-        most_of_one = self._limits.waiting - self._limits.waiting // 4  # the rest is reserved for others
-        if waiting > self._limits.waiting or self._own[client] > most_of_one:
+        if waiting > self._limits.waiting or self._own[client] > self._limits.share(self._limits.waiting):
             raise BusyError(max(1, round(waiting * self._took_s)))
 
     def close(self, timeout_s: float | None = None) -> bool:

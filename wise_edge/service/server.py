@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from wise_edge.errors import DeviceError
+from wise_edge.errors import DeviceError, UsageError
 from wise_edge.extras import require
 from wise_edge.service.limits import Limits
 
@@ -21,11 +22,20 @@ _MORE_S = 5
 """How much longer than a query's time limit the shutdown waits for answers."""
 
 
-def run_server(app: Any, host: str, port: int, limits: Limits, say: Callable[[str], None]) -> None:
+def run_server(
+    app: Any,
+    host: str,
+    port: int,
+    limits: Limits,
+    say: Callable[[str], None],
+    *,
+    proxies: Sequence[str] = (),
+) -> None:
     """Serve until SIGTERM or SIGINT, then finish the requests in progress and refuse new connections.
 
-    A client that does not send a complete head in time is disconnected, and no client may hold more than three quarters
-    of the connections. If a query does not end when the service stops, the process ends without it.
+    A client that does not send a complete head in time, or does not take what was sent to it, is disconnected, and no
+    client may hold more than three quarters of the connections. If a query does not end when the service stops, the
+    process ends without it.
 
     Args:
         app: application from `make_app`.
@@ -33,6 +43,8 @@ def run_server(app: Any, host: str, port: int, limits: Limits, say: Callable[[st
         port: port to listen on; 0 takes any free one.
         limits: bounds on what clients may send.
         say: called with the address once the service answers queries.
+        proxies: whose X-Forwarded-For names the client, as from `parse_proxies`; by default nobody's, since any client
+            could take turns as many that way.
 
     Raises:
         MissingExtraError: uvicorn is not installed.
@@ -61,6 +73,8 @@ def run_server(app: Any, host: str, port: int, limits: Limits, say: Callable[[st
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(limits.query_s) + _MORE_S,
         server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
     )
 
     base: Any = uvicorn.Server
@@ -95,21 +109,39 @@ def run_server(app: Any, host: str, port: int, limits: Limits, say: Callable[[st
         os._exit(DeviceError.exit_code)
 
 
-def _make_protocol(limits: Limits) -> Any:
-    """Return uvicorn's HTTP protocol with two bounds that it lacks: on the time of a head, and on connections a client.
+def parse_proxies(text: str) -> list[str]:
+    """Return the trusted proxies of a list, separated by commas: addresses, networks, or `*` for all.
 
-    The same timer runs for the rest of a body that a client sends after it has its answer.
+    Raises:
+        UsageError: it names something else, which uvicorn would take without a word and never match.
+    """
+    proxies = [part.strip() for part in text.split(",")]
+    for proxy in proxies if proxies != ["*"] else ():
+        try:
+            ipaddress.ip_network(proxy) if "/" in proxy else ipaddress.ip_address(proxy)
+        except ValueError as error:
+            raise UsageError(
+                f"--forwarded-allow-ips takes addresses, networks as in 10.0.0.0/8, or *: {error}"
+            ) from None
+    return proxies
+
+
+def _make_protocol(limits: Limits) -> Any:
+    """Return uvicorn's HTTP protocol with the bounds that it lacks: on heads, on writing, and on connections a client.
+
+    The timer of the head also runs for the rest of a body that a client sends after it has its answer.
     """
     base: Any = require("uvicorn.protocols.http.h11_impl", "serve").H11Protocol
-    most_of_one = limits.connections - limits.connections // 4
 
     class Protocol(base):  # type: ignore[misc]
         _late: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
+            transport.set_write_buffer_limits(0)  # pause as soon as the kernel takes no more
             own = [other for other in self.connections if self.client and other.client[0] == self.client[0]]
-            if len(own) > most_of_one:
+            if len(own) > limits.share(limits.connections):
                 transport.abort()
             self._watch_head()
 
@@ -120,6 +152,20 @@ def _make_protocol(limits: Limits) -> Any:
         def connection_lost(self, error: Exception | None) -> None:
             super().connection_lost(error)
             self._stop_watching()
+            self._stop_waiting()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._unread = self.loop.call_later(limits.write_s, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._stop_waiting()
+
+        def _stop_waiting(self) -> None:
+            if self._unread is not None:
+                self._unread.cancel()
+                self._unread = None
 
         def _watch_head(self) -> None:
             if self.cycle is not None and not self.cycle.response_complete:  # a request has begun
