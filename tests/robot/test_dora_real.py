@@ -185,7 +185,8 @@ def test_the_example_dataflow_runs_as_documented(tmp_path: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", checkout)  # for which uv would make an environment
     sink = checkout / example / "out" / "results.jsonl"
     documented = "UV_NO_PROJECT=1 dora run examples/dora/dataflow.yml"
-    assert f"$ {documented} --stop-after 15\n" in (ROOT / "docs" / "robot.md").read_text()
+    for page, prompt in (("docs/robot.md", "$ "), ("examples/dora/dataflow.yml", "#     ")):
+        assert f"\n{prompt}{documented} --stop-after 20\n" in (ROOT / page).read_text()
     command = ["env", *documented.split(), "--stop-after", "60"]
     variables = os.environ | {"PATH": PATH, "PYTHONPATH": str(ROOT)}
     with (
