@@ -143,6 +143,7 @@ EXPORT = ["export", "--policy", "embedded", "--sam", "embedded", "--out", "b"]
         (["--target", "ONNX"], "unknown target 'ONNX'; choose onnx, gguf"),
         (["--target", "onnx,hf"], "--target hf writes no bundle; export to the other targets with another command"),
         (["--target", "hf", "--quant", "Q8_0"], "'export --target hf' does not accept --quant; leave it out"),
+        (["--target", "hf", "--no-importance"], "'export --target hf' does not accept --no-importance; leave it out"),
         (["--target", "tensorrt", "--device", "orin,"], "--device has an empty name; choose this, orin"),
         (["--target", "tensorrt", "--device", "sm89, sm89"], "--device names sm89 twice"),
         (["--quant", "Q4_K_M"], "--quant applies to --target gguf alone; add it or omit --quant"),

@@ -239,3 +239,12 @@ def test_masks_are_saved_black_and_white(tmp_path: Path) -> None:
     mask = np.eye(4, dtype=bool)
     save_png(mask, tmp_path / "mask.png")
     np.testing.assert_array_equal(load_image(tmp_path / "mask.png")[..., 0], mask * 255)
+
+
+def test_a_pipe_is_named() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "wb") as pipe:
+        pipe.write(encoded(pattern(), "PNG"))
+        pipe.close()
+        with pytest.raises(UsageError, match=r"/dev/fd/\d+ is a pipe; pass an image file"):
+            load_image(f"/dev/fd/{reading}")

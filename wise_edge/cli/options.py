@@ -53,12 +53,13 @@ def refuse_options(context: typer.Context, *, but: Sequence[str] = (), command: 
         but: parameters that it reads; by default none, as if a subcommand runs instead.
         command: what ignores them, for the message; by default the subcommand.
     """
-    for name in context.params:
+    for option in context.command.params:
+        name = option.name or ""
         if name in but or getattr(context.get_parameter_source(name), "name", "") == "DEFAULT":
             continue
-        option = name.removeprefix("as_").replace("_", "-")
+        given = option.secondary_opts if context.params.get(name) is False else option.opts
         command = command or f"{context.info_name} {context.invoked_subcommand}"
-        raise UsageError(f"'{command}' does not accept --{option}; leave it out")
+        raise UsageError(f"'{command}' does not accept {given[0]}; leave it out")
 
 
 def note(line: str) -> None:

@@ -80,6 +80,8 @@ def load_image(
         return _decode(io.BytesIO(source), "the image", max_pixels, upright, say, stream)
     try:
         with Path(source).open("rb") as file:
+            if not file.seekable():
+                raise UsageError(f"{source} is a pipe; pass an image file")
             return _decode(file, str(source), max_pixels, upright, say, stream)
     except FileNotFoundError:
         raise UsageError(f"{source} does not exist; pass an image file") from None
