@@ -238,6 +238,23 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (lambda folder: (folder / FILE).unlink(), "holds no weights of an adapter; it needs adapter_model"),
     "no config": (lambda folder: (folder / CONFIG).unlink(), "holds no adapter: it has no adapter_config.json"),
     "a malformed entry": (lambda folder: edit(folder, r=-1), "is not the config|does not fit"),
+    "no targets": (lambda folder: edit(folder, target_modules=None), "does not fit .*: Please specify `target_modules`"),
+    "a random start": (
+        lambda folder: edit(folder, init_lora_weights="pissa_niter_4"),
+        "random part out of the base.* path_initial_model_for_weight_conversion",
+    ),
+    "parts trained whole, as a pickle": (
+        lambda folder: torch.save({"visual.merger.ln_q.weight": torch.ones(32)}, folder / "non_lora_state_dict.bin"),
+        r"non_lora_state_dict\.bin holds weights that belong to no LoRA and would be lost; merge adapter and file",
+    ),
+    "parts trained whole": (
+        lambda folder: safetensors.torch.save_file({"a": torch.ones(1)}, folder / "vit.safetensors"),
+        r"vit\.safetensors holds weights that belong to no LoRA",
+    ),
+    "a folder above": (
+        lambda folder: [shutil.copytree(folder, folder / "default"), (folder / CONFIG).unlink()],
+        r"holds no adapter: .*; pass the folder of one in it, for example \S+/a/default$",
+    ),
 }
 
 
@@ -263,6 +280,30 @@ def test_what_does_not_fit_is_refused_before_the_base_is_loaded(
     assert len(line.splitlines()) == 1
     assert str(tmp_path / "m") not in line and f".{tmp_path.name}" not in line
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_a_training_leaves_beside_an_adapter_is_no_part_of_it(bases: Callable[..., Path], tmp_path: Path) -> None:
+    train(bases(), tmp_path / "a", **PLAIN)
+    for name in ("training_args.bin", "optimizer.bin", "optimizer.pt", "value_head.safetensors", "trainer_state.json"):
+        (tmp_path / "a" / name).write_bytes(b"{}")
+    (tmp_path / "a" / "critic").mkdir()
+
+    assert fit_adapter(tmp_path / "a", load_config(bases()), base=bases()).tensors
+
+
+def test_an_adapter_with_values_that_are_not_finite_is_named(
+    bases: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(bases(), tmp_path / "a", **PLAIN)
+    weights = safetensors.torch.load_file(tmp_path / "a" / FILE)
+    next(iter(weights.values()))[0, 0] = float("nan")
+    safetensors.torch.save_file(weights, tmp_path / "a" / FILE)
+
+    options = ["--adapter", str(tmp_path / "a"), "--target", "hf", "--no-verify", "--out", str(tmp_path / "m")]
+
+    assert main(["export", "--policy", str(bases()), *options]) == 2
+    assert "lora_A.weight holds values that are not finite" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
 
 
 def test_empty_tensors_are_refused_as_what_zero3_leaves(bases: Callable[..., Path], tmp_path: Path) -> None:

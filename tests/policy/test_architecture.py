@@ -136,6 +136,14 @@ def test_known_harmless_differences_pass(checkpoints: dict[bool, Path], tmp_path
     assert read_policy_spec(folder) == read_policy_spec(checkpoints[tied])
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_named(checkpoints: dict[bool, Path], tmp_path: Path, value: float) -> None:
+    folder = edited(checkpoints[False], tmp_path / "p", set_each("layers.1.mlp.up", lambda weight: weight * value))
+
+    with pytest.raises(UsageError, match=r"layers\.1\.mlp\.up_proj\.weight holds values that are not finite"):
+        load_policy(folder)
+
+
 def test_a_tied_head_may_be_stored(checkpoints: dict[bool, Path], tmp_path: Path) -> None:
     store = lambda weights: weights.update({"lm_head.weight": weights["model.embed_tokens.weight"].clone()})  # noqa: E731
 

@@ -119,6 +119,13 @@ def test_other_files_are_named_as_what_they_are(state: State, tmp_path: Path, ca
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_the_reason_is_torchs_own_and_not_its_advice(tmp_path: Path) -> None:
+    (tmp_path / "sam.pth").write_text("<!DOCTYPE html><html>not found</html>")
+
+    with pytest.raises(UsageError, match=r"read safely \((?!Weights only)[^)]*\); copy or download"):
+        read_sam_spec(tmp_path / "sam.pth")
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_a_torchscript_archive_and_a_git_lfs_pointer_are_named(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "script.pt"))

@@ -151,6 +151,14 @@ def _load_unchanged_pickle(file: Path, _mtime_ns: int, _size: int) -> Mapping[st
     return state
 
 
+def check_finite(source: str | Path, weights: Mapping[str, Tensor]) -> None:
+    """Raise `UsageError` that names the first tensor with a value that is not finite."""
+    torch = require("torch", "export")
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise UsageError(f"{source}: {name} holds values that are not finite; train or copy it again")
+
+
 def load_pickle(file: Path) -> Any:
     """Return what torch saved in a file, its tensors memory-mapped; nothing in the file is run.
 
@@ -173,7 +181,9 @@ def load_pickle(file: Path) -> Any:
             ) from error
         if "TorchScript" in str(error):
             raise UsageError(f"{file} is a TorchScript archive; save the model's state_dict() instead") from error
-        reason = first_line(error).rpartition("WeightsUnpickler error: ")[2][:_LONGEST_REASON]
+        # torch says the reason somewhere in a page about its settings.
+        found = re.search(r"WeightsUnpickler error: \s*(.+)", str(error))
+        reason = (found[1] if found else first_line(error))[:_LONGEST_REASON]
         raise UsageError(
             f"{file} holds no weights that can be read safely ({reason}); copy or download it again"
         ) from error

@@ -10,6 +10,7 @@ from typing import Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
+from wise_edge.native.weight_files import check_finite
 from wise_edge.policy.adapter_names import FittedAdapter, whole_reason
 
 _WORDS = 24  # tokens of text in a probe
@@ -24,13 +25,14 @@ def attach_adapter(model: Any, adapter: FittedAdapter, *, base: str | Path) -> A
         base: the base's name, for messages.
 
     Raises:
-        UsageError: PEFT does not accept the adapter.
+        UsageError: PEFT does not accept the adapter, or it holds values that are not finite.
     """
     peft = require("peft", "train")
+    tensors = {name: tensor.read() for name, tensor in adapter.tensors.items()}
+    check_finite(adapter.folder, tensors)
     try:
         with _without_warnings():
             attached = peft.get_peft_model(model, adapter.config)
-            tensors = {name: tensor.read() for name, tensor in adapter.tensors.items()}
             peft.set_peft_model_state_dict(attached, tensors)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise UsageError(f"{adapter.folder} does not fit {base}: {whole_reason(error)}") from error

@@ -28,6 +28,10 @@ CONFIG = "adapter_config.json"
 """The file by which PEFT's folder of an adapter is known."""
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _KIND = "LORA"
+_WITHOUT_A_PART = ("training_args.bin", "optimizer*.bin", "scheduler*.bin", "value_head.*")
+"""Files of a training beside an adapter that hold nothing of the policy; `value_head` is a critic's."""
+_BY_CHANCE = "pissa_niter_"
+"""How a start begins that takes a part out of the base by a random projection."""
 _WRAPPERS = re.compile(r"^(?:base_model\.model\.|base_model\.|module\.|_orig_mod\.)+")
 _NAMED_MATRIX = re.compile(
     r"\.(lora_A|lora_B|lora_magnitude_vector)(?:\.(?!(?:weight|bias)$)[^.]+)?(?:\.(weight|bias))?$"
@@ -69,13 +73,14 @@ def fit_adapter(folder: Path, base_config: Any, *, base: str | Path) -> FittedAd
     stored = [tensor for tensor in list_tensors(folder, WEIGHTS) if _BASE_COPY not in tensor.name]
     if not stored:
         raise UsageError(f"{folder} holds no weights of an adapter; it needs {WEIGHTS[0]}, copy the whole folder")
+    _refuse_other_weights(folder)
     found = normalize_tensors(stored, _canonical)
     attempts: list[tuple[Difference, Any, Mapping[str, str]]] = []
     reasons = []
     for layout in (_todays, _older):
         skeleton = build_skeleton(base_config, source=base)
-        adapted = layout(config, skeleton)
         try:
+            adapted = layout(config, skeleton)
             expected, spare = _expected(skeleton, adapted)
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             reasons.append(whole_reason(error))
@@ -102,7 +107,9 @@ def read_adapter_config(folder: Path) -> Any:
     """
     file = folder / CONFIG
     if not file.is_file():
-        raise UsageError(f"{folder} holds no adapter: it has no {CONFIG}")
+        below = sorted(folder.glob(f"*/{CONFIG}"), key=lambda found: found.stat().st_mtime)
+        remedy = f"; pass the folder of one in it, for example {below[-1].parent}" if below else ""
+        raise UsageError(f"{folder} holds no adapter: it has no {CONFIG}{remedy}")
     entries = read_json(file)
     kind = str(entries.get("peft_type")).upper()
     if kind != _KIND:
@@ -118,7 +125,28 @@ def read_adapter_config(folder: Path) -> Any:
         config = peft.LoraConfig.from_peft_type(**kept)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UsageError(f"{file} is not the config of a LoRA adapter: {whole_reason(error)}") from error
+    if str(config.init_lora_weights).startswith(_BY_CHANCE):
+        # https://huggingface.co/docs/peft/developer_guides/lora#pissa: PEFT repeats the start when it loads one.
+        raise UsageError(
+            f"{file}: init_lora_weights is {config.init_lora_weights!r}: training took a random part out of the base, "
+            "which is not stored; save the adapter with path_initial_model_for_weight_conversion"
+        )
     return config
+
+
+def _refuse_other_weights(folder: Path) -> None:
+    """Reject trained weights beside an adapter, for example of the vision tower, which a merge would lose.
+
+    Trainers save parts that are trained whole so: `non_lora_state_dict.bin` (Qwen-VL-Series-Finetune),
+    `non_lora_trainables.bin` (LLaVA), `vit.safetensors` (ms-swift).
+    """
+    for file in sorted(folder.iterdir()):
+        known = file.name in WEIGHTS or any(file.match(pattern) for pattern in _WITHOUT_A_PART)
+        if file.suffix in (".safetensors", ".bin") and not known and file.is_file():
+            raise UsageError(
+                f"{file} holds weights that belong to no LoRA and would be lost; merge adapter and file with the "
+                "library that trained them and pass the result as --policy, or remove the file if it is no part of it"
+            )
 
 
 def _todays(config: Any, _: Any) -> Any:

@@ -17,7 +17,7 @@ from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files import read_json
 from wise_edge.native.pretrained import load_pretrained
-from wise_edge.native.weight_files import list_tensors
+from wise_edge.native.weight_files import check_finite, list_tensors
 from wise_edge.policy.architecture import CLASSES
 from wise_edge.policy.folder import check_policy_folder
 from wise_edge.policy.processor import read_image_settings
@@ -83,7 +83,8 @@ def load_policy(folder: Path, device: str = "cpu") -> Any:
         for sampling and penalties, which no runtime applies.
 
     Raises:
-        UsageError: it is no checkpoint that can be used, see `check_policy_folder`, or the weights do not fit.
+        UsageError: it is no checkpoint that can be used, see `check_policy_folder`, or the weights do not fit or are
+            not finite.
         MissingExtraError: torch or transformers is not installed.
     """
     torch, transformers = require("torch", "export"), require("transformers", "export")
@@ -96,6 +97,7 @@ def load_policy(folder: Path, device: str = "cpu") -> Any:
         dtype=torch.float32 if on_cpu else torch.bfloat16,
         attention="eager" if on_cpu else "sdpa",
     )
+    check_finite(folder, dict(model.named_parameters()))
     model.generation_config = transformers.GenerationConfig()
     return model.to(device)
 

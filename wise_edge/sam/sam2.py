@@ -16,10 +16,11 @@ from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files import read_json
 from wise_edge.native.pretrained import load_pretrained
+from wise_edge.native.weight_files import check_finite
 from wise_edge.sam.names import share_positions, to_sam2_model
 from wise_edge.sam.processor import read_normalization
 from wise_edge.sam.spec import SAM2, SamSpec
-from wise_edge.sam.weights import check_finite, read_weights
+from wise_edge.sam.weights import read_weights
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,11 +17,12 @@ from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files import atomic_write, read_json
 from wise_edge.mapping import from_mapping
+from wise_edge.native.weight_files import check_finite
 from wise_edge.sam.kinds import OWN, SAM2_FILE, SAM2_MODEL, SAM_MODEL, UNUSED, find_kind
 from wise_edge.sam.names import name_in_sam_model, share_positions
 from wise_edge.sam.processor import read_normalization
 from wise_edge.sam.published import DECODER_HEADS, infer_architecture
-from wise_edge.sam.weights import check_finite, read_weights
+from wise_edge.sam.weights import read_weights
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam

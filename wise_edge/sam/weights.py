@@ -54,14 +54,6 @@ def read_weights(checkpoint: Path) -> dict[str, Tensor]:
     return _strip_prefix(next(iter(models.values())))
 
 
-def check_finite(checkpoint: Path, weights: Mapping[str, Tensor]) -> None:
-    """Raise `UsageError` that names the first tensor with a value that is not finite."""
-    torch = require("torch", "export")
-    for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            raise UsageError(f"{checkpoint}: {name} holds values that are not finite; download it again")
-
-
 def _find_models(found: Any, place: str, depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yield each dictionary that holds a segmenter's tensors, with the keys that lead to it."""
     if not isinstance(found, dict) or depth > _DEEPEST:
