@@ -48,10 +48,10 @@ def test_require_does_not_hide_what_an_installed_module_lacks(tmp_path: Path, mo
 
 
 def test_check_packages_names_the_first_missing_one_and_imports_none() -> None:
-    check_packages("train", "os", "this")
+    check_packages("data", "os", "this")
     assert "this" not in sys.modules
-    with pytest.raises(errors.MissingExtraError, match=r"^no_such_package .* pip install 'wise-edge\[train\]'"):
-        check_packages("train", "os", "no_such_package", "nor_such_a_one")
+    with pytest.raises(errors.MissingExtraError, match=r"^no_such_package .* pip install 'wise-edge\[data\]'"):
+        check_packages("data", "os", "no_such_package", "nor_such_a_one")
 
 
 @pytest.mark.parametrize(
