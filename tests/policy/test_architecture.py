@@ -144,6 +144,17 @@ def test_values_that_are_not_finite_are_named(checkpoints: dict[bool, Path], tmp
         load_policy(folder)
 
 
+def test_layers_that_the_config_counts_in_two_ways_are_one_line(checkpoints: dict[bool, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoints[False], tmp_path / "p")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"] |= {"num_hidden_layers": 2, "layer_types": ["full_attention"] * 3}
+    (folder / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(UsageError, match=r"config\.json cannot be read: .*`num_hidden_layers` \(2\)") as caught:
+        check_policy_folder(folder)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_tied_head_may_be_stored(checkpoints: dict[bool, Path], tmp_path: Path) -> None:
     store = lambda weights: weights.update({"lm_head.weight": weights["model.embed_tokens.weight"].clone()})  # noqa: E731
 

@@ -196,6 +196,12 @@ def torchao(policy: Path) -> None:
     torch.save({"a.weight": Path("x")}, policy / "pytorch_model.bin")
 
 
+def broken_link(policy: Path) -> None:
+    """Leave what a pruned hub cache leaves."""
+    bare(policy)
+    (policy / "model.safetensors").symlink_to("../blobs/a1")
+
+
 SHARDS = ("model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt", "optim_world_size_2_rank_0.pt")
 FOREIGN: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "verl": (
@@ -245,6 +251,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "hub-cache": (copies("snapshots/a1b2c3"), "", r"for example \S+/policy/snapshots/a1b2c3$"),
     "own-run": (own_run, "", r"for example \S+/policy/policy$"),
     "torchao": (torchao, "", r"weights are quantized \(torchao\)"),
+    "broken-link": (broken_link, "", r"model\.safetensors links to \.\./blobs/a1, which does not exist; download it"),
     "empty": (bare, "", r"model\.safetensors is missing, and so is pytorch_model\.bin"),
     "no-config": (lambda policy: (policy / "config.json").unlink(), "", r"holds weights but no config\.json"),
     "both": (lambda policy: edit_json(policy / "adapter_config.json"), "", "a model and an adapter"),

@@ -65,8 +65,9 @@ def load_config(folder: Path) -> Any:
     transformers = require("transformers", "export")
     try:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{folder / 'config.json'} cannot be read: {first_line(error)}") from error
+    except Exception as error:  # huggingface_hub checks entries with classes of errors of its own
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{folder / 'config.json'} cannot be read: {reason}") from error
 
 
 def build_skeleton(config: Any, *, source: str | Path) -> Any:

@@ -96,6 +96,8 @@ def refuse_foreign(folder: Path) -> None:
     """
     if find_weight_files(folder):
         raise UsageError(f"{folder} holds weights but no config.json; copy or download the whole checkpoint")
+    if broken := [file for file in sorted(folder.iterdir()) if file.is_symlink() and not file.exists()]:
+        raise UsageError(f"{broken[0]} links to {broken[0].readlink()}, which does not exist; download it again")
     places = list(_places(folder))
     if whole := [place for place in places if (place / "config.json").is_file() and _has_weights(place)]:
         example = next((place for place in whole if (place / "prompts.json").is_file()), whole[0])
