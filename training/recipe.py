@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
+from wise_edge.files import refuse_special
 from wise_edge.mapping import from_mapping
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def find_recipe(name_or_path: str) -> Path:
     """Return the file of a named recipe or of a path; raises UsageError if it does not exist."""
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
+        refuse_special(path)
         if not path.is_file():
             raise UsageError(f"recipe {name_or_path} does not exist; pass the path of a YAML file or a recipe's name")
         return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -47,11 +48,12 @@ def check_target(path: str | Path, *, force: bool = False, keep: Iterable[Path |
         The path.
 
     Raises:
-        UsageError: the file exists and `force` is off, it is what must be kept, or the folder is missing or cannot be
-            written.
+        UsageError: the file exists and `force` is off, it is a device or a pipe, it is what must be kept, or the folder
+            is missing or cannot be written.
     """
     target = Path(path)
     exists = _exists(target)
+    refuse_special(target)  # the rename would put a file in its place
     refuse_input(target, keep)
     if target.is_dir():
         raise UsageError(f"{target} is a folder; pass a file")
@@ -200,18 +202,38 @@ def _replace(place: Path, fresh: Path, aside: Path) -> None:
     _flush(place.parent)
 
 
+def refuse_special(path: str | Path) -> None:
+    """Reject a device, a socket or a named pipe, whose reading may wait or go on forever.
+
+    A pipe that a shell hands over, as `<(command)` or /dev/stdin, is accepted: it ends with its command.
+
+    Raises:
+        UsageError: it is one of these.
+    """
+    try:
+        mode, place = os.stat(path).st_mode, os.path.realpath(path)
+    except (OSError, ValueError):
+        return  # whoever opens it reports it
+    handed_over = stat.S_ISFIFO(mode) and not os.path.exists(place)  # place is "/proc/PID/fd/pipe:[NUMBER]"
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or handed_over:
+        return
+    kind = "a named pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+    raise UsageError(f"{path} is {kind}; pass a regular file")
+
+
 def refuse_lfs_pointer(file: Path) -> None:
     """Reject a pointer of Git LFS, the text that a clone holds in place of a large file until it is pulled.
 
     Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md.
 
     Args:
-        file: any path; only a file that begins as such a pointer is rejected. A pipe is not read, since what was read
-            of it would be missing later.
+        file: any path; only a file that begins as such a pointer, or what `refuse_special` rejects, is rejected. A pipe
+            is not read, since what was read of it would be missing later.
 
     Raises:
-        UsageError: the file is a pointer.
+        UsageError: the file is a pointer, or no file.
     """
+    refuse_special(file)
     try:
         if not file.is_file():
             return

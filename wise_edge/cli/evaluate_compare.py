@@ -41,7 +41,9 @@ def table(
 
 def _read(path: Path) -> Any:
     from wise_edge.errors import UsageError
+    from wise_edge.files import refuse_special
 
+    refuse_special(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.files import refuse_lfs_pointer
+from wise_edge.files import refuse_lfs_pointer, refuse_special
 
 SPLITS = ("train", "val", "validation", "test", "testA", "testB")
 """Splits that a folder's name may end with."""
@@ -128,6 +128,7 @@ class _SavedTable:
         pyarrow = require("pyarrow", extra="data")
         self.where = folder
         with _named_errors(folder):
+            refuse_special(folder / "state.json")
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             files = [folder / Path(item["filename"]).name for item in state["_data_files"]]
             for file in files:

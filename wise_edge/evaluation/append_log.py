@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeVar
 
 from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.files import refuse_special
 from wise_edge.mapping import from_mapping
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def check_settings(path: Path, found: S, expected: S) -> None:
 
 
 def _complete_lines(path: Path) -> list[bytes]:
+    refuse_special(path)
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except OSError as error:

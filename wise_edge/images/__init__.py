@@ -18,7 +18,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from wise_edge.arguments import describe
 from wise_edge.errors import UsageError
-from wise_edge.files import atomic_write
+from wise_edge.files import atomic_write, refuse_special
 from wise_edge.images.depth import StreamDepth, read_gray, spread_color
 from wise_edge.images.kinds import HEAD, describe_kind, describe_raw
 
@@ -71,13 +71,14 @@ def load_image(
         HWC uint8 RGB, at least 1 x 1, at most `max_pixels` pixels.
 
     Raises:
-        UsageError: the file is missing, a folder, empty, damaged, too large or not an image of these formats; the
-            message names what else it is.
+        UsageError: the file is missing, a folder, a device, a pipe, empty, damaged, too large or not an image of these
+            formats; the message names what else it is.
     """
     if not isinstance(source, str | Path | bytes):
         raise UsageError(f"pass the path of an image file or its bytes, got {describe(source)}")
     if isinstance(source, bytes):
         return _decode(io.BytesIO(source), "the image", max_pixels, upright, say, stream)
+    refuse_special(source)
     try:
         with Path(source).open("rb") as file:
             if not file.seekable():

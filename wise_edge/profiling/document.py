@@ -18,6 +18,7 @@ from typing import Any
 
 from wise_edge import __version__
 from wise_edge.errors import DeviceError, UsageError
+from wise_edge.files import refuse_special
 from wise_edge.power.jetson import read_jetson
 from wise_edge.power.nvml import read_gpu
 from wise_edge.profiling.conditions import Conditions, find_changes
@@ -91,6 +92,7 @@ def make_document(
 
 def read_document(file: Path) -> Document:
     """Read a document that `wise-edge profile` wrote; raises `UsageError` if the file is not one."""
+    refuse_special(file)
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from wise_edge.errors import UsageError
+from wise_edge.files import refuse_special
 from wise_edge.power.sources import PowerSource
 from wise_edge.power.trace import PowerTrace
 
@@ -184,6 +185,7 @@ def _read(file: Path) -> tuple[_Columns, list[float], list[float], int]:
     times_s: list[float] = []
     values_w: list[float] = []
     dropped = 0
+    refuse_special(file)
     rows = _rows(file)
     try:
         _, names, delimiter = next(rows, (1, [], ","))

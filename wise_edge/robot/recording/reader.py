@@ -15,7 +15,7 @@ from typing import Any
 
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.extras import require
-from wise_edge.files import refuse_lfs_pointer
+from wise_edge.files import refuse_lfs_pointer, refuse_special
 from wise_edge.robot.recording.channels import CDR, MAX_UNPACKED_BYTES, Channel, Message, RecordingFile
 from wise_edge.robot.recording.mcap_reader import McapFile
 from wise_edge.robot.recording.qos import to_yaml
@@ -103,6 +103,7 @@ def open_recording(path: Path) -> Iterator[Recording]:
 
 
 def _find_files(path: Path) -> list[Path]:
+    refuse_special(path)
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -118,6 +119,7 @@ def _find_files(path: Path) -> list[Path]:
 def _read_metadata(path: Path) -> dict[str, Any]:
     """Return what a folder's metadata.yaml says; nothing if there is none that can be read."""
     try:
+        refuse_special(path / "metadata.yaml")
         text = (path / "metadata.yaml").read_text(encoding="utf-8")
         found: dict[str, Any] = require("ruamel.yaml", "ros").YAML(typ="safe").load(text)["rosbag2_bagfile_information"]
         return dict(found)
@@ -166,12 +168,12 @@ def _unpack_file(file: Path, folder: Path) -> Path:
 
 
 def _open(file: Path, stack: ExitStack) -> RecordingFile:
+    refuse_lfs_pointer(file)
     try:
         with file.open("rb") as stream:
             start = stream.read(16)
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
-    refuse_lfs_pointer(file)
     if start.startswith(_ZSTD):
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="wise-edge-")))
         return _open(_unpack_file(file, folder), stack)
