@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from wise_edge.cli.main import main
 from wise_edge.datasets.plain_pickle import load_plain_pickle
 from wise_edge.errors import UsageError
 from wise_edge.files import check_target, read_json, refuse_special
-from wise_edge.images import load_image, save_png
+from wise_edge.images import load_image
 from wise_edge.profiling.document import read_document
 from wise_edge.profiling.wall_meter import check_wall_meter
 from wise_edge.robot.recording.reader import open_recording
@@ -86,21 +84,6 @@ def test_force_does_not_replace_a_device_or_a_pipe(tmp_path: Path) -> None:
     for target in (tmp_path / "pipe", Path("/dev/null")):
         with pytest.raises(UsageError, match=r"is a (named pipe|device)"):
             check_target(target, force=True)
-
-
-def test_what_a_shell_hands_over_is_read_as_a_document_but_not_as_a_picture(tmp_path: Path) -> None:
-    save_png(np.zeros((2, 2, 3), np.uint8), tmp_path / "a.png")
-    for content, read in ((json.dumps({"a": 1}).encode(), read_json), ((tmp_path / "a.png").read_bytes(), load_image)):
-        reading, writing = os.pipe()  # as a shell's <(command)
-        with os.fdopen(reading), os.fdopen(writing, "wb") as pipe:
-            pipe.write(content)
-            pipe.close()
-            path = Path(f"/dev/fd/{reading}")
-            if read is read_json:
-                assert read(path) == {"a": 1}
-            else:
-                with pytest.raises(UsageError, match="is a pipe; pass an image file"):
-                    read(path)
 
 
 def test_files_folders_and_what_is_missing_are_left_to_their_readers(tmp_path: Path) -> None:
