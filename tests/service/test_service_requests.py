@@ -64,6 +64,21 @@ def test_a_body_too_large_is_refused_with_or_without_its_length() -> None:
         assert ask(client).status_code == 200
 
 
+def test_a_body_without_an_image_is_short() -> None:
+    with serving(Limits(question_bytes=2000)) as (client, _):
+        path = f"/v1/frames/{client.post('/v1/frames', files={'image': png() + bytes(5000)}).json()['frame']}/segment"
+        assert client.post(path, json={"query": "the ring"}).status_code == 200
+
+        def chunks() -> Iterator[bytes]:
+            for _ in range(1000):
+                yield b"{},"
+
+        for sent in ({"content": b"[" + b"{}," * 1000}, {"content": chunks()}, {"data": {"query": "x" * 3000}}):
+            answer = client.post(path, **sent)
+            assert answer.status_code == 413
+            assert answer.json() == {"error": "a body that is no multipart/form-data may have at most 2000 bytes"}
+
+
 def test_bodies_in_memory_are_counted_in_bytes_and_shared() -> None:
     bodies = Bodies(Limits(body_bytes=100, waiting=3))
     assert bodies.add("a", 300)

@@ -11,6 +11,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
 from wise_edge.errors import UsageError
@@ -84,9 +85,11 @@ class Guard:
                 message = {**message, "headers": own + [each for each in _HEADERS if each[0] not in set_already]}
             await send(message)
 
-        body = _Body(receive, client_of(scope), self._limits, self._bodies, self._refusal)
+        headers = {name.lower(): value for name, value in scope["headers"]}
+        too_large = partial(self._too_large, headers)
+        body = _Body(receive, client_of(scope), self._limits, self._bodies, too_large, self._refusal)
         try:
-            self._check_head(scope)
+            self._check_head(scope, headers)
             await self._app(scope, body.receive, watched_send)
         except self._refusal as refused:
             if not status:
@@ -99,8 +102,7 @@ class Guard:
             body.forget()
             self._count(getattr(scope.get("route"), "path", "unknown"), status)
 
-    def _check_head(self, scope: MutableMapping[str, Any]) -> None:
-        headers = {name.lower(): value for name, value in scope["headers"]}
+    def _check_head(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> None:
         if self._own_hosts:
             self._check_hosts(headers)
         if self._token is not None and scope["path"] not in OPEN_TO_ALL:
@@ -108,8 +110,18 @@ class Guard:
             if not secrets.compare_digest(shown, f"Bearer {self._token}".encode()):
                 raise self._refusal(401, "send the service's token: Authorization: Bearer TOKEN")
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > self._limits.body_bytes:
-            raise _too_large(self._refusal, self._limits, f", this one has {length.decode()}")
+        if length.isdigit() and (refused := self._too_large(headers, int(length))) is not None:
+            raise refused
+
+    def _too_large(self, headers: Mapping[bytes, bytes], length: int) -> Exception | None:
+        """Return the refusal of a body of so many bytes, or more; None if it may have them."""
+        with_image = headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
+        most = self._limits.body_bytes if with_image else min(self._limits.question_bytes, self._limits.body_bytes)
+        if length <= most:
+            return None
+        what = "a body" if with_image else "a body that is no multipart/form-data"
+        refused: Exception = self._refusal(413, f"{what} may have at most {most} bytes")
+        return refused
 
     def _check_hosts(self, headers: dict[bytes, bytes]) -> None:
         host = _without_port(headers.get(b"host", b"").decode("latin-1"))
@@ -124,14 +136,17 @@ class Guard:
 class _Body:
     """A request's body, which is rejected if it is too large or too slow, or if too many others are in memory."""
 
-    def __init__(self, receive: Receive, client: str, limits: Limits, bodies: Bodies, refusal: Any) -> None:
-        self._receive, self._client, self._limits, self._bodies, self._refusal = (
-            receive,
-            client,
-            limits,
-            bodies,
-            refusal,
-        )
+    def __init__(
+        self,
+        receive: Receive,
+        client: str,
+        limits: Limits,
+        bodies: Bodies,
+        too_large: Callable[[int], Exception | None],
+        refusal: Any,
+    ) -> None:
+        self._receive, self._client, self._limits, self._bodies = receive, client, limits, bodies
+        self._too_large, self._refusal = too_large, refusal
         self._deadline_s = asyncio.get_running_loop().time() + limits.body_s
         self._taken, self._whole = 0, False
 
@@ -146,8 +161,8 @@ class _Body:
             raise self._refusal(408, f"the body did not arrive within {self._limits.body_s:g} s") from None
         length = len(message.get("body", b""))
         self._whole = not message.get("more_body", False)
-        if self._taken + length > self._limits.body_bytes:
-            raise _too_large(self._refusal, self._limits)
+        if (refused := self._too_large(self._taken + length)) is not None:
+            raise refused
         if not self._bodies.add(self._client, length):
             raise self._refusal(429, "too many bodies are in memory; retry in 1 s", {"retry-after": "1"})
         self._taken += length
@@ -175,11 +190,6 @@ def check_token(token: str) -> None:
 def client_of(scope: Mapping[str, Any]) -> str:
     """Return the address that sent a request."""
     return scope["client"][0] if scope.get("client") else ""
-
-
-def _too_large(refusal: Any, limits: Limits, length: str = "") -> Exception:
-    refused: Exception = refusal(413, f"a body may have at most {limits.body_bytes} bytes{length}")
-    return refused
 
 
 def _without_port(host: str) -> str:

@@ -14,6 +14,7 @@ class Limits:
     Attributes:
         head_s: time limit for a request's head, from the connection, or from the first byte of a later request.
         body_bytes: largest body of a request.
+        question_bytes: largest body without an image; JSON may take over twenty times its size in memory.
         body_s: time limit for sending the body.
         write_s: time limit for a client to take what was sent to it, once its connection accepts no more.
         pixels: largest image.
@@ -25,6 +26,7 @@ class Limits:
 
     head_s: float = 10.0
     body_bytes: int = 10_000_000
+    question_bytes: int = 64_000
     body_s: float = 30.0
     write_s: float = 10.0
     pixels: int = 25_000_000
