@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wise_edge.images.strips import strips
+
 _PAYLOAD_BITS = 5
 _SIGN, _MORE, _FIRST_CHARACTER = 16, 32, 48
 
@@ -24,10 +26,14 @@ def run_lengths(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
     Returns:
         "size" as [H, W] and "counts" in pixels, alternating between background and foreground; the first may be 0.
     """
-    flat = np.concatenate([[False], mask.ravel(order="F")])
-    starts = np.flatnonzero(flat[1:] != flat[:-1])
-    counts = np.diff(np.concatenate([[0], starts, [mask.size]]))
-    return {"size": list(mask.shape), "counts": counts.tolist()}
+    height, width = mask.shape
+    edges, last = [np.zeros(1, np.int64)], np.zeros(1, np.bool_)
+    for columns in strips((height, width)):
+        flat = np.concatenate([last, mask[:, columns].ravel(order="F")])
+        edges.append(np.flatnonzero(flat[1:] != flat[:-1]) + columns.start * height)
+        last = flat[-1:]
+    counts = np.diff(np.concatenate([*edges, [mask.size]]))
+    return {"size": [height, width], "counts": counts.tolist()}
 
 
 def mask_of_runs(runs: Mapping[str, Sequence[int]]) -> NDArray[np.bool_]:

@@ -6,15 +6,16 @@ Postprocessing equals `Sam.postprocess_masks` (https://github.com/facebookresear
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from wise_edge.geometry import Size
+from wise_edge.images.strips import strips
 from wise_edge.runtimes.base import Graph, MaskOutput, MaskPrompt
 from wise_edge.sam.image import fit_image, normalize_image
 from wise_edge.sam.spec import SAM2, SamSpec
@@ -81,12 +82,16 @@ class GraphMask:
         scores = outputs["iou_predictions"][0]
         chosen = 1 + int(scores[1:].argmax()) if self._spec.multimask else 0
         logits = outputs["low_res_masks"][0, chosen]
-        mask = upsample(logits, self._spec, encoded.resized, encoded.size) > _THRESHOLD
+        mask = np.empty(encoded.size[::-1], np.bool_)
+        for rows, enlarged in upsample(logits, self._spec, encoded.resized, encoded.size):
+            np.greater(enlarged, _THRESHOLD, out=mask[rows])
         return MaskOutput(mask, float(scores[chosen]), logits, (perf_counter() - start) * 1e3)
 
 
-def upsample(logits: npt.NDArray[np.float32], spec: SamSpec, resized: Size, size: Size) -> npt.NDArray[np.float32]:
-    """Upsample low-resolution logits to the original image.
+def upsample(
+    logits: npt.NDArray[np.float32], spec: SamSpec, resized: Size, size: Size
+) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+    """Upsample low-resolution logits to the original image, which as float would take four times its mask.
 
     Args:
         logits: float32 [L, L], covering the encoder's square.
@@ -94,28 +99,51 @@ def upsample(logits: npt.NDArray[np.float32], spec: SamSpec, resized: Size, size
         resized: the image's (width, height) in that square.
         size: the image's own (width, height).
 
-    Returns:
-        float32 [H, W]. segment-anything resizes bilinearly to the square, crops to the image and resizes to its own
-        size; SAM 2 resizes once. Each step is linear in rows and in columns, so one matrix for each side does all.
+    Yields:
+        The image's rows in order, and their logits, float32 [rows, W]. segment-anything resizes bilinearly to the
+        square, crops to the image and resizes to its own size; SAM 2 resizes once.
     """
-    rows, columns = (_to_original(spec, resized[axis], size[axis]) for axis in (1, 0))
-    full: npt.NDArray[np.float32] = rows @ logits @ columns.T
-    return full
+    columns, (*before, last) = (_steps(spec, resized[axis], size[axis]) for axis in (0, 1))
+    wide = logits.T
+    for taps in columns:
+        wide = taps.gather(wide)
+    wide = np.ascontiguousarray(wide.T)
+    for taps in before:
+        wide = taps.gather(wide)
+    for rows in strips(size):
+        yield rows, last.gather(wide, rows)
 
 
-@lru_cache(maxsize=8)  # a camera's images are of one size
-def _to_original(spec: SamSpec, cropped: int, original: int) -> npt.NDArray[np.float32]:
+class _Taps(NamedTuple):
+    """torch's bilinear `interpolate` (align_corners off) along one side: each place is between two of the source's.
+
+    Attributes:
+        left: index of the first, int64 [target].
+        right: of the second.
+        share: the weight of the second, float32 [target, 1].
+    """
+
+    left: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
+    share: npt.NDArray[np.float32]
+
+    @classmethod
+    def between(cls, source: int, target: int, end: int | None = None) -> _Taps:
+        """Return the taps of the first `end` places of a side that grows from `source` to `target`."""
+        centers = np.clip((np.arange(target)[:end] + 0.5) * source / target - 0.5, 0, source - 1)
+        left = centers.astype(np.int64)
+        return cls(left, np.minimum(left + 1, source - 1), (centers - left).astype(np.float32)[:, None])
+
+    def gather(self, values: npt.NDArray[np.float32], rows: slice = slice(None)) -> npt.NDArray[np.float32]:
+        """Resize along the first axis; return the places `rows`, float32 [rows, N], of `values` [source, N]."""
+        found = values[self.right[rows]]
+        found -= (base := values[self.left[rows]])
+        found *= self.share[rows]
+        found += base
+        return found
+
+
+def _steps(spec: SamSpec, cropped: int, original: int) -> tuple[_Taps, ...]:
     if spec.family == SAM2:
-        return _bilinear(spec.low_res_size, original)
-    return _bilinear(cropped, original) @ _bilinear(spec.low_res_size, spec.input_size)[:cropped]
-
-
-def _bilinear(source: int, target: int) -> npt.NDArray[np.float32]:
-    """Return the matrix [target, source] of torch's bilinear `interpolate` (align_corners off) along one side."""
-    centers = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
-    left = np.minimum(centers.astype(np.int64), max(source - 2, 0))
-    weights = np.zeros((target, source), np.float32)
-    index = np.arange(target)
-    weights[index, left] = 1.0 - (centers - left)
-    weights[index, np.minimum(left + 1, source - 1)] += centers - left
-    return weights
+        return (_Taps.between(spec.low_res_size, original),)
+    return _Taps.between(spec.low_res_size, spec.input_size, cropped), _Taps.between(cropped, original)

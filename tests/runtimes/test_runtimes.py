@@ -30,7 +30,7 @@ from wise_edge.runtimes.policy.text import PolicyText, image_positions, text_pos
 from wise_edge.runtimes.policy.torch_policy import TorchPolicy
 from wise_edge.runtimes.policy.writing import Writer
 from wise_edge.runtimes.session import Session
-from wise_edge.sam.spec import SamSpec
+from wise_edge.sam.spec import SAM2, SamSpec
 from wise_edge.scenes import sample
 
 FREE = Decoding(forced=False)
@@ -264,16 +264,38 @@ def test_an_earlier_mask_prompts_the_next(reference: Session, bundle: Bundle, sc
     assert np.abs(first.logits - second.logits).max() > 0.01
 
 
-@pytest.mark.parametrize("size", [(64, 64), (224, 224), (41, 90), (50, 30), (7, 64), (301, 123)])
+SHAPES = [(64, 64), (224, 224), (41, 90), (50, 30), (7, 64), (301, 123), (16_384, 128), (128, 16_384)]
+
+
+@pytest.mark.parametrize("size", SHAPES)
 def test_upsampling_is_that_of_segment_anything(size: tuple[int, int]) -> None:
     logits = np.random.default_rng(0).standard_normal((32, 32), np.float32)
     scale = SAM.input_size / max(size)
-    resized = round(size[0] * scale), round(size[1] * scale)
+    resized = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
-    ours = upsample(logits, SamSpec("segment_anything", SAM.input_size, 32, (), (), False), resized, size)
+    ours = upsample_whole(logits, SamSpec("segment_anything", SAM.input_size, 32, (), (), False), resized, size)
 
     stock = make_sam().postprocess_masks(torch.from_numpy(logits)[None, None], resized[::-1], size[::-1])
     np.testing.assert_allclose(ours, stock[0, 0].numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", SHAPES)
+def test_upsampling_is_that_of_sam2(size: tuple[int, int]) -> None:
+    logits = np.random.default_rng(0).standard_normal((32, 32), np.float32)
+
+    ours = upsample_whole(logits, SamSpec(SAM2, 64, 32, (), (), False), (64, 64), size)
+
+    logits_4d = torch.from_numpy(logits)[None, None]
+    stock = torch.nn.functional.interpolate(logits_4d, size[::-1], mode="bilinear", align_corners=False)
+    np.testing.assert_allclose(ours, stock[0, 0].numpy(), atol=1e-4)
+
+
+def upsample_whole(logits: Any, spec: SamSpec, resized: tuple[int, int], size: tuple[int, int]) -> Any:
+    parts = list(upsample(logits, spec, resized, size))
+    assert [rows.start for rows, _ in parts] == [0, *(rows.stop for rows, _ in parts[:-1])]
+    whole = np.concatenate([part for _, part in parts])
+    assert whole.shape == size[::-1]
+    return whole
 
 
 def test_a_file_that_is_no_graph_is_named(tmp_path: Path) -> None:
