@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from wise_edge.arguments import check_image
 from wise_edge.errors import UsageError
 from wise_edge.images import load_image, save_png
 
@@ -182,14 +183,35 @@ def test_cut_short(format: str, tmp_path: Path) -> None:
     assert str(path) in rejection(path)
 
 
-@pytest.mark.parametrize("size", [(10_001, 10_000), (20_000, 20_000), (2**31 - 1, 1), (0, 10)])
+TOO_LARGE = {
+    (5_001, 5_000): "at most 25 million are read",
+    (20_000, 20_000): "more than 25 million",
+    (2**31 - 1, 1): "more than 25 million",
+    (25_000_000, 1): "at most 16384 on a side",
+    (1, 16_385): "at most 16384 on a side",
+    (1_281, 10): "at most 128 times the other",
+    (1, 129): "at most 128 times the other",
+    (0, 10): "no pixels",
+}
+
+
+@pytest.mark.parametrize("size", TOO_LARGE)
 def test_bombs_and_images_without_pixels(size: tuple[int, int]) -> None:
     message = rejection(png_header(*size))
-    assert size[0] * size[1] < 10**8 or "100 million" in message
+    if size != (0, 10):
+        assert TOO_LARGE[size] in message
 
 
-def test_large_images_below_the_limit_are_not_bombs() -> None:
-    assert "cut short" in rejection(png_header(9_500, 9_999))
+@pytest.mark.parametrize("size", [size for size in TOO_LARGE if size[0] * size[1] in range(1, 10**8)])
+def test_arrays_have_the_bounds_of_files(size: tuple[int, int]) -> None:
+    array = np.broadcast_to(np.uint8(0), (size[1], size[0], 3))
+    with pytest.raises(UsageError, match=TOO_LARGE[size]):
+        check_image(array)
+
+
+@pytest.mark.parametrize("size", [(5_000, 5_000), (16_384, 1_525), (128, 16_384)])
+def test_large_images_within_the_bounds_are_not_bombs(size: tuple[int, int]) -> None:
+    assert "cut short" in rejection(png_header(*size))
 
 
 def test_floating_point_pixels() -> None:

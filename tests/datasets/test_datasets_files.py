@@ -110,7 +110,7 @@ def test_bad_refs_are_named(tmp_path: Path) -> None:
         "sentence 1",
         "no sentences",
         "etc/passwd' is not in",
-        "no valid width",
+        "million are read",
         "empty",
         "the image of annotation 108",
         "three corners",

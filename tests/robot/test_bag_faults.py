@@ -257,7 +257,7 @@ EMPTY = {"width": 0, "height": 0, "step": 0, "encoding": "", "data": NOTHING}
         ([image(0), image(1), image(2, encoding="rgb9"), image(3)], "encoded as rgb9"),
         ([image(0), image(1), image(2, data=NOTHING), image(3)], "has 0 bytes"),
         ([image(0), image(1), image(2, step=30), image(3)], "30 bytes per row"),
-        ([image(0), image(1), image(2, width=2**31, height=2**31, step=2**31), image(3)], "at most 100 million"),
+        ([image(0), image(1), image(2, width=2**31, height=2**31, step=2**31), image(3)], "at most 25 million"),
         ([image(0), image(1), (BEGIN_NS + 2 * STEP_NS, TOPIC, IMAGE, b"\0\1\0\0abc"), image(3)], "a damaged message"),
     ],
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wise_edge.arguments import check_size
 from wise_edge.datasets.base import Example, RowDataset, from_mask, read_image
 from wise_edge.datasets.coco_masks import Segmentation, read_segmentation
 from wise_edge.datasets.plain_pickle import load_plain_pickle
@@ -24,8 +25,6 @@ PARTITIONS = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("
 
 IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014", "coco/train2014")
 """Where images are searched for, below the data folder."""
-
-_MAX_SIDE_PX = 10_000
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class RefCocoDataset(RowDataset[_Row]):
         for place, ref in enumerate(refs):
             try:
                 rows += _read_ref(ref, index, seen)
-            except ValueError as error:
+            except (ValueError, UsageError) as error:
                 problems.append(
                     f"{refs_file.name}, {split} ref {ref.get('ref_id', f'at place {place}')!r:.40}: {error}"
                 )
@@ -102,7 +101,7 @@ class _Index:
         """Return the target with this annotation id.
 
         Raises:
-            ValueError: the annotation or its image is missing or malformed.
+            ValueError, UsageError: the annotation or its image is missing or malformed.
         """
         annotation = self._annotations.get(repr(number))
         if annotation is None:
@@ -111,6 +110,7 @@ class _Index:
         if image is None:
             raise ValueError(f"the image of annotation {number!r:.40} is not in instances.json")
         size = (_read_side(image, "width"), _read_side(image, "height"))
+        check_size(size, f"the image of annotation {number!r:.40}")
         name = image.get("file_name")
         if not isinstance(name, str) or name not in self._present:
             raise ValueError(f"image {name!r:.80} is not in {self._image_folder}")
@@ -119,7 +119,7 @@ class _Index:
 
 def _read_side(image: dict[str, Any], key: str) -> int:
     side = image.get(key)
-    if not isinstance(side, int) or not 0 < side <= _MAX_SIDE_PX:
+    if not isinstance(side, int) or side <= 0:
         raise ValueError(f"image {image.get('id')!r:.40} has no valid {key} in instances.json")
     return side
 

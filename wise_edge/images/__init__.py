@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
-from wise_edge.arguments import describe
+from wise_edge.arguments import MAX_PIXELS, check_size, describe
 from wise_edge.errors import UsageError
 from wise_edge.files import atomic_write, refuse_special
 from wise_edge.images.depth import StreamDepth, read_gray, spread_color
 from wise_edge.images.kinds import HEAD, describe_kind, describe_raw
+from wise_edge.images.strips import crop_strips
 
-MAX_PIXELS = 100_000_000
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", *(["AVIF"] if features.check("avif") else []))
 
 SUFFIXES = (
@@ -68,7 +68,7 @@ def load_image(
         stream: depth of a camera's images, if it is one of them.
 
     Returns:
-        HWC uint8 RGB, at least 1 x 1, at most `max_pixels` pixels.
+        HWC uint8 RGB, of a size that `wise_edge.arguments.check_size` accepts.
 
     Raises:
         UsageError: the file is missing, a folder, a device, a pipe, empty, damaged, too large or not an image of these
@@ -116,7 +116,7 @@ def _decode(
         warnings.simplefilter("ignore")  # about large images and odd metadata; the size is checked here
         try:
             with Image.open(file, formats=FORMATS) as image:
-                _check_size(image, name, max_pixels)
+                check_size(image.size, name, max_pixels)
                 if raw := describe_raw(image, _head(file), getattr(file, "name", None)):
                     raise UsageError(f"{name} {raw}")
                 return _read(image, file, name, upright, say, stream)
@@ -147,14 +147,6 @@ def _head(file: BinaryIO) -> bytes:
     return head
 
 
-def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
-    if image.width * image.height == 0:
-        raise UsageError(f"{name} has no pixels; pass another image")
-    if image.width * image.height > max_pixels:
-        size = f"{image.width} x {image.height} pixels"
-        raise UsageError(f"{name} has {size}; at most {max_pixels / 1e6:g} million are read; make it smaller")
-
-
 def _read(
     image: ImageFile.ImageFile,
     file: BinaryIO,
@@ -171,9 +163,11 @@ def _read(
     if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow uses either mode for 16-bit files
         gray, note = read_gray(image, file, stream)
         notes.append(note)
-        pixels = np.stack([gray] * 3, axis=-1)
+        pixels = gray[..., None].repeat(3, axis=2)
     else:
-        pixels = np.array(_to_rgb(image))
+        pixels = np.empty((image.height, image.width, 3), np.uint8)
+        for rows, part in crop_strips(image):
+            pixels[rows] = np.asarray(_to_rgb(part))
     if say is not None:
         for note in (*notes, _note_frames(image)):
             if note is not None:

@@ -7,12 +7,15 @@ are then almost black.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
+
+from wise_edge.images.strips import crop_strips, strips
 
 _DEPTHS = (8, 10, 12, 14, 16, 24, 32)
 _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE, _PHOTOMETRIC = 258, 281, 262
@@ -60,10 +63,12 @@ def scale_to_8_bits(values: NDArray[np.integer[Any]], bits: int) -> NDArray[np.u
     """Return the upper 8 of the lower `bits` bits of each value; larger values become 255.
 
     Args:
-        values: not negative, any shape.
+        values: not negative, at least one dimension.
         bits: depth of the values, at least 8.
     """
-    upper: NDArray[np.uint8] = np.minimum(values >> (bits - 8), 255).astype(np.uint8)
+    upper = np.empty(values.shape, np.uint8)
+    for rows in strips((max(1, values[:1].size), len(values))):
+        upper[rows] = np.minimum(values[rows] >> (bits - 8), 255)
     return upper
 
 
@@ -86,12 +91,14 @@ def read_gray(
     Raises:
         ValueError: a value is negative.
     """
-    values = np.asarray(image)
+    values = np.empty((image.height, image.width), np.int32 if image.mode == "I" else np.uint16)
+    for rows, part in crop_strips(image):
+        values[rows] = np.asarray(part)
     if values.min(initial=0) < 0:
         raise ValueError("negative values")
     if image.format == "TIFF" and image.mode != "I" and _tiff_number(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:
         values = 65535 - values  # Pillow inverts only 8 bits
-    bits, note = _choose_depth(values, _stated_depth(image, file, values), stream)
+    bits, note = _choose_depth(int(values.max()), _stated_depth(image, file, values), stream)
     return scale_to_8_bits(values, bits), note
 
 
@@ -109,27 +116,33 @@ def spread_color(image: ImageFile.ImageFile, file: BinaryIO, stream: StreamDepth
     lower = [tile._replace(args=_swap_bytes(tile.args)) for tile in image.tile]
     if not lower or any(tile.args is None for tile in lower):
         return None  # not of 16 bits
-    if np.asarray(image)[..., :3].max(initial=0) >= 128:  # all 16 are used
+    if max(np.asarray(part)[..., :3].max() for _, part in crop_strips(image)) >= 128:  # all 16 are used
         if stream is not None:
             stream.update(16)
         return None
-    upper = np.array(image)
     with Image.open(file, formats=[str(image.format)]) as again:
         again.tile = lower
-        values = upper[..., :3].astype(np.uint16) << 8 | np.asarray(again)[..., :3]
-    bits, note = _choose_depth(values, None, stream)
-    upper[..., :3] = scale_to_8_bits(values, bits)
-    image.paste(Image.fromarray(upper))
+        bits, note = _choose_depth(max(int(values.max()) for *_, values in _wide_strips(image, again)), None, stream)
+        for rows, upper, values in _wide_strips(image, again):
+            upper[..., :3] = scale_to_8_bits(values, bits)
+            image.paste(Image.fromarray(upper), (0, rows.start))
     return note
 
 
-def _choose_depth(
-    values: NDArray[np.integer[Any]], stated: int | None, stream: StreamDepth | None
-) -> tuple[int, str | None]:
-    bits = max(stated or 0, find_depth(values))
+def _wide_strips(
+    image: Image.Image, again: Image.Image
+) -> Iterator[tuple[slice, NDArray[np.uint8], NDArray[np.uint16]]]:
+    """Yield rows, their upper bytes with all channels, and their 16-bit color."""
+    for (rows, part), (_, lower) in zip(crop_strips(image), crop_strips(again), strict=True):
+        upper = np.array(part)
+        yield rows, upper, upper[..., :3].astype(np.uint16) << 8 | np.asarray(lower)[..., :3]
+
+
+def _choose_depth(largest: int, stated: int | None, stream: StreamDepth | None) -> tuple[int, str | None]:
+    bits = max(stated or 0, find_depth(np.array(largest)))
     if stream is not None:
         bits = stream.update(bits)
-    reason = f"its file states {bits}" if bits == stated else f"its largest value is {values.max(initial=0)}"
+    reason = f"its file states {bits}" if bits == stated else f"its largest value is {largest}"
     return bits, None if bits == 16 else f"was read as an image of {bits} bits per channel, since {reason}"
 
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.arguments import check_size
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.extras import require
 from wise_edge.images import load_image
@@ -234,7 +235,8 @@ def _decode(
     width, height = (metadata.get(name, 0) for name in ("width", "height"))
     if not (isinstance(width, int) and isinstance(height, int)):
         raise UsageError(f"the image's width and height must be integers, not {width!r} and {height!r}")
-    if width <= 0 or height <= 0 or data.size != width * height * 3:
+    check_size((width, height), "the image")
+    if data.size != width * height * 3:
         raise UsageError(f"an image of {width} x {height} ({encoding}) has {data.size} bytes")
     return np.ascontiguousarray(data.reshape(height, width, 3)[..., list(_ORDERS[encoding])])
 

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.arguments import check_size
 from wise_edge.errors import UsageError
-from wise_edge.images import MAX_PIXELS, load_image
+from wise_edge.images import load_image
 from wise_edge.images.depth import StreamDepth
+from wise_edge.images.strips import strips
 from wise_edge.robot.frames import Frame, Intrinsics
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -167,11 +169,8 @@ def _rows(message: Any, count: int, row: int, topic: str) -> npt.NDArray[np.uint
     """Return the first rows of the data [count, step]; the last may lack its padding, and a step of 0 means none."""
     height, width, step = int(message.height), int(message.width), int(message.step) or row
     data = np.frombuffer(message.data, np.uint8)
-    if height * width > MAX_PIXELS:
-        raise UsageError(
-            f"{topic}: an image of {width} x {height}; at most {MAX_PIXELS / 1e6:g} million pixels are read"
-        )
-    if min(height, width, count) <= 0 or step < row or data.size < (count - 1) * step + row:
+    check_size((width, height), f"{topic}: the image")
+    if count <= 0 or step < row or data.size < (count - 1) * step + row:
         raise UsageError(
             f"{topic}: an image of {width} x {height} ({message.encoding}, {step} bytes per row) has {data.size} bytes"
         )
@@ -212,10 +211,12 @@ def _decode_planes(message: Any, shared: int, u: int, topic: str) -> npt.NDArray
 
 def _from_yuv(y: npt.NDArray[np.uint8], u: npt.NDArray[np.uint8], v: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return RGB [..., 3] (ITU-R BT.601, limited range 16 to 235, as in OpenCV)."""
-    bright = 298 * (np.maximum(y, 16).astype(np.int32) - 16) + 128
-    red, blue = v.astype(np.int32) - 128, u.astype(np.int32) - 128
-    rgb = np.stack([bright + 409 * red, bright - 100 * blue - 208 * red, bright + 516 * blue], axis=-1) >> 8
-    found: npt.NDArray[np.uint8] = rgb.clip(0, 255).astype(np.uint8)
+    found = np.empty((*y.shape, 3), np.uint8)
+    for rows in strips((y[:1].size, len(y))):
+        bright = 298 * (np.maximum(y[rows], 16).astype(np.int32) - 16) + 128
+        red, blue = v[rows].astype(np.int32) - 128, u[rows].astype(np.int32) - 128
+        rgb = np.stack([bright + 409 * red, bright - 100 * blue - 208 * red, bright + 516 * blue], axis=-1) >> 8
+        found[rows] = rgb.clip(0, 255)
     return found
 
 

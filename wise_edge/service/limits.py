@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wise_edge.arguments import MAX_PIXELS
 from wise_edge.errors import UsageError
 
 
@@ -17,10 +18,10 @@ class Limits:
         question_bytes: largest body without an image; JSON may take over twenty times its size in memory.
         body_s: time limit for sending the body.
         write_s: time limit for a client to take what was sent to it, once its connection accepts no more.
-        pixels: largest image.
+        pixels: pixels of the largest image.
         waiting: queries that may wait for the device; further ones are asked to retry.
         query_s: time limit of a query, waiting included.
-        images: images stored for further queries; the least recently used one is dropped first.
+        images: images stored for further queries, within `MAX_KEPT_BYTES`; the least recently used is dropped first.
         connections: connections open at once, idle ones included.
     """
 
@@ -29,7 +30,7 @@ class Limits:
     question_bytes: int = 64_000
     body_s: float = 30.0
     write_s: float = 10.0
-    pixels: int = 25_000_000
+    pixels: int = MAX_PIXELS
     waiting: int = 16
     query_s: float = 60.0
     images: int = 8
