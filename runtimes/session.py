@@ -60,7 +60,8 @@ class Session:
         decoding: how completions are written; None forces the answer's form and does not limit the rationale.
         overlap_mask_encoding: encode a new image for the segmenter in another thread while the policy writes. It pays
             if the two do not compete for the same cores: on two cores of a CPU it gained nothing.
-        frames: number of images whose embeddings are kept; with several cameras, one for each.
+        frames: number of images whose embeddings are kept, within `MAX_KEPT_BYTES` of pixels; with several cameras,
+            one for each.
 
     Attributes:
         latency_history: what queries took so far, from which deadlines are met.
@@ -174,7 +175,8 @@ class Session:
         """Find what a query names in an image.
 
         Args:
-            image: HWC uint8 RGB, 0 to 255, any size.
+            image: HWC uint8 RGB, 0 to 255, of a size that `wise_edge.arguments.check_size` accepts. It is copied,
+                unless it is read-only and owns its memory.
             query: what to find, in words.
             variant: prompt variant; None takes the bundle's default.
             deadline_ms: chooses the variant instead: the richest whose expected time, from the image to the mask,
@@ -188,8 +190,8 @@ class Session:
             The result; if the answer cannot be read, without box, points and mask but with the reason.
 
         Raises:
-            UsageError: the image is no uint8 RGB array, the query is empty or too long, the variant is unknown, or
-                both a variant and a deadline are given.
+            UsageError: the image is no uint8 RGB array or too large, the query is empty or too long, the variant is
+                unknown, or both a variant and a deadline are given.
             QueryCancelledError: it was cancelled.
             WiseEdgeError: an engine failed; the session can answer the next query.
         """
@@ -306,8 +308,9 @@ class Session:
 
     def _encode(self, image: npt.NDArray[np.uint8], spans: list[Span]) -> CachedImage:
         """Encode a new image for the policy and keep it."""
-        self._images.make_room()
-        pixels = image.copy()  # a camera may reuse the buffer
+        self._images.make_room(image)
+        kept = image.flags.owndata and not image.flags.writeable
+        pixels = image if kept else image.copy()  # a camera may reuse the buffer
         start = perf_counter()
         encoded = self.policy.encode(pixels)
         spans += lay_spans(

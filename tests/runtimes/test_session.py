@@ -22,6 +22,7 @@ from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError
 from wise_edge.runtimes.backends import BACKENDS
 from wise_edge.runtimes.base import PolicyOutput, Request
 from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates, list_rejected
+from wise_edge.runtimes.image_cache import CachedImage, ImageCache
 from wise_edge.runtimes.results import BackendChoice, Latencies, SegmentationResult
 from wise_edge.runtimes.session import Session
 
@@ -368,6 +369,33 @@ def test_as_many_pictures_are_kept_as_asked_for(frames: int, encoded: int) -> No
     assert policy.encoded == encoded
     with pytest.raises(UsageError, match="at least one"):
         Session(policy, FakeMask(), {}, frames=0)
+
+
+def test_kept_pictures_are_bounded_by_bytes() -> None:
+    cache, encoded = ImageCache(8), FakePolicy().encode(PICTURE)
+    pictures = [np.broadcast_to(np.uint8(n), (4000 + n, 4000, 3)) for n in range(4)]  # 48 MB each, if they were
+    for picture in pictures[:3]:
+        cache.add(CachedImage(picture, encoded))
+    assert [cache.find(picture) is not None for picture in pictures] == [False, True, True, False]
+    largest = np.broadcast_to(np.uint8(0), (9000, 9000, 3))
+    cache.add(CachedImage(largest, encoded))
+    assert cache.find(largest) is not None
+    assert cache.find(pictures[2]) is None
+
+
+def test_a_picture_is_copied_unless_it_cannot_change() -> None:
+    session, _ = make_session()
+    picture = PICTURE.copy()
+    assert not session.segment(picture, "the ring").frame_reused
+    picture[0, 0] += 1  # as a camera that reuses its buffer
+    assert not session.segment(picture, "the ring").frame_reused
+
+    fixed, view = picture.copy(), picture.view()
+    fixed.flags.writeable = view.flags.writeable = False
+    for image, kept in ((fixed, True), (view, False)):
+        session.forget()
+        session.segment(image, "the ring")
+        assert np.shares_memory(session._images._images[0].pixels, image) is kept
 
 
 class Drafted(FakePolicy):

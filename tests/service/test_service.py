@@ -68,6 +68,14 @@ def test_the_last_images_are_stored() -> None:
     assert (len(store), store.find(names[1]), store.find(names[0])) == (2, None, images[0])
 
 
+def test_stored_images_are_bounded_by_bytes() -> None:
+    store = ImageStore(8)
+    names = [store.add(np.broadcast_to(np.uint8(n), (4000, 4000, 3))) for n in range(4)]  # 48 MB each, if they were
+    assert [store.find(name) is not None for name in names] == [False, False, True, True]
+    largest = store.add(np.broadcast_to(np.uint8(0), (9000, 9000, 3)))
+    assert (len(store), store.find(largest) is not None) == (1, True)
+
+
 def events(answer: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
     blocks = [block.split("\n", 1) for block in answer.text.strip().split("\n\n")]
     return [(kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for kind, data in blocks]

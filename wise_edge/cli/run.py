@@ -64,6 +64,7 @@ def run(
     check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms)
     _check_outputs(mask, overlay, [image, *loaded.files], force)
     pixels = load_image(image, say=options.note)
+    pixels.flags.writeable = False  # so that the session keeps it without a copy
     decoding = Decoding(max_rationale_tokens=max_rationale_tokens)
     if not loaded.manifest.verified:
         options.note(f"{bundle} was never compared with its checkpoints (export --no-verify)")

@@ -132,7 +132,9 @@ class Service:
         self._reading += 1
         try:
             reading = asyncio.get_running_loop().run_in_executor(self._readers, load_image, data, self.limits.pixels)
-            return await reading
+            image: npt.NDArray[np.uint8] = await reading
+            image.flags.writeable = False  # so that the session keeps it without a copy
+            return image
         finally:
             self._reading -= 1
 

@@ -8,12 +8,14 @@ from collections import OrderedDict
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.arguments import MAX_KEPT_BYTES
+
 
 class ImageStore:
     """Keeps the most recently used images under names that cannot be guessed.
 
     Args:
-        most: how many images to keep.
+        most: how many images to keep, if they take less than `MAX_KEPT_BYTES`; the latest is kept whatever it takes.
     """
 
     def __init__(self, most: int) -> None:
@@ -25,10 +27,10 @@ class ImageStore:
         return len(self._kept)
 
     def add(self, image: npt.NDArray[np.uint8]) -> str:
-        """Store an image and return its name; if there are too many, the least recently used one is dropped."""
+        """Store an image and return its name; if there are too many, the least recently used are dropped."""
         name = secrets.token_urlsafe(12)
         self._kept[name] = image
-        while len(self._kept) > self._most:
+        while len(self._kept) > 1 and (len(self._kept) > self._most or self._bytes() > MAX_KEPT_BYTES):
             self._kept.popitem(last=False)
         return name
 
@@ -41,3 +43,6 @@ class ImageStore:
     def remove(self, name: str) -> bool:
         """Delete an image; return whether it was stored."""
         return self._kept.pop(name, None) is not None
+
+    def _bytes(self) -> int:
+        return sum(image.nbytes for image in self._kept.values())
