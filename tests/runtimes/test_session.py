@@ -367,7 +367,7 @@ def test_as_many_pictures_are_kept_as_asked_for(frames: int, encoded: int) -> No
         session.segment(image, "the ring")
 
     assert policy.encoded == encoded
-    with pytest.raises(UsageError, match="at least one"):
+    with pytest.raises(UsageError, match="at least 1"):
         Session(policy, FakeMask(), {}, frames=0)
 
 
