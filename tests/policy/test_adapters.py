@@ -238,7 +238,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (lambda folder: (folder / FILE).unlink(), "holds no weights of an adapter; it needs adapter_model"),
     "no config": (lambda folder: (folder / CONFIG).unlink(), "holds no adapter: it has no adapter_config.json"),
     "a malformed entry": (lambda folder: edit(folder, r=-1), "is not the config|does not fit"),
-    "no targets": (lambda folder: edit(folder, target_modules=None), "does not fit .*: Please specify `target_modules`"),
+    "no targets": (
+        lambda folder: edit(folder, target_modules=None),
+        "does not fit .*: Please specify `target_modules`",
+    ),
     "a random start": (
         lambda folder: edit(folder, init_lora_weights="pissa_niter_4"),
         "random part out of the base.* path_initial_model_for_weight_conversion",

@@ -8,7 +8,7 @@ DistributedDataParallel, torch.compile and modules around the model put a prefix
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
