@@ -22,7 +22,7 @@ from wise_edge.policy.spec import PolicySpec
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = save_qwen(make_qwen("qwen2_5_vl"), tmp_path_factory.mktemp("spec") / "whole", torch.bfloat16)
+    folder = save_qwen(make_qwen("qwen2_5_vl", max_position_embeddings=2048), tmp_path_factory.mktemp("spec") / "whole", torch.bfloat16)
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(
         json.dumps(processor | {"image_processor_type": "Qwen2VLImageProcessor"})
@@ -88,6 +88,12 @@ def test_the_input_square_is_what_the_processor_makes_of_a_square_image(policy: 
     image = torch.zeros(3, max(side, 840), max(side, 840), dtype=torch.uint8)
     _, rows, columns = processor(image, return_tensors="pt")["image_grid_thw"][0].tolist()
     assert (14 * rows, 14 * columns) == (side, side)
+
+
+def test_an_image_that_leaves_no_position_for_a_query_is_refused(policy: Path) -> None:
+    edit(policy, "preprocessor_config.json", size={"shortest_edge": 1400 * 1400, "longest_edge": 1400 * 1400})
+    with pytest.raises(UsageError, match=r"1400 px takes 2500 positions and the model has 2048; lower max_pixels"):
+        read_policy_spec(policy)
 
 
 def drop_generation_config(folder: Path) -> None:

@@ -48,7 +48,7 @@ def read_policy_spec(folder: Path, prompts: PromptSet | None = None) -> PolicySp
     text = config.get("text_config") or config  # older folders keep the language model's entries at the top
     try:
         tokens.check_size(text["vocab_size"])
-        return PolicySpec(
+        spec = PolicySpec(
             family=config["model_type"],
             input_size=images.input_size,
             patch_size=images.patch_size,
@@ -68,6 +68,12 @@ def read_policy_spec(folder: Path, prompts: PromptSet | None = None) -> PolicySp
         )
     except KeyError as error:
         raise UsageError(f"{folder / 'config.json'} lacks the entry {error}; copy the complete checkpoint") from error
+    if (image_tokens := spec.image_grid**2) >= spec.max_positions:
+        raise UsageError(
+            f"{folder}: an image of {spec.input_size} px takes {image_tokens} positions and the model has "
+            f"{spec.max_positions}; lower max_pixels in the settings of its image processor"
+        )
+    return spec
 
 
 def load_policy(folder: Path, device: str = "cpu") -> Any:
