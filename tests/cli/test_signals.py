@@ -21,6 +21,8 @@ import atexit, os, runpy, sys
 atexit.register(os.kill, os.getpid(), int(sys.argv.pop(1)))
 runpy.run_module("wise_edge", run_name="__main__", alter_sys=True)
 """
+LISTENING = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""Undoes that whoever started the tests has SIGINT ignored, as a script's `&` does."""
 
 
 def end_of(code: str, *arguments: str) -> tuple[int, str]:
@@ -36,12 +38,15 @@ def end_of(code: str, *arguments: str) -> tuple[int, str]:
 def test_a_signal_during_an_import_ends_the_command_quietly(number: signal.Signals, module: str) -> None:
     image = str(Path(__file__).parents[2] / "docs" / "scene.png")
 
-    assert end_of(SIGNAL_AT_IMPORT, str(int(number)), module, "run", image, "the ring") == (128 + number, "")
+    assert end_of(LISTENING + SIGNAL_AT_IMPORT, str(int(number)), module, "run", image, "the ring") == (
+        128 + number,
+        "",
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_process_exits_is_quiet_too(number: signal.Signals) -> None:
-    assert end_of(SIGNAL_AT_EXIT, str(int(number)), "--version") == (128 + number, "")
+    assert end_of(LISTENING + SIGNAL_AT_EXIT, str(int(number)), "--version") == (128 + number, "")
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

@@ -22,7 +22,9 @@ from wise_edge.policy.spec import PolicySpec
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = save_qwen(make_qwen("qwen2_5_vl", max_position_embeddings=2048), tmp_path_factory.mktemp("spec") / "whole", torch.bfloat16)
+    folder = save_qwen(
+        make_qwen("qwen2_5_vl", max_position_embeddings=2048), tmp_path_factory.mktemp("spec") / "whole", torch.bfloat16
+    )
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(
         json.dumps(processor | {"image_processor_type": "Qwen2VLImageProcessor"})

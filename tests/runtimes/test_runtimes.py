@@ -350,5 +350,5 @@ def test_a_tokenizer_of_another_policy_is_named(bundle: Bundle, tmp_path: Path) 
 
 
 def test_the_torch_policy_names_a_folder_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"config\.json"):
+    with pytest.raises(UsageError, match=r"model\.safetensors is missing, .*; copy the whole checkpoint"):
         TorchPolicy(tmp_path)
