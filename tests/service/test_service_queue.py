@@ -39,15 +39,19 @@ def test_queries_beyond_the_limit_are_told_when_to_retry() -> None:
 
 def test_clients_take_turns_and_none_fills_the_line() -> None:
     order: list[str] = []
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
+
+    def hold(cancel: threading.Event) -> None:
+        begun.set()
+        gate.wait(10)
 
     def noting(name: str) -> Callable[[threading.Event], None]:
         return lambda cancel: order.append(name)
 
     async def ask_all() -> None:
         queue = QueryQueue(Limits(waiting=8))
-        first = asyncio.create_task(queue.run(lambda cancel: gate.wait(10), "greedy"))
-        await asyncio.sleep(0)
+        first = asyncio.create_task(queue.run(hold, "greedy"))
+        await asyncio.to_thread(begun.wait, 10)
         greedy = [asyncio.create_task(queue.run(noting(f"greedy {n}"), "greedy")) for n in range(6)]
         await asyncio.sleep(0)
         with pytest.raises(BusyError):

@@ -177,9 +177,9 @@ def test_a_checkpoint_folder_round_trips_in_half_precision(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot read"),
+        (None, "neither config.json nor weights"),
         ("{", "not JSON"),
-        ('{"model_type": "qwen2_5_vl"}', "model_type"),
+        ('{"model_type": "qwen2_5_vl"}', "of type 'qwen2_5_vl'"),
         ('{"model_type": "segment_anything", "color": 1}', "color: unknown key"),
         ('{"model_type": "segment_anything", "patch_size": 9}', "patch_size"),
     ],

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from wise_edge.bundle.store import resolve_checkpoint
+from wise_edge.errors import UsageError
 from wise_edge.files import refuse_input
 from wise_edge.policy.folder import check_policy_folder
 from wise_edge.training.common.loop import Optimizers, TrainingLoop, prepare_run
@@ -50,7 +51,10 @@ def train_sft(config: SftConfig, out: Path, resume: bool) -> None:
     """
     if config.start:
         start = resolve_checkpoint(config.start, "policy")
-        check_policy_folder(start)
+        try:
+            check_policy_folder(start)
+        except UsageError as error:
+            raise UsageError(f"start: {error}") from error
         refuse_input(out / "policy", [start])
     prepare_run(config, out, resume)
     Trainer(config, _load_tokenizer(config, out), out).run(resume)

@@ -53,11 +53,11 @@ class QueryQueue:
         self._limits = limits
         self._turns: SimpleQueue[bool] = SimpleQueue()  # False ends the thread
         self._thread = Thread(target=self._serve, name="device", daemon=True)  # a query that hangs keeps no process
-        self._thread.start()
         self._lines = _Lines()
         self._own: Counter[str] = Counter()  # queries of each client that wait or run
         self._took_s = 0.1
         self.waiting = 0
+        self._thread.start()
 
     async def run(self, work: Callable[[Event], T], client: str = "") -> T:
         """Run a query when its client's turn comes.
