@@ -420,7 +420,7 @@ def test_training_continues_from_a_policy(finished_run: Path, tmp_path: Path) ->
 
 
 def test_policy_that_does_not_fit_is_named(finished_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^start: .*nothing does not exist; pass the folder"):
+    with pytest.raises(UsageError, match=r"^start: .*nothing does not exist; pass a checkpoint"):
         train_sft(replace(CONFIG, start=str(tmp_path / "nothing")), tmp_path / "run", resume=False)
     wider = replace(CONFIG, start=str(finished_run / "policy"), model=replace(TINY, vision_depth=TINY.vision_depth + 1))
     with pytest.raises(UsageError, match=r"start: .* does not fit the recipe's model"):

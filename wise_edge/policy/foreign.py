@@ -78,7 +78,9 @@ def refuse_path(path: Path) -> None:
     if not path.exists():
         if _HUB_NAME.fullmatch(str(path)):
             raise UsageError(f"there is no folder {path}; download it: hf download {path} --local-dir {path.name}")
-        raise UsageError(f"{path} does not exist; pass the folder of a checkpoint as the policy, or 'embedded'")
+        raise UsageError(
+            f"{path} does not exist; pass a checkpoint's folder or 'embedded' (--policy; in a recipe, model or start)"
+        )
     refuse_lfs_pointer(path)
     with path.open("rb") as file:
         if file.read(4) == b"GGUF":
