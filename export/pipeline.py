@@ -32,7 +32,8 @@ from wise_edge.export.targets import MERGED, Target, find_targets
 from wise_edge.export.to_onnx.bf16 import cpu_equivalent
 from wise_edge.export.to_onnx.segmenter import SamSource
 from wise_edge.export.to_onnx.verify import check_figures
-from wise_edge.files import check_folder_target, replacing_folder
+from wise_edge.files.targets import check_folder_target
+from wise_edge.files.writing import replacing_folder
 from wise_edge.policy.adapter_names import fit_adapter
 from wise_edge.policy.architecture import load_config
 from wise_edge.policy.checkpoint import read_policy_spec

@@ -19,7 +19,7 @@ import numpy as np
 
 from wise_edge.arguments import describe, is_number
 from wise_edge.errors import UsageError
-from wise_edge.files import replacing
+from wise_edge.files.writing import replacing
 from wise_edge.policy.prompts import check_variant
 
 RICHEST_FIRST = ("wise-infer", "wise-s", "answer")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.files import refuse_special
+from wise_edge.files.inputs import refuse_special
 from wise_edge.mapping import from_mapping
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import UsageError
-from wise_edge.files import refuse_lfs_pointer
+from wise_edge.files.inputs import refuse_lfs_pointer
 from wise_edge.images import SUFFIXES, load_image
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.scenes import sample

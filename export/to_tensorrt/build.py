@@ -21,7 +21,7 @@ from wise_edge.bundle.store import hash_file
 from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError
 from wise_edge.export.to_tensorrt.progress import BuildProgress, make_monitor
 from wise_edge.extras import require
-from wise_edge.files import replacing
+from wise_edge.files.writing import replacing
 from wise_edge.native.tensorrt_log import make_log
 
 _TYPES = {

@@ -21,7 +21,7 @@ from wise_edge.errors import BundleError, DeviceError
 from wise_edge.export.progress import Progress
 from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine
 from wise_edge.extras import require
-from wise_edge.files import cache_folder
+from wise_edge.files.cache import cache_folder
 from wise_edge.native.cuda import find_capability
 
 FORMAT, SIDECAR_FORMAT = "engine", "engine-sidecar"

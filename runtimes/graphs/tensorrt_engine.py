@@ -28,7 +28,8 @@ from wise_edge.bundle.roles import MASK_GRAPHS, POLICY_GRAPHS, engine_role
 from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError, DeviceError, WiseEdgeError
 from wise_edge.extras import require
-from wise_edge.files import cache_folder, replacing
+from wise_edge.files.cache import cache_folder
+from wise_edge.files.writing import replacing
 from wise_edge.native.cuda import open_cuda
 from wise_edge.native.tensorrt_log import make_log
 from wise_edge.runtimes.backends import Backend

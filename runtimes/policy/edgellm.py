@@ -24,7 +24,7 @@ from wise_edge.bundle.roles import EDGELLM_FOLDER, TOKENIZER
 from wise_edge.bundle.store import Bundle
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError, first_line
 from wise_edge.extras import require
-from wise_edge.files import cache_folder
+from wise_edge.files.cache import cache_folder
 from wise_edge.policy.answer import split_completion
 from wise_edge.policy.image import resize_square
 from wise_edge.policy.spec import PolicySpec

@@ -15,7 +15,8 @@ from wise_edge.bundle import store as bundles
 from wise_edge.bundle.manifest import SCHEMA_VERSION, Figure, Manifest
 from wise_edge.bundle.store import MANIFEST_NAME, describe_file, load, write_manifest
 from wise_edge.errors import BundleError, UsageError
-from wise_edge.files import check_folder_target, replacing_folder
+from wise_edge.files.targets import check_folder_target
+from wise_edge.files.writing import replacing_folder
 
 
 def make_manifest(folder: Path) -> Manifest:

@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 
 import fake_session
-from wise_edge import files
 from wise_edge.bundle.manifest import Manifest
 from wise_edge.bundle.store import describe_file, write_manifest
 from wise_edge.cli.main import main
+from wise_edge.files import writing
 from wise_edge.policy.prompts import EMBEDDED
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.sam.spec import SamSpec
@@ -235,7 +235,7 @@ def test_a_full_disk_leaves_no_half_of_a_file(
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(writing.os, "fsync", full)
     assert "No space left" in _refused(["run", picture, "the red ring", "--mask", "mask.png"], 2, capsys)
 
 

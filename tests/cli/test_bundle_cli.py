@@ -16,7 +16,7 @@ from wise_edge.bundle.manifest import Manifest
 from wise_edge.bundle.store import CARD_NAME, check_space, creation_time, load, resolve_bundle, write_manifest
 from wise_edge.cli.main import main
 from wise_edge.errors import BundleError, UsageError
-from wise_edge.files import replacing_folder
+from wise_edge.files.writing import replacing_folder
 from wise_edge.policy.prompts import PromptSet
 
 EMBEDDED = resolve_bundle("embedded")

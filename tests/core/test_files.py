@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from wise_edge.errors import UsageError
-from wise_edge.files import atomic_write, check_folder_target, read_json, replacing_folder
+from wise_edge.files.documents import read_json
+from wise_edge.files.targets import check_folder_target
+from wise_edge.files.writing import atomic_write, replacing_folder
 
 
 def test_atomic_write_makes_an_ordinary_file(tmp_path: Path) -> None:
@@ -42,7 +44,7 @@ def test_atomic_write_leaves_nothing_when_it_fails(tmp_path: Path, monkeypatch: 
     def full_disk(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("wise_edge.files.os.fsync", full_disk)
+    monkeypatch.setattr("wise_edge.files.writing.os.fsync", full_disk)
     with pytest.raises(UsageError, match=r"cannot write .*: No space left on device"):
         atomic_write(tmp_path / "result.bin", b"half")
     assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ import fake_session
 from locations import ASSETS
 from wise_edge.cli.main import main
 from wise_edge.errors import UsageError
-from wise_edge.files import check_folder_target, check_target, refuse_input
+from wise_edge.files.targets import check_folder_target, check_target, refuse_input
 
 
 def same(folder: Path) -> Path:

@@ -15,7 +15,8 @@ from wise_edge.datasets.plain_pickle import load_plain_pickle
 from wise_edge.datasets.reasonseg import ReasonSegFolder
 from wise_edge.datasets.tables import find_table
 from wise_edge.errors import BundleError, UsageError
-from wise_edge.files import read_json, refuse_lfs_pointer
+from wise_edge.files.documents import read_json
+from wise_edge.files.inputs import refuse_lfs_pointer
 from wise_edge.images import load_image
 from wise_edge.native.pretrained import load_pretrained
 from wise_edge.robot.recording.reader import open_recording

@@ -13,7 +13,9 @@ import pytest
 from wise_edge.cli.main import main
 from wise_edge.datasets.plain_pickle import load_plain_pickle
 from wise_edge.errors import UsageError
-from wise_edge.files import check_target, read_json, refuse_special
+from wise_edge.files.documents import read_json
+from wise_edge.files.inputs import refuse_special
+from wise_edge.files.targets import check_target
 from wise_edge.images import load_image
 from wise_edge.profiling.document import read_document
 from wise_edge.profiling.wall_meter import check_wall_meter

@@ -23,7 +23,7 @@ from virtual_time import TimedMask, TimedPolicy, VirtualTime
 from wise_edge.cli.main import main
 from wise_edge.datasets.base import Example
 from wise_edge.errors import DeviceError, UsageError
-from wise_edge.files import cache_folder
+from wise_edge.files.cache import cache_folder
 from wise_edge.images import save_png
 from wise_edge.power import find as sources
 from wise_edge.power.sources import PowerSource

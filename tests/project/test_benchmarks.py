@@ -48,7 +48,12 @@ def test_what_a_benchmark_imports_exists(benchmark: Path) -> None:
 
 
 def test_a_missing_name_would_be_noticed() -> None:
-    source = 'RUN = """\nfrom wise_edge.mapping import build_config\n"""\nfrom wise_edge.files import atomic_write\n'
-    assert sorted(_imported(source)) == [("wise_edge.files", "atomic_write"), ("wise_edge.mapping", "build_config")]
-    assert "atomic_write" in _defined("wise_edge.files")
+    source = (
+        'RUN = """\nfrom wise_edge.mapping import build_config\n"""\nfrom wise_edge.files.writing import atomic_write\n'
+    )
+    assert sorted(_imported(source)) == [
+        ("wise_edge.files.writing", "atomic_write"),
+        ("wise_edge.mapping", "build_config"),
+    ]
+    assert "atomic_write" in _defined("wise_edge.files.writing")
     assert "build_config" not in _defined("wise_edge.mapping")

@@ -137,7 +137,7 @@ def test_what_was_not_published_is_no_checkpoint(tmp_path: Path) -> None:
 
 def test_what_a_kill_left_of_a_checkpoint_goes_when_it_is_published_again(tmp_path: Path) -> None:
     killed = (
-        "import os, pathlib, sys; from wise_edge.files import replacing_folder\n"
+        "import os, pathlib, sys; from wise_edge.files.writing import replacing_folder\n"
         "with replacing_folder(pathlib.Path(sys.argv[1])): os._exit(9)"
     )
     for step in (5, 50):

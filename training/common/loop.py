@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from wise_edge.errors import UsageError, WiseEdgeError
-from wise_edge.files import make_folder
+from wise_edge.files.targets import make_folder
 from wise_edge.training.common.checkpoints import load_checkpoint, save_checkpoint
 from wise_edge.training.common.config import LoopConfig, OptimizerConfig
 from wise_edge.training.common.curves import draw_curves

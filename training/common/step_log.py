@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from wise_edge.files import atomic_write
+from wise_edge.files.writing import atomic_write
 
 _BAR_FIGURES = 60  # characters of figures next to the bar
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import GenerationConfig
 
 from wise_edge.errors import UsageError, first_line
-from wise_edge.files import replacing_folder
+from wise_edge.files.writing import replacing_folder
 from wise_edge.native.weight_files import list_tensors
 from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD
 from wise_edge.policy.prompts import EMBEDDED

@@ -20,7 +20,7 @@ from torch import nn
 
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError
-from wise_edge.files import refuse_input
+from wise_edge.files.targets import refuse_input
 from wise_edge.policy.folder import check_policy_folder
 from wise_edge.training.common.loop import Optimizers, TrainingLoop, prepare_run
 from wise_edge.training.common.precision import product_dtype

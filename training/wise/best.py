@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wise_edge.files import atomic_write
+from wise_edge.files.writing import atomic_write
 from wise_edge.training.wise.checkpoints import publish, staging_folder
 from wise_edge.training.wise.validation import Figures, mean_ciou, mean_tokens
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from wise_edge.files import replacing_folder
+from wise_edge.files.writing import replacing_folder
 
 _PREFIX = "checkpoint-"
 _STAGED = ".partial"

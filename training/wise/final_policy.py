@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers
 
-from wise_edge.files import replacing_folder
+from wise_edge.files.writing import replacing_folder
 from wise_edge.policy.adapter import attach_adapter, merge_attached
 from wise_edge.policy.adapter_names import fit_adapter
 from wise_edge.policy.folder import check_policy_folder

@@ -22,7 +22,7 @@ import transformers
 
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError, first_line
-from wise_edge.files import make_folder, refuse_input
+from wise_edge.files.targets import make_folder, refuse_input
 from wise_edge.training.common.step_log import drop_records_after
 from wise_edge.training.common.stopping import stop_signals_call
 from wise_edge.training.recipe import save_config

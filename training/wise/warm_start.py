@@ -22,7 +22,7 @@ import trl
 from PIL import Image
 
 from wise_edge.errors import UsageError, WiseEdgeError
-from wise_edge.files import refuse_lfs_pointer
+from wise_edge.files.inputs import refuse_lfs_pointer
 from wise_edge.images import load_image
 from wise_edge.policy.answer import format_answer
 from wise_edge.policy.image import resize_square

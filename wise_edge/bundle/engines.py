@@ -16,7 +16,7 @@ from typing import TypeVar
 from wise_edge.bundle.devices import Capability, GpuKind, format_capability
 from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError, DeviceError, UsageError
-from wise_edge.files import read_json
+from wise_edge.files.documents import read_json
 from wise_edge.mapping import from_mapping
 
 Shape = tuple[int, ...]

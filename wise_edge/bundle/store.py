@@ -18,7 +18,9 @@ from pathlib import Path, PurePosixPath
 from wise_edge.bundle.card import render_card
 from wise_edge.bundle.manifest import Artifact, Manifest
 from wise_edge.errors import BundleError, UsageError
-from wise_edge.files import read_json, refuse_lfs_pointer, replacing
+from wise_edge.files.documents import read_json
+from wise_edge.files.inputs import refuse_lfs_pointer
+from wise_edge.files.writing import replacing
 
 MANIFEST_NAME = "bundle.json"
 CARD_NAME = "README.md"

@@ -42,7 +42,8 @@ def bag(
     how old its answers would have been.
     """
     from wise_edge.bundle.store import load, resolve_bundle
-    from wise_edge.files import atomic_write, check_target
+    from wise_edge.files.targets import check_target
+    from wise_edge.files.writing import atomic_write
     from wise_edge.robot.bag_page import render_bag
     from wise_edge.robot.bags import open_job
     from wise_edge.robot.rerun_log import check_rerun, open_rerun

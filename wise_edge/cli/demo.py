@@ -78,7 +78,7 @@ def demo(
     """
     from rich.console import Console
 
-    from wise_edge.files import check_target, make_folder
+    from wise_edge.files.targets import check_target, make_folder
 
     own = image is not None or query is not None
     cases = _own_case(image, query) if own else _scene_cases(scenes)

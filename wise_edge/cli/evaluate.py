@@ -122,7 +122,7 @@ def _check(holds: bool, line: str) -> None:
 
 def _check_out(out: Path | None, share: Shard, inputs: Sequence[Path | None], resume: bool, force: bool) -> None:
     """Reject output files that cannot be written before anything is computed."""
-    from wise_edge.files import check_target
+    from wise_edge.files.targets import check_target
 
     _check(not (resume and force), "--resume continues a file and --force replaces it; pass only one of them")
     if out is None:

@@ -41,7 +41,7 @@ def table(
 
 def _read(path: Path) -> Any:
     from wise_edge.errors import UsageError
-    from wise_edge.files import refuse_special
+    from wise_edge.files.inputs import refuse_special
 
     refuse_special(path)
     try:

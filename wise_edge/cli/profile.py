@@ -194,7 +194,7 @@ _FORMATS = (".html", ".json", ".csv")
 
 def _check_out(files: list[Path], inputs: list[Path | None], force: bool) -> None:
     from wise_edge.errors import UsageError
-    from wise_edge.files import check_target
+    from wise_edge.files.targets import check_target
 
     for file in files:
         if [other.resolve() for other in files].count(file.resolve()) > 1:
@@ -205,7 +205,7 @@ def _check_out(files: list[Path], inputs: list[Path | None], force: bool) -> Non
 
 
 def _write(document: Document, files: list[Path], force: bool) -> None:
-    from wise_edge.files import atomic_write
+    from wise_edge.files.writing import atomic_write
     from wise_edge.profiling.document import to_csv
     from wise_edge.profiling.page import render_page
 

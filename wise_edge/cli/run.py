@@ -92,7 +92,7 @@ def _meet_deadline(
     import hashlib
     from contextlib import suppress
 
-    from wise_edge.files import cache_folder
+    from wise_edge.files.cache import cache_folder
     from wise_edge.runtimes.deadline import LatencyHistory
 
     files = [artifact.sha256 for artifact in bundle.manifest.artifacts]
@@ -108,7 +108,7 @@ def _meet_deadline(
 def _check_outputs(mask: Path | None, overlay: Path | None, inputs: list[Path], force: bool) -> None:
     """Reject outputs that cannot be written before anything is computed."""
     from wise_edge.errors import UsageError
-    from wise_edge.files import check_target
+    from wise_edge.files.targets import check_target
 
     for path in (mask, overlay):
         if path is None:

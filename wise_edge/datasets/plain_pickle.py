@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from wise_edge.errors import UsageError
-from wise_edge.files import refuse_lfs_pointer
+from wise_edge.files.inputs import refuse_lfs_pointer
 
 
 def load_plain_pickle(path: Path) -> Any:

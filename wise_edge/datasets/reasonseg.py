@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw
 
 from wise_edge.datasets.base import Example, RowDataset, from_mask, read_image
 from wise_edge.errors import UsageError
-from wise_edge.files import refuse_lfs_pointer
+from wise_edge.files.inputs import refuse_lfs_pointer
 from wise_edge.images import SUFFIXES, load_image
 
 _KINDS = {"True": "long", "False": "short"}

@@ -18,7 +18,7 @@ from wise_edge.datasets.coco_masks import Segmentation, read_segmentation
 from wise_edge.datasets.plain_pickle import load_plain_pickle
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.files import refuse_lfs_pointer
+from wise_edge.files.inputs import refuse_lfs_pointer
 
 PARTITIONS = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
 """Data set to the names of its divisions into splits; the first is the one that papers report."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.files import refuse_lfs_pointer, refuse_special
+from wise_edge.files.inputs import refuse_lfs_pointer, refuse_special
 
 SPLITS = ("train", "val", "validation", "test", "testA", "testB")
 """Splits that a folder's name may end with."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeVar
 
 from wise_edge.errors import UsageError, WiseEdgeError
-from wise_edge.files import refuse_special
+from wise_edge.files.inputs import refuse_special
 from wise_edge.mapping import from_mapping
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 from wise_edge.errors import UsageError
 from wise_edge.evaluation.append_log import AppendLog, LogFormat, check_settings
 from wise_edge.evaluation.records import MaskRecord, Settings
-from wise_edge.files import atomic_write
+from wise_edge.files.writing import atomic_write
 
 _FORMAT = LogFormat[Settings, MaskRecord](
     Settings, lambda settings, data: settings.record_class(**data), asdict, "wise-edge evaluate --out"

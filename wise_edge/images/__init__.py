@@ -18,7 +18,8 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from wise_edge.arguments import MAX_PIXELS, check_size, describe
 from wise_edge.errors import UsageError
-from wise_edge.files import atomic_write, refuse_special
+from wise_edge.files.inputs import refuse_special
+from wise_edge.files.writing import atomic_write
 from wise_edge.images.depth import StreamDepth, read_gray, spread_color
 from wise_edge.images.kinds import HEAD, describe_kind, describe_raw
 from wise_edge.images.strips import crop_strips

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError, first_line
 from wise_edge.extras import require
-from wise_edge.files import read_json, refuse_lfs_pointer
+from wise_edge.files.documents import read_json
+from wise_edge.files.inputs import refuse_lfs_pointer
 
 if TYPE_CHECKING:
     from torch import Tensor

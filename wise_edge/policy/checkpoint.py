@@ -15,7 +15,7 @@ from typing import Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.files import read_json
+from wise_edge.files.documents import read_json
 from wise_edge.native.pretrained import load_pretrained
 from wise_edge.native.weight_files import check_finite, list_tensors
 from wise_edge.policy.architecture import CLASSES

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wise_edge.errors import UsageError
-from wise_edge.files import read_json, refuse_lfs_pointer
+from wise_edge.files.documents import read_json
+from wise_edge.files.inputs import refuse_lfs_pointer
 from wise_edge.native.weight_files import find_weight_files, list_tensors
 from wise_edge.policy.architecture import CLASSES, check_weights
 from wise_edge.policy.foreign import refuse_foreign, refuse_path

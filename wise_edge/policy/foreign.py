@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wise_edge.errors import UsageError
-from wise_edge.files import read_json, refuse_lfs_pointer
+from wise_edge.files.documents import read_json
+from wise_edge.files.inputs import refuse_lfs_pointer
 from wise_edge.native.weight_files import find_weight_files
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")

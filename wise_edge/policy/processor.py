@@ -14,7 +14,7 @@ from typing import Any
 
 from wise_edge.arguments import is_count
 from wise_edge.errors import UsageError
-from wise_edge.files import read_json
+from wise_edge.files.documents import read_json
 
 LARGE_INPUT_SIZE = 840
 """Side of the input square in px for a checkpoint whose processor accepts images of many sizes: the setting of WISE

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from wise_edge.arguments import describe
 from wise_edge.errors import UsageError
-from wise_edge.files import read_json
+from wise_edge.files.documents import read_json
 
 VARIANTS = ("verbose", "wise", "wise-infer", "wise-s", "answer")
 MAX_QUERY_CHARACTERS = 1000

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wise_edge.errors import UsageError
-from wise_edge.files import read_json
+from wise_edge.files.documents import read_json
 from wise_edge.native.weight_files import StoredTensor
 
 _ENTRIES = ("quantization_config", "compression_config", "quantization")

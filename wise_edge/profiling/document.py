@@ -18,7 +18,7 @@ from typing import Any
 
 from wise_edge import __version__
 from wise_edge.errors import DeviceError, UsageError
-from wise_edge.files import refuse_special
+from wise_edge.files.inputs import refuse_special
 from wise_edge.power.jetson import read_jetson
 from wise_edge.power.nvml import read_gpu
 from wise_edge.profiling.conditions import Conditions, find_changes

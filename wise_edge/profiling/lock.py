@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from wise_edge.errors import DeviceError
-from wise_edge.files import cache_folder, make_folder
+from wise_edge.files.cache import cache_folder
+from wise_edge.files.targets import make_folder
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wise_edge.datasets.base import Example
 from wise_edge.errors import UsageError, first_line
-from wise_edge.files import refuse_lfs_pointer
+from wise_edge.files.inputs import refuse_lfs_pointer
 from wise_edge.images import SUFFIXES, Say, load_image
 from wise_edge.policy.prompts import normalize_query
 

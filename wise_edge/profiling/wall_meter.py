@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from wise_edge.errors import UsageError
-from wise_edge.files import refuse_special
+from wise_edge.files.inputs import refuse_special
 from wise_edge.power.sources import PowerSource
 from wise_edge.power.trace import PowerTrace
 

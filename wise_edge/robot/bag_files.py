@@ -15,7 +15,7 @@ from typing import Any
 
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.extras import require
-from wise_edge.files import replacing_folder
+from wise_edge.files.writing import replacing_folder
 from wise_edge.rle import mask_of_runs
 from wise_edge.robot.frames import Place
 from wise_edge.robot.messages import COMPRESSED, IMAGE

@@ -23,7 +23,7 @@ import numpy as np
 from wise_edge.drawing.panel import PHASE_COLORS
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.extras import check_packages, require
-from wise_edge.files import check_target
+from wise_edge.files.targets import check_target
 from wise_edge.power.gauge import PowerGauge
 from wise_edge.robot.frames import Frame
 from wise_edge.robot.results import NodeResult

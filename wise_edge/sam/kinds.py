@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wise_edge.errors import UsageError
-from wise_edge.files import read_json
+from wise_edge.files.documents import read_json
 from wise_edge.sam.names import SHARED_POSITIONS, VIDEO_PARTS
 from wise_edge.sam.weights import SUPPORTED, read_weights
 

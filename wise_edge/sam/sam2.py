@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.files import read_json
+from wise_edge.files.documents import read_json
 from wise_edge.native.pretrained import load_pretrained
 from wise_edge.native.weight_files import check_finite
 from wise_edge.sam.names import share_positions, to_sam2_model

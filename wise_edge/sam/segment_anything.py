@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.files import atomic_write, read_json
+from wise_edge.files.documents import read_json
+from wise_edge.files.writing import atomic_write
 from wise_edge.mapping import from_mapping
 from wise_edge.native.weight_files import check_finite
 from wise_edge.sam.kinds import OWN, SAM2_FILE, SAM2_MODEL, SAM_MODEL, UNUSED, find_kind

@@ -15,7 +15,7 @@ from typing import Any
 
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.extras import require
-from wise_edge.files import refuse_lfs_pointer, refuse_special
+from wise_edge.files.inputs import refuse_lfs_pointer, refuse_special
 from wise_edge.robot.recording.channels import CDR, MAX_UNPACKED_BYTES, Channel, Message, RecordingFile
 from wise_edge.robot.recording.mcap_reader import McapFile
 from wise_edge.robot.recording.qos import to_yaml
