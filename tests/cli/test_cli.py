@@ -5,6 +5,7 @@ Exit codes are tested through `main`, since Typer's test runner bypasses its err
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -63,11 +64,42 @@ def test_a_long_message_stays_on_one_line(command: typer.Typer, capsys: pytest.C
     assert capsys.readouterr().err == "error: first second " + "x" * 300 + "\n"
 
 
-def test_a_full_disk_is_no_bug(command: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:
-    _raise_from(command, OSError(28, "No space left on device", "mask.png"))
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "mask.png"), "mask.png; make room and run it again"),
+        (OSError(errno.EROFS, "Read-only file system", b"mask.png"), "mask.png; choose another place"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "x" * 200 + "; use a shorter name"),
+        (OSError(errno.EXDEV, "Invalid cross-device link", "a", None, "b"), "a: b"),
+        (OSError(errno.EIO, "Input/output error"), "check the disk (dmesg)"),
+    ],
+)
+def test_what_the_system_refuses_is_no_bug(
+    command: typer.Typer, capsys: pytest.CaptureFixture[str], error: OSError, line: str
+) -> None:
+    _raise_from(command, error)
     assert entry.main(["fail"]) == 1
-    line = "error: No space left on device, writing mask.png; make room and run it again\n"
-    assert capsys.readouterr().err == line
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {error.strerror}") and said.endswith(f"{line}\n") and said.count("\n") == 1
+
+
+def test_a_lack_of_memory_is_no_bug(command: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:
+    _raise_from(command, MemoryError("Unable to allocate 20.9 GiB"))
+    assert entry.main(["fail"]) == 1
+    assert capsys.readouterr().err.startswith("error: more memory is needed than is free (Unable to allocate 20.9 GiB)")
+
+
+class Panic(BaseException):
+    """As pyo3's PanicException, a panic of a library in Rust: no Exception."""
+
+
+@pytest.mark.parametrize("error", [Panic("overflow"), OSError("of a library")])
+def test_what_a_library_raises_is_one_line(
+    command: typer.Typer, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    _raise_from(command, error)
+    assert entry.main(["fail"]) == 1
+    assert capsys.readouterr().err.startswith(f"internal error: {type(error).__name__}: {error} (this is a bug")
 
 
 def test_a_bug_is_reported_without_a_traceback(command: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,20 @@ from wise_edge.cli.serve import serve
 from wise_edge.cli.train import train
 from wise_edge.errors import WiseEdgeError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)  # on any write, so it is told here
+_FULL, _DENIED = "make room and run it again", "change its permissions or choose another place"
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.EROFS: "choose another place",
+    errno.ENAMETOOLONG: "use a shorter name",
+    errno.ELOOP: "mend the links that lead back to themselves",
+    errno.EMFILE: "raise the number of files that a process may open (ulimit -n)",
+    errno.EIO: "check the disk (dmesg)",
+    errno.ESTALE: "mount the network folder again",
+}
+"""What to do about errors of the file system, which any access may meet; the rest are told by their own words."""
 
 app = typer.Typer(
     help="Image and sentence in, mask out: concise reasoning segmentation on edge devices.",
@@ -80,16 +93,23 @@ def main(argv: list[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:  # outside of a command, where Typer makes it a SystemExit
         return 130
-    except Exception as error:
+    except BaseException as error:  # a panic of a library in Rust is no Exception
         if (code := _signal_behind(error)) is not None:
             return code
         if isinstance(error, WiseEdgeError):
             _print_error(f"error: {error}")
             return error.exit_code
-        if isinstance(error, OSError) and error.errno in _FULL:
-            _print_error(f"error: {error.strerror}, writing {error.filename or 'a file'}; make room and run it again")
+        if os.environ.get("WISE_EDGE_DEBUG") == "1":
+            traceback.print_exception(error)
+        elif isinstance(error, MemoryError):
+            _print_error(f"error: more memory is needed than is free ({error or 'MemoryError'}); close other programs")
+        elif isinstance(error, OSError) and error.errno is not None and error.strerror:
+            _print_error(f"error: {_describe(error)}")
         else:
-            _report_bug(error)
+            _print_error(
+                f"internal error: {type(error).__name__}: {error} "
+                "(this is a bug: set WISE_EDGE_DEBUG=1 for the traceback and report it)"
+            )
         return 1
     return 0
 
@@ -105,14 +125,11 @@ def _signal_behind(error: BaseException | None) -> int | None:
     return None
 
 
-def _report_bug(error: Exception) -> None:
-    if os.environ.get("WISE_EDGE_DEBUG") == "1":
-        traceback.print_exception(error)
-        return
-    _print_error(
-        f"internal error: {type(error).__name__}: {error} "
-        "(this is a bug: set WISE_EDGE_DEBUG=1 for the traceback and report it)"
-    )
+def _describe(error: OSError) -> str:
+    """Return what the system refused, where, and what to do about it."""
+    places = [os.fsdecode(place)[:200] for place in (error.filename, error.filename2) if isinstance(place, str | bytes)]
+    what = ": ".join([error.strerror or "", *places])
+    return f"{what}; {remedy}" if (remedy := _REMEDIES.get(error.errno or 0)) else what
 
 
 def _print_error(line: str) -> None:
