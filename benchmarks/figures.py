@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -27,3 +29,9 @@ def print_figures(figures: Mapping[str, Any], as_json: bool) -> None:
         return
     for name, value in figures.items():
         print(f"{name:24} {value:.3f}" if isinstance(value, float) else f"{name:24} {value}")
+
+
+def resident_mb(pid: int | str = "self") -> float:
+    """Return the memory of a process that is not shared with files."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"RssAnon:\s+(\d+)", status)[1]) / 1e3

@@ -14,10 +14,9 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import httpx
-from figures import make_parser, print_figures
+from figures import make_parser, print_figures, resident_mb
 
 CHECKS = "not_a_server_error,response_schema_conformance,content_type_conformance,status_code_conformance"
 MADE_BY_HAND = (
@@ -29,12 +28,6 @@ MADE_BY_HAND = (
     b"",
 )
 """Bodies that schemathesis does not send."""
-
-
-def resident_mb(pid: int) -> float:
-    """Return the memory of a process that is not shared with files."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) / 1e3
 
 
 def count_statuses(url: str) -> Counter[str]:

@@ -157,6 +157,9 @@ def test_queries_of_clients_that_left_end_whether_they_run_or_wait(fake_server: 
             leaver.close()
         wait_for(lambda: waits(0))
         assert ask(client).status_code == 200
+        counted = client.get("/metrics").text
+        assert 'wise_edge_requests_total{path="/v1/segment",status="499"} 3.0' in counted
+        assert 'status="5' not in counted
 
 
 def resident_kb(pid: int) -> int:

@@ -42,7 +42,7 @@ _STATUS: tuple[tuple[type[WiseEdgeError], int], ...] = (
     (BusyError, 429),
     (UsageError, 400),
     (LateError, 503),
-    (QueryCancelledError, 503),
+    (QueryCancelledError, 499),  # its client left; nginx's number, which is no error of the service in its metrics
     (DeviceError, 503),
 )
 
