@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wise_edge.bundle.store import EMBEDDED_START, SHIPPED, hash_file, resolve_checkpoint
+from wise_edge.bundle.store import EMBEDDED_START, SHIPPED, resolve_checkpoint
+from wise_edge.files.hashing import hash_file
 
 START = "start"
 BASELINE = (START, "verbose")

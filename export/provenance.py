@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from wise_edge.bundle.store import SHIPPED, hash_file
+from wise_edge.bundle.store import SHIPPED
+from wise_edge.files.hashing import hash_file
 from wise_edge.native.weight_files import find_weight_files
 
 _TOOLS = (

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files.inputs import refuse_special
+from wise_edge.files.writing import atomic_write
 from wise_edge.mapping import from_mapping
 
 if TYPE_CHECKING:
@@ -52,10 +53,14 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Config
     return config
 
 
-def train_function(config: Config) -> Callable[[Config, Path, bool], None]:
-    """Return the function that trains from a config: of the config, the folder of the run, and whether to resume it."""
+def train_function(config: Config) -> Callable[[Config, Path, bool, bool], None]:
+    """Return the function that trains from a config.
+
+    Its arguments are the config, the folder of the run, whether to resume it, and whether to accept that the recipe, or
+    what it names, has changed since the run began.
+    """
     module = import_module(f"wise_edge.training.{config.stage}.train")
-    function: Callable[[Config, Path, bool], None] = getattr(module, STAGES[config.stage][1])
+    function: Callable[[Config, Path, bool, bool], None] = getattr(module, STAGES[config.stage][1])
     return function
 
 
@@ -79,9 +84,10 @@ def find_recipe(name_or_path: str) -> Path:
 
 
 def save_config(config: Any, path: Path) -> None:
-    """Write the resolved config as YAML that `load_recipe` reads back to an equal config."""
+    """Write the resolved config, atomically, as YAML that `load_recipe` reads back to an equal config."""
     yaml = require("yaml", "train")  # not at the top: `recipe_names` needs the core alone
-    path.write_text(yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False), encoding="utf-8")
+    text: str = yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
+    atomic_write(path, text.encode(), force=True)
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from typing import Any
 
 from wise_edge.bundle.devices import EXTRAS, TENSORRT_RTX, GpuKind, check_types, format_capability
 from wise_edge.bundle.engines import ArraySpec, ShapeRange, Sidecar, format_capabilities
-from wise_edge.bundle.store import hash_file
 from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError
 from wise_edge.export.to_tensorrt.progress import BuildProgress, make_monitor
 from wise_edge.extras import require
+from wise_edge.files.hashing import hash_file
 from wise_edge.files.writing import replacing
 from wise_edge.native.tensorrt_log import make_log
 

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
-from wise_edge.bundle.store import SHIPPED, Bundle, hash_file, load, resolve_bundle, resolve_checkpoint
+from wise_edge.bundle.store import SHIPPED, Bundle, load, resolve_bundle, resolve_checkpoint
 from wise_edge.datasets import open_dataset
 from wise_edge.evaluation.evaluate import evaluate_masks, evaluate_session, summarize
+from wise_edge.files.hashing import hash_file
 from wise_edge.runtimes.session import Session
 from wise_edge.scenes import sample
 

@@ -15,11 +15,11 @@ from onnx import TensorProto, helper  # noqa: E402
 
 from wise_edge.bundle.devices import GpuKind, find_gpu_kind, parse_gpu_kinds  # noqa: E402
 from wise_edge.bundle.engines import ShapeRange, Sidecar  # noqa: E402
-from wise_edge.bundle.store import hash_file  # noqa: E402
 from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError  # noqa: E402
 from wise_edge.export.to_tensorrt import build as engine  # noqa: E402
 from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine  # noqa: E402
 from wise_edge.export.to_tensorrt.progress import Phases  # noqa: E402
+from wise_edge.files.hashing import hash_file  # noqa: E402
 
 RANGE = ShapeRange((1, 8), (2, 8), (16, 8))
 PORTABLE = parse_gpu_kinds("sm86,sm89,sm120")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class OptimizerConfig:
 class LoopConfig:
     """How often the loop logs, saves and validates."""
 
+    changeable: ClassVar[frozenset[str]] = frozenset({"threads", "log_every", "checkpoint_every", "validate_every"})
+    """Dotted keys that a resumed run may change: those that change no step, and those that end a run later."""
     seed: int = 0
     """Seed of the weights and of everything that is drawn."""
     threads: int = 1

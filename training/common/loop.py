@@ -10,37 +10,48 @@ import json
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import nn
 
-from wise_edge.errors import UsageError, WiseEdgeError
-from wise_edge.files.targets import make_folder
+from wise_edge.errors import WiseEdgeError
 from wise_edge.training.common.checkpoints import load_checkpoint, save_checkpoint
-from wise_edge.training.common.config import LoopConfig, OptimizerConfig
+from wise_edge.training.common.config import OptimizerConfig
 from wise_edge.training.common.curves import draw_curves
 from wise_edge.training.common.optimizers import Muon
+from wise_edge.training.common.run import hold_run, identify_run
 from wise_edge.training.common.step_log import StepLog, append_record, drop_records_after
 from wise_edge.training.common.stopping import stop_signals_call
-from wise_edge.training.recipe import save_config
+
+if TYPE_CHECKING:
+    from wise_edge.training.sam.config import SamConfig
+    from wise_edge.training.sft.config import SftConfig
 
 B = TypeVar("B")
 
 
-def prepare_run(config: LoopConfig, out: Path, resume: bool) -> None:
-    """Make the folder of a run, save its recipe there and set the number of torch's threads.
+@contextmanager
+def open_run(
+    config: SamConfig | SftConfig,
+    out: Path,
+    resume: bool,
+    accept_changes: bool = False,
+    inputs: Mapping[str, Path] | None = None,
+) -> Iterator[dict[str, Any] | None]:
+    """Hold the folder of a run during the block, save its recipe and yield the checkpoint to continue from, if any.
 
-    Raises:
-        UsageError: `out` already holds a run and `resume` is not set.
+    See `hold_run` and `identify_run` for the arguments and errors.
     """
-    if not resume and any(out.glob("checkpoint-*.pt")):
-        raise UsageError(f"{out} holds a training run; pass --resume to continue it, or choose another --out")
     torch.set_num_threads(config.threads)
-    make_folder(out)
-    save_config(config, out / "recipe.yaml")
+    with hold_run(out, resume):
+        checkpoint = load_checkpoint(out)
+        step = None if checkpoint is None else checkpoint["step"]
+        identify_run(config, out, step, inputs or {}, accept_changes)
+        yield checkpoint
 
 
 class Optimizers:
@@ -128,21 +139,18 @@ class TrainingLoop(ABC, Generic[B]):
     def _save_model(self) -> None:
         """Write the folder of the model that accompanies each checkpoint."""
 
-    def run(self, resume: bool) -> None:
+    def run(self, checkpoint: dict[str, Any] | None) -> None:
         """Take the remaining steps; stop early, with a checkpoint, on SIGTERM or SIGINT.
 
         Args:
-            resume: continue from the newest checkpoint, if there is one.
+            checkpoint: what to continue from, if not from the start.
         """
-        if resume:
-            self._resume()
+        if checkpoint is not None:
+            self._load(checkpoint)
         with stop_signals_call(self._stop):
             self._loop()
 
-    def _resume(self) -> None:
-        state = load_checkpoint(self._out)
-        if state is None:
-            return
+    def _load(self, state: dict[str, Any]) -> None:
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self._step, self._seconds = state["step"], state["seconds"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from wise_edge.sam.segment_anything import SamArchitecture
 from wise_edge.training.common.config import LoopConfig, OptimizerConfig
@@ -36,6 +37,12 @@ class SamConfig(OptimizerConfig, LoopConfig):
     the warm-up and the decay.
     """
 
+    changeable: ClassVar[frozenset[str]] = LoopConfig.changeable | {
+        "steps",
+        "decay_steps",
+        "validate_scenes",
+        "final_scenes",
+    }
     steps: int
     """Optimizer steps. A finished or interrupted run continues with more of them (`--resume --set steps=N`)."""
     decay_steps: int

@@ -14,7 +14,7 @@ from segment_anything.modeling import Sam
 from torch import nn
 
 from wise_edge.sam.segment_anything import build_sam, load_sam, save_sam
-from wise_edge.training.common.loop import Optimizers, TrainingLoop, prepare_run
+from wise_edge.training.common.loop import Optimizers, TrainingLoop, open_run
 from wise_edge.training.common.step_log import StepLog
 from wise_edge.training.sam.config import SamConfig
 from wise_edge.training.sam.data import SamBatch, stream_batches
@@ -23,20 +23,21 @@ from wise_edge.training.sam.loss import sam_loss
 from wise_edge.training.sam.validation import validate_sam
 
 
-def train_sam(config: SamConfig, out: Path, resume: bool) -> None:
+def train_sam(config: SamConfig, out: Path, resume: bool, accept_changes: bool = False) -> None:
     """Train a SAM and write its folder, log, curves and checkpoints.
 
     Args:
         config: the recipe.
         out: folder of the run; the model is written to its `sam` folder.
         resume: continue from the newest checkpoint in `out`, or start if there is none.
+        accept_changes: continue although the recipe has changed.
 
     Raises:
-        UsageError: `out` already holds a run and `resume` is not set.
+        UsageError: `out` already holds a run and `resume` is not set, or it began with another recipe.
         WiseEdgeError: the loss is not finite; the last checkpoint is kept.
     """
-    prepare_run(config, out, resume)
-    SamTrainer(config, out).run(resume)
+    with open_run(config, out, resume, accept_changes) as checkpoint:
+        SamTrainer(config, out).run(checkpoint)
 
 
 class SamTrainer(TrainingLoop[SamBatch]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from wise_edge.policy.prompts import VARIANTS
 from wise_edge.scenes import KINDS, LEVEL_WEIGHTS, LEVELS
@@ -94,6 +95,12 @@ class PhaseConfig:
 class SftConfig(LoopConfig):
     """Supervised training of the policy on synthetic scenes."""
 
+    changeable: ClassVar[frozenset[str]] = LoopConfig.changeable | {
+        "validate_samples",
+        "final_samples",
+        "validate_variants",
+        "max_new_tokens",
+    }
     phases: tuple[PhaseConfig, ...]
     """Phases in order."""
     stage: str = "sft"

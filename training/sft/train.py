@@ -22,7 +22,7 @@ from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError
 from wise_edge.files.targets import refuse_input
 from wise_edge.policy.folder import check_policy_folder
-from wise_edge.training.common.loop import Optimizers, TrainingLoop, prepare_run
+from wise_edge.training.common.loop import Optimizers, TrainingLoop, open_run
 from wise_edge.training.common.precision import product_dtype
 from wise_edge.training.common.step_log import StepLog
 from wise_edge.training.sft.config import SftConfig
@@ -37,27 +37,30 @@ from wise_edge.training.sft.validation import load_validation, validate_dense, v
 _RECORDS = ("recipe.yaml", "train.jsonl", "validation.jsonl")
 
 
-def train_sft(config: SftConfig, out: Path, resume: bool) -> None:
+def train_sft(config: SftConfig, out: Path, resume: bool, accept_changes: bool = False) -> None:
     """Train a policy and write its folder, log, curves and checkpoints.
 
     Args:
         config: the recipe.
         out: folder of the run; each checkpoint writes the policy to its `policy` folder.
         resume: continue from the newest checkpoint in `out`, or start if there is none.
+        accept_changes: continue although the recipe, or the policy that it starts from, has changed.
 
     Raises:
-        UsageError: `out` already holds a run and `resume` is not set, or the policy to start from has other widths.
+        UsageError: `out` already holds a run and `resume` is not set, it began with another recipe or policy, or the
+            policy to start from has other widths.
         WiseEdgeError: the loss is not finite; the last checkpoint is kept.
     """
+    inputs = {}
     if config.start:
-        start = resolve_checkpoint(config.start, "policy")
+        inputs["start"] = start = resolve_checkpoint(config.start, "policy")
         try:
             check_policy_folder(start)
         except UsageError as error:
             raise UsageError(f"start: {error}") from error
         refuse_input(out / "policy", [start])
-    prepare_run(config, out, resume)
-    Trainer(config, _load_tokenizer(config, out), out).run(resume)
+    with open_run(config, out, resume, accept_changes, inputs) as checkpoint:
+        Trainer(config, _load_tokenizer(config, out), out).run(checkpoint)
 
 
 def _load_tokenizer(config: SftConfig, out: Path) -> Tokenizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from wise_edge.policy.prompts import VARIANTS
 from wise_edge.training.wise.reward_config import ORDERS, RewardConfig
@@ -106,6 +107,21 @@ class ValidationConfig:
 class WiseConfig:
     """GRPO with the rewards of WISE. The defaults follow the reference, see the fields."""
 
+    changeable: ClassVar[frozenset[str]] = frozenset(
+        {
+            "steps",
+            "rollouts_per_device",
+            "rollouts_at_once",
+            "vllm_memory_share",
+            "vllm_server",
+            "threads",
+            "checkpoint_every",
+            "checkpoints_kept",
+            "samples_every",
+            "report_to",
+        }
+    )
+    """Dotted keys that a resumed run may change."""
     steps: int
     """Optimizer steps, each on-policy: its rollouts come from the weights that it updates."""
     stage: str = "wise"

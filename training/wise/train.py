@@ -23,9 +23,9 @@ import transformers
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError, first_line
 from wise_edge.files.targets import make_folder, refuse_input
+from wise_edge.training.common.run import identify_run
 from wise_edge.training.common.step_log import drop_records_after
 from wise_edge.training.common.stopping import stop_signals_call
-from wise_edge.training.recipe import save_config
 from wise_edge.training.wise.arguments import grpo_arguments, lora_config, quantization_config
 from wise_edge.training.wise.best import BestPolicy
 from wise_edge.training.wise.checkpoints import checkpoint_step, newest_checkpoint
@@ -43,13 +43,14 @@ _Parts = tuple[RewardFunctions, Any, Validator]
 """Rewards, the rows that are trained on, and the validation."""
 
 
-def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:
+def train_wise(config: WiseConfig, out: Path, resume: bool, accept_changes: bool = False) -> None:
     """Train a policy and write its folder, adapter, log, samples, curves and checkpoints.
 
     Args:
         config: the recipe.
         out: folder of the run; the best policy is written to its `policy` folder.
         resume: continue from the newest complete checkpoint in `out`, or start if there is none.
+        accept_changes: continue although the recipe has changed.
 
     Raises:
         UsageError: `out` already holds a run and `resume` is not set, or the recipe's model or data cannot be used.
@@ -63,7 +64,7 @@ def train_wise(config: WiseConfig, out: Path, resume: bool) -> None:
     with quiet_libraries():  # before a run is made that a corrected recipe could not continue
         start = open_policy(config)
         parts = _open_parts(config, start)
-    checkpoint = _prepare(config, out)
+    checkpoint = _prepare(config, out, accept_changes)
     try:
         with quiet_libraries():
             _train(config, start, parts, out, checkpoint)
@@ -121,7 +122,7 @@ def quiet_libraries() -> Iterator[None]:
             logs.enable_progress_bar()
 
 
-def _prepare(config: WiseConfig, out: Path) -> Path | None:
+def _prepare(config: WiseConfig, out: Path, accept_changes: bool) -> Path | None:
     """Make the folder of the run; return the checkpoint to continue from."""
     state = accelerate.PartialState()
     if config.threads is not None:
@@ -130,9 +131,10 @@ def _prepare(config: WiseConfig, out: Path) -> Path | None:
     checkpoint = newest_checkpoint(out)
     if state.is_main_process:
         make_folder(out)
-        save_config(config, out / "recipe.yaml")
+        step = None if checkpoint is None else checkpoint_step(checkpoint)
+        identify_run(config, out, step, {}, accept_changes)
         for name in ("train.jsonl", "validation.jsonl"):
-            drop_records_after(out / name, -1 if checkpoint is None else checkpoint_step(checkpoint))
+            drop_records_after(out / name, -1 if step is None else step)
     state.wait_for_everyone()
     return checkpoint
 

@@ -7,7 +7,6 @@ bundle is written into a temporary neighbor and then renamed, so that no reader 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from wise_edge.bundle.card import render_card
 from wise_edge.bundle.manifest import Artifact, Manifest
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.files.documents import read_json
+from wise_edge.files.hashing import hash_file
 from wise_edge.files.inputs import refuse_lfs_pointer
 from wise_edge.files.writing import replacing
 
@@ -179,15 +179,6 @@ def _is_hub_blob(root: Path, place: Path) -> bool:
     hash (https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
     """
     return any(folder.name == "snapshots" and place.parent == folder.parent / "blobs" for folder in root.parents)
-
-
-def hash_file(file: Path) -> str:
-    """Return the sha256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def describe_file(directory: Path, path: str, role: str, file_format: str, precision: str = "") -> Artifact:

@@ -180,8 +180,9 @@ def _open_examples(
 
 def _describe(bundle: Path | None) -> dict[str, Any]:
     """Return the bundle's name and the sha256 of its manifest, which identifies the bundle in reports."""
-    from wise_edge.bundle.store import EMBEDDED, MANIFEST_NAME, hash_file, resolve_bundle
+    from wise_edge.bundle.store import EMBEDDED, MANIFEST_NAME, resolve_bundle
     from wise_edge.errors import BundleError
+    from wise_edge.files.hashing import hash_file
 
     manifest = resolve_bundle(bundle) / MANIFEST_NAME
     if not manifest.is_file():

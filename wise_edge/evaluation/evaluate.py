@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wise_edge.bundle.store import hash_file
 from wise_edge.datasets import Dataset, Example, open_dataset
 from wise_edge.errors import UsageError
 from wise_edge.evaluation.records import MaskRecord, Record
+from wise_edge.files.hashing import hash_file
 from wise_edge.geometry import Box, box_iou
 from wise_edge.metrics import RESAMPLES, Overlap, bootstrap_interval, measure_overlap, ratio
 from wise_edge.policy.prompts import normalize_query

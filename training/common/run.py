@@ -1,0 +1,127 @@
+"""The folder of a training run: written by one process, and continued as what it began as."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wise_edge.errors import UsageError
+from wise_edge.files.documents import read_json
+from wise_edge.files.hashing import fingerprint
+from wise_edge.files.locks import holding
+from wise_edge.files.targets import make_folder
+from wise_edge.files.writing import atomic_write
+from wise_edge.training.recipe import load_recipe, save_config
+
+if TYPE_CHECKING:
+    from wise_edge.training.recipe import Config
+
+RECIPE = "recipe.yaml"
+_RECORD = "run.json"
+_PACKAGES = ("wise-edge", "torch", "numpy", "pillow", "tokenizers", "transformers", "trl", "peft", "segment-anything")
+"""What computes a run's results."""
+_NAMED = 5  # differences that an error names
+
+
+@contextmanager
+def hold_run(out: Path, resume: bool) -> Iterator[None]:
+    """Make the folder of a run and keep other processes from training into it during the block.
+
+    Raises:
+        UsageError: another process trains into `out`, or it holds a run and `resume` is not set.
+    """
+    make_folder(out)
+    with holding(out):
+        if not resume and ((out / RECIPE).exists() or any(out.glob("checkpoint-*"))):
+            raise UsageError(f"{out} holds a training run; pass --resume to continue it, or choose another --out")
+        yield
+
+
+def identify_run(
+    config: Config, out: Path, step: int | None, inputs: Mapping[str, Path], accept_changes: bool = False
+) -> None:
+    """Check that a run goes on as what it began as, and record what that is in `recipe.yaml` and `run.json`.
+
+    Call it while the run is held and before anything else is written there.
+
+    Args:
+        config: the recipe.
+        out: folder of the run.
+        step: steps at the checkpoint that it continues from; None: there is none, and it begins.
+        inputs: name in the recipe -> file or folder that the results depend on, such as the policy to start from.
+        accept_changes: continue whatever has changed, and record what.
+
+    Raises:
+        UsageError: the content of an input, or a key of the recipe that its class does not have in `changeable`,
+            differs from what the run began with; the message names them.
+    """
+    record: dict[str, Any] = {
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+        "inputs": {name: fingerprint(path) for name, path in inputs.items()},
+        "changes": [],
+    }
+    if step is not None:
+        before = read_json(out / _RECORD) if (out / _RECORD).exists() else {}
+        changes = [*_changes_of_recipe(config, out), *_changes_of_inputs(before.get("inputs", {}), record["inputs"])]
+        if changes and not accept_changes:
+            more = [f"and {len(changes) - _NAMED} more"] if len(changes) > _NAMED else []
+            raise UsageError(
+                f"{out} began otherwise: {'; '.join(changes[:_NAMED] + more)}; choose another --out, or continue with"
+                " --accept-changes"
+            )
+        _note_versions(before.get("versions", {}), record["versions"])
+        made = [{"step": step, "changes": changes}] if changes else []
+        record["changes"] = [*before.get("changes", []), *made]
+    atomic_write(out / _RECORD, (json.dumps(record, indent=2) + "\n").encode(), force=True)
+    save_config(config, out / RECIPE)
+
+
+def _changes_of_recipe(config: Config, out: Path) -> list[str]:
+    try:
+        before = _leaves(dataclasses.asdict(load_recipe(str(out / RECIPE))))
+    except UsageError as error:
+        return [f"{RECIPE} cannot be read any more ({error})"]
+    now = _leaves(dataclasses.asdict(config))
+    if before["stage"] != now["stage"]:  # no key has a counterpart
+        return [f"stage was {before['stage']} and is {now['stage']}"]
+    return [
+        f"{key} was {before.get(key)} and is {now.get(key)}"
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key) and key not in config.changeable
+    ]
+
+
+def _leaves(value: Any, key: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings and sequences by their dotted keys, as `--set` names them."""
+    items: Any = ()
+    if isinstance(value, dict) and value:
+        items = value.items()
+    elif isinstance(value, (list, tuple)) and any(isinstance(item, dict) for item in value):
+        items = enumerate(value)
+    found = {name: leaf for part, item in items for name, leaf in _leaves(item, f"{key}.{part}".lstrip(".")).items()}
+    return found or {key: value}
+
+
+def _changes_of_inputs(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [f"the files of {name} have changed" for name in now if before.get(name, now[name]) != now[name]]
+
+
+def _note_versions(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    changed = [
+        f"{name} {before[name]} is now {now.get(name, 'missing')}" for name in before if before[name] != now.get(name)
+    ]
+    if changed:
+        print(f"note: steps may differ from those of an unbroken run, since {', '.join(changed)}", file=sys.stderr)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
