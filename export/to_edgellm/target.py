@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from wise_edge.export.source.tensors import CheckpointTensors, has_own_head, is_
 from wise_edge.export.to_edgellm import check as edgellm_check
 from wise_edge.export.to_onnx.target import check_family
 from wise_edge.images import save_png
+from wise_edge.native.process import module_command
 from wise_edge.policy.architecture import load_config
 from wise_edge.policy.image import resize_square
 
@@ -92,10 +92,14 @@ def _write_samples(source: PolicyCheckpoint, folder: Path) -> None:
 
 
 def _run(module: str, arguments: list[str]) -> None:
-    command = [sys.executable, "-m", module, *arguments]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LIMIT_S, check=False
+            module_command(module, *arguments),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise WiseEdgeError(f"tensorrt-edgellm did not end within {_LIMIT_S / 3600:g} h, and was ended") from None

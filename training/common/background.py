@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader
+
+from wise_edge.native.process import end_with_parent
 
 T = TypeVar("T")
 
@@ -26,7 +30,7 @@ def stream_items(items: Any, start: int, ahead: int) -> Iterator[T]:
         num_workers=1,
         prefetch_factor=ahead,
         collate_fn=_same,
-        worker_init_fn=_leave_signals_to_the_loop,
+        worker_init_fn=partial(_begin_worker, os.getpid()),
     )
 
 
@@ -34,7 +38,11 @@ def _same(item: T) -> T:
     return item
 
 
-def _leave_signals_to_the_loop(worker: int) -> None:
-    """Ignore Ctrl-C and SIGTERM, which reach the whole process group: the loop needs data until its step ends."""
+def _begin_worker(parent: int, worker: int) -> None:
+    """End when the loop is killed: torch's own watchdog waits for ever to hand over items that nobody takes.
+
+    Ignore Ctrl-C and SIGTERM, which reach the whole process group: the loop needs data until its step ends.
+    """
+    end_with_parent(parent)
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
