@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from wise_edge.bundle.manifest import Artifact, Figure, Manifest
+from wise_edge.bundle.manifest import MANIFEST_NAME, Artifact, Figure, Manifest
 from wise_edge.bundle.roles import TOKENIZER
 from wise_edge.bundle.store import (
-    MANIFEST_NAME,
     check_space,
     creation_time,
     describe_file,

@@ -35,11 +35,13 @@ class BuildResult:
         built: roles of the engines that were built.
         kept: roles of existing engines that fit.
         left: planned kinds of GPU that need the build on their own device.
+        sha256: hash of `bundle.json`, hexadecimal, which a build changes.
     """
 
     built: tuple[str, ...]
     kept: tuple[str, ...]
     left: tuple[str, ...]
+    sha256: str
 
 
 def build_engines(folder: Path, progress: Progress, *, devices: str | None = None, force: bool = False) -> BuildResult:
@@ -82,7 +84,7 @@ def build_engines(folder: Path, progress: Progress, *, devices: str | None = Non
                 continue
             bundle = _build(bundle, graph, engine_set, members, progress)
             built.append(role)
-    return BuildResult(tuple(built), tuple(kept), left)
+    return BuildResult(tuple(built), tuple(kept), left, bundle.sha256)
 
 
 def buildable_kinds(targets: tuple[GpuKind, ...], here: Capability | None) -> tuple[GpuKind, ...]:

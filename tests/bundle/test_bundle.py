@@ -12,8 +12,8 @@ import pytest
 
 from specs import POLICY, SAM
 from wise_edge.bundle import store as bundles
-from wise_edge.bundle.manifest import SCHEMA_VERSION, Figure, Manifest
-from wise_edge.bundle.store import MANIFEST_NAME, describe_file, load, write_manifest
+from wise_edge.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Figure, Manifest
+from wise_edge.bundle.store import describe_file, load, write_manifest
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.files.targets import check_folder_target
 from wise_edge.files.writing import replacing_folder

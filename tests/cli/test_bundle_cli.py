@@ -12,10 +12,11 @@ import pytest
 
 from wise_edge.bundle.card import render_card
 from wise_edge.bundle.diff import compare_manifests, wording_changes
-from wise_edge.bundle.manifest import Manifest
-from wise_edge.bundle.store import CARD_NAME, check_space, creation_time, load, resolve_bundle, write_manifest
+from wise_edge.bundle.manifest import CARD_NAME, Manifest
+from wise_edge.bundle.store import check_space, creation_time, load, resolve_bundle, write_manifest
 from wise_edge.cli.main import main
 from wise_edge.errors import BundleError, UsageError
+from wise_edge.files.hashing import hash_file
 from wise_edge.files.writing import replacing_folder
 from wise_edge.policy.prompts import PromptSet
 
@@ -41,7 +42,9 @@ def rewrite(bundle: Path, **changes: object) -> None:
 def test_show_prints_the_manifest_as_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bundle", "show", "--json"]) == 0
 
-    assert json.loads(capsys.readouterr().out) == json.loads((EMBEDDED / "bundle.json").read_text())
+    shown = json.loads(capsys.readouterr().out)
+    assert shown.pop("sha256") == hash_file(EMBEDDED / "bundle.json")
+    assert shown == json.loads((EMBEDDED / "bundle.json").read_text())
 
 
 def test_show_names_every_file_and_figure(manifest: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,7 +185,7 @@ def test_diff_exits_as_diff_does_and_prints_both_values(capsys: pytest.CaptureFi
 
 
 def test_the_card_holds_files_figures_prompts_and_origin(manifest: Manifest) -> None:
-    card = render_card(manifest)
+    card = render_card(manifest, "5" * 64)
 
     told = [artifact.sha256[:16] for artifact in manifest.artifacts]
     told += [figure.what for figure in manifest.verification]
@@ -192,13 +195,13 @@ def test_the_card_holds_files_figures_prompts_and_origin(manifest: Manifest) -> 
 
 
 def test_the_card_of_what_nobody_compared_says_so(manifest: Manifest) -> None:
-    assert "may give anything" in render_card(replace(manifest, verified=False, verification=()))
+    assert "may give anything" in render_card(replace(manifest, verified=False, verification=()), "5" * 64)
 
 
 def test_the_card_is_written_with_the_manifest(bundle: Path, manifest: Manifest) -> None:
     write_manifest(bundle, manifest)
 
-    assert (bundle / CARD_NAME).read_text() == render_card(manifest)
+    assert (bundle / CARD_NAME).read_text() == render_card(manifest, hash_file(bundle / "bundle.json"))
 
 
 def test_the_time_can_be_given_so_that_a_build_repeats(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,7 +197,8 @@ def test_exports_that_cannot_be(
 
 def test_the_command_says_what_it_built_and_what_is_left(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", str(built)]) == 0
-    assert capsys.readouterr().out.splitlines() == [f"kept   {engine_role(graph, 'rtx')}" for graph in GRAPHS]
+    kept = [f"kept   {engine_role(graph, 'rtx')}" for graph in GRAPHS]
+    assert capsys.readouterr().out.splitlines() == [*kept, f"bundle.json sha256:{load(built).sha256}"]
     assert main(["build", str(built), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["left"] == []
 

@@ -242,7 +242,7 @@ def test_dispatch_names_what_is_missing() -> None:
 
     manifest = load(resolve_bundle(EMBEDDED)).manifest
     role = find_backend("edgellm").parts["policy"].roles[0]
-    checkpoint = Artifact(role, "edgellm", "fp16", role, 1, "")
+    checkpoint = Artifact(role, "edgellm", "fp16", role, 1, "0" * 64)
     whole = replace(manifest, artifacts=(*manifest.artifacts, checkpoint))
 
     def ask(of: Any, device: DeviceCapabilities) -> str:

@@ -19,8 +19,13 @@ tags: [reasoning-segmentation, {families}]
 _FITTING = {SEGMENT_ANYTHING: "scaled to fit", SAM2: "stretched to"}
 
 
-def render_card(manifest: Manifest) -> str:
-    """Return a bundle's card as Markdown; everything in it comes from the manifest."""
+def render_card(manifest: Manifest, sha256: str) -> str:
+    """Return a bundle's card as Markdown.
+
+    Args:
+        manifest: where everything in it comes from.
+        sha256: hash of the manifest's file, hexadecimal.
+    """
     policy, sam = manifest.policy, manifest.sam
     families = ", ".join(sorted({policy.family, sam.family}))
     parts = [
@@ -28,7 +33,10 @@ def render_card(manifest: Manifest) -> str:
         f"# {manifest.name}\n",
         f"A {policy.family} policy that finds what a sentence means in an image, and a {sam.family} segmenter that "
         f"outlines it. Exported {manifest.created}.\n",
-        "```console\n$ wise-edge run image.jpg 'the red mug' --bundle .\n$ wise-edge bundle verify .\n```\n",
+        "```console\n$ wise-edge run image.jpg 'the red mug' --bundle .\n$ wise-edge bundle verify . --sha256 "
+        f"{sha256}\n```\n",
+        "The hash is that of `bundle.json`, which holds the hashes of all other files. Whoever alters the files on "
+        "purpose can alter `bundle.json` and this card with them: take the hash from where the bundle was published.\n",
         f"Images are stretched to {policy.input_size} x {policy.input_size} px for the policy, and "
         f"{_FITTING[sam.family]} {sam.input_size} x {sam.input_size} px for the segmenter. Prompt and answer together "
         f"hold {policy.max_positions} tokens.\n",

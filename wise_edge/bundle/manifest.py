@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -13,9 +16,12 @@ from wise_edge.mapping import from_mapping
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.sam.spec import SamSpec
 
+MANIFEST_NAME = "bundle.json"
+CARD_NAME = "README.md"
 SCHEMA_VERSION = 3
 _OLDEST_SCHEMA = 2
 """Schema 2 spells "artifacts" as "artefacts"; nothing else differs."""
+SHA256 = re.compile("[0-9a-f]{64}")
 BFLOAT16 = "bf16"
 """Precision of graphs that TensorRT runs and ONNX Runtime does not, since it has few kernels for bfloat16."""
 ROUNDED_TO_BFLOAT16 = "bf16 in fp32"
@@ -33,7 +39,7 @@ class Artifact:
         precision: "fp32", "fp16", "fp8", "int8", "int4" or a GGUF type: the type that a graph computes with or that
             its weights are rounded to. An fp32 graph also stores weights in half precision if that is exact. Empty for
             files without weights.
-        path: path relative to the bundle, with forward slashes.
+        path: path relative to the bundle, with forward slashes; in every spelling unique in a bundle.
         bytes: size of the file.
         sha256: hash of the file, hexadecimal.
     """
@@ -44,6 +50,12 @@ class Artifact:
     path: str
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        if self.bytes < 0:
+            raise ValueError(f"bytes: {self.bytes} is no size")
+        if not SHA256.fullmatch(self.sha256):
+            raise ValueError(f"sha256: {self.sha256[:80]!r} is not 64 hexadecimal digits")
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,8 @@ class Manifest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+        _refuse_repeated("role", [artifact.role for artifact in self.artifacts])
+        _refuse_repeated("path", [MANIFEST_NAME, CARD_NAME, *(artifact.path for artifact in self.artifacts)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data, the schema version first."""
@@ -132,6 +146,19 @@ class Manifest:
         except UsageError as error:
             raise BundleError(f"malformed ({error}); export the bundle again") from error
         return replace(manifest, schema_version=SCHEMA_VERSION)
+
+
+def _refuse_repeated(entry: str, values: Sequence[str]) -> None:
+    """Raise ValueError if two values are one, whatever their case, Unicode's composition and the form of a path.
+
+    Some file systems take such paths for one file.
+    """
+    seen: dict[str, str] = {}
+    for value in values:
+        spelled = str(PurePosixPath(unicodedata.normalize("NFC", unicodedata.normalize("NFD", value).casefold())))
+        if spelled in seen:
+            raise ValueError(f"artifacts: two files have the {entry} {seen[spelled][:80]!r}")
+        seen[spelled] = value
 
 
 def _check_schema(data: Mapping[str, Any]) -> None:

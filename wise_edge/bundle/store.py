@@ -7,6 +7,7 @@ bundle is written into a temporary neighbor and then renamed, so that no reader 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,15 +16,13 @@ from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
 from wise_edge.bundle.card import render_card
-from wise_edge.bundle.manifest import Artifact, Manifest
-from wise_edge.errors import BundleError, UsageError
+from wise_edge.bundle.manifest import CARD_NAME, MANIFEST_NAME, SHA256, Artifact, Manifest
+from wise_edge.errors import BundleError, UsageError, VerificationError
 from wise_edge.files.documents import read_json
 from wise_edge.files.hashing import hash_file
-from wise_edge.files.inputs import refuse_lfs_pointer
+from wise_edge.files.inputs import refuse_lfs_pointer, refuse_special
 from wise_edge.files.writing import replacing
 
-MANIFEST_NAME = "bundle.json"
-CARD_NAME = "README.md"
 EMBEDDED = "embedded"
 EMBEDDED_START = "embedded-start"
 SHIPPED = (EMBEDDED, EMBEDDED_START)
@@ -34,9 +33,21 @@ _ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def resolve_bundle(name: str | Path | None) -> Path:
-    """Return the directory of a bundle: a folder, one of `SHIPPED`, or None for the embedded one."""
-    shipped = EMBEDDED if name is None else str(name)
-    return _ASSETS / shipped if shipped in SHIPPED else Path(shipped)
+    """Return the directory of a bundle.
+
+    Args:
+        name: a folder, one of `SHIPPED`, or None for the embedded one; with "@sha256:HASH" behind it, that bundle only
+            if its `bundle.json` has this hash, see `check_sha256`.
+
+    Raises:
+        UsageError, VerificationError: as `check_sha256`.
+    """
+    given = EMBEDDED if name is None else str(name)
+    shipped, pinned, sha256 = given.partition("@sha256:")
+    directory = _ASSETS / shipped if shipped in SHIPPED else Path(shipped)
+    if pinned:
+        check_sha256(directory, sha256)
+    return directory
 
 
 def resolve_checkpoint(name: str, part: str) -> Path:
@@ -78,6 +89,11 @@ class Bundle:
         named = (*(artifact.path for artifact in self.manifest.artifacts), MANIFEST_NAME, CARD_NAME)
         return [self.directory / name for name in named]
 
+    @property
+    def sha256(self) -> str:
+        """The hash of `bundle.json`, hexadecimal, which identifies the bundle: the file holds the others' hashes."""
+        return hash_file(self.directory / MANIFEST_NAME)
+
     def find_faults(self, *, hashes: bool) -> list[str]:
         """Return what is wrong with the files, one line each.
 
@@ -92,9 +108,11 @@ class Bundle:
         _refuse(self.find_faults(hashes=True))
 
     def unlisted_files(self) -> list[Path]:
-        """Return the files of the directory that the manifest does not name."""
+        """Return the files of the directory that neither the manifest names nor sign it."""
         known = set(self.files)
-        return sorted(file for file in self.directory.rglob("*") if file.is_file() and file not in known)
+        found = sorted(file for file in self.directory.rglob("*") if file.is_file() and file not in known)
+        signature = str(self.directory / f"{MANIFEST_NAME}.")  # its signatures: .sig, .minisig, .sigstore.json
+        return [file for file in found if not str(file).startswith(signature)]
 
 
 def load(directory: str | Path, *, verify_hashes: bool = False) -> Bundle:
@@ -122,9 +140,39 @@ def read_bundle(directory: str | Path) -> Bundle:
         BundleError: `bundle.json` is missing, malformed or of a newer schema.
     """
     root = Path(directory)
+    return Bundle(root, _read_manifest(_find_manifest(root)))
+
+
+def check_sha256(directory: str | Path, expected: str) -> None:
+    """Compare the hash of a bundle's `bundle.json`, before it is read, with the one that its maker published.
+
+    Args:
+        directory: the bundle's directory.
+        expected: sha256, hexadecimal, with or without "sha256:" in front.
+
+    Raises:
+        UsageError: `expected` is no sha256, or the directory does not exist.
+        BundleError: `bundle.json` is missing.
+        VerificationError: it has another hash.
+    """
+    wanted = expected.strip().lower().removeprefix("sha256:")
+    if not SHA256.fullmatch(wanted):
+        raise UsageError(f"{expected[:80]!r} is no sha256; pass the 64 hexadecimal digits that export printed")
+    if (found := hash_file(_find_manifest(Path(directory)))) != wanted:
+        raise VerificationError(
+            f"{directory} is another bundle: its {MANIFEST_NAME} has sha256:{found}, not sha256:{wanted}; do not use "
+            "it, or ask its maker for the new hash"
+        )
+
+
+def _find_manifest(root: Path) -> Path:
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder; pass a bundle directory or create one with 'wise-edge export'")
-    return Bundle(root, _read_manifest(root / MANIFEST_NAME))
+    file = root / MANIFEST_NAME
+    if not file.exists():
+        raise BundleError(f"{root} is not a bundle: it has no {MANIFEST_NAME}")
+    refuse_special(file)
+    return file
 
 
 def _refuse(faults: list[str]) -> None:
@@ -133,8 +181,6 @@ def _refuse(faults: list[str]) -> None:
 
 
 def _read_manifest(file: Path) -> Manifest:
-    if not file.exists():
-        raise BundleError(f"{file.parent} is not a bundle: it has no {MANIFEST_NAME}")
     try:
         data = read_json(file)
     except UsageError as error:
@@ -189,10 +235,11 @@ def describe_file(directory: Path, path: str, role: str, file_format: str, preci
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `bundle.json` and the model card with the same content for people, each atomically."""
-    text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    for name, content in ((CARD_NAME, render_card(manifest)), (MANIFEST_NAME, text)):
+    content = (json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
+    card = render_card(manifest, hashlib.sha256(content).hexdigest()).encode()
+    for name, data in ((CARD_NAME, card), (MANIFEST_NAME, content)):
         with replacing(directory / name) as fresh:
-            fresh.write_text(content, encoding="utf-8")
+            fresh.write_bytes(data)
 
 
 def creation_time() -> str:

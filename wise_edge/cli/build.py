@@ -33,6 +33,7 @@ def build(
     for verb, roles in (("built", result.built), ("kept", result.kept)):
         for role in roles:
             typer.echo(f"{verb:6} {role}")
+    typer.echo(f"bundle.json sha256:{result.sha256}")
     if result.left:
         typer.echo(
             f"engines for {', '.join(result.left)} are built on the device: copy {bundle} there and build again",

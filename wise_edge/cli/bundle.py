@@ -25,27 +25,37 @@ DIFFERENT = 1
 @app.command()
 def show(directory: Directory = "embedded", as_json: options.Json = False) -> None:
     """Show the files of a bundle, how they were verified, and where they come from."""
-    manifest = _load(directory).manifest
+    bundle = _load(directory)
     if as_json:
-        typer.echo(json.dumps(manifest.to_dict()))
+        typer.echo(json.dumps(bundle.manifest.to_dict() | {"sha256": bundle.sha256}))
     else:
-        _print_manifest(manifest)
+        _print_manifest(bundle)
 
 
 @app.command()
 def verify(
     directory: Directory = "embedded",
+    sha256: Annotated[
+        str | None, options.option("HASH", "Fail, before anything else, unless bundle.json has this hash.")
+    ] = None,
     require_verified: Annotated[
         bool, typer.Option("--require-verified", help="Fail if the export was not compared with its checkpoints.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Check every file against its hash; name all that are missing or altered, and all recorded figures that failed."""
-    from wise_edge.bundle.store import read_bundle, resolve_bundle
+    """Check every file against its hash; name all that are missing or altered, and all recorded figures that failed.
+
+    This finds what was altered by accident: whoever alters files on purpose can alter their hashes in bundle.json too.
+    --sha256 finds that as well; take the hash from where the bundle was published.
+    """
+    from wise_edge.bundle.store import check_sha256, read_bundle, resolve_bundle
     from wise_edge.errors import BundleError, VerificationError
 
     try:
-        bundle = read_bundle(resolve_bundle(directory))
+        root = resolve_bundle(directory)
+        if sha256 is not None:
+            check_sha256(root, sha256)
+        bundle = read_bundle(root)
     except BundleError as error:  # here damage is what was looked for, not what got in the way
         raise VerificationError(str(error)) from error
     manifest = bundle.manifest
@@ -57,13 +67,15 @@ def verify(
         faults.append("it was never compared with its checkpoints (export --no-verify)")
     size = sum(artifact.bytes for artifact in manifest.artifacts)
     if as_json:
-        document = {"files": len(manifest.artifacts), "bytes": size, "verified": manifest.verified, "faults": faults}
-        typer.echo(json.dumps(document))
+        document = {"sha256": bundle.sha256, "files": len(manifest.artifacts), "bytes": size}
+        typer.echo(json.dumps(document | {"verified": manifest.verified, "faults": faults}))
     if faults:
         raise VerificationError(f"{directory}: {'; '.join(faults)}; export the bundle again")
     if not as_json:
         compared = f"{len(manifest.verification)} figures passed" if manifest.verified else "never compared with torch"
-        typer.echo(f"{directory} is intact: {len(manifest.artifacts)} files, {size / 1e6:.1f} MB; {compared}")
+        unaltered = "the bundle of this hash" if sha256 or "@sha256:" in directory else "unaltered by accident"
+        typer.echo(f"{directory} is {unaltered}: {len(manifest.artifacts)} files, {size / 1e6:.1f} MB; {compared}")
+        typer.echo(f"bundle.json sha256:{bundle.sha256}")
 
 
 @app.command()
@@ -90,14 +102,14 @@ def _load(directory: str) -> Bundle:
     return load(resolve_bundle(directory))
 
 
-def _print_manifest(manifest: Manifest) -> None:
+def _print_manifest(bundle: Bundle) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console, manifest = Console(), bundle.manifest
     facts = Table.grid(padding=(0, 2))
-    for label, value in _facts(manifest):
+    for label, value in _facts(bundle):
         facts.add_row(Text(label, "bold cyan"), Text(value))
     console.print(facts)
     console.print(files_table(manifest))
@@ -109,11 +121,13 @@ def _print_manifest(manifest: Manifest) -> None:
     console.print(origin)
 
 
-def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+def _facts(bundle: Bundle) -> list[tuple[str, str]]:
+    manifest = bundle.manifest
     policy, sam = manifest.policy, manifest.sam
     size = sum(artifact.bytes for artifact in manifest.artifacts)
     return [
         ("bundle", f"{manifest.name}, {size / 1e6:.1f} MB, exported {manifest.created}"),
+        ("sha256", bundle.sha256),
         ("policy", f"{policy.family}, {policy.num_layers} layers, images of {policy.input_size} px"),
         (
             "prompts",

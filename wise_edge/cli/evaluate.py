@@ -149,7 +149,8 @@ def _open(
     decoding: Decoding,
 ) -> tuple[Session, str, str]:
     """Return a session, the model's name for tables, and the model's hash."""
-    from wise_edge.bundle.store import EMBEDDED, MANIFEST_NAME, load, resolve_bundle, resolve_checkpoint
+    from wise_edge.bundle.manifest import MANIFEST_NAME
+    from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle, resolve_checkpoint
     from wise_edge.evaluation.evaluate import hash_models
     from wise_edge.policy.checkpoint import read_policy_spec
     from wise_edge.policy.prompts import check_variant

@@ -66,6 +66,7 @@ def export(
     from wise_edge.extras import check_python
 
     check_python("export")
+    from wise_edge.bundle.store import read_bundle
     from wise_edge.cli.output.progress import ProgressLine
     from wise_edge.errors import UsageError
     from wise_edge.export.options import ExportOptions
@@ -99,10 +100,11 @@ def export(
         manifest = export_bundle(
             policy, sam, out, wanted, adapter=adapter, force=force, verify=check, progress=progress
         )
+    sha256 = read_bundle(out).sha256
     if as_json:
-        typer.echo(json.dumps(manifest.to_dict()))
+        typer.echo(json.dumps(manifest.to_dict() | {"sha256": sha256}))
     else:
-        _print(manifest, out)
+        _print(manifest, sha256, out)
     if wanted.fp16_arithmetic:
         _name_missing_engines(manifest, wanted, out)
 
@@ -162,7 +164,7 @@ class EndToEnd:
         typer.echo(f"the masks that differ most are drawn in {file}", err=True)
 
 
-def _print(manifest: Manifest, out: Path) -> None:
+def _print(manifest: Manifest, sha256: str, out: Path) -> None:
     from rich.console import Console
 
     from wise_edge.cli.bundle import figures_table, files_table
@@ -172,6 +174,7 @@ def _print(manifest: Manifest, out: Path) -> None:
     console.print(files_table(manifest))
     if manifest.verification:
         console.print(figures_table(manifest))
+    typer.echo(f"bundle.json sha256:{sha256}")
     if not manifest.verified:
         reason = "no backend runs its policy on a CPU" if manifest.verification else "--no-verify"
         options.note(f"the bundle is not verified: no query was compared with torch ({reason})")

@@ -67,7 +67,9 @@ def note(line: str) -> None:
     typer.echo(f"note: {line}", err=True)
 
 
-Bundle = Annotated[Path | None, option("DIR", "Bundle to run; the embedded one by default.")]
+Bundle = Annotated[
+    Path | None, option("DIR", "Bundle to run; the embedded one by default. DIR@sha256:HASH runs no other.")
+]
 Variant = Annotated[
     str | None,
     option("NAME", "Prompt variant: verbose, wise, wise-infer, wise-s or answer; the bundle's default if omitted."),

@@ -180,14 +180,9 @@ def _open_examples(
 
 def _describe(bundle: Path | None) -> dict[str, Any]:
     """Return the bundle's name and the sha256 of its manifest, which identifies the bundle in reports."""
-    from wise_edge.bundle.store import EMBEDDED, MANIFEST_NAME, resolve_bundle
-    from wise_edge.errors import BundleError
-    from wise_edge.files.hashing import hash_file
+    from wise_edge.bundle.store import EMBEDDED, read_bundle, resolve_bundle
 
-    manifest = resolve_bundle(bundle) / MANIFEST_NAME
-    if not manifest.is_file():
-        raise BundleError(f"{manifest.parent} is not a bundle: it has no {MANIFEST_NAME}")
-    return {"bundle": {"name": str(bundle or EMBEDDED), "sha256": hash_file(manifest)}}
+    return {"bundle": {"name": str(bundle or EMBEDDED), "sha256": read_bundle(resolve_bundle(bundle)).sha256}}
 
 
 _FORMATS = (".html", ".json", ".csv")
