@@ -9,7 +9,6 @@ in for its rationale.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict, deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 
 from wise_edge.arguments import describe, is_number
 from wise_edge.errors import UsageError
+from wise_edge.files.documents import read_json, to_json
 from wise_edge.files.writing import replacing
 from wise_edge.policy.prompts import check_variant
 
@@ -27,6 +27,8 @@ PAPER_TOKENS = {"wise-infer": 38.8, "wise-s": 22.7, "answer": 0.0}
 """Mean rationale on ReasonSeg's test set in tokens, as the paper reports it."""
 _KEPT = 32
 _SHARE = 0.9
+_LONGEST_MS = 1e9
+_SHORTEST_STEP_MS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,9 @@ class LatencyHistory:
         """Return what `write` kept; an empty history if the file is missing or unreadable."""
         history = cls()
         try:
-            kept = json.loads(file.read_text(encoding="utf-8"))
-            for name, values in kept.items():
-                history._readings[name].extend(float(value) for value in values)
-        except (OSError, ValueError, AttributeError, TypeError):
+            for name, values in read_json(file).items():
+                history._readings[name].extend(_to_reading(value) for value in values)
+        except (UsageError, ValueError, TypeError):
             return cls()
         return history
 
@@ -70,7 +71,7 @@ class LatencyHistory:
         """Keep the measurements for another process; raises `OSError` if the file cannot be written."""
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as fresh:
-            fresh.write_text(json.dumps({name: list(values) for name, values in self._readings.items()}))
+            fresh.write_text(to_json({name: list(values) for name, values in self._readings.items()}))
 
     def observe(self, variant: str, *, frame_ms: float | None, query_ms: float, decode: Decode) -> None:
         """Add a query.
@@ -101,7 +102,7 @@ class LatencyHistory:
         if not all(self._readings[name] for name in needed):
             reason = f"{cheapest}: nothing was measured on this device yet, and it is the fastest"
             return DeadlineChoice(deadline_ms, cheapest, None, None, reason)
-        step_ms = _upper(self._readings["step_ms"])
+        step_ms = max(_SHORTEST_STEP_MS, _upper(self._readings["step_ms"]))
         least_ms = sum(_upper(self._readings[name]) for name in needed if name != "step_ms")
         least_ms += step_ms * _upper(self._readings["answer_steps"])
         expected = {variant: least_ms + step_ms * self._rationale(variant) for variant in RICHEST_FIRST}
@@ -152,6 +153,12 @@ def check_choice(variants: Collection[str], variant: str | None, deadline_ms: fl
         raise UsageError(f"deadline_ms must be a positive number, got {describe(deadline_ms)}")
     if variant is not None:
         raise UsageError("a deadline chooses the variant; leave the variant out")
+
+
+def _to_reading(value: object) -> float:
+    if not is_number(value) or not 0 <= float(value) <= _LONGEST_MS:  # type: ignore[arg-type]
+        raise ValueError
+    return float(value)  # type: ignore[arg-type]
 
 
 def _upper(values: Iterable[float]) -> float:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
+from wise_edge.files.documents import parse_yaml, read_yaml
 from wise_edge.files.inputs import refuse_special
 from wise_edge.files.writing import atomic_write
 from wise_edge.mapping import from_mapping
@@ -91,28 +92,17 @@ def save_config(config: Any, path: Path) -> None:
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
-    try:
-        mapping = _parse_yaml(path.read_text(encoding="utf-8"), f"recipe {path}")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"recipe {path} is not UTF-8 text: {error}") from error
+    mapping = read_yaml(path, remedy="mend the recipe")
     if not isinstance(mapping, dict):
         raise UsageError(f"recipe {path} must be a mapping of keys to values")
     return mapping
-
-
-def _parse_yaml(text: str, what: str) -> Any:
-    yaml = require("yaml", "train")
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{what} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _apply_override(mapping: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UsageError(f"--set {override}: write KEY=VALUE")
-    value = _parse_yaml(text, f"--set {override}: the value")
+    value = parse_yaml(text, f"--set {override}: the value", "quote it or write another")
     *parents, last = key.split(".")
     node: Any = mapping
     for part in parents:

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import UsageError
-from wise_edge.files.inputs import refuse_lfs_pointer
+from wise_edge.files.documents import read_text
 from wise_edge.images import SUFFIXES, load_image
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.scenes import sample
 
 _SPLIT = "train"  # figures are reported on other scenes
+_MOST_BYTES = 100_000  # of a file with queries
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,9 @@ def read_calibration(folder: Path | None, count: int) -> list[CalibrationSample]
 
 def _queries(image: Path) -> list[str]:
     file = image.with_suffix(".txt")
-    refuse_lfs_pointer(file)
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read; write the queries for {image.name} into it, one per line") from error
+    remedy = f"write the queries for {image.name} into it, one per line"
+    lines = read_text(file, _MOST_BYTES, remedy).splitlines()
     queries = [normalize_query(line) for line in lines if line.strip()]
     if not queries:
-        raise UsageError(f"{file} is empty; write the queries for {image.name} into it, one per line")
+        raise UsageError(f"{file} is empty; {remedy}")
     return queries

@@ -67,8 +67,8 @@ def test_an_object_is_read(tmp_path: Path) -> None:
     [
         (b"", "is not JSON"),
         (b"{", "is not JSON"),
-        (b'{"k": "\xff"}', "is not JSON"),
-        (b'{"k":' + b"[" * 200_000, "is not JSON"),
+        (b'{"k": "\xff"}', "is not UTF-8 text"),
+        (b'{"k":' + b"[" * 200_000, "cannot be used: it is nested too deeply"),
         (b"[]", "does not hold a JSON object"),
         (b"null", "does not hold a JSON object"),
     ],

@@ -190,7 +190,8 @@ def test_the_command_ends_with_5_past_the_bound(tmp_path: Path, capsys: pytest.C
     ("text", "line"),
     [
         ("{", "is not JSON"),
-        ("[]", "is not a profile"),
+        ("[]", "does not hold a JSON object"),
+        ("{}", "is not a profile"),
         ('{"format": "wise-edge profile", "version": 9}', "has version 9 of the format, not 1"),
     ],
 )

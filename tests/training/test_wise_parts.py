@@ -251,7 +251,7 @@ def test_demonstrations_are_read_from_a_file(tmp_path: Path) -> None:
     [
         ({"image": "a.png", "query": "the ring"}, "line 1 has no text 'completion'"),
         ({"image": "b.png", "query": "the ring", "completion": "x"}, "line 1: the image"),
-        ([1], "line 1 has no text 'image'"),
+        ([1], "line 1 does not hold a JSON object; mend the line"),
     ],
 )
 def test_bad_demonstration_is_named(record: Any, message: str, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_bad_demonstration_is_named(record: Any, message: str, tmp_path: Path) -
 
 
 def test_missing_or_empty_demonstrations_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match=r"cannot read .*; set warm_start\.data"):
         read_demonstrations(tmp_path / "none.jsonl")
     with pytest.raises(UsageError, match="has no demonstrations"):
         read_demonstrations(write_lines(tmp_path))

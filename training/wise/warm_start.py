@@ -6,7 +6,6 @@ Demonstrations come from scenes, or from a JSON-lines file of `image` (a path re
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import sys
@@ -22,7 +21,7 @@ import trl
 from PIL import Image
 
 from wise_edge.errors import UsageError, WiseEdgeError
-from wise_edge.files.inputs import refuse_lfs_pointer
+from wise_edge.files.documents import parse_json, read_lines
 from wise_edge.images import load_image
 from wise_edge.policy.answer import format_answer
 from wise_edge.policy.image import resize_square
@@ -146,28 +145,22 @@ def read_demonstrations(file: Path) -> list[dict[str, str]]:
     Raises:
         UsageError: the file is unreadable or empty, or a line lacks a text or its image.
     """
-    refuse_lfs_pointer(file)
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"warm_start.data: {file} cannot be read: {error}") from error
-    records = [_read_line(file, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    lines = enumerate(read_lines(file, remedy="set warm_start.data to a file of demonstrations"), start=1)
+    records = [_read_line(file, number, line) for number, line in lines if line.strip()]
     if not records:
         raise UsageError(f"warm_start.data: {file} has no demonstrations")
     return records
 
 
-def _read_line(file: Path, number: int, line: str) -> dict[str, str]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise UsageError(f"warm_start.data: {file} line {number} is not JSON") from error
+def _read_line(file: Path, number: int, line: bytes) -> dict[str, str]:
+    where = f"warm_start.data: {file} line {number}"
+    record = parse_json(line, where, "mend the line")
     for name in _COLUMNS:
-        if not isinstance(record, dict) or not isinstance(record.get(name), str):
-            raise UsageError(f"warm_start.data: {file} line {number} has no text {name!r}")
+        if not isinstance(record.get(name), str):
+            raise UsageError(f"{where} has no text {name!r}")
     image = file.parent / record["image"]
     if not image.is_file():
-        raise UsageError(f"warm_start.data: {file} line {number}: the image {image} does not exist")
+        raise UsageError(f"{where}: the image {str(image)[:200]!r} does not exist")
     return {**record, "image": str(image)}
 
 

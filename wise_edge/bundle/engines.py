@@ -63,7 +63,11 @@ class _JsonFile:
     @classmethod
     def _read(cls: type[T], file: Path, kind: str, remedy: str) -> T:
         try:
-            return from_mapping(cls, read_json(file))
+            entries = read_json(file, remedy=remedy)
+        except UsageError as error:
+            raise BundleError(str(error)) from error
+        try:
+            return from_mapping(cls, entries)
         except UsageError as error:
             raise BundleError(f"{file} is not a valid {kind} ({error}); {remedy}") from error
 

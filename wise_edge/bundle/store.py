@@ -182,9 +182,9 @@ def _refuse(faults: list[str]) -> None:
 
 def _read_manifest(file: Path) -> Manifest:
     try:
-        data = read_json(file)
+        data = read_json(file, remedy="export the bundle again")
     except UsageError as error:
-        raise BundleError(f"{error}; export the bundle again") from error
+        raise BundleError(str(error)) from error
     try:
         return Manifest.from_dict(data)
     except BundleError as error:

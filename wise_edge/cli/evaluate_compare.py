@@ -34,22 +34,11 @@ def table(
 ) -> None:
     """Arrange reports as the paper's table, in Markdown: figures in percent, rationale tokens as means."""
     from wise_edge.evaluation.compare import format_markdown, tabulate
+    from wise_edge.files.documents import read_json
 
-    found = tabulate({str(path): _read(path) for path in reports})
+    remedy = "name a file that 'wise-edge evaluate --json' wrote"
+    found = tabulate({str(path): read_json(path, remedy=remedy) for path in reports})
     typer.echo(json.dumps(found, indent=2) if as_json else format_markdown(found))
-
-
-def _read(path: Path) -> Any:
-    from wise_edge.errors import UsageError
-    from wise_edge.files.inputs import refuse_special
-
-    refuse_special(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON; name a file that 'wise-edge evaluate --json' wrote") from error
 
 
 def _print(figures: Mapping[str, Mapping[str, Any]]) -> None:

@@ -12,7 +12,6 @@ are painted as labelme does. Its lines and points have no area, so a row with on
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,12 +24,14 @@ from PIL import Image, ImageDraw
 
 from wise_edge.datasets.base import Example, RowDataset, from_mask, read_image
 from wise_edge.errors import UsageError
-from wise_edge.files.inputs import refuse_lfs_pointer
+from wise_edge.files.documents import parse_json, read_bytes
 from wise_edge.images import SUFFIXES, load_image
 
 _KINDS = {"True": "long", "False": "short"}
 _TARGET, _IGNORE = 1, 255
 _MAX_COORDINATE = 100_000
+_MOST_BYTES = 64_000_000
+"""Of a file; labelme's holds the image too."""
 _POLYGONS = ("polygon", "oriented_rectangle", "rotation")
 """Types of shapes whose points are corners; labelme's, and X-AnyLabeling's name of the second."""
 
@@ -217,18 +218,12 @@ def _is_point(point: Any) -> bool:
 
 def _load_json(path: Path) -> dict[str, Any]:
     """Read UTF-8, or cp1252, which some of ReasonSeg's files are written in."""
-    refuse_lfs_pointer(path)
     try:
-        raw = path.read_bytes()
+        data = read_bytes(path, _MOST_BYTES)
         try:
-            text = raw.decode("utf-8-sig")
+            text = data.decode("utf-8-sig")
         except UnicodeDecodeError:
-            text = raw.decode("cp1252")
-        content = json.loads(text)
-    except OSError as error:
-        raise ValueError(f"{path.name} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise ValueError(f"{path.name} is damaged or not JSON") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} is not a JSON object")
-    return content
+            text = data.decode("cp1252", "replace")
+        return parse_json(text, path.name)
+    except UsageError as error:
+        raise ValueError(str(error)) from error

@@ -6,7 +6,6 @@ those of COCO's train2014. Each sentence is one example.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,15 @@ from wise_edge.datasets.coco_masks import Segmentation, read_segmentation
 from wise_edge.datasets.plain_pickle import load_plain_pickle
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.files.inputs import refuse_lfs_pointer
+from wise_edge.files.documents import read_json
 
 PARTITIONS = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
 """Data set to the names of its divisions into splits; the first is the one that papers report."""
 
 IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train2014", "coco/train2014")
 """Where images are searched for, below the data folder."""
+_MOST_BYTES = 1_000_000_000
+"""Of instances.json; COCO's largest has 450 MB."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class _Index:
     """The annotations and images that the refs name."""
 
     def __init__(self, path: Path, refs: list[dict[Any, Any]], image_folder: Path) -> None:
-        content = _load_json(path)
+        content = read_json(path, _MOST_BYTES, "it belongs next to the refs; download it again")
         wanted = {repr(ref.get("ann_id")) for ref in refs}
         # Keyed by the ids' text, since an invalid id may not be hashable.
         annotations = ((repr(item.get("id")), item) for item in _dicts(content, "annotations", path))
@@ -168,16 +169,6 @@ def _refs_of_split(path: Path, split: str) -> list[dict[Any, Any]]:
         raise UsageError(f"{path} has no split '{split}'; choose one of {', '.join(splits[:10])}")
     # A ref without a split may belong to this one: it is returned, and listed among the problems.
     return [ref for ref in refs if ref.get("split") == split or not isinstance(ref.get("split"), str)]
-
-
-def _load_json(path: Path) -> Any:
-    refuse_lfs_pointer(path)
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}; it belongs next to the refs") from None
-    except (ValueError, RecursionError):
-        raise UsageError(f"{path} is damaged or not JSON; download it again") from None
 
 
 def _dicts(content: Any, key: str, path: Path) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,6 @@ from the start of a row group; saved tables are memory-mapped.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,8 @@ from typing import Any, Protocol
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.files.inputs import refuse_lfs_pointer, refuse_special
+from wise_edge.files.documents import read_json
+from wise_edge.files.inputs import refuse_lfs_pointer
 
 SPLITS = ("train", "val", "validation", "test", "testA", "testB")
 """Splits that a folder's name may end with."""
@@ -116,7 +116,7 @@ def _named_errors(where: Path) -> Iterator[None]:
     pyarrow = require("pyarrow", extra="data")
     try:
         yield
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError, StopIteration) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         detail = " ".join(str(error).split())[:120]
         raise UsageError(f"{where} is damaged or not such a table ({detail}); download or write it again") from None
 
@@ -127,9 +127,8 @@ class _SavedTable:
     def __init__(self, folder: Path) -> None:
         pyarrow = require("pyarrow", extra="data")
         self.where = folder
+        state = read_json(folder / "state.json")
         with _named_errors(folder):
-            refuse_special(folder / "state.json")
-            state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             files = [folder / Path(item["filename"]).name for item in state["_data_files"]]
             for file in files:
                 refuse_lfs_pointer(file)

@@ -6,7 +6,6 @@ lines and at most one torn line at the end, which is cut off when the run is res
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeVar
 
 from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.files.documents import parse_json, to_json
 from wise_edge.files.inputs import refuse_special
 from wise_edge.mapping import from_mapping
 
@@ -72,17 +72,17 @@ class LogFormat(Generic[S, R]):
 
     def head(self, settings: S) -> str:
         """Return the first line of a log."""
-        return json.dumps({"settings": asdict(settings)}) + "\n"
+        return to_json({"settings": asdict(settings)}) + "\n"
 
     def line(self, record: R) -> str:
         """Return the line of one record."""
-        return json.dumps(self.to_json(record)) + "\n"
+        return to_json(self.to_json(record)) + "\n"
 
     def _parse(self, path: Path, lines: list[bytes]) -> tuple[S | None, list[R]]:
         settings, records, number = None, [], 1
         try:
             for number, line in enumerate(lines, 1):  # noqa: B007
-                data = json.loads(line)
+                data = parse_json(line, str(path))
                 if settings is None:
                     settings = from_mapping(self.settings, data["settings"])
                 else:

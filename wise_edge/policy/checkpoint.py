@@ -25,6 +25,7 @@ from wise_edge.policy.prompts import IMAGE_TOKEN, MARKUP, TURN_END, PromptSet, r
 from wise_edge.policy.spec import PolicySpec
 
 DEFAULT_VARIANT = "wise-s"
+_TOKENIZER_BYTES = 64_000_000
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Types of stored weights as safetensors names them, and as torch does."""
 
@@ -137,7 +138,7 @@ class _TokenNames:
                 f"{folder} has vocab.json and merges.txt but no tokenizer.json, which is needed; write it: python -c "
                 f'"from transformers import AutoTokenizer as T; {write}"'
             )
-        content = read_json(self._file)
+        content = read_json(self._file, _TOKENIZER_BYTES)
         try:
             self._names: dict[int, str] = {index: token for token, index in content["model"]["vocab"].items()}
             self._names |= {entry["id"]: entry["content"] for entry in content.get("added_tokens") or ()}

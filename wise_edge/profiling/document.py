@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 
 from wise_edge import __version__
 from wise_edge.errors import DeviceError, UsageError
-from wise_edge.files.inputs import refuse_special
+from wise_edge.files.documents import read_json
 from wise_edge.power.jetson import read_jetson
 from wise_edge.power.nvml import read_gpu
 from wise_edge.profiling.conditions import Conditions, find_changes
@@ -30,6 +29,9 @@ FORMAT = "wise-edge profile"
 VERSION = 1
 SCHEMA = Path(__file__).parents[1] / "assets" / "profile.schema.json"
 Document = dict[str, Any]
+_MOST_BYTES = 256_000_000
+"""Of a document; a reading has about 500 bytes, and a sensor's samples 20 each."""
+_REMEDY = "pass a file that 'wise-edge profile --out FILE.json' wrote"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """How a text begins that a spreadsheet runs as a formula; full-width signs do where East Asian text is set."""
 
@@ -92,15 +94,9 @@ def make_document(
 
 def read_document(file: Path) -> Document:
     """Read a document that `wise-edge profile` wrote; raises `UsageError` if the file is not one."""
-    refuse_special(file)
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"{file} is not JSON; pass a file that 'wise-edge profile --out FILE.json' wrote") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise UsageError(f"{file} is not a profile; pass a file that 'wise-edge profile --out FILE.json' wrote")
+    found = read_json(file, _MOST_BYTES, _REMEDY)
+    if found.get("format") != FORMAT:
+        raise UsageError(f"{file} is not a profile; {_REMEDY}")
     if found.get("version") != VERSION:
         raise UsageError(
             f"{file} has version {found.get('version')} of the format, not {VERSION}; profile again or update"

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from wise_edge.datasets.base import Example
 from wise_edge.errors import UsageError, first_line
-from wise_edge.files.inputs import refuse_lfs_pointer
+from wise_edge.files.documents import read_text
 from wise_edge.images import SUFFIXES, Say, load_image
 from wise_edge.policy.prompts import normalize_query
+
+_MOST_BYTES = 100_000
+"""Of a file with a query."""
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -51,10 +54,9 @@ def _find_query(image: Path, query: str | None) -> str:
     if query is not None:
         return normalize_query(query)
     file = image.with_suffix(".txt")
-    refuse_lfs_pointer(file)
     try:
-        return normalize_query(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, UsageError) as error:
-        missing = isinstance(error, FileNotFoundError)
+        return normalize_query(read_text(file, _MOST_BYTES))
+    except UsageError as error:
+        missing = isinstance(error.__cause__, FileNotFoundError)
         why = "has no query" if missing else f"has no query that can be asked: {first_line(error)}"
         raise UsageError(f"{image.name} {why}; write one to {file}, or pass one for all images with --query") from error

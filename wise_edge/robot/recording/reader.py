@@ -15,6 +15,7 @@ from typing import Any
 
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.extras import require
+from wise_edge.files.documents import check_values, read_text
 from wise_edge.files.inputs import refuse_lfs_pointer, refuse_special
 from wise_edge.robot.recording.channels import CDR, MAX_UNPACKED_BYTES, Channel, Message, RecordingFile
 from wise_edge.robot.recording.mcap_reader import McapFile
@@ -32,6 +33,7 @@ _READERS: dict[bytes, type[McapFile] | type[SqliteFile] | type[Ros1File]] = {
     b"#ROSBAG V2.0\n": Ros1File,
 }
 """Start of a file to what reads it."""
+_METADATA_BYTES = 16_000_000
 _STORAGE = re.compile(r"\.(mcap|db3)(\.zstd)?$")
 """Names of a rosbag2's files."""
 
@@ -119,9 +121,12 @@ def _find_files(path: Path) -> list[Path]:
 def _read_metadata(path: Path) -> dict[str, Any]:
     """Return what a folder's metadata.yaml says; nothing if there is none that can be read."""
     try:
-        refuse_special(path / "metadata.yaml")
-        text = (path / "metadata.yaml").read_text(encoding="utf-8")
+        text = read_text(path / "metadata.yaml", _METADATA_BYTES)
+    except UsageError:
+        return {}
+    try:
         found: dict[str, Any] = require("ruamel.yaml", "ros").YAML(typ="safe").load(text)["rosbag2_bagfile_information"]
+        check_values(found)
         return dict(found)
     except WiseEdgeError:
         raise
