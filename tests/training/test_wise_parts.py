@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,8 +28,10 @@ from wise_edge.training.wise.best import BestPolicy
 from wise_edge.training.wise.checkpoints import (
     checkpoint_name,
     drop_old_checkpoints,
+    is_sound,
     newest_checkpoint,
     publish,
+    seal,
     staging_folder,
 )
 from wise_edge.training.wise.config import DataConfig, LoraOptions, WiseConfig
@@ -79,7 +81,7 @@ def test_recipe_shares_its_rollouts_out_evenly(name: str) -> None:
 def test_rollouts_are_written_a_few_at_a_time() -> None:
     config = load_recipe("wise-qwen2.5-vl-3b-24gb")
     assert isinstance(config, WiseConfig) and config.rollouts_at_once == 16
-    assert grpo_arguments(config, Path("run"), [1.0], resume=False).generation_batch_size == 16
+    assert grpo_arguments(config, Path("run"), [1.0], validate_first=True).generation_batch_size == 16
 
 
 def test_rows_come_in_a_new_order_each_round_and_depend_on_their_index_alone() -> None:
@@ -126,7 +128,7 @@ def test_checkpoint_appears_whole_and_the_newest_is_found(tmp_path: Path) -> Non
     for step in (5, 10, 100):
         write_checkpoint(tmp_path, step)
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
-    drop_old_checkpoints(tmp_path, 2)
+    drop_old_checkpoints(tmp_path, 100, 2)
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-100"]
 
 
@@ -135,33 +137,50 @@ def test_what_was_not_published_is_no_checkpoint(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) is None
 
 
-def test_what_a_kill_left_of_a_checkpoint_goes_when_it_is_published_again(tmp_path: Path) -> None:
-    killed = (
-        "import os, pathlib, sys; from wise_edge.files.writing import replacing_folder\n"
-        "with replacing_folder(pathlib.Path(sys.argv[1])): os._exit(9)"
-    )
-    for step in (5, 50):
-        target = str(tmp_path / checkpoint_name(step))
-        assert subprocess.run([sys.executable, "-c", killed, target], check=False).returncode == 9
-    assert len(list(tmp_path.iterdir())) == 2
-
-    write_checkpoint(tmp_path, 5)
-
-    left = {path.name.rpartition(".")[0] or path.name for path in tmp_path.iterdir()}
-    assert left == {"checkpoint-5", ".checkpoint-50", staging_folder(tmp_path).name}
+def test_damaged_checkpoint_of_a_later_step_does_not_count_among_those_kept(tmp_path: Path) -> None:
+    for step in (5, 10, 15):
+        write_checkpoint(tmp_path, step)
+    drop_old_checkpoints(tmp_path, 10, 1)  # the run goes on from 10, since 15 is damaged
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-15"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "lost", "unmarked"])
-def test_torn_checkpoint_is_skipped_with_a_warning(
+def flip_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "cut": lambda folder: (folder / "model.safetensors").write_text("wei") and None,
+    "flipped": lambda folder: flip_bit(folder / "model.safetensors"),
+    "lost": lambda folder: (folder / "model.safetensors").unlink(),
+    "unsealed": lambda folder: (folder / "sha256.json").unlink(),
+    "seal": lambda folder: (folder / "sha256.json").write_text("[]") and None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoint_is_skipped_with_a_warning(
     damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole, torn = write_checkpoint(tmp_path, 5), write_checkpoint(tmp_path, 10)
-    if damage == "cut":
-        (torn / "model.safetensors").write_text("wei")
-    else:
-        (torn / ("model.safetensors" if damage == "lost" else "sizes.json")).unlink()
-    assert newest_checkpoint(tmp_path) == whole
-    assert f"{torn} is damaged and was skipped" in capsys.readouterr().err
+    sound, damaged = write_checkpoint(tmp_path, 5), write_checkpoint(tmp_path, 10)
+    DAMAGES[damage](damaged)
+    assert newest_checkpoint(tmp_path) == sound
+    assert f"{damaged} is damaged and was skipped" in capsys.readouterr().err
+    DAMAGES[damage](sound)
+    with pytest.raises(UsageError, match=r"every checkpoint in .* is damaged"):  # and the run does not begin again
+        newest_checkpoint(tmp_path)
+
+
+def test_sealed_folder_knows_what_it_was_made_from(tmp_path: Path) -> None:
+    source, other = write_checkpoint(tmp_path, 5), write_checkpoint(tmp_path, 10, "others")
+    made = tmp_path / "policy"
+    made.mkdir()
+    (made / "model.safetensors").write_text("merged")
+    seal(made, source)
+    assert is_sound(made) and is_sound(made, source) and not is_sound(made, other)
+    seal(made)
+    assert is_sound(made) and not is_sound(made, source)
 
 
 def figures(ciou: float, tokens: float) -> dict[str, Figures]:
@@ -169,19 +188,28 @@ def figures(ciou: float, tokens: float) -> dict[str, Figures]:
 
 
 def keep(best: BestPolicy, step: int, ciou: float, tokens: float) -> None:
-    best.staged.mkdir(parents=True)
+    best.staged.mkdir(parents=True, exist_ok=True)
     (best.staged / "step").write_text(str(step))
     best.keep(step, figures(ciou, tokens))
 
 
+def judge(best: BestPolicy, step: int, ciou: float, tokens: float) -> bool:
+    better = best.beats(step, figures(ciou, tokens))
+    if better:
+        keep(best, step, ciou, tokens)
+    else:
+        best.reject(step, figures(ciou, tokens))
+    return better
+
+
 def test_better_masks_win_and_among_equals_fewer_tokens(tmp_path: Path) -> None:
     best = BestPolicy(tmp_path, 0.005)
-    assert best.beats(figures(0.1, 500))
+    assert best.beats(0, figures(0.1, 500))
     keep(best, 0, 0.6012, 40)
-    assert best.beats(figures(0.61, 90))
-    assert best.beats(figures(0.6004, 30))
-    assert not best.beats(figures(0.6004, 40))
-    assert not best.beats(figures(0.59, 1))
+    assert best.beats(1, figures(0.61, 90))
+    assert best.beats(1, figures(0.6004, 30))
+    assert not best.beats(1, figures(0.6004, 40))
+    assert not best.beats(1, figures(0.59, 1))
     keep(best, 7, 0.61, 90)
     assert (best.folder / "step").read_text() == "7"
     assert json.loads((tmp_path / "best.json").read_text())["step"] == 7
@@ -190,19 +218,58 @@ def test_better_masks_win_and_among_equals_fewer_tokens(tmp_path: Path) -> None:
 def test_best_policy_cannot_slide_down_by_small_losses(tmp_path: Path) -> None:
     best, ciou, tokens = BestPolicy(tmp_path, 0.005), 0.6, 100
     for step in range(20):
-        if best.beats(figures(ciou, tokens)):
-            keep(best, step, ciou, tokens)
+        judge(best, step, ciou, tokens)
         ciou, tokens = ciou - 0.001, tokens - 1
     assert json.loads((tmp_path / "best.json").read_text())["ciou"] > 0.59
 
 
 def test_height_of_a_policy_that_was_not_kept_counts(tmp_path: Path) -> None:
     best = BestPolicy(tmp_path, 0.005)
-    keep(best, 0, 0.600, 40)
-    assert not best.beats(figures(0.604, 90))
-    best.reject(figures(0.604, 90))
-    assert not best.beats(figures(0.598, 30))
-    assert best.beats(figures(0.6, 30))
+    assert judge(best, 0, 0.600, 40)
+    assert not judge(best, 1, 0.604, 90)
+    assert not best.beats(2, figures(0.598, 30))
+    assert best.beats(2, figures(0.6, 30))
+
+
+VALIDATIONS = [(0.60, 30), (0.61, 40), (0.625, 100), (0.59, 90)]
+"""cIoU and tokens of steps; with a tolerance of 0.02, step 2 is kept, but step 1 would win if judged after it."""
+
+
+@pytest.mark.parametrize(("last", "resumed"), [(last, resumed) for last in range(5) for resumed in range(last + 1)])
+def test_resumed_run_keeps_the_policy_of_the_whole_one(last: int, resumed: int, tmp_path: Path) -> None:
+    def validate(best: BestPolicy, steps: range) -> None:
+        for step in steps:
+            judge(best, step, *VALIDATIONS[step])
+
+    whole, cut = BestPolicy(tmp_path / "whole", 0.02), BestPolicy(tmp_path / "cut", 0.02)
+    validate(whole, range(4))
+    validate(cut, range(last))
+    validate(cut, range(resumed, 4))
+    assert json.loads((tmp_path / "whole" / "best.json").read_text())["step"] == 2
+    assert (tmp_path / "cut" / "best.json").read_bytes() == (tmp_path / "whole" / "best.json").read_bytes()
+    assert (cut.folder / "step").read_text() == "2"
+
+
+def test_kill_between_the_best_policy_and_its_record_mixes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = BestPolicy(tmp_path, 0.02)
+    judge(best, 0, 0.5, 30)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("wise_edge.training.wise.best.atomic_write", lambda *_, **__: sys.exit(9))
+        judge(best, 1, 0.6, 20)
+    assert json.loads((tmp_path / "best.json").read_text())["step"] == 0 and (best.folder / "step").read_text() == "1"
+    assert not judge(best, 1, 0.6, 20)  # the resumed run repeats the step
+    assert json.loads((tmp_path / "best.json").read_text()) == json.loads((best.folder / "figures.json").read_text())
+
+
+def test_after_a_change_of_the_recipe_later_policies_are_judged_again(tmp_path: Path) -> None:
+    best = BestPolicy(tmp_path, 0.02)
+    for step in range(3):
+        judge(best, step, 0.5, 30 - step)
+    assert not best.beats(2, figures(0.7, 30))
+    best.judge_again_after(1)
+    assert best.beats(2, figures(0.7, 30)) and not best.beats(1, figures(0.7, 30))
 
 
 def test_samples_are_saved_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

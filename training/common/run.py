@@ -38,9 +38,18 @@ def hold_run(out: Path, resume: bool) -> Iterator[None]:
     """
     make_folder(out)
     with holding(out):
-        if not resume and ((out / RECIPE).exists() or any(out.glob("checkpoint-*"))):
-            raise UsageError(f"{out} holds a training run; pass --resume to continue it, or choose another --out")
+        refuse_begun(out, resume)
         yield
+
+
+def refuse_begun(out: Path, resume: bool) -> None:
+    """Refuse a folder that holds a run, unless it is to be resumed.
+
+    Raises:
+        UsageError: it holds one.
+    """
+    if not resume and ((out / RECIPE).exists() or any(out.glob("checkpoint-*"))):
+        raise UsageError(f"{out} holds a training run; pass --resume to continue it, or choose another --out")
 
 
 def identify_run(

@@ -7,24 +7,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import peft
 import torch
 import transformers
 import trl
+from transformers.integrations.integration_utils import TensorBoardCallback
 
 from wise_edge.extras import check_packages
 from wise_edge.training.wise.checkpoints import staging_folder
 from wise_edge.training.wise.config import LoraOptions, WiseConfig
 
+_TENSORBOARD = "tensorboard"
 
-def grpo_arguments(config: WiseConfig, out: Path, reward_weights: list[float], resume: bool) -> Any:
+
+def grpo_arguments(config: WiseConfig, out: Path, reward_weights: list[float], validate_first: bool) -> Any:
     """Return TRL's `GRPOConfig`.
 
     Args:
         config: the recipe.
         out: folder of the run.
         reward_weights: weight of each reward function.
-        resume: whether the run is resumed, so that its start has already been validated.
+        validate_first: whether to validate before the first step, since no policy is kept yet.
     """
     return trl.GRPOConfig(
         output_dir=str(staging_folder(out)),
@@ -41,10 +45,28 @@ def grpo_arguments(config: WiseConfig, out: Path, reward_weights: list[float], r
         **_optimization(config),
         **_rollouts(config),
         reward_weights=reward_weights,
-        **_schedule(config, resume),
-        report_to=trackers(config.report_to),
+        **_schedule(config, validate_first),
+        report_to=[name for name in trackers(config.report_to) if name != _TENSORBOARD],
         disable_tqdm=not sys.stderr.isatty(),
     )
+
+
+def tensorboard(requested: tuple[str, ...], out: Path, step: int | None) -> list[Any]:
+    """Return transformers' callback that writes TensorBoard's events, if it is requested and installed.
+
+    Args:
+        requested: the recipe's trackers.
+        out: folder of the run.
+        step: the step that the run goes on from, if it does; TensorBoard then hides later events of the folder, which
+            the run repeats. transformers' own writer does not tell it.
+    """
+    if _TENSORBOARD not in trackers(requested) or not accelerate.PartialState().is_main_process:
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder = str(out / _TENSORBOARD)
+    writer: Any = SummaryWriter(folder, purge_step=None if step is None else step + 1)
+    return [TensorBoardCallback(writer)]
 
 
 def lora_config(options: LoraOptions) -> Any:
@@ -120,7 +142,7 @@ def _vllm(config: WiseConfig) -> dict[str, Any]:
     }
 
 
-def _schedule(config: WiseConfig, resume: bool) -> dict[str, Any]:
+def _schedule(config: WiseConfig, validate_first: bool) -> dict[str, Any]:
     return {
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
@@ -128,5 +150,5 @@ def _schedule(config: WiseConfig, resume: bool) -> dict[str, Any]:
         "save_steps": config.checkpoint_every,
         "eval_strategy": "steps",
         "eval_steps": config.validation.every,
-        "eval_on_start": not resume,
+        "eval_on_start": validate_first,
     }

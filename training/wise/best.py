@@ -1,4 +1,8 @@
-"""The best policy of a run by held-out figures; the last one is often worse."""
+"""The best policy of a run by held-out figures; the last one is often worse.
+
+`best/` holds the policy and its figures, and takes its place in one step, so a kill never leaves one policy under the
+figures of another. `best.json` repeats them and adds what was seen since.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wise_edge.files.documents import read_json
 from wise_edge.files.writing import atomic_write
 from wise_edge.training.wise.checkpoints import publish, staging_folder
 from wise_edge.training.wise.validation import Figures, mean_ciou, mean_tokens
 
 _FOLDER = "best"
+_FIGURES = "figures.json"
+
+
+def best_folder(out: Path) -> Path:
+    """Return the folder of a run's best policy."""
+    return out / _FOLDER
 
 
 class BestPolicy:
@@ -31,18 +42,24 @@ class BestPolicy:
     @property
     def folder(self) -> Path:
         """The kept policy: an adapter, or a complete checkpoint if all parameters are trained."""
-        return self._out / _FOLDER
+        return best_folder(self._out)
 
     @property
     def staged(self) -> Path:
         """Folder to write a better policy to before `keep`."""
         return staging_folder(self._out) / _FOLDER
 
-    def beats(self, figures: Mapping[str, Figures]) -> bool:
-        """Return whether a policy with these figures is better than the kept one, or the first."""
+    def beats(self, step: int, figures: Mapping[str, Figures]) -> bool:
+        """Return whether the policy of a step with these figures is better than the kept one, or the first.
+
+        A resumed run repeats the steps since its checkpoint. Policies that were judged before are not judged again:
+        another one may have been kept since, and the order of the judgements matters.
+        """
         kept, ciou = self._read(), mean_ciou(figures)
         if kept is None:
             return True
+        if step <= kept["judged"]:
+            return False
         least = self._highest(figures) - self._tolerance
         if ciou < least or kept["ciou"] < least:
             return ciou > float(kept["ciou"])
@@ -50,29 +67,43 @@ class BestPolicy:
 
     def keep(self, step: int, figures: Mapping[str, Figures]) -> None:
         """Publish the staged policy with its figures."""
-        publish(self._out, _FOLDER)
         record = {
             "step": step,
             "ciou": mean_ciou(figures),
             "rationale_tokens": mean_tokens(figures),
             "variants": {name: dataclasses.asdict(item) for name, item in figures.items()},
             "highest_ciou": self._highest(figures),
+            "judged": step,
         }
+        (self.staged / _FIGURES).write_bytes(_to_json(record))
+        publish(self._out, _FOLDER)
         self._write(record)
 
-    def reject(self, figures: Mapping[str, Figures]) -> None:
+    def reject(self, step: int, figures: Mapping[str, Figures]) -> None:
         """Record the cIoU of a policy that is not kept, which may be the highest so far."""
-        self._write({**(self._read() or {}), "highest_ciou": self._highest(figures)})
+        kept = self._read()
+        assert kept is not None  # the first one is kept
+        self._write({**kept, "highest_ciou": self._highest(figures), "judged": max(step, kept["judged"])})
+
+    def judge_again_after(self, step: int) -> None:
+        """Judge the policies after a step again, which a change of the recipe makes other ones."""
+        if (kept := self._read()) is not None:
+            self._write({**kept, "judged": min(step, kept["judged"])})
 
     def _highest(self, figures: Mapping[str, Figures]) -> float:
         kept = self._read()
         return max(mean_ciou(figures), -1.0 if kept is None else kept["highest_ciou"])
 
     def _read(self) -> dict[str, Any] | None:
-        if not self._file.exists():
+        """Return the record of the kept policy; `best.json` is older if a kill came before it was written."""
+        if not self.folder.exists():
             return None
-        record: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
-        return record
+        kept, seen = read_json(self.folder / _FIGURES), read_json(self._file) if self._file.exists() else None
+        return seen if seen is not None and seen["step"] == kept["step"] else kept
 
     def _write(self, record: dict[str, Any]) -> None:
-        atomic_write(self._file, (json.dumps(record, indent=2) + "\n").encode(), force=True)
+        atomic_write(self._file, _to_json(record), force=True)
+
+
+def _to_json(record: dict[str, Any]) -> bytes:
+    return (json.dumps(record, indent=2) + "\n").encode()

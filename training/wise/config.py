@@ -112,6 +112,7 @@ class WiseConfig:
             "steps",
             "rollouts_per_device",
             "rollouts_at_once",
+            "validation.batch_size",
             "vllm_memory_share",
             "vllm_server",
             "threads",

@@ -12,6 +12,7 @@ from wise_edge.files.writing import replacing_folder
 from wise_edge.policy.adapter import attach_adapter, merge_attached
 from wise_edge.policy.adapter_names import fit_adapter
 from wise_edge.policy.folder import check_policy_folder
+from wise_edge.training.wise.checkpoints import seal
 from wise_edge.training.wise.policy import StartPolicy, save_processor_and_prompts
 
 
@@ -37,6 +38,7 @@ def write_policy(start: StartPolicy, trained: Path, folder: Path, *, dtype: str,
         model.save_pretrained(fresh)
         check_policy_folder(fresh)
         save_processor_and_prompts(start, fresh)
+        seal(fresh, source=trained)
 
 
 def _load(name: str, dtype: str) -> Any:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from wise_edge.files.writing import replacing
 from wise_edge.training.common.step_log import read_log
 
 _SMOOTHED = 0.9  # weight of the running mean at each step
@@ -29,7 +30,8 @@ def draw_wise_curves(folder: Path) -> None:
     _draw_rewards(rewards, steps)
     _draw_lengths(lengths, steps, validations)
     _draw_accuracy(accuracy, validations)
-    figure.savefig(folder / "curves.png", dpi=110)
+    with replacing(folder / "curves.png") as fresh:
+        figure.savefig(fresh, dpi=110, format="png")
 
 
 def save_samples(

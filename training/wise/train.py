@@ -7,11 +7,10 @@ answer and detailed explanation. The policy that is best on held-out data is kep
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,19 @@ import torch
 import transformers
 
 from wise_edge.bundle.store import resolve_checkpoint
-from wise_edge.errors import DeviceError, UsageError, WiseEdgeError, first_line
-from wise_edge.files.targets import make_folder, refuse_input
-from wise_edge.training.common.run import identify_run
-from wise_edge.training.common.step_log import drop_records_after
+from wise_edge.errors import DeviceError, WiseEdgeError, first_line
+from wise_edge.files.targets import refuse_input
+from wise_edge.training.common.run import hold_run, refuse_begun
 from wise_edge.training.common.stopping import stop_signals_call
-from wise_edge.training.wise.arguments import grpo_arguments, lora_config, quantization_config
-from wise_edge.training.wise.best import BestPolicy
-from wise_edge.training.wise.checkpoints import checkpoint_step, newest_checkpoint
+from wise_edge.training.wise.arguments import grpo_arguments, lora_config, quantization_config, tensorboard
+from wise_edge.training.wise.best import best_folder
+from wise_edge.training.wise.checkpoints import checkpoint_step
 from wise_edge.training.wise.config import WiseConfig
 from wise_edge.training.wise.data import Selection, training_rows
-from wise_edge.training.wise.final_policy import write_policy
 from wise_edge.training.wise.policy import StartPolicy, open_policy
+from wise_edge.training.wise.processes import check_processes, on_first_process
 from wise_edge.training.wise.rewards import RewardFunctions
+from wise_edge.training.wise.run_folder import finish_run, prepare_run, start_folder
 from wise_edge.training.wise.similarity import TransformerEncoder, load_encoder
 from wise_edge.training.wise.trainer import WiseTrainer
 from wise_edge.training.wise.validation import Validator
@@ -49,30 +48,45 @@ def train_wise(config: WiseConfig, out: Path, resume: bool, accept_changes: bool
     Args:
         config: the recipe.
         out: folder of the run; the best policy is written to its `policy` folder.
-        resume: continue from the newest complete checkpoint in `out`, or start if there is none.
-        accept_changes: continue although the recipe has changed.
+        resume: continue from the newest sound checkpoint in `out`, or start if there is none.
+        accept_changes: continue although the recipe, or the policy or data that it names, has changed.
 
     Raises:
-        UsageError: `out` already holds a run and `resume` is not set, or the recipe's model or data cannot be used.
+        UsageError: `out` already holds a run and `resume` is not set, or one that began otherwise or is damaged, or
+            another process trains into it; or the recipe's model or data cannot be used.
         DeviceError: too little GPU memory; the message names the settings to lower.
         WiseEdgeError: the loss is not finite, or the disk is full; the last checkpoint is kept.
     """
     check_processes(config)
-    if not resume and (out / "recipe.yaml").exists():
-        raise UsageError(f"{out} holds a training run; pass --resume to continue it, or choose another --out")
+    refuse_begun(out, resume)
     refuse_input(out / "policy", [resolve_checkpoint(config.model, "policy")])
     with quiet_libraries():  # before a run is made that a corrected recipe could not continue
         start = open_policy(config)
         parts = _open_parts(config, start)
-    checkpoint = _prepare(config, out, accept_changes)
-    try:
+    with ExitStack() as held, _explained(out):
+        on_first_process(lambda: held.enter_context(hold_run(out, resume)))
+        checkpoint = on_first_process(lambda: prepare_run(config, out, _inputs(config), accept_changes))
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
         with quiet_libraries():
-            _train(config, start, parts, out, checkpoint)
+            if config.warm_start is not None:
+                start = dataclasses.replace(start, name=str(warm_start(config, start, start_folder(out))))
+            if checkpoint is None or checkpoint_step(checkpoint) < config.steps or not best_folder(out).exists():
+                _train(config, start, parts, out, checkpoint)
+            if accelerate.PartialState().is_main_process:  # the others end, and nothing waits for minutes
+                finish_run(config, start, out)
+
+
+@contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """Tell the errors of a full device or disk as what they are."""
+    try:
+        yield
     except torch.OutOfMemoryError as error:
         raise DeviceError(
             "the GPU has too little memory; lower rollouts_at_once (generation), rollouts_per_device (training), "
-            "validation.batch_size, max_completion_tokens or vllm_memory_share, or set lora and load_in_4bit, and "
-            "continue with --resume"
+            "validation.batch_size or vllm_memory_share and continue with --resume; or lower max_completion_tokens, or "
+            "set lora and load_in_4bit, in a new run"
         ) from error
     except _write_errors() as error:
         if isinstance(error, RuntimeError) and not _is_write_error(error):
@@ -88,21 +102,6 @@ def _write_errors() -> tuple[type[Exception], ...]:
 
 def _is_write_error(error: RuntimeError) -> bool:
     return any(name in str(error) for name in ("PytorchStreamWriter", "inline_container"))
-
-
-def check_processes(config: WiseConfig) -> None:
-    """Check that the number of processes is the one in the recipe.
-
-    Raises:
-        UsageError: the numbers differ.
-    """
-    on_cpu = not torch.cuda.is_available()  # accelerate joins CPU processes only on request
-    running = accelerate.PartialState(cpu=on_cpu).num_processes
-    if running != config.processes:
-        raise UsageError(
-            f"processes: the recipe expects {config.processes}, but {running} run; start it with 'torchrun "
-            f"--nproc_per_node {config.processes} -m wise_edge train …', or --set processes={running}"
-        )
 
 
 @contextmanager
@@ -122,27 +121,9 @@ def quiet_libraries() -> Iterator[None]:
             logs.enable_progress_bar()
 
 
-def _prepare(config: WiseConfig, out: Path, accept_changes: bool) -> Path | None:
-    """Make the folder of the run; return the checkpoint to continue from."""
-    state = accelerate.PartialState()
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    state.wait_for_everyone()  # no process writes before all have checked
-    checkpoint = newest_checkpoint(out)
-    if state.is_main_process:
-        make_folder(out)
-        step = None if checkpoint is None else checkpoint_step(checkpoint)
-        identify_run(config, out, step, {}, accept_changes)
-        for name in ("train.jsonl", "validation.jsonl"):
-            drop_records_after(out / name, -1 if step is None else step)
-    state.wait_for_everyone()
-    return checkpoint
-
-
 def _train(config: WiseConfig, start: StartPolicy, parts: _Parts, out: Path, checkpoint: Path | None) -> None:
     rewards, rows, validator = parts
-    if config.warm_start is not None:
-        start = dataclasses.replace(start, name=str(warm_start(config, start, out / "start")))
+    step = None if checkpoint is None else checkpoint_step(checkpoint)
     trainer: Any = WiseTrainer(
         config,
         out,
@@ -150,21 +131,29 @@ def _train(config: WiseConfig, start: StartPolicy, parts: _Parts, out: Path, che
         rewards,
         model=start.name,
         processing_class=start.processor,
-        args=grpo_arguments(config, out, rewards.weights(), checkpoint is not None),
+        args=grpo_arguments(config, out, rewards.weights(), validate_first=not best_folder(out).exists()),
         train_dataset=rows,
         eval_dataset=rows,  # required for validations, although the trainer's own use other data
         peft_config=None if config.lora is None else lora_config(config.lora),
         quantization_config=quantization_config(config),
+        callbacks=tensorboard(config.report_to, out, step),
     )
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(out / "tensorboard"))
     with stop_signals_call(trainer.stop), redirect_stdout(sys.stderr):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.stopped:
         print(f"stopped after step {trainer.state.global_step}; continue with --resume", file=sys.stderr)
     if isinstance(rewards.encoder, TransformerEncoder) and rewards.encoder.cut:
         print(rewards.encoder.describe_cut(rewards.encoder.encoded, rewards.encoder.cut), file=sys.stderr)
-    if trainer.is_world_process_zero():
-        _save_best(config, start, out)
+
+
+def _inputs(config: WiseConfig) -> dict[str, Path]:
+    """Return what the results depend on, by its name in the recipe."""
+    named = {
+        "model": resolve_checkpoint(config.model, "policy"),
+        "validation.sam": config.validation.sam and resolve_checkpoint(config.validation.sam, "sam"),
+        "warm_start.data": config.warm_start and Path(config.warm_start.data),
+    }
+    return {name: path for name, path in named.items() if path and path.exists()}
 
 
 def _open_parts(config: WiseConfig, start: StartPolicy) -> _Parts:
@@ -189,9 +178,3 @@ def _build_rewards(config: WiseConfig, start: StartPolicy) -> RewardFunctions:
         lambda texts: [len(ids) for ids in tokenizer(list(texts))["input_ids"]],
         "\n".join(message["content"] for message in start.training_messages("", config.order)),
     )
-
-
-def _save_best(config: WiseConfig, start: StartPolicy, out: Path) -> None:
-    """Write the best policy as one folder, in the precision of the checkpoint that the run started from."""
-    best = BestPolicy(out, config.validation.tolerance).folder
-    write_policy(start, best, out / "policy", dtype=start.dtype, adapter=config.lora is not None)

@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PrinterCallback
+from transformers import GenerationConfig, PrinterCallback, TrainerCallback
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
@@ -59,6 +59,7 @@ class WiseTrainer(GRPOTrainer):
         keep_adapter_precise(self.model)
         keep_generation_config_savable(self.model)
         self.remove_callback(PrinterCallback)
+        self.add_callback(_RecipeIntervals())
 
     @property
     def stopped(self) -> bool:
@@ -79,7 +80,7 @@ class WiseTrainer(GRPOTrainer):
         if grad_norm is not None:
             self._check_finite(float(grad_norm), "gradient", self.state.global_step)
         self._stopped = self._anywhere(self._stopped)
-        if self._stopped:
+        if self._stopped and not self.control.should_training_stop:  # transformers calls this again after the last step
             self.control.should_save = self.control.should_training_stop = True
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, *rest, **named)
 
@@ -92,7 +93,7 @@ class WiseTrainer(GRPOTrainer):
         if not math.isfinite(value):
             raise WiseEdgeError(
                 f"the {what} is not finite at step {step}; the last checkpoint is kept; lower learning_rate"
-                " or clip_norm and continue with --resume"
+                " or clip_norm and continue with --resume --accept-changes"
             )
 
     def _generate_single_turn(self, *arguments: Any, **named: Any) -> Any:
@@ -139,12 +140,15 @@ class WiseTrainer(GRPOTrainer):
         return sum(map(len, self._tokenizer(texts)["input_ids"])) / len(texts)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as transformers does, and to `train.jsonl` and stderr."""
+        """Log as transformers does, and steps to `train.jsonl` and stderr.
+
+        The summary that transformers logs at the end has no reward. It is left out, since it is of the steps since the
+        last resumption alone.
+        """
         super().log(logs, start_time)
-        if self.is_world_process_zero():
+        if self.is_world_process_zero() and "reward" in logs:
             append_record(self._out / "train.jsonl", {"step": self.state.global_step, **logs})
-            if "reward" in logs:  # missing in the summary that transformers logs at the end
-                print(f"step {self.state.global_step}/{self._config.steps} {_line(logs)}", file=sys.stderr)
+            print(f"step {self.state.global_step}/{self._config.steps} {_line(logs)}", file=sys.stderr)
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """Validate; transformers calls this when it is due, and twice after the last step."""
@@ -169,16 +173,17 @@ class WiseTrainer(GRPOTrainer):
 
     def _keep_if_best(self, figures: dict[str, Figures]) -> None:
         best = BestPolicy(self._out, self._config.validation.tolerance)
-        better = best.beats(figures)
+        step = self.state.global_step
+        better = best.beats(step, figures)
         self.accelerator.wait_for_everyone()
         if better:
             self.save_model(str(best.staged))
             self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             if better:
-                best.keep(self.state.global_step, figures)
+                best.keep(step, figures)
             else:
-                best.reject(figures)
+                best.reject(step, figures)
         self.accelerator.wait_for_everyone()
 
     def _record(self, figures: Any, seconds: float) -> None:
@@ -188,6 +193,19 @@ class WiseTrainer(GRPOTrainer):
         )
         draw_wise_curves(self._out)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load the states with the recipe's learning rate and decay; transformers would keep the checkpoint's."""
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[no-untyped-call]
+        if checkpoint is None or self.optimizer is None or self.lr_scheduler is None:
+            return
+        rate = self.args.learning_rate
+        for group in self.optimizer.param_groups:
+            if group["initial_lr"] != rate:
+                group["lr"] *= rate / group["initial_lr"]
+                group["initial_lr"] = rate
+            group["weight_decay"] = group["weight_decay"] and self.args.weight_decay  # biases and norms have none
+        self.lr_scheduler.base_lrs = [rate] * len(self.optimizer.param_groups)
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(staging_folder(self._out))
 
@@ -196,8 +214,15 @@ class WiseTrainer(GRPOTrainer):
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             publish(self._out, checkpoint_name(self.state.global_step))
-            drop_old_checkpoints(self._out, self._config.checkpoints_kept)
+            drop_old_checkpoints(self._out, self.state.global_step, self._config.checkpoints_kept)
         self.accelerator.wait_for_everyone()
+
+
+class _RecipeIntervals(TrainerCallback):
+    """Save and validate as often as the recipe says; transformers would do so as the checkpoint's recipe said."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        state.compute_steps(args, state.max_steps)
 
 
 def keep_adapter_precise(model: Any) -> None:

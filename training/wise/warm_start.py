@@ -27,6 +27,7 @@ from wise_edge.policy.answer import format_answer
 from wise_edge.policy.image import resize_square
 from wise_edge.scenes import LEVELS, Sample, sample, target_answer
 from wise_edge.training.wise.arguments import lora_config, quantization_config, trackers
+from wise_edge.training.wise.checkpoints import staging_folder
 from wise_edge.training.wise.config import WarmStartConfig, WiseConfig
 from wise_edge.training.wise.data import lazy_rows
 from wise_edge.training.wise.final_policy import write_policy
@@ -44,7 +45,7 @@ def warm_start(config: WiseConfig, start: StartPolicy, folder: Path) -> Path:
     Args:
         config: the recipe, with `warm_start`.
         start: the policy before the warm start.
-        folder: the folder to write; if it exists, the warm start is already done.
+        folder: the folder to write, in the folder of the run; if it exists, the warm start is already done.
 
     Returns:
         `folder`.
@@ -56,7 +57,7 @@ def warm_start(config: WiseConfig, start: StartPolicy, folder: Path) -> Path:
     assert config.warm_start is not None
     if folder.exists():
         return folder
-    scratch = folder.with_name(f".{folder.name}.scratch")
+    scratch = staging_folder(folder.parent) / folder.name
     trainer = _build_trainer(config, config.warm_start, start, scratch)
     keep_adapter_precise(trainer.model)
     keep_generation_config_savable(trainer.model)

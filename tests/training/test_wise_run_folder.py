@@ -1,0 +1,166 @@
+"""The folder of a WISE training: what a run goes on from, and what it writes at its end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from locations import ASSETS
+from wise_edge.errors import MissingExtraError, UsageError
+
+pytest.importorskip("wise_edge.training.wise", exc_type=MissingExtraError)
+
+from wise_edge.training.recipe import load_recipe
+from wise_edge.training.wise.best import BestPolicy
+from wise_edge.training.wise.checkpoints import checkpoint_name, publish, seal, staging_folder
+from wise_edge.training.wise.config import WiseConfig
+from wise_edge.training.wise.policy import open_policy
+from wise_edge.training.wise.run_folder import finish_run, prepare_run, start_folder
+from wise_edge.training.wise.validation import Figures
+
+POLICY = ASSETS / "embedded-policy"
+LOGS = ("train.jsonl", "validation.jsonl")
+
+
+@pytest.fixture(scope="module")
+def config() -> WiseConfig:
+    config = load_recipe("wise-embedded", ["checkpoints_kept=1", f"model={POLICY}"])
+    assert isinstance(config, WiseConfig)
+    return config
+
+
+@pytest.fixture
+def run(config: WiseConfig, tmp_path: Path) -> Path:
+    """A run with validations until step 3, its newest checkpoint at step 2, and what kills leave."""
+    prepare_run(config, tmp_path, {}, accept_changes=False)
+    for step in (1, 2):
+        stage(tmp_path, checkpoint_name(step))
+        publish(tmp_path, checkpoint_name(step))
+    keep(config, tmp_path, 3)
+    for name in LOGS:
+        (tmp_path / name).write_text("".join(json.dumps({"step": step}) + "\n" for step in range(4)) + '{"st')
+    stage(tmp_path, checkpoint_name(3))
+    return tmp_path
+
+
+def stage(out: Path, name: str) -> None:
+    folder = staging_folder(out) / name
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text(name)
+
+
+def keep(config: WiseConfig, out: Path, step: int) -> None:
+    best = BestPolicy(out, config.validation.tolerance)
+    shutil.copytree(POLICY, best.staged)
+    best.keep(step, {"wise-s": Figures(0.5, 0.5, 0.5, 1.0, step)})
+
+
+def steps(out: Path) -> list[list[int]]:
+    return [[json.loads(line)["step"] for line in (out / name).read_text().splitlines()] for name in LOGS]
+
+
+def flip_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def state(folder: Path) -> dict[str, tuple[bytes, int]]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_resumed_run_is_cut_back_to_its_checkpoint(config: WiseConfig, run: Path) -> None:
+    assert prepare_run(config, run, {}, accept_changes=False) == run / "checkpoint-2"
+    assert steps(run) == [[0, 1, 2], [0, 1, 2]]
+    assert {path.name for path in run.iterdir()} == {
+        *LOGS, "best", "best.json", "checkpoint-2", "recipe.yaml", "run.json"
+    }  # fmt: skip
+
+
+def test_run_without_a_checkpoint_begins_again(config: WiseConfig, run: Path) -> None:
+    for step in (1, 2):
+        shutil.rmtree(run / checkpoint_name(step))
+    flip_bit(run / "best" / "model.safetensors")  # as a kill may leave it that came while it was removed
+    assert prepare_run(config, run, {}, accept_changes=False) is None
+    assert steps(run) == [[], []] and not (run / "best").exists()
+    assert BestPolicy(run, config.validation.tolerance).beats(0, {"wise-s": Figures(0.1, 0.1, 0.1, 1.0, 99)})
+
+
+def test_finished_run_without_checkpoints_is_kept(config: WiseConfig, run: Path) -> None:
+    finish_run(config, open_policy(config), run)
+    for step in (1, 2):
+        shutil.rmtree(run / checkpoint_name(step))
+    before = state(run)
+    with pytest.raises(UsageError, match="has a policy but no checkpoint"):
+        prepare_run(config, run, {}, accept_changes=False)
+    assert state(run) == before
+
+
+@pytest.mark.parametrize("name", ["best", "start"])
+def test_damage_that_a_run_would_go_on_from_is_refused(name: str, config: WiseConfig, run: Path) -> None:
+    if name == "start":
+        shutil.copytree(POLICY, start_folder(run))
+        seal(start_folder(run))
+    flip_bit(run / name / "model.safetensors")
+    before = state(run)
+    with pytest.raises(UsageError, match=f"{name} is damaged; restore it from a copy, or delete it"):
+        prepare_run(config, run, {}, accept_changes=False)
+    assert state(run) == before
+    shutil.rmtree(run / name)
+    assert prepare_run(config, run, {}, accept_changes=False) == run / "checkpoint-2"
+    assert steps(run) == [[0, 1, 2], [0, 1] if name == "best" else [0, 1, 2]]  # step 2 is validated again
+
+
+def test_warm_start_of_another_recipe_is_not_gone_on_from(run: Path, config: WiseConfig) -> None:
+    for step in (1, 2):
+        shutil.rmtree(run / checkpoint_name(step))
+    other = load_recipe("wise-embedded", ["seed=9", f"model={POLICY}"])
+    assert isinstance(other, WiseConfig)
+    shutil.copytree(POLICY, start_folder(run))
+    seal(start_folder(run))
+    with pytest.raises(UsageError, match="seed was 0 and is 9"):
+        prepare_run(other, run, {}, accept_changes=False)
+
+
+def test_end_of_a_run_writes_what_is_missing_and_nothing_else(config: WiseConfig, run: Path) -> None:
+    start = open_policy(config)
+    prepare_run(config, run, {}, accept_changes=False)
+    finish_run(config, start, run)
+    written = state(run / "policy")
+    assert "model.safetensors" in written and (run / "curves.png").exists() and not staging_folder(run).exists()
+    before = state(run)
+    finish_run(config, start, run)
+    assert state(run) == before
+
+    (run / "policy" / "tokenizer.json").unlink()
+    (run / "curves.png").unlink()
+    finish_run(config, start, run)
+    assert {name: data for name, (data, _) in state(run / "policy").items()} == {
+        name: data for name, (data, _) in written.items()
+    }
+    assert (run / "curves.png").exists()
+
+    flip_bit(run / "policy" / "model.safetensors")
+    finish_run(config, start, run)
+    assert (run / "policy" / "model.safetensors").read_bytes() == written["model.safetensors"][0]
+
+
+def test_policy_of_an_earlier_best_one_is_replaced(config: WiseConfig, run: Path) -> None:
+    start = open_policy(config)
+    finish_run(config, start, run)
+    before = state(run / "policy")
+    keep(config, run, 4)
+    finish_run(config, start, run)
+    after = state(run / "policy")
+    assert after.keys() == before.keys() and after["model.safetensors"][1] > before["model.safetensors"][1]
+
+
+def test_flipped_bit_in_the_best_policy_does_not_reach_the_final_one(config: WiseConfig, run: Path) -> None:
+    flip_bit(run / "best" / "model.safetensors")
+    with pytest.raises(UsageError, match="best is damaged"):
+        finish_run(config, open_policy(config), run)
+    assert not (run / "policy").exists()
