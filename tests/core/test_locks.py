@@ -8,7 +8,7 @@ import pytest
 
 from wise_edge.errors import UsageError
 from wise_edge.files import locks
-from wise_edge.files.locks import holding
+from wise_edge.files.locks import claiming, holding
 
 HOLD = (
     "import pathlib, sys, time; from wise_edge.files.locks import holding\n"
@@ -56,4 +56,51 @@ def test_a_file_system_without_locks_is_written_all_the_same(tmp_path: Path, mon
 
     monkeypatch.setattr("wise_edge.files.locks.fcntl.flock", unsupported)
     with holding(tmp_path):
+        pass
+
+
+def test_a_claimed_file_is_made_held_and_removed_if_nothing_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    with claiming(file):
+        assert file.read_bytes() == b""
+        with pytest.raises(UsageError, match=rf"{file} is being written by another process"), claiming(file):
+            pass
+        assert file.exists()  # the refused one removes nothing
+    assert not file.exists()
+    with claiming(file):
+        file.write_text("kept")
+    with claiming(file):
+        pass
+    assert file.read_text() == "kept"
+
+
+def test_what_replaced_a_claimed_file_is_not_removed(tmp_path: Path) -> None:
+    file, fresh = tmp_path / "log", tmp_path / "fresh"
+    with claiming(file):
+        fresh.touch()
+        fresh.replace(file)
+    assert file.exists()
+
+
+def test_a_file_that_its_holder_removed_meanwhile_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, flock, calls = tmp_path / "log", locks.fcntl.flock, []
+
+    def remove_first(descriptor: int, how: int) -> None:
+        calls.append(how)
+        if len(calls) == 1:
+            file.unlink()
+        flock(descriptor, how)
+
+    monkeypatch.setattr(locks.fcntl, "flock", remove_first)
+    with claiming(file):
+        assert len(calls) == 2
+        with pytest.raises(UsageError, match="another process"), claiming(file):
+            pass
+
+
+def test_a_file_that_cannot_be_claimed_is_one_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UsageError, match=r"cannot write .*: No such file or directory"),
+        claiming(tmp_path / "no" / "log"),
+    ):
         pass

@@ -25,17 +25,36 @@ def holding(place: Path) -> Iterator[None]:
         UsageError: another process holds it.
         OSError: the place cannot be opened.
     """
-    descriptor = _lock(place)
+    descriptor = _lock(place, os.O_RDONLY)
     try:
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(place: Path) -> int:
+@contextmanager
+def claiming(file: Path) -> Iterator[None]:
+    """Hold the lock on a file to write; it is made if it does not exist, and removed if it is empty at the end.
+
+    Raises:
+        UsageError: another process holds it, or it cannot be made.
+    """
+    try:  # network file systems lock only what is open for writing
+        descriptor = _lock(file, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror}; choose another place") from error
+    try:
+        yield
+    finally:
+        if _names(file, descriptor) and not os.fstat(descriptor).st_size:
+            os.unlink(file)
+        os.close(descriptor)
+
+
+def _lock(place: Path, flags: int) -> int:
     """Return a locked descriptor of what the path names now: it may be replaced or removed before the lock is held."""
     while True:
-        descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(place, flags | os.O_CLOEXEC, 0o666)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -45,12 +64,19 @@ def _lock(place: Path) -> int:
                         f"{place} is being written by another process{_name_holder(descriptor)}; wait until it has "
                         "ended, or choose another place"
                     ) from None
-            if os.path.samestat(os.fstat(descriptor), os.stat(place)):
+            if _names(place, descriptor):
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _names(place: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(place))
+    except FileNotFoundError:
+        return False
 
 
 def _name_holder(descriptor: int) -> str:
