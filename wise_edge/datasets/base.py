@@ -72,6 +72,9 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
+    def sources(self, count: int) -> list[Path]:
+        """Return the files that the first `count` examples are read from, annotations included, in a fixed order."""
+
     def __getitem__(self, index: int) -> Example:
         """Read one example.
 
@@ -94,13 +97,21 @@ class RowDataset(Generic[Row]):
         rows: the usable rows.
         ids: of the rows, in order.
         problems: one line for each row that was left out.
+        files: what all rows were read from.
 
     Raises:
         UsageError: there is no usable row.
     """
 
     def __init__(
-        self, name: str, split: str, where: Path, rows: Sequence[Row], ids: Iterable[str], problems: Sequence[str]
+        self,
+        name: str,
+        split: str,
+        where: Path,
+        rows: Sequence[Row],
+        ids: Iterable[str],
+        problems: Sequence[str],
+        files: Sequence[Path] = (),
     ) -> None:
         if not rows:
             unusable = f"all {len(problems)} rows are unusable; the first: {problems[0]}" if problems else ""
@@ -110,9 +121,20 @@ class RowDataset(Generic[Row]):
         self.ids: Sequence[str] = tuple(ids)
         self.problems = tuple(problems)
         self._rows = rows
+        self._files = files
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def sources(self, count: int) -> list[Path]:
+        """Return the files that the first `count` examples are read from, annotations included, in a fixed order."""
+        return list(
+            dict.fromkeys([*self._files, *(file for row in self._rows[:count] for file in self._files_of(row))])
+        )
+
+    def _files_of(self, row: Row) -> Sequence[Path]:
+        """Return the files of one row alone."""
+        return ()
 
 
 def from_mask(

@@ -46,7 +46,7 @@ class MaskTable(RowDataset[tuple[int, str]]):
                 continue
             rows.append((number, row["text"].strip()))
             names.append("-".join(str(row[column]) for column in id_columns) or str(number))
-        super().__init__(name, split, table.where, rows, make_unique(names), problems)
+        super().__init__(name, split, table.where, rows, make_unique(names), problems, table.files)
 
     def __getitem__(self, index: int) -> Example:
         """Read one example."""
@@ -91,7 +91,7 @@ class RefCocog2k(RowDataset[tuple[int, str, Box, tuple[Point, Point]]]):
                 problems.append(f"{table.where}, row {number}: {error}")
             else:
                 names.append(str(row["id"] if id_columns else number))
-        super().__init__("refcocog-2k", split, table.where, rows, make_unique(names), problems)
+        super().__init__("refcocog-2k", split, table.where, rows, make_unique(names), problems, table.files)
 
     def __getitem__(self, index: int) -> Example:
         """Read one example."""

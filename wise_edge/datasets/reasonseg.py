@@ -95,6 +95,9 @@ class ReasonSegFolder(RowDataset[_Row]):
         mask, ignore = paint_regions(row.regions, (image.shape[0], image.shape[1]))
         return from_mask(row.id, row.query, image, mask, ignore if ignore.any() else None, row.kind)
 
+    def _files_of(self, row: _Row) -> Sequence[Path]:
+        return row.image.with_suffix(".json"), row.image
+
 
 def find_folder(data: Path, split: str) -> Path:
     """Return the folder of a split: DATA/SPLIT, DATA/ReasonSeg/SPLIT, or DATA itself if it has the split's name.

@@ -6,7 +6,7 @@ those of COCO's train2014. Each sentence is one example.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,8 @@ class RefCocoDataset(RowDataset[_Row]):
         require("pycocotools.mask", extra="data")  # fails now and not at the first example
         refs_file = _find_refs(name, data)
         refs = _refs_of_split(refs_file, split)
-        index = _Index(refs_file.with_name("instances.json"), refs, _find_images(data))
+        instances_file = refs_file.with_name("instances.json")
+        index = _Index(instances_file, refs, _find_images(data))
         rows: list[_Row] = []
         problems: list[str] = []
         seen: set[int] = set()
@@ -72,7 +73,8 @@ class RefCocoDataset(RowDataset[_Row]):
                 problems.append(
                     f"{refs_file.name}, {split} ref {ref.get('ref_id', f'at place {place}')!r:.40}: {error}"
                 )
-        super().__init__(name, split, refs_file, rows, (row.id for row in rows), problems)
+        files = (refs_file, instances_file)
+        super().__init__(name, split, refs_file, rows, (row.id for row in rows), problems, files)
 
     def __getitem__(self, index: int) -> Example:
         """Read one example."""
@@ -83,6 +85,9 @@ class RefCocoDataset(RowDataset[_Row]):
             expected = " x ".join(map(str, row.target.segmentation.size))
             raise UsageError(f"{row.id}: {row.target.image} has {size[0]} x {size[1]} pixels, not {expected}")
         return from_mask(row.id, row.sentence, image, row.target.segmentation.paint())
+
+    def _files_of(self, row: _Row) -> Sequence[Path]:
+        return (row.target.image,)
 
 
 class _Index:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import overload
 
 from wise_edge.datasets.base import Example
@@ -34,6 +35,10 @@ class SceneDataset:
 
     def __len__(self) -> int:
         return len(SPLITS[self.split])
+
+    def sources(self, count: int) -> list[Path]:
+        """Return no files."""
+        return []
 
     def __getitem__(self, index: int) -> Example:
         """Draw one example."""

@@ -30,10 +30,12 @@ class Table(Protocol):
     Attributes:
         columns: their names.
         where: file or folder, for errors.
+        files: what the rows are read from, in order.
     """
 
     columns: tuple[str, ...]
     where: Path
+    files: Sequence[Path]
 
     def __len__(self) -> int: ...
 
@@ -129,10 +131,10 @@ class _SavedTable:
         self.where = folder
         state = read_json(folder / "state.json")
         with _named_errors(folder):
-            files = [folder / Path(item["filename"]).name for item in state["_data_files"]]
-            for file in files:
+            self.files: Sequence[Path] = [folder / Path(item["filename"]).name for item in state["_data_files"]]
+            for file in self.files:
                 refuse_lfs_pointer(file)
-            maps = [pyarrow.memory_map(str(file)) for file in files]
+            maps = [pyarrow.memory_map(str(file)) for file in self.files]
             self._table = pyarrow.concat_tables([pyarrow.ipc.open_stream(part).read_all() for part in maps])
         self.columns = tuple(self._table.column_names)
 
@@ -152,7 +154,7 @@ class _ParquetTable:
 
     def __init__(self, where: Path, files: Sequence[Path]) -> None:
         self.where = where
-        self._files = files
+        self.files = files
         self._groups: list[tuple[Path, int]] = []
         self._starts = [0]
         columns: list[str] = []
@@ -176,7 +178,7 @@ class _ParquetTable:
         return self._starts[-1]
 
     def scan(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        for file in self._files:
+        for file in self.files:
             with _named_errors(file):
                 for batch in self._open(file).iter_batches(_SCAN_ROWS, columns=list(columns), use_threads=False):
                     yield from batch.to_pylist()
