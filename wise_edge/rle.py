@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wise_edge.arguments import check_size
 from wise_edge.images.strips import strips
 
 _PAYLOAD_BITS = 5
@@ -37,10 +38,19 @@ def run_lengths(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
 
 
 def mask_of_runs(runs: Mapping[str, Sequence[int]]) -> NDArray[np.bool_]:
-    """Return the mask, bool, H x W, from the result of `run_lengths`."""
+    """Return the mask, bool, H x W, from the result of `run_lengths`.
+
+    Raises:
+        UsageError, ValueError: the size is none of an image, or the runs do not fill it.
+    """
+    height, width = runs["size"]
+    check_size((width, height), "a mask")
+    area = height * width
+    if not all(type(count) is int and 0 <= count <= area for count in runs["counts"]) or sum(runs["counts"]) != area:
+        raise ValueError(f"the runs do not fill {width} x {height} pixels")
     counts = np.asarray(runs["counts"], np.int64)
     flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    return flat.reshape(tuple(runs["size"]), order="F")
+    return flat.reshape((height, width), order="F")
 
 
 def compressed_runs(mask: NDArray[np.bool_]) -> dict[str, Any]:

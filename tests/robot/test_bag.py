@@ -262,7 +262,7 @@ def test_everything_that_can_be_known_is_checked_before_models_are_loaded(
     opened = fake_session.install(monkeypatch)
     bag = write_bag(tmp_path / "in", 2)
     (tmp_path / "made").mkdir()
-    (tmp_path / "killed.log").write_text("")
+    (tmp_path / "killed.log").write_text("{}\n")
     (tmp_path / "file").write_text("")
     right = {"--query": "the ring", "--out": str(tmp_path / "out")}
     for wrong, line in (

@@ -34,7 +34,7 @@ from bag_writing import (
 from fake_session import FakeMask, FakePolicy
 from ros_types import TYPES, header_message, image_message
 from wise_edge.cli.main import main
-from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.errors import UsageError
 from wise_edge.robot.bag_files import FOUND, MASKS, TOLD
 from wise_edge.robot.bags import open_job, process_bag
 from wise_edge.robot.frames import Frame
@@ -205,7 +205,7 @@ def test_a_log_of_another_recording_of_that_name_is_not_used(tmp_path: Path) -> 
 
     with pytest.raises(RuntimeError):
         process_bag(session(), one, None, "the ring", out, observe=fail)
-    with pytest.raises(WiseEdgeError, match="the recording has changed since its images were asked"):
+    with pytest.raises(UsageError, match=r"out.log was made with other settings \(recording_sha256"):
         process_bag(session(), other, None, "the ring", out, resume=True)
     assert not out.exists()
 

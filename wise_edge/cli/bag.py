@@ -58,7 +58,17 @@ def bag(
     check_choice(loaded.manifest.policy.prompts.variants, variant)
     with ExitStack() as stack:
         job = stack.enter_context(
-            open_job(source, topic, query, out, variant=variant, storage=storage, copy=not results_only, resume=resume)
+            open_job(
+                source,
+                topic,
+                query,
+                out,
+                variant=variant,
+                storage=storage,
+                copy=not results_only,
+                resume=resume,
+                model_sha256=loaded.sha256,
+            )
         )
         notes = [*job.recording.notes, *job.plan.notes]
         _say(notes)

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,10 +75,12 @@ def evaluate(
 
     An answer that cannot be parsed counts as an empty mask.
     """
+    from wise_edge import __version__
     from wise_edge.bundle.store import resolve_bundle
     from wise_edge.evaluation.evaluate import open_labeled
     from wise_edge.evaluation.records import Settings
     from wise_edge.evaluation.shards import choose_gpu, find_shard
+    from wise_edge.files.fingerprints import fingerprint
     from wise_edge.metrics import METRIC_MODES
     from wise_edge.runtimes.base import Decoding
 
@@ -88,26 +92,28 @@ def evaluate(
     labeled, samples = open_labeled(dataset, data, split, limit)
     share = find_shard(shard)
     models = [resolve_bundle(bundle)] if policy is None else [Path(name) for name in (policy, sam) if name]
-    _check_out(out, share, [] if resume else [data, *models], resume, force)
-    if share.launched:
-        choose_gpu()
-    decoding = Decoding(not free_decoding)
-    session, model, sha256 = _open(bundle, policy, sam, variant, policy_backend, mask_backend, decoding)
-    used = {"mask": session.choices["mask"]} if oracle_prompt else session.choices
-    settings = Settings(
-        dataset=labeled.name,
-        split=labeled.split,
-        samples=samples,
-        metric_mode=metric_mode,
-        prompt="truth" if oracle_prompt else "predicted",
-        variant=None if oracle_prompt else variant or session.policy.default_variant,
-        model_sha256=sha256,
-        backends={part: choice.name for part, choice in used.items()},
-        shard=share.index,
-        shards=share.count,
-        decoding=None if oracle_prompt else "free" if free_decoding else "forced",
-    )
-    records = _gather(_run(session, labeled, settings, share, out, resume), settings, share, out)
+    with _claim(out, share, [] if resume else [data, *models], resume, force):
+        if share.launched:
+            choose_gpu()
+        decoding = Decoding(not free_decoding)
+        session, model, sha256 = _open(bundle, policy, sam, variant, policy_backend, mask_backend, decoding)
+        used = {"mask": session.choices["mask"]} if oracle_prompt else session.choices
+        settings = Settings(
+            dataset=labeled.name,
+            split=labeled.split,
+            samples=samples,
+            metric_mode=metric_mode,
+            prompt="truth" if oracle_prompt else "predicted",
+            variant=None if oracle_prompt else variant or session.policy.default_variant,
+            model_sha256=sha256,
+            backends={part: choice.name for part, choice in used.items()},
+            shard=share.index,
+            shards=share.count,
+            decoding=None if oracle_prompt else "free" if free_decoding else "forced",
+            data_sha256=fingerprint(labeled.sources(samples)),
+            version=__version__,
+        )
+        records = _gather(_run(session, labeled, settings, share, out, resume), settings, share, out)
     if records is not None:
         backends = {part: asdict(choice) for part, choice in used.items()}
         print_report(_report(settings, labeled, records, model, backends), as_json)
@@ -120,23 +126,32 @@ def _check(holds: bool, line: str) -> None:
         raise UsageError(line)
 
 
-def _check_out(out: Path | None, share: Shard, inputs: Sequence[Path | None], resume: bool, force: bool) -> None:
-    """Reject output files that cannot be written before anything is computed."""
+@contextmanager
+def _claim(out: Path | None, share: Shard, inputs: Sequence[Path | None], resume: bool, force: bool) -> Iterator[None]:
+    """Hold the files to write while they are written; reject those that cannot be before anything is computed."""
+    from wise_edge.files.locks import claiming
     from wise_edge.files.targets import check_target
 
     _check(not (resume and force), "--resume continues a file and --force replaces it; pass only one of them")
     if out is None:
         _check(not resume, "--resume needs a file to continue; name it with --out")
         _check(share.count == 1, "several processes share their records as files; name one with --out")
+        yield
         return
-    for path in dict.fromkeys((out, share.path(out))):
+    own = share.path(out)
+    for path in (out, own):
         check_target(path, force=True, keep=inputs)
-        _check(
-            resume or force or not path.exists(),
-            f"{path} exists; use --resume to continue it, or --force to replace it",
-        )
-        if force and share.count > 1:  # or another process would count it to this run
-            path.unlink(missing_ok=True)
+    with ExitStack() as held:
+        for path in dict.fromkeys((own, out) if share.launched and share.index == 0 else (own,)):
+            held.enter_context(claiming(path))
+        for path in (out, own):
+            _check(
+                resume or force or not (path.exists() and path.stat().st_size),  # an empty file is of no run
+                f"{path} exists; use --resume to continue it, or --force to replace it",
+            )
+        if force and share.count > 1:  # or another process would count its records to this run
+            os.truncate(own, 0)
+        yield
 
 
 def _open(
@@ -182,10 +197,8 @@ def _run(
     with open_log(share.path(out) if out else None, settings, resume=resume) as log:
         ids = {labeled.ids[place]: place for place in share.places(settings.samples)}
         done = {record.id for record in log.records}
-        _check(
-            done <= ids.keys(),
-            f"the records to resume are of other data; sample {min(done - ids.keys(), default='')} is not in it",
-        )
+        foreign = [record.id for record in log.records if ids.get(record.id) != record.index]
+        _check(not foreign, f"the records to resume are of other data; sample {''.join(foreign[:1])} is not in it")
         if done:
             typer.echo(f"{len(done)} of {len(ids)} samples are done already", err=True)
         todo = [place for name, place in ids.items() if name not in done]
@@ -216,12 +229,14 @@ def _gather(
     from dataclasses import replace
 
     from wise_edge.evaluation.record_log import write_log
+    from wise_edge.files.locks import claiming
 
     if share.count == 1 or out is None:
         return records
     joined = share.gather(out, settings)
     if joined is not None:
-        write_log(out, replace(settings, shard=0, shards=1), joined)
+        with nullcontext() if share.launched else claiming(out):
+            write_log(out, replace(settings, shard=0, shards=1), joined)
     elif not share.launched:
         typer.echo(f"shard {share.index}/{share.count} is done; the last shard to finish prints the report", err=True)
     return joined

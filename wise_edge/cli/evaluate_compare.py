@@ -18,10 +18,15 @@ def compare(
     as_json: options.Json = False,
 ) -> None:
     """Report how much B's figures differ from A's, with paired 95 % bootstrap intervals."""
+    from wise_edge.evaluation.append_log import UNRECORDED
     from wise_edge.evaluation.compare import compare_runs
     from wise_edge.evaluation.record_log import read_log
 
-    figures = compare_runs(read_log(a), read_log(b))
+    runs = read_log(a), read_log(b)
+    figures = compare_runs(*runs)
+    silent = [path for path, (settings, _) in zip((a, b), runs, strict=True) if settings.data_sha256 == UNRECORDED]
+    if len(silent) == 1:  # if neither says it, an earlier version ran both
+        options.note(f"{silent[0]} does not say which files its samples are of; an earlier version wrote it")
     if as_json:
         typer.echo(json.dumps({"a": str(a), "b": str(b), "figures": figures}, indent=2))
     else:
@@ -33,9 +38,13 @@ def table(
     as_json: options.Json = False,
 ) -> None:
     """Arrange reports as the paper's table, in Markdown: figures in percent, rationale tokens as means."""
+    from wise_edge.errors import UsageError
     from wise_edge.evaluation.compare import format_markdown, tabulate
     from wise_edge.files.documents import read_json
 
+    for path in reports:
+        if reports.count(path) > 1:
+            raise UsageError(f"{path} is named twice; leave one out")
     remedy = "name a file that 'wise-edge evaluate --json' wrote"
     found = tabulate({str(path): read_json(path, remedy=remedy) for path in reports})
     typer.echo(json.dumps(found, indent=2) if as_json else format_markdown(found))

@@ -1,21 +1,21 @@
 """A file that a long run appends its records to, so that a run that was killed can be resumed.
 
 All lines are JSON. The first holds the settings of the run, each further line one record. A killed run leaves complete
-lines and at most one torn line at the end, which is cut off when the run is resumed.
+lines and at most one torn line at the end, which is cut off when the run is resumed. Whoever appends holds the lock on
+the file from before its models are loaded (`wise_edge.files.locks.claiming`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TextIO, TypeVar
 
 from wise_edge.errors import UsageError, WiseEdgeError
-from wise_edge.files.documents import parse_json, to_json
-from wise_edge.files.inputs import refuse_special
+from wise_edge.files.documents import parse_json, read_lines, to_json
 from wise_edge.mapping import from_mapping
 
 if TYPE_CHECKING:
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="DataclassInstance")
 R = TypeVar("R")
+T = TypeVar("T", bound="DataclassInstance")
+
+UNRECORDED = "unrecorded"
+"""What identifies a run, in a log of an earlier version that does not say it."""
+
+_LINE_BYTES = 64_000_000
+"""More than the mask of any image takes."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +38,17 @@ class LogFormat(Generic[S, R]):
 
     Attributes:
         settings: dataclass of the settings, for `from_mapping`.
-        to_record: turns the JSON of a line into a record; raises KeyError, TypeError or ValueError if it cannot.
+        to_record: turns the JSON of a line into a record; raises KeyError, TypeError, ValueError or `UsageError` if it
+            cannot.
         to_json: the inverse.
+        keys: names and values that no two records of a log share.
         command: the command that writes such logs, for error messages.
     """
 
     settings: type[S]
     to_record: Callable[[S, Any], R]
     to_json: Callable[[R], Mapping[str, Any]]
+    keys: Callable[[R], Mapping[str, Hashable]]
     command: str
 
     def read(self, path: Path) -> tuple[S | None, list[R]]:
@@ -50,7 +60,9 @@ class LogFormat(Generic[S, R]):
         Raises:
             UsageError: the file cannot be read, or a line of it is invalid; the message names the line.
         """
-        return self._parse(path, _complete_lines(path))
+        lines = _complete_lines(path)
+        settings = self._read_settings(path, lines[:1])
+        return settings, [] if settings is None else self._read_records(path, settings, lines[1:])
 
     def resume(self, path: Path, settings: S) -> list[R]:
         """Read a log, cut its torn last line off and return its records.
@@ -59,9 +71,10 @@ class LogFormat(Generic[S, R]):
             UsageError: the log cannot be read, is damaged or was made with other settings.
         """
         lines = _complete_lines(path)
-        found, records = self._parse(path, lines)
+        found, records = self._read_settings(path, lines[:1]), []
         if found is not None:
             check_settings(path, found, settings)
+            records = self._read_records(path, found, lines[1:])
         with _explained(path):
             os.truncate(path, sum(map(len, lines)))
         return records
@@ -78,20 +91,53 @@ class LogFormat(Generic[S, R]):
         """Return the line of one record."""
         return to_json(self.to_json(record)) + "\n"
 
-    def _parse(self, path: Path, lines: list[bytes]) -> tuple[S | None, list[R]]:
-        settings, records, number = None, [], 1
+    def _read_settings(self, path: Path, first: list[bytes]) -> S | None:
+        for line in first:
+            with self._placed(path, 1):
+                return read_fields(self.settings, parse_json(line, str(path))["settings"])
+        return None
+
+    def _read_records(self, path: Path, settings: S, lines: list[bytes]) -> list[R]:
+        records, seen = [], dict[tuple[str, Hashable], int]()
+        for number, line in enumerate(lines, 2):
+            with self._placed(path, number):
+                record = self.to_record(settings, parse_json(line, str(path)))
+                for key in self.keys(record).items():
+                    if (first := seen.setdefault(key, number)) != number:
+                        raise _LineError(f"repeats the {key[0]} {key[1]} of line {first}; delete one of the two")
+                records.append(record)
+        return records
+
+    @contextmanager
+    def _placed(self, path: Path, number: int) -> Iterator[None]:
+        """Tell what is wrong with a line, and where it is."""
         try:
-            for number, line in enumerate(lines, 1):  # noqa: B007
-                data = parse_json(line, str(path))
-                if settings is None:
-                    settings = from_mapping(self.settings, data["settings"])
-                else:
-                    records.append(self.to_record(settings, data))
+            yield
+        except _LineError as error:
+            raise UsageError(f"{path}, line {number}, {error}") from error
         except (ValueError, TypeError, KeyError, UsageError) as error:
             raise UsageError(
                 f"{path}, line {number}, was not written by '{self.command}'; name another file or delete this one"
             ) from error
-        return settings, records
+
+
+class _LineError(Exception):
+    """What is wrong with a line, which who reads the log completes with the line's place."""
+
+
+def read_fields(cls: type[T], data: Any) -> T:
+    """Build a dataclass from the JSON of a line; what a newer version wrote is told as such."""
+    if isinstance(data, dict):
+        refuse_unknown(data, {field.name for field in fields(cls)})
+    return from_mapping(cls, data)
+
+
+def refuse_unknown(data: Mapping[str, Any], known: Collection[str]) -> None:
+    """Reject the JSON of a line with keys that this version does not know."""
+    if unknown := [key for key in data if key not in known]:
+        raise _LineError(
+            f"has {unknown[0]!r:.60}, which this version does not know; read it with the newer wise-edge that wrote it"
+        )
 
 
 class AppendLog(Generic[S, R]):
@@ -152,18 +198,19 @@ def differing_fields(a: S, b: S) -> list[str]:
 
 def check_settings(path: Path, found: S, expected: S) -> None:
     """Raise `UsageError` if a log was made with other settings than expected."""
-    if names := differing_fields(found, expected):
-        values = ", ".join(f"{name} {getattr(found, name)}" for name in names)
+    names = differing_fields(found, expected)
+    if known := [name for name in names if getattr(found, name) != UNRECORDED]:
+        values = ", ".join(f"{name} {getattr(found, name)}" for name in known)
         raise UsageError(f"{path} was made with other settings ({values}); use those, or delete the file to start over")
+    if names:
+        raise UsageError(
+            f"{path} does not say with which {', '.join(names)} it was made, since an earlier version wrote it; finish "
+            "it with that version, or delete the file to start over"
+        )
 
 
 def _complete_lines(path: Path) -> list[bytes]:
-    refuse_special(path)
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    return [line for line in lines if line.endswith(b"\n")]
+    return [line for line in read_lines(path, _LINE_BYTES) if line.endswith(b"\n")]
 
 
 @contextmanager

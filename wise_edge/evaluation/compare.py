@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wise_edge.errors import UsageError
-from wise_edge.evaluation.append_log import differing_fields
+from wise_edge.evaluation.append_log import UNRECORDED, differing_fields
 from wise_edge.evaluation.records import MaskRecord, Settings
 from wise_edge.metrics import paired_bootstrap, ratio
 
@@ -21,7 +21,7 @@ COLUMNS = {
 
 _OTHER_FIGURES = ("giou", "ciou")
 _HEADINGS = {"giou": "gIoU", "ciou": "cIoU"}
-_COMPARABLE = ("dataset", "split", "samples", "metric_mode")
+_COMPARABLE = ("dataset", "split", "samples", "metric_mode", "data_sha256")
 
 
 def compare_runs(
@@ -40,7 +40,8 @@ def compare_runs(
     Raises:
         UsageError: the runs have different samples, or no sample counts in both.
     """
-    if names := [name for name in differing_fields(a[0], b[0]) if name in _COMPARABLE]:
+    said = [name for name in _COMPARABLE if UNRECORDED not in (getattr(a[0], name), getattr(b[0], name))]
+    if names := [name for name in differing_fields(a[0], b[0]) if name in said]:
         raise UsageError(f"the two runs differ in {', '.join(names)}; evaluate both with the same settings")
     first, second = ({record.id: record for record in records} for _, records in (a, b))
     if first.keys() != second.keys():

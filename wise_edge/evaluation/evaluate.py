@@ -230,7 +230,7 @@ def _figures(records: Sequence[MaskRecord]) -> dict[str, Any]:
         tops, bottoms = zip(*(term[name] for term in terms), strict=True)
         values[name] = ratio(tops, bottoms)
         intervals[name] = list(bootstrap_interval(tops, bottoms))
-    phases = records[0].latency_ms
+    phases = [phase for phase in records[0].latency_ms if all(phase in record.latency_ms for record in records)]
     latencies = {phase: [record.latency_ms[phase] for record in records] for phase in phases}
     values["latency_ms"] = {phase: _quantiles(times) for phase, times in latencies.items()}
     intervals["latency_ms"] = {phase: _quantile_intervals(times) for phase, times in latencies.items()}

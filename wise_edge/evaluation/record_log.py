@@ -8,14 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from wise_edge.errors import UsageError
-from wise_edge.evaluation.append_log import AppendLog, LogFormat, check_settings
+from wise_edge.evaluation.append_log import AppendLog, LogFormat, check_settings, read_fields
 from wise_edge.evaluation.records import MaskRecord, Settings
 from wise_edge.files.writing import atomic_write
 
+
+def _to_record(settings: Settings, data: Any) -> MaskRecord:
+    record = read_fields(settings.record_class, data)
+    if record.index not in range(settings.shard, settings.samples, settings.shards):
+        raise ValueError(f"index {record.index} is not of this share of the samples")
+    return record
+
+
 _FORMAT = LogFormat[Settings, MaskRecord](
-    Settings, lambda settings, data: settings.record_class(**data), asdict, "wise-edge evaluate --out"
+    Settings, _to_record, asdict, lambda record: {"index": record.index, "id": record.id}, "wise-edge evaluate --out"
 )
 
 RecordLog = AppendLog[Settings, MaskRecord]
@@ -63,5 +72,5 @@ def join_shards(paths: Sequence[Path], settings: Settings) -> list[MaskRecord] |
             return None
         check_settings(path, found, replace(settings, shard=shard))
         records += more
-    by_index = {record.index: record for record in records}
-    return [by_index[index] for index in sorted(by_index)] if len(by_index) == settings.samples else None
+    # Each log has only indices of its share, each once.
+    return sorted(records, key=lambda record: record.index) if len(records) == settings.samples else None

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wise_edge.evaluation.append_log import UNRECORDED
+
 BOX_THRESHOLD = 0.5
 
 Terms = dict[str, tuple[float, float]]
@@ -92,6 +94,8 @@ class Settings:
         shards: number of shares.
         decoding: "forced" or "free", see `wise_edge.runtimes.base.Decoding`; None if no policy ran. Files
             without it were decoded freely.
+        data_sha256: fingerprint of the files that the samples are read from, of all shards together.
+        version: of wise-edge.
     """
 
     dataset: str
@@ -105,6 +109,8 @@ class Settings:
     shard: int = 0
     shards: int = 1
     decoding: str | None = "free"
+    data_sha256: str = UNRECORDED
+    version: str = UNRECORDED
 
     @property
     def record_class(self) -> type[MaskRecord]:

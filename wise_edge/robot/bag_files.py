@@ -16,8 +16,6 @@ from typing import Any
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.extras import require
 from wise_edge.files.writing import replacing_folder
-from wise_edge.rle import mask_of_runs
-from wise_edge.robot.frames import Place
 from wise_edge.robot.messages import COMPRESSED, IMAGE
 from wise_edge.robot.recording.channels import CDR, ROS1, Channel
 from wise_edge.robot.recording.qos import join_qos
@@ -212,7 +210,7 @@ def _merge(
 
 def _messages(record: Mapping[str, Any], types: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield topic and message of everything that a record becomes."""
-    result = _to_result(record)
+    result = NodeResult.from_dict(record)
     seconds, nanosec = divmod(result.stamp_ns, 1_000_000_000)
     sec = min(max(seconds, -(1 << 31)), (1 << 31) - 1)  # what ROS 2's 32 bits hold of a damaged or a ROS 1 stamp
     stamp = types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)
@@ -220,14 +218,3 @@ def _messages(record: Mapping[str, Any], types: Mapping[str, Any]) -> Iterator[t
     yield MASKS, to_mask_message(result, header, types)
     yield FOUND, to_detections(result, header, types)
     yield TOLD, types[TEXT](data=json.dumps(result.to_facts()))
-
-
-def _to_result(record: Mapping[str, Any]) -> NodeResult:
-    fields = {name: record[name] for name in NodeResult.__dataclass_fields__}
-    return NodeResult(
-        **fields
-        | {
-            "mask": None if record["mask"] is None else mask_of_runs(record["mask"]),
-            "place": None if record["place"] is None else Place(**record["place"]),
-        }
-    )

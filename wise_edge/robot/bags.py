@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wise_edge import __version__
 from wise_edge.errors import UsageError, WiseEdgeError
-from wise_edge.evaluation.append_log import AppendLog, LogFormat
+from wise_edge.evaluation.append_log import UNRECORDED, AppendLog, LogFormat, refuse_unknown
+from wise_edge.files.fingerprints import fingerprint
+from wise_edge.files.locks import claiming
+from wise_edge.files.targets import make_folder
 from wise_edge.images.depth import StreamDepth
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.robot.bag_files import Deserializer, Plan, choose_images, plan_copy, write_bag
@@ -39,6 +43,9 @@ class BagSettings:
         variant: the prompt variant.
         policy: the policy's backend.
         mask: the segmenter's backend.
+        recording_sha256: fingerprint of the bag's files.
+        model_sha256: of the bundle, see `Bundle.sha256`; empty if the caller did not say.
+        version: of wise-edge.
     """
 
     bag: str
@@ -47,6 +54,9 @@ class BagSettings:
     variant: str
     policy: str
     mask: str
+    recording_sha256: str = UNRECORDED
+    model_sha256: str = UNRECORDED
+    version: str = UNRECORDED
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,10 @@ class BagReport:
 
 
 _Record = dict[str, Any]
-"""`NodeResult.to_dict`, "time_ns": when the bag received the image, and "bits": `StreamDepth.bits` after it."""
+"""`NodeResult.to_dict` and `_MORE`."""
+_MORE = {"index", "time_ns", "bits", "mask_px", "mask_reason", "stale", "age_ms"}
+"""The image's place among those of the topic, when the bag received it, `StreamDepth.bits` after it, and the rest of
+`NodeResult.to_dict`."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,7 @@ class BagJob:
     _variant: str | None
     _storage: str
     _resume: bool
+    _model_sha256: str
 
     def run(
         self,
@@ -119,8 +133,10 @@ class BagJob:
             variant=self._variant or session.policy.default_variant,
             policy=session.policy.name,
             mask=session.mask.name,
+            recording_sha256=fingerprint(self.recording.paths),
+            model_sha256=self._model_sha256,
+            version=__version__,
         )
-        self._out.parent.mkdir(parents=True, exist_ok=True)
         with AppendLog(self._log, settings, _LOG_FORMAT, resume=self._resume) as log:
             reused = len(log.records)
             self._answer(session, settings, log, progress, observe)
@@ -149,6 +165,8 @@ class BagJob:
         depth = StreamDepth(log.records[-1]["bits"] if log.records else None)
         for place, (time_ns, channel, data) in enumerate(self.recording.messages(self.plan.images)):
             if place < reused:
+                if log.records[place]["time_ns"] != time_ns:
+                    raise UsageError(f"{self._log} has other images than {self._bag}; delete the log to start over")
                 continue
             stamp_ns, frame_id, frame = time_ns, "", None
             try:
@@ -159,7 +177,7 @@ class BagJob:
                 result = NodeResult.unreadable(stamp_ns, frame_id, settings.query, settings.variant, str(error))
             if frame is not None:
                 result = NodeResult.of(frame, session.segment(frame.image, settings.query, settings.variant))
-            log.append(result.to_dict() | {"time_ns": time_ns, "bits": depth.bits})
+            log.append(result.to_dict() | {"index": place, "time_ns": time_ns, "bits": depth.bits})
             if frame is not None:
                 observe(frame, result)
             progress(place + 1, count)
@@ -176,8 +194,9 @@ def open_job(
     storage: str = "mcap",
     copy: bool = True,
     resume: bool = False,
+    model_sha256: str = "",
 ) -> Iterator[BagJob]:
-    """Open a bag and check a request for it, before models are loaded.
+    """Open a bag, check a request for it before models are loaded, and hold the lock on its log.
 
     Args:
         bag: a rosbag2 folder, a file of MCAP or SQLite, or a ROS 1 bag; unfinished ones are read as far as they go.
@@ -188,9 +207,11 @@ def open_job(
         storage: one of `STORAGES`.
         copy: copy the input's messages of ROS 2 into the new bag, as they are.
         resume: continue the log of a run that was killed.
+        model_sha256: what identifies the session's models; a log of others is not continued.
 
     Raises:
-        UsageError: the bag, topic or storage does not exist, the query is empty, or `out` or its log exists.
+        UsageError: the bag, topic or storage does not exist, the query is empty, `out` or its log exists, or another
+            process writes it.
         MissingExtraError: the extra `ros` is not installed.
     """
     query = normalize_query(query)
@@ -198,12 +219,17 @@ def open_job(
         raise UsageError(f"unknown storage '{storage}'; choose {' or '.join(STORAGES)}")
     _check_out(out)
     log = out.with_name(f"{out.name}.log")
-    if log.exists() and not resume:
-        raise UsageError(f"{log} holds results of an unfinished run; continue it with --resume, or delete the file")
     with open_recording(bag) as recording:
         images = choose_images(recording, bag, topic)
         plan = plan_copy(recording, images, copy)
-        yield BagJob(recording, plan, bag, query, out, log, variant, storage, resume)
+        make_folder(out.parent)
+        with claiming(log):
+            _check_out(out)  # again, since another run may have ended meanwhile
+            if log.stat().st_size and not resume:
+                raise UsageError(
+                    f"{log} holds results of an unfinished run; continue it with --resume, or delete the file"
+                )
+            yield BagJob(recording, plan, bag, query, out, log, variant, storage, resume, model_sha256)
 
 
 def _check_out(out: Path) -> None:
@@ -273,10 +299,16 @@ def _report(records: list[_Record], reused: int, plan: Plan) -> BagReport:
 
 
 def _to_record(settings: BagSettings, data: Any) -> _Record:
-    if missing := {*NodeResult.__dataclass_fields__, "time_ns", "bits"} - set(data):
-        raise KeyError(min(missing))
+    refuse_unknown(data, {*NodeResult.__dataclass_fields__, *_MORE})
+    NodeResult.from_dict(data)
     record: _Record = data
+    bits, latency_ms = record["bits"], record["latency_ms"]
+    whole = all(type(record[name]) is int for name in ("index", "time_ns"))
+    if not whole or bits not in (None, *range(8, 33)) or (latency_ms and "total" not in latency_ms):
+        raise ValueError("a value is none of a result")
     return record
 
 
-_LOG_FORMAT = LogFormat[BagSettings, _Record](BagSettings, _to_record, dict, "wise-edge bag")
+_LOG_FORMAT = LogFormat[BagSettings, _Record](
+    BagSettings, _to_record, dict, lambda record: {"index": record["index"]}, "wise-edge bag"
+)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from wise_edge.geometry import Box, Point, Size
-from wise_edge.rle import run_lengths
+from wise_edge.mapping import from_mapping
+from wise_edge.rle import mask_of_runs, run_lengths
 from wise_edge.robot.frames import Frame, Place
 from wise_edge.runtimes.results import SegmentationResult, explain_empty
 from wise_edge.runtimes.tracking import Tracked
@@ -110,6 +112,20 @@ class NodeResult:
             delay_ms=0.0,
             latency_ms={},
         )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> NodeResult:
+        """Return the result of which `to_dict` made the data.
+
+        Raises:
+            UsageError, ValueError, TypeError, KeyError: it did not.
+        """
+        fields = {name: data[name] for name in cls.__dataclass_fields__}
+        result = from_mapping(cls, fields | {"mask": None})
+        mask = None if fields["mask"] is None else mask_of_runs(fields["mask"])
+        if mask is not None and mask.shape != result.image_size[::-1]:
+            raise ValueError(f"the mask has {mask.shape} rows and columns, the image {result.image_size[::-1]}")
+        return replace(result, mask=mask)
 
     @property
     def stale(self) -> bool:

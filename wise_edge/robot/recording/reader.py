@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,11 +43,15 @@ class Recording:
 
     Attributes:
         channels: of all files; each belongs to one of them.
+        paths: the files as they were found, perhaps compressed.
         qos: from topics to their QoS profiles in metadata.yaml, for files that hold none.
     """
 
-    def __init__(self, files: list[RecordingFile], qos: Mapping[str, str], notes: list[str]) -> None:
+    def __init__(
+        self, files: list[RecordingFile], paths: Sequence[Path], qos: Mapping[str, str], notes: list[str]
+    ) -> None:
         self._files = files
+        self.paths = paths
         self.channels = [channel for file in files for channel in file.channels]
         self.qos = qos
         self._notes = notes
@@ -101,7 +105,7 @@ def open_recording(path: Path) -> Iterator[Recording]:
         if len(files) < len(listed := metadata.get("relative_file_paths", [])):
             missing = sorted({Path(name).name for name in listed} - {file.name for file in files})
             notes.append(f"{path} lacks files that its metadata.yaml names: {', '.join(missing)}")
-        yield Recording(opened, _read_qos(metadata), notes)
+        yield Recording(opened, files, _read_qos(metadata), notes)
 
 
 def _find_files(path: Path) -> list[Path]:
