@@ -20,7 +20,7 @@ from wise_edge.bundle.store import (
     resolve_checkpoint,
     write_manifest,
 )
-from wise_edge.errors import UsageError, VerificationError
+from wise_edge.errors import UsageError
 from wise_edge.export.options import ExportOptions
 from wise_edge.export.progress import Progress
 from wise_edge.export.provenance import checkpoint_weights, describe_checkpoint, describe_tools
@@ -31,8 +31,8 @@ from wise_edge.export.targets import MERGED, Target, find_targets
 from wise_edge.export.to_onnx.bf16 import cpu_equivalent
 from wise_edge.export.to_onnx.segmenter import SamSource
 from wise_edge.export.to_onnx.verify import check_figures
-from wise_edge.files.targets import check_folder_target
-from wise_edge.files.writing import replacing_folder
+from wise_edge.files.temporary import scratch_in
+from wise_edge.files.writing import naming, replacing_folder
 from wise_edge.policy.adapter_names import fit_adapter
 from wise_edge.policy.architecture import load_config
 from wise_edge.policy.checkpoint import read_policy_spec
@@ -125,40 +125,36 @@ def export_bundle(
         chosen.check(options, verify=verify is not None)
     base, sam_checkpoint = _open(policy, "policy"), _open(sam, "sam")
     read_sam_spec(sam_checkpoint)  # a checkpoint that is none is found before the policy is merged
-    check_folder_target(
-        target, marker=MANIFEST_NAME, force=force, keep=(base, sam_checkpoint, adapter, options.calibration)
-    )
     created = creation_time()
     samples = read_calibration(options.calibration, options.samples)
     merged = 0 if adapter is None else _stored(base)
-    check_space(target.parent, merged + _space(base, options) + _space(sam_checkpoint, options))
-    with (
-        replacing_folder(target) as folder,
-        _merged(base, adapter, folder.parent, progress, verify=verify is not None) as (policy_folder, merged_figures),
-    ):
-        source = PolicyCheckpoint(policy_folder, samples, progress)
-        for chosen in targets:
-            chosen.check_policy(source, options)
-        export = _Export(source, SamSource(sam_checkpoint), samples, targets, options, progress)
-        manifest = Manifest(
-            name=target.resolve().name,
-            created=created,
-            policy=source.spec,
-            sam=export.segmenter.spec,
-            artifacts=tuple(export.write(folder)),
-            verified=False,
-            verification=(),
-            provenance=describe_checkpoint(policy, policy_folder, "policy", adapter)
-            | describe_checkpoint(sam, sam_checkpoint, "sam")
-            | describe_tools(),
-        )
-        write_manifest(folder, manifest)
-        if verify is not None:
-            verified = _verified(export, folder, manifest, verify)
-            write_manifest(folder, replace(verified, verification=(*merged_figures, *verified.verification)))
-        for chosen in targets:
-            chosen.finish(folder, options, progress)
-        return load(folder).manifest
+    read = (base, sam_checkpoint, adapter, options.calibration)
+    with replacing_folder(target, marker=MANIFEST_NAME, force=force, keep=read) as folder, scratch_in(folder.parent):
+        check_space(folder.parent.parent, merged + _space(base, options) + _space(sam_checkpoint, options))
+        with _merged(base, adapter, folder.parent, progress, verify=verify is not None) as (policy_folder, figures):
+            source = PolicyCheckpoint(policy_folder, samples, progress)
+            for chosen in targets:
+                chosen.check_policy(source, options)
+            export = _Export(source, SamSource(sam_checkpoint), samples, targets, options, progress)
+            manifest = Manifest(
+                name=target.resolve().name,
+                created=created,
+                policy=source.spec,
+                sam=export.segmenter.spec,
+                artifacts=tuple(export.write(folder)),
+                verified=False,
+                verification=(),
+                provenance=describe_checkpoint(policy, policy_folder, "policy", adapter)
+                | describe_checkpoint(sam, sam_checkpoint, "sam")
+                | describe_tools(),
+            )
+            write_manifest(folder, manifest)
+            if verify is not None:
+                verified = _verified(export, folder, manifest, verify)
+                write_manifest(folder, replace(verified, verification=(*figures, *verified.verification)))
+            for chosen in targets:
+                chosen.finish(folder, options, progress)
+            return load(folder).manifest
 
 
 def _verified(export: _Export, folder: Path, manifest: Manifest, verify: QueryCheck) -> Manifest:
@@ -184,10 +180,9 @@ def export_merged(
     if adapter is None:
         raise UsageError(f"--target {MERGED} merges an adapter; name one with --adapter, or use {policy} as it is")
     base = _open(policy, "policy")
-    check_folder_target(target, marker="config.json", force=force, keep=(base, adapter))
-    check_space(target.parent, _stored(base))
-    fitted = fit_adapter(adapter, load_config(base), base=base)
-    with replacing_folder(target) as folder, _named(folder, target):
+    with replacing_folder(target, marker="config.json", force=force, keep=(base, adapter)) as folder:
+        check_space(folder.parent.parent, _stored(base))
+        fitted = fit_adapter(adapter, load_config(base), base=base)
         check_figures(list(merge_checkpoint(base, fitted, folder, progress, verify=verify)))
 
 
@@ -216,21 +211,10 @@ def _merged(
     read_policy_spec(base, read_prompts(words))  # what would fail below is found before the work
     with tempfile.TemporaryDirectory(dir=scratch, prefix="merged.") as temporary:
         folder = Path(temporary)
-        with _named(folder, base):
+        with naming(base, folder):
             figures = list(merge_checkpoint(base, fitted, folder, progress, verify=verify))
             check_figures(figures)
             yield folder, figures
-
-
-@contextmanager
-def _named(temporary: Path, place: Path) -> Iterator[None]:
-    """Name a place that the user knows in errors about a temporary folder."""
-    try:
-        yield
-    except (UsageError, VerificationError) as error:
-        if str(temporary) not in str(error):
-            raise
-        raise type(error)(str(error).replace(str(temporary), str(place))) from error
 
 
 def _space(checkpoint: Path, options: ExportOptions) -> int:

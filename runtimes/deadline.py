@@ -68,7 +68,7 @@ class LatencyHistory:
         return history
 
     def write(self, file: Path) -> None:
-        """Keep the measurements for another process; raises `OSError` if the file cannot be written."""
+        """Keep the measurements for another process; raises `OSError` or `WiseEdgeError` if it cannot be written."""
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as fresh:
             fresh.write_text(to_json({name: list(values) for name, values in self._readings.items()}))

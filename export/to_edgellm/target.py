@@ -8,6 +8,7 @@ transformers does.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ def export_edgellm(source: PolicyCheckpoint, out: Path, method: str, progress: P
         source.release()
         progress(f"bringing the policy to {method} with tensorrt-edgellm")
         arguments = [str(source.folder), str(out / EDGELLM_FOLDER), method, scratch]
-        _run("wise_edge.export.to_edgellm.quantize", arguments)
+        _run("wise_edge.export.to_edgellm.quantize", arguments, scratch)
     for file in sorted((out / EDGELLM_FOLDER).iterdir()):
         path = f"{EDGELLM_FOLDER}/{file.name}"
         yield describe_file(out, path, path, FORMAT, method if file.suffix == ".safetensors" else "")
@@ -77,7 +78,7 @@ def compare_edgellm(source: PolicyCheckpoint, out: Path, method: str, progress: 
     progress("comparing tensorrt-edgellm's graphs with torch")
     edgellm_check.check_template(source, out / EDGELLM_FOLDER)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".graphs.") as scratch:
-        _run("tensorrt_edgellm.scripts.export", [str(out / EDGELLM_FOLDER), scratch])
+        _run("tensorrt_edgellm.scripts.export", [str(out / EDGELLM_FOLDER), scratch], scratch)
         edgellm_check.check_operators(Path(scratch) / "llm" / "model.onnx", method)
         return list(edgellm_check.check_numbers(source, Path(scratch), method))
 
@@ -91,7 +92,7 @@ def _write_samples(source: PolicyCheckpoint, folder: Path) -> None:
     (folder / "samples.json").write_text(json.dumps(listed), encoding="utf-8")
 
 
-def _run(module: str, arguments: list[str]) -> None:
+def _run(module: str, arguments: list[str], scratch: str) -> None:
     try:
         done = subprocess.run(
             module_command(module, *arguments),
@@ -100,6 +101,7 @@ def _run(module: str, arguments: list[str]) -> None:
             text=True,
             timeout=_LIMIT_S,
             check=False,
+            env={**os.environ, "TMPDIR": scratch},
         )
     except subprocess.TimeoutExpired:
         raise WiseEdgeError(f"tensorrt-edgellm did not end within {_LIMIT_S / 3600:g} h, and was ended") from None

@@ -226,7 +226,7 @@ def _save_kernels(kernels: Any, file: Path, held: int) -> None:
     data = memoryview(kernels.serialize())
     if data.nbytes <= held:
         return
-    with suppress(OSError):  # if the disk is full or read-only, the next process compiles again
+    with suppress(OSError, WiseEdgeError):  # if the disk is full or read-only, the next process compiles again
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as fresh:
             fresh.write_bytes(data)

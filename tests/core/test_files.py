@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.files.documents import read_json
 from wise_edge.files.targets import check_folder_target
 from wise_edge.files.writing import atomic_write, replacing_folder
@@ -45,8 +45,11 @@ def test_atomic_write_leaves_nothing_when_it_fails(tmp_path: Path, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("wise_edge.files.writing.os.fsync", full_disk)
-    with pytest.raises(UsageError, match=r"cannot write .*: No space left on device"):
+    with pytest.raises(
+        WiseEdgeError, match=r"cannot write .*result\.bin: No space left on device; make room"
+    ) as caught:
         atomic_write(tmp_path / "result.bin", b"half")
+    assert caught.value.exit_code == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -92,7 +95,9 @@ def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path: Path)
     ):
         with pytest.raises(UsageError, match=message):
             check_folder_target(target, marker="bundle.json")
-    with pytest.raises(UsageError, match="cannot write into the folder /proc"), replacing_folder(Path("/proc/b")):
+        with pytest.raises(UsageError, match=message), replacing_folder(target, marker="bundle.json"):
+            pytest.fail("the work began")
+    with pytest.raises(WiseEdgeError, match="cannot write /proc/b: No such file"), replacing_folder(Path("/proc/b")):
         pytest.fail("the work began")
 
 

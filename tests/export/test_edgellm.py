@@ -53,7 +53,7 @@ def _export(source: PolicyCheckpoint, method: str, folder: Path) -> Path:
     out = folder / "bundle"
     out.mkdir()
     list(edgellm.export_edgellm(source, out, method, quiet))
-    edgellm._run("tensorrt_edgellm.scripts.export", [str(out / EDGELLM_FOLDER), str(folder / "graphs")])
+    edgellm._run("tensorrt_edgellm.scripts.export", [str(out / EDGELLM_FOLDER), str(folder / "graphs")], str(folder))
     return folder / "graphs"
 
 
@@ -223,15 +223,15 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         EDGELLM.check(_options("fp8", "thor"))
 
 
-def test_the_other_process_is_ended_if_it_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_other_process_is_ended_if_it_does_not_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(edgellm, "_LIMIT_S", 0.3)
     with pytest.raises(WiseEdgeError, match=r"tensorrt-edgellm did not end within .* h, and was ended"):
-        edgellm._run("timeit", ["-n", "1", "import time; time.sleep(60)"])
+        edgellm._run("timeit", ["-n", "1", "import time; time.sleep(60)"], str(tmp_path))
 
 
 def test_what_the_other_process_says_is_passed_on(tmp_path: Path) -> None:
     with pytest.raises(WiseEdgeError, match=r"tensorrt-edgellm failed: .*No module named"):
-        edgellm._run("wise_edge.no_such_module", [])
+        edgellm._run("wise_edge.no_such_module", [], str(tmp_path))
     arguments: list[Any] = [str(tmp_path / "gone"), str(tmp_path / "out"), "fp16", str(tmp_path)]
     with pytest.raises(WiseEdgeError, match="tensorrt-edgellm failed: "):
-        edgellm._run("wise_edge.export.to_edgellm.quantize", arguments)
+        edgellm._run("wise_edge.export.to_edgellm.quantize", arguments, str(tmp_path))

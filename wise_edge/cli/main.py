@@ -6,7 +6,6 @@ the `[onnx]` in "pip install 'wise-edge[onnx]'" as markup.
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -31,21 +30,7 @@ from wise_edge.cli.run import run
 from wise_edge.cli.serve import serve
 from wise_edge.cli.train import train
 from wise_edge.errors import WiseEdgeError
-
-_FULL, _DENIED = "make room and run it again", "change its permissions or choose another place"
-_REMEDIES = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EACCES: _DENIED,
-    errno.EPERM: _DENIED,
-    errno.EROFS: "choose another place",
-    errno.ENAMETOOLONG: "use a shorter name",
-    errno.ELOOP: "mend the links that lead back to themselves",
-    errno.EMFILE: "raise the number of files that a process may open (ulimit -n)",
-    errno.EIO: "check the disk (dmesg)",
-    errno.ESTALE: "mount the network folder again",
-}
-"""What to do about errors of the file system, which any access may meet; the rest are told by their own words."""
+from wise_edge.files.refusals import explain_refusal
 
 app = typer.Typer(
     help="Image and sentence in, mask out: concise reasoning segmentation on edge devices.",
@@ -103,8 +88,8 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exception(error)
         elif isinstance(error, MemoryError):
             _print_error(f"error: more memory is needed than is free ({error or 'MemoryError'}); close other programs")
-        elif isinstance(error, OSError) and error.errno is not None and error.strerror:
-            _print_error(f"error: {_describe(error)}")
+        elif reason := explain_refusal(error):
+            _print_error(f"error: {reason}")
         else:
             _print_error(
                 f"internal error: {type(error).__name__}: {error} "
@@ -123,13 +108,6 @@ def _signal_behind(error: BaseException | None) -> int | None:
             return 128 + signal.SIGTERM
         error = error.__cause__ or error.__context__
     return None
-
-
-def _describe(error: OSError) -> str:
-    """Return what the system refused, where, and what to do about it."""
-    places = [os.fsdecode(place)[:200] for place in (error.filename, error.filename2) if isinstance(place, str | bytes)]
-    what = ": ".join([error.strerror or "", *places])
-    return f"{what}; {remedy}" if (remedy := _REMEDIES.get(error.errno or 0)) else what
 
 
 def _print_error(line: str) -> None:

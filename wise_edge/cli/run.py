@@ -92,6 +92,7 @@ def _meet_deadline(
     import hashlib
     from contextlib import suppress
 
+    from wise_edge.errors import WiseEdgeError
     from wise_edge.files.cache import cache_folder
     from wise_edge.runtimes.deadline import LatencyHistory
 
@@ -100,7 +101,7 @@ def _meet_deadline(
     kept = cache_folder() / "pace" / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
     session.latency_history = LatencyHistory.read(kept)
     result = session.segment(pixels, query, variant, deadline_ms=deadline_ms)
-    with suppress(OSError):  # if the cache cannot be written, the next run only lacks these readings
+    with suppress(OSError, WiseEdgeError):  # if the cache cannot be written, the next run only lacks these readings
         session.latency_history.write(kept)
     return result
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,19 +15,23 @@ _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
 
 @contextmanager
-def holding(place: Path) -> Iterator[None]:
-    """Hold the lock on a file or folder that exists.
+def holding(place: Path, written: Path | None = None) -> Iterator[bool]:
+    """Hold the lock on a file or folder that exists; yield whether it is held.
 
     The kernel releases it when the process and its forks have ended, for whatever reason. On a file system that knows
     no such locks, as some network ones for folders, the block runs without.
+
+    Args:
+        place: the file or folder.
+        written: what the message names as being written; None for the place itself.
 
     Raises:
         UsageError: another process holds it.
         OSError: the place cannot be opened.
     """
-    descriptor = _lock(place, os.O_RDONLY)
+    descriptor, held = _lock(place, written or place, _open)
     try:
-        yield
+        yield held
     finally:
         os.close(descriptor)
 
@@ -40,7 +44,7 @@ def claiming(file: Path) -> Iterator[None]:
         UsageError: another process holds it, or it cannot be made.
     """
     try:  # network file systems lock only what is open for writing
-        descriptor = _lock(file, os.O_RDWR | os.O_CREAT)
+        descriptor, _ = _lock(file, file, _make)
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}; choose another place") from error
     try:
@@ -51,21 +55,22 @@ def claiming(file: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(place: Path, flags: int) -> int:
-    """Return a locked descriptor of what the path names now: it may be replaced or removed before the lock is held."""
+def _lock(place: Path, written: Path, opened: Callable[[Path], int]) -> tuple[int, bool]:
+    """Return a descriptor of what the path names now, which may be replaced before it is locked; and whether it is."""
     while True:
-        descriptor = os.open(place, flags | os.O_CLOEXEC, 0o666)
+        descriptor, held = opened(place), True
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno in _HELD:
                     raise UsageError(
-                        f"{place} is being written by another process{_name_holder(descriptor)}; wait until it has "
+                        f"{written} is being written by another process{_name_holder(descriptor)}; wait until it has "
                         "ended, or choose another place"
                     ) from None
+                held = False
             if _names(place, descriptor):
-                return descriptor
+                return descriptor, held
         except BaseException:
             os.close(descriptor)
             raise
@@ -77,6 +82,17 @@ def _names(place: Path, descriptor: int) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(place))
     except FileNotFoundError:
         return False
+
+
+def _open(place: Path) -> int:
+    try:  # NFS locks only what is open for writing: https://man7.org/linux/man-pages/man2/flock.2.html
+        return os.open(place, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # a folder, or a file that may only be read
+        return os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _make(file: Path) -> int:
+    return os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
 
 def _name_holder(descriptor: int) -> str:

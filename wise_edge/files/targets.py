@@ -33,30 +33,37 @@ def check_target(path: str | Path, *, force: bool = False, keep: Iterable[Path |
         raise UsageError(f"{target} is a folder; pass a file")
     if exists and not force:
         raise UsageError(f"{target} exists; use --force to replace it")
-    _check_parent(target)
+    check_parent(target)
     return target
 
 
-def check_folder_target(target: Path, *, marker: str, force: bool = False, keep: Iterable[Path | None] = ()) -> None:
+def check_folder_target(
+    target: Path, *, marker: str | None, force: bool = False, keep: Iterable[Path | None] = ()
+) -> None:
     """Reject a target that cannot or must not be replaced, before the work whose result it will hold.
 
     Args:
         target: the folder to write.
-        marker: name of the file that identifies a folder that may be replaced, for example "bundle.json".
+        marker: name of the file that identifies a folder that may be replaced, for example "bundle.json"; None allows
+            any folder.
         force: allow an existing folder.
         keep: what the work reads, which even `force` does not replace; see `refuse_input`.
 
     Raises:
         UsageError: the target exists and `force` is off, it is neither empty nor a folder with the marker, it is or
-            holds what must be kept, or its parent folder does not exist or cannot be written.
+            holds what must be kept, a disk is mounted on it, or its parent folder does not exist or cannot be written.
     """
     exists = _exists(target)
     refuse_input(target, keep)
-    if exists and (not target.is_dir() or (any(target.iterdir()) and not (target / marker).is_file())):
+    if exists and not target.is_dir():
+        raise UsageError(f"{target} exists and is no folder; choose another name")
+    if exists and marker is not None and any(target.iterdir()) and not (target / marker).is_file():
         raise UsageError(f"{target} exists and has no {marker}; choose another folder")
     if exists and not force:
         raise UsageError(f"{target} exists; use --force to replace it")
-    _check_parent(target)
+    if target.is_mount():  # it cannot be renamed
+        raise UsageError(f"{target} is where a disk is mounted; name a folder in it")
+    check_parent(target)
 
 
 def refuse_input(target: Path, read: Iterable[Path | None]) -> None:
@@ -95,15 +102,18 @@ def make_folder(folder: Path, advice: str = "choose another") -> Path:
     return folder
 
 
+def check_parent(target: Path) -> None:
+    """Raise `UsageError` if there is no folder for a target, or nothing can be written into it."""
+    parent = Path(os.path.realpath(target)).parent  # of what a link leads to
+    shown = target.parent if target.parent.resolve() == parent else parent
+    if not parent.is_dir():
+        raise UsageError(f"the folder {shown} does not exist; create it first")
+    if not os.access(parent, os.W_OK):
+        raise UsageError(f"cannot write into the folder {shown}; choose another or change its permissions")
+
+
 def _exists(target: Path) -> bool:
     try:
-        return target.exists()
+        return os.path.lexists(os.path.realpath(target)) or target.exists()
     except OSError as error:  # the name is too long
         raise UsageError(f"cannot write {str(target)[:200]}: {error.strerror}") from error
-
-
-def _check_parent(target: Path) -> None:
-    if not target.parent.is_dir():
-        raise UsageError(f"the folder {target.parent} does not exist; create it first")
-    if not os.access(target.parent, os.W_OK):
-        raise UsageError(f"cannot write into the folder {target.parent}; choose another or change its permissions")

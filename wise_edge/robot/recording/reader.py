@@ -10,13 +10,13 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.extras import require
 from wise_edge.files.documents import check_values, read_text
 from wise_edge.files.inputs import refuse_lfs_pointer, refuse_special
+from wise_edge.files.temporary import temporary_folder
 from wise_edge.robot.recording.channels import CDR, MAX_UNPACKED_BYTES, Channel, Message, RecordingFile
 from wise_edge.robot.recording.mcap_reader import McapFile
 from wise_edge.robot.recording.qos import to_yaml
@@ -184,7 +184,7 @@ def _open(file: Path, stack: ExitStack) -> RecordingFile:
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
     if start.startswith(_ZSTD):
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="wise-edge-")))
+        folder = stack.enter_context(temporary_folder())
         return _open(_unpack_file(file, folder), stack)
     if not start.strip(b"\0"):
         raise UsageError(f"{file} is empty, as of a recorder that was killed at its start")
