@@ -143,6 +143,23 @@ def pickle_a_training(folder: Path) -> None:
     torch.save({"state_dict": WEIGHTS, "epoch": 3}, folder / "pytorch_model.bin")
 
 
+def write_long_name(folder: Path) -> None:
+    write_index(folder / "model.safetensors.index.json", {"a": "a" * 5000})
+
+
+def write_nested_map(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": ["a.safetensors"]}}')
+
+
+def lie_about_the_header(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes((1 << 62).to_bytes(8, "little") + b"{}")
+
+
+def lie_about_offsets(folder: Path) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1 << 62, 4], "data_offsets": [0, 16]}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+
+
 def leave_a_pointer(folder: Path) -> None:
     save_shards(folder)
     (folder / "b.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
@@ -152,7 +169,11 @@ DAMAGE = {
     "lost": (lose_two_shards, r"a\.safetensors, and 1 more, is missing"),
     "both": (keep_an_old_index, "holds both model.safetensors and the shards"),
     "no-map": (write_no_map, "lists no files of weights"),
-    "cut": (cut_safetensors, r"model\.safetensors cannot be read, it is damaged or cut short"),
+    "cut": (cut_safetensors, r"model\.safetensors is not a safetensors file, or it is damaged or cut short"),
+    "long-name": (write_long_name, r"(index\.json is not an index of weights|is missing)"),
+    "nested-map": (write_nested_map, "lists no files of weights"),
+    "header": (lie_about_the_header, r"model\.safetensors is not a safetensors file"),
+    "offsets": (lie_about_offsets, r"model\.safetensors is not a safetensors file"),
     "cut-pickle": (cut_pickle, r"pytorch_model\.bin holds no weights that can be read safely"),
     "code": (pickle_code, r"it holds an object of fractions\.Fraction, and reading it would run its code"),
     "training": (pickle_a_training, "is not a dictionary of tensors"),

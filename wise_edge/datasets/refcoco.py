@@ -6,6 +6,7 @@ those of COCO's train2014. Each sentence is one example.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +71,8 @@ class RefCocoDataset(RowDataset[_Row]):
             try:
                 rows += _read_ref(ref, index, seen)
             except (ValueError, UsageError) as error:
-                problems.append(
-                    f"{refs_file.name}, {split} ref {ref.get('ref_id', f'at place {place}')!r:.40}: {error}"
-                )
+                named = reprlib.repr(ref.get("ref_id", f"at place {place}"))
+                problems.append(f"{refs_file.name}, {split} ref {named}: {error}")
         files = (refs_file, instances_file)
         super().__init__(name, split, refs_file, rows, (row.id for row in rows), problems, files)
 
@@ -95,38 +95,44 @@ class _Index:
 
     def __init__(self, path: Path, refs: list[dict[Any, Any]], image_folder: Path) -> None:
         content = read_json(path, _MOST_BYTES, "it belongs next to the refs; download it again")
-        wanted = {repr(ref.get("ann_id")) for ref in refs}
-        # Keyed by the ids' text, since an invalid id may not be hashable.
-        annotations = ((repr(item.get("id")), item) for item in _dicts(content, "annotations", path))
+        wanted = {_read_id(ref, "ann_id") for ref in refs} - {None}
+        annotations = ((_read_id(item, "id"), item) for item in _dicts(content, "annotations", path))
         self._annotations = {number: item for number, item in annotations if number in wanted}
-        self._images = {repr(item.get("id")): item for item in _dicts(content, "images", path)}
+        self._images = {_read_id(item, "id"): item for item in _dicts(content, "images", path)}
+        self._images.pop(None, None)
         self._image_folder = image_folder
         self._present = {entry.name for entry in image_folder.iterdir()}
 
-    def target(self, number: Any) -> _Target:
-        """Return the target with this annotation id.
+    def target(self, ref: dict[Any, Any]) -> _Target:
+        """Return a ref's target.
 
         Raises:
             ValueError, UsageError: the annotation or its image is missing or malformed.
         """
-        annotation = self._annotations.get(repr(number))
+        annotation, number = self._annotations.get(_read_id(ref, "ann_id")), reprlib.repr(ref.get("ann_id"))
         if annotation is None:
-            raise ValueError(f"annotation {number!r:.40} is not in instances.json")
-        image = self._images.get(repr(annotation.get("image_id")))
+            raise ValueError(f"annotation {number} is not in instances.json")
+        image = self._images.get(_read_id(annotation, "image_id"))
         if image is None:
-            raise ValueError(f"the image of annotation {number!r:.40} is not in instances.json")
+            raise ValueError(f"the image of annotation {number} is not in instances.json")
         size = (_read_side(image, "width"), _read_side(image, "height"))
-        check_size(size, f"the image of annotation {number!r:.40}")
+        check_size(size, f"the image of annotation {number}")
         name = image.get("file_name")
         if not isinstance(name, str) or name not in self._present:
             raise ValueError(f"image {name!r:.80} is not in {self._image_folder}")
         return _Target(self._image_folder / name, read_segmentation(annotation.get("segmentation"), size))
 
 
+def _read_id(item: dict[Any, Any], key: str) -> int | str | None:
+    """Return an id; None for anything else, which may not be hashable or may hold itself."""
+    value = item.get(key)
+    return value if isinstance(value, int | str) else None
+
+
 def _read_side(image: dict[str, Any], key: str) -> int:
     side = image.get(key)
     if not isinstance(side, int) or side <= 0:
-        raise ValueError(f"image {image.get('id')!r:.40} has no valid {key} in instances.json")
+        raise ValueError(f"image {reprlib.repr(image.get('id'))} has no valid {key} in instances.json")
     return side
 
 
@@ -143,7 +149,7 @@ def _read_ref(ref: dict[Any, Any], index: _Index, seen: set[int]) -> list[_Row]:
     for place, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"sentence {place} has no text")
-    target = index.target(ref.get("ann_id"))
+    target = index.target(ref)
     return [_Row(f"{number}-{place}", text.strip(), target) for place, text in enumerate(texts) if text]
 
 
@@ -169,7 +175,7 @@ def _refs_of_split(path: Path, split: str) -> list[dict[Any, Any]]:
     refs = load_plain_pickle(path)
     if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
         raise UsageError(f"{path} is not a list of refs; download it again")
-    splits = sorted({str(ref.get("split"))[:40] for ref in refs})
+    splits = sorted({str(_read_id(ref, "split"))[:40] for ref in refs})
     if split not in splits:
         raise UsageError(f"{path} has no split '{split}'; choose one of {', '.join(splits[:10])}")
     # A ref without a split may belong to this one: it is returned, and listed among the problems.

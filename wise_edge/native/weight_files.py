@@ -7,27 +7,24 @@ its numbers, which stay on disk until a tensor is read.
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PosixPath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from wise_edge.errors import UsageError, first_line
+from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files.documents import read_json
 from wise_edge.files.inputs import refuse_lfs_pointer
+from wise_edge.native.loading import loading
+from wise_edge.native.torch_pickles import load_pickle
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NAMES = ("model.safetensors", "pytorch_model.bin")
 """A model's files, in the order in which they count; in shards, an index of their names lies beside them."""
-_LONGEST_REASON = 160  # characters of torch's message, which may hold a page
 DTYPES = {
     "float64": "F64",
     "float32": "F32",
@@ -67,7 +64,7 @@ class StoredTensor:
         """
         if self.file.suffix == ".bin":
             return _load_pickle(self.file)[self.name]
-        with _open_safetensors(self.file) as tensors:
+        with _open_safetensors(self.file) as tensors, loading(self.file, "a safetensors file"):
             tensor: Tensor = tensors.get_tensor(self.name)
         return tensor
 
@@ -102,15 +99,17 @@ def list_tensors(folder: Path, names: Sequence[str] = NAMES) -> list[StoredTenso
 
 def _listed_files(index: Path) -> list[Path]:
     listed = read_json(index).get("weight_map")
-    names = set(listed.values()) if isinstance(listed, dict) else set()
-    if not names or not all(isinstance(name, str) for name in names):
+    if not isinstance(listed, dict) or not listed or not all(isinstance(name, str) for name in listed.values()):
         raise UsageError(f"{index} lists no files of weights; copy it again")
-    for name in sorted(names):
+    names = sorted(set(listed.values()))
+    for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name:
             raise UsageError(f"{index} names {name!r}, which is outside of the folder; do not use this checkpoint")
-    files = [index.parent / name for name in sorted(names)]
-    if missing := [file.name for file in files if not file.is_file()]:
+    files = [index.parent / name for name in names]
+    with loading(index, "an index of weights"):  # a name may be longer than any file's
+        missing = [file.name for file in files if not file.is_file()]
+    if missing:
         more = f", and {len(missing) - 1} more," if missing[1:] else ""
         raise UsageError(f"{index.parent / missing[0]}{more} is missing; copy or download the whole checkpoint")
     return files
@@ -123,20 +122,17 @@ def list_file_tensors(file: Path) -> Iterator[StoredTensor]:
             dtype = str(tensor.dtype).removeprefix("torch.")
             yield StoredTensor(file, name, DTYPES.get(dtype, dtype), tuple(tensor.shape))
         return
-    with _open_safetensors(file) as tensors:
-        for name in tensors.keys():  # noqa: SIM118 - it is not a mapping
-            part = tensors.get_slice(name)
-            yield StoredTensor(file, name, str(part.get_dtype()), tuple(part.get_shape()))
+    with _open_safetensors(file) as tensors, loading(file, "a safetensors file"):
+        parts = [(name, tensors.get_slice(name)) for name in tensors.keys()]  # noqa: SIM118 - it is not a mapping
+        found = [StoredTensor(file, name, str(part.get_dtype()), tuple(part.get_shape())) for name, part in parts]
+    yield from found
 
 
 def _open_safetensors(file: Path) -> Any:
     safetensors = require("safetensors", "export")
     refuse_lfs_pointer(file)
-    try:
+    with loading(file, "a safetensors file"):
         return safetensors.safe_open(file, framework="pt")
-    except (OSError, safetensors.SafetensorError) as error:
-        reason = first_line(error)
-        raise UsageError(f"{file} cannot be read, it is damaged or cut short ({reason}); copy it again") from error
 
 
 def _load_pickle(file: Path) -> Mapping[str, Tensor]:
@@ -158,47 +154,3 @@ def check_finite(source: str | Path, weights: Mapping[str, Tensor]) -> None:
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
             raise UsageError(f"{source}: {name} holds values that are not finite; train or copy it again")
-
-
-def load_pickle(file: Path) -> Any:
-    """Return what torch saved in a file, its tensors memory-mapped; nothing in the file is run.
-
-    Raises:
-        UsageError: it cannot be read, is a pointer of Git LFS, or holds objects other than containers, numbers, text,
-            tensors, arrays and a trainer's arguments; the message names their class.
-        MissingExtraError: torch is not installed.
-    """
-    torch = require("torch", "export")
-    refuse_lfs_pointer(file)
-    try:
-        with torch.serialization.safe_globals(_harmless_classes()):
-            # Files of before torch 1.6 are no zip archives and cannot be mapped.
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except Exception as error:  # torch's unpickler raises almost any class for what is no checkpoint
-        if found := re.search(r"GLOBAL (\S+) was not an allowed global", str(error)):
-            raise UsageError(
-                f"{file} holds no weights that can be read safely: it holds an object of {found[1]}, and reading "
-                "it would run its code; save the model's state_dict() instead"
-            ) from error
-        if "TorchScript" in str(error):
-            raise UsageError(f"{file} is a TorchScript archive; save the model's state_dict() instead") from error
-        # torch says the reason somewhere in a page about its settings.
-        found = re.search(r"WeightsUnpickler error: \s*(.+)", str(error))
-        reason = (found[1] if found else first_line(error))[:_LONGEST_REASON]
-        raise UsageError(
-            f"{file} holds no weights that can be read safely ({reason}); copy or download it again"
-        ) from error
-
-
-def _harmless_classes() -> list[Any]:
-    """Return what trainings save beside weights and torch does not allow by itself; none of it runs anything."""
-    import numpy as np
-
-    core = importlib.import_module("numpy._core" if hasattr(np, "_core") else "numpy.core").multiarray
-    arrays = [
-        (getattr(core, name), f"numpy.{room}.multiarray.{name}")
-        for name in ("scalar", "_reconstruct")
-        for room in ("core", "_core")
-    ]
-    types = {type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdSU"}
-    return [argparse.Namespace, PosixPath, np.ndarray, np.dtype, *types, *arrays]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files.inputs import refuse_lfs_pointer
-from wise_edge.native.weight_files import list_file_tensors, list_tensors, load_pickle
+from wise_edge.native.torch_pickles import load_pickle
+from wise_edge.native.weight_files import list_file_tensors, list_tensors
 from wise_edge.sam.names import find_part
 
 if TYPE_CHECKING:
