@@ -26,6 +26,7 @@ import numpy.typing as npt
 from wise_edge.arguments import check_callable, check_count, check_image, describe
 from wise_edge.bundle.store import Bundle, load, resolve_bundle
 from wise_edge.errors import UsageError
+from wise_edge.files.mapped import MappedFiles
 from wise_edge.geometry import Box, Point
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.runtimes.answering import build_result, locate
@@ -62,6 +63,7 @@ class Session:
             if the two do not compete for the same cores: on two cores of a CPU it gained nothing.
         frames: number of images whose embeddings are kept, within `MAX_KEPT_BYTES` of pixels; with several cameras,
             one for each.
+        files: files of the models, which are checked before and after each query.
 
     Attributes:
         latency_history: what queries took so far, from which deadlines are met.
@@ -76,6 +78,7 @@ class Session:
         *,
         overlap_mask_encoding: bool = False,
         frames: int = 1,
+        files: MappedFiles | None = None,
     ) -> None:
         self.policy = policy
         self.mask = mask
@@ -84,6 +87,7 @@ class Session:
         self.latency_history = LatencyHistory()
         self._worker = ThreadPoolExecutor(1, "mask-encoder") if overlap_mask_encoding else None
         self._images = ImageCache(frames)
+        self._files = files or MappedFiles()
         self._drafts = Drafts()
         self._policy_lock = Lock()
         self._mask_lock = Lock()
@@ -128,7 +132,8 @@ class Session:
             loaded, policy_backend, mask_backend, verify_hashes=verify_hashes, **settings
         )
         overlap = find_backend(choices["mask"].name).overlap_mask_encoding
-        return cls(policy, mask, choices, decoding, overlap_mask_encoding=overlap, frames=frames)
+        files = MappedFiles(loaded.directory / artifact.path for artifact in loaded.manifest.artifacts)
+        return cls(policy, mask, choices, decoding, overlap_mask_encoding=overlap, frames=frames, files=files)
 
     @classmethod
     def from_checkpoints(cls, policy: str | Path, sam: str | Path, decoding: Decoding | None = None) -> Session:
@@ -192,6 +197,7 @@ class Session:
         Raises:
             UsageError: the image is no uint8 RGB array or too large, the query is empty or too long, the variant is
                 unknown, or both a variant and a deadline are given.
+            BundleError: a file of the bundle was altered in its place since the bundle was opened.
             QueryCancelledError: it was cancelled.
             WiseEdgeError: an engine failed; the session can answer the next query.
         """
@@ -204,6 +210,7 @@ class Session:
             check_callable(on_text, "on_text")
         spans: list[Span] = []
         with self._policy_lock:
+            self._files.check()
             start = perf_counter()
             cached = self._images.find(image)
             known = cached is not None
@@ -255,6 +262,7 @@ class Session:
         requests = [Request(normalize_query(query), variant, self.decoding, cancel=cancel) for query in queries]
         spans: list[Span] = []
         with self._policy_lock:
+            self._files.check()
             start = perf_counter()
             cached = self._images.find(image)
             known = cached is not None
@@ -304,6 +312,7 @@ class Session:
         if not (box[0] < width and box[1] < height and box[2] > 0 and box[3] > 0):
             raise UsageError(f"the box {tuple(box)} lies outside of the image, which is {width} x {height}")
         with self._mask_lock:
+            self._files.check()
             return self.mask.decode(self.mask.encode(image), prompt)
 
     def _encode(self, image: npt.NDArray[np.uint8], spans: list[Span]) -> CachedImage:
@@ -363,6 +372,7 @@ class Session:
                 found = self.mask.decode(cached.mask, MaskPrompt(located.box, located.points or ()))
             spans += lay_spans(decoding, mask_decode=found.decode_ms)
         total_ms = spent_ms + (perf_counter() - start) * 1e3
+        self._files.check()
         return build_result(
             request, output, located, found, spans, total_ms, backends=self.choices, frame_reused=reused
         )

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from wise_edge.bundle.roles import EMBEDDING, TOKENIZER
 from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError
+from wise_edge.files.mapped import is_mapped
 from wise_edge.policy.graph_io import Batch, empty_cache, image_patches, next_cache
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Graph, PolicyOutput, Request
@@ -114,7 +115,7 @@ class GraphPolicy(BasePolicy):
 
 def _open_embedding(file: Path, hidden_size: int) -> npt.NDArray[Any]:
     try:
-        table: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        table: npt.NDArray[Any] = np.load(file, mmap_mode="r" if is_mapped(file) else None, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise BundleError(f"{file} is not an array ({error}); export the bundle again") from error
     if table.ndim != 2 or table.shape[1] != hidden_size:

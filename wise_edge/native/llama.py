@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import DeviceError, WiseEdgeError
+from wise_edge.files.mapped import is_mapped
 from wise_edge.native.llama_library import (
     TESTED_VERSIONS,
     explain_failure,
@@ -138,6 +139,10 @@ class LlamaModel:
         llama = self._llama
         llama.llama_backend_init()
         model_params = llama.llama_model_default_params()
+        if not is_mapped(file):
+            model_params.load_mode = (
+                llama.LLAMA_LOAD_MODE_NONE
+            )  # read it; ctypes takes the old name, use_mmap, in silence
         model_params.n_gpu_layers = -1 if gpu else 0
         model_params.split_mode = llama.LLAMA_SPLIT_MODE_NONE  # one GPU: the one whose memory and energy are reported
         model = llama.llama_model_load_from_file(str(file).encode(), model_params)
