@@ -12,7 +12,7 @@ import pytest
 
 from locations import ROOT, SUPPORT
 
-BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
+BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 OURS = {"wise_edge", *(file.stem for file in SUPPORT.rglob("*.py"))}
 
 
