@@ -22,6 +22,7 @@ from wise_edge.export.progress import Progress
 from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine
 from wise_edge.extras import require
 from wise_edge.files.cache import cache_folder
+from wise_edge.files.locks import holding
 from wise_edge.native.cuda import find_capability
 
 FORMAT, SIDECAR_FORMAT = "engine", "engine-sidecar"
@@ -47,7 +48,8 @@ class BuildResult:
 def build_engines(folder: Path, progress: Progress, *, devices: str | None = None, force: bool = False) -> BuildResult:
     """Build the engines of a bundle that can be built on this machine and are missing or do not fit.
 
-    The manifest is written after each engine, so that an interrupted build resumes with the next one.
+    The manifest is written after each engine, so that an interrupted build resumes with the next one. A lock on the
+    folder is held from before the manifest is read to the end, since two builds would lose each other's entries.
 
     Args:
         folder: the bundle.
@@ -57,11 +59,17 @@ def build_engines(folder: Path, progress: Progress, *, devices: str | None = Non
 
     Raises:
         BundleError: the bundle has no plan.
-        UsageError, DeviceError: as `parse_gpu_kinds`; or no planned engine can be built here.
+        UsageError, DeviceError: as `parse_gpu_kinds`; another process writes the bundle; or no planned engine can be
+            built here.
         MissingExtraError: the builder is not installed.
         WiseEdgeError: a build failed; engines built before it are kept.
     """
-    bundle = load(folder)
+    with holding(load(folder).directory):
+        return _build_missing(load(folder), progress, devices, force)
+
+
+def _build_missing(bundle: Bundle, progress: Progress, devices: str | None, force: bool) -> BuildResult:
+    folder = bundle.directory
     if not any(artifact.role == PLAN_ROLE for artifact in bundle.manifest.artifacts):
         raise BundleError(f"{folder} has no plan of engines; export it with --target tensorrt --device NAME")
     plan = BuildPlan.read(bundle.file(PLAN_ROLE))

@@ -23,6 +23,7 @@ from wise_edge.export.options import ExportOptions  # noqa: E402
 from wise_edge.export.to_tensorrt import bundle as engine_bundle  # noqa: E402
 from wise_edge.export.to_tensorrt.bundle import build_engines  # noqa: E402
 from wise_edge.export.to_tensorrt.target import add_engines, check_builders  # noqa: E402
+from wise_edge.files.locks import holding  # noqa: E402
 from wise_edge.native import cuda  # noqa: E402
 
 
@@ -252,3 +253,11 @@ def test_an_export_option_names_tensorrt_with_a_device() -> None:
         ExportOptions(targets=("tensorrt",))
     with pytest.raises(UsageError, match="bf16 graphs run on TensorRT alone; add --target tensorrt"):
         ExportOptions(sam_precision="bf16")
+
+
+def test_a_bundle_in_which_another_process_builds_is_refused(started: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (started / "bundle.json").read_bytes()
+    with holding(started):
+        assert main(["build", str(started), "--force"]) == 2
+    assert f"error: {started} is being written by another process" in capsys.readouterr().err
+    assert (started / "bundle.json").read_bytes() == before
