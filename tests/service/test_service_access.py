@@ -6,6 +6,7 @@ import base64
 import hashlib
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -14,10 +15,10 @@ import fake_session
 from gated_service import serving
 from service_client import ask
 from wise_edge.cli.main import main
-from wise_edge.errors import UsageError
+from wise_edge.errors import DeviceError, UsageError
 from wise_edge.runtimes.session import Session
 from wise_edge.service.guard import OWN_HOSTS
-from wise_edge.service.server import parse_proxies
+from wise_edge.service.server import listen, parse_proxies
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,42 @@ def test_another_address_needs_a_token(monkeypatch: pytest.MonkeyPatch, capsys: 
     fake_session.install(monkeypatch)
     assert main(["serve", "--host", "0.0.0.0"]) == 2
     assert "--host 0.0.0.0 is reachable by others: set WISE_EDGE_TOKEN" in capsys.readouterr().err
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert main(["serve", "--port", str(taken.getsockname()[1])]) == 4
-    assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_port_is_taken_before_models_are_loaded(
+    host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = fake_session.install(monkeypatch)
+    with listen("127.0.0.1", 0) as taken:  # as by a service that loads its models
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--host", host, "--port", port]) == 4
+    line = f"error: cannot listen on {host}, port {port}: Address already in use; pass another --host or --port\n"
+    assert capsys.readouterr().err == line
+    assert opened.calls == []
+
+
+def test_of_two_that_bind_a_port_at_once_one_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux lets both bind it, with SO_REUSEADDR."""
+    bind, others = socket.socket.bind, []
+
+    class Meanwhile(socket.socket):
+        def bind(self, address: Any) -> None:
+            bind(self, address)
+            if not others:
+                others.append(None)
+                others.append(listen("127.0.0.1", self.getsockname()[1]))
+
+    monkeypatch.setattr(socket, "socket", Meanwhile)
+    with pytest.raises(DeviceError, match="Address already in use"):
+        listen("127.0.0.1", 0)
+    others[1].close()
+
+
+def test_all_addresses_hold_the_port_of_each() -> None:
+    try:
+        everywhere = listen("::", 0)
+    except DeviceError:
+        pytest.skip("this machine has no IPv6")
+    with everywhere, pytest.raises(DeviceError, match="Address already in use"):
+        listen("127.0.0.1", everywhere.getsockname()[1])

@@ -42,7 +42,7 @@ def serve(
     from wise_edge.service.app import make_app
     from wise_edge.service.guard import OWN_HOSTS, check_token
     from wise_edge.service.limits import Limits
-    from wise_edge.service.server import parse_proxies, run_server
+    from wise_edge.service.server import listen, parse_proxies, run_server
 
     token = os.environ.get(TOKEN_VARIABLE) or None
     if token is None and not _is_loopback(host):
@@ -54,12 +54,14 @@ def serve(
         check_token(token)
     proxies = parse_proxies(forwarded_allow_ips) if forwarded_allow_ips is not None else ()
     limits = Limits(body_bytes=int(max_megabytes * 1e6), waiting=waiting, query_s=time_limit, images=frames)
-    session = Session.from_bundle(
-        bundle, policy_backend=policy_backend, mask_backend=mask_backend, threads=threads, frames=frames
-    )
-    own_hosts = (*OWN_HOSTS, _in_url(host)) if token is None else ()
-    app = make_app(session, limits, token, own_hosts=tuple(dict.fromkeys(own_hosts)))
-    run_server(app, host, port, limits, lambda url: typer.echo(f"serving {url}", err=True), proxies=proxies)
+    with listen(host, port) as listener:  # before the models are loaded
+        session = Session.from_bundle(
+            bundle, policy_backend=policy_backend, mask_backend=mask_backend, threads=threads, frames=frames
+        )
+        own_hosts = (*OWN_HOSTS, _in_url(host)) if token is None else ()
+        app = make_app(session, limits, token, own_hosts=tuple(dict.fromkeys(own_hosts)))
+        say = lambda url: typer.echo(f"serving {url}", err=True)  # noqa: E731
+        run_server(app, host, port, limits, say, proxies=proxies, listener=listener)
 
 
 def _is_loopback(host: str) -> bool:

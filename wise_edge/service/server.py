@@ -30,6 +30,7 @@ def run_server(
     say: Callable[[str], None],
     *,
     proxies: Sequence[str] = (),
+    listener: socket.socket | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish the requests in progress and refuse new connections.
 
@@ -45,6 +46,7 @@ def run_server(
         say: called with the address once the service answers queries.
         proxies: whose X-Forwarded-For names the client, as from `parse_proxies`; by default nobody's, since any client
             could take turns as many that way.
+        listener: from `listen`, before the models were loaded; None listens now.
 
     Raises:
         MissingExtraError: uvicorn is not installed.
@@ -98,12 +100,11 @@ def run_server(
                 raise failures[0] if failures else DeviceError("the service did not start") from None
             self.lifespan.logger = spoken
             if self.started:
-                address, taken = sockets[0].getsockname()[:2]
-                say(f"http://{f'[{address}]' if ':' in address else address}:{taken}")
+                address, number = sockets[0].getsockname()[:2]
+                say(f"http://{f'[{address}]' if ':' in address else address}:{number}")
 
-    listener = _listen(host, port)
-    with listener:
-        Server(config).run(sockets=[listener])
+    with listener or listen(host, port) as taken:
+        Server(config).run(sockets=[taken])
     if failures:  # of the shutdown: Python would wait for other threads of the engine
         print(f"error: {failures[0]}", file=sys.stderr, flush=True)
         os._exit(DeviceError.exit_code)
@@ -181,13 +182,24 @@ def _make_protocol(limits: Limits) -> Any:
     return Protocol
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Take an address; clients that connect wait until the service runs.
+
+    A name is looked up as IPv4 first, so that "localhost" and 127.0.0.1 are one place. Listening begins at once: on
+    Linux, sockets with SO_REUSEADDR share a port until one of them listens
+    (https://man7.org/linux/man-pages/man7/socket.7.html).
+
+    Raises:
+        DeviceError: the address is not available.
+    """
     listener: socket.socket | None = None
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()
     except OSError as error:
         if listener is not None:
             listener.close()
