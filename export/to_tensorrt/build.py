@@ -10,6 +10,7 @@ https://docs.nvidia.com/deeplearning/tensorrt-rtx/latest/.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -265,6 +266,7 @@ def _load_timing_cache(config: Any, file: Path | None) -> None:
 
 
 def _save_timing_cache(config: Any, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as fresh:
-        fresh.write_bytes(memoryview(config.get_timing_cache().serialize()))
+    with suppress(OSError, WiseEdgeError):  # another build may write it, and it only saves time
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as fresh:
+            fresh.write_bytes(memoryview(config.get_timing_cache().serialize()))

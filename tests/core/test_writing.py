@@ -17,6 +17,7 @@ import pytest
 
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.files import renaming, writing
+from wise_edge.files.locks import holding
 from wise_edge.files.writing import atomic_write, replacing, replacing_folder
 
 Stop = Callable[[], None]
@@ -190,6 +191,20 @@ def test_what_appears_meanwhile_is_left_and_the_new_one_is_kept(
     assert (tmp_path / "f.png").read_text() == "theirs"
     assert (tmp_path / "f-2.png").read_text() == "new"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["f-2.png", "f.png", "x", "x-2", "x-3"]
+
+
+def test_a_folder_that_another_process_adds_to_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "bundle.json").touch()
+    with (
+        holding(target),
+        pytest.raises(UsageError, match=rf"{target} is being written by another process"),
+        replacing_folder(target, marker="bundle.json"),
+    ):
+        pytest.fail("the work began")
+    with replacing_folder(target, marker="bundle.json"), pytest.raises(UsageError), holding(target):
+        pass
 
 
 def test_force_replaces_no_other_folder_that_appears_meanwhile(tmp_path: Path) -> None:

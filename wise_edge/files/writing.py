@@ -92,8 +92,10 @@ def replacing_folder(
     """
     keep = tuple(keep)
     place = _resolve(target)
-    with _scratch(target, place) as scratch:
+    with _scratch(target, place) as scratch, ExitStack() as held:
         check_folder_target(target, marker=marker, force=force, keep=keep)
+        if place.is_dir():  # whoever adds to it, as `wise-edge build`, holds the folder itself
+            held.enter_context(holding(place, target))
         fresh = scratch / _NEW
         fresh.mkdir()
         with naming(target, fresh):
