@@ -36,9 +36,17 @@ class LoopConfig:
     """Seed of the weights and of everything that is drawn."""
     threads: int = 1
     """Torch threads."""
+    bfloat16: bool = True
+    """Multiply matrices in bfloat16 if the CPU is faster at it; weights, sums and losses stay float32. A run keeps the
+    type that it began with."""
     log_every: int = 50
     """Steps between lines of the log; each holds means since the last one."""
     checkpoint_every: int = 500
     """Steps between checkpoints."""
     validate_every: int = 1000
     """Steps between validations."""
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "log_every", "checkpoint_every", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: must be at least 1")

@@ -8,7 +8,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from wise_edge.files.writing import replacing
 from wise_edge.training.common.step_log import read_log
+
+CURVES = "curves.png"
 
 
 def draw_curves(folder: Path) -> None:
@@ -17,7 +20,8 @@ def draw_curves(folder: Path) -> None:
     left, right = figure.subplots(1, 2)
     _draw_losses(left, read_log(folder / "train.jsonl"))
     _draw_validation(right, read_log(folder / "validation.jsonl"))
-    figure.savefig(folder / "curves.png", dpi=110)
+    with replacing(folder / CURVES) as fresh:
+        figure.savefig(fresh, dpi=110, format="png")
 
 
 def _draw_losses(axes: Axes, records: list[dict[str, Any]]) -> None:

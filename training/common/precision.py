@@ -12,16 +12,19 @@ _SHAPE = (512, 384, 1536)  # rows, inputs and outputs of a typical product of th
 _LEAST_GAIN = 1.5  # below it, the speed is not worth the rounding of bfloat16
 
 
-@cache
-def product_dtype() -> dtype:
-    """Return bfloat16 if the CPU multiplies it faster than float32, which is measured once (about 50 ms).
+def product_dtype(bfloat16: bool) -> dtype:
+    """Return bfloat16 if it is wanted and the CPU multiplies it faster than float32, else float32.
 
     The CPU's flags are no guide: with AVX-512 BF16, bfloat16 ran at 4 to 9 times the speed of float32 on one machine
     and at 0.57 times on another; without it, at a twentieth.
     """
-    faster = _product_s(torch.float32) > _LEAST_GAIN * _product_s(torch.bfloat16)
-    chosen: dtype = torch.bfloat16 if faster else torch.float32
-    return chosen
+    return torch.bfloat16 if bfloat16 and _is_bfloat16_faster() else torch.float32
+
+
+@cache
+def _is_bfloat16_faster() -> bool:
+    """Measure once, in about 50 ms."""
+    return _product_s(torch.float32) > _LEAST_GAIN * _product_s(torch.bfloat16)
 
 
 def _product_s(dtype: dtype) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -24,14 +25,19 @@ class StepLog:
         steps: total steps of the training.
         every: steps per window.
         step: steps done before.
-        seconds: time spent on them, s.
+        state: what `state` returned after them.
     """
 
-    def __init__(self, path: Path, steps: int, every: int, step: int, seconds: float) -> None:
+    def __init__(self, path: Path, steps: int, every: int, step: int, state: dict[str, Any]) -> None:
         self._path = path
         self._steps = steps
         self._every = every
-        self._origin = time.monotonic() - seconds
+        now = time.monotonic()
+        self._origin = now - state.get("seconds", 0.0)
+        self._started = now - state.get("window_seconds", 0.0)
+        self._sums: dict[str, float] = dict(state.get("sums", {}))
+        self._counts: dict[str, int] = dict(state.get("counts", {}))
+        self._samples: int = state.get("samples", 0)
         self._bar = Progress(
             BarColumn(),
             MofNCompleteColumn(),
@@ -41,7 +47,6 @@ class StepLog:
             disable=not sys.stderr.isatty(),
         )
         self._task = self._bar.add_task("", total=steps, completed=step)
-        self._reset()
 
     def __enter__(self) -> StepLog:
         self._bar.start()
@@ -50,13 +55,18 @@ class StepLog:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def _reset(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-        self._samples = 0
-        self._started = time.monotonic()
+    def state(self) -> dict[str, Any]:
+        """Return the time so far and the sums of the window that is not yet written, for a log that goes on later."""
+        now = time.monotonic()
+        return {
+            "seconds": now - self._origin,
+            "window_seconds": now - self._started,
+            "sums": self._sums,
+            "counts": self._counts,
+            "samples": self._samples,
+        }
 
-    def add(self, step: int, parts: dict[str, float], samples: int, **labels: str) -> float:
+    def add(self, step: int, parts: dict[str, float], samples: int, **labels: str) -> None:
         """Add one step.
 
         Args:
@@ -64,9 +74,6 @@ class StepLog:
             parts: figures to average, each over the steps of a window that have it.
             samples: number of samples in the step.
             **labels: text that is written unchanged at the end of a window.
-
-        Returns:
-            Seconds of training so far.
         """
         for name, value in parts.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
@@ -75,8 +82,7 @@ class StepLog:
         self._bar.update(self._task, completed=step)
         if step % self._every == 0:
             self._write(step, labels)
-            self._reset()
-        return time.monotonic() - self._origin
+            self._sums, self._counts, self._samples, self._started = {}, {}, 0, time.monotonic()
 
     def _write(self, step: int, labels: dict[str, str]) -> None:
         now = time.monotonic()
@@ -94,19 +100,23 @@ class StepLog:
 
 
 def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Append one line to a JSONL file."""
+    """Append one line to a JSONL file, flushed to disk, so that no checkpoint is newer than its log."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a JSONL log, or none if there is no file; an incomplete last line is left out."""
+    """Return the records of a JSONL log, or none if there is no file; lines that are torn are left out."""
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
     return records
 
 

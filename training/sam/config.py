@@ -64,6 +64,7 @@ class SamConfig(OptimizerConfig, LoopConfig):
     """Scenes of the test split at the end."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps < 1 or not 0 <= self.decay_steps <= self.steps:
             raise ValueError("decay_steps: must be from 0 to steps, and steps at least 1")
         if self.scenes_per_step < 1:

@@ -6,15 +6,19 @@ steps, so a run can be extended.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from segment_anything.modeling import Sam
 from torch import nn
 
-from wise_edge.sam.segment_anything import build_sam, load_sam, save_sam
+from wise_edge.files.writing import replacing_folder
+from wise_edge.sam.segment_anything import build_sam, save_sam
 from wise_edge.training.common.loop import Optimizers, TrainingLoop, open_run
+from wise_edge.training.common.precision import product_dtype
 from wise_edge.training.common.step_log import StepLog
 from wise_edge.training.sam.config import SamConfig
 from wise_edge.training.sam.data import SamBatch, stream_batches
@@ -41,7 +45,7 @@ def train_sam(config: SamConfig, out: Path, resume: bool, accept_changes: bool =
 
 
 class SamTrainer(TrainingLoop[SamBatch]):
-    """Training of a SAM; ends with a test of the saved weights, which are in half precision."""
+    """Training of a SAM; ends with a test of the weights as they are saved, in half precision."""
 
     def __init__(self, config: SamConfig, out: Path) -> None:
         torch.manual_seed(config.seed)
@@ -49,19 +53,8 @@ class SamTrainer(TrainingLoop[SamBatch]):
         self.model = build_sam(config.model).train()
         trained = freeze_unused(self.model)
         matrices = [p for p in trained if p.ndim == 2 and len(p) > 4]  # not the 1 to 4 learned tokens
-        super().__init__(
-            out, config.steps, config.log_every, {"model": self.model}, Optimizers(trained, matrices, config)
-        )
-
-    def _loop(self) -> None:
-        config = self._config
-        if self._step < config.steps:
-            self._take_steps()
-            self._checkpoint()
-        if self._stopped:
-            self._say_stopped()
-        else:
-            self._record(validate_sam(load_sam(self._out / "sam"), "test", config.final_scenes))
+        optimizers = Optimizers(trained, matrices, config, product_dtype(config.bfloat16))
+        super().__init__(out, config.steps, config, {"model": self.model}, optimizers)
 
     def _batches(self) -> Iterator[SamBatch]:
         return stream_batches(self._config, self._step)
@@ -72,18 +65,24 @@ class SamTrainer(TrainingLoop[SamBatch]):
         parts = {name: float(loss.detach()) for name, loss in losses.items()}
         return parts | self._update(lr_share(self._config, self._step))
 
-    def _log_step(self, log: StepLog, batch: SamBatch, parts: dict[str, float]) -> float:
-        return log.add(self._step, parts, len(batch.masks))
+    def _log_step(self, log: StepLog, batch: SamBatch, parts: dict[str, float]) -> None:
+        log.add(self._step, parts, len(batch.masks))
 
-    def _between_steps(self) -> None:
-        config = self._config
-        if self._due(config.checkpoint_every):
-            self._checkpoint()
-        if self._due(config.validate_every):
-            self._record(validate_sam(self.model, "validation", config.validate_scenes))
+    def _validate(self, final: bool) -> dict[str, Any]:
+        if final:
+            return validate_sam(half_precision(self.model), "test", self._config.final_scenes)
+        return validate_sam(self.model, "validation", self._config.validate_scenes)
 
     def _save_model(self) -> None:
-        save_sam(self.model, self._config.model, self._out / "sam")
+        with replacing_folder(self._out / "sam") as fresh:
+            save_sam(self.model, self._config.model, fresh)
+
+
+def half_precision(sam: Sam) -> Sam:
+    """Return a float32 copy with the weights as `save_sam` rounds them."""
+    copied = copy.deepcopy(sam).eval()
+    copied.load_state_dict({name: value.half().float() for name, value in sam.state_dict().items()})
+    return copied
 
 
 def freeze_unused(sam: Sam) -> list[nn.Parameter]:

@@ -125,8 +125,6 @@ class SftConfig(LoopConfig):
     """Upper bound of the tokenizer's size, special tokens included."""
     tokenizer_samples: int = 20000
     """Number of texts that the tokenizer is trained on."""
-    bfloat16: bool = True
-    """Multiply matrices in bfloat16 if the CPU is faster at it; weights, sums and losses stay float32."""
     ema_decay: float = 0.998
     """Decay of the averaged weights, which are validated and saved."""
     validate_samples: int = 64
@@ -139,6 +137,7 @@ class SftConfig(LoopConfig):
     """Longest decoded response in validation, tokens."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.phases:
             raise ValueError("phases: at least one is required")
         if set(self.kind_weights) != set(KINDS) or min(self.kind_weights.values()) < 0:

@@ -60,12 +60,13 @@ def save_policy(
                 shutil.copy(file, fresh)
 
 
-def copy_tokenizer(folder: Path, file: Path) -> None:
-    """Copy a policy folder's tokenizer; raises UsageError if there is none."""
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Read the tokenizer of a policy's folder; raises UsageError if there is none, or it is damaged."""
+    file = folder / "tokenizer.json"
     try:
-        shutil.copy(folder / "tokenizer.json", file)
-    except OSError as error:
-        raise UsageError(f"start: {folder} is not a policy: {error.strerror}; name a policy folder") from error
+        return Tokenizer.from_str(file.read_text(encoding="utf-8"))
+    except Exception as error:  # tokenizers raises no narrower class
+        raise UsageError(f"{file} cannot be read: {first_line(error)}; name a policy folder") from error
 
 
 def load_weights(model: Any, folder: Path) -> None:

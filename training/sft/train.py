@@ -22,19 +22,18 @@ from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError
 from wise_edge.files.targets import refuse_input
 from wise_edge.policy.folder import check_policy_folder
-from wise_edge.training.common.loop import Optimizers, TrainingLoop, open_run
+from wise_edge.training.common.loop import STEPS, VALIDATIONS, Optimizers, TrainingLoop, open_run
 from wise_edge.training.common.precision import product_dtype
+from wise_edge.training.common.run import RECIPE
 from wise_edge.training.common.step_log import StepLog
 from wise_edge.training.sft.config import SftConfig
 from wise_edge.training.sft.data import Batch, make_prefix, mixture_at, phase_at, stream_batches
-from wise_edge.training.sft.folder import copy_tokenizer, load_weights, save_policy
+from wise_edge.training.sft.folder import load_weights, read_tokenizer, save_policy
 from wise_edge.training.sft.forward import Forward
 from wise_edge.training.sft.heads import build_heads
 from wise_edge.training.sft.model import build_policy
 from wise_edge.training.sft.tokenizer import scene_texts, special_ids, train_tokenizer
 from wise_edge.training.sft.validation import load_validation, validate_dense, validate_text
-
-_RECORDS = ("recipe.yaml", "train.jsonl", "validation.jsonl")
 
 
 def train_sft(config: SftConfig, out: Path, resume: bool, accept_changes: bool = False) -> None:
@@ -60,19 +59,20 @@ def train_sft(config: SftConfig, out: Path, resume: bool, accept_changes: bool =
             raise UsageError(f"start: {error}") from error
         refuse_input(out / "policy", [start])
     with open_run(config, out, resume, accept_changes, inputs) as checkpoint:
-        Trainer(config, _load_tokenizer(config, out), out).run(checkpoint)
+        Trainer(config, _make_tokenizer(config, out, checkpoint), out).run(checkpoint)
 
 
-def _load_tokenizer(config: SftConfig, out: Path) -> Tokenizer:
-    path = out / "tokenizer.json"
-    if config.start and not path.exists():
-        copy_tokenizer(resolve_checkpoint(config.start, "policy"), path)
-    if path.exists():
-        return Tokenizer.from_file(str(path))
-    texts = scene_texts(config.tokenizer_samples, config.seed, config.model.image_size)
-    tokenizer = train_tokenizer(texts, config.vocab_size)
-    tokenizer.save(str(path))
-    return tokenizer
+def _make_tokenizer(config: SftConfig, out: Path, checkpoint: dict[str, Any] | None) -> Tokenizer:
+    """Return the checkpoint's tokenizer; without a checkpoint, that of the policy to start from, or a new one."""
+    if checkpoint is not None and "tokenizer" in checkpoint:
+        return Tokenizer.from_str(checkpoint["tokenizer"])
+    if checkpoint is not None:
+        return read_tokenizer(out)  # where runs had it when checkpoints were without
+    if config.start:
+        return read_tokenizer(resolve_checkpoint(config.start, "policy"))
+    return train_tokenizer(
+        scene_texts(config.tokenizer_samples, config.seed, config.model.image_size), config.vocab_size
+    )
 
 
 class Trainer(TrainingLoop[Batch]):
@@ -89,27 +89,21 @@ class Trainer(TrainingLoop[Batch]):
         self._average = copy.deepcopy(self.model).requires_grad_(False).eval()
         self._heads = build_heads(config.model.hidden_size, config.seed)
         self._forward = Forward(self.model, self._heads, self._prefix, config.model.max_positions)
-        self._bfloat16 = config.bfloat16 and product_dtype() == torch.bfloat16
         trained = [*self.model.parameters(), *self._heads.parameters()]
-        optimizers = Optimizers(trained, hidden_matrices(self.model), config.optimizer, fused=True)
+        products = product_dtype(config.bfloat16)
+        optimizers = Optimizers(trained, hidden_matrices(self.model), config.optimizer, products, fused=True)
         models = {"model": self.model, "average": self._average, "heads": self._heads}
-        super().__init__(out, config.total_steps, config.log_every, models, optimizers)
+        super().__init__(out, config.total_steps, config, models, optimizers)
 
-    def _loop(self) -> None:
-        if self._step < self._config.total_steps:
-            self._take_steps()
-        if self._stopped:
-            self._say_stopped()
-        else:
-            self._validate(self._config.final_samples)
-        self._checkpoint()
+    def _more_state(self) -> dict[str, Any]:
+        return {"tokenizer": self._tokenizer.to_str()}
 
     def _batches(self) -> Iterator[Batch]:
         return stream_batches(self._config, self._tokenizer, self._step)
 
     def _train_step(self, batch: Batch) -> dict[str, float]:
         dense_weight = dense_weight_at(self._config, batch.step)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._optimizers.muon.products == torch.bfloat16):
             losses = self._forward.losses(batch, dense_weight > 0)
         total = sum(loss if name == "text" else dense_weight * loss for name, loss in losses.items())
         total.backward()  # type: ignore[union-attr]
@@ -123,22 +117,17 @@ class Trainer(TrainingLoop[Batch]):
         with torch.no_grad():
             torch._foreach_lerp_(list(self._average.parameters()), list(self.model.parameters()), 1 - decay)
 
-    def _log_step(self, log: StepLog, batch: Batch, parts: dict[str, float]) -> float:
+    def _log_step(self, log: StepLog, batch: Batch, parts: dict[str, float]) -> None:
         phase = self._config.phases[phase_at(self._config, batch.step)[0]].name
-        return log.add(self._step, parts, len(batch.images), stage=phase)
-
-    def _between_steps(self) -> None:
-        if self._due(self._config.validate_every):
-            self._validate(self._config.validate_samples)
-        if self._due(self._config.checkpoint_every):
-            self._checkpoint()
+        log.add(self._step, parts, len(batch.images), stage=phase)
 
     def _save_model(self) -> None:
-        records = [self._out / name for name in _RECORDS]
+        records = [self._out / name for name in (RECIPE, STEPS, VALIDATIONS)]
         save_policy(self._average, self._tokenizer, self._config, self._out / "policy", records)
 
-    def _validate(self, count: int) -> None:
+    def _validate(self, final: bool) -> dict[str, Any]:
         config, started = self._config, time.monotonic()
+        count = config.final_samples if final else config.validate_samples
         samples = load_validation(count)
         average = Forward(self._average, self._heads, self._prefix, config.model.max_positions)
         figures: dict[str, Any] = {"samples": count}
@@ -146,8 +135,7 @@ class Trainer(TrainingLoop[Batch]):
         if mixture_at(config, self._step - 1):
             for variant in config.validate_variants:
                 figures[variant] = validate_text(self._average, self._tokenizer, self._prefix, config, samples, variant)
-        figures["seconds"] = round(time.monotonic() - started, 1)
-        self._record(figures)
+        return {**figures, "seconds": round(time.monotonic() - started, 1)}
 
 
 def hidden_matrices(model: Any) -> list[nn.Parameter]:
