@@ -1,85 +1,85 @@
-"""Fingerprints tell a model from another without reading all of its weights."""
+"""What files hold is told by their content: the whole of small ones, a share of large ones."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from wise_edge.files.hashing import fingerprint, hash_file
+from wise_edge.files.hashing import fingerprint, fingerprint_model, hash_file
+
+LARGE = 300 << 20
+
+
+def _write(file: Path, content: bytes) -> Path:
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(content)
+    return file
+
+
+def test_the_hash_of_a_file_is_its_sha256(tmp_path: Path) -> None:
+    assert hash_file(_write(tmp_path / "file", b"abc")).startswith("ba7816bf8f01cfea")
+
+
+def test_content_and_order_count_and_names_do_not(tmp_path: Path) -> None:
+    a, b = _write(tmp_path / "a", b"one"), _write(tmp_path / "b", bytes(200_000))
+    known = fingerprint([a, b])
+    assert len(known) == 64
+    assert fingerprint([_write(tmp_path / "moved" / "c", b"one"), b]) == known
+    assert fingerprint([b, a]) != known
+    assert fingerprint([a]) != known
+    assert fingerprint([a, _write(tmp_path / "d", bytes(199_999))]) != known
+    assert fingerprint([_write(tmp_path / "a", b"on"), _write(tmp_path / "b", b"e" + bytes(200_000))]) != known
+    for place in (0, 100_000, 199_999):
+        changed = bytearray(200_000)
+        changed[place] = 1
+        assert fingerprint([_write(tmp_path / "a", b"one"), _write(tmp_path / "b", bytes(changed))]) != known
+
+
+def test_a_file_that_cannot_be_read_differs_from_one_that_can(tmp_path: Path) -> None:
+    assert fingerprint([tmp_path / "none"]) != fingerprint([_write(tmp_path / "empty", b"")])
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
-    (folder / ".cache").mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(random.Random(0).randbytes(6 << 20))
+    _write(folder / "config.json", b"{}")
+    _write(folder / "model.safetensors", bytes(100_000))
     return folder
 
 
-def test_a_fingerprint_changes_with_names_sizes_and_contents(model: Path) -> None:
-    before, weights = fingerprint(model), model / "model.safetensors"
-    (model / ".cache" / "download.lock").touch()
-    assert fingerprint(model) == before
-    (model / "config.json").write_text("[]")
-    assert fingerprint(model) != before
-    (model / "config.json").write_text("{}")
-    assert fingerprint(model) == before
-    weights.write_bytes(random.Random(1).randbytes(6 << 20))
-    assert fingerprint(model) != before
-    weights.write_bytes(random.Random(0).randbytes((6 << 20) - 1))
-    assert fingerprint(model) != before
+def test_a_model_is_told_by_the_names_and_contents_of_its_files(model: Path) -> None:
+    known = fingerprint_model(model)
+    _write(model / ".cache" / "download.lock", b"")
+    assert fingerprint_model(model) == known
+    _write(model / "config.json", b"[]")
+    assert fingerprint_model(model) != known
+    _write(model / "config.json", b"{}")
+    assert fingerprint_model(model) == known
+    _write(model / "model.safetensors", bytes(99_999) + b"x")
+    assert fingerprint_model(model) != known
+    _write(model / "model.safetensors", bytes(100_000)).rename(model / "other.safetensors")
+    assert fingerprint_model(model) != known
 
 
-def test_a_fingerprint_of_one_file_covers_both_ends(model: Path) -> None:
-    weights = model / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    found = {fingerprint(weights)}
-    for place in (0, len(content) - 1):
-        content[place] ^= 1
-        weights.write_bytes(content)
-        found.add(fingerprint(weights))
-    assert len(found) == 3
+def test_a_model_may_be_one_file(model: Path) -> None:
+    known = fingerprint_model(model / "model.safetensors")
+    assert fingerprint_model(_write(model / "model.safetensors", bytes(99_999) + b"x")) != known
 
 
-def test_a_large_file_is_read_in_part(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = model / "large.safetensors"
-    with weights.open("wb") as file:
-        file.truncate(8 << 30)  # a hole: it takes no place on the disk
-    read = 0
-    opened = Path.open
+def test_of_a_large_file_size_ends_and_blocks_count(tmp_path: Path) -> None:
+    file = _write(tmp_path / "large", b"")
 
-    def counting(path: Path, *arguments: Any) -> Any:
-        stream = opened(path, *arguments)
-        whole = stream.read
+    def write(size: int, *places: int) -> str:
+        with file.open("wb") as stream:
+            stream.truncate(size)  # a hole: it takes no place on the disk
+            for place in places:
+                stream.seek(place)
+                stream.write(b"x")
+        return fingerprint([file])
 
-        def count(*size: int) -> Any:
-            nonlocal read
-            data = whole(*size)
-            read += len(data)
-            return data
-
-        return _Counted(stream, count)
-
-    monkeypatch.setattr(Path, "open", counting)
-    fingerprint(weights)
-    assert 2 << 20 < read < 4 << 20
-
-
-class _Counted:
-    def __init__(self, stream: Any, read: Any) -> None:
-        self.read, self.seek, self._stream = read, stream.seek, stream
-
-    def __enter__(self) -> _Counted:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
-
-
-def test_the_hash_of_a_file_is_its_sha256(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"abc")
-    assert hash_file(tmp_path / "file").startswith("ba7816bf8f01cfea")
+    known = write(LARGE)
+    block = 100 * (LARGE - (1 << 16)) // 255
+    found = {known, write(LARGE + 1), write(LARGE, 0), write(LARGE, LARGE - 1), write(LARGE, block)}
+    assert len(found) == 5
+    assert write(LARGE, block - 1) == known  # between the blocks, as documented

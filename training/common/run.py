@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import read_json
-from wise_edge.files.hashing import fingerprint
+from wise_edge.files.hashing import fingerprint_model
 from wise_edge.files.locks import holding
 from wise_edge.files.targets import make_folder
 from wise_edge.files.writing import atomic_write
@@ -72,7 +72,7 @@ def identify_run(
     """
     record: dict[str, Any] = {
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
-        "inputs": {name: fingerprint(path) for name, path in inputs.items()},
+        "inputs": {name: fingerprint_model(path) for name, path in inputs.items()},
         "changes": [],
     }
     if step is not None:

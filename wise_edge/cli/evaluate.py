@@ -80,7 +80,7 @@ def evaluate(
     from wise_edge.evaluation.evaluate import open_labeled
     from wise_edge.evaluation.records import Settings
     from wise_edge.evaluation.shards import choose_gpu, find_shard
-    from wise_edge.files.fingerprints import fingerprint
+    from wise_edge.files.hashing import fingerprint
     from wise_edge.metrics import METRIC_MODES
     from wise_edge.runtimes.base import Decoding
 

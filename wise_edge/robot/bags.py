@@ -17,7 +17,7 @@ from typing import Any
 from wise_edge import __version__
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.evaluation.append_log import UNRECORDED, AppendLog, LogFormat, refuse_unknown
-from wise_edge.files.fingerprints import fingerprint
+from wise_edge.files.hashing import fingerprint
 from wise_edge.files.locks import claiming
 from wise_edge.files.targets import make_folder
 from wise_edge.images.depth import StreamDepth
