@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from wise_edge.errors import UsageError
+from wise_edge.ranges import field_hints, label, shorten
 
 T = TypeVar("T")
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
@@ -20,8 +21,8 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
     """Build a dataclass from a mapping; reject unknown keys and values of the wrong type.
 
     Args:
-        cls: The dataclass. Its fields may be bool, int, float, str, `X | None`, tuples, string-keyed mappings and
-            dataclasses.
+        cls: The dataclass. Its fields may be bool, int, float, str, Any, `X | None`, tuples, string-keyed mappings
+            and dataclasses, each with the marks of `wise_edge.ranges`.
         mapping: The values; a missing key keeps its default.
         where: Dotted prefix for error messages, for example "optimizer.".
 
@@ -29,12 +30,12 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
         UsageError: A key is unknown or missing, a value has the wrong type, or `__post_init__` raised ValueError.
     """
     if not isinstance(mapping, Mapping):
-        raise UsageError(f"{where.rstrip('.: ') or cls.__name__}: {mapping!r} is not a mapping")
-    hints = typing.get_type_hints(cls)
+        raise UsageError(f"{where.rstrip('.: ') or cls.__name__}: {shorten(mapping)} is not a mapping")
+    hints = field_hints(cls)  # type: ignore[arg-type]
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in mapping:
         if key not in fields:
-            raise UsageError(f"{where}{key}: unknown key{_suggestion(str(key), fields)}")
+            raise UsageError(f"{where}{label(key)}: unknown key{_suggestion(str(key), fields)}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in mapping:
@@ -49,7 +50,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
 def _suggestion(key: str, known: Mapping[str, Any]) -> str:
     import difflib
 
-    close = difflib.get_close_matches(key, known, n=1)
+    close = difflib.get_close_matches(key[:100], known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
@@ -57,23 +58,29 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
         return value
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
     if origin in (typing.Union, types.UnionType):
         inner = next(argument for argument in arguments if argument is not type(None))
         return None if value is None else _convert(inner, value, where)
+    if dataclasses.is_dataclass(hint) and isinstance(value, typing.cast("type[Any]", hint)):
+        return value
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_mapping(typing.cast("type[Any]", hint), value, f"{where}.")
     if origin is tuple and isinstance(value, (list, tuple)):
         return _convert_tuple(arguments, value, where)
     if origin in (dict, Mapping) and isinstance(value, Mapping):
-        return {str(key): _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)
+        return {str(key): _convert(arguments[1], item, f"{where}.{label(key)}") for key, item in value.items()}
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is float and (number or (isinstance(value, str) and _EXPONENT.fullmatch(value))):
+        try:
+            return float(value)
+        except OverflowError:
+            raise UsageError(f"{where}: {shorten(value)} is too large") from None
     if hint in (bool, int, str) and type(value) is hint:
         return value
     wanted = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
-    raise UsageError(f"{where}: {value!r} is not {'a mapping' if dataclasses.is_dataclass(hint) else wanted}")
+    raise UsageError(f"{where}: {shorten(value)} is not {'a mapping' if dataclasses.is_dataclass(hint) else wanted}")
 
 
 def _convert_tuple(arguments: tuple[Any, ...], value: list[Any] | tuple[Any, ...], where: str) -> tuple[Any, ...]:

@@ -355,16 +355,16 @@ def test_reward_functions_refuse_what_cannot_work() -> None:
     ("recipe", "message"),
     [
         ({"weights": {"speed": 1.0}}, "rewards.weights.speed: unknown term; terms are format, "),
-        ({"weights": {"points": -1.0}}, "rewards.weights.points: must be at least 0 and finite"),
-        ({"weights": {"points": float("nan")}}, "rewards.weights.points: must be at least 0"),
+        ({"weights": {"points": -1.0}}, "rewards.weights.points: must be from 0 to "),
+        ({"weights": {"points": float("nan")}}, "rewards.weights.points: must be finite"),
         ({"weights": dict.fromkeys(TERMS, 0.0)}, "rewards.weights: at least one must be above 0"),
         ({"iou_gate": 1.0}, "rewards.iou_gate: must be below 1"),
-        ({"iou_gate": float("nan")}, "rewards.iou_gate: must be below 1"),
+        ({"iou_gate": float("nan")}, "rewards.iou_gate: must be finite"),
         ({"box_l1_px": 0.0}, "rewards.box_l1_px: must be above 0"),
         ({"points_px": -3.0}, "rewards.points_px: must be above 0"),
-        ({"reference_size": 0}, "rewards.reference_size: must be above 0"),
-        ({"length_target": 0}, "rewards.length_target: must be above 0"),
-        ({"length_slope": float("inf")}, "rewards.length_slope: must be above 0"),
+        ({"reference_size": 0}, "rewards.reference_size: must be from 1 to"),
+        ({"length_target": 0}, "rewards.length_target: must be from 1 to"),
+        ({"length_slope": float("inf")}, "rewards.length_slope: must be finite"),
     ],
 )
 def test_configs_that_cannot_work_are_refused(recipe: dict[str, Any], message: str) -> None:

@@ -3,108 +3,108 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from wise_edge.policy.prompts import VARIANTS
+from wise_edge.ranges import Checked, Count, Index, Name, NotNegative, OneOf, Positive, Range, Share, Side
+from wise_edge.training.common.config import Batch, Rate, Seed, Threads, Width
 from wise_edge.training.wise.reward_config import ORDERS, RewardConfig
 
 DTYPES = ("float32", "bfloat16")
 VLLM_MODES = ("off", "colocate", "server")
+_Tokens = Annotated[int, Range(1, 10**6)]
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Checked):
     """Labeled queries, as `wise_edge.datasets.open_dataset` reads them."""
 
-    split: str
+    split: Name
     """Split of the data; it has no default, so that no policy is validated on its training data by oversight."""
-    name: str = "scenes"
+    name: Name = "scenes"
     """Dataset: scenes, refcocog-2k, refcoco, refcoco+, refcocog or reasonseg."""
-    path: str | None = None
+    path: Name | None = None
     """Its folder; not needed for scenes."""
-    first: int = 0
+    first: Index = 0
     """Index of the first sample to use."""
-    samples: int | None = None
+    samples: Count | None = None
     """Number of samples to use; None: all. Required for scenes."""
 
     def __post_init__(self) -> None:
-        if self.first < 0:
-            raise ValueError("first: must not be negative")
-        if self.samples is not None and self.samples < 1:
-            raise ValueError("samples: must be at least 1")
+        super().__post_init__()
         if self.name == "scenes" and self.samples is None:
             raise ValueError("samples: scenes are endless; set the number to use")
 
 
 @dataclass(frozen=True)
-class LoraOptions:
+class LoraOptions(Checked):
     """A low-rank adapter instead of all parameters (https://arxiv.org/abs/2106.09685)."""
 
-    rank: int = 64
+    rank: Width = 64
     """Rank of the update of each matrix."""
-    alpha: float = 128.0
+    alpha: Positive = 128.0
     """The update is scaled by alpha / rank."""
-    dropout: float = 0.0
+    dropout: Share = 0.0
     """Share of the adapter's inputs that is dropped."""
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    targets: Annotated[tuple[Name, ...], Range(1, 1000)] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
     """Names of the adapted matrices, in the language model only."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError("rank: must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ValueError("dropout: must be at least 0 and below 1")
+        super().__post_init__()
+        if self.dropout == 1:
+            raise ValueError("dropout: must be below 1")
 
 
 @dataclass(frozen=True)
-class WarmStartConfig:
+class WarmStartConfig(Checked):
     """Supervised steps before GRPO that teach the form of the completions."""
 
-    steps: int
+    steps: Count
     """Optimizer steps."""
-    data: str = "scenes"
+    data: Name = "scenes"
     """scenes, or a JSON-lines file of `image` (path relative to the file), `query` and `completion`."""
-    learning_rate: float = 2e-5
+    learning_rate: Rate = 2e-5
     """Peak rate of AdamW; linear decay."""
-    batch_size: int = 16
+    batch_size: Batch = 16
     """Completions per step, over all processes."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1:
-            raise ValueError("steps: and batch_size: must be at least 1")
+        super().__post_init__()
         if self.data != "scenes" and not self.data.endswith(".jsonl"):
             raise ValueError("data: is 'scenes' or a .jsonl file")
 
 
 @dataclass(frozen=True)
-class ValidationConfig:
+class ValidationConfig(Checked):
     """Greedy decoding of held-out data during training, which selects the best policy."""
 
-    every: int = 25
+    every: Count = 25
     """Steps between validations; there is also one before the first step and one after the last."""
     data: DataConfig = DataConfig("validation", samples=200)
     """Data to decode."""
-    variants: tuple[str, ...] = ("wise-infer", "wise-s")
+    variants: Annotated[tuple[Annotated[str, OneOf(VARIANTS)], ...], Range(1, 100)] = ("wise-infer", "wise-s")
     """Prompt variants to decode; their mean selects the best policy."""
-    sam: str | None = None
+    sam: Name | None = None
     """`embedded` or the folder of a SAM checkpoint that turns answers into masks; None: compare boxes."""
-    tolerance: float = 0.005
+    tolerance: Share = 0.005
     """A cIoU this far below the highest one counts as equal; of equal policies the one with fewer tokens is kept."""
-    batch_size: int = 32
+    batch_size: Batch = 32
     """Completions decoded together on each process."""
-    max_tokens: int = 512
+    max_tokens: _Tokens = 512
     """Longest completion, tokens."""
-
-    def __post_init__(self) -> None:
-        if self.every < 1 or self.batch_size < 1 or self.max_tokens < 1:
-            raise ValueError("every:, batch_size: and max_tokens: must be at least 1")
-        if not self.variants or not set(self.variants) <= set(VARIANTS):
-            raise ValueError(f"variants: choose from {', '.join(VARIANTS)}")
 
 
 @dataclass(frozen=True)
-class WiseConfig:
+class WiseConfig(Checked):
     """GRPO with the rewards of WISE. The defaults follow the reference, see the fields."""
 
     changeable: ClassVar[frozenset[str]] = frozenset(
@@ -123,15 +123,15 @@ class WiseConfig:
         }
     )
     """Dotted keys that a resumed run may change."""
-    steps: int
+    steps: Count
     """Optimizer steps, each on-policy: its rollouts come from the weights that it updates."""
-    stage: str = "wise"
+    stage: Annotated[str, OneOf(("wise",))] = "wise"
     """Selects this config in a recipe."""
-    model: str = "embedded"
+    model: Name = "embedded"
     """`embedded`, the folder of a checkpoint, or a name on the Hugging Face hub."""
-    input_size: int | None = None
+    input_size: Side | None = None
     """Side of the square that images are stretched to, px; None: the processor's size, or else 840."""
-    order: str = "concise-first"
+    order: Annotated[str, OneOf(ORDERS)] = "concise-first"
     """Order of the parts of a completion; the other orders are for ablations."""
     data: DataConfig = DataConfig("train", samples=100_000)
     """Training data."""
@@ -145,76 +145,68 @@ class WiseConfig:
     """A low-rank adapter; None: train all parameters."""
     load_in_4bit: bool = False
     """Keep the frozen weights in 4 bits (QLoRA, https://arxiv.org/abs/2305.14314); needs `lora` and bitsandbytes."""
-    dtype: str = "bfloat16"
+    dtype: Annotated[str, OneOf(DTYPES)] = "bfloat16"
     """Type of the weights. An adapter is always float32; fully trained weights must be, because bfloat16 rounds such
     small updates away."""
     bf16: bool = True
     """Multiply in bfloat16, whatever the type of the weights; this includes the sentence encoder."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: about a third slower, with far less memory."""
-    processes: int = 1
+    processes: Batch = 1
     """Number of processes of the run, over all machines; they share the batch sizes below."""
-    prompts_per_step: int = 16
+    prompts_per_step: Batch = 16
     """Prompts per step, over all processes."""
-    rollouts: int = 8
+    rollouts: Annotated[int, Range(2, 65_536)] = 8
     """Completions per prompt, whose rewards are compared with one another."""
-    rollouts_per_device: int = 4
+    rollouts_per_device: Batch = 4
     """Completions in one forward and backward pass on each process; lower it if memory runs out."""
-    rollouts_at_once: int | None = None
+    rollouts_at_once: Batch | None = None
     """Completions that each process generates at a time; None: all of a step. Lower it if memory runs out there."""
-    max_completion_tokens: int = 1300
+    max_completion_tokens: _Tokens = 1300
     """Longest completion, tokens; a longer one is cut off and excluded from the loss."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Temperature of sampling."""
-    learning_rate: float = 1e-6
+    learning_rate: Rate = 1e-6
     """Peak rate of AdamW; the reference's, for all parameters. Adapters need at least 10 times as much."""
-    schedule: str = "constant"
+    schedule: Annotated[str, OneOf(SCHEDULES)] = "constant"
     """Schedule of the learning rate."""
-    warmup_steps: int = 0
+    warmup_steps: Index = 0
     """Steps of linear warm-up."""
-    weight_decay: float = 0.01
+    weight_decay: NotNegative = 0.01
     """Decoupled decay."""
-    clip_norm: float = 1.0
+    clip_norm: Positive = 1.0
     """Largest norm of the complete gradient."""
-    kl_weight: float = 5e-3
+    kl_weight: NotNegative = 5e-3
     """Weight of the divergence (k3 estimator) from the policy at the start."""
-    vllm: str = "off"
+    vllm: Annotated[str, OneOf(VLLM_MODES)] = "off"
     """Generate rollouts with vLLM inside the training processes (colocate) or on a server (server); without vLLM,
     transformers generates them."""
-    vllm_memory_share: float = 0.3
+    vllm_memory_share: Share = 0.3
     """Share of a GPU's memory for colocated vLLM."""
-    vllm_server: str = "http://localhost:8000"
+    vllm_server: Name = "http://localhost:8000"
     """Address of `trl vllm-serve`."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of sampling, of the order of the data and of new adapters."""
-    threads: int | None = None
+    threads: Threads | None = None
     """Torch threads; None: torch decides."""
-    checkpoint_every: int = 25
+    checkpoint_every: Count = 25
     """Steps between checkpoints."""
-    checkpoints_kept: int = 2
+    checkpoints_kept: Count = 2
     """Number of newest checkpoints to keep."""
-    samples_every: int = 25
+    samples_every: Count = 25
     """Steps between tables of sample completions."""
     report_to: tuple[str, ...] = field(default=("tensorboard", "trackio"))
     """Trackers to report to, if they are installed."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "processes", "prompts_per_step", "rollouts_per_device", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1")
-        if self.rollouts < 2:
-            raise ValueError("rollouts: must be at least 2, which are compared")
-        for name, allowed in (("order", ORDERS), ("dtype", DTYPES), ("vllm", VLLM_MODES), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: choose one of {', '.join(allowed)}")
+        super().__post_init__()
         if self.load_in_4bit and self.lora is None:
             raise ValueError("load_in_4bit: 4-bit weights cannot be trained; set lora too")
         if self.lora is None and self.dtype != "float32":
             raise ValueError("dtype: without lora, bfloat16 weights round updates away; use float32 and bf16")
         at_once = self.rollouts_at_once
         if at_once is not None and (
-            at_once < 1
-            or self.batch_size % (self.processes * at_once)
+            self.batch_size % (self.processes * at_once)
             or at_once % self.rollouts_per_device
             or (self.processes * at_once) % self.rollouts
         ):

@@ -11,20 +11,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from wise_edge.bundle.devices import Capability, GpuKind, format_capability
 from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError, DeviceError, UsageError
 from wise_edge.files.documents import read_json
 from wise_edge.mapping import from_mapping
+from wise_edge.ranges import Checked, Name, Range
 
-Shape = tuple[int, ...]
+Shape = Annotated[tuple[Annotated[int, Range(0, 2**31 - 1)], ...], Range(0, 64)]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class ShapeRange:
+class ShapeRange(Checked):
     """The shapes that an engine accepts for one input.
 
     Attributes:
@@ -37,9 +38,16 @@ class ShapeRange:
     typical: Shape
     largest: Shape
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not len(self.smallest) == len(self.typical) == len(self.largest) or not all(
+            least <= usual <= most for least, usual, most in zip(self.smallest, self.typical, self.largest, strict=True)
+        ):
+            raise ValueError(f"typical: {self.typical} is not from {self.smallest} to {self.largest} along each axis")
+
 
 @dataclass(frozen=True)
-class ArraySpec:
+class ArraySpec(Checked):
     """An input or output of an engine.
 
     Attributes:
@@ -48,9 +56,9 @@ class ArraySpec:
         shape: its size along each axis, -1 if that varies.
     """
 
-    name: str
-    dtype: str
-    shape: Shape
+    name: Name
+    dtype: Name
+    shape: Annotated[tuple[Annotated[int, Range(-1, 2**31 - 1)], ...], Range(0, 64)]
 
 
 class _JsonFile:
@@ -73,7 +81,7 @@ class _JsonFile:
 
 
 @dataclass(frozen=True)
-class Sidecar(_JsonFile):
+class Sidecar(Checked, _JsonFile):
     """The description of an engine.
 
     Attributes:
@@ -90,17 +98,17 @@ class Sidecar(_JsonFile):
         sha256: hash of the engine's file, hexadecimal.
     """
 
-    graph: str
-    source_sha256: str
-    builder: str
-    builder_version: str
-    capabilities: tuple[str, ...]
-    types: tuple[str, ...]
+    graph: Name
+    source_sha256: Name
+    builder: Name
+    builder_version: Name
+    capabilities: tuple[Name, ...]
+    types: tuple[Name, ...]
     inputs: tuple[ArraySpec, ...]
     outputs: tuple[ArraySpec, ...]
     ranges: Mapping[str, ShapeRange]
-    bytes: int
-    sha256: str
+    bytes: Annotated[int, Range(0, 2**63 - 1)]
+    sha256: Name
 
     @classmethod
     def read(cls, file: Path) -> Sidecar:
@@ -139,7 +147,7 @@ def _rebuild(file: Path) -> str:
 
 
 @dataclass(frozen=True)
-class GraphPlan:
+class GraphPlan(Checked):
     """How to build one graph's engine.
 
     Attributes:
@@ -147,12 +155,12 @@ class GraphPlan:
         ranges: the shapes to accept for each input of varying shape.
     """
 
-    graph: str
+    graph: Name
     ranges: Mapping[str, ShapeRange]
 
 
 @dataclass(frozen=True)
-class BuildPlan(_JsonFile):
+class BuildPlan(Checked, _JsonFile):
     """How to build a bundle's engines: all that a device needs to know.
 
     Attributes:
@@ -160,7 +168,7 @@ class BuildPlan(_JsonFile):
         graphs: the graphs.
     """
 
-    targets: tuple[str, ...]
+    targets: tuple[Name, ...]
     graphs: tuple[GraphPlan, ...]
 
     @classmethod

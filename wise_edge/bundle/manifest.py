@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePosixPath
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.mapping import from_mapping
 from wise_edge.policy.spec import PolicySpec
+from wise_edge.ranges import Checked, Name, Range, Text
 from wise_edge.sam.spec import SamSpec
 
 MANIFEST_NAME = "bundle.json"
@@ -30,7 +31,7 @@ rounding."""
 
 
 @dataclass(frozen=True)
-class Artifact:
+class Artifact(Checked):
     """One file of a bundle.
 
     Attributes:
@@ -44,16 +45,17 @@ class Artifact:
         sha256: hash of the file, hexadecimal.
     """
 
-    role: str
-    format: str
-    precision: str
-    path: str
-    bytes: int
+    role: Name
+    format: Name
+    precision: Annotated[str, Range(0, 100)]
+    path: Name
+    bytes: Annotated[int, Range(0, 2**63 - 1)]
     sha256: str
 
     def __post_init__(self) -> None:
-        if self.bytes < 0:
-            raise ValueError(f"bytes: {self.bytes} is no size")
+        super().__post_init__()
+        if "\0" in self.path:
+            raise ValueError(f"path: {self.path[:80]!r} holds a NUL, which no file's name has")
         if not SHA256.fullmatch(self.sha256):
             raise ValueError(f"sha256: {self.sha256[:80]!r} is not 64 hexadecimal digits")
 
@@ -85,7 +87,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(Checked):
     """The content of `bundle.json`.
 
     Attributes:
@@ -100,17 +102,18 @@ class Manifest:
         schema_version: version of this layout.
     """
 
-    name: str
-    created: str
+    name: Name
+    created: Annotated[str, Range(0, 100)]
     policy: PolicySpec
     sam: SamSpec
     artifacts: tuple[Artifact, ...]
     verified: bool
     verification: tuple[Figure, ...]
-    provenance: Mapping[str, str]
+    provenance: Mapping[str, Text]
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
         _refuse_repeated("role", [artifact.role for artifact in self.artifacts])
         _refuse_repeated("path", [MANIFEST_NAME, CARD_NAME, *(artifact.path for artifact in self.artifacts)])

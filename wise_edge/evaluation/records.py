@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wise_edge.evaluation.append_log import UNRECORDED
+from wise_edge.ranges import Checked, Count, Index, NotNegative, Share, Text
 
 BOX_THRESHOLD = 0.5
 
@@ -15,7 +16,7 @@ Terms = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class MaskRecord:
+class MaskRecord(Checked):
     """The record of one sample whose segmenter was prompted with the truth.
 
     Attributes:
@@ -32,16 +33,16 @@ class MaskRecord:
         mask: the predicted mask as COCO's compressed runs; None if there is none.
     """
 
-    index: int
-    id: str
-    kind: str | None
-    query: str
-    intersection_px: int
-    union_px: int
-    iou: float
-    dropped: str | None
+    index: Index
+    id: Text
+    kind: Text | None
+    query: Text
+    intersection_px: Index
+    union_px: Index
+    iou: Share
+    dropped: Text | None
     score: float | None
-    latency_ms: Mapping[str, float]
+    latency_ms: Mapping[str, NotNegative]
     mask: Mapping[str, Any] | None
 
     def terms(self) -> Terms:
@@ -62,10 +63,10 @@ class Record(MaskRecord):
     """
 
     answer_valid: bool
-    box_iou: float
-    rationale_tokens: int
-    answer_tokens: int
-    text: str
+    box_iou: Share
+    rationale_tokens: Index
+    answer_tokens: Index
+    text: Text
 
     def terms(self) -> Terms:
         """Return what the sample adds to each figure."""
@@ -78,7 +79,7 @@ class Record(MaskRecord):
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Checked):
     """What records were made with; records made with other settings are never mixed in.
 
     Attributes:
@@ -98,16 +99,16 @@ class Settings:
         version: of wise-edge.
     """
 
-    dataset: str
-    split: str
-    samples: int
-    metric_mode: str
-    prompt: str
-    variant: str | None
-    model_sha256: str
+    dataset: Text
+    split: Text
+    samples: Index
+    metric_mode: Text
+    prompt: Text
+    variant: Text | None
+    model_sha256: Text
     backends: Mapping[str, str]
-    shard: int = 0
-    shards: int = 1
+    shard: Index = 0
+    shards: Count = 1
     decoding: str | None = "free"
     data_sha256: str = UNRECORDED
     version: str = UNRECORDED

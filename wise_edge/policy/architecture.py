@@ -16,12 +16,10 @@ from typing import Any
 from wise_edge.errors import UsageError, first_line
 from wise_edge.extras import require
 from wise_edge.native.weight_files import StoredTensor
+from wise_edge.policy.spec import FAMILIES
 
-CLASSES = {
-    "qwen2_vl": "Qwen2VLForConditionalGeneration",
-    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
-    "qwen3_vl": "Qwen3VLForConditionalGeneration",
-}
+_NAMES = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration", "Qwen3VLForConditionalGeneration")
+CLASSES = dict(zip(FAMILIES, _NAMES, strict=True))
 """transformers' class of each family."""
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 """The two matrices that a tied policy stores as one."""

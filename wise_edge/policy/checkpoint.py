@@ -16,6 +16,7 @@ from typing import Any
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files.documents import read_json
+from wise_edge.mapping import from_mapping
 from wise_edge.native.pretrained import load_pretrained
 from wise_edge.native.weight_files import check_finite, list_tensors
 from wise_edge.policy.architecture import CLASSES
@@ -49,26 +50,27 @@ def read_policy_spec(folder: Path, prompts: PromptSet | None = None) -> PolicySp
     text = config.get("text_config") or config  # older folders keep the language model's entries at the top
     try:
         tokens.check_size(text["vocab_size"])
-        spec = PolicySpec(
-            family=config["model_type"],
-            input_size=images.input_size,
-            patch_size=images.patch_size,
-            merge_size=images.merge_size,
-            temporal_patch_size=images.temporal_patch_size,
-            image_mean=images.mean,
-            image_std=images.std,
-            prompts=prompts,
-            default_variant=DEFAULT_VARIANT,
-            image_token=tokens.image_token(config["image_token_id"]),
-            eos_tokens=tokens.end_tokens(config, text),
-            hidden_size=text["hidden_size"],
-            num_layers=text["num_hidden_layers"],
-            num_kv_heads=text["num_key_value_heads"],
-            head_dim=text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"],
-            max_positions=text["max_position_embeddings"],
-        )
+        entries = {
+            "family": config["model_type"],
+            "input_size": images.input_size,
+            "patch_size": images.patch_size,
+            "merge_size": images.merge_size,
+            "temporal_patch_size": images.temporal_patch_size,
+            "image_mean": images.mean,
+            "image_std": images.std,
+            "prompts": prompts,
+            "default_variant": DEFAULT_VARIANT,
+            "image_token": tokens.image_token(config["image_token_id"]),
+            "eos_tokens": tokens.end_tokens(config, text),
+            "hidden_size": text["hidden_size"],
+            "num_layers": text["num_hidden_layers"],
+            "num_kv_heads": text["num_key_value_heads"],
+            "head_dim": text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"],
+            "max_positions": text["max_position_embeddings"],
+        }
     except KeyError as error:
         raise UsageError(f"{folder / 'config.json'} lacks the entry {error}; copy the complete checkpoint") from error
+    spec = from_mapping(PolicySpec, entries, f"{folder / 'config.json'}: ")
     if (image_tokens := spec.image_grid**2) >= spec.max_positions:
         raise UsageError(
             f"{folder}: an image of {spec.input_size} px takes {image_tokens} positions and the model has "

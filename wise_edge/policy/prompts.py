@@ -18,6 +18,8 @@ from types import MappingProxyType
 from wise_edge.arguments import describe
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import read_json
+from wise_edge.mapping import from_mapping
+from wise_edge.ranges import Checked, Name, Text
 
 VARIANTS = ("verbose", "wise", "wise-infer", "wise-s", "answer")
 MAX_QUERY_CHARACTERS = 1000
@@ -34,7 +36,7 @@ _ANSWER_FORM = '<answer>{"bbox": [x1, y1, x2, y2], "points_1": [x, y], "points_2
 
 
 @dataclass(frozen=True)
-class PromptSet:
+class PromptSet(Checked):
     """The wording that a policy was trained with.
 
     Attributes:
@@ -43,11 +45,12 @@ class PromptSet:
         variants: for each of `VARIANTS`, the wording that follows the query.
     """
 
-    name: str
-    system: str
-    variants: Mapping[str, str]
+    name: Name
+    system: Text
+    variants: Mapping[str, Text]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if missing := [variant for variant in VARIANTS if variant not in self.variants]:
             raise UsageError(f"prompt set '{self.name}' lacks the variants {', '.join(missing)}; add them")
         object.__setattr__(self, "variants", MappingProxyType(dict(self.variants)))
@@ -81,10 +84,7 @@ class PromptSet:
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> PromptSet:
         """Build a set from `to_dict`'s data; raises `UsageError` if it has another form."""
-        match data:
-            case {"name": str(name), "system": str(system), "variants": dict(variants)}:
-                return cls(name, system, {str(key): str(value) for key, value in variants.items()})
-        raise UsageError("a prompt set needs 'name', 'system' and 'variants'")
+        return from_mapping(cls, data)
 
 
 def check_variant(variant: str, known: Collection[str]) -> None:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from wise_edge.policy.prompts import PromptSet
+from wise_edge.policy.prompts import PromptSet, check_variant
+from wise_edge.ranges import Checked, Name, OneOf, Range, Side
 
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+"""Architectures, by transformers' names."""
 TEXT_TOKENS = 2048
 """Tokens reserved next to the image for instruction, query and completion."""
+MAX_IMAGE_TOKENS = 65_536
+"""A policy of 840 px has 900; a runtime allocates keys and values for all of them."""
+_Size = Annotated[int, Range(1, 1024)]
+_Mean = Annotated[float, Range(-1e6, 1e6)]
+_Deviation = Annotated[float, Range(1e-6, 1e6)]
 
 
 @dataclass(frozen=True)
-class PolicySpec:
+class PolicySpec(Checked):
     """What a runtime must know about a policy.
 
     Attributes:
-        family: architecture, by transformers' name: "qwen2_vl", "qwen2_5_vl" or "qwen3_vl".
+        family: one of `FAMILIES`.
         input_size: side in pixels of the square that images are resized to; answers are in pixels of this square.
         patch_size: side of a patch in pixels.
         merge_size: side of the group of patches that makes one image token, in patches.
@@ -33,22 +42,33 @@ class PolicySpec:
         max_positions: longest sequence in tokens, prompt and completion together.
     """
 
-    family: str
-    input_size: int
-    patch_size: int
-    merge_size: int
-    temporal_patch_size: int
-    image_mean: tuple[float, float, float]
-    image_std: tuple[float, float, float]
+    family: Annotated[str, OneOf(FAMILIES)]
+    input_size: Side
+    patch_size: _Size
+    merge_size: _Size
+    temporal_patch_size: _Size
+    image_mean: tuple[_Mean, _Mean, _Mean]
+    image_std: tuple[_Deviation, _Deviation, _Deviation]
     prompts: PromptSet
-    default_variant: str
-    image_token: str
-    eos_tokens: tuple[str, ...]
-    hidden_size: int
-    num_layers: int
-    num_kv_heads: int
-    head_dim: int
-    max_positions: int
+    default_variant: Name
+    image_token: Name
+    eos_tokens: Annotated[tuple[Name, ...], Range(1, 100)]
+    hidden_size: Annotated[int, Range(1, 65_536)]
+    num_layers: _Size
+    num_kv_heads: _Size
+    head_dim: _Size
+    max_positions: Annotated[int, Range(1, 10**8)]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_variant(self.default_variant, self.prompts.variants)
+        if self.input_size % (self.patch_size * self.merge_size):
+            raise ValueError(
+                f"input_size: {self.input_size} is no multiple of patch_size x merge_size = "
+                f"{self.patch_size * self.merge_size}"
+            )
+        if self.image_grid**2 > MAX_IMAGE_TOKENS:
+            raise ValueError(f"input_size: an image takes {self.image_grid**2} tokens, at most {MAX_IMAGE_TOKENS}")
 
     @property
     def image_grid(self) -> int:

@@ -12,9 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wise_edge.arguments import is_count
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files.documents import read_json
+from wise_edge.mapping import from_mapping
 from wise_edge.native.pretrained import load_pretrained
 from wise_edge.native.weight_files import check_finite
 from wise_edge.sam.names import share_positions, to_sam2_model
@@ -62,19 +64,21 @@ def read_sam2_spec(checkpoint: Path) -> SamSpec:
         UsageError: the input is not square, or an entry is missing or malformed.
     """
     config = {} if checkpoint.is_file() else read_json(checkpoint / "config.json")
-    prompt = config.get("prompt_encoder_config") or {}
+    found = config.get("prompt_encoder_config")
+    prompt = found if isinstance(found, dict) else {}
     size, patch = prompt.get("image_size", _INPUT_SIZE), prompt.get("patch_size", _PATCH_SIZE)
-    if not isinstance(size, int) or not isinstance(patch, int):
+    if not is_count(size) or not is_count(patch):
         raise UsageError(f"{checkpoint / 'config.json'}: image_size is {size}; only square inputs can be exported")
     mean, std = read_normalization(checkpoint)
-    return SamSpec(
-        family=SAM2,
-        input_size=size,
-        low_res_size=4 * size // patch,
-        pixel_mean=mean,
-        pixel_std=std,
-        multimask=True,
-    )
+    entries = {
+        "family": SAM2,
+        "input_size": size,
+        "low_res_size": 4 * size // patch,
+        "pixel_mean": mean,
+        "pixel_std": std,
+        "multimask": True,
+    }
+    return from_mapping(SamSpec, entries, f"{checkpoint / 'config.json'}: ")
 
 
 def load_sam2(checkpoint: Path) -> Any:

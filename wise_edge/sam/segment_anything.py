@@ -8,10 +8,10 @@ imported only when it is needed.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
@@ -19,6 +19,7 @@ from wise_edge.files.documents import read_json
 from wise_edge.files.writing import atomic_write
 from wise_edge.mapping import from_mapping
 from wise_edge.native.weight_files import check_finite
+from wise_edge.ranges import Checked, Index, Range, Side
 from wise_edge.sam.kinds import OWN, SAM2_FILE, SAM2_MODEL, SAM_MODEL, UNUSED, find_kind
 from wise_edge.sam.names import name_in_sam_model, share_positions
 from wise_edge.sam.processor import read_normalization
@@ -29,51 +30,56 @@ if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
 MODEL_TYPE = "segment_anything"
+_Width = Annotated[int, Range(1, 65_536)]
+_Depth = Annotated[int, Range(1, 1024)]
+_Mean = Annotated[float, Range(-1e6, 1e6)]
+_Deviation = Annotated[float, Range(1e-6, 1e6)]
 
 
 @dataclass(frozen=True)
-class SamArchitecture:
+class SamArchitecture(Checked):
     """Widths and sizes of a model; the defaults are those of the embedded model."""
 
-    input_size: int = 224
+    input_size: Side = 224
     """Side of the square input, px."""
-    patch_size: int = 14
+    patch_size: Side = 14
     """Side of a patch, px; the low-resolution mask has four pixels per patch side."""
-    encoder_dim: int = 128
+    encoder_dim: _Width = 128
     """Width of the image encoder."""
-    encoder_depth: int = 5
+    encoder_depth: _Depth = 5
     """Blocks of the image encoder."""
-    encoder_heads: int = 4
+    encoder_heads: _Depth = 4
     """Attention heads of the image encoder."""
-    window_size: int = 8
+    window_size: Side = 8
     """Side of an attention window, patches."""
-    global_attention: tuple[int, ...] = (1, 4)
+    global_attention: tuple[Index, ...] = (1, 4)
     """Blocks that attend to the entire image instead of a window."""
     relative_positions: bool = False
     """Whether attention in the image encoder adds relative positions, as the published models do."""
-    prompt_dim: int = 128
+    prompt_dim: _Width = 128
     """Channels of the image embedding, and width of the mask decoder."""
-    decoder_depth: int = 2
+    decoder_depth: _Depth = 2
     """Blocks of the mask decoder's two-way transformer."""
-    decoder_heads: int = 4
+    decoder_heads: _Depth = 4
     """Attention heads of the mask decoder."""
-    decoder_mlp_dim: int = 512
+    decoder_mlp_dim: _Width = 512
     """Feed-forward width of the mask decoder."""
-    mask_input_channels: int = 16
+    mask_input_channels: _Width = 16
     """Hidden channels of the mask prompt's encoder."""
-    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    pixel_mean: tuple[_Mean, _Mean, _Mean] = (123.675, 116.28, 103.53)
     """Mean of R, G, B from 0 to 255, which is subtracted."""
-    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    pixel_std: tuple[_Deviation, _Deviation, _Deviation] = (58.395, 57.12, 57.375)
     """Standard deviation of R, G, B from 0 to 255, by which they are divided."""
 
     def __post_init__(self) -> None:
-        if self.patch_size < 1 or self.input_size % self.patch_size:
+        super().__post_init__()
+        if self.input_size % self.patch_size:
             raise ValueError(f"patch_size: {self.patch_size} does not divide input_size {self.input_size}")
         if self.encoder_dim % self.encoder_heads:
             raise ValueError(f"encoder_heads: {self.encoder_heads} does not divide encoder_dim {self.encoder_dim}")
         if self.prompt_dim % (2 * self.decoder_heads) or self.prompt_dim % 8:
             raise ValueError(f"prompt_dim: must be a multiple of 8 and of twice decoder_heads, is {self.prompt_dim}")
-        if any(not 0 <= block < self.encoder_depth for block in self.global_attention):
+        if any(block >= self.encoder_depth for block in self.global_attention):
             raise ValueError(f"global_attention: blocks are 0 to {self.encoder_depth - 1}")
 
     @property
@@ -201,13 +207,14 @@ def read_architecture(checkpoint: Path) -> SamArchitecture:
     if kind in (SAM2_FILE, SAM2_MODEL):
         raise UsageError(f"{checkpoint} is SAM 2, which cannot be used here; pass a checkpoint of segment-anything")
     rename = name_in_sam_model if kind == SAM_MODEL else str
-    found = SamArchitecture(**infer_architecture(checkpoint, read_weights(checkpoint), rename))
+    found = infer_architecture(checkpoint, read_weights(checkpoint), rename)
     if checkpoint.is_file():
-        return found
-    decoder = read_json(config).get("mask_decoder_config") or {}
+        return from_mapping(SamArchitecture, found, f"{checkpoint}: ")
+    decoder = read_json(config).get("mask_decoder_config")
     mean, std = read_normalization(checkpoint)
-    heads = decoder.get("num_attention_heads", DECODER_HEADS)
-    return replace(found, decoder_heads=heads, pixel_mean=mean, pixel_std=std)
+    heads = decoder.get("num_attention_heads", DECODER_HEADS) if isinstance(decoder, dict) else DECODER_HEADS
+    further = {"decoder_heads": heads, "pixel_mean": mean, "pixel_std": std}
+    return from_mapping(SamArchitecture, {**found, **further}, f"{config}: ")
 
 
 def _without_type(config: dict[str, Any]) -> dict[str, Any]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from wise_edge.ranges import Checked, OneOf, Range, Side
 
 SEGMENT_ANYTHING, SAM2 = "segment_anything", "sam2"
 """The families. The first pads images to the square and keeps their proportions, the second stretches them."""
 
+_Mean = Annotated[float, Range(-1e6, 1e6)]
+_Deviation = Annotated[float, Range(1e-6, 1e6)]
+
 
 @dataclass(frozen=True)
-class SamSpec:
+class SamSpec(Checked):
     """What a runtime must know about a segmenter.
 
     Attributes:
@@ -23,9 +29,9 @@ class SamSpec:
             code does, instead of its single mask.
     """
 
-    family: str
-    input_size: int
-    low_res_size: int
-    pixel_mean: tuple[float, float, float]
-    pixel_std: tuple[float, float, float]
+    family: Annotated[str, OneOf((SEGMENT_ANYTHING, SAM2))]
+    input_size: Side
+    low_res_size: Side
+    pixel_mean: tuple[_Mean, _Mean, _Mean]
+    pixel_std: tuple[_Deviation, _Deviation, _Deviation]
     multimask: bool
