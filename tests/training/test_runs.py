@@ -100,10 +100,33 @@ def test_an_input_whose_content_changed_is_refused(tmp_path: Path) -> None:
     start.mkdir()
     (start / "model.safetensors").write_bytes(bytes(6 << 20))
     identify_run(SAM, tmp_path, None, {"start": start})
+    (start / ".cache").mkdir()
+    (start / ".cache" / "download.lock").touch()
     identify_run(SAM, tmp_path, 3, {"start": start})
     (start / "model.safetensors").write_bytes(bytes(range(256)) * (6 << 12))
     with pytest.raises(UsageError, match="the files of start have changed"):
         identify_run(SAM, tmp_path, 3, {"start": start})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"versions": 3}', '{"changes": [{"step": "x"}]}', '{"color": 1}'])
+def test_a_record_that_is_torn_is_refused_unless_accepted(tmp_path: Path, text: str) -> None:
+    identify_run(SAM, tmp_path, None, {})
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UsageError, match=r"run\.json cannot be read"):
+        identify_run(SAM, tmp_path, 3, {})
+    identify_run(SAM, tmp_path, 3, {}, accept_changes=True)
+    identify_run(SAM, tmp_path, 3, {})
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "policy"])
+def test_files_that_are_no_runs_are_kept(tmp_path: Path, name: str) -> None:
+    (tmp_path / "log.txt").touch()  # stderr of this very command, for example
+    with hold_run(tmp_path, resume=False):
+        pass
+    (tmp_path / name).mkdir()
+    for resume in (False, True):
+        with pytest.raises(UsageError, match="would replace"), hold_run(tmp_path, resume=resume):
+            pass
 
 
 def test_another_version_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

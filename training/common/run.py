@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from wise_edge.files.hashing import fingerprint_model
 from wise_edge.files.locks import holding
 from wise_edge.files.targets import make_folder
 from wise_edge.files.writing import atomic_write
+from wise_edge.mapping import from_mapping
 from wise_edge.training.recipe import load_recipe, save_config
 
 if TYPE_CHECKING:
@@ -26,7 +27,25 @@ RECIPE = "recipe.yaml"
 _RECORD = "run.json"
 _PACKAGES = ("wise-edge", "torch", "numpy", "pillow", "tokenizers", "transformers", "trl", "peft", "segment-anything")
 """What computes a run's results."""
+_WRITTEN = ("train.jsonl", "validation.jsonl", "curves.png", "policy", "sam", "start", "best", "best.json", "samples")
 _NAMED = 5  # differences that an error names
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What a run was continued with although it had begun otherwise."""
+
+    step: int
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The content of `run.json`."""
+
+    versions: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    changes: tuple[_Change, ...] = ()
 
 
 @contextmanager
@@ -34,7 +53,7 @@ def hold_run(out: Path, resume: bool) -> Iterator[None]:
     """Make the folder of a run and keep other processes from training into it during the block.
 
     Raises:
-        UsageError: another process trains into `out`, or it holds a run and `resume` is not set.
+        UsageError: another process trains into `out`, or as `refuse_begun`.
     """
     make_folder(out)
     with holding(out):
@@ -43,13 +62,20 @@ def hold_run(out: Path, resume: bool) -> Iterator[None]:
 
 
 def refuse_begun(out: Path, resume: bool) -> None:
-    """Refuse a folder that holds a run, unless it is to be resumed.
+    """Refuse a folder that holds a run, unless it is to be resumed, and one whose files a run would replace.
 
     Raises:
-        UsageError: it holds one.
+        UsageError: it holds one of these.
     """
-    if not resume and ((out / RECIPE).exists() or any(out.glob("checkpoint-*"))):
-        raise UsageError(f"{out} holds a training run; pass --resume to continue it, or choose another --out")
+    if any((out / name).exists() for name in (RECIPE, _RECORD)) or any(out.glob("checkpoint-*")):
+        if not resume:
+            raise UsageError(f"{out} holds a training run; pass --resume to continue it, or choose another --out")
+        return
+    for name in _WRITTEN:
+        if (out / name).exists():
+            raise UsageError(
+                f"{out} holds no training run, but a {name}, which one would replace; choose another --out"
+            )
 
 
 def identify_run(
@@ -70,33 +96,41 @@ def identify_run(
         UsageError: the content of an input, or a key of the recipe that its class does not have in `changeable`,
             differs from what the run began with; the message names them.
     """
-    record: dict[str, Any] = {
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
-        "inputs": {name: fingerprint_model(path) for name, path in inputs.items()},
-        "changes": [],
-    }
+    versions = {name: found for name in _PACKAGES if (found := _version(name))}
+    fingerprints = {name: fingerprint_model(path) for name, path in inputs.items()}
+    before = _Record()
     if step is not None:
-        before = read_json(out / _RECORD) if (out / _RECORD).exists() else {}
-        changes = [*_changes_of_recipe(config, out), *_changes_of_inputs(before.get("inputs", {}), record["inputs"])]
+        changes = _changes_of_recipe(config, out)
+        try:
+            before = _read_record(out)
+        except UsageError as error:
+            changes.append(f"{_RECORD} cannot be read any more ({error})")
+        changes += _changes_of_inputs(before.inputs, fingerprints)
         if changes and not accept_changes:
             more = [f"and {len(changes) - _NAMED} more"] if len(changes) > _NAMED else []
             raise UsageError(
                 f"{out} began otherwise: {'; '.join(changes[:_NAMED] + more)}; choose another --out, or continue with"
                 " --accept-changes"
             )
-        _note_versions(before.get("versions", {}), record["versions"])
-        made = [{"step": step, "changes": changes}] if changes else []
-        record["changes"] = [*before.get("changes", []), *made]
-    atomic_write(out / _RECORD, (json.dumps(record, indent=2) + "\n").encode(), force=True)
+        _note_versions(before.versions, versions)
+        if changes:
+            before = replace(before, changes=(*before.changes, _Change(step, tuple(changes))))
+    record = _Record(versions, fingerprints, before.changes)
+    atomic_write(out / _RECORD, (json.dumps(asdict(record), indent=2) + "\n").encode(), force=True)
     save_config(config, out / RECIPE)
+
+
+def _read_record(out: Path) -> _Record:
+    file = out / _RECORD
+    return from_mapping(_Record, read_json(file), f"{file}: ") if file.exists() else _Record()
 
 
 def _changes_of_recipe(config: Config, out: Path) -> list[str]:
     try:
-        before = _leaves(dataclasses.asdict(load_recipe(str(out / RECIPE))))
+        before = _leaves(asdict(load_recipe(str(out / RECIPE))))
     except UsageError as error:
         return [f"{RECIPE} cannot be read any more ({error})"]
-    now = _leaves(dataclasses.asdict(config))
+    now = _leaves(asdict(config))
     if before["stage"] != now["stage"]:  # no key has a counterpart
         return [f"stage was {before['stage']} and is {now['stage']}"]
     return [
