@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -50,6 +51,7 @@ class Scenario:
         check: returns what is wrong with a run's folder right after the kill, in words.
         result: returns what an unbroken and a resumed run must have in common.
         environment: variables of the command.
+        unfinished: pattern of names that a run may leave when SIGTERM has ended it, or it was stopped once.
     """
 
     imports: Sequence[str]
@@ -60,6 +62,7 @@ class Scenario:
     check: Callable[[Path, Path], list[str]]
     result: Callable[[Path, Path], Any]
     environment: dict[str, str] = field(default_factory=dict)
+    unfinished: str = "(?!)"
 
 
 class Place:
@@ -113,9 +116,10 @@ class Place:
             os._exit(70)
 
     def names(self) -> set[str]:
-        """Everything that lies in a run's folders."""
-        folders = (self.run, self.temporary)
-        return {str(path.relative_to(self.run.parent)) for folder in folders for path in folder.rglob("*")}
+        """Everything that lies in a run's folders, but for what an unfinished run may leave."""
+        paths = (path for folder in (self.run, self.temporary) for path in folder.rglob("*"))
+        names = (str(path.relative_to(self.run.parent)) for path in paths)
+        return {name for name in names if not re.fullmatch(self.scenario.unfinished, name)}
 
 
 def wait(process: int, until: float) -> int | None:
