@@ -8,6 +8,7 @@ from PIL import Image
 
 import fake_session
 from wise_edge.cli.main import main
+from wise_edge.files.locks import holding
 
 
 def test_scenes_give_overlays_a_sheet_and_a_table(
@@ -107,3 +108,14 @@ def test_an_image_that_cannot_be_written_is_refused_before_anything_is_asked(
     assert main(["demo", "--scenes", "2", "--out", str(tmp_path)]) == 2
     assert "scene-01-wise-s.png is a folder; pass a file" in capsys.readouterr().err
     assert asked == []
+
+
+def test_the_second_of_two_demos_in_a_folder_is_refused_before_its_models_are_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = fake_session.install(monkeypatch)
+    with holding(tmp_path):
+        assert main(["demo", "--out", str(tmp_path), "--scenes", "1"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path} is being written by another process")
+    assert opened.calls == []
+    assert list(tmp_path.iterdir()) == []

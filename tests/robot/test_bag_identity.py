@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -182,3 +183,37 @@ def test_a_run_that_fails_to_start_leaves_no_file(monkeypatch: pytest.MonkeyPatc
 def test_runs_that_do_not_fill_the_mask_are_refused(runs: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="the runs do not fill 2 x 2 pixels"):
         mask_of_runs(runs)
+
+
+@pytest.fixture
+def unremoved(killed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new bag and the log of a run that was killed between them."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: os._exit(9))
+        child = os.fork()
+        if not child:
+            main(command("--resume"))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert Path("out.log").exists()
+
+
+@pytest.mark.usefixtures("unremoved")
+def test_a_run_that_was_killed_before_it_removed_its_log_is_finished() -> None:
+    before = read_bag(Path("out"))
+    assert main(command()) == 2
+    assert main(command("--resume")) == 0
+    assert {topic: len(found) for topic, found in read_bag(Path("out")).items()} == {
+        topic: len(found) for topic, found in before.items()
+    }
+    assert sorted(file.name for file in Path().iterdir()) == ["bundle", "in", "out"]
+
+
+@pytest.mark.usefixtures("unremoved")
+def test_another_bag_in_the_place_of_the_new_one_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree("out")
+    shutil.copytree("in", "out")
+    before = {file.name: file.read_bytes() for file in Path("out").iterdir()}
+    assert main(command("--resume")) == 2
+    assert "out exists; name another folder" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in Path("out").iterdir()} == before
+    assert Path("out.log").exists()

@@ -78,17 +78,19 @@ def demo(
     """
     from rich.console import Console
 
+    from wise_edge.files.locks import holding
     from wise_edge.files.targets import check_target, make_folder
 
     own = image is not None or query is not None
     cases = _own_case(image, query) if own else _scene_cases(scenes)
     check_target(make_folder(out) / SHEET_NAME, force=True, keep=[image])
-    ways = _open_ways(bundle, policy_backend, mask_backend)
-    for case in cases:
-        for way in ways:
-            check_target(_card_file(out, case, way), force=True, keep=[image])
-    rows = _run(ways, cases)
-    _write_images(rows, out)
+    with holding(out):
+        ways = _open_ways(bundle, policy_backend, mask_backend)
+        for case in cases:
+            for way in ways:
+                check_target(_card_file(out, case, way), force=True, keep=[image])
+        rows = _run(ways, cases)
+        _write_images(rows, out)
     Console(highlight=False).print(_table(rows))
     typer.echo(f"Contact sheet: {out / SHEET_NAME}")
     if bundle is None:

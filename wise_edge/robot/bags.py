@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,7 @@ class BagJob:
         )
         with AppendLog(self._log, settings, _LOG_FORMAT, resume=self._resume) as log:
             reused = len(log.records)
+            self._check_written(log.records)
             self._answer(session, settings, log, progress, observe)
         if not any(record["latency_ms"] for record in log.records):
             self._log.unlink()
@@ -151,6 +152,16 @@ class BagJob:
             raise WiseEdgeError(f"cannot write {self._out}: {error}; fix that, then resume with --resume") from error
         self._log.unlink()
         return _report(log.records, reused, self.plan)
+
+    def _check_written(self, records: list[_Record]) -> None:
+        """Raise `UsageError` for a new bag that exists, unless a run was killed between it and its log's removal."""
+        if not self._out.exists():
+            return
+        with suppress(UsageError), open_recording(self._out) as found:
+            counts = {channel.topic: channel.count for channel in found.channels}
+            if records and all(counts.get(topic) == len(records) for topic in self.plan.topics.values()):
+                return
+        raise UsageError(f"{self._out} exists; name another folder")
 
     def _answer(
         self,
@@ -218,28 +229,32 @@ def open_job(
     query = normalize_query(query)
     if storage not in STORAGES:
         raise UsageError(f"unknown storage '{storage}'; choose {' or '.join(STORAGES)}")
-    _check_out(out)
     log = out.with_name(f"{out.name}.log")
+    _check_out(out, resume and _has_results(log))
     with open_recording(bag) as recording:
         images = choose_images(recording, bag, topic)
         plan = plan_copy(recording, images, copy)
         make_folder(out.parent)
         with claiming(log):
-            _check_out(out)  # again, since another run may have ended meanwhile
-            if log.stat().st_size and not resume:
+            _check_out(out, resume and _has_results(log))  # again, since another run may have ended meanwhile
+            if _has_results(log) and not resume:
                 raise UsageError(
                     f"{log} holds results of an unfinished run; continue it with --resume, or delete the file"
                 )
             yield BagJob(recording, plan, bag, query, out, log, variant, storage, resume, model_sha256)
 
 
-def _check_out(out: Path) -> None:
-    """Raise `UsageError` for a folder that exists or cannot be made."""
+def _has_results(log: Path) -> bool:
+    return os.path.exists(log) and os.path.getsize(log) > 0
+
+
+def _check_out(out: Path, resumed: bool) -> None:
+    """Raise `UsageError` for a folder that cannot be made, or exists although no log of its results is resumed."""
     try:
         exists = out.exists()
     except OSError as error:  # the name is too long
         raise UsageError(f"cannot write {str(out)[:200]}: {error.strerror}") from error
-    if exists:
+    if exists and not resumed:
         raise UsageError(f"{out} exists; name another folder")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from queue import Empty, Full, Queue
 from threading import Thread
@@ -23,6 +23,7 @@ import numpy as np
 from wise_edge.drawing.panel import PHASE_COLORS
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.extras import check_packages, require
+from wise_edge.files.locks import claiming
 from wise_edge.files.targets import check_target
 from wise_edge.power.gauge import PowerGauge
 from wise_edge.robot.frames import Frame
@@ -52,7 +53,7 @@ class RerunLog:
 
     Raises:
         MissingExtraError: rerun-sdk is not installed.
-        UsageError: the file exists, cannot be written, or its name does not end in .rrd.
+        UsageError: the file exists, cannot be written, another process writes it, or its name does not end in .rrd.
         DeviceError: no viewer is running.
     """
 
@@ -62,10 +63,14 @@ class RerunLog:
         self._rerun = require("rerun", "rerun")
         self._recording = self._rerun.RecordingStream("wise-edge")
         self._patience_s = PATIENCE_S if target == CONNECT else None
+        self._held = ExitStack()
         if target == CONNECT:
             self._recording.connect_grpc("rerun+http://{}:{}/proxy".format(*_VIEWER))
             self._recording.send_blueprint(self._layout())
         else:
+            self._held.enter_context(claiming(Path(target)))
+            if not force and Path(target).stat().st_size:
+                raise UsageError(f"{target} exists; use --force to replace it")
             self._recording.save(target, default_blueprint=self._layout())
         self._color()
         self._waiting: Queue[tuple[Frame, NodeResult, float | None] | None] = Queue(_WAITING)
@@ -84,6 +89,7 @@ class RerunLog:
             self._thread.join(self._patience_s)
         if self._thread.is_alive():
             self._give_up(f"the viewer has not taken the last images within {PATIENCE_S:g} s")
+        self._held.close()
 
     def __call__(self, frame: Frame, result: NodeResult) -> None:
         """Log a frame with its mask, box, points, rationale and phases."""
