@@ -6,6 +6,7 @@ the process quietly during these, so almost nothing is imported before. What Pyt
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from wise_edge import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     Handler = Callable[[int, FrameType | None], object]
 
@@ -27,17 +28,50 @@ def run_main() -> NoReturn:
     or 143. Before and after the command there is nothing to remove, and the process ends at once.
     """
     _handle(_exit_at_once, _exit_at_once)
+    for name, raw in (("stdout", _Stdout), ("stderr", _Stderr)):
+        if (stream := getattr(sys, name)) is not None:
+            setattr(sys, name, _wrap(stream, raw))
     _open_closed_streams()
-    from wise_edge.cli.main import main
+    from wise_edge.cli.main import flush_stdout, main, print_error
 
     _handle(signal.default_int_handler, lambda number, _: sys.exit(128 + number))
     code = main()
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader (`head`, for example) is gone: leave nothing to flush at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if (reason := flush_stdout()) and code == 0:
+        print_error(f"error: {reason}")
+        code = 1
     _handle(_exit_at_once, _exit_at_once)
     sys.exit(code)
+
+
+class _Stdout(io.FileIO):
+    """stdout, whose errors name it."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = "stdout"
+            raise
+
+
+class _Stderr(io.FileIO):
+    """stderr, which drops what cannot be written: work does not end since its progress cannot be told."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:  # a full disk, or a reader that is gone
+            return len(data)
+
+
+def _wrap(stream: Any, raw: type[io.FileIO]) -> io.TextIOWrapper:
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw(stream.fileno(), "w", closefd=False)),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 def _open_closed_streams() -> None:

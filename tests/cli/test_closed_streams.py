@@ -31,3 +31,23 @@ def test_a_reader_that_is_gone_is_no_traceback() -> None:
     done = subprocess.run(COMMAND.split(), stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (done.returncode in (0, 1), done.stderr) == (True, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    done = subprocess.run(f"{COMMAND} >/dev/full", shell=True, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: No space left on device: stdout; make room and run it again\n",
+    )
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_work_does_not_end_since_its_progress_cannot_be_told() -> None:
+    """A training that logs to a full disk goes on."""
+    code = "import sys; sys.argv = ['wise-edge', 'bundle', 'show', '--json']; from wise_edge import __main__ as entry; "
+    code += "from wise_edge.cli import main; show = main.main; "
+    code += "main.main = lambda: print('progress', file=sys.stderr, flush=True) or show(); entry.run_main()"
+    done = subprocess.run(f'{sys.executable} -c "{code}" 2>/dev/full', shell=True, capture_output=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"{")

@@ -78,9 +78,15 @@ def bag(
         done = job.run(session, progress=lambda done, count: show("running", done / count), observe=observe)
         _say(later := [note for note in job.recording.notes if note not in notes])
     figures = _figures(done) | {"notes": notes + later}
-    if report is not None:
-        title = f"{query}, in {source.name}"
-        atomic_write(report, render_bag(title, done, _facts(figures)).encode(), force=force)
+    try:
+        if report is not None:
+            title = f"{query}, in {source.name}"
+            atomic_write(report, render_bag(title, done, _facts(figures)).encode(), force=force)
+    finally:  # the figures are shown even if the disk is full
+        _show(figures, done, out, as_json)
+
+
+def _show(figures: dict[str, Any], done: BagReport, out: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(figures))
         return

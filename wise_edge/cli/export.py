@@ -152,6 +152,7 @@ class EndToEnd:
 
         from wise_edge.cli.output.result import result_caption, result_drawing
         from wise_edge.drawing.report import Cell, contact_sheet
+        from wise_edge.errors import WiseEdgeError
         from wise_edge.images import save_png
 
         row = [
@@ -160,8 +161,13 @@ class EndToEnd:
         ]
         file = self._out.with_name(f"{self._out.name}.worst.png")
         title = f"mask IoU {pair.mask_iou:.2f} with torch: {pair.name}"
-        save_png(np.asarray(contact_sheet("the masks that differ most in a failed export", title, [row])), file, True)
-        typer.echo(f"the masks that differ most are drawn in {file}", err=True)
+        sheet = np.asarray(contact_sheet("the masks that differ most in a failed export", title, [row]))
+        try:
+            save_png(sheet, file, force=True)
+        except WiseEdgeError as error:  # what was compared matters more than the drawing
+            options.note(f"the masks that differ most are not drawn: {error}")
+        else:
+            typer.echo(f"the masks that differ most are drawn in {file}", err=True)
 
 
 def _print(manifest: Manifest, sha256: str, out: Path) -> None:

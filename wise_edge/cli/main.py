@@ -82,16 +82,16 @@ def main(argv: list[str] | None = None) -> int:
         if (code := _signal_behind(error)) is not None:
             return code
         if isinstance(error, WiseEdgeError):
-            _print_error(f"error: {error}")
+            print_error(f"error: {error}")
             return error.exit_code
         if os.environ.get("WISE_EDGE_DEBUG") == "1":
             traceback.print_exception(error)
         elif isinstance(error, MemoryError):
-            _print_error(f"error: more memory is needed than is free ({error or 'MemoryError'}); close other programs")
+            print_error(f"error: more memory is needed than is free ({error or 'MemoryError'}); close other programs")
         elif reason := explain_refusal(error):
-            _print_error(f"error: {reason}")
+            print_error(f"error: {reason}")
         else:
-            _print_error(
+            print_error(
                 f"internal error: {type(error).__name__}: {error} "
                 "(this is a bug: set WISE_EDGE_DEBUG=1 for the traceback and report it)"
             )
@@ -110,5 +110,16 @@ def _signal_behind(error: BaseException | None) -> int | None:
     return None
 
 
-def _print_error(line: str) -> None:
+def flush_stdout() -> str | None:
+    """Flush stdout, and return why that is refused; None if it is not, or only since the reader (`head`) is gone."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # leave nothing to flush at exit
+        return None if isinstance(error, BrokenPipeError) else explain_refusal(error)
+    return None
+
+
+def print_error(line: str) -> None:
+    """Print one line on stderr."""
     print(" ".join(line.splitlines()), file=sys.stderr)

@@ -201,6 +201,8 @@ def _check_out(files: list[Path], inputs: list[Path | None], force: bool) -> Non
 
 
 def _write(document: Document, files: list[Path], force: bool) -> None:
+    """Write the reports, each even if another cannot be written."""
+    from wise_edge.errors import WiseEdgeError
     from wise_edge.files.writing import atomic_write
     from wise_edge.profiling.document import to_csv
     from wise_edge.profiling.page import render_page
@@ -210,6 +212,33 @@ def _write(document: Document, files: list[Path], force: bool) -> None:
         ".json": lambda document: json.dumps(document, indent=1) + "\n",
         ".csv": to_csv,
     }
+    failures = []
     for file in files:
-        atomic_write(file, writers[file.suffix](document).encode(), force=force)
-        typer.echo(f"wrote {file}", err=True)
+        content = writers[file.suffix](document).encode()
+        try:
+            atomic_write(file, content, force=force)
+            typer.echo(f"wrote {file}", err=True)
+        except WiseEdgeError as error:
+            kept = _keep(content, file.name)
+            failures.append(f"{error}; the report is {kept}" if kept else str(error))
+    if failures:
+        raise WiseEdgeError("; ".join(failures))
+
+
+def _keep(content: bytes, name: str) -> Path | None:
+    """Write a report among the temporary files, since it took minutes to measure; return None if that fails too."""
+    import tempfile
+
+    from wise_edge.errors import WiseEdgeError
+    from wise_edge.files.writing import atomic_write
+
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="wise-edge-profile-"))
+    except OSError:
+        return None
+    try:
+        atomic_write(folder / name, content)
+    except (OSError, WiseEdgeError):
+        folder.rmdir()
+        return None
+    return folder / name

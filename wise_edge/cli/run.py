@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +53,7 @@ def run(
     If the policy's answer cannot be read, its text is printed with the reason, and no mask is written.
     """
     from wise_edge.bundle.store import load, resolve_bundle
-    from wise_edge.images import load_image
+    from wise_edge.images import load_image, save_png
     from wise_edge.policy.prompts import normalize_query
     from wise_edge.profiling.query_meter import QueryMeter
     from wise_edge.runtimes.base import Decoding
@@ -76,8 +77,12 @@ def run(
         return session.segment(pixels, query, variant)
 
     result = QueryMeter.find(session.on_gpu).measure(ask) if energy else ask()
-    _write_files(result, pixels, mask, overlay, force)
-    _print(result, as_json, explain)
+    with ExitStack() as ending:  # each happens, the last one first, even if another fails
+        ending.callback(_print, result, as_json, explain)
+        if overlay is not None:
+            ending.callback(_write_overlay, result, pixels, overlay, force)
+        if mask is not None and result.mask is not None:
+            ending.callback(save_png, result.mask, mask, force)
 
 
 def _meet_deadline(
@@ -121,25 +126,15 @@ def _check_outputs(mask: Path | None, overlay: Path | None, inputs: list[Path], 
         raise UsageError(f"--mask and --overlay both name {mask}; name two files")
 
 
-def _write_files(
-    result: SegmentationResult, pixels: npt.NDArray[np.uint8], mask: Path | None, overlay: Path | None, force: bool
-) -> None:
+def _write_overlay(result: SegmentationResult, pixels: npt.NDArray[np.uint8], file: Path, force: bool) -> None:
     import numpy as np
 
     from wise_edge.cli.output.result import energy_line, result_caption, result_drawing
     from wise_edge.drawing.report import overlay_card
     from wise_edge.images import save_png
 
-    if mask is not None and result.mask is not None:
-        save_png(result.mask, mask, force)
-    if overlay is not None:
-        save_png(
-            np.asarray(
-                overlay_card(result_drawing(result, pixels), result_caption(result, (f"energy {energy_line(result)}",)))
-            ),
-            overlay,
-            force,
-        )
+    caption = result_caption(result, (f"energy {energy_line(result)}",))
+    save_png(np.asarray(overlay_card(result_drawing(result, pixels), caption)), file, force)
 
 
 def _print(result: SegmentationResult, as_json: bool, explain: bool) -> None:

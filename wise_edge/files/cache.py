@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 
 def cache_folder() -> Path:
     """Return the folder for files that only save time and may be deleted at any time; it may not exist yet.
 
+    It lies among the temporary files for a user without a home, as in a container that runs with any number as user.
     Source: https://specifications.freedesktop.org/basedir-spec/latest/.
     """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wise-edge"
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "wise-edge"
+    try:
+        return Path.home() / ".cache" / "wise-edge"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"wise-edge-cache-{os.getuid()}"
