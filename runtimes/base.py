@@ -7,6 +7,7 @@ that belongs to the query, and both return their own clock readings: phases are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
@@ -187,8 +188,8 @@ class MaskOutput:
 
     @property
     def mask_score(self) -> float | None:
-        """The score; None if the mask has no pixel, of which it says nothing."""
-        return self.score if self.mask.any() else None
+        """The score; None if the mask has no pixel, of which it says nothing, or if the model returned no number."""
+        return self.score if self.mask.any() and math.isfinite(self.score) else None
 
 
 def _are_numbers(values: object, count: int) -> bool:

@@ -111,11 +111,6 @@ def _same(finding: Finding) -> Finding:
     return finding
 
 
-def to_json(findings: list[Finding]) -> list[dict[str, Any]]:
-    """Return findings ready for JSON."""
-    return [asdict(finding) for finding in findings]
-
-
 def _target(capability: Capability | None) -> GpuKind | None:
     try:
         return None if capability is None else find_gpu_kind(capability)

@@ -3,12 +3,11 @@
     python -m wise_edge.export.to_edgellm.quantize CHECKPOINT OUT METHOD SAMPLES
 
 It registers itself with torch, logs to stdout and downloads data if it gets none; a child process isolates all that.
-SAMPLES is a folder with `samples.json`: a list of [image, query, text].
+SAMPLES is a folder with `samples.json`, whose `samples` are a list of [image, query, text].
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +16,13 @@ from typing import Any
 from PIL import Image
 from tensorrt_edgellm.quantization.quantize import quantize_and_export
 
+from wise_edge.files.documents import read_json
+
 
 def main(checkpoint: str, out: str, method: str, samples: str) -> None:
     """Write a checkpoint whose language model is quantized."""
     folder = Path(samples)
-    listed: list[tuple[str, str, str]] = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    listed: list[tuple[str, str, str]] = read_json(folder / "samples.json")["samples"]
 
     def images() -> Iterator[tuple[Any, str]]:
         for image, query, _ in listed:

@@ -7,7 +7,6 @@ transformers does.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
@@ -23,6 +22,7 @@ from wise_edge.export.source.policy import PolicyCheckpoint
 from wise_edge.export.source.tensors import CheckpointTensors, has_own_head, is_tied
 from wise_edge.export.to_edgellm import check as edgellm_check
 from wise_edge.export.to_onnx.target import check_family
+from wise_edge.files.documents import to_json
 from wise_edge.images import save_png
 from wise_edge.native.process import module_command
 from wise_edge.policy.architecture import load_config
@@ -89,7 +89,7 @@ def _write_samples(source: PolicyCheckpoint, folder: Path) -> None:
         save_png(resize_square(sample.image, source.spec.input_size), folder / f"{number}.png", True)
         words = source.spec.prompts.user_text(sample.query, source.spec.default_variant)
         listed.append((f"{number}.png", sample.query, f"{words}\n{source.answer_text(number)}"))
-    (folder / "samples.json").write_text(json.dumps(listed), encoding="utf-8")
+    (folder / "samples.json").write_text(to_json({"samples": listed}), encoding="utf-8")
 
 
 def _run(module: str, arguments: list[str], scratch: str) -> None:

@@ -6,7 +6,6 @@ stop a run after the current step, with a checkpoint. A trainer adds its models,
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from abc import ABC, abstractmethod
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 
 from wise_edge.errors import UsageError, WiseEdgeError, first_line
+from wise_edge.files.documents import to_json
 from wise_edge.training.common.checkpoints import load_checkpoint, save_checkpoint, sweep_checkpoints
 from wise_edge.training.common.config import LoopConfig, OptimizerConfig
 from wise_edge.training.common.curves import CURVES, draw_curves
@@ -231,7 +231,7 @@ class TrainingLoop(ABC, Generic[B]):
         if due and not any(record["step"] == self._step for record in read_log(log)):
             record = {"step": self._step, **self._validate(final)}
             append_record(log, record)
-            print(f"validation {json.dumps(record)}", file=sys.stderr, flush=True)
+            print(f"validation {to_json(record)}", file=sys.stderr, flush=True)
 
     def _write_outputs(self) -> None:
         """Write what follows from the newest checkpoint and the logs; the model's folder may hold copies of these."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
-from wise_edge.files.documents import read_json
+from wise_edge.files.documents import read_json, to_json
 from wise_edge.files.hashing import fingerprint_model
 from wise_edge.files.locks import holding
 from wise_edge.files.targets import make_folder
@@ -116,7 +115,7 @@ def identify_run(
         if changes:
             before = replace(before, changes=(*before.changes, _Change(step, tuple(changes))))
     record = _Record(versions, fingerprints, before.changes)
-    atomic_write(out / _RECORD, (json.dumps(asdict(record), indent=2) + "\n").encode(), force=True)
+    atomic_write(out / _RECORD, (to_json(asdict(record), indent=2) + "\n").encode(), force=True)
     save_config(config, out / RECIPE)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -12,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from wise_edge.errors import UsageError
+from wise_edge.files.documents import parse_json, read_lines, to_json
 from wise_edge.files.writing import atomic_write
 
 _BAR_FIGURES = 60  # characters of figures next to the bar
@@ -102,7 +103,7 @@ class StepLog:
 def append_record(path: Path, record: dict[str, Any]) -> None:
     """Append one line to a JSONL file, flushed to disk, so that no checkpoint is newer than its log."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+        file.write(to_json(record) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -110,12 +111,12 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Return the records of a JSONL log, or none if there is no file; lines that are torn are left out."""
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    for line in read_lines(path) if path.exists() else []:
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+            record = parse_json(line, str(path))
+        except UsageError:
             continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
+        if isinstance(record.get("step"), int):
             records.append(record)
     return records
 
@@ -124,4 +125,4 @@ def drop_records_after(path: Path, step: int) -> None:
     """Remove from a JSONL log what a run wrote after the checkpoint from which it resumes."""
     if path.exists():
         kept = [record for record in read_log(path) if record["step"] <= step]
-        atomic_write(path, "".join(json.dumps(record) + "\n" for record in kept).encode(), force=True)
+        atomic_write(path, "".join(to_json(record) + "\n" for record in kept).encode(), force=True)

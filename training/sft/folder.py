@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from tokenizers import Tokenizer
 from transformers import GenerationConfig
 
 from wise_edge.errors import UsageError, first_line
+from wise_edge.files.documents import TOKENIZER_BYTES, read_text, to_json
 from wise_edge.files.writing import replacing_folder
 from wise_edge.native.weight_files import list_tensors
 from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD
@@ -64,7 +64,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     """Read the tokenizer of a policy's folder; raises UsageError if there is none, or it is damaged."""
     file = folder / "tokenizer.json"
     try:
-        return Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        return Tokenizer.from_str(read_text(file, TOKENIZER_BYTES))
     except Exception as error:  # tokenizers raises no narrower class
         raise UsageError(f"{file} cannot be read: {first_line(error)}; name a policy folder") from error
 
@@ -139,4 +139,4 @@ def _save_processor(config: SftConfig, folder: Path) -> None:
 
 
 def _write_json(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    path.write_text(to_json(data, indent=2) + "\n", encoding="utf-8")

@@ -7,12 +7,11 @@ figures of another. `best.json` repeats them and adds what was seen since.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wise_edge.files.documents import read_json
+from wise_edge.files.documents import read_json, to_json
 from wise_edge.files.writing import atomic_write
 from wise_edge.training.wise.checkpoints import publish, staging_folder
 from wise_edge.training.wise.validation import Figures, mean_ciou, mean_tokens
@@ -106,4 +105,4 @@ class BestPolicy:
 
 
 def _to_json(record: dict[str, Any]) -> bytes:
-    return (json.dumps(record, indent=2) + "\n").encode()
+    return (to_json(record, indent=2) + "\n").encode()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
 
 from wise_edge.errors import UsageError
-from wise_edge.files.documents import read_json
+from wise_edge.files.documents import read_json, to_json
 from wise_edge.files.hashing import hash_file
 from wise_edge.files.writing import replacing_folder
 
@@ -50,7 +49,7 @@ def seal(folder: Path, source: Path | None = None) -> None:
     found = [file for file in sorted(folder.rglob("*")) if file.is_file() and file != folder / _HASHES]
     files = {str(file.relative_to(folder)): hash_file(file) for file in found}
     made_from = {"made_from": hash_file(source / _HASHES)} if source is not None and (source / _HASHES).exists() else {}
-    (folder / _HASHES).write_text(json.dumps({"files": files, **made_from}, indent=2) + "\n", encoding="utf-8")
+    (folder / _HASHES).write_text(to_json({"files": files, **made_from}, indent=2) + "\n", encoding="utf-8")
 
 
 def is_sound(folder: Path, source: Path | None = None) -> bool:

@@ -7,7 +7,6 @@ them.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import transformers
 
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError, first_line
+from wise_edge.files.documents import to_json
 from wise_edge.policy.architecture import CLASSES
 from wise_edge.policy.folder import check_policy_folder
 from wise_edge.policy.processor import choose_input_size, read_image_settings
@@ -118,4 +118,4 @@ def save_processor_and_prompts(start: StartPolicy, folder: Path) -> None:
     """Write what a policy's folder holds in addition to the weights: tokenizer, image processor and prompts."""
     start.processor.tokenizer.save_pretrained(folder)
     start.processor.image_processor.save_pretrained(folder)
-    (folder / _PROMPTS).write_text(json.dumps(start.prompts.to_dict(), indent=2) + "\n", encoding="utf-8")
+    (folder / _PROMPTS).write_text(to_json(start.prompts.to_dict(), indent=2) + "\n", encoding="utf-8")

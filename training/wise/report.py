@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from wise_edge.files.documents import to_json
 from wise_edge.files.writing import replacing
 from wise_edge.training.common.step_log import read_log
 
@@ -52,7 +52,7 @@ def save_samples(
     ]
     path.parent.mkdir(exist_ok=True)
     with path.open("a" if more else "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+        file.writelines(to_json(row) + "\n" for row in rows)
     if more:
         return
     console = Console(stderr=True)

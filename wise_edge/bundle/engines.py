@@ -7,7 +7,6 @@ it before it loads the engine.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Annotated, TypeVar
 from wise_edge.bundle.devices import Capability, GpuKind, format_capability
 from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError, DeviceError, UsageError
-from wise_edge.files.documents import read_json
+from wise_edge.files.documents import read_json, to_json
 from wise_edge.mapping import from_mapping
 from wise_edge.ranges import Checked, Name, Range
 
@@ -66,7 +65,7 @@ class _JsonFile:
 
     def to_json(self) -> str:
         """Return the content of the file."""
-        return json.dumps(asdict(self), indent=2) + "\n"  # type: ignore[call-overload]
+        return to_json(asdict(self), indent=2) + "\n"  # type: ignore[call-overload]
 
     @classmethod
     def _read(cls: type[T], file: Path, kind: str, remedy: str) -> T:

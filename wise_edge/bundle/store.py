@@ -8,7 +8,6 @@ bundle is written into a temporary neighbor and then renamed, so that no reader 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from wise_edge.bundle.card import render_card
 from wise_edge.bundle.manifest import CARD_NAME, MANIFEST_NAME, SHA256, Artifact, Manifest
 from wise_edge.errors import BundleError, UsageError, VerificationError
-from wise_edge.files.documents import read_json
+from wise_edge.files.documents import read_json, to_json
 from wise_edge.files.hashing import hash_file
 from wise_edge.files.inputs import refuse_lfs_pointer, refuse_special
 from wise_edge.files.writing import replacing
@@ -235,7 +234,7 @@ def describe_file(directory: Path, path: str, role: str, file_format: str, preci
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `bundle.json` and the model card with the same content for people, each atomically."""
-    content = (json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
+    content = (to_json(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
     card = render_card(manifest, hashlib.sha256(content).hexdigest()).encode()
     for name, data in ((CARD_NAME, card), (MANIFEST_NAME, content)):
         with replacing(directory / name) as fresh:

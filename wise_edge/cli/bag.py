@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from wise_edge.cli import options
 from wise_edge.cli.options import option
 from wise_edge.cli.output.progress import ProgressLine
+from wise_edge.files.documents import to_json
 
 if TYPE_CHECKING:
     from wise_edge.robot.bags import BagReport
@@ -88,7 +88,7 @@ def bag(
 
 def _show(figures: dict[str, Any], done: BagReport, out: Path, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(figures))
+        typer.echo(to_json(figures))
         return
     reused = f" ({done.reused} from an earlier run)" if done.reused else ""
     typer.echo(f"{out}: {done.frames} images{reused}, {done.found} with a mask")

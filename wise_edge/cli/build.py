@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from wise_edge.cli import options
 from wise_edge.cli.options import option
+from wise_edge.files.documents import to_json
 
 
 def build(
@@ -28,7 +28,7 @@ def build(
     with ProgressLine() as progress:
         result = build_engines(bundle, progress, devices=device, force=force)
     if as_json:
-        typer.echo(json.dumps(asdict(result)))
+        typer.echo(to_json(asdict(result)))
         return
     for verb, roles in (("built", result.built), ("kept", result.kept)):
         for role in roles:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wise_edge.cli import options
+from wise_edge.files.documents import to_json
 
 if TYPE_CHECKING:
     from wise_edge.bundle.diff import Difference
@@ -27,7 +27,7 @@ def show(directory: Directory = "embedded", as_json: options.Json = False) -> No
     """Show the files of a bundle, how they were verified, and where they come from."""
     bundle = _load(directory)
     if as_json:
-        typer.echo(json.dumps(bundle.manifest.to_dict() | {"sha256": bundle.sha256}))
+        typer.echo(to_json(bundle.manifest.to_dict() | {"sha256": bundle.sha256}))
     else:
         _print_manifest(bundle)
 
@@ -68,7 +68,7 @@ def verify(
     size = sum(artifact.bytes for artifact in manifest.artifacts)
     if as_json:
         document = {"sha256": bundle.sha256, "files": len(manifest.artifacts), "bytes": size}
-        typer.echo(json.dumps(document | {"verified": manifest.verified, "faults": faults}))
+        typer.echo(to_json(document | {"verified": manifest.verified, "faults": faults}))
     if faults:
         raise VerificationError(f"{directory}: {'; '.join(faults)}; export the bundle again")
     if not as_json:
@@ -89,7 +89,7 @@ def diff(
 
     differences = compare_manifests(_load(first).manifest, _load(second).manifest)
     if as_json:
-        typer.echo(json.dumps([asdict(difference) for difference in differences]))
+        typer.echo(to_json([asdict(difference) for difference in differences]))
     else:
         _print_differences(differences, first, second)
     if differences:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 
 import typer
 
 from wise_edge.cli import options
+from wise_edge.files.documents import to_json
 
 
 def doctor(as_json: options.Json = False) -> None:
     """Report what this device has for running bundles, and how to get what it lacks."""
-    from wise_edge.doctor import examine, to_json
+    from wise_edge.doctor import examine
 
     findings = examine()
     if as_json:
-        typer.echo(json.dumps(to_json(findings)))
+        typer.echo(to_json([asdict(finding) for finding in findings]))
         return
     from rich.console import Console
     from rich.table import Table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from wise_edge.cli import options
+from wise_edge.files.documents import to_json
 
 
 def compare(
@@ -28,7 +28,7 @@ def compare(
     if len(silent) == 1:  # if neither says it, an earlier version ran both
         options.note(f"{silent[0]} does not say which files its samples are of; an earlier version wrote it")
     if as_json:
-        typer.echo(json.dumps({"a": str(a), "b": str(b), "figures": figures}, indent=2))
+        typer.echo(to_json({"a": str(a), "b": str(b), "figures": figures}, indent=2))
     else:
         _print(figures)
 
@@ -47,7 +47,7 @@ def table(
             raise UsageError(f"{path} is named twice; leave one out")
     remedy = "name a file that 'wise-edge evaluate --json' wrote"
     found = tabulate({str(path): read_json(path, remedy=remedy) for path in reports})
-    typer.echo(json.dumps(found, indent=2) if as_json else format_markdown(found))
+    typer.echo(to_json(found, indent=2) if as_json else format_markdown(found))
 
 
 def _print(figures: Mapping[str, Mapping[str, Any]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ from wise_edge.cli import options
 from wise_edge.cli.options import option
 from wise_edge.export.precisions import EDGELLM_METHODS, ONNX_PRECISIONS, SAM_PRECISIONS, TEXT_TYPES, VISION_TYPES
 from wise_edge.export.targets import MERGED, describe_targets
+from wise_edge.files.documents import to_json
 
 if TYPE_CHECKING:
     from wise_edge.bundle.manifest import Figure, Manifest
@@ -79,7 +79,7 @@ def export(
         options.refuse_options(context, but=_READ_BY_MERGED, command=f"export --target {MERGED}")
         with ProgressLine() as progress:
             export_merged(policy, adapter, out, verify=verify, force=force, progress=progress)
-        typer.echo(json.dumps({"checkpoint": str(out)}) if as_json else f"checkpoint {out}")
+        typer.echo(to_json({"checkpoint": str(out)}) if as_json else f"checkpoint {out}")
         return
     if sam is None:
         raise UsageError("a bundle needs a segmenter; name its checkpoint with --sam, or pass --sam embedded")
@@ -102,7 +102,7 @@ def export(
         )
     sha256 = read_bundle(out).sha256
     if as_json:
-        typer.echo(json.dumps(manifest.to_dict() | {"sha256": sha256}))
+        typer.echo(to_json(manifest.to_dict() | {"sha256": sha256}))
     else:
         _print(manifest, sha256, out)
     if wanted.fp16_arithmetic:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +15,7 @@ from wise_edge.cli import options
 from wise_edge.cli.options import option
 from wise_edge.cli.profile_compare import compare
 from wise_edge.cli.profile_plan import plan
+from wise_edge.files.documents import to_json
 
 if TYPE_CHECKING:
     from wise_edge.datasets.base import Example
@@ -122,7 +122,7 @@ def profile(
         _write(document, out or [], force)
     finally:  # what took minutes is shown even if the disk is full
         if as_json:
-            typer.echo(json.dumps(document))
+            typer.echo(to_json(document))
         else:
             print_profile(document)
     if failure is not None:
@@ -209,7 +209,7 @@ def _write(document: Document, files: list[Path], force: bool) -> None:
 
     writers = {
         ".html": render_page,
-        ".json": lambda document: json.dumps(document, indent=1) + "\n",
+        ".json": lambda document: to_json(document, indent=1) + "\n",
         ".csv": to_csv,
     }
     failures = []

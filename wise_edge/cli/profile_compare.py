@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from wise_edge.cli import options
 from wise_edge.cli.options import option
+from wise_edge.files.documents import to_json
 
 if TYPE_CHECKING:
     from wise_edge.profiling.comparison import Compared, Ratio
@@ -54,7 +54,7 @@ def compare(
             "regressions": regressions,
             "missing": missing,
         }
-        typer.echo(json.dumps(document))
+        typer.echo(to_json(document))
     else:
         _print(compared, differences)
     failures = []

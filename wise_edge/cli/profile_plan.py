@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
@@ -12,6 +11,7 @@ import typer
 
 from wise_edge.cli import options
 from wise_edge.cli.options import option
+from wise_edge.files.documents import to_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,7 +68,7 @@ def plan(
             "variants": {name: _variant(phases, target) for name, phases in estimates.items()},
             "published": [asdict(each) for each in deviations],
         }
-        typer.echo(json.dumps(document))
+        typer.echo(to_json(document))
         return
     _print(policy, weights, target, variant, estimates, resident_gb)
     _print_check(deviations, check)

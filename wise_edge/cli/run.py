@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ import typer
 
 from wise_edge.cli import options
 from wise_edge.cli.options import option
+from wise_edge.files.documents import to_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,7 +143,7 @@ def _print(result: SegmentationResult, as_json: bool, explain: bool) -> None:
     from wise_edge.cli.output.result import no_answer_line, result_table
 
     if as_json:
-        typer.echo(json.dumps(result.to_dict()))
+        typer.echo(to_json(result.to_dict()))
     else:
         console = Console()
         console.print(result_table(result, explain, console))

@@ -23,6 +23,8 @@ from wise_edge.files.inputs import refuse_lfs_pointer
 
 MOST_BYTES = 4_000_000
 """Of an ordinary document: a manifest, a config, a report. Parsed, JSON takes up to 30 times its size in memory."""
+TOKENIZER_BYTES = 64_000_000
+"""Of a tokenizer.json; one of 250,000 tokens has 33 MB."""
 MOST_DEPTH = 64
 """Objects and lists inside one another; Python's own code for copying and printing fails at 1000 at most."""
 _PIPE_BYTES = 16_000_000
@@ -166,9 +168,12 @@ def read_bytes(file: Path, most_bytes: int, remedy: str = _AGAIN) -> bytes:
     return data
 
 
-def to_json(data: Any, indent: int | None = None) -> str:
-    """Return data as JSON that every reader takes; raises ValueError for a number that is not finite."""
-    return json.dumps(data, indent=indent, allow_nan=False)
+def to_json(data: Any, indent: int | None = None, *, ensure_ascii: bool = True) -> str:
+    """Return data as JSON that every reader takes; raises ValueError for a number that is not finite.
+
+    What was not measured is None, with a reason beside it.
+    """
+    return json.dumps(data, indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
 
 
 @contextmanager

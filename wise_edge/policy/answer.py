@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from wise_edge.files.documents import to_json
 from wise_edge.geometry import Box, Point, Size, clip_box, clip_point, scale_box, scale_point
 
 MAX_COMPLETION_CHARACTERS = 65_536
@@ -73,7 +74,7 @@ class ParsedAnswer:
 def format_answer(answer: Answer) -> str:
     """Return an answer as the JSON text between the answer tags."""
     first, second = answer.points
-    return json.dumps({"bbox": list(answer.box), "points_1": list(first), "points_2": list(second)})
+    return to_json({"bbox": list(answer.box), "points_1": list(first), "points_2": list(second)})
 
 
 def answer_in_square(box: Box, points: tuple[Point, Point], size: Size, side: int) -> Answer:

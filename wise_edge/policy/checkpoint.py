@@ -15,7 +15,7 @@ from typing import Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.files.documents import read_json
+from wise_edge.files.documents import TOKENIZER_BYTES, read_json
 from wise_edge.mapping import from_mapping
 from wise_edge.native.pretrained import load_pretrained
 from wise_edge.native.weight_files import check_finite, list_tensors
@@ -26,7 +26,6 @@ from wise_edge.policy.prompts import IMAGE_TOKEN, MARKUP, TURN_END, PromptSet, r
 from wise_edge.policy.spec import PolicySpec
 
 DEFAULT_VARIANT = "wise-s"
-_TOKENIZER_BYTES = 64_000_000
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Types of stored weights as safetensors names them, and as torch does."""
 
@@ -140,7 +139,7 @@ class _TokenNames:
                 f"{folder} has vocab.json and merges.txt but no tokenizer.json, which is needed; write it: python -c "
                 f'"from transformers import AutoTokenizer as T; {write}"'
             )
-        content = read_json(self._file, _TOKENIZER_BYTES)
+        content = read_json(self._file, TOKENIZER_BYTES)
         try:
             self._names: dict[int, str] = {index: token for token, index in content["model"]["vocab"].items()}
             self._names |= {entry["id"]: entry["content"] for entry in content.get("added_tokens") or ()}

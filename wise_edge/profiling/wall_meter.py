@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from wise_edge.errors import UsageError
-from wise_edge.files.inputs import refuse_special
+from wise_edge.files.documents import read_bytes
 from wise_edge.power.sources import PowerSource
 from wise_edge.power.trace import PowerTrace
 
@@ -38,6 +38,7 @@ _UNIT = "|".join(sorted(_UNITS_W, key=len, reverse=True))
 _SINCE_1970_S = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (0.0, 1.0))
 """Least value since 1970 in each unit of time, and the unit in s: 1e11 is March 1973 in ms, and the year 5138 in s."""
 _EARLIEST_S = 1e8
+_MOST_BYTES = 256_000_000
 _OTHER_TIME_S = 600.0
 """Distance between log and profile from which on they are of other times: a logger may hold back minutes of readings,
 and zones differ by a quarter of an hour or more."""
@@ -185,8 +186,7 @@ def _read(file: Path) -> tuple[_Columns, list[float], list[float], int]:
     times_s: list[float] = []
     values_w: list[float] = []
     dropped = 0
-    refuse_special(file)
-    rows = _rows(file)
+    rows = _rows(read_bytes(file, _MOST_BYTES, "pass the log of a wall meter to --power"))
     try:
         _, names, delimiter = next(rows, (1, [], ","))
         columns = _Columns.find(names, comma=delimiter == ";")
@@ -210,10 +210,9 @@ def _read(file: Path) -> tuple[_Columns, list[float], list[float], int]:
     return columns, times_s, values_w, dropped
 
 
-def _rows(file: Path) -> Iterator[tuple[int, list[str], str]]:
+def _rows(data: bytes) -> Iterator[tuple[int, list[str], str]]:
     """Yield number, values and delimiter of each line that ends and is not empty."""
     try:
-        data = file.read_bytes()
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
         text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1]
         first = text.lstrip().split("\n", 1)[0]
@@ -222,8 +221,6 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str], str]]:
         for row in rows:
             if any(row):
                 yield rows.line_num, row, delimiter
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}; pass the log of a wall meter to --power") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"is not a CSV file: {error}") from error
 

@@ -5,7 +5,6 @@ Images are deserialized by rosbags, without ROS; all other messages are copied a
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.extras import require
+from wise_edge.files.documents import to_json
 from wise_edge.files.writing import replacing_folder
 from wise_edge.robot.messages import COMPRESSED, IMAGE
 from wise_edge.robot.recording.channels import CDR, ROS1, Channel
@@ -217,4 +217,4 @@ def _messages(record: Mapping[str, Any], types: Mapping[str, Any]) -> Iterator[t
     header = types["std_msgs/msg/Header"](stamp=stamp, frame_id=result.frame_id)
     yield MASKS, to_mask_message(result, header, types)
     yield FOUND, to_detections(result, header, types)
-    yield TOLD, types[TEXT](data=json.dumps(result.to_facts()))
+    yield TOLD, types[TEXT](data=to_json(result.to_facts()))

@@ -8,7 +8,6 @@ All outputs for a frame carry its stamp_ns and frame_id.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -24,6 +23,7 @@ import numpy.typing as npt
 from wise_edge.arguments import check_size
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.extras import require
+from wise_edge.files.documents import to_json
 from wise_edge.images import load_image
 from wise_edge.images.depth import StreamDepth
 from wise_edge.robot.frames import Frame
@@ -190,14 +190,14 @@ class _Outputs:
         size = {"width": width, "height": height, "encoding": "mono8", "stale": result.stale}
         with self._lock:
             self._send("mask", result.mask_image().ravel(), stamp | size)
-            self._send("result", [json.dumps(result.to_facts())], stamp)
+            self._send("result", [to_json(result.to_facts())], stamp)
 
     def send_diagnostics(self, node: Node, error: str | None = None) -> None:
         """Send the node's state, or an error if there is one."""
         wrong = {} if error is None else {"level": "error", "message": error}
         try:
             with self._lock:
-                self._send("diagnostics", [json.dumps(asdict(node.diagnostics()) | wrong)], {})
+                self._send("diagnostics", [to_json(asdict(node.diagnostics()) | wrong)], {})
         except Exception as failure:  # dora raises RuntimeError once it is gone, which `next` reports too
             _LOG.warning("%s; sending this to dora failed: %s", error or "diagnostics", failure)
 

@@ -5,7 +5,6 @@ Nothing here imports rclpy: publishers, the clock and the logger are passed in.
 
 from __future__ import annotations
 
-import json
 import time
 from array import array
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import DeviceError, UsageError
+from wise_edge.files.documents import to_json
 from wise_edge.images.depth import StreamDepth
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.robot import messages, result_messages
@@ -130,7 +130,7 @@ class Bridge:
         """Answer a query as JSON in the response of a Trigger."""
 
         def answer(node: Node) -> None:
-            response.message, response.success = json.dumps(node.ask(query).to_dict()), True
+            response.message, response.success = to_json(node.ask(query).to_dict()), True
 
         response.success = False
         response.message = self._with_node(answer) or response.message
@@ -161,7 +161,7 @@ class Bridge:
             "detections": lambda: result_messages.to_detections(result, header, self._messages),
             "detections_3d": lambda: result_messages.to_detections_3d(result, header, self._messages),
             "rationale": lambda: text(data=result.rationale or ""),
-            "result": lambda: text(data=json.dumps(result.to_facts())),
+            "result": lambda: text(data=to_json(result.to_facts())),
         }
         for name, make in makers.items():
             if self._publishes(name):

@@ -7,7 +7,6 @@ imported only when it is needed.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.files.documents import read_json
+from wise_edge.files.documents import read_json, to_json
 from wise_edge.files.writing import atomic_write
 from wise_edge.mapping import from_mapping
 from wise_edge.native.weight_files import check_finite
@@ -161,7 +160,7 @@ def save_sam(sam: Sam, architecture: SamArchitecture, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().half().contiguous() for name, tensor in sam.state_dict().items()}
     atomic_write(folder / "model.safetensors", safetensors.save(state, metadata={"format": "pt"}), force=True)
-    text = json.dumps({"model_type": MODEL_TYPE, **asdict(architecture)}, indent=2) + "\n"
+    text = to_json({"model_type": MODEL_TYPE, **asdict(architecture)}, indent=2) + "\n"
     atomic_write(folder / "config.json", text.encode(), force=True)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import json
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from wise_edge.errors import DeviceError, QueryCancelledError, UsageError, WiseEdgeError
+from wise_edge.files.documents import to_json
 from wise_edge.images import load_image
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.rle import compressed_runs
@@ -162,7 +162,7 @@ class Service:
         sent = ""
 
         def emit(event: str, data: dict[str, Any]) -> None:
-            pending.put_nowait((event, json.dumps(data, allow_nan=False)))
+            pending.put_nowait((event, to_json(data)))
 
         def on_text(text: str) -> None:
             nonlocal sent

@@ -4,7 +4,6 @@ FastAPI is imported inside `make_app` and reads the annotations of the functions
 module does not postpone annotations, and it can be imported with the core package alone.
 """
 
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from wise_edge import __version__
 from wise_edge.errors import WiseEdgeError
 from wise_edge.extras import require
+from wise_edge.files.documents import to_json
 from wise_edge.policy.prompts import MAX_QUERY_CHARACTERS, VARIANTS
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.session import Session
@@ -106,7 +106,7 @@ def make_app(
 
     def refuse(status: int, line: str, headers: Mapping[str, str] | None = None) -> Response:
         # ASCII, because a line may quote a lone surrogate, which UTF-8 cannot encode.
-        return Response(json.dumps({"error": line}), status, headers, "application/json")
+        return Response(to_json({"error": line}), status, headers, "application/json")
 
     def show(page: str) -> Response:
         return HTMLResponse(page, headers={"content-security-policy": content_policy(page)})

@@ -6,7 +6,6 @@ Plain ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html), so that a bod
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import secrets
@@ -16,6 +15,7 @@ from typing import Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
+from wise_edge.files.documents import to_json
 from wise_edge.service.bodies import Bodies
 from wise_edge.service.limits import Limits
 
@@ -197,7 +197,7 @@ def _without_port(host: str) -> str:
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:
-    body = json.dumps({"error": reason}).encode()
+    body = to_json({"error": reason}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [(b"connection", b"close")]  # the rest of the body is not read
     headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from wise_edge.cli import options
+from wise_edge.files.documents import to_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,7 +38,7 @@ def print_report(report: Mapping[str, Any], as_json: bool) -> None:
     if empty := report["empty_masks"]:
         options.note(f"{empty} of {report['samples']} masks are empty: the segmenter marked no pixel")
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        typer.echo(to_json(report, indent=2))
         return
     console = Console(highlight=False)
     how = "true box and points" if report["variant"] is None else f"variant {report['variant']}"
