@@ -144,8 +144,9 @@ def test_images_of_refcoco(tmp_path: Path) -> None:
         open_dataset("refcoco", tmp_path, "testA")
 
 
+INTEGERS = st.integers(-(1 << 63), (1 << 63) - 1)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    st.none() | st.booleans() | INTEGERS | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
@@ -215,7 +216,7 @@ def test_pickles_of_anything_but_plain_data_are_refused(value: object, tmp_path:
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 63) - 1) | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | INTEGERS | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
