@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from wise_edge.export.source.calibration import CalibrationSample
+from wise_edge.native.tokenizer import open_tokenizer
 from wise_edge.policy.graph_io import Batch, empty_cache, image_patches, patch_grid
 from wise_edge.policy.image import resize_square
 from wise_edge.policy.spec import PolicySpec
@@ -56,11 +57,9 @@ class TorchReference:
     """
 
     def __init__(self, model: Any, spec: PolicySpec, tokenizer: Path) -> None:
-        from tokenizers import Tokenizer
-
         self.model = model
         self._spec = spec
-        self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        self._tokenizer = open_tokenizer(tokenizer)
         self._eos = [self._tokenizer.token_to_id(token) for token in spec.eos_tokens]
 
     def answer(self, sample: CalibrationSample) -> Reference:

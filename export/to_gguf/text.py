@@ -11,6 +11,7 @@ import gguf
 from wise_edge.errors import UsageError
 from wise_edge.export.source.tensors import CheckpointTensors, has_own_head
 from wise_edge.export.to_gguf.file import Entry
+from wise_edge.native.tokenizer import open_tokenizer
 from wise_edge.policy.architecture import HEAD
 
 ARCHITECTURES = {"qwen2_vl": "qwen2vl", "qwen2_5_vl": "qwen2vl", "qwen3_vl": "qwen3vl"}
@@ -94,13 +95,7 @@ def _describe_vocabulary(writer: Any, folder: Path, size: int) -> None:
 
 def _vocabulary(file: Path, size: int) -> Iterator[tuple[str, int]]:
     """Yield every token and its type; numbers that no token has are padding."""
-    from tokenizers import Tokenizer
-
-    kinds = gguf.TokenType
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises no narrower class
-        raise UsageError(f"{file} is not a tokenizer ({error}); copy it again") from error
+    kinds, tokenizer = gguf.TokenType, open_tokenizer(file)
     tokens = {number: token for token, number in tokenizer.get_vocab().items()}
     if (largest := max(tokens)) >= size:
         raise UsageError(f"{file} has the token {largest}, the model ends at {size - 1}; they do not belong together")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wise_edge.bundle.roles import MASK_GRAPHS, POLICY_GRAPHS
+from wise_edge.bundle.roles import DECODER, MASK_GRAPHS, POLICY_GRAPHS, VISION
 from wise_edge.bundle.store import Bundle
 from wise_edge.native.onnxruntime_session import CPU, CUDA, OnnxSession, quiet_options
+from wise_edge.policy.graph_io import present_names
 from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.mask.graph import GraphMask
 from wise_edge.runtimes.policy.graph import GraphPolicy
@@ -25,7 +27,17 @@ def open_mask(bundle: Bundle, row: Backend, *, threads: int | None, **_: Any) ->
 
 
 def _open_graphs(bundle: Bundle, row: Backend, graphs: tuple[str, ...], threads: int | None) -> list[OnnxGraph]:
-    return [OnnxGraph(bundle.file(graph), CUDA if row.on_gpu else CPU, threads) for graph in graphs]
+    opened = [OnnxGraph(bundle.file(graph), CUDA if row.on_gpu else CPU, threads) for graph in graphs]
+    for graph, role in zip(opened, graphs, strict=True):
+        graph.check_outputs(_needed_outputs(role, bundle))
+    return opened
+
+
+def _needed_outputs(role: str, bundle: Bundle) -> Sequence[str]:
+    """Return the outputs that a graph must have; those of the segmenter's encoder are its decoder's inputs."""
+    if role == DECODER:
+        return ["logits", *present_names(bundle.manifest.policy.num_layers)]
+    return {VISION: ["image_embeds"], "sam.decoder": ["low_res_masks", "iou_predictions"]}.get(role, [])
 
 
 class OnnxGraph(OnnxSession):

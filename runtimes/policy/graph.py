@@ -19,6 +19,7 @@ from wise_edge.bundle.roles import EMBEDDING, TOKENIZER
 from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError
 from wise_edge.files.mapped import is_mapped
+from wise_edge.native.loading import loading
 from wise_edge.policy.graph_io import Batch, empty_cache, image_patches, next_cache
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Graph, PolicyOutput, Request
@@ -55,7 +56,7 @@ class GraphPolicy(BasePolicy):
         super().__init__(name, spec, tokenizer)
         self._vision = vision
         self._decoder = decoder
-        self._embedding = _open_embedding(embedding, spec.hidden_size)
+        self._embedding = _open_embedding(embedding, self._text.vocabulary, spec.hidden_size)
         self._writer = Writer(self._text, spec.input_size)
         self._system: Batch | None = None
 
@@ -113,11 +114,16 @@ class GraphPolicy(BasePolicy):
         return rows
 
 
-def _open_embedding(file: Path, hidden_size: int) -> npt.NDArray[Any]:
-    try:
-        table: npt.NDArray[Any] = np.load(file, mmap_mode="r" if is_mapped(file) else None, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{file} is not an array ({error}); export the bundle again") from error
-    if table.ndim != 2 or table.shape[1] != hidden_size:
-        raise BundleError(f"{file} has shape {table.shape}, the policy is {hidden_size} wide; export the bundle again")
+def _open_embedding(file: Path, vocabulary: int, hidden_size: int) -> npt.NDArray[Any]:
+    """Open a table of at least `vocabulary` rows, mapped first: numpy then compares its size with the file's."""
+    remedy = "export the bundle again"
+    with loading(file, "an array", remedy, error=BundleError):
+        table: npt.NDArray[Any] = np.lib.format.open_memmap(file, mode="r")
+        if not is_mapped(file):
+            table = np.array(table)
+    if table.ndim != 2 or table.shape[1] != hidden_size or len(table) < vocabulary or table.dtype.kind != "f":
+        raise BundleError(
+            f"{file} has {table.dtype} {list(table.shape)}, the policy has {vocabulary} tokens and is {hidden_size} "
+            f"wide; {remedy}"
+        )
     return table

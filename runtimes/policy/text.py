@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import BundleError, UsageError
+from wise_edge.native.loading import loading
+from wise_edge.native.tokenizer import open_tokenizer
 from wise_edge.policy.answer import Answer, Completion, format_answer
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Finish
@@ -22,8 +24,6 @@ from wise_edge.runtimes.results import TokenCounts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from tokenizers import Tokenizer
 
 MAX_NEW_TOKENS = 512
 """Tokens that a completion may have."""
@@ -44,15 +44,17 @@ class PolicyText:
     """
 
     def __init__(self, file: Path, spec: PolicySpec) -> None:
-        from tokenizers import Tokenizer
-
-        try:
-            self._tokenizer: Tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:  # tokenizers raises no narrower class
-            raise BundleError(f"{file} is not a tokenizer ({error}); export the bundle again") from error
+        remedy = "export the bundle again"
+        self._tokenizer = open_tokenizer(file, remedy, error=BundleError)
         self._spec = spec
         self._file = file
         self._pieces: dict[int, str] = {}
+        with loading(file, "the policy's tokenizer", remedy, error=BundleError):
+            self._measure_prompt()
+
+    def _measure_prompt(self) -> None:
+        """Find what is the same in every prompt."""
+        spec = self._spec
         self._eos = {self._token(token) for token in spec.eos_tokens}
         image_token = self._token(spec.image_token)
         ids = self.encode(spec.prompts.prefix(spec.image_grid**2))
@@ -113,6 +115,11 @@ class PolicyText:
             forced=forced,
             decode_steps=decode_steps,
         )
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        return int(self._tokenizer.get_vocab_size())
 
     def is_end(self, token: int) -> bool:
         """Return whether a token ends a completion."""

@@ -119,7 +119,8 @@ def test_a_build_without_a_gpu_says_how_to_build_one(monkeypatch: pytest.MonkeyP
         LlamaModel(tmp_path / "text.gguf", tmp_path / "vision.gguf", 64, gpu=True)
 
 
-def test_an_invalid_file_is_reported_with_llama_cpps_reason(tmp_path: Path) -> None:
+def test_what_llama_cpp_rejects_is_reported_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama, "check_gguf", lambda _: None)
     (tmp_path / "text.gguf").write_bytes(b"no model")
 
     with pytest.raises(WiseEdgeError, match=r"cannot load .*text\.gguf: .*magic"):
@@ -142,6 +143,7 @@ def test_fused_attention_follows_the_device_or_the_user(
     monkeypatch.setattr(low_level, "llama_model_load_from_file", lambda *_: 1)
     monkeypatch.setattr(low_level, "llama_model_free", lambda *_: None)
     monkeypatch.setattr(low_level, "llama_init_from_model", remember)
+    monkeypatch.setattr(llama, "check_gguf", lambda _: None)
     with pytest.raises(WiseEdgeError, match="cannot hold 64 tokens"):
         LlamaModel(tmp_path / "t.gguf", tmp_path / "v.gguf", 64, threads=3, gpu=gpu, flash_attention=requested)
     assert asked == [(chosen, 3, 3)]

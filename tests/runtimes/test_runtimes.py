@@ -323,7 +323,9 @@ def test_a_provider_that_drops_to_the_cpu_in_silence_is_found(bundle: Bundle, mo
     create = onnxruntime.InferenceSession
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
     monkeypatch.setattr(
-        onnxruntime, "InferenceSession", lambda *args, providers: create(*args, providers=["CPUExecutionProvider"])
+        onnxruntime,
+        "InferenceSession",
+        lambda *args, providers, **more: create(*args, providers=["CPUExecutionProvider"], **more),
     )
 
     with pytest.raises(DeviceError, match="CPUExecutionProvider would run instead"):
@@ -338,6 +340,74 @@ def test_other_damaged_artifacts_are_named(bundle: Bundle, decoder: CountingGrap
 
     with pytest.raises(BundleError, match=r"damaged\.file"):
         GraphPolicy("onnx", bundle.manifest.policy, decoder, decoder, *files.values())
+
+
+ARRAYS = {
+    "rows": np.zeros((3, 64), np.float32),
+    "columns": np.zeros((5000, 3), np.float32),
+    "flat": np.zeros(64, np.float32),
+    "text": np.full((5000, 64), "a"),
+    "numbers": np.zeros((5000, 64), np.int32),
+}
+HEADERS = {
+    "longer": "{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 64)}",
+    "negative": "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 64)}",
+    "objects": "{'descr': '|O', 'fortran_order': False, 'shape': (5000, 64)}",
+    "nested": "(" * 9000,
+    "huge": "{'descr': '<f4', 'fortran_order': False, 'shape': (" + "1" * 60_000 + ", 64)}",
+    "code": "{'descr': __import__('os'), 'fortran_order': False, 'shape': (5000, 64)}",
+}
+
+
+@pytest.mark.parametrize("case", [*ARRAYS, *HEADERS, "archive"])
+def test_an_embedding_of_another_kind_is_named(
+    bundle: Bundle, decoder: CountingGraph, tmp_path: Path, case: str
+) -> None:
+    file = tmp_path / "table.npy"
+    if case in ARRAYS:
+        np.save(file, ARRAYS[case])
+    elif case == "archive":
+        with file.open("wb") as stream:
+            np.savez(stream, a=ARRAYS["rows"])
+    else:
+        header = HEADERS[case].encode() + b"\n"
+        file.write_bytes(b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header + bytes(1000))
+    with pytest.raises(BundleError, match=r"table\.npy (is not an array|has ).*export the bundle again") as caught:
+        GraphPolicy("onnx", bundle.manifest.policy, decoder, decoder, file, bundle.file("policy.tokenizer"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_neither_pads_nor_cuts(bundle: Bundle, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.enable_padding(length=1 << 30)
+    tokenizer.enable_truncation(2)
+    (tmp_path / "a.json").write_text(tokenizer.to_str())
+    found, expected = (
+        PolicyText(file, bundle.manifest.policy) for file in (tmp_path / "a.json", bundle.file("policy.tokenizer"))
+    )
+    assert found.before_image == expected.before_image
+
+
+def test_a_graph_without_an_output_is_named(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match=r"sam\.encoder\.onnx lacks the output nothing; export the bundle again"):
+        OnnxGraph(bundle.file("sam.encoder")).check_outputs(["nothing"])
+
+
+def test_a_graph_whose_names_are_no_text_is_named_and_prints_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = "na\xffme".encode("latin-1")  # of an output, where Python expects UTF-8
+    node = b"\x0a\x01a\x12" + bytes([len(name)]) + name + b"\x22\x08Identity"
+    value = b"\x12\x08\x0a\x06\x08\x01\x12\x02\x0a\x00"
+    inner, output = b"\x0a\x01a" + value, b"\x0a" + bytes([len(name)]) + name + value
+    graph = b"".join(
+        tag + bytes([len(part)]) + part
+        for tag, part in ((b"\x0a", node), (b"\x12", b"g"), (b"\x5a", inner), (b"\x62", output))
+    )
+    (tmp_path / "a.onnx").write_bytes(b"\x08\x08\x3a" + bytes([len(graph)]) + graph + b"\x42\x02\x10\x0d")
+    with pytest.raises(BundleError, match=r"a\.onnx cannot be loaded"):
+        OnnxGraph(tmp_path / "a.onnx")
+    assert capfd.readouterr().out == ""
 
 
 def test_a_tokenizer_of_another_policy_is_named(bundle: Bundle, tmp_path: Path) -> None:

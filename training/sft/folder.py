@@ -15,6 +15,7 @@ from transformers import GenerationConfig
 from wise_edge.errors import UsageError, first_line
 from wise_edge.files.documents import TOKENIZER_BYTES, read_text, to_json
 from wise_edge.files.writing import replacing_folder
+from wise_edge.native.loading import loading
 from wise_edge.native.weight_files import list_tensors
 from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD
 from wise_edge.policy.prompts import EMBEDDED
@@ -63,10 +64,8 @@ def save_policy(
 def read_tokenizer(folder: Path) -> Tokenizer:
     """Read the tokenizer of a policy's folder; raises UsageError if there is none, or it is damaged."""
     file = folder / "tokenizer.json"
-    try:
+    with loading(file, "a tokenizer", "name a policy folder"):
         return Tokenizer.from_str(read_text(file, TOKENIZER_BYTES))
-    except Exception as error:  # tokenizers raises no narrower class
-        raise UsageError(f"{file} cannot be read: {first_line(error)}; name a policy folder") from error
 
 
 def load_weights(model: Any, folder: Path) -> None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.files.mapped import is_mapped
+from wise_edge.native.gguf_header import check_gguf
 from wise_edge.native.llama_library import (
     TESTED_VERSIONS,
     explain_failure,
@@ -137,6 +138,7 @@ class LlamaModel:
 
     def _open_text(self, file: Path, threads: int, gpu: bool, exact: bool) -> None:
         llama = self._llama
+        check_gguf(file)
         llama.llama_backend_init()
         model_params = llama.llama_model_default_params()
         if not is_mapped(file):

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.errors import WiseEdgeError
+from wise_edge.native.gguf_header import check_gguf
 from wise_edge.native.llama_library import explain_failure, loading_error, require_llama, require_mtmd
 
 _MIN_IMAGE_TOKENS, _MAX_IMAGE_TOKENS = 4, 1 << 16
@@ -59,6 +60,7 @@ class LlamaVision:
     def __init__(self, file: Path, model: Any, width: int, *, threads: int, gpu: bool, exact: bool) -> None:
         llama, self._mtmd = require_llama(), require_mtmd()
         self._width = width
+        check_gguf(file)
         params = self._mtmd.mtmd_context_params_default()
         params.use_gpu = gpu
         params.print_timings = params.warmup = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,14 +69,24 @@ class OnnxSession:
         if provider not in onnxruntime.get_available_providers():
             raise DeviceError(f"this onnxruntime has no {provider}; run: pip install 'wise-edge[gpu]'")
         try:
-            self._session = onnxruntime.InferenceSession(str(file), options(onnxruntime), providers=[provider])
+            self._session = onnxruntime.InferenceSession(
+                str(file),
+                options(onnxruntime),
+                providers=[provider],
+                enable_fallback=0,  # which prints to stdout
+            )
+            self.outputs = [output.name for output in self._session.get_outputs()]
         except Exception as error:  # its classes derive from Exception itself, one a status code
             if (shortage := find_shortage(file, first_line(error))) is not None:
                 raise shortage from error
             raise BundleError(f"{file} cannot be loaded: {first_line(error)}; export the bundle again") from error
         if (first := self._session.get_providers()[0]) != provider:
             raise DeviceError(f"{provider} does not start here and {first} would run instead; check its libraries")
-        self.outputs = [output.name for output in self._session.get_outputs()]
+
+    def check_outputs(self, names: Iterable[str]) -> None:
+        """Raise `BundleError` if the graph lacks an output."""
+        if missing := sorted({*names}.difference(self.outputs)):
+            raise BundleError(f"{self._file} lacks the output {missing[0]}; export the bundle again")
 
     def run(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Run the graph once.
