@@ -68,7 +68,7 @@ def _wrap(stream: Any, raw: type[io.FileIO]) -> io.TextIOWrapper:
     return io.TextIOWrapper(
         io.BufferedWriter(raw(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="backslashreplace",  # a query in an ASCII locale, a path that is no text
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )

@@ -89,6 +89,29 @@ def test_a_lack_of_memory_is_no_bug(command: typer.Typer, capsys: pytest.Capture
     assert capsys.readouterr().err.startswith("error: more memory is needed than is free (Unable to allocate 20.9 GiB)")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--recipe", "embedded-sam", "--out", ""], "the argument after --out is empty"),
+        (["train", "--recipe", "embedded-sam", "--out="], "--out is empty"),
+        (["bundle", "verify", ""], "the argument after verify is empty"),
+        (["build", ""], "the argument after build is empty"),
+        ([""], "the command is empty"),
+        (["bundle", "verify", "a\0b"], "the argument after verify holds a zero byte"),
+        (["bundle", "verify", "--sha256=\0"], "holds a zero byte"),
+        (["run", "picture.png", "a ring", "--deadline-ms", "nan"], "--deadline-ms is nan"),
+        (["serve", "--time-limit", "inf"], "--time-limit is inf"),
+    ],
+)
+def test_values_that_nobody_means_are_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert entry.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert said in err
+
+
 class Panic(BaseException):
     """As pyo3's PanicException, a panic of a library in Rust: no Exception."""
 

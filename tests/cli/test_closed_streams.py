@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from wise_edge.bundle.store import resolve_bundle
 
 COMMAND = f"{sys.executable} -m wise_edge --version"
 
@@ -23,6 +27,17 @@ def test_no_file_gets_the_number_of_a_closed_stream() -> None:
     code = f"{opened} file=sys.stderr)"
     done = subprocess.run(["sh", "-c", f'{sys.executable} -c "{code}" <&- >&-'], capture_output=True, check=False)
     assert int(done.stderr) > 2
+
+
+def test_text_that_stdout_cannot_encode_is_escaped(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path / "b") + b"\xff\xc3\xa9"
+    shutil.copytree(os.fsencode(resolve_bundle(None)), folder)
+    command = [sys.executable, "-m", "wise_edge", "bundle", "verify", folder]
+    for encoding, shown in (("utf-8", b"b\\udcff\xc3\xa9 is"), ("ascii", b"is unaltered")):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run(command, capture_output=True, env=environment, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert shown in done.stdout
 
 
 def test_a_reader_that_is_gone_is_no_traceback() -> None:

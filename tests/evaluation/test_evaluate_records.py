@@ -294,7 +294,7 @@ def test_the_environment_of_a_launcher_is_read(monkeypatch: pytest.MonkeyPatch) 
     assert find_shard("0/4") == Shard(0, 4)
 
 
-@pytest.mark.parametrize(("visible", "expected"), [(None, "2"), ("", "2"), ("4,5,6,7", "6"), ("GPU-a,GPU-b", "GPU-a")])
+@pytest.mark.parametrize(("visible", "expected"), [(None, "2"), ("", ""), ("4,5,6,7", "6"), ("GPU-a,GPU-b", "GPU-a")])
 def test_every_process_sees_one_gpu(visible: str | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "2")
     if visible is not None:

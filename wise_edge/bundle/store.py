@@ -8,7 +8,6 @@ bundle is written into a temporary neighbor and then renamed, so that no reader 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -18,6 +17,7 @@ from wise_edge.bundle.card import render_card
 from wise_edge.bundle.manifest import CARD_NAME, MANIFEST_NAME, SHA256, Artifact, Manifest
 from wise_edge.errors import BundleError, UsageError, VerificationError
 from wise_edge.files.documents import read_json, to_json
+from wise_edge.files.environment import read_int
 from wise_edge.files.hashing import hash_file
 from wise_edge.files.inputs import refuse_lfs_pointer, refuse_special
 from wise_edge.files.writing import replacing
@@ -28,6 +28,7 @@ SHIPPED = (EMBEDDED, EMBEDDED_START)
 """Names of the shipped models: with the trained policy, and with the policy that its training started from."""
 
 _SHA256_LENGTH = 64
+_LAST_SECOND = 253_402_300_799  # of the year 9999
 _ASSETS = Path(__file__).parents[1] / "assets"
 
 
@@ -246,13 +247,10 @@ def creation_time() -> str:
 
     Raises:
         UsageError: SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/) is not a number of
-            seconds.
+            seconds from then to the year 9999.
     """
-    given = os.environ.get("SOURCE_DATE_EPOCH")
-    try:
-        moment = datetime.now(timezone.utc) if given is None else datetime.fromtimestamp(int(given), timezone.utc)
-    except (ValueError, OverflowError, OSError) as error:
-        raise UsageError(f"SOURCE_DATE_EPOCH is {given!r}; it must be a number of seconds since 1970") from error
+    given_s = read_int("SOURCE_DATE_EPOCH", 0, _LAST_SECOND, "seconds since 1970")
+    moment = datetime.now(timezone.utc) if given_s is None else datetime.fromtimestamp(given_s, timezone.utc)
     return moment.isoformat(timespec="seconds")
 
 

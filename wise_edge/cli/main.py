@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -29,8 +30,10 @@ from wise_edge.cli.ros2 import ros2
 from wise_edge.cli.run import run
 from wise_edge.cli.serve import serve
 from wise_edge.cli.train import train
-from wise_edge.errors import WiseEdgeError
+from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.files.refusals import explain_refusal
+
+_LONGEST_LINE = 2000
 
 app = typer.Typer(
     help="Image and sentence in, mask out: concise reasoning segmentation on edge devices.",
@@ -72,7 +75,9 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 for success, 1 to 5 as in `wise_edge.errors` (2 also for invalid arguments), 130 for Ctrl-C, 143 for SIGTERM.
     """
+    argv = sys.argv[1:] if argv is None else argv
     try:
+        _check_arguments(argv)
         typer.main.get_command(app)(args=argv, prog_name="wise-edge")
     except SystemExit as stop:  # from Typer: done, invalid arguments, interrupted, reader gone
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -99,6 +104,20 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _check_arguments(argv: Sequence[str]) -> None:
+    """Reject what no command takes: an empty argument (a path would mean this folder), and one that no system takes."""
+    for place, argument in enumerate(argv):
+        name, _, value = argument.partition("=")
+        empty = not argument or (name.startswith("--") and argument != name and not value)
+        if "\0" in argument or empty:
+            of = name if argument and empty else f"the argument after {argv[place - 1]}" if place else "the command"
+            raise UsageError(
+                f"{of} is empty; pass the path, query or value that belongs there"
+                if empty
+                else f"{of} holds a zero byte, which no path or query has; leave it out"
+            )
+
+
 def _signal_behind(error: BaseException | None) -> int | None:
     """Return the exit code of Ctrl-C or SIGTERM if an error stems from one: modules in C raise ImportError instead."""
     while error is not None:
@@ -120,6 +139,9 @@ def flush_stdout() -> str | None:
     return None
 
 
-def print_error(line: str) -> None:
-    """Print one line on stderr."""
-    print(" ".join(line.splitlines()), file=sys.stderr)
+def print_error(message: str) -> None:
+    """Print one line, of which a path of thousands of characters does not hide the end."""
+    line = " ".join(message.splitlines())
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[: _LONGEST_LINE // 2]} … {line[-_LONGEST_LINE // 2 :]}"
+    print(line.encode(errors="backslashreplace").decode(), file=sys.stderr)

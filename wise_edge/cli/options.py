@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,14 @@ def option(metavar: str, text: str, **limits: Any) -> Any:
         text: the line in `--help`.
         limits: `min` and `max` of numbers.
     """
-    return typer.Option(metavar=metavar, help=text, **limits)
+    return typer.Option(metavar=metavar, help=text, callback=_check_finite, **limits)
+
+
+def _check_finite(parameter: typer.CallbackParam, value: Any) -> Any:
+    """Reject NaN, which is in every range, and infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{parameter.opts[0]} is {value}; pass a finite number")
+    return value
 
 
 def split_names(option: str, what: str, text: str, known: Sequence[str] | None = None) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.evaluation.record_log import join_shards
 from wise_edge.evaluation.records import MaskRecord, Settings
+from wise_edge.files.environment import read_launch
 
 _POLL_S = 1.0
 _PATIENCE_S = 3600.0
@@ -95,11 +96,11 @@ def find_shard(requested: str | None) -> Shard:
         requested: "I/N", I from 0 to N - 1; None reads the environment of torchrun or accelerate (RANK and WORLD_SIZE).
 
     Raises:
-        UsageError: `requested` has another form.
+        UsageError: `requested` has another form, or as `read_launch`.
     """
     if requested is None:
-        count = int(os.environ.get("WORLD_SIZE", "1"))
-        return Shard(int(os.environ["RANK"]), count, launched=True) if count > 1 else Shard()
+        launch = read_launch()
+        return Shard(launch.rank, launch.count, launched=launch.count > 1)
     parts = re.fullmatch(r"(\d{1,6})/(\d{1,6})", requested)
     if parts is None or not int(parts[1]) < int(parts[2]):
         raise UsageError(f"--shard is '{requested}'; pass I/N with I from 0 to N - 1, for example 0/4")
@@ -107,7 +108,11 @@ def find_shard(requested: str | None) -> Shard:
 
 
 def choose_gpu() -> None:
-    """Restrict this process to the GPU of its local rank, before any runtime starts CUDA."""
-    place = int(os.environ.get("LOCAL_RANK", "0"))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible[place % len(visible)] if visible != [""] else str(place)
+    """Restrict this process to the GPU of its local rank, before any runtime starts CUDA.
+
+    Of a list in CUDA_VISIBLE_DEVICES it takes one; where that is empty or -1, GPUs stay hidden.
+    """
+    place = read_launch().local_rank
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", str(place)).split(",")
+    listed = [name.strip() for name in visible if name.strip()]
+    os.environ["CUDA_VISIBLE_DEVICES"] = listed[place % len(listed)] if listed else ""
