@@ -65,8 +65,9 @@ class _Stderr(io.FileIO):
 
 
 def _wrap(stream: Any, raw: type[io.FileIO]) -> io.TextIOWrapper:
+    file: Any = raw(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(
-        io.BufferedWriter(raw(stream.fileno(), "w", closefd=False)),
+        file if stream.write_through else io.BufferedWriter(file),  # as Python does itself, unbuffered with -u
         encoding=stream.encoding,
         errors="backslashreplace",  # a query in an ASCII locale, a path that is no text
         line_buffering=stream.line_buffering,

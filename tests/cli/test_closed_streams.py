@@ -66,3 +66,16 @@ def test_work_does_not_end_since_its_progress_cannot_be_told() -> None:
     done = subprocess.run(f'{sys.executable} -c "{code}" 2>/dev/full', shell=True, capture_output=True, check=False)
     assert done.returncode == 0
     assert done.stdout.startswith(b"{")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_is_told_is_told_at_once(unbuffered: str) -> None:
+    code = "import os, sys; from wise_edge import __main__ as entry; from wise_edge.cli import main; "
+    code += "main.main = lambda: print('told', file=sys.stderr) or os._exit(0); entry.run_main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        check=False,
+    )
+    assert done.stderr == b"told\n"
