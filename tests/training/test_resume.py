@@ -21,6 +21,7 @@ from wise_edge.training.common import checkpoints, loop, run, step_log
 from wise_edge.training.common.checkpoints import load_checkpoint, save_checkpoint
 from wise_edge.training.common.loop import Optimizers, TrainingLoop, open_run
 from wise_edge.training.common.step_log import StepLog, read_log
+from wise_edge.training.recipe import load_recipe
 from wise_edge.training.sam.config import SamConfig
 
 CONFIG = SamConfig(steps=7, decay_steps=2, log_every=3, checkpoint_every=2, validate_every=2)
@@ -35,7 +36,7 @@ class SmallLoop(TrainingLoop[torch.Tensor]):
         self._layer = torch.nn.Linear(4, 4)
         weights = list(self._layer.parameters())
         optimizers = Optimizers(weights, weights[:1], config, torch.float32)
-        super().__init__(out, config.steps, config, {"layer": self._layer}, optimizers)
+        super().__init__(out, config, {"layer": self._layer}, optimizers)
 
     def _batches(self) -> Iterator[torch.Tensor]:
         for step in range(self._step, self._steps):
@@ -243,6 +244,7 @@ def test_fewer_steps_than_taken_and_another_model_are_refused(tmp_path: Path, mo
     train(tmp_path)
     with pytest.raises(UsageError, match="has taken 7 steps"):
         train(tmp_path, replace(CONFIG, steps=5), resume=True)
+    assert load_recipe(str(tmp_path / "recipe.yaml")) == CONFIG
     with pytest.raises(UsageError, match=r"adamw_lr was 0\.0012 and is 0\.1"):
         train(tmp_path, replace(CONFIG, adamw_lr=0.1), resume=True)
     monkeypatch.setattr(torch.nn, "Linear", lambda *_: torch.nn.Bilinear(4, 4, 4))

@@ -20,7 +20,7 @@ from torch import nn
 from wise_edge.errors import UsageError, WiseEdgeError, first_line
 from wise_edge.files.documents import to_json
 from wise_edge.training.common.checkpoints import load_checkpoint, save_checkpoint, sweep_checkpoints
-from wise_edge.training.common.config import LoopConfig, OptimizerConfig
+from wise_edge.training.common.config import OptimizerConfig
 from wise_edge.training.common.curves import CURVES, draw_curves
 from wise_edge.training.common.optimizers import Muon
 from wise_edge.training.common.run import hold_run, identify_run
@@ -50,7 +50,7 @@ def open_run(
     See `hold_run` and `identify_run` for the arguments.
 
     Raises:
-        UsageError: as those, or the run has a model and no checkpoint.
+        UsageError: as those, or the run has a model and no checkpoint, or has taken more steps than the recipe has.
         WiseEdgeError: every checkpoint is damaged.
     """
     with hold_run(out, resume):
@@ -59,6 +59,8 @@ def open_run(
         if checkpoint is None and (out / CURVES).exists():
             raise UsageError(f"{out} holds a run without a checkpoint to continue from; choose another --out")
         step = None if checkpoint is None else checkpoint["step"]
+        if step is not None and step > config.total_steps:
+            raise UsageError(f"the run in {out} has taken {step} steps; let the recipe have as many")
         identify_run(config, out, step, inputs or {}, accept_changes)
         torch.set_num_threads(config.threads)
         yield checkpoint
@@ -112,17 +114,16 @@ class TrainingLoop(ABC, Generic[B]):
 
     Args:
         out: folder of the run.
-        steps: total steps of the training.
-        config: how often the loop logs, saves and validates.
+        config: the recipe.
         models: by name, what checkpoints hold in addition to the optimizers.
         optimizers: update the models.
     """
 
     def __init__(
-        self, out: Path, steps: int, config: LoopConfig, models: dict[str, nn.Module], optimizers: Optimizers
+        self, out: Path, config: SamConfig | SftConfig, models: dict[str, nn.Module], optimizers: Optimizers
     ) -> None:
         self._out = out
-        self._steps = steps
+        self._steps = config.total_steps
         self._every = config
         self._optimizers = optimizers
         self._parts: dict[str, Any] = {**models, "muon": optimizers.muon, "adamw": optimizers.adamw}
@@ -177,8 +178,6 @@ class TrainingLoop(ABC, Generic[B]):
                 print(f"stopped after step {self._step}; continue with --resume", file=sys.stderr)
 
     def _load(self, state: dict[str, Any]) -> None:
-        if state["step"] > self._steps:
-            raise UsageError(f"the run in {self._out} has taken {state['step']} steps; let the recipe have as many")
         try:
             for name, part in self._parts.items():
                 part.load_state_dict(state[name])

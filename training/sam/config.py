@@ -70,3 +70,8 @@ class SamConfig(OptimizerConfig, LoopConfig):
         super().__post_init__()
         if self.decay_steps > self.steps:
             raise ValueError(f"decay_steps: must be from 0 to steps, which is {self.steps}")
+
+    @property
+    def total_steps(self) -> int:
+        """All steps."""
+        return self.steps

@@ -54,7 +54,7 @@ class SamTrainer(TrainingLoop[SamBatch]):
         trained = freeze_unused(self.model)
         matrices = [p for p in trained if p.ndim == 2 and len(p) > 4]  # not the 1 to 4 learned tokens
         optimizers = Optimizers(trained, matrices, config, product_dtype(config.bfloat16))
-        super().__init__(out, config.steps, config, {"model": self.model}, optimizers)
+        super().__init__(out, config, {"model": self.model}, optimizers)
 
     def _batches(self) -> Iterator[SamBatch]:
         return stream_batches(self._config, self._step)

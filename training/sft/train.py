@@ -93,7 +93,7 @@ class Trainer(TrainingLoop[Batch]):
         products = product_dtype(config.bfloat16)
         optimizers = Optimizers(trained, hidden_matrices(self.model), config.optimizer, products, fused=True)
         models = {"model": self.model, "average": self._average, "heads": self._heads}
-        super().__init__(out, config.total_steps, config, models, optimizers)
+        super().__init__(out, config, models, optimizers)
 
     def _more_state(self) -> dict[str, Any]:
         return {"tokenizer": self._tokenizer.to_str()}
