@@ -8,18 +8,33 @@
     ├── BundleError             1  a bundle is incomplete, altered, unsafe or too new
     └── QueryCancelledError     1  a query was cancelled by its own caller
 
-A message is one line that says what is wrong and what to do. Any other exception that escapes is a bug.
+A message is one line that says what is wrong and what to do; what it quotes of the input cannot make it more. Any other
+exception that escapes is a bug.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+_KEPT_END = 200
+"""Characters of a long message that say what to do."""
+
 
 class WiseEdgeError(Exception):
     """Base of every error that the user can act on."""
 
     exit_code: ClassVar[int] = 1
+    longest: ClassVar[int] = 500
+    """Characters of a message; the middle of a longer one is left out."""
+
+    def __str__(self) -> str:
+        """Return the message as one line that a terminal can show."""
+        message = super().__str__()
+        if not message.isprintable():
+            message = "".join(map(_printable, message))
+        if len(message) > self.longest:
+            message = f"{message[: self.longest - _KEPT_END - 3]} … {message[-_KEPT_END:]}"
+        return message
 
 
 class UsageError(WiseEdgeError):
@@ -57,6 +72,7 @@ class VerificationError(WiseEdgeError):
     """What a check looked for was found: an export differs from its checkpoint, a bundle's files from their hashes."""
 
     exit_code = 5
+    longest = 10_000  # it names all that was found
 
 
 class BundleError(WiseEdgeError):
@@ -65,6 +81,13 @@ class BundleError(WiseEdgeError):
 
 class QueryCancelledError(WiseEdgeError):
     """A query ended because its caller cancelled it; the session can be used further."""
+
+
+def _printable(character: str) -> str:
+    """Return a space for a line break, and an escape for what else steers a terminal or is no character."""
+    if character.isprintable() or character.isspace():
+        return character if character.isprintable() else " "
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def first_line(error: BaseException) -> str:

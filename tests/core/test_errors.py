@@ -55,6 +55,32 @@ def test_check_packages_names_the_first_missing_one_and_imports_none() -> None:
 
 
 @pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("the key 'a\nb' is unknown", "the key 'a b' is unknown"),
+        ("the red\x1b[31m \u2028 mug\0", "the red\\x1b[31m   mug\\x00"),
+        ("half \ud800 a character", "half \\ud800 a character"),
+        ("Größe, 大きさ", "Größe, 大きさ"),
+    ],
+)
+def test_a_message_is_one_line_that_a_terminal_can_show(message: str, line: str) -> None:
+    assert str(errors.UsageError(message)) == line
+    assert line.encode()
+
+
+def test_a_message_says_what_to_do_however_long_its_quotation() -> None:
+    message = f"x.json: '{'9' * 100_000}' is not a number; copy it again"
+    shown = str(errors.BundleError(message))
+    assert len(shown) == errors.BundleError.longest
+    assert shown.startswith("x.json: '999") and shown.endswith("' is not a number; copy it again")
+
+
+def test_a_check_names_all_that_it_found() -> None:
+    faults = "; ".join(f"policy.layer{number}.engine was altered: the sha256 differs" for number in range(40))
+    assert str(errors.VerificationError(faults)) == faults
+
+
+@pytest.mark.parametrize(
     ("message", "line"), [("one\ntwo", "one"), ("\n  \n two \nthree", "two"), ("", "ValueError"), (" \n", "ValueError")]
 )
 def test_the_first_line_of_an_error(message: str, line: str) -> None:
