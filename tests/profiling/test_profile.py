@@ -28,10 +28,11 @@ from wise_edge.images import save_png
 from wise_edge.power import find as sources
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling import conditions
-from wise_edge.profiling.document import SCHEMA, to_csv
+from wise_edge.profiling.document import to_csv
 from wise_edge.profiling.measure import ENERGY_EXAMPLES, profile_session
 from wise_edge.profiling.meter import Meter
 from wise_edge.profiling.readings import PARTS
+from wise_edge.profiling.schema import SCHEMA
 from wise_edge.profiling.windows import Window
 from wise_edge.runtimes.base import PolicyOutput, Request
 from wise_edge.runtimes.results import BackendChoice

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from wise_edge.profiling.words import PART_LABELS
 from wise_edge.runtimes.spans import PHASES
 
 
@@ -57,7 +58,7 @@ def make_run(variant: str, decode_ms: float, ciou: float | None, power: bool) ->
         "valid_rate": 1.0,
         "accuracy": accuracy if ciou is not None else None,
         "memory": {"host_peak_bytes": 160_000_000, "gpu_bytes": None},
-        "energy": {"query": [part], "mask_decode": [refused]} if power else {"query": [], "mask_decode": []},
+        "energy": dict.fromkeys(PART_LABELS, [refused] if power else []) | {"query": [part] if power else []},
         "timeline": {"total_ms": latency["total"], "spans": spans, "power": [trace] if power else []},
         "readings": [reading, reading],
     }

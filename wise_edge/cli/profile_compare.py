@@ -40,12 +40,7 @@ def compare(
         compared = compare_profiles(first, second)
         differences = find_differences(first, second)
         missing = [] if max_regression is None else find_unmatched(first, second)[0]
-    except (KeyError, IndexError, TypeError) as error:
-        raise UsageError(
-            f"{a} or {b} is not a complete profile ({error!r}); profile again with --out FILE.json"
-        ) from error
-    regressions = [] if max_regression is None else find_regressions(compared, max_regression / 100)
-    if as_json:
+        regressions = [] if max_regression is None else find_regressions(compared, max_regression / 100)
         document = {
             "a": str(a),
             "b": str(b),
@@ -54,7 +49,11 @@ def compare(
             "regressions": regressions,
             "missing": missing,
         }
-        typer.echo(to_json(document))
+        text = to_json(document)
+    except (LookupError, ValueError) as error:  # without a reading, or with ratios that no float holds
+        raise UsageError(f"{a} and {b} cannot be compared ({error}); profile again with --out FILE.json") from error
+    if as_json:
+        typer.echo(text)
     else:
         _print(compared, differences)
     failures = []

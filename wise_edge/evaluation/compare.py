@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from wise_edge.errors import UsageError
 from wise_edge.evaluation.append_log import UNRECORDED, differing_fields
 from wise_edge.evaluation.records import MaskRecord, Settings
+from wise_edge.mapping import from_mapping
 from wise_edge.metrics import paired_bootstrap, ratio
 
 COLUMNS = {
@@ -19,6 +21,7 @@ COLUMNS = {
 }
 """The columns of the paper's table: data set and split to heading and figures; rationale tokens follow each."""
 
+_CELL = ("samples", "giou", "ciou", "rationale_tokens_mean")
 _OTHER_FIGURES = ("giou", "ciou")
 _HEADINGS = {"giou": "gIoU", "ciou": "cIoU"}
 _COMPARABLE = ("dataset", "split", "samples", "metric_mode", "data_sha256")
@@ -71,12 +74,13 @@ def tabulate(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     modes: dict[str, str] = {}
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for name, report in reports.items():
-        column, model, variant, mode, cell = _read_report(name, report)
-        modes.setdefault(mode, name)
-        cells = rows.setdefault((model, variant), {})
+        read = _read_report(name, report)
+        column, variant = f"{read.dataset}/{read.split}", read.variant or "true prompt"
+        modes.setdefault(read.metric_mode, name)
+        cells = rows.setdefault((read.model, variant), {})
         if column in cells:
-            raise UsageError(f"{name} is a second report of {model}, {variant}, on {column}; leave one out")
-        cells[column] = cell
+            raise UsageError(f"{name} is a second report of {read.model}, {variant}, on {column}; leave one out")
+        cells[column] = {figure: getattr(read, figure) for figure in _CELL}
     if len(modes) > 1:
         raise UsageError(
             f"{' and '.join(modes.values())} differ in metric mode; evaluate all with the same --metric-mode"
@@ -112,14 +116,33 @@ def _difference(pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]]
     return {"a": first, "b": second, "difference": second - first, "interval": list(interval)}
 
 
-def _read_report(name: str, report: Mapping[str, Any]) -> tuple[str, str, str, str, dict[str, float | None]]:
+@dataclass(frozen=True)
+class _Report:
+    """What the table shows of a report."""
+
+    dataset: str
+    split: str
+    samples: int
+    model: str
+    variant: str | None
+    metric_mode: str
+    giou: float
+    ciou: float
+    rationale_tokens_mean: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.giou <= 1 and 0 <= self.ciou <= 1 and self.samples >= 0):
+            raise ValueError("giou, ciou or samples are out of range")
+
+
+def _read_report(name: str, report: Mapping[str, Any]) -> _Report:
+    shown = {field.name: report[field.name] for field in fields(_Report) if field.name in report}
     try:
-        column = f"{report['dataset']}/{report['split']}"
-        cell = {figure: report[figure] for figure in ("samples", "giou", "ciou")}
-        cell["rationale_tokens_mean"] = report.get("rationale_tokens_mean")
-        return column, report["model"], report["variant"] or "true prompt", report["metric_mode"], cell
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{name} is not a report of 'wise-edge evaluate --json'; pass what that printed") from error
+        return from_mapping(_Report, shown)
+    except UsageError as error:
+        raise UsageError(
+            f"{name} is not a report of 'wise-edge evaluate --json' ({error}); pass what that printed"
+        ) from error
 
 
 def _texts(cell: Mapping[str, Any] | None, figures: Sequence[str]) -> list[str]:

@@ -101,7 +101,7 @@ def find_shard(requested: str | None) -> Shard:
     if requested is None:
         launch = read_launch()
         return Shard(launch.rank, launch.count, launched=launch.count > 1)
-    parts = re.fullmatch(r"(\d{1,6})/(\d{1,6})", requested)
+    parts = re.fullmatch(r"(\d{1,6})/(\d{1,6})", requested, re.ASCII)
     if parts is None or not int(parts[1]) < int(parts[2]):
         raise UsageError(f"--shard is '{requested}'; pass I/N with I from 0 to N - 1, for example 0/4")
     return Shard(int(parts[1]), int(parts[2]))

@@ -134,7 +134,7 @@ def draw_timeline(run: Run, phases: Sequence[str], total_ms: float) -> str:
 def _power(trace: Mapping[str, Any], across: Scale, height: float) -> Iterable[str]:
     pairs = [
         (at, watts)
-        for at, watts in zip(trace["time_ms"], trace["power_w"], strict=True)
+        for at, watts in zip(trace["time_ms"], trace["power_w"], strict=False)
         if across.low <= at <= across.high
     ]
     if not pairs:

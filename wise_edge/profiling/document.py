@@ -23,11 +23,11 @@ from wise_edge.power.nvml import read_gpu
 from wise_edge.profiling.conditions import Conditions, find_changes
 from wise_edge.profiling.meter import Meter
 from wise_edge.profiling.readings import Measured
+from wise_edge.profiling.schema import find_fault
 from wise_edge.profiling.windows import PartEnergy
 
 FORMAT = "wise-edge profile"
 VERSION = 1
-SCHEMA = Path(__file__).parents[1] / "assets" / "profile.schema.json"
 Document = dict[str, Any]
 _MOST_BYTES = 256_000_000
 """Of a document; a reading has about 500 bytes, and a sensor's samples 20 each."""
@@ -93,14 +93,16 @@ def make_document(
 
 
 def read_document(file: Path) -> Document:
-    """Read a document that `wise-edge profile` wrote; raises `UsageError` if the file is not one."""
+    """Read a document that `wise-edge profile` wrote; raises `UsageError` if it is another file or incomplete."""
     found = read_json(file, _MOST_BYTES, _REMEDY)
     if found.get("format") != FORMAT:
         raise UsageError(f"{file} is not a profile; {_REMEDY}")
     if found.get("version") != VERSION:
         raise UsageError(
-            f"{file} has version {found.get('version')} of the format, not {VERSION}; profile again or update"
+            f"{file} has version {found.get('version')!r:.40} of the format, not {VERSION}; profile again or update"
         )
+    if (fault := find_fault(found)) is not None:
+        raise UsageError(f"{file} is not a complete profile: {fault}; {_REMEDY}")
     return found
 
 
