@@ -136,6 +136,7 @@ class _SavedTable:
                 refuse_lfs_pointer(file)
             maps = [pyarrow.memory_map(str(file)) for file in self.files]
             self._table = pyarrow.concat_tables([pyarrow.ipc.open_stream(part).read_all() for part in maps])
+            self._table.validate(full=True)  # Arrow itself believes offsets, and reads past the end by damaged ones
         self.columns = tuple(self._table.column_names)
 
     def __len__(self) -> int:
