@@ -99,7 +99,7 @@ class LatencyHistory:
         """
         cheapest = RICHEST_FIRST[-1]
         needed = ["query_ms", "step_ms", *(["frame_ms"] if new_frame else [])]
-        if not all(self._readings[name] for name in needed):
+        if not all(self._readings[name] for name in (*needed, "answer_steps")):
             reason = f"{cheapest}: nothing was measured on this device yet, and it is the fastest"
             return DeadlineChoice(deadline_ms, cheapest, None, None, reason)
         step_ms = max(_SHORTEST_STEP_MS, _upper(self._readings["step_ms"]))
