@@ -133,41 +133,52 @@ def _read_solution(folder: Path) -> None:
 
 
 LOADERS = (
-    Loader("image", _write_images, _read_images, "*", 6.0),
+    Loader("image", _write_images, _read_images, "*", share=6.0),
     Loader(
-        "ReasonSeg", lambda f: write_reasonseg(f / "val", 2), lambda f: _read_all("reasonseg", f, "val"), "*.json", 2.0
+        "ReasonSeg",
+        lambda f: write_reasonseg(f / "val", 2),
+        lambda f: _read_all("reasonseg", f, "val"),
+        "*.json",
+        share=3.0,
     ),
     Loader(
-        "ReasonSeg images", lambda f: write_reasonseg(f / "val", 1), lambda f: _read_all("reasonseg", f, "val"), "*.jpg"
+        "ReasonSeg images",
+        lambda f: write_reasonseg(f / "val", 1),
+        lambda f: _read_all("reasonseg", f, "val"),
+        "*.jpg",
+        share=2.0,
     ),
-    Loader("RefCOCO", lambda f: write_refcoco(f, 3), lambda f: _read_all("refcoco", f, "testA"), "refcoco/*", 2.0),
+    Loader(
+        "RefCOCO", lambda f: write_refcoco(f, 3), lambda f: _read_all("refcoco", f, "testA"), "refcoco/*", share=3.0
+    ),
     Loader(
         "training table",
         lambda f: write_refcocog_2k(f, "train", 2),
         lambda f: _read_all("refcocog-2k", f, "train"),
         "*.parquet",
-        0.3,
+        share=0.3,
     ),
     Loader(
         "table with masks",
         lambda f: write_parquet(f / "test-0.parquet", mask_rows(2)),
         lambda f: _read_all("reasonseg", f, "test"),
         "*.parquet",
+        share=2.0,
     ),
-    Loader("saved table", _write_saved_table, lambda f: _read_all("reasonseg", f, "test"), "*"),
+    Loader("saved table", _write_saved_table, lambda f: _read_all("reasonseg", f, "test"), "*", share=2.0),
     Loader(
         "plain pickle",
         _write_pickle,
         lambda f: [load_plain_pickle(file) for file in sorted(f.glob("*.p"))],
         "*.p",
-        3.0,
+        share=6.0,
     ),
-    Loader("segmentation", _write_segmentation, _read_segmentation, "*.json"),
+    Loader("segmentation", _write_segmentation, _read_segmentation, "*.json", share=4.0),
     Loader(
         "solution",
         lambda f: (f / "solution.txt").write_text("<box>(1,2),(30,40)</box><points>(3,4),(5,6)</points>"),
         _read_solution,
-        share=0.3,
+        share=1.0,
     ),
-    Loader("calibration and own images", _write_calibration, _read_own, "*"),
+    Loader("calibration and own images", _write_calibration, _read_own, "*", share=3.0),
 )

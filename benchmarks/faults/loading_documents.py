@@ -16,7 +16,6 @@ import wise_edge.training.sam.config
 import wise_edge.training.sft.config
 import wise_edge.training.wise.config  # noqa: F401 - warm, before the fork
 from profile_documents import make_document
-from wise_edge.arguments import check_size
 from wise_edge.bundle import store
 from wise_edge.bundle.card import render_card
 from wise_edge.bundle.engines import ArraySpec, BuildPlan, GraphPlan, ShapeRange, Sidecar
@@ -235,7 +234,10 @@ def _read_answer(folder: Path) -> None:
 
 def _read_masks(folder: Path) -> None:
     runs = json.loads((folder / "runs.json").read_text())
-    mask = mask_of_runs(runs)
+    try:
+        mask = mask_of_runs(runs)
+    except (ValueError, TypeError, KeyError) as error:  # the log that it is read from says which line
+        raise UsageError(str(error)) from error
     if list(mask.shape) != list(runs["size"]):
         raise Fault("a mask of another size")
 
@@ -264,15 +266,6 @@ def _read_queries(folder: Path) -> None:
     prompts.render(normalize_query(_text_of(folder, "query.txt")), "wise-s", 16)
 
 
-def _write_sizes(folder: Path) -> None:
-    (folder / "sizes.json").write_text(json.dumps([[640, 480], [1, 1]]))
-
-
-def _read_sizes(folder: Path) -> None:
-    for size in json.loads((folder / "sizes.json").read_text()):
-        check_size(tuple(size), "the image")
-
-
 def _write_history(folder: Path) -> None:
     (folder / "latency.json").write_text(
         json.dumps({"frame_ms": [30.0], "query_ms": [5.0], "step_ms": [2.0], "answer_steps": [40], "wise-s": [12]})
@@ -293,58 +286,69 @@ def _copy_two_bundles(folder: Path) -> None:
 
 
 LOADERS = (
-    Loader("manifest", _copy_bundle, _read_bundle, "bundle.json", 2.0),
-    Loader("bundle show", _copy_bundle, lambda f: run_command("bundle", "show", str(f), "--json"), "bundle.json", 0.3),
-    Loader("bundle verify", _copy_bundle, lambda f: run_command("bundle", "verify", str(f)), "bundle.json", 0.3),
+    Loader("manifest", _copy_bundle, _read_bundle, "bundle.json", share=4.0),
+    Loader(
+        "bundle show", _copy_bundle, lambda f: run_command("bundle", "show", str(f), "--json"), "bundle.json", share=0.1
+    ),
+    Loader("bundle verify", _copy_bundle, lambda f: run_command("bundle", "verify", str(f)), "bundle.json", share=0.1),
     Loader(
         "bundle diff",
         _copy_two_bundles,
         lambda f: run_command("bundle", "diff", str(f / "a"), str(f / "b"), "--json", succeeds=(0, 1)),
         "bundle.json",
-        0.3,
+        share=0.1,
     ),
-    Loader("sidecar and plan", _write_sidecars, _read_sidecars, "*.json"),
-    Loader("records, resumed", _write_logs, _resume_log, "a.jsonl", 2.0),
+    Loader("sidecar and plan", _write_sidecars, _read_sidecars, "*.json", share=5.0),
+    Loader("records, resumed", _write_logs, _resume_log, "a.jsonl", share=4.0),
     Loader(
         "evaluate compare",
         _write_logs,
         lambda f: run_command("evaluate", "compare", str(f / "a.jsonl"), str(f / "b.jsonl"), "--json"),
         "*.jsonl",
-        0.3,
+        share=0.1,
     ),
     Loader(
         "evaluate table",
         _write_reports,
         lambda f: run_command("evaluate", "table", str(f / "a.json"), str(f / "b.json")),
         "*.json",
+        share=0.2,
     ),
-    Loader("profile page", _write_profiles, _read_profile, "a.json"),
+    Loader("profile page", _write_profiles, _read_profile, "a.json", share=3.0),
     Loader(
         "profile compare",
         _write_profiles,
         lambda f: run_command("profile", "compare", str(f / "a.json"), str(f / "b.json"), "--json"),
         "*.json",
+        share=0.2,
     ),
     Loader(
         "profile compare, in words",
         _write_profiles,
         lambda f: run_command("profile", "compare", str(f / "a.json"), str(f / "b.json"), "--max-regression", "5"),
         "*.json",
-        0.5,
+        share=0.1,
     ),
-    Loader("wall meter", _write_meter, _read_meter),
-    Loader("recipe", _write_recipe, _read_recipes),
-    Loader("overrides", _write_overrides, _read_overrides),
-    Loader("training log", _write_step_logs, _read_step_logs),
-    Loader("demonstrations", _write_demonstrations, lambda f: read_demonstrations(f / "warm.jsonl"), "*.jsonl"),
-    Loader("environment", lambda f: (f / "environment.json").write_text(json.dumps(_ENVIRONMENT)), _read_environment),
-    Loader("answer", lambda f: (f / "answer.txt").write_text(_COMPLETION), _read_answer),
+    Loader("wall meter", _write_meter, _read_meter, share=5.0),
+    Loader("recipe", _write_recipe, _read_recipes, share=0.3),
+    Loader("overrides", _write_overrides, _read_overrides, share=2.0),
+    Loader("training log", _write_step_logs, _read_step_logs, share=4.0),
+    Loader(
+        "demonstrations", _write_demonstrations, lambda f: read_demonstrations(f / "warm.jsonl"), "*.jsonl", share=4.0
+    ),
+    Loader(
+        "environment",
+        lambda f: (f / "environment.json").write_text(json.dumps(_ENVIRONMENT)),
+        _read_environment,
+        share=0.3,
+    ),
+    Loader("answer", lambda f: (f / "answer.txt").write_text(_COMPLETION), _read_answer, share=5.0),
     Loader(
         "run lengths",
         lambda f: (f / "runs.json").write_text(json.dumps(run_lengths(_MASK))),
         _as_documents(_read_masks, "runs.json"),
+        share=2.0,
     ),
-    Loader("query and prompts", _write_queries, _read_queries),
-    Loader("image size", _write_sizes, _as_documents(_read_sizes, "sizes.json"), share=0.3),
-    Loader("latency history", _write_history, _read_history, "latency.json"),
+    Loader("query and prompts", _write_queries, _read_queries, share=5.0),
+    Loader("latency history", _write_history, _read_history, "latency.json", share=3.0),
 )

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow
 import rosbags.rosbag1
 import zstandard
-from oracle import LONGEST_LINE, Fault
+from oracle import Fault
 from starlette.testclient import TestClient
 from workers import Loader
 
@@ -281,28 +281,30 @@ def _read_requests(folder: Path) -> None:
             raise Fault(f"status {answer.status_code}: {answer.text[:300]}")
         if answer.status_code >= 400:
             line = answer.json()["error"]
-            if len(line.splitlines()) != 1 or len(line) > LONGEST_LINE:
+            if len(line.splitlines()) != 1 or len(line) > 4000:
                 raise Fault(f"status {answer.status_code} with {len(line)} characters: {line[:300]!r}")
     if refused := [answer for answer in answers if answer.status_code >= 400]:
         raise UsageError(refused[0].json()["error"])
 
 
 LOADERS = (
-    Loader("bag, MCAP", lambda f: write_bag(f / "bag", 3), lambda f: _read_recording(f / "bag"), "bag/*", 1.5),
+    Loader("bag, MCAP", lambda f: write_bag(f / "bag", 3), lambda f: _read_recording(f / "bag"), "bag/*", share=2.0),
     Loader(
         "bag, SQLite",
         lambda f: write_bag(f / "bag", 3, storage="SQLITE3"),
         lambda f: _read_recording(f / "bag"),
         "bag/*",
-        1.5,
+        share=2.0,
     ),
-    Loader("bag, ROS 1", _write_ros1, lambda f: _read_recording(f / "a.bag"), "*.bag"),
-    Loader("bag, packed", _write_compressed, lambda f: _read_recording(f / "bag"), "bag/*.zstd", 0.5),
-    Loader("bag, metadata", lambda f: write_bag(f / "bag", 2), lambda f: _read_recording(f / "bag"), "*.yaml", 0.5),
-    Loader("bag, processed", lambda f: write_bag(f / "bag", 2), _process_bag, "bag/*", 0.1),
-    Loader("bag, resumed", _write_unfinished, _resume_bag, "log.jsonl", 0.5),
-    Loader("message, serialized", _write_cdr, _read_cdr, "*", 0.5),
-    Loader("messages", _write_messages, _read_messages, "*", 1.0),
-    Loader("inputs of dora", _write_inputs, _read_inputs, "*", 0.5),
-    Loader("service", _write_requests, _read_requests, "*", 0.5),
+    Loader("bag, ROS 1", _write_ros1, lambda f: _read_recording(f / "a.bag"), "*.bag", share=3.0),
+    Loader("bag, packed", _write_compressed, lambda f: _read_recording(f / "bag"), "bag/*.zstd", share=1.0),
+    Loader(
+        "bag, metadata", lambda f: write_bag(f / "bag", 2), lambda f: _read_recording(f / "bag"), "*.yaml", share=0.2
+    ),
+    Loader("bag, processed", lambda f: write_bag(f / "bag", 2), _process_bag, "bag/*", share=0.05),
+    Loader("bag, resumed", _write_unfinished, _resume_bag, "log.jsonl", share=0.2),
+    Loader("message, serialized", _write_cdr, _read_cdr, "*", share=1.0),
+    Loader("messages", _write_messages, _read_messages, "*", share=2.0),
+    Loader("inputs of dora", _write_inputs, _read_inputs, "*", share=2.0),
+    Loader("service", _write_requests, _read_requests, "*", share=0.5),
 )

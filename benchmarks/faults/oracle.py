@@ -25,7 +25,6 @@ ADDRESS_BYTES = 4 << 30
 """What a loader may map or allocate beyond the process with its imports; an allocation beyond fails."""
 RESIDENT_BYTES = 1 << 30
 """What a loader may touch."""
-LONGEST_LINE = 500
 ROOT = Path(__file__).parents[2]
 _OUT_OF_MEMORY = re.compile(r"bad_alloc|[Uu]nable to allocate|[Cc]annot allocate memory|not enough memory")
 
@@ -116,7 +115,7 @@ def _judge_refusal(error: WiseEdgeError) -> Outcome:
     if any(isinstance(one, MemoryError) or _OUT_OF_MEMORY.search(str(one)[:2000]) for one in chain):
         trace = "".join(traceback.format_exception(error))[-6000:]
         return Outcome("uncaught", f"memory, {_place(chain[-1])}", trace)
-    if len(line.splitlines()) != 1 or len(line) > LONGEST_LINE or not line.strip():
+    if len(line.splitlines()) != 1 or len(line) > error.longest or not line.strip():
         where = f"message of {len(line.splitlines())} lines, {len(line)} characters"
         return Outcome(
             "uncaught", f"{re.sub(r'[0-9]+', 'N', where)} {_place(error)}", f"{where}: {line[:2000]} {kinds}"
