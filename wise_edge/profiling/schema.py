@@ -5,11 +5,12 @@ jsonschema does the same and the tests hold this against it; it is not among the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from wise_edge.files.documents import read_json
 
 SCHEMA = Path(__file__).parents[1] / "assets" / "profile.schema.json"
 _LARGEST = 1e18  # no figure of a profile comes near, and sums of squares of such stay finite
@@ -34,8 +35,7 @@ def find_fault(document: Any) -> str | None:
 
 @cache
 def _schema() -> Mapping[str, Any]:
-    schema: Mapping[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    return schema
+    return read_json(SCHEMA)
 
 
 def _faults(value: Any, schema: Mapping[str, Any], where: str) -> Iterator[str]:
