@@ -164,3 +164,14 @@ def test_flipped_bit_in_the_best_policy_does_not_reach_the_final_one(config: Wis
     with pytest.raises(UsageError, match="best is damaged"):
         finish_run(config, open_policy(config), run)
     assert not (run / "policy").exists()
+
+
+def test_what_a_kill_left_beside_a_folder_is_put_back_or_removed(config: WiseConfig, run: Path) -> None:
+    best, scratch, other = run / "best", run / ".best.wise-edge", run / ".checkpoint-2.wise-edge"
+    before = state(best)
+    for folder in (scratch, other):
+        (folder / "new").mkdir(parents=True)
+        (folder / "new" / "model.safetensors").write_text("half")
+    best.rename(scratch / "old")  # where folders cannot be exchanged, between the two renames
+    prepare_run(config, run, {}, accept_changes=False)
+    assert state(best) == before and not scratch.exists() and not other.exists()

@@ -78,7 +78,7 @@ def refuse_begun(out: Path, resume: bool) -> None:
 
 
 def identify_run(
-    config: Config, out: Path, step: int | None, inputs: Mapping[str, Path], accept_changes: bool = False
+    config: Config, out: Path, step: int | None, inputs: Mapping[str, Path | str], accept_changes: bool = False
 ) -> None:
     """Check that a run goes on as what it began as, and record what that is in `recipe.yaml` and `run.json`.
 
@@ -88,7 +88,8 @@ def identify_run(
         config: the recipe.
         out: folder of the run.
         step: steps at the checkpoint that it continues from; None: there is none, and it begins.
-        inputs: name in the recipe -> file or folder that the results depend on, such as the policy to start from.
+        inputs: name in the recipe -> file or folder that the results depend on, such as the policy to start from, or
+            its fingerprint.
         accept_changes: continue whatever has changed, and record what.
 
     Raises:
@@ -96,7 +97,7 @@ def identify_run(
             differs from what the run began with; the message names them.
     """
     versions = {name: found for name in _PACKAGES if (found := _version(name))}
-    fingerprints = {name: fingerprint_model(path) for name, path in inputs.items()}
+    fingerprints = {name: item if isinstance(item, str) else fingerprint_model(item) for name, item in inputs.items()}
     before = _Record()
     if step is not None:
         changes = _changes_of_recipe(config, out)

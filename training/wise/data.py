@@ -15,6 +15,7 @@ from PIL import Image
 
 from wise_edge.datasets import Dataset, Example, open_dataset
 from wise_edge.errors import UsageError
+from wise_edge.files.hashing import fingerprint
 from wise_edge.policy.answer import Answer, answer_in_square
 from wise_edge.policy.image import resize_square
 from wise_edge.training.wise.config import DataConfig
@@ -53,6 +54,10 @@ class Selection:
     def __getitem__(self, index: int) -> Example:
         """Load one sample."""
         return self._data[self._first + index]
+
+    def fingerprint(self) -> str:
+        """Return a hash of the annotations, or of the selected samples' files where each has its own."""
+        return fingerprint(self._data.sources(0) or self._data.sources(self._first + self._count))
 
 
 def _report(where: str, problems: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from huggingface_hub import try_to_load_from_cache
 
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError, first_line
@@ -92,6 +93,12 @@ def open_policy(config: WiseConfig) -> StartPolicy:
     dtype = str(settings.dtype or "float32").removeprefix("torch.")
     prompts = read_prompts(folder) if (folder / "prompts.json").is_file() else DEFAULT
     return StartPolicy(name, processor, prompts, size, dtype)
+
+
+def hub_revision(name: str) -> str | None:
+    """Return the commit of a policy on the hub that is used here, or None if it is a folder."""
+    config = try_to_load_from_cache(name, "config.json") if not Path(name).exists() and "/" in name else None
+    return Path(config).parent.name if isinstance(config, str) else None
 
 
 def _check_words(model: str, processor: Any) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TypeVar
 
 import accelerate
 import torch
 
-from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.errors import UsageError, WiseEdgeError, first_line
 from wise_edge.files.environment import read_launch
+from wise_edge.native.process import end_with_parent
 from wise_edge.training.wise.config import WiseConfig
 
 T = TypeVar("T")
@@ -22,8 +24,13 @@ def check_processes(config: WiseConfig) -> None:
         UsageError: the numbers differ, or as `read_launch`.
     """
     read_launch()
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun or accelerate; if it has ended by now, joining it fails
+        end_with_parent(os.getppid())
     on_cpu = not torch.cuda.is_available()  # accelerate joins CPU processes only on request
-    running = accelerate.PartialState(cpu=on_cpu).num_processes
+    try:
+        running = accelerate.PartialState(cpu=on_cpu).num_processes
+    except (ValueError, torch.distributed.DistError) as error:
+        raise UsageError(f"the processes of the run cannot join: {first_line(error)}; start with torchrun") from error
     if running != config.processes:
         raise UsageError(
             f"processes: the recipe expects {config.processes}, but {running} run; start it with 'torchrun "

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from wise_edge.errors import UsageError
+from wise_edge.files.writing import recover
 from wise_edge.training.common.run import identify_run
 from wise_edge.training.common.step_log import drop_records_after
 from wise_edge.training.wise.best import BestPolicy, best_folder
@@ -28,7 +29,7 @@ def start_folder(out: Path) -> Path:
     return out / "start"
 
 
-def prepare_run(config: WiseConfig, out: Path, inputs: Mapping[str, Path], accept_changes: bool) -> Path | None:
+def prepare_run(config: WiseConfig, out: Path, inputs: Mapping[str, Path | str], accept_changes: bool) -> Path | None:
     """Check what a run goes on from, and remove what was written after it; return the checkpoint, if there is one.
 
     Args:
@@ -40,6 +41,7 @@ def prepare_run(config: WiseConfig, out: Path, inputs: Mapping[str, Path], accep
     Raises:
         UsageError: something that the run goes on from is damaged, or the run began otherwise.
     """
+    recover(out)
     checkpoint, best, start = newest_checkpoint(out), best_folder(out), start_folder(out)
     if checkpoint is None and (out / "policy").exists():
         raise UsageError(f"{out} has a policy but no checkpoint to continue from; choose another --out")

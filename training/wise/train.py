@@ -29,7 +29,7 @@ from wise_edge.training.wise.best import best_folder
 from wise_edge.training.wise.checkpoints import checkpoint_step
 from wise_edge.training.wise.config import WiseConfig
 from wise_edge.training.wise.data import Selection, training_rows
-from wise_edge.training.wise.policy import StartPolicy, open_policy
+from wise_edge.training.wise.policy import StartPolicy, hub_revision, open_policy
 from wise_edge.training.wise.processes import check_processes, on_first_process
 from wise_edge.training.wise.rewards import RewardFunctions
 from wise_edge.training.wise.run_folder import finish_run, prepare_run, start_folder
@@ -38,8 +38,8 @@ from wise_edge.training.wise.trainer import WiseTrainer
 from wise_edge.training.wise.validation import Validator
 from wise_edge.training.wise.warm_start import warm_start
 
-_Parts = tuple[RewardFunctions, Any, Validator]
-"""Rewards, the rows that are trained on, and the validation."""
+_Parts = tuple[RewardFunctions, Selection, Validator]
+"""Rewards, the samples that are trained on, and the validation."""
 
 
 def train_wise(config: WiseConfig, out: Path, resume: bool, accept_changes: bool = False) -> None:
@@ -65,7 +65,7 @@ def train_wise(config: WiseConfig, out: Path, resume: bool, accept_changes: bool
         parts = _open_parts(config, start)
     with ExitStack() as held, _explained(out):
         on_first_process(lambda: held.enter_context(hold_run(out, resume)))
-        checkpoint = on_first_process(lambda: prepare_run(config, out, _inputs(config), accept_changes))
+        checkpoint = on_first_process(lambda: prepare_run(config, out, _inputs(config, *parts[1:]), accept_changes))
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         with quiet_libraries():
@@ -89,8 +89,12 @@ def _explained(out: Path) -> Iterator[None]:
             "set lora and load_in_4bit, in a new run"
         ) from error
     except _write_errors() as error:
-        if isinstance(error, RuntimeError) and not _is_write_error(error):
+        if isinstance(error, RuntimeError) and not _is_write_error(error) and not _is_peer_error(error):
             raise
+        if _is_peer_error(error):
+            raise WiseEdgeError(
+                f"another process of the run in {out} has ended, see its message; continue with --resume"
+            ) from error
         reason = getattr(error, "strerror", None) or first_line(error)
         raise WiseEdgeError(f"{out} cannot be written: {reason}; the last checkpoint is kept") from error
 
@@ -102,6 +106,10 @@ def _write_errors() -> tuple[type[Exception], ...]:
 
 def _is_write_error(error: RuntimeError) -> bool:
     return any(name in str(error) for name in ("PytorchStreamWriter", "inline_container"))
+
+
+def _is_peer_error(error: Exception) -> bool:
+    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error)
 
 
 @contextmanager
@@ -122,7 +130,8 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def _train(config: WiseConfig, start: StartPolicy, parts: _Parts, out: Path, checkpoint: Path | None) -> None:
-    rewards, rows, validator = parts
+    rewards, data, validator = parts
+    rows = training_rows(data, start, config.order, config.steps * config.prompts_per_step, config.seed)
     step = None if checkpoint is None else checkpoint_step(checkpoint)
     trainer: Any = WiseTrainer(
         config,
@@ -146,22 +155,24 @@ def _train(config: WiseConfig, start: StartPolicy, parts: _Parts, out: Path, che
         print(rewards.encoder.describe_cut(rewards.encoder.encoded, rewards.encoder.cut), file=sys.stderr)
 
 
-def _inputs(config: WiseConfig) -> dict[str, Path]:
-    """Return what the results depend on, by its name in the recipe."""
-    named = {
+def _inputs(config: WiseConfig, data: Selection, validator: Validator) -> dict[str, Path | str]:
+    """Return what the results depend on, or its fingerprint, by its name in the recipe."""
+    folders = {
         "model": resolve_checkpoint(config.model, "policy"),
         "validation.sam": config.validation.sam and resolve_checkpoint(config.validation.sam, "sam"),
         "warm_start.data": config.warm_start and Path(config.warm_start.data),
+        "rewards.similarity_model": Path(config.rewards.similarity_model),
     }
-    return {name: path for name, path in named.items() if path and path.exists()}
+    found: dict[str, Path | str] = {name: path for name, path in folders.items() if path and path.exists()}
+    if revision := hub_revision(config.model):
+        found["model"] = revision
+    return {**found, "data": data.fingerprint(), "validation.data": validator.data.fingerprint()}
 
 
 def _open_parts(config: WiseConfig, start: StartPolicy) -> _Parts:
-    """Return rewards, rows and validator; raises if the recipe names something that is missing here."""
+    """Return rewards, samples and validator; raises if the recipe names something that is missing here."""
     quantization_config(config)
-    count = config.steps * config.prompts_per_step
-    rows = training_rows(Selection(config.data, "data"), start, config.order, count, config.seed)
-    return _build_rewards(config, start), rows, Validator(config.validation, start)
+    return _build_rewards(config, start), Selection(config.data, "data"), Validator(config.validation, start)
 
 
 def _build_rewards(config: WiseConfig, start: StartPolicy) -> RewardFunctions:

@@ -65,8 +65,8 @@ class Validator:
     def __init__(self, config: ValidationConfig, start: StartPolicy) -> None:
         self._config = config
         self._start = start
-        self._data = Selection(config.data, "validation.data")
-        self._usable = [index for index in range(len(self._data)) if self._is_usable(index)]
+        self.data = Selection(config.data, "validation.data")
+        self._usable = [index for index in range(len(self.data)) if self._is_usable(index)]
         if not self._usable:
             raise UsageError("validation.data: no sample is usable; choose other data")
         self._segment = None if config.sam is None else _Segmenter(resolve_checkpoint(config.sam, "sam"))
@@ -90,7 +90,7 @@ class Validator:
 
     def _is_usable(self, index: int) -> bool:
         try:
-            true_answer(self._data[index], self._start.input_size)
+            true_answer(self.data[index], self._start.input_size)
         except UsageError as error:
             print(f"warning: {error}; validation skips it", file=sys.stderr)
             return False
@@ -98,7 +98,7 @@ class Validator:
 
     def _score(self, model: Any, variant: str, indices: Sequence[int]) -> Iterator[tuple[float, ...]]:
         """Yield intersection, union, box accuracy, validity and rationale tokens of each sample."""
-        examples = [self._data[index] for index in indices]
+        examples = [self.data[index] for index in indices]
         texts = decode_greedily(model, self._start, examples, variant, self._config.max_tokens, "</answer>")
         for example, text in zip(examples, texts, strict=True):
             answer = parse_answer(text, self._start.input_size).answer

@@ -111,6 +111,19 @@ def replacing_folder(
         _flush(place.parent)
 
 
+def recover(folder: Path) -> None:
+    """Put back what killed processes had moved aside in a folder, and remove what they left of new files and folders.
+
+    Raises:
+        UsageError: a process that still runs writes something there.
+        WiseEdgeError: it cannot be removed.
+    """
+    for scratch in sorted(folder.glob(f".*{_SUFFIX}")):
+        target = folder / scratch.name[1 : -len(_SUFFIX)]
+        with _scratch(target, _resolve(target)):
+            pass
+
+
 @contextmanager
 def naming(place: Path, temporary: Path) -> Iterator[None]:
     """Name a place that the user knows in errors about a temporary one."""
