@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from kills import Scenario
 
 _NO_TWO_HAVE = ("seconds", "samples_per_s")
@@ -22,21 +22,23 @@ def scenario(stage: str, model: str, recipe: str) -> Scenario:
     """
     return Scenario(
         imports=(f"wise_edge.training.{stage}.train", "wise_edge.training.common.curves"),
-        prepare=partial(_prepare, recipe),
+        prepare=partial(prepare, recipe),
         reset=lambda inputs, run: None,
-        command=partial(_command, ()),
-        then=partial(_command, ("--resume",)),
+        command=partial(train, ()),
+        then=partial(train, ("--resume",)),
         check=partial(_check, model),
         result=_result,
         unfinished=r"run/out/checkpoint-\d+\.pt(\.sha256)?",
     )
 
 
-def _prepare(recipe: str, folder: Path) -> None:
+def prepare(recipe: str, folder: Path) -> None:
+    """Write the recipe."""
     (folder / "recipe.yaml").write_text(recipe)
 
 
-def _command(more: tuple[str, ...], inputs: Path, run: Path) -> list[str]:
+def train(more: tuple[str, ...], inputs: Path, run: Path) -> list[str]:
+    """Return the arguments that train from it."""
     return ["train", "--recipe", str(inputs / "recipe.yaml"), "--out", str(run / "out"), *more]
 
 
@@ -67,7 +69,7 @@ def _result(inputs: Path, run: Path) -> Any:
 
     state = load_checkpoint(run / "out") or {}
     log = {name: value for name, value in state.pop("log", {}).items() if not name.endswith("seconds")}
-    found: dict[str, Any] = {"checkpoint": _plain({**state, "log": log})}
+    found: dict[str, Any] = {"checkpoint": plain({**state, "log": log})}
     for file in sorted((run / "out").rglob("*")):
         name = str(file.relative_to(run / "out"))
         if file.suffix == ".jsonl":
@@ -79,11 +81,13 @@ def _result(inputs: Path, run: Path) -> Any:
     return found
 
 
-def _plain(value: Any) -> Any:
-    """Return a state with the bytes of its tensors, which can be compared."""
+def plain(value: Any) -> Any:
+    """Return a state with the bytes of its tensors and arrays, which can be compared."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    dump: Callable[[], Any] | None = getattr(value, "numpy", None)
-    return value if dump is None else (str(value.dtype), tuple(value.shape), dump().tobytes())
+        return [plain(item) for item in value]
+    if not hasattr(value, "__array__"):
+        return value
+    array = np.asarray(value)
+    return str(array.dtype), array.shape, array.tobytes()
