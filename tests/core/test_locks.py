@@ -74,6 +74,15 @@ def test_a_claimed_file_is_made_held_and_removed_if_nothing_was_written(tmp_path
     assert file.read_text() == "kept"
 
 
+def test_a_link_to_a_file_that_is_yet_to_be_made_stays(tmp_path: Path) -> None:
+    link, file = tmp_path / "link", tmp_path / "file"
+    link.symlink_to(file)
+    with claiming(link), pytest.raises(UsageError, match="another process"), claiming(file):
+        pass
+    assert link.is_symlink()
+    assert not file.exists()
+
+
 def test_what_replaced_a_claimed_file_is_not_removed(tmp_path: Path) -> None:
     file, fresh = tmp_path / "log", tmp_path / "fresh"
     with claiming(file):

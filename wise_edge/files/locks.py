@@ -51,7 +51,7 @@ def claiming(file: Path) -> Iterator[None]:
         yield
     finally:
         if _names(file, descriptor) and not os.fstat(descriptor).st_size:
-            os.unlink(file)
+            os.unlink(os.path.realpath(file))  # not a link to it, which is the user's
         os.close(descriptor)
 
 
