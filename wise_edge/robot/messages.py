@@ -58,6 +58,7 @@ READ = (*_CHANNELS, *_YUV, *_PLANES, *_BAYER)
 """Supported encodings of color images."""
 _KNOWN = {encoding.lower(): encoding for encoding in READ}
 """Drivers write YUV's encodings in either case."""
+_LONGEST_NAME = 60  # characters that are read of an encoding, such as "16UC1; compressedDepth png"
 _VIDEO = ("h264", "h265", "hevc", "av1", "vp8", "vp9")
 _DEPTHS: dict[str, tuple[type[np.generic], float]] = {
     "16UC1": (np.uint16, 1e-3),
@@ -107,7 +108,7 @@ def decode_image(message: Any, topic: str, depth: StreamDepth | None = None) -> 
         dtype, red, blue = _BAYER[encoding]
         return _decode_bayer(_to_8_bits(_unpack(message, dtype, 1, topic)[..., 0], depth), red, blue)
     if encoding not in _CHANNELS:
-        named = f"encoded as {encoding}" if encoding else "without an encoding"
+        named = f"encoded as {encoding[:_LONGEST_NAME]}" if encoding else "without an encoding"
         raise UsageError(
             f"{topic} has images {named}; convert them, for example with image_proc, to one of {', '.join(READ)}"
         )
@@ -122,7 +123,8 @@ def decode_image(message: Any, topic: str, depth: StreamDepth | None = None) -> 
 def decode_depth(message: Any, topic: str) -> npt.NDArray[np.float32]:
     """Return the depth image of an `Image`: float32 [H, W], m."""
     if message.encoding not in _DEPTHS:
-        raise UsageError(f"{topic} has depth encoded as {message.encoding}; supported are {', '.join(_DEPTHS)}")
+        found = message.encoding[:_LONGEST_NAME]
+        raise UsageError(f"{topic} has depth encoded as {found}; supported are {', '.join(_DEPTHS)}")
     dtype, meters = _DEPTHS[message.encoding]
     depth: npt.NDArray[np.float32] = _unpack(message, dtype, 1, topic)[..., 0].astype(np.float32) * np.float32(meters)
     return depth
@@ -139,7 +141,7 @@ def to_intrinsics(message: Any) -> Intrinsics:
 
 
 def _decode_compressed(message: Any, topic: str, depth: StreamDepth) -> npt.NDArray[np.uint8]:
-    form = str(message.format)
+    form = str(message.format)[:_LONGEST_NAME]
     if "compressedDepth" in form:
         raise UsageError(f"{topic} has compressed depth; pass the topic of the color images")
     if any(name in form.lower() for name in _VIDEO):

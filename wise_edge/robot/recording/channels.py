@@ -10,8 +10,6 @@ CDR, ROS1 = "cdr", "ros1"
 """Serializations of ROS 2 and ROS 1."""
 METADATA_VERSION = 9
 """Version of metadata.yaml, and of the QoS profiles, that is written: Jazzy's."""
-MAX_UNPACKED_BYTES = 1 << 31
-"""Largest chunk or message that is decompressed; rosbag2 writes chunks of 1 MB, or of one message."""
 
 
 @dataclass(frozen=True, eq=False)

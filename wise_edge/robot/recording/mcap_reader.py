@@ -6,6 +6,7 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from shlex import quote
@@ -13,10 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.robot.recording.channels import MAX_UNPACKED_BYTES, ROS1, Channel, Message
+from wise_edge.native.loading import BoundedFile
+from wise_edge.robot.recording.channels import ROS1, Channel, Message
+from wise_edge.robot.recording.unpacking import MAX_UNPACKED_BYTES, unpack_lz4, unpack_zstd
 
 if TYPE_CHECKING:
     from mcap.summary import Summary
+
+
+_MAX_RECORD_BYTES = 1 << 31
+"""Largest record that is read, an attachment for example; it may be as large as the file."""
 
 
 class _Chunk(NamedTuple):
@@ -41,7 +48,7 @@ class McapFile:
         self._counts: Counter[int] = Counter()
         self._chunks: list[_Chunk] = []
         self._loose = False  # whether messages lie outside chunks, as in rosbag2's preset "fastwrite"
-        self._file = path.open("rb")
+        self._file = BoundedFile(path)
         summary = self._read_summary() or self._scan()
         self.channels = [self._describe(channel, summary) for channel in summary.channels.values()]
 
@@ -84,7 +91,7 @@ class McapFile:
         """Yield the records from a place on, each with a place from which it is the next one that mcap knows."""
         self._file.seek(start)
         reader = self._stream_reader.StreamReader(
-            self._file, skip_magic=start > 0, emit_chunks=emit_chunks, record_size_limit=MAX_UNPACKED_BYTES
+            self._file, skip_magic=start > 0, emit_chunks=emit_chunks, record_size_limit=_MAX_RECORD_BYTES
         )
         for record in reader.records:
             end = self._file.tell()
@@ -97,6 +104,8 @@ class McapFile:
             chunk = chunk or next(self._records(start))[1]
             if chunk.uncompressed_size > MAX_UNPACKED_BYTES:
                 raise ValueError(f"a chunk of {chunk.uncompressed_size} bytes")
+            if unpack := {"zstd": unpack_zstd, "lz4": unpack_lz4}.get(chunk.compression):  # mcap sets no bound
+                chunk = replace(chunk, compression="", data=unpack(chunk.data))
             return list(self._stream_reader.breakup_chunk(chunk, validate_crc=True))
         except Exception as error:  # each decompressor raises its own
             note = f"{self._damage(error)}; without that, what is in a chunk of it is left out"
@@ -112,7 +121,7 @@ class McapFile:
         reader = require("mcap.reader", "ros")
         summary: Summary | None = None
         with suppress(Exception):  # mcap raises its own, struct's and others
-            summary = reader.SeekingReader(self._file, record_size_limit=MAX_UNPACKED_BYTES).get_summary()
+            summary = reader.SeekingReader(self._file, record_size_limit=_MAX_RECORD_BYTES).get_summary()
         if summary is None or summary.statistics is None:
             return None
         stated, channels = summary.statistics, summary.channels.values()

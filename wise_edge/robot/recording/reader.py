@@ -17,16 +17,15 @@ from wise_edge.extras import require
 from wise_edge.files.documents import check_values, read_text
 from wise_edge.files.inputs import refuse_lfs_pointer, refuse_special
 from wise_edge.files.temporary import temporary_folder
-from wise_edge.robot.recording.channels import CDR, MAX_UNPACKED_BYTES, Channel, Message, RecordingFile
+from wise_edge.robot.recording.channels import CDR, Channel, Message, RecordingFile
 from wise_edge.robot.recording.mcap_reader import McapFile
 from wise_edge.robot.recording.qos import to_yaml
 from wise_edge.robot.recording.ros1_reader import Ros1File
 from wise_edge.robot.recording.sqlite_reader import SqliteFile
+from wise_edge.robot.recording.unpacking import unpack_file, unpack_zstd
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 """Start of a Zstandard frame (RFC 8878); a message of CDR starts with 0."""
-_PACKED_BYTES = 1 << 14
-"""What is decompressed at once; it becomes 0.5 GB at most."""
 _READERS: dict[bytes, type[McapFile] | type[SqliteFile] | type[Ros1File]] = {
     b"\x89MCAP0\r\n": McapFile,
     b"SQLite format 3\0": SqliteFile,
@@ -149,31 +148,10 @@ def _read_qos(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 def _unpack(data: bytes) -> bytes:
     """Return a message's content; a damaged one stays as it is, and who reads it says so."""
-    zstandard = require("zstandard", "ros")
     try:
-        if zstandard.frame_content_size(data) > MAX_UNPACKED_BYTES:
-            return data
-        content: bytes = zstandard.decompress(data, max_output_size=MAX_UNPACKED_BYTES)
-    except zstandard.ZstdError:
+        return unpack_zstd(data)
+    except require("zstandard", "ros").ZstdError:
         return data
-    return content
-
-
-def _unpack_file(file: Path, folder: Path) -> Path:
-    """Decompress a file into a folder."""
-    zstandard = require("zstandard", "ros")
-    decompressor, plain = zstandard.ZstdDecompressor(), folder / file.stem
-    frame = decompressor.decompressobj()
-    try:
-        with file.open("rb") as packed, plain.open("wb") as unpacked:
-            while part := frame.unused_data or packed.read(_PACKED_BYTES):
-                frame = decompressor.decompressobj() if frame.eof else frame
-                unpacked.write(frame.decompress(part))
-        if not frame.eof:
-            raise zstandard.ZstdError("its end is missing")
-    except zstandard.ZstdError as error:
-        raise UsageError(f"{file} is damaged or cut short ({error}); copy it again") from error
-    return plain
 
 
 def _open(file: Path, stack: ExitStack) -> RecordingFile:
@@ -185,7 +163,7 @@ def _open(file: Path, stack: ExitStack) -> RecordingFile:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
     if start.startswith(_ZSTD):
         folder = stack.enter_context(temporary_folder())
-        return _open(_unpack_file(file, folder), stack)
+        return _open(unpack_file(file, folder), stack)
     if not start.strip(b"\0"):
         raise UsageError(f"{file} is empty, as of a recorder that was killed at its start")
     reader = next((reader for magic, reader in _READERS.items() if start.startswith(magic)), None)

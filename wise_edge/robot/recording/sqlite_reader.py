@@ -12,6 +12,9 @@ from urllib.parse import quote
 from wise_edge.errors import UsageError
 from wise_edge.robot.recording.channels import Channel, Message
 
+_STEPS_PER_BYTE, _SPARE_STEPS, _COUNTED_STEPS = 20, 50_000_000, 1_000_000
+"""Steps of SQLite's machine: a row takes some ten, and at least ten bytes; it is read, counted and sorted."""
+
 
 class SqliteFile:
     """A .db3 file, open for reading; a `RecordingFile`. Messages in its write-ahead log are read too.
@@ -25,9 +28,13 @@ class SqliteFile:
         self._path = path
         self._base = sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
         self._base.text_factory = lambda text: text.decode(errors="replace")
+        # A damaged table can lead back to itself, and a view can go on forever.
+        files = path, path.with_name(f"{path.name}-wal")
+        self._left = _STEPS_PER_BYTE * sum(file.stat().st_size for file in files if file.exists()) + _SPARE_STEPS
+        self._base.set_progress_handler(self._count_steps, _COUNTED_STEPS)
         try:
             self.channels = self._read_channels()
-        except (sqlite3.Error, KeyError, ValueError) as error:
+        except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
             self.close()
             raise self._damaged(error) from error
         self._by_id = {channel.id: channel for channel in self.channels}
@@ -48,6 +55,11 @@ class SqliteFile:
                 yield time_ns, self._by_id[id], data
         except (sqlite3.Error, ValueError) as error:  # also a message of SQLite itself may be damaged
             raise self._damaged(error) from error
+
+    def _count_steps(self) -> bool:
+        """Return whether SQLite has done more than a whole file of this size can need."""
+        self._left -= _COUNTED_STEPS
+        return self._left < 0
 
     def _read_channels(self) -> list[Channel]:
         counts = dict(self._base.execute("SELECT topic_id, COUNT(*) FROM messages GROUP BY topic_id"))
