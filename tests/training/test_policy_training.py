@@ -333,12 +333,15 @@ def test_resumed_training_equals_an_uninterrupted_one(
     train_sft(CONFIG, tmp_path, resume=False)
     monkeypatch.undo()
     assert load_checkpoint(tmp_path)["step"] == 3  # type: ignore[index]
+    (tmp_path / "tokenizer.json").write_text("{")  # of an older version, and torn: the checkpoint has it
     train_sft(CONFIG, tmp_path, resume=True)
     whole, parts = (load_checkpoint(run) for run in (finished_run, tmp_path))
     assert whole is not None and parts is not None
     for name in ("model", "average", "heads"):
         assert all(torch.equal(value, parts[name][key]) for key, value in whole[name].items())
     assert [record["step"] for record in read_log(tmp_path / "train.jsonl")] == list(range(1, 9))
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "policy" / name).read_bytes() == (finished_run / "policy" / name).read_bytes()
     last = read_log(finished_run / "validation.jsonl")[-1]
     assert set(last["verbose"]["by_kind"]) <= set(KINDS) and last["samples"] == 3
     assert (finished_run / "curves.png").stat().st_size > 1000

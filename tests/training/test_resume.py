@@ -252,6 +252,15 @@ def test_fewer_steps_than_taken_and_another_model_are_refused(tmp_path: Path, mo
         train(tmp_path, replace(CONFIG, adamw_lr=0.1), resume=True, accept_changes=True)
 
 
+def test_a_log_goes_on_with_its_time_and_its_window(tmp_path: Path) -> None:
+    state = {"seconds": 100.0, "window_seconds": 50.0, "sums": {"bce": 1.0}, "counts": {"bce": 1}, "samples": 100}
+    log = StepLog(tmp_path / "train.jsonl", steps=4, every=2, step=1, state=state)
+    assert log.state()["seconds"] >= 100 and log.state()["window_seconds"] >= 50
+    log.add(2, {"bce": 2.0}, 100)
+    (record,) = read_log(tmp_path / "train.jsonl")
+    assert record["bce"] == 1.5 and record["seconds"] >= 100 and record["samples_per_s"] <= 4
+
+
 # checkpoints
 
 
@@ -282,6 +291,13 @@ def test_a_checkpoint_from_before_there_were_hashes_is_read_with_a_note(
     torch.save({"step": 3}, tmp_path / "checkpoint-0000003.pt")
     assert load_checkpoint(tmp_path) == {"step": 3}
     assert "note: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, [1], {"steps": 3}, {"step": "3"}])
+def test_a_file_that_is_no_checkpoint_is_skipped(tmp_path: Path, content: Any) -> None:
+    save_checkpoint(tmp_path, 1, {})
+    torch.save(content, tmp_path / "checkpoint-0000003.pt")
+    assert load_checkpoint(tmp_path) == {"step": 1}
 
 
 def test_damaged_checkpoints_do_not_push_out_good_ones(tmp_path: Path) -> None:

@@ -152,8 +152,10 @@ def test_resume_takes_the_same_steps(finished_run: Path, tmp_path: Path) -> None
 def test_a_finished_run_continues_with_more_steps(finished_run: Path, tmp_path: Path) -> None:
     longer = tmp_path / "run"
     shutil.copytree(finished_run, longer)
+    (longer / "sam" / "model.safetensors").write_bytes(b"of the checkpoint before, since a kill came in between")
     train_sam(tiny_config(), longer, resume=True)
-    assert read_log(longer / "train.jsonl")[-1]["step"] == 6
+    for name in ("sam/model.safetensors", "validation.jsonl", "checkpoint-0000006.pt", "curves.png"):
+        assert (longer / name).read_bytes() == (finished_run / name).read_bytes(), name
     train_sam(replace(tiny_config(), steps=8), longer, resume=True)
     assert read_log(longer / "train.jsonl")[-1]["step"] == 8
 

@@ -6,18 +6,17 @@ A checkpoint's hash lies beside it, as `sha256sum` writes and checks it: torch d
 from __future__ import annotations
 
 import hashlib
-import pickle
 import shutil
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-from wise_edge.errors import WiseEdgeError
+from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.files.hashing import hash_file
 from wise_edge.files.writing import atomic_write, replacing
+from wise_edge.native.torch_pickles import load_pickle
 
 _KEPT = 2
 _PATTERN = "checkpoint-*.pt"
@@ -103,12 +102,10 @@ def _write(state: dict[str, Any], path: Path) -> str:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        if not _is_as_written(path):
-            return None
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile):
+        state = load_pickle(path) if _is_as_written(path) else None
+    except (UsageError, OSError):
         return None
-    return state
+    return state if isinstance(state, dict) and isinstance(state.get("step"), int) else None
 
 
 def _is_as_written(path: Path) -> bool:
