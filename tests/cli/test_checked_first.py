@@ -66,7 +66,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captu
         (["--images", "none"], "none is not a folder"),
         (["--images", "pictures", "--query", ""], "the query is empty"),
         (["--images", "pictures"], "a.png has no query; write one to pictures/a.txt"),
-        (["--power", "none.csv"], "none.csv cannot be read: No such file or directory"),
+        (["--power", "none.csv"], "cannot read none.csv: No such file or directory"),
         (["--power", "old.csv"], "old.csv: its readings are"),
         (["--power", "joules.csv"], "joules.csv has the columns time, joules"),
         (["--scenes", "2", "--out", "a.json", "plan"], "'profile plan' does not accept --scenes; leave it out"),

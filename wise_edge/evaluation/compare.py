@@ -11,6 +11,7 @@ from wise_edge.evaluation.append_log import UNRECORDED, differing_fields
 from wise_edge.evaluation.records import MaskRecord, Settings
 from wise_edge.mapping import from_mapping
 from wise_edge.metrics import paired_bootstrap, ratio
+from wise_edge.ranges import Checked, Index, Name, NotNegative, Share
 
 COLUMNS = {
     "reasonseg/val": ("ReasonSeg val", ("giou", "ciou")),
@@ -117,22 +118,18 @@ def _difference(pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]]
 
 
 @dataclass(frozen=True)
-class _Report:
+class _Report(Checked):
     """What the table shows of a report."""
 
-    dataset: str
-    split: str
-    samples: int
-    model: str
-    variant: str | None
-    metric_mode: str
-    giou: float
-    ciou: float
-    rationale_tokens_mean: float | None = None
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.giou <= 1 and 0 <= self.ciou <= 1 and self.samples >= 0):
-            raise ValueError("giou, ciou or samples are out of range")
+    dataset: Name
+    split: Name
+    samples: Index
+    model: Name
+    variant: Name | None
+    metric_mode: Name
+    giou: Share
+    ciou: Share
+    rationale_tokens_mean: NotNegative | None = None
 
 
 def _read_report(name: str, report: Mapping[str, Any]) -> _Report:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.arguments import check_size
 from wise_edge.geometry import Box, Point, Size
 from wise_edge.mapping import from_mapping
 from wise_edge.rle import mask_of_runs, run_lengths
@@ -122,6 +123,8 @@ class NodeResult:
         """
         fields = {name: data[name] for name in cls.__dataclass_fields__}
         result = from_mapping(cls, fields | {"mask": None})
+        if result.image_size != (0, 0):
+            check_size(result.image_size, "the image")
         mask = None if fields["mask"] is None else mask_of_runs(fields["mask"])
         if mask is not None and mask.shape != result.image_size[::-1]:
             raise ValueError(f"the mask has {mask.shape} rows and columns, the image {result.image_size[::-1]}")

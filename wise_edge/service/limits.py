@@ -39,8 +39,8 @@ class Limits:
     def __post_init__(self) -> None:
         """Raise `UsageError` for a bound of 0 or less, which would reject everything."""
         for name, value in self.__dict__.items():
-            if value <= 0:
-                raise UsageError(f"the service limit {name} must be above 0, not {value}")
+            if not 0 < value <= 1e12:
+                raise UsageError(f"the service limit {name} must be above 0 and at most 1e12, not {value}")
 
     @property
     def bodies_bytes(self) -> int:
