@@ -14,6 +14,7 @@ import pytest
 from jetson_trees import BOARDS, OLD_BOARDS, Sensor, rail_file, write_rails, write_tree
 from wise_edge.errors import DeviceError
 from wise_edge.power import sysfs
+from wise_edge.power.jetson import read_clocks, read_power_mode, read_rails
 from wise_edge.power.rails import find_jetson_rails
 from wise_edge.power.sampler import PowerSampler
 from wise_edge.power.sources import PowerSource, total_of
@@ -95,6 +96,26 @@ def agx_orin(folder: Path) -> tuple[Path, PowerSource]:
     source = find_jetson_rails(root)
     assert source is not None
     return root, source
+
+
+@pytest.mark.parametrize("garbage", ["²", "9" * 5000, "", "\0\0", "1e400", "xyz"])
+def test_files_of_the_kernel_that_hold_no_number_are_left_out(garbage: str, tmp_path: Path) -> None:
+    hwmon, cpu = tmp_path / "sys/class/hwmon/hwmon9", tmp_path / "sys/devices/system/cpu/cpu0/cpufreq"
+    for folder, names in {
+        cpu: ("scaling_cur_freq", "scaling_min_freq", "scaling_max_freq"),
+        hwmon: ("in_label", "inx_label", "in99999_label"),
+        tmp_path / "etc": (),
+        tmp_path / "var/lib/nvpmodel": (),
+    }.items():
+        folder.mkdir(parents=True)
+        for name in names:
+            (folder / name).write_text(garbage)
+    (hwmon / "name").write_text("ina3221")
+    (tmp_path / "var/lib/nvpmodel/status").write_text(f"pmode:{garbage}")
+    (tmp_path / "etc/nvpmodel.conf").write_text(f"< POWER_MODEL ID={garbage} NAME=X >")
+    assert not list(read_rails(tmp_path))
+    assert not list(read_clocks(tmp_path))
+    assert read_power_mode(tmp_path) is None
 
 
 def test_channels_that_are_not_connected_are_no_rails(tmp_path: Path) -> None:

@@ -135,6 +135,8 @@ def test_before_a_profile_the_log_must_be_of_now(tmp_path: Path) -> None:
         ("time,power_w\n1,-\n2,nan\n3,5\n3,5\n", "line 5: the times do not increase"),
         ("time,power_w\n1,2\nnan,2\n", "line 3: 'nan' is not a time"),
         ("time,power_w\ninf,2\n", "line 2: 'inf' is not a time"),
+        (f"time,power_w\n:{' ' * 100_000}.,2\n", "line 2: ':                "),  # squares of its length in a pattern
+        (f"time,power_w\n1,{'9' * 100_000}x\n", f"line 2: column 'power_w': '{'9' * 64}' is not a power"),
     ],
 )
 def test_a_log_that_cannot_be_read_is_one_line(text: str, line: str, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,10 +15,12 @@ from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files.documents import read_json
 from wise_edge.files.inputs import refuse_lfs_pointer
+from wise_edge.native.loading import loading
 
 SPLITS = ("train", "val", "validation", "test", "testA", "testB")
 """Splits that a folder's name may end with."""
 
+_TABLE, _REMEDY = "such a table", "download or write it again"
 _BATCH_ROWS = 16  # rows per batch with images
 _SCAN_ROWS = 1024  # and without
 
@@ -112,17 +113,6 @@ def _is_of_split(file: Path, split: str) -> bool:
     return file.stem == split or file.stem.startswith(f"{split}-") or file.parent.name == split
 
 
-@contextmanager
-def _named_errors(where: Path) -> Iterator[None]:
-    """Turn pyarrow's errors into one-line messages."""
-    pyarrow = require("pyarrow", extra="data")
-    try:
-        yield
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-        detail = " ".join(str(error).split())[:120]
-        raise UsageError(f"{where} is damaged or not such a table ({detail}); download or write it again") from None
-
-
 class _SavedTable:
     """A folder that `datasets.Dataset.save_to_disk` wrote."""
 
@@ -130,7 +120,7 @@ class _SavedTable:
         pyarrow = require("pyarrow", extra="data")
         self.where = folder
         state = read_json(folder / "state.json")
-        with _named_errors(folder):
+        with loading(folder, _TABLE, _REMEDY):
             self.files: Sequence[Path] = [folder / Path(item["filename"]).name for item in state["_data_files"]]
             for file in self.files:
                 refuse_lfs_pointer(file)
@@ -161,7 +151,7 @@ class _ParquetTable:
         columns: list[str] = []
         for file in files:
             refuse_lfs_pointer(file)
-            with _named_errors(file):
+            with loading(file, _TABLE, _REMEDY):
                 opened = self._open(file)
                 columns = columns or opened.schema_arrow.names
                 if opened.schema_arrow.names != columns:
@@ -180,13 +170,13 @@ class _ParquetTable:
 
     def scan(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         for file in self.files:
-            with _named_errors(file):
+            with loading(file, _TABLE, _REMEDY):
                 for batch in self._open(file).iter_batches(_SCAN_ROWS, columns=list(columns), use_threads=False):
                     yield from batch.to_pylist()
 
     def read(self, index: int) -> Any:
         group = bisect_right(self._starts, index) - 1
-        with _named_errors(self._groups[group][0]):
+        with loading(self._groups[group][0], _TABLE, _REMEDY):
             if group != self._group or index < self._batch_start:
                 self._rewind(group)
             while index >= self._batch_start + self._batch.num_rows:

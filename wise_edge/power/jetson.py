@@ -114,7 +114,7 @@ def read_jetson(root: Path = ROOT) -> Jetson | None:
 
 def read_power_mode(root: Path = ROOT) -> str | None:
     """Return the name of the power mode that nvpmodel set; None if it reports none."""
-    match = re.search(r"pmode:(\d+)", read_text(root / "var/lib/nvpmodel/status"))
+    match = re.search(r"pmode:(\d{1,9})\b", read_text(root / "var/lib/nvpmodel/status"))
     return _power_modes(root).get(int(match[1])) if match else None
 
 
@@ -129,14 +129,14 @@ def read_rails(root: Path = ROOT) -> Iterator[Rail]:
         sensor = read_text(folder / "name")
         if sensor not in ("ina3221", "ina238"):
             continue
-        labels = {int(re.sub(r"\D", "", file.name)): read_text(file) for file in folder.glob("in*_label")}
+        labels = {int(file.name[2:-6]): read_text(file) for file in folder.glob("in[0-9]_label")}
         if sensor == "ina238" and not labels:
             labels = {1: "VIN"}
         for channel, label in sorted(labels.items()):
             # An INA3221 lists the sum of its channels' shunt voltages as another channel, which is not a rail.
             if label not in ("", _NOT_CONNECTED) and "sum" not in label.lower():
                 yield Rail(label, sensor, folder, channel)
-    for file in sorted((root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*/rail_name_*")):
+    for file in sorted((root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*/rail_name_[0-9]")):
         if (label := read_text(file)) not in ("", _NOT_CONNECTED):
             yield Rail(label, "ina3221x", file.parent, int(re.sub(r"\D", "", file.name)))
 
@@ -158,12 +158,12 @@ def _capability(root: Path) -> Capability | None:
 
 def _power_modes(root: Path) -> dict[int, str]:
     text = read_text(root / "etc/nvpmodel.conf")
-    return {int(number): name for number, name in re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", text)}
+    return {int(number): name for number, name in re.findall(r"<\s*POWER_MODEL\s+ID=(\d{1,9})\s+NAME=(\S+)\s*>", text)}
 
 
 def _clock(name: str, folder: Path, prefix: str, unit_hz: int) -> Clock | None:
     current = "scaling_cur_freq" if prefix else "cur_freq"
     texts = [read_text(folder / file) for file in (current, f"{prefix}min_freq", f"{prefix}max_freq")]
-    if not all(text.isdigit() for text in texts):
+    if not all(re.fullmatch(r"[0-9]{1,18}", text) for text in texts):
         return None
     return Clock(name, *(int(text) * unit_hz for text in texts))

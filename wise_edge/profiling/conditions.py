@@ -106,7 +106,7 @@ def _temperatures(root: Path) -> Iterator[tuple[str, float]]:
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
         try:  # a Jetson's zones of parts that are off cannot be read
             yield (zone / "type").read_text().strip(), int((zone / "temp").read_text()) / 1000
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError):
             continue
 
 

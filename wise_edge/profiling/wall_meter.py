@@ -38,6 +38,8 @@ _UNIT = "|".join(sorted(_UNITS_W, key=len, reverse=True))
 _SINCE_1970_S = ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3), (0.0, 1.0))
 """Least value since 1970 in each unit of time, and the unit in s: 1e11 is March 1973 in ms, and the year 5138 in s."""
 _EARLIEST_S = 1e8
+_LONGEST_TIME = 64
+"""Characters of a time; the patterns that read it take time in the square of its length."""
 _MOST_BYTES = 256_000_000
 _OTHER_TIME_S = 600.0
 """Distance between log and profile from which on they are of other times: a logger may hold back minutes of readings,
@@ -149,25 +151,30 @@ class _Columns:
             return None  # "-", "nan", "[N/A]", "unavailable"
         value = None if match is None else self._number(match[1])
         if match is None or value is None:
-            raise UsageError(f"column '{self.power_name}': '{written}' is not a power; write it in W, like 12.3")
+            raise UsageError(
+                f"column '{self.power_name}': '{written[:_LONGEST_TIME]}' is not a power; write it in W, like 12.3"
+            )
         watts = value * (_UNITS_W[match[2]] if match[2] else self.unit_w)
         return watts if math.isfinite(watts) and watts >= 0 else None
 
     def seconds(self, written: str) -> float:
         """Return seconds since 1970."""
-        value = self._number(written.strip())
-        if value is None:
+        written = written.strip()
+        value = self._number(written)
+        if len(written) > _LONGEST_TIME:
+            value = math.nan
+        elif value is None:
             try:
-                time = datetime.fromisoformat(_plain_iso(written.strip()))
+                time = datetime.fromisoformat(_plain_iso(written))
                 value = (time.replace(tzinfo=timezone.utc) if self.utc and time.tzinfo is None else time).timestamp()
-            except (ValueError, OverflowError):
+            except (ValueError, OverflowError, OSError):  # the last of a time that the system's clock has not
                 value = math.nan
         else:
             value *= next((unit for least, unit in _SINCE_1970_S if value >= least), 1.0)
         if not math.isfinite(value):
             raise UsageError(
-                f"'{written.strip()}' is not a time; column '{self.time_name}' must have seconds or milliseconds since "
-                "1970, or ISO 8601 (2026-01-31 10:00:00.5)"
+                f"'{written[:_LONGEST_TIME]}' is not a time; column '{self.time_name}' must have seconds or "
+                "milliseconds since 1970, or ISO 8601 (2026-01-31 10:00:00.5)"
             )
         return value
 
