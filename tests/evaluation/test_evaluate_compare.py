@@ -151,7 +151,7 @@ def test_the_table_has_the_papers_form() -> None:
         ({"a": []}, "a is not a report"),
         ({"a": _report("reasonseg", "test") | {"giou": "high"}}, "a is not a report .*giou: 'high' is not float"),
         ({"a": _report("reasonseg", "test") | {"ciou": 60.3}}, "a is not a report .*ciou: must be from 0 to 1"),
-        ({"a": _report("reasonseg", "test") | {"samples": 0}}, "a is not a report .*samples: must be from 1"),
+        ({"a": _report("reasonseg", "test") | {"samples": -1}}, "a is not a report .*samples: must be from 0"),
     ],
 )
 def test_what_does_not_belong_into_one_table(reports: Any, word: str) -> None:
