@@ -154,10 +154,10 @@ def test_invalid_input_is_rejected_in_one_line(tmp_path: Path, monkeypatch: pyte
         process_bag(session(), bag, None, "the ring", tmp_path / "out", storage="tape")
 
     def fail(*_: object) -> None:
-        raise OSError("the disk is full")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(RecordingWriter, "write", fail)
-    with pytest.raises(WiseEdgeError, match="out: the disk is full; fix that, then resume with --resume"):
+    with pytest.raises(WiseEdgeError, match=r"out: No space left .*; the results are kept, so add --resume"):
         process_bag(session(), bag, None, "the ring", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out.log").exists()  # the results are kept

@@ -148,6 +148,9 @@ class BagJob:
             raise UsageError(f"none of the images on {settings.topic} can be read: {''.join(reasons)}")
         try:
             write_bag(self.recording, self.plan, log.records, self._out, self._storage)
+        except WiseEdgeError as error:
+            error.args = (f"{error}; the results are kept, so add --resume",)
+            raise
         except (OSError, OverflowError, sqlite3.Error) as error:
             raise WiseEdgeError(f"cannot write {self._out}: {error}; fix that, then resume with --resume") from error
         self._log.unlink()
