@@ -170,6 +170,18 @@ def test_one_tensor_under_two_names_is_refused(checkpoints: dict[bool, Path], tm
         check_policy_folder(edited(checkpoints[False], tmp_path / "p", twice))
 
 
+@pytest.mark.parametrize(("part", "name"), [("text_config", "num_hidden_layers"), ("vision_config", "depth")])
+def test_a_config_with_more_layers_than_any_model_builds_none(
+    checkpoints: dict[bool, Path], tmp_path: Path, part: str, name: str
+) -> None:
+    folder = edited(checkpoints[False], tmp_path / "p", lambda _: None)
+    config = json.loads((folder / "config.json").read_text())
+    config[part][name] = 10**9
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match=rf"config\.json: {name} is 1000000000, at most 1000; copy the complete"):
+        check_policy_folder(folder)
+
+
 def test_a_config_that_contradicts_itself_is_refused_in_one_line(checkpoints: dict[bool, Path], tmp_path: Path) -> None:
     folder = edited(checkpoints[False], tmp_path / "p", lambda _: None)
     config = json.loads((folder / "config.json").read_text())

@@ -15,6 +15,7 @@ from typing import Any
 
 from wise_edge.errors import UsageError, first_line
 from wise_edge.extras import require
+from wise_edge.files.documents import read_json
 from wise_edge.native.weight_files import StoredTensor
 from wise_edge.policy.spec import FAMILIES
 
@@ -35,6 +36,7 @@ _PREFIXES = (
 )
 _DERIVED = ("rotary_emb.inv_freq", "rotary_pos_emb.inv_freq", "position_ids")
 """Ends of the names of buffers that older versions of transformers saved, and that every version computes itself."""
+_MOST_LAYERS = 1000
 _LISTED = 3  # names in a message
 _ZERO3 = (
     "DeepSpeed ZeRO-3 saved them without gathering: convert its checkpoint with zero_to_fp32.py, or save again with "
@@ -61,11 +63,21 @@ def load_config(folder: Path) -> Any:
         MissingExtraError: transformers is not installed.
     """
     transformers = require("transformers", "export")
+    _check_layers(folder / "config.json")
     try:
         return transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # huggingface_hub checks entries with classes of errors of its own
         reason = " ".join(str(error).split())
         raise UsageError(f"{folder / 'config.json'} cannot be read: {reason}") from error
+
+
+def _check_layers(file: Path) -> None:
+    """Raise `UsageError` for more layers than any model has; transformers makes entries and modules for each."""
+    config = read_json(file)
+    for part in (config, config.get("text_config"), config.get("vision_config")):
+        for name in ("num_hidden_layers", "depth"):
+            if isinstance(part, dict) and isinstance(count := part.get(name), int) and count > _MOST_LAYERS:
+                raise UsageError(f"{file}: {name} is {count}, at most {_MOST_LAYERS}; copy the complete checkpoint")
 
 
 def build_skeleton(config: Any, *, source: str | Path) -> Any:
@@ -85,7 +97,7 @@ def build_skeleton(config: Any, *, source: str | Path) -> Any:
     try:
         with torch.device("meta"):
             return getattr(transformers, CLASSES[config.model_type])(copy.deepcopy(config))
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, AssertionError) as error:
+    except Exception as error:  # for entries that contradict one another, its modules raise almost any class
         raise UsageError(f"{source}: its config describes no model: {first_line(error)}") from error
 
 
