@@ -20,6 +20,9 @@ from wise_edge.export.precisions import (
 )
 from wise_edge.native.cuda import find_capability
 
+MOST_SAMPLES = 1000
+"""All of them are held in memory and asked twice."""
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -34,7 +37,7 @@ class ExportOptions:
         sam_precision: precision of the segmenter, one of `SAM_PRECISIONS`.
         edgellm_quant: quantization of Edge-LLM's language model, one of `EDGELLM_METHODS`.
         importance: whether to measure which columns of a matrix matter, and to quantize those with more care.
-        samples: number of images and queries to calibrate and compare with.
+        samples: number of images and queries to calibrate and compare with, 1 to `MOST_SAMPLES`.
         calibration: folder that holds them; None uses synthetic scenes.
 
     Raises:
@@ -64,8 +67,8 @@ class ExportOptions:
         ):
             _check_name(option, name, known)
         self._check_read()
-        if self.samples < 1:
-            raise UsageError(f"--samples is {self.samples}; at least 1 is needed")
+        if not 1 <= self.samples <= MOST_SAMPLES:
+            raise UsageError(f"--samples is {self.samples}; choose 1 to {MOST_SAMPLES}")
         if self.quant in NEED_IMPORTANCE and not self.importance:
             raise UsageError(f"{self.quant} needs an importance matrix; omit --no-importance")
 

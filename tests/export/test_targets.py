@@ -62,6 +62,12 @@ def export(checkpoints: tuple[Path, Path], out: Path, target: str = "listing") -
     return main(["export", "--policy", policy, "--sam", sam, "--target", target, "--samples", "1", "--out", str(out)])
 
 
+@pytest.mark.parametrize("samples", [0, -1, 1001, 2**31])
+def test_samples_are_bounded(samples: int) -> None:
+    with pytest.raises(UsageError, match=f"--samples is {samples}; choose 1 to 1000"):
+        ExportOptions(samples=samples)
+
+
 def test_one_object_is_a_target(
     listing: Listing, tiny_checkpoints: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
