@@ -12,7 +12,7 @@ from writers import make_bag, read_results
 
 def prepare(inputs: Path) -> None:
     """Record a camera."""
-    make_bag(inputs, 24)
+    make_bag(inputs, 10)
 
 
 def command(inputs: Path, run: Path) -> list[str]:

@@ -11,7 +11,7 @@ from kills import Scenario
 
 def command(inputs: Path, run: Path) -> list[str]:
     """Return the arguments of a new run."""
-    return ["evaluate", "--limit", "24", "--out", str(run / "r.jsonl"), "--json"]
+    return ["evaluate", "--limit", "10", "--out", str(run / "r.jsonl"), "--json"]
 
 
 def then(inputs: Path, run: Path) -> list[str]:

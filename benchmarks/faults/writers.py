@@ -152,7 +152,15 @@ _RUN = ["run", "scene.png", "--mask", "mask.png", "--overlay", "overlay.png"]
 _BAG = ["bag", "in", "--out", "out", "--results-only", "--query"]
 _PROFILE = ["profile", "--scenes", "1", "--window", "0.1", "--out", "report.json", "--variants"]
 _EXPORT = ["export", "--policy", "embedded", "--sam", "embedded", "--no-verify", "--out", "bundle"]
-_STEPS = ["steps=3", "decay_steps=1", "warmup_steps=1", "validate_every=3", "final_scenes=1", "validate_scenes=1"]
+_STEPS = [
+    "steps=3",
+    "log_every=1",
+    "decay_steps=1",
+    "warmup_steps=1",
+    "validate_every=3",
+    "final_scenes=1",
+    "validate_scenes=1",
+]
 _TRAIN = ["train", "--recipe", "embedded-sam-smoke", "--out", "out"]
 _TRAIN += [part for setting in _STEPS for part in ("--set", setting)]
 
