@@ -112,6 +112,21 @@ def test_values_that_nobody_means_are_refused(
     assert said in err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serve", "--max-megabytes", "1e308"],
+        ["serve", "--time-limit", "1e308"],
+        ["serve", "--threads", "2147483648"],
+        ["profile", "--threads", "2147483648"],
+        ["profile", "--window", "1e308"],
+    ],
+)
+def test_numbers_have_an_upper_bound_too(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(arguments) == 2
+    assert f"Invalid value for '{arguments[1]}'" in capsys.readouterr().err
+
+
 class Panic(BaseException):
     """As pyo3's PanicException, a panic of a library in Rust: no Exception."""
 

@@ -53,12 +53,14 @@ def profile(
     ] = "verbose,wise-infer,wise-s,answer",
     backends: Annotated[str, option("NAMES", "Runtimes of the policy, separated by commas.")] = "auto",
     mask_backend: options.MaskBackend = "auto",
-    threads: Annotated[int | None, option("N", "CPU threads. [default: chosen by the runtime]", min=1)] = None,
+    threads: Annotated[
+        int | None, option("N", "CPU threads. [default: chosen by the runtime]", min=1, max=1024)
+    ] = None,
     power: Annotated[
         Path | None, option("FILE", "Log of a wall meter (CSV: time, power_w), read after all measurements.")
     ] = None,
     window: Annotated[
-        float, option("S", "Seconds for which each part is repeated to measure its energy.", min=0.1)
+        float, option("S", "Seconds for which each part is repeated to measure its energy.", min=0.1, max=3600)
     ] = 1.5,
     out: Annotated[
         list[Path] | None, option("FILE", "Write the report to a .html, .json or .csv file; repeatable.")
