@@ -24,7 +24,7 @@ class WiseEdgeError(Exception):
     """Base of every error that the user can act on."""
 
     exit_code: ClassVar[int] = 1
-    longest: ClassVar[int] = 500
+    longest: ClassVar[int] = 1000
     """Characters of a message; the middle of a longer one is left out."""
 
     def __str__(self) -> str:

@@ -84,7 +84,7 @@ def _read_all(name: str, folder: Path, split: str) -> None:
 def _write_pickle(folder: Path) -> None:
     refs = [
         {"ref_id": 1, "ann_id": 7, "split": "val", "sentences": [{"sent": "the mug", "tokens": ["the", "mug"]}]},
-        {"area": 1.5, "ids": (1, 2, None, True), "name": "\u00e9" * 20},
+        {"area": 1.5, "ids": [1, 2, None, True], "name": "\u00e9" * 20},
     ]
     for protocol in (0, 2, 4):
         (folder / f"refs{protocol}.p").write_bytes(pickle.dumps(refs, protocol=protocol))

@@ -88,8 +88,10 @@ def share_out(loaders: Sequence[Loader], mutants: int) -> Iterator[tuple[Loader,
 def run_loader(loader: Loader, first: int, count: int, seed: int, folder: Path, keep: Path | None) -> Tally:
     mutants, tally, start = Mutants(loader, folder, seed), Tally(), monotonic()
     for number, outcome in run_mutants(mutants, range(first, first + count)):
-        if tally.add(number, outcome) and keep is not None:
-            mutants.keep(number, keep / f"{loader.name.replace(' ', '-')}-{number}")
+        if tally.add(number, outcome):
+            print(f"{loader.name} --mutant {number}: {outcome.kind} {outcome.where}", file=sys.stderr, flush=True)
+            if keep is not None:
+                mutants.keep(number, keep / f"{loader.name.replace(' ', '-')}-{number}")
     tally.took_s = monotonic() - start
     return tally
 
@@ -147,7 +149,11 @@ def main() -> int:
         for place, (loader, count) in enumerate(share_out(loaders, options.mutants)):
             folder = Path(scratch) / str(place)
             tallies[loader.name] = run_loader(loader, options.first, count, options.seed, folder, options.keep)
-            print(_line(loader.name, tallies[loader.name].counts, tallies[loader.name].took_s), file=sys.stderr)
+            print(
+                _line(loader.name, tallies[loader.name].counts, tallies[loader.name].took_s),
+                file=sys.stderr,
+                flush=True,
+            )
     if options.json:
         import json
 

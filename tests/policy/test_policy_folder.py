@@ -14,6 +14,7 @@ import torch
 
 from tiny_qwen import make_qwen, save_qwen
 from wise_edge.errors import UsageError
+from wise_edge.policy.checkpoint import read_policy_spec
 from wise_edge.policy.folder import check_policy_folder
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 3968658944\n"
@@ -292,3 +293,15 @@ def test_a_pointer_of_git_lfs_is_recognized(policy: Path, name: str) -> None:
     (policy / name).write_bytes(POINTER)
     with pytest.raises(UsageError, match=rf"{name} is a Git LFS pointer .* run 'git lfs pull'"):
         check_policy_folder(policy)
+
+
+@pytest.mark.parametrize("wrong", ['{"a": "x"}', '{"a": 1.5}', '{"a": null}', '{"a": [0]}'])
+def test_a_vocabulary_whose_numbers_are_none_is_refused(
+    wrong: str, tiny_checkpoints: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoints[0], tmp_path / "policy"))
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["vocab"] |= json.loads(wrong)
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="not a tokenizer with a vocabulary; copy it again"):
+        read_policy_spec(folder)

@@ -143,6 +143,8 @@ class _TokenNames:
         try:
             self._names: dict[int, str] = {index: token for token, index in content["model"]["vocab"].items()}
             self._names |= {entry["id"]: entry["content"] for entry in content.get("added_tokens") or ()}
+            if not all(type(index) is int and isinstance(token, str) for index, token in self._names.items()):
+                raise TypeError("a token is not text, or its number is none")
         except (KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{self._file} is not a tokenizer with a vocabulary; copy it again") from error
         if missing := sorted({*MARKUP}.difference(self._names.values())):
