@@ -266,13 +266,13 @@ def test_everything_that_can_be_known_is_checked_before_models_are_loaded(
     (tmp_path / "file").write_text("")
     right = {"--query": "the ring", "--out": str(tmp_path / "out")}
     for wrong, line in (
-        ({"--query": ""}, "the query is empty"),
+        ({"--query": ""}, "the argument after --query is empty"),
         ({"--query": "x" * 2000}, "has 2000 characters"),
         ({"--variant": "wiser"}, "unknown variant 'wiser'; choose one of verbose"),
-        ({"--variant": ""}, "unknown variant ''"),
+        ({"--variant": ""}, "the argument after --variant is empty"),
         ({"--storage": "tape"}, "unknown storage 'tape'"),
         ({"--topic": "/depth"}, "has no images on /depth"),
-        ({"--topic": ""}, "has no images on a topic without a name"),
+        ({"--topic": ""}, "the argument after --topic is empty"),
         ({"--out": str(tmp_path / "made")}, "exists; name another folder"),
         ({"--out": str(tmp_path / "killed")}, "continue it with --resume, or delete the file"),
         ({"--out": str(tmp_path / "file" / "out")}, "cannot write into"),

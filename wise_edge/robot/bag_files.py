@@ -124,7 +124,15 @@ def plan_copy(recording: Recording, images: Sequence[Channel], copy: bool) -> Pl
     return Plan(tuple(images), copied, topics, tuple(notes))
 
 
-def write_bag(recording: Recording, plan: Plan, records: Sequence[Mapping[str, Any]], out: Path, storage: str) -> None:
+def write_bag(
+    recording: Recording,
+    plan: Plan,
+    records: Sequence[Mapping[str, Any]],
+    out: Path,
+    storage: str,
+    *,
+    force: bool = False,
+) -> None:
     """Write a bag of results, completely or not at all.
 
     Args:
@@ -133,9 +141,10 @@ def write_bag(recording: Recording, plan: Plan, records: Sequence[Mapping[str, A
         records: the result of each image, in order: `NodeResult.to_dict` and "time_ns".
         out: folder of the new bag; its file has the same name.
         storage: one of `wise_edge.robot.recording.writer.STORAGES`.
+        force: replace a folder that exists.
     """
     store = _typestore()
-    with replacing_folder(out) as fresh, RecordingWriter(fresh, out.name, storage) as writer:
+    with replacing_folder(out, force=force) as fresh, RecordingWriter(fresh, out.name, storage) as writer:
         copies = _add_copies(writer, plan.copied, recording.qos, store)
         results = {
             topic: writer.add(_define(Channel(0, plan.topics[topic], name, CDR, 0), store))

@@ -141,13 +141,14 @@ class BagJob:
         with AppendLog(self._log, settings, _LOG_FORMAT, resume=self._resume) as log:
             reused = len(log.records)
             self._check_written(log.records)
+            again = self._out.exists()  # then it is of these results
             self._answer(session, settings, log, progress, observe)
         if not any(record["latency_ms"] for record in log.records):
             self._log.unlink()
             reasons = [record["reason"] for record in log.records[:1]] or self.recording.notes[-1:]
             raise UsageError(f"none of the images on {settings.topic} can be read: {''.join(reasons)}")
         try:
-            write_bag(self.recording, self.plan, log.records, self._out, self._storage)
+            write_bag(self.recording, self.plan, log.records, self._out, self._storage, force=again)
         except WiseEdgeError as error:
             error.args = (f"{error}; the results are kept, so add --resume",)
             raise
