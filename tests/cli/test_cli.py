@@ -100,7 +100,7 @@ def test_a_lack_of_memory_is_no_bug(command: typer.Typer, capsys: pytest.Capture
         (["bundle", "verify", "a\0b"], "the argument after verify holds a zero byte"),
         (["bundle", "verify", "--sha256=\0"], "holds a zero byte"),
         (["run", "picture.png", "a ring", "--deadline-ms", "nan"], "--deadline-ms is nan"),
-        (["serve", "--time-limit", "inf"], "--time-limit is inf"),
+        (["run", "picture.png", "a ring", "--deadline-ms", "-inf"], "--deadline-ms is -inf"),
     ],
 )
 def test_values_that_nobody_means_are_refused(
