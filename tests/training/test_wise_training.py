@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,21 @@ def contents(out: Path) -> dict[str, Any]:
         else:
             found[name] = file.read_bytes().replace(bytes(out), b"")
     return found
+
+
+def test_changed_recipe_takes_effect_where_it_is_accepted(
+    embedded_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(embedded_run, out)
+    changed = ("max_completion_tokens=64", "learning_rate=3e-6", "steps=3", "checkpoint_every=9", "validation.every=9")
+    assert main(command("wise-embedded", out, *changed, resume=True)) == 2
+    error = capsys.readouterr().err
+    assert "learning_rate was 0.001 and is 3e-06" in error and "max_completion_tokens was 200 and is 64" in error
+    assert main([*command("wise-embedded", out, *changed, resume=True), "--accept-changes"]) == 0
+    last = read_lines(out / "train.jsonl")[-1]
+    assert last["step"] == 3 and last["learning_rate"] == pytest.approx(1e-6)  # linear decay: a third is left
+    assert [record["step"] for record in read_lines(out / "validation.jsonl")] == [0, 2, 3]
 
 
 def test_warm_start_teaches_another_order_before_grpo(tmp_path: Path) -> None:

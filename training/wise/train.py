@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -15,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
-import safetensors
 import torch
 import transformers
 
 from wise_edge.bundle.store import resolve_checkpoint
-from wise_edge.errors import DeviceError, WiseEdgeError, first_line
+from wise_edge.errors import DeviceError, WiseEdgeError
+from wise_edge.files.refusals import explain_refusal
 from wise_edge.files.targets import refuse_input
 from wise_edge.training.common.run import hold_run, refuse_begun
 from wise_edge.training.common.stopping import stop_signals_call
@@ -88,24 +89,15 @@ def _explained(out: Path) -> Iterator[None]:
             "validation.batch_size or vllm_memory_share and continue with --resume; or lower max_completion_tokens, or "
             "set lora and load_in_4bit, in a new run"
         ) from error
-    except _write_errors() as error:
-        if isinstance(error, RuntimeError) and not _is_write_error(error) and not _is_peer_error(error):
-            raise
+    except Exception as error:
         if _is_peer_error(error):
             raise WiseEdgeError(
                 f"another process of the run in {out} has ended, see its message; continue with --resume"
             ) from error
-        reason = getattr(error, "strerror", None) or first_line(error)
+        reason = None if isinstance(error, WiseEdgeError) else explain_refusal(error)
+        if reason is None:
+            raise
         raise WiseEdgeError(f"{out} cannot be written: {reason}; the last checkpoint is kept") from error
-
-
-def _write_errors() -> tuple[type[Exception], ...]:
-    """Return the errors of a full disk: Python's, safetensors', and torch's, which is a RuntimeError."""
-    return OSError, RuntimeError, safetensors.SafetensorError
-
-
-def _is_write_error(error: RuntimeError) -> bool:
-    return any(name in str(error) for name in ("PytorchStreamWriter", "inline_container"))
 
 
 def _is_peer_error(error: Exception) -> bool:
@@ -114,17 +106,23 @@ def _is_peer_error(error: Exception) -> bool:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Hide what transformers and TRL tell developers, and their progress bars if stderr is not a terminal."""
+    """Hide what transformers and TRL tell developers, and their progress bars if stderr is not a terminal.
+
+    Nor does TensorBoard's thread show the traceback of a write that fails: it raises the error in the loop too.
+    """
+    show = threading.excepthook
     logs = transformers.utils.logging
     had_bars = logs.is_progress_bar_enabled()
     if not sys.stderr.isatty():
         logs.disable_progress_bar()
+    threading.excepthook = lambda failed: None if isinstance(failed.exc_value, OSError) else show(failed)
     try:
         with warnings.catch_warnings():
             # TRL 1.16 uses names that transformers 5.23 deprecates.
             warnings.filterwarnings("ignore", r"`\w*gradient_checkpointing\w*` is deprecated", FutureWarning)
             yield
     finally:
+        threading.excepthook = show
         if had_bars:
             logs.enable_progress_bar()
 

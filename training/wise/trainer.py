@@ -198,13 +198,11 @@ class WiseTrainer(GRPOTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[no-untyped-call]
         if checkpoint is None or self.optimizer is None or self.lr_scheduler is None:
             return
-        rate = self.args.learning_rate
-        for group in self.optimizer.param_groups:
-            if group["initial_lr"] != rate:
-                group["lr"] *= rate / group["initial_lr"]
-                group["initial_lr"] = rate
+        schedule, rate = self.lr_scheduler, self.args.learning_rate
+        schedule.base_lrs = [rate] * len(self.optimizer.param_groups)
+        for group, share in zip(self.optimizer.param_groups, schedule.lr_lambdas, strict=True):
+            group["initial_lr"], group["lr"] = rate, rate * share(schedule.last_epoch)
             group["weight_decay"] = group["weight_decay"] and self.args.weight_decay  # biases and norms have none
-        self.lr_scheduler.base_lrs = [rate] * len(self.optimizer.param_groups)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(staging_folder(self._out))
