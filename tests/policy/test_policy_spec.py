@@ -188,6 +188,10 @@ ODD: dict[str, tuple[Callable[[Path], None], str]] = {
     "markup": (drop_token, r"lacks the token <\|vision_end\|>"),
     "no-tokenizer": (lambda f: (f / "tokenizer.json").unlink(), r"cannot read .*tokenizer\.json"),
     "no-vocabulary": (lambda f: (f / "tokenizer.json").write_text("{}"), "not a tokenizer with a vocabulary"),
+    "numbers-as-text": (
+        lambda f: (f / "tokenizer.json").write_text('{"model": {"vocab": {"a": "1", "b": 2}}}'),
+        "not a tokenizer with a vocabulary",
+    ),
     "no-prompts": (
         lambda f: (f / "prompts.json").unlink(),
         r"prompts\.json is missing.*python -c .* > \S+prompts\.json",

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wise_edge.arguments import is_count
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files.documents import TOKENIZER_BYTES, read_json
@@ -24,6 +25,7 @@ from wise_edge.policy.folder import check_policy_folder
 from wise_edge.policy.processor import read_image_settings
 from wise_edge.policy.prompts import IMAGE_TOKEN, MARKUP, TURN_END, PromptSet, read_prompts
 from wise_edge.policy.spec import PolicySpec
+from wise_edge.ranges import shorten
 
 DEFAULT_VARIANT = "wise-s"
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -64,7 +66,7 @@ def read_policy_spec(folder: Path, prompts: PromptSet | None = None) -> PolicySp
             "hidden_size": text["hidden_size"],
             "num_layers": text["num_hidden_layers"],
             "num_kv_heads": text["num_key_value_heads"],
-            "head_dim": text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"],
+            "head_dim": text.get("head_dim") or _divide(text["hidden_size"], text["num_attention_heads"]),
             "max_positions": text["max_position_embeddings"],
         }
     except KeyError as error:
@@ -127,6 +129,10 @@ def stored_dtype(folder: Path) -> str:
     return _DTYPES.get(max(numbers, key=numbers.__getitem__), "float32")
 
 
+def _divide(width: Any, heads: Any) -> int | None:
+    return int(width) // int(heads) if is_count(width) and is_count(heads) else None
+
+
 class _TokenNames:
     """The tokens of a folder's tokenizer.json by their numbers."""
 
@@ -150,8 +156,10 @@ class _TokenNames:
         if missing := sorted({*MARKUP}.difference(self._names.values())):
             raise UsageError(f"{self._file} lacks the token {missing[0]} of Qwen's chat markup; copy it again")
 
-    def check_size(self, rows: int) -> None:
+    def check_size(self, rows: Any) -> None:
         """Raise `UsageError` if a token has no row in the embedding."""
+        if not is_count(rows):
+            raise UsageError(f"{self._folder / 'config.json'}: vocab_size is {shorten(rows)}; copy it again")
         if (largest := max(self._names)) >= rows:
             raise UsageError(
                 f"{self._file} has the token {largest}, the model ends at {rows - 1}; they do not belong together"

@@ -84,7 +84,7 @@ class PromptSet(Checked):
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> PromptSet:
         """Build a set from `to_dict`'s data; raises `UsageError` if it has another form."""
-        return from_mapping(cls, data)
+        return from_mapping(cls, data, "prompt set: ")
 
 
 def check_variant(variant: str, known: Collection[str]) -> None:
