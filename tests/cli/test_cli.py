@@ -9,6 +9,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -125,6 +126,13 @@ def test_values_that_nobody_means_are_refused(
 def test_numbers_have_an_upper_bound_too(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(arguments) == 2
     assert f"Invalid value for '{arguments[1]}'" in capsys.readouterr().err
+
+
+def test_a_loop_of_links_is_no_bug(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert entry.main(["profile", "--out", str(tmp_path / "loop" / "x.html")]) in (1, 2)
+    err = capsys.readouterr().err
+    assert (err.startswith("error: "), err.count("\n")) == (True, 1)
 
 
 class Panic(BaseException):

@@ -93,6 +93,8 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exception(error)
         elif isinstance(error, MemoryError):
             print_error(f"error: more memory is needed than is free ({error or 'MemoryError'}); close other programs")
+        elif isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # Path.resolve before 3.13
+            print_error(f"error: {error}; mend the links that lead back to themselves")
         elif reason := explain_refusal(error):
             print_error(f"error: {reason}")
         else:
