@@ -203,6 +203,7 @@ class WiseTrainer(GRPOTrainer):
         for group, share in zip(self.optimizer.param_groups, schedule.lr_lambdas, strict=True):
             group["initial_lr"], group["lr"] = rate, rate * share(schedule.last_epoch)
             group["weight_decay"] = group["weight_decay"] and self.args.weight_decay  # biases and norms have none
+        schedule._last_lr = [group["lr"] for group in self.optimizer.param_groups]  # what is logged for the next step
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(staging_folder(self._out))
