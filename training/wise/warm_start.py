@@ -7,6 +7,7 @@ Demonstrations come from scenes, or from a JSON-lines file of `image` (a path re
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -160,7 +161,7 @@ def _read_line(file: Path, number: int, line: bytes) -> dict[str, str]:
         if not isinstance(record.get(name), str):
             raise UsageError(f"{where} has no text {name!r}")
     image = file.parent / record["image"]
-    if not image.is_file():
+    if not os.path.isfile(image):  # also for a name that no file can have, of which Path's own raises
         raise UsageError(f"{where}: the image {str(image)[:200]!r} does not exist")
     return {**record, "image": str(image)}
 

@@ -101,8 +101,10 @@ def open_recording(path: Path) -> Iterator[Recording]:
             raise refused[0]
         notes = [f"left out: {error}" for error in refused]
         metadata = _read_metadata(path)
-        if len(files) < len(listed := metadata.get("relative_file_paths", [])):
-            missing = sorted({Path(name).name for name in listed} - {file.name for file in files})
+        listed = metadata.get("relative_file_paths")
+        names = {Path(name).name for name in listed if isinstance(name, str)} if isinstance(listed, list) else set()
+        if len(files) < len(names):
+            missing = sorted(names - {file.name for file in files})
             notes.append(f"{path} lacks files that its metadata.yaml names: {', '.join(missing)}")
         yield Recording(opened, files, _read_qos(metadata), notes)
 
