@@ -236,7 +236,12 @@ def test_a_full_disk_leaves_no_half_of_a_file(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(writing.os, "fsync", full)
-    assert "No space left" in _refused(["run", picture, "the red ring", "--mask", "mask.png"], 2, capsys)
+    before = sorted(Path.cwd().rglob("*"))
+    assert main(["run", picture, "the red ring", "--mask", "mask.png"]) == 1
+    answer, refusal = capsys.readouterr()
+    assert "box" in answer  # what was computed is shown
+    assert refusal == "error: cannot write mask.png: No space left on device; make room and run it again\n"
+    assert sorted(Path.cwd().rglob("*")) == before
 
 
 def test_an_unknown_variant_is_refused(

@@ -59,8 +59,8 @@ def train_wise(config: WiseConfig, out: Path, resume: bool, accept_changes: bool
         WiseEdgeError: the loss is not finite, or the disk is full; the last checkpoint is kept.
     """
     check_processes(config)
-    refuse_begun(out, resume)
     refuse_input(out / "policy", [resolve_checkpoint(config.model, "policy")])
+    refuse_begun(out, resume)
     with quiet_libraries():  # before a run is made that a corrected recipe could not continue
         start = open_policy(config)
         parts = _open_parts(config, start)
