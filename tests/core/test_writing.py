@@ -17,7 +17,7 @@ import pytest
 
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.files import renaming, writing
-from wise_edge.files.locks import holding
+from wise_edge.files.locks import claiming, holding
 from wise_edge.files.writing import atomic_write, replacing, replacing_folder
 
 Stop = Callable[[], None]
@@ -205,6 +205,18 @@ def test_a_folder_that_another_process_adds_to_is_not_replaced(tmp_path: Path) -
         pytest.fail("the work began")
     with replacing_folder(target, marker="bundle.json"), pytest.raises(UsageError), holding(target):
         pass
+
+
+def test_a_file_that_another_process_appends_to_is_not_replaced(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    with claiming(log):
+        log.write_text("record\n")
+        with pytest.raises(WiseEdgeError, match=r"is being written by another process.*log-2\.jsonl"):
+            atomic_write(log, b"report", force=True)
+        assert (log.read_text(), (tmp_path / "log-2.jsonl").read_text()) == ("record\n", "report")
+        atomic_write(log, b"joined", force=True, held=True)
+    atomic_write(log, b"report", force=True)
+    assert log.read_bytes() == b"report"
 
 
 def test_force_replaces_no_other_folder_that_appears_meanwhile(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def read_log(path: Path) -> tuple[Settings, list[MaskRecord]]:
 
 
 def write_log(path: Path, settings: Settings, records: Sequence[MaskRecord]) -> None:
-    """Write a complete log at once; an existing file is replaced."""
-    atomic_write(path, _FORMAT.text(settings, records).encode(), force=True)
+    """Write a complete log at once; an existing file, which this process holds, is replaced."""
+    atomic_write(path, _FORMAT.text(settings, records).encode(), force=True, held=True)
 
 
 def join_shards(paths: Sequence[Path], settings: Settings) -> list[MaskRecord] | None:

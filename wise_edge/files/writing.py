@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from itertools import count
 from pathlib import Path
 
@@ -26,13 +26,14 @@ _LONGEST_NAME = 255  # bytes, of nearly all file systems
 _NEW, _OLD, _LOCK = "new", "old", "lock"
 
 
-def atomic_write(path: str | Path, data: bytes, *, force: bool = False) -> None:
+def atomic_write(path: str | Path, data: bytes, *, force: bool = False, held: bool = False) -> None:
     """Write a file atomically: beside its place, flushed to disk, then renamed into place.
 
     Args:
         path: the file to write; its folder must exist.
         data: the complete content.
         force: replace an existing file.
+        held: as of `replacing`.
 
     Raises:
         UsageError: the file exists and `force` is off, the folder is missing or cannot be written, or another process
@@ -40,12 +41,12 @@ def atomic_write(path: str | Path, data: bytes, *, force: bool = False) -> None:
         WiseEdgeError: the write failed.
     """
     target = check_target(path, force=force)
-    with replacing(target, force=force) as fresh:
+    with replacing(target, force=force, held=held) as fresh:
         fresh.write_bytes(data)
 
 
 @contextmanager
-def replacing(target: Path, *, force: bool = True) -> Iterator[Path]:
+def replacing(target: Path, *, force: bool = True, held: bool = False) -> Iterator[Path]:
     """Yield the path of a file to write, which takes the target's place, flushed to disk, when the block succeeds.
 
     If the block raises, the target stays as it was. A target that is a link stays one; what it leads to is replaced.
@@ -53,18 +54,19 @@ def replacing(target: Path, *, force: bool = True) -> Iterator[Path]:
     Args:
         target: the file.
         force: replace a file that appears meanwhile.
+        held: this process holds the target's own lock, see `claiming`.
 
     Raises:
         UsageError: another process writes the target, or the folder cannot be written.
-        WiseEdgeError: a write failed; or, without `force`, the target appeared meanwhile: the new file is then kept
-            beside it.
+        WiseEdgeError: a write failed; or another process appends to the target or, without `force`, the target appeared
+            meanwhile: the new file is then kept beside it.
     """
     place = _resolve(target)
     with _scratch(target, place) as scratch:
         fresh = scratch / _NEW
         yield fresh
         _flush(fresh)
-        with _kept_beside(target, fresh, place):
+        with _kept_beside(target, fresh, place), nullcontext() if held else _unless_appended_to(place, target):
             os.replace(fresh, place) if force else rename_new(fresh, place)
         _flush(place.parent)
 
@@ -198,6 +200,16 @@ def _empty(scratch: Path) -> None:
             shutil.rmtree(entry)
         elif entry.name != _LOCK:
             entry.unlink()
+
+
+@contextmanager
+def _unless_appended_to(place: Path, target: Path) -> Iterator[None]:
+    """Hold a file itself, as whoever appends to it does: what it appends after a replacement would be lost."""
+    with ExitStack() as stack:
+        if place.is_file():
+            with suppress(FileNotFoundError, PermissionError):  # removed meanwhile; may be replaced, but not opened
+                stack.enter_context(holding(place, target))
+        yield
 
 
 def _replace(place: Path, fresh: Path, aside: Path) -> None:
