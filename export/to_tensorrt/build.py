@@ -169,8 +169,8 @@ class _Network:
 
     def all_ranges(self, ranges: Mapping[str, ShapeRange]) -> dict[str, ShapeRange]:
         """Return the ranges of all inputs, including those of fixed shape."""
-        fixed = {spec.name: ShapeRange(spec.shape, spec.shape, spec.shape) for spec in self.inputs()}
-        return fixed | dict(ranges)
+        fixed = (spec for spec in self.inputs() if spec.name not in ranges)
+        return {spec.name: ShapeRange(*[spec.shape] * 3) for spec in fixed} | dict(ranges)
 
     def check_ranges(self, ranges: Mapping[str, ShapeRange]) -> None:
         """Reject shapes that do not fit the inputs or each other: the builder accepts them, and the engine fails."""
@@ -193,8 +193,6 @@ class _Network:
         if any(len(bound) != len(shape) for bound in bounds):
             raise UsageError(f"{what} must have {len(shape)} axes")
         for axis, (size, *three) in enumerate(zip(shape, *bounds, strict=True)):
-            if not 0 <= three[0] <= three[1] <= three[2]:
-                raise UsageError(f"{what} must rise along axis {axis}, it is {three[0]}, {three[1]}, {three[2]}")
             if size >= 0 and set(three) != {size}:
                 raise UsageError(f"{what} must be {size} along axis {axis}, it is {three[0]} to {three[2]}")
             name = tensor.get_dimension_name(axis) if size < 0 else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,7 +114,6 @@ def test_a_type_that_a_gpu_lacks_is_refused_before_the_build(
         ({}, "the input x has a dynamic shape, but no range"),
         ({"x": RANGE, "z": RANGE}, "has no input z of dynamic shape"),
         ({"x": ShapeRange((1,), (2,), (16,))}, "of x must have 2 axes"),
-        ({"x": ShapeRange((4, 8), (2, 8), (16, 8))}, "of x must rise along axis 0, it is 4, 2, 16"),
         ({"x": ShapeRange((1, 8), (2, 8), (16, 9))}, "of x must be 8 along axis 1, it is 8 to 9"),
     ],
 )
@@ -204,7 +202,11 @@ def test_a_phase_counts_what_is_done_within_its_step() -> None:
 
 def test_a_sidecar_that_cannot_be_read(tmp_path: Path) -> None:
     file = tmp_path / "graph.engine.json"
-    for text in ("", "{}", json.dumps({"graph": 1})):
+    for text, line in (
+        ("", "is not JSON"),
+        ("{}", "is not a valid sidecar"),
+        ('{"graph": 1}', "is not a valid sidecar"),
+    ):
         file.write_text(text)
-        with pytest.raises(BundleError, match="is not a valid sidecar of an engine"):
+        with pytest.raises(BundleError, match=line):
             Sidecar.read(file)
