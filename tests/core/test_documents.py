@@ -194,6 +194,10 @@ def test_yaml_keeps_anchors_merges_and_plain_values() -> None:
 
 def test_values_of_another_reader_are_held_to_the_same_rules() -> None:
     check_values({"a": [1, (2.0, "x")], "b": None})
+    check_values({"files": [{"path": f"{number}.mcap", "message_count": 5} for number in range(50_000)]})
+    many = [0] * 1000
+    with pytest.raises(ValueError, match="more than 1,000,000 values"):
+        check_values([many] * 1001)
     for wrong in ({"a": object()}, [float("nan")], ["\ud800"], [10**100]):
         with pytest.raises(ValueError):
             check_values(wrong)

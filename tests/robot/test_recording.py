@@ -230,7 +230,10 @@ def test_a_folder_is_read_without_a_right_metadata_yaml(tmp_path: Path) -> None:
 def test_a_file_that_is_missing_is_said(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "in", 3)
     metadata = bag / "metadata.yaml"
-    metadata.write_text(metadata.read_text().replace("  - in.mcap\n", "  - in.mcap\n  - in_1.mcap\n"))
+    text = metadata.read_text().replace("  - in.mcap\n", "  - in.mcap\n  - in_1.mcap\n")
+    assert "  custom_data:" in text
+    dated = "  custom_data:\n    recorded: 2026-11-30\n  unused:"  # a date, which rosbag2 writes without quotes
+    metadata.write_text(text.replace("  custom_data:", dated))
     assert notes(bag) == [f"{bag} lacks files that its metadata.yaml names: in_1.mcap"]
 
 

@@ -25,11 +25,14 @@ MOST_BYTES = 4_000_000
 """Of an ordinary document: a manifest, a config, a report. Parsed, JSON takes up to 30 times its size in memory."""
 TOKENIZER_BYTES = 64_000_000
 """Of a tokenizer.json; one of 250,000 tokens has 33 MB."""
+INDEX_BYTES = 64_000_000
+"""Of the index of a model's weights; one of 100,000 experts' matrices has 9 MB."""
 MOST_DEPTH = 64
 """Objects and lists inside one another; Python's own code for copying and printing fails at 1000 at most."""
 _PIPE_BYTES = 16_000_000
 _YAML_BYTES = 100_000  # PyYAML reads about as much in a second
-_YAML_VALUES = 100_000
+_YAML_VALUES = 1_000_000
+"""More than the metadata.yaml of a recording in thousands of files has; aliases repeat a value without a bound."""
 _LONGEST_NUMBER = 64
 """Characters; transformers writes 10**30 for "no limit", a float64 needs 24."""
 _LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")

@@ -33,6 +33,7 @@ _READERS: dict[bytes, type[McapFile] | type[SqliteFile] | type[Ros1File]] = {
 }
 """Start of a file to what reads it."""
 _METADATA_BYTES = 16_000_000
+_METADATA_USED = ("relative_file_paths", "topics_with_message_count")
 _STORAGE = re.compile(r"\.(mcap|db3)(\.zstd)?$")
 """Names of a rosbag2's files."""
 
@@ -131,8 +132,9 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         return {}
     try:
         found: dict[str, Any] = require("ruamel.yaml", "ros").YAML(typ="safe").load(text)["rosbag2_bagfile_information"]
-        check_values(found)
-        return dict(found)
+        used = {key: found[key] for key in _METADATA_USED if key in found}
+        check_values(used)  # the rest, such as a user's own dates, may be anything
+        return used
     except WiseEdgeError:
         raise
     except Exception:  # the YAML reader raises many kinds, and the file may hold anything
