@@ -18,11 +18,13 @@ from tensorrt_edgellm.quantization.quantize import quantize_and_export
 
 from wise_edge.files.documents import read_json
 
+_MOST_BYTES = 100_000_000  # of 1,000 samples with the longest queries and answers
+
 
 def main(checkpoint: str, out: str, method: str, samples: str) -> None:
     """Write a checkpoint whose language model is quantized."""
     folder = Path(samples)
-    listed: list[tuple[str, str, str]] = read_json(folder / "samples.json")["samples"]
+    listed: list[tuple[str, str, str]] = read_json(folder / "samples.json", _MOST_BYTES)["samples"]
 
     def images() -> Iterator[tuple[Any, str]]:
         for image, query, _ in listed:

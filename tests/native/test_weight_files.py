@@ -188,3 +188,10 @@ def test_damaged_weights_are_one_line_that_names_the_file(tmp_path: Path, case: 
     with pytest.raises(UsageError, match=words) as caught:
         list_tensors(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_index_of_a_large_mixture_of_experts_is_read(tmp_path: Path) -> None:
+    save_file(WEIGHTS, tmp_path / "a.safetensors")
+    names = (f"model.layers.{number:04}.mlp.experts.gate_proj.weight_scale_inv" for number in range(60_000))
+    write_index(tmp_path / "model.safetensors.index.json", dict.fromkeys(names, "a.safetensors"))
+    assert find_weight_files(tmp_path) == [tmp_path / "a.safetensors"]

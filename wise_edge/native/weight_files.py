@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.files.documents import read_json
+from wise_edge.files.documents import INDEX_BYTES, read_json
 from wise_edge.files.inputs import refuse_lfs_pointer
 from wise_edge.native.loading import loading
 from wise_edge.native.torch_pickles import load_pickle
@@ -98,7 +98,7 @@ def list_tensors(folder: Path, names: Sequence[str] = NAMES) -> list[StoredTenso
 
 
 def _listed_files(index: Path) -> list[Path]:
-    listed = read_json(index).get("weight_map")
+    listed = read_json(index, INDEX_BYTES).get("weight_map")
     if not isinstance(listed, dict) or not listed or not all(isinstance(name, str) for name in listed.values()):
         raise UsageError(f"{index} lists no files of weights; copy it again")
     names = sorted(set(listed.values()))
