@@ -261,6 +261,17 @@ def test_a_link_in_the_place_of_the_scratch_is_not_followed(tmp_path: Path) -> N
     assert (tmp_path / "theirs" / "new").exists()
 
 
+def test_a_scratch_of_another_user_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(file: Path) -> None:  # as in a folder of mode 700 that root made
+        raise PermissionError(13, "Permission denied", str(file))
+
+    (tmp_path / ".x.wise-edge").mkdir()
+    monkeypatch.setattr(Path, "touch", denied)
+    line = r"\.x\.wise-edge belongs to another user"
+    with pytest.raises(UsageError, match=line), replacing_folder(tmp_path / "x"):
+        pytest.fail("the work began")
+
+
 def test_without_locks_a_scratch_is_not_taken_for_a_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(descriptor: int, how: int) -> None:
         raise OSError(95, "Operation not supported")

@@ -178,6 +178,11 @@ def _hold(target: Path, scratch: Path, held: ExitStack) -> None:
             locked = held.enter_context(holding(lock, target))
         except FileNotFoundError:  # the process that held it has just removed it
             continue
+        except PermissionError:
+            raise UsageError(
+                f"{scratch} belongs to another user, who is writing {target} or was killed at it; delete that folder "
+                "if nobody is, or choose another place"
+            ) from None
         if not locked and not fresh:
             raise UsageError(
                 f"{scratch} exists: another process is writing {target}, or was killed; if none is, delete that folder"
