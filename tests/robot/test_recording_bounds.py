@@ -141,8 +141,10 @@ def test_a_file_that_would_fill_the_disk_is_not_unpacked(tmp_path: Path, monkeyp
     packed = tmp_path / "a.mcap.zstd"
     packed.write_bytes(zstandard.compress(random.Random(0).randbytes(1_000_000)))
     (tmp_path / "out").mkdir()
-    free = iter((2e9, 5e8))
+    free = iter((2e9, 5e8))  # of 10 GB; half a GB is enough on a disk of 4 GB, such as a tmpfs
     monkeypatch.setattr(unpacking, "_CHECKED_BYTES", 100_000)
-    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free)))
+    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: SimpleNamespace(total=10**10, free=next(free)))
     with pytest.raises(UsageError, match="which has too little room; set TMPDIR to another disk"):
         unpack_file(packed, tmp_path / "out")
+    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: SimpleNamespace(total=4 * 10**9, free=5e8))
+    assert unpack_file(packed, tmp_path / "out").stat().st_size == 1_000_000

@@ -15,7 +15,7 @@ rosbag2 writes chunks of 1 MB, or of one message."""
 _PACKED_BYTES = 1 << 12
 """What of a file is decompressed at once; it becomes 0.13 GB at most."""
 _LEFT_FREE_BYTES = 1_000_000_000
-"""Of the disk that a file is decompressed to."""
+"""Of the disk that a file is decompressed to, or a tenth of a smaller one, such as a tmpfs."""
 _CHECKED_BYTES = 1 << 26
 
 
@@ -73,7 +73,8 @@ def unpack_file(file: Path, folder: Path) -> Path:
 
 
 def _check_room(file: Path, folder: Path) -> None:
-    if shutil.disk_usage(folder).free < _LEFT_FREE_BYTES:
+    disk = shutil.disk_usage(folder)
+    if disk.free < min(_LEFT_FREE_BYTES, disk.total // 10):
         raise UsageError(
             f"{file} is decompressed into {folder.parent}, which has too little room; set TMPDIR to another disk, or "
             f"decompress it: unzstd {file.name}"
