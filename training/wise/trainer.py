@@ -147,7 +147,8 @@ class WiseTrainer(GRPOTrainer):
         """
         super().log(logs, start_time)
         if self.is_world_process_zero() and "reward" in logs:
-            append_record(self._out / "train.jsonl", {"step": self.state.global_step, **logs})
+            known = {name: value for name, value in logs.items() if value is None or math.isfinite(value)}
+            append_record(self._out / "train.jsonl", {"step": self.state.global_step, **dict.fromkeys(logs), **known})
             print(f"step {self.state.global_step}/{self._config.steps} {_line(logs)}", file=sys.stderr)
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
