@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,9 +20,11 @@ pytest.importorskip("wise_edge.training.wise", exc_type=MissingExtraError)
 from wise_edge.training.recipe import load_recipe
 from wise_edge.training.wise.best import BestPolicy
 from wise_edge.training.wise.checkpoints import checkpoint_name, publish, seal, staging_folder
-from wise_edge.training.wise.config import WiseConfig
+from wise_edge.training.wise.config import WarmStartConfig, WiseConfig
 from wise_edge.training.wise.policy import open_policy
 from wise_edge.training.wise.run_folder import finish_run, prepare_run, start_folder
+from wise_edge.training.wise.train import _inputs
+from wise_edge.training.wise.trainer import WiseTrainer
 from wise_edge.training.wise.validation import Figures
 
 POLICY = ASSETS / "embedded-policy"
@@ -175,3 +181,24 @@ def test_what_a_kill_left_beside_a_folder_is_put_back_or_removed(config: WiseCon
     best.rename(scratch / "old")  # where folders cannot be exchanged, between the two renames
     prepare_run(config, run, {}, accept_changes=False)
     assert state(best) == before and not scratch.exists() and not other.exists()
+
+
+def test_figures_that_are_not_finite_are_logged_as_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trl.GRPOTrainer.log", lambda *_: None)
+    monkeypatch.setattr(WiseTrainer, "is_world_process_zero", lambda _: True)
+    trainer: Any = object.__new__(WiseTrainer)
+    trainer._out, trainer._config, trainer.state = tmp_path, SimpleNamespace(steps=9), SimpleNamespace(global_step=3)
+    trainer.log({"reward": 0.5, "ratio/max": math.inf, "none": None})
+    written = json.loads((tmp_path / "train.jsonl").read_text())
+    assert written == {"step": 3, "reward": 0.5, "ratio/max": None, "none": None}
+
+
+def test_a_folder_called_scenes_is_no_input_of_a_warm_start_on_scenes(
+    config: WiseConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scenes").mkdir()
+    data: Any = SimpleNamespace(fingerprint=lambda: "f")
+    validator: Any = SimpleNamespace(data=data)
+    warm = replace(config, warm_start=WarmStartConfig(steps=1))
+    assert "warm_start.data" not in _inputs(warm, data, validator)

@@ -158,7 +158,7 @@ def _inputs(config: WiseConfig, data: Selection, validator: Validator) -> dict[s
     folders = {
         "model": resolve_checkpoint(config.model, "policy"),
         "validation.sam": config.validation.sam and resolve_checkpoint(config.validation.sam, "sam"),
-        "warm_start.data": config.warm_start and Path(config.warm_start.data),
+        "warm_start.data": config.warm_start and config.warm_start.data != "scenes" and Path(config.warm_start.data),
         "rewards.similarity_model": Path(config.rewards.similarity_model),
     }
     found: dict[str, Path | str] = {name: path for name, path in folders.items() if path and path.exists()}
