@@ -29,12 +29,7 @@ class WiseEdgeError(Exception):
 
     def __str__(self) -> str:
         """Return the message as one line that a terminal can show."""
-        message = super().__str__()
-        if not message.isprintable():
-            message = "".join(map(_printable, message))
-        if len(message) > self.longest:
-            message = f"{message[: self.longest - _KEPT_END - 3]} … {message[-_KEPT_END:]}"
-        return message
+        return one_line(super().__str__(), self.longest)
 
 
 class UsageError(WiseEdgeError):
@@ -81,6 +76,15 @@ class BundleError(WiseEdgeError):
 
 class QueryCancelledError(WiseEdgeError):
     """A query ended because its caller cancelled it; the session can be used further."""
+
+
+def one_line(message: str, longest: int = WiseEdgeError.longest) -> str:
+    """Return a message as one line that a terminal can show, without its middle if it has more characters."""
+    if not message.isprintable():
+        message = "".join(map(_printable, message))
+    if len(message) > longest:
+        message = f"{message[: longest - _KEPT_END - 3]} … {message[-_KEPT_END:]}"
+    return message
 
 
 def _printable(character: str) -> str:

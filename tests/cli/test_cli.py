@@ -148,6 +148,13 @@ def test_what_a_library_raises_is_one_line(
     assert capsys.readouterr().err.startswith(f"internal error: {type(error).__name__}: {error} (this is a bug")
 
 
+def test_what_a_check_found_is_printed_in_full(command: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:
+    faults = "; ".join(f"policy.layer{number}.engine was altered: the sha256 differs" for number in range(80))
+    _raise_from(command, errors.VerificationError(faults))
+    assert entry.main(["fail"]) == 5
+    assert capsys.readouterr().err == f"error: {faults}\n"
+
+
 def test_a_bug_is_reported_without_a_traceback(command: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:
     _raise_from(command, ZeroDivisionError("of [nothing]"))
     assert entry.main(["fail"]) == 1

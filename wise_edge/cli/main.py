@@ -30,10 +30,8 @@ from wise_edge.cli.ros2 import ros2
 from wise_edge.cli.run import run
 from wise_edge.cli.serve import serve
 from wise_edge.cli.train import train
-from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.errors import UsageError, WiseEdgeError, one_line
 from wise_edge.files.refusals import explain_refusal
-
-_LONGEST_LINE = 2000
 
 app = typer.Typer(
     help="Image and sentence in, mask out: concise reasoning segmentation on edge devices.",
@@ -96,10 +94,10 @@ def main(argv: list[str] | None = None) -> int:
         elif isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # Path.resolve before 3.13
             print_error(f"error: {error}; mend the links that lead back to themselves")
         elif reason := explain_refusal(error):
-            print_error(f"error: {reason}")
+            print_error(f"error: {one_line(reason)}")
         else:
             print_error(
-                f"internal error: {type(error).__name__}: {error} "
+                f"internal error: {type(error).__name__}: {one_line(str(error))} "
                 "(this is a bug: set WISE_EDGE_DEBUG=1 for the traceback and report it)"
             )
         return 1
@@ -141,9 +139,6 @@ def flush_stdout() -> str | None:
     return None
 
 
-def print_error(message: str) -> None:
-    """Print one line, of which a path of thousands of characters does not hide the end."""
-    line = " ".join(message.splitlines())
-    if len(line) > _LONGEST_LINE:
-        line = f"{line[: _LONGEST_LINE // 2]} … {line[-_LONGEST_LINE // 2 :]}"
-    print(line.encode(errors="backslashreplace").decode(), file=sys.stderr)
+def print_error(line: str) -> None:
+    """Print the line of an error on stderr."""
+    print(line, file=sys.stderr)
