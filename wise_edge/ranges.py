@@ -73,6 +73,13 @@ Positive = Annotated[float, Range(0, 1e12, above=True)]
 NotNegative = Annotated[float, Range(0, 1e12)]
 Side = Annotated[int, Range(1, 4096)]
 """Side in px of the square that a model reads, whose pixels a runtime allocates: 1024 is usual."""
+Width = Annotated[int, Range(1, 65_536)]
+"""Of a layer of a network, in numbers."""
+Depth = Annotated[int, Range(1, 1024)]
+"""Layers of a network, heads of a layer."""
+ChannelMean = Annotated[float, Range(-1e6, 1e6)]
+ChannelDeviation = Annotated[float, Range(1e-6, 1e6)]
+"""Mean and standard deviation of the pixels of a channel, by which images are normalized."""
 Name = Annotated[str, Range(1, 1000)]
 Text = Annotated[str, Range(0, 100_000)]
 

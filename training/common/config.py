@@ -10,8 +10,6 @@ from wise_edge.ranges import Checked, Count, Index, NotNegative, Positive, Range
 Rate = Annotated[float, Range(0, 10)]
 Decay = Annotated[float, Range(0, 0.999_999_9)]
 Batch = Annotated[int, Range(1, 65_536)]
-Width = Annotated[int, Range(1, 65_536)]
-Depth = Annotated[int, Range(1, 1024)]
 Threads = Annotated[int, Range(1, 1024)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 """What numpy and torch take as a seed."""

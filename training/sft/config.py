@@ -6,9 +6,23 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from wise_edge.policy.prompts import VARIANTS
-from wise_edge.ranges import Checked, Count, Index, Name, NotNegative, OneOf, Positive, Range, Share, Side, label
+from wise_edge.ranges import (
+    Checked,
+    Count,
+    Depth,
+    Index,
+    Name,
+    NotNegative,
+    OneOf,
+    Positive,
+    Range,
+    Share,
+    Side,
+    Width,
+    label,
+)
 from wise_edge.scenes import KINDS, LEVEL_WEIGHTS, LEVELS
-from wise_edge.training.common.config import Batch, Decay, Depth, LoopConfig, OptimizerConfig, Width
+from wise_edge.training.common.config import Batch, Decay, LoopConfig, OptimizerConfig
 
 LIST = "list"
 """Mixture key of the "list all objects" task; the other keys are prompt variants."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from wise_edge.policy.prompts import VARIANTS
-from wise_edge.ranges import Checked, Count, Index, Name, NotNegative, OneOf, Positive, Range, Share, Side
-from wise_edge.training.common.config import Batch, Rate, Seed, Threads, Width
+from wise_edge.ranges import Checked, Count, Index, Name, NotNegative, OneOf, Positive, Range, Share, Side, Width
+from wise_edge.training.common.config import Batch, Rate, Seed, Threads
 from wise_edge.training.wise.reward_config import ORDERS, RewardConfig
 
 DTYPES = ("float32", "bfloat16")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from wise_edge.policy.prompts import PromptSet, check_variant
-from wise_edge.ranges import Checked, Name, OneOf, Range, Side
+from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, Name, OneOf, Range, Side, Width
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """Architectures, by transformers' names."""
@@ -15,8 +15,6 @@ TEXT_TOKENS = 2048
 MAX_IMAGE_TOKENS = 65_536
 """A policy of 840 px has 900; a runtime allocates keys and values for all of them."""
 _Size = Annotated[int, Range(1, 1024)]
-_Mean = Annotated[float, Range(-1e6, 1e6)]
-_Deviation = Annotated[float, Range(1e-6, 1e6)]
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,13 @@ class PolicySpec(Checked):
     patch_size: _Size
     merge_size: _Size
     temporal_patch_size: _Size
-    image_mean: tuple[_Mean, _Mean, _Mean]
-    image_std: tuple[_Deviation, _Deviation, _Deviation]
+    image_mean: tuple[ChannelMean, ChannelMean, ChannelMean]
+    image_std: tuple[ChannelDeviation, ChannelDeviation, ChannelDeviation]
     prompts: PromptSet
     default_variant: Name
     image_token: Name
     eos_tokens: Annotated[tuple[Name, ...], Range(1, 100)]
-    hidden_size: Annotated[int, Range(1, 65_536)]
+    hidden_size: Width
     num_layers: _Size
     num_kv_heads: _Size
     head_dim: _Size

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
@@ -18,7 +18,7 @@ from wise_edge.files.documents import read_json, to_json
 from wise_edge.files.writing import atomic_write
 from wise_edge.mapping import from_mapping
 from wise_edge.native.weight_files import check_finite
-from wise_edge.ranges import Checked, Index, Range, Side
+from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, Depth, Index, Side, Width
 from wise_edge.sam.kinds import OWN, SAM2_FILE, SAM2_MODEL, SAM_MODEL, UNUSED, find_kind
 from wise_edge.sam.names import name_in_sam_model, share_positions
 from wise_edge.sam.processor import read_normalization
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
 MODEL_TYPE = "segment_anything"
-_Width = Annotated[int, Range(1, 65_536)]
-_Depth = Annotated[int, Range(1, 1024)]
-_Mean = Annotated[float, Range(-1e6, 1e6)]
-_Deviation = Annotated[float, Range(1e-6, 1e6)]
 
 
 @dataclass(frozen=True)
@@ -43,11 +39,11 @@ class SamArchitecture(Checked):
     """Side of the square input, px."""
     patch_size: Side = 14
     """Side of a patch, px; the low-resolution mask has four pixels per patch side."""
-    encoder_dim: _Width = 128
+    encoder_dim: Width = 128
     """Width of the image encoder."""
-    encoder_depth: _Depth = 5
+    encoder_depth: Depth = 5
     """Blocks of the image encoder."""
-    encoder_heads: _Depth = 4
+    encoder_heads: Depth = 4
     """Attention heads of the image encoder."""
     window_size: Side = 8
     """Side of an attention window, patches."""
@@ -55,19 +51,19 @@ class SamArchitecture(Checked):
     """Blocks that attend to the entire image instead of a window."""
     relative_positions: bool = False
     """Whether attention in the image encoder adds relative positions, as the published models do."""
-    prompt_dim: _Width = 128
+    prompt_dim: Width = 128
     """Channels of the image embedding, and width of the mask decoder."""
-    decoder_depth: _Depth = 2
+    decoder_depth: Depth = 2
     """Blocks of the mask decoder's two-way transformer."""
-    decoder_heads: _Depth = 4
+    decoder_heads: Depth = 4
     """Attention heads of the mask decoder."""
-    decoder_mlp_dim: _Width = 512
+    decoder_mlp_dim: Width = 512
     """Feed-forward width of the mask decoder."""
-    mask_input_channels: _Width = 16
+    mask_input_channels: Width = 16
     """Hidden channels of the mask prompt's encoder."""
-    pixel_mean: tuple[_Mean, _Mean, _Mean] = (123.675, 116.28, 103.53)
+    pixel_mean: tuple[ChannelMean, ChannelMean, ChannelMean] = (123.675, 116.28, 103.53)
     """Mean of R, G, B from 0 to 255, which is subtracted."""
-    pixel_std: tuple[_Deviation, _Deviation, _Deviation] = (58.395, 57.12, 57.375)
+    pixel_std: tuple[ChannelDeviation, ChannelDeviation, ChannelDeviation] = (58.395, 57.12, 57.375)
     """Standard deviation of R, G, B from 0 to 255, by which they are divided."""
 
     def __post_init__(self) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from wise_edge.ranges import Checked, OneOf, Range, Side
+from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, OneOf, Side
 
 SEGMENT_ANYTHING, SAM2 = "segment_anything", "sam2"
 """The families. The first pads images to the square and keeps their proportions, the second stretches them."""
-
-_Mean = Annotated[float, Range(-1e6, 1e6)]
-_Deviation = Annotated[float, Range(1e-6, 1e6)]
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,6 @@ class SamSpec(Checked):
     family: Annotated[str, OneOf((SEGMENT_ANYTHING, SAM2))]
     input_size: Side
     low_res_size: Side
-    pixel_mean: tuple[_Mean, _Mean, _Mean]
-    pixel_std: tuple[_Deviation, _Deviation, _Deviation]
+    pixel_mean: tuple[ChannelMean, ChannelMean, ChannelMean]
+    pixel_std: tuple[ChannelDeviation, ChannelDeviation, ChannelDeviation]
     multimask: bool
