@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wise_edge.files.writing import replacing
-from wise_edge.training.common.step_log import read_log
+from wise_edge.training.common.step_log import STEPS, VALIDATIONS, read_log
 
 CURVES = "curves.png"
 
@@ -18,8 +18,8 @@ def draw_curves(folder: Path) -> None:
     """Draw the losses and validation figures of the run in `folder` to its `curves.png`."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _draw_losses(left, read_log(folder / "train.jsonl"))
-    _draw_validation(right, read_log(folder / "validation.jsonl"))
+    _draw_losses(left, read_log(folder / STEPS))
+    _draw_validation(right, read_log(folder / VALIDATIONS))
     with replacing(folder / CURVES) as fresh:
         figure.savefig(fresh, dpi=110, format="png")
 

@@ -24,7 +24,7 @@ from wise_edge.training.common.config import OptimizerConfig
 from wise_edge.training.common.curves import CURVES, draw_curves
 from wise_edge.training.common.optimizers import Muon
 from wise_edge.training.common.run import hold_run, identify_run
-from wise_edge.training.common.step_log import StepLog, append_record, drop_records_after, read_log
+from wise_edge.training.common.step_log import STEPS, VALIDATIONS, StepLog, append_record, drop_records_after, read_log
 from wise_edge.training.common.stopping import stop_signals_call
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from wise_edge.training.sft.config import SftConfig
 
 B = TypeVar("B")
-
-STEPS, VALIDATIONS = "train.jsonl", "validation.jsonl"
-"""The logs of a run."""
 
 
 @contextmanager

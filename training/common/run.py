@@ -17,6 +17,7 @@ from wise_edge.files.locks import holding
 from wise_edge.files.targets import make_folder
 from wise_edge.files.writing import atomic_write
 from wise_edge.mapping import from_mapping
+from wise_edge.training.common.step_log import STEPS, VALIDATIONS
 from wise_edge.training.recipe import load_recipe, save_config
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ RECIPE = "recipe.yaml"
 _RECORD = "run.json"
 _PACKAGES = ("wise-edge", "torch", "numpy", "pillow", "tokenizers", "transformers", "trl", "peft", "segment-anything")
 """What computes a run's results."""
-_WRITTEN = ("train.jsonl", "validation.jsonl", "curves.png", "policy", "sam", "start", "best", "best.json", "samples")
+_WRITTEN = (STEPS, VALIDATIONS, "curves.png", "policy", "sam", "start", "best", "best.json", "samples")
 _NAMED = 5  # differences that an error names
 
 

@@ -15,6 +15,8 @@ from wise_edge.errors import UsageError
 from wise_edge.files.documents import parse_json, read_lines, to_json
 from wise_edge.files.writing import atomic_write
 
+STEPS, VALIDATIONS = "train.jsonl", "validation.jsonl"
+"""The logs of a run."""
 _BAR_FIGURES = 60  # characters of figures next to the bar
 
 

@@ -22,10 +22,10 @@ from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError
 from wise_edge.files.targets import refuse_input
 from wise_edge.policy.folder import check_policy_folder
-from wise_edge.training.common.loop import STEPS, VALIDATIONS, Optimizers, TrainingLoop, open_run
+from wise_edge.training.common.loop import Optimizers, TrainingLoop, open_run
 from wise_edge.training.common.precision import product_dtype
 from wise_edge.training.common.run import RECIPE
-from wise_edge.training.common.step_log import StepLog
+from wise_edge.training.common.step_log import STEPS, VALIDATIONS, StepLog
 from wise_edge.training.sft.config import SftConfig
 from wise_edge.training.sft.data import Batch, make_prefix, mixture_at, phase_at, stream_batches
 from wise_edge.training.sft.folder import load_weights, read_tokenizer, save_policy

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from wise_edge.files.documents import to_json
 from wise_edge.files.writing import replacing
-from wise_edge.training.common.step_log import read_log
+from wise_edge.training.common.curves import CURVES
+from wise_edge.training.common.step_log import STEPS, VALIDATIONS, read_log
 
 _SMOOTHED = 0.9  # weight of the running mean at each step
 _PRINTED = 4  # completions in the table on stderr
@@ -26,11 +27,11 @@ def draw_wise_curves(folder: Path) -> None:
     """Draw `curves.png` of the run in `folder` from its `train.jsonl` and `validation.jsonl`."""
     figure = Figure(figsize=(14, 4), layout="constrained")
     rewards, lengths, accuracy = figure.subplots(1, 3)
-    steps, validations = read_log(folder / "train.jsonl"), read_log(folder / "validation.jsonl")
+    steps, validations = read_log(folder / STEPS), read_log(folder / VALIDATIONS)
     _draw_rewards(rewards, steps)
     _draw_lengths(lengths, steps, validations)
     _draw_accuracy(accuracy, validations)
-    with replacing(folder / "curves.png") as fresh:
+    with replacing(folder / CURVES) as fresh:
         figure.savefig(fresh, dpi=110, format="png")
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from wise_edge.errors import UsageError
 from wise_edge.files.writing import recover
+from wise_edge.training.common.curves import CURVES
 from wise_edge.training.common.run import identify_run
-from wise_edge.training.common.step_log import drop_records_after
+from wise_edge.training.common.step_log import STEPS, VALIDATIONS, drop_records_after
 from wise_edge.training.wise.best import BestPolicy, best_folder
 from wise_edge.training.wise.checkpoints import (
     checkpoint_step,
@@ -54,8 +55,8 @@ def prepare_run(config: WiseConfig, out: Path, inputs: Mapping[str, Path | str],
     if checkpoint is None or step is None:
         shutil.rmtree(best, ignore_errors=True)  # of another recipe, perhaps; the start is validated again
         step = -1
-    drop_records_after(out / "train.jsonl", step)
-    drop_records_after(out / "validation.jsonl", step if best.exists() else step - 1)
+    drop_records_after(out / STEPS, step)
+    drop_records_after(out / VALIDATIONS, step if best.exists() else step - 1)
     if accept_changes:
         BestPolicy(out, config.validation.tolerance).judge_again_after(step)
     drop_old_checkpoints(out, step, config.checkpoints_kept)
@@ -77,7 +78,7 @@ def finish_run(config: WiseConfig, start: StartPolicy, out: Path) -> None:
     _check_sound(best, "to choose the policy of its newest checkpoint")
     if not is_sound(policy, source=best):
         write_policy(start, best, policy, dtype=start.dtype, adapter=config.lora is not None)
-    if not (out / "curves.png").exists():
+    if not (out / CURVES).exists():
         draw_wise_curves(out)
     shutil.rmtree(staging_folder(out), ignore_errors=True)
 

@@ -21,7 +21,7 @@ from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
 from wise_edge.errors import WiseEdgeError
-from wise_edge.training.common.step_log import append_record
+from wise_edge.training.common.step_log import STEPS, VALIDATIONS, append_record
 from wise_edge.training.wise.best import BestPolicy
 from wise_edge.training.wise.checkpoints import checkpoint_name, drop_old_checkpoints, publish, staging_folder
 from wise_edge.training.wise.config import WiseConfig
@@ -148,7 +148,7 @@ class WiseTrainer(GRPOTrainer):
         super().log(logs, start_time)
         if self.is_world_process_zero() and "reward" in logs:
             known = {name: value for name, value in logs.items() if value is None or math.isfinite(value)}
-            append_record(self._out / "train.jsonl", {"step": self.state.global_step, **dict.fromkeys(logs), **known})
+            append_record(self._out / STEPS, {"step": self.state.global_step, **dict.fromkeys(logs), **known})
             print(f"step {self.state.global_step}/{self._config.steps} {_line(logs)}", file=sys.stderr)
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
@@ -189,9 +189,7 @@ class WiseTrainer(GRPOTrainer):
 
     def _record(self, figures: Any, seconds: float) -> None:
         record = {name: dataclasses.asdict(item) for name, item in figures.items()}
-        append_record(
-            self._out / "validation.jsonl", {"step": self.state.global_step, **record, "seconds": round(seconds, 1)}
-        )
+        append_record(self._out / VALIDATIONS, {"step": self.state.global_step, **record, "seconds": round(seconds, 1)})
         draw_wise_curves(self._out)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
