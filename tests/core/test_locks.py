@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from damage import take_away_locks
 from wise_edge.errors import UsageError
 from wise_edge.files import locks
 from wise_edge.files.locks import claiming, holding
@@ -51,10 +52,7 @@ def test_a_place_that_was_replaced_meanwhile_is_locked_anew(tmp_path: Path, monk
 
 
 def test_a_file_system_without_locks_is_written_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unsupported(descriptor: int, how: int) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr("wise_edge.files.locks.fcntl.flock", unsupported)
+    take_away_locks(monkeypatch)
     with holding(tmp_path):
         pass
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from wise_edge.files.cache import cache_folder
 from wise_edge.files.temporary import scratch_in, temporary_folder
 
 USE = """
@@ -45,13 +44,3 @@ def test_libraries_make_their_temporary_files_where_they_are_swept(tmp_path: Pat
     with scratch_in(tmp_path), tempfile.TemporaryDirectory() as folder:
         assert Path(folder).parent == tmp_path
     assert tempfile.gettempdir() == before
-
-
-def test_a_user_without_a_home_has_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", homeless)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert cache_folder().parent == tmp_path

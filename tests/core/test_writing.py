@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from damage import take_away_locks
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.files import renaming, writing
 from wise_edge.files.locks import claiming, holding
@@ -101,7 +102,15 @@ def full() -> None:
     raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize(("exchanged", "stop"), [(True, killed), (False, killed), (False, terminated), (False, full)])
+@pytest.mark.parametrize(
+    ("exchanged", "stop"),
+    [
+        (True, killed),
+        (False, killed),
+        pytest.param(False, terminated, marks=pytest.mark.slow),
+        pytest.param(False, full, marks=pytest.mark.slow),
+    ],
+)
 def test_a_folder_is_whole_wherever_its_writer_is_stopped(
     folder: Path, exchanged: bool, stop: Stop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -273,10 +282,7 @@ def test_a_scratch_of_another_user_is_named(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_without_locks_a_scratch_is_not_taken_for_a_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unsupported(descriptor: int, how: int) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr("wise_edge.files.locks.fcntl.flock", unsupported)
+    take_away_locks(monkeypatch)
     with replacing_folder(tmp_path / "x") as fresh:
         (fresh / "a").touch()
         line = r"\.x\.wise-edge exists: another process is writing"

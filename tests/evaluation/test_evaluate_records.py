@@ -22,7 +22,7 @@ from wise_edge.cli.main import main
 from wise_edge.errors import WiseEdgeError
 from wise_edge.evaluation.record_log import join_shards, open_log, read_log, write_log
 from wise_edge.evaluation.records import MaskRecord, Settings
-from wise_edge.evaluation.shards import Shard, choose_gpu, find_shard
+from wise_edge.evaluation.shards import Shard, find_shard
 
 SETTINGS = Settings("scenes", "test", 6, "lisa", "truth", None, "0" * 64, {"mask": "fake"})
 
@@ -292,15 +292,6 @@ def test_the_environment_of_a_launcher_is_read(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("RANK", "3")
     assert find_shard(None) == Shard(3, 8, launched=True)
     assert find_shard("0/4") == Shard(0, 4)
-
-
-@pytest.mark.parametrize(("visible", "expected"), [(None, "2"), ("", ""), ("4,5,6,7", "6"), ("GPU-a,GPU-b", "GPU-a")])
-def test_every_process_sees_one_gpu(visible: str | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    choose_gpu()
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
 
 
 def test_shards_join_in_order_and_only_when_all_are_there(tmp_path: Path) -> None:

@@ -115,12 +115,10 @@ def test_a_chunk_of_ros_1_is_listed_once(tmp_path: Path) -> None:
         connection = writer.add_connection("/a", TEXT, typestore=store)
         writer.write(connection, 1, store.serialize_ros1(TYPES[TEXT](data="x"), TEXT))
     content = (tmp_path / "a.bag").read_bytes()
-    info = content.rindex(b"chunk_pos=")
-    start = content.rindex(b"ver=", 0, info) - 8
-    record = content[content.index(b"op=\x06") - 8 :] if b"op=\x06" in content else content[start:]
+    record = content[content.index(b"op=\x06") - 8 :]  # where the chunk lies
     count = content.index(b"chunk_count=") + len(b"chunk_count=")
     (tmp_path / "a.bag").write_bytes(content[:count] + (2).to_bytes(4, "little") + content[count + 4 :] + record)
-    with pytest.raises(UsageError, match=r"a\.bag cannot be read"):
+    with pytest.raises(UsageError, match=r"a\.bag cannot be read .*a chunk is listed twice"):
         read(tmp_path / "a.bag")
 
 

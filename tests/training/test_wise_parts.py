@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from damage import flip_bit
 from wise_edge.errors import MissingExtraError, UsageError
 from wise_edge.policy.answer import split_completion
 from wise_edge.scenes import sample
@@ -142,12 +143,6 @@ def test_damaged_checkpoint_of_a_later_step_does_not_count_among_those_kept(tmp_
         write_checkpoint(tmp_path, step)
     drop_old_checkpoints(tmp_path, 10, 1)  # the run goes on from 10, since 15 is damaged
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-15"]
-
-
-def flip_bit(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {

@@ -71,8 +71,8 @@ def test_first_process_alone_returns_and_raises_what_its_action_does() -> None:
 def test_refusal_on_the_first_process_ends_all_with_one_line(tmp_path: Path) -> None:
     script = tmp_path / "refused.py"
     script.write_text(REFUSED)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29541"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, str(script)], capture_output=True, text=True, env=environment, timeout=300)
     assert done.stdout == "the folder is held\n"
-    assert done.stderr.count("exitcode  : 2 ") == 2
+    assert "exitcode  : 2 " in done.stderr  # torchrun ends the other one if it is slower

@@ -192,7 +192,7 @@ def test_warm_start_teaches_another_order_before_grpo(tmp_path: Path) -> None:
 
 def test_two_processes_share_a_step(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    arguments = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29533", "-m", "wise_edge"]
+    arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "wise_edge"]
     overrides = ("processes=2", "max_completion_tokens=64", "steps=1", "threads=1")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(
