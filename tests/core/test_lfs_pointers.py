@@ -19,6 +19,7 @@ from wise_edge.files.documents import read_json
 from wise_edge.files.inputs import refuse_lfs_pointer
 from wise_edge.images import load_image
 from wise_edge.native.pretrained import load_pretrained
+from wise_edge.native.tokenizer import open_tokenizer
 from wise_edge.robot.recording.reader import open_recording
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 3968658944\n"
@@ -46,6 +47,7 @@ def open_reasonseg(file: Path) -> Any:
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "json": ("config.json", read_json),
     "image": ("photo.png", load_image),
+    "tokenizer": ("tokenizer.json", open_tokenizer),
     "pickle": ("refs(unc).p", load_plain_pickle),
     "parquet": ("test-00000-of-00001.parquet", open_table),
     "reasonseg": ("test/a.json", open_reasonseg),

@@ -13,9 +13,9 @@ from tokenizers import Tokenizer
 from transformers import GenerationConfig
 
 from wise_edge.errors import UsageError, first_line
-from wise_edge.files.documents import TOKENIZER_BYTES, read_text, to_json
+from wise_edge.files.documents import to_json
 from wise_edge.files.writing import replacing_folder
-from wise_edge.native.loading import loading
+from wise_edge.native.tokenizer import open_tokenizer
 from wise_edge.native.weight_files import list_tensors
 from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD
 from wise_edge.policy.prompts import EMBEDDED
@@ -63,9 +63,7 @@ def save_policy(
 
 def read_tokenizer(folder: Path) -> Tokenizer:
     """Read the tokenizer of a policy's folder; raises UsageError if there is none, or it is damaged."""
-    file = folder / "tokenizer.json"
-    with loading(file, "a tokenizer", "name a policy folder"):
-        return Tokenizer.from_str(read_text(file, TOKENIZER_BYTES))
+    return open_tokenizer(folder / "tokenizer.json", "name a policy folder")
 
 
 def load_weights(model: Any, folder: Path) -> None:

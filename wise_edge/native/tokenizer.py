@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.files.inputs import refuse_lfs_pointer
 from wise_edge.native.loading import COPY, loading
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def open_tokenizer(file: Path, remedy: str = COPY, *, error: type[WiseEdgeError]
     from tokenizers import Tokenizer
 
     with loading(file, "a tokenizer", remedy, error=error):
+        refuse_lfs_pointer(file)
         tokenizer: Tokenizer = Tokenizer.from_file(str(file))
         tokenizer.no_padding()
         tokenizer.no_truncation()
