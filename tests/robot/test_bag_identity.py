@@ -120,6 +120,7 @@ def test_a_log_of_an_earlier_version_is_not_continued(capsys: pytest.CaptureFixt
     [
         (lambda lines: lines.append(lines[3]), "out.log, line 5, repeats the index 2 of line 4; delete one of the two"),
         (lambda lines: lines.pop(2), "out.log has other images than in; delete the log to start over"),
+        (lambda lines: lines[2].update(index=7), "out.log has other images than in; delete the log to start over"),
         (lambda lines: lines[2].update(hue=3), "out.log, line 3, has 'hue', which this version does not know"),
         (lambda lines: lines[2].update(mask=lines[2]["mask"] | {"counts": [1]}), "line 3, was not written by"),
         (lambda lines: lines[2]["mask"].update(size=[10**9, 10**9]), "line 3, was not written by"),

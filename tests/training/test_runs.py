@@ -129,6 +129,15 @@ def test_files_that_are_no_runs_are_kept(tmp_path: Path, name: str) -> None:
             pass
 
 
+@pytest.mark.parametrize("name", ["bundle.json", "config.json"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_folder_of_a_model_takes_no_run(tmp_path: Path, name: str, resume: bool) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UsageError, match="holds a model"), hold_run(tmp_path, resume=resume):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
 def test_another_version_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     identify_run(SAM, tmp_path, None, {})
     identify_run(SAM, tmp_path, 3, {})

@@ -101,6 +101,16 @@ def test_finished_run_without_checkpoints_is_kept(config: WiseConfig, run: Path)
     assert state(run) == before
 
 
+@pytest.mark.parametrize(("name", "value"), [("step", None), ("judged", "2"), ("highest_ciou", [0.5]), ("ciou", True)])
+def test_record_of_the_best_policy_is_checked_first(name: str, value: Any, config: WiseConfig, run: Path) -> None:
+    record = json.loads((run / "best.json").read_text())
+    (run / "best.json").write_text(json.dumps({**record, name: value}))
+    before = state(run)
+    with pytest.raises(UsageError, match=f"best.json is damaged: its {name} is no number"):
+        prepare_run(config, run, {}, accept_changes=False)
+    assert state(run) == before
+
+
 @pytest.mark.parametrize("name", ["best", "start"])
 def test_damage_that_a_run_would_go_on_from_is_refused(name: str, config: WiseConfig, run: Path) -> None:
     if name == "start":

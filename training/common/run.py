@@ -28,6 +28,8 @@ _RECORD = "run.json"
 _PACKAGES = ("wise-edge", "torch", "numpy", "pillow", "tokenizers", "transformers", "trl", "peft", "segment-anything")
 """What computes a run's results."""
 _WRITTEN = (STEPS, VALIDATIONS, "curves.png", "policy", "sam", "start", "best", "best.json", "samples")
+_MODELS = ("bundle.json", "config.json")
+"""What the folders of models hold; 'wise-edge export --force' would replace such a folder, and a run in it."""
 _NAMED = 5  # differences that an error names
 
 
@@ -62,7 +64,7 @@ def hold_run(out: Path, resume: bool) -> Iterator[None]:
 
 
 def refuse_begun(out: Path, resume: bool) -> None:
-    """Refuse a folder that holds a run, unless it is to be resumed, and one whose files a run would replace.
+    """Refuse a folder that holds a run, unless it is to be resumed, a model, or files that a run would replace.
 
     Raises:
         UsageError: it holds one of these.
@@ -71,6 +73,9 @@ def refuse_begun(out: Path, resume: bool) -> None:
         if not resume:
             raise UsageError(f"{out} holds a training run; pass --resume to continue it, or choose another --out")
         return
+    for name in _MODELS:
+        if (out / name).exists():
+            raise UsageError(f"{out} holds a model ({name}) and no training run; choose another --out")
     for name in _WRITTEN:
         if (out / name).exists():
             raise UsageError(

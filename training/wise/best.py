@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from wise_edge.errors import UsageError
 from wise_edge.files.documents import read_json, to_json
 from wise_edge.files.writing import atomic_write
 from wise_edge.training.wise.checkpoints import publish, staging_folder
@@ -18,6 +19,7 @@ from wise_edge.training.wise.validation import Figures, mean_ciou, mean_tokens
 
 _FOLDER = "best"
 _FIGURES = "figures.json"
+_COMPARED = ("step", "ciou", "rationale_tokens", "highest_ciou", "judged")
 
 
 def best_folder(out: Path) -> Path:
@@ -84,6 +86,10 @@ class BestPolicy:
         assert kept is not None  # the first one is kept
         self._write({**kept, "highest_ciou": self._highest(figures), "judged": max(step, kept["judged"])})
 
+    def check(self) -> None:
+        """Raise `UsageError` if a record of the kept policy cannot be used."""
+        self._read()
+
     def judge_again_after(self, step: int) -> None:
         """Judge the policies after a step again, which a change of the recipe makes other ones."""
         if (kept := self._read()) is not None:
@@ -97,11 +103,18 @@ class BestPolicy:
         """Return the record of the kept policy; `best.json` is older if a kill came before it was written."""
         if not self.folder.exists():
             return None
-        kept, seen = read_json(self.folder / _FIGURES), read_json(self._file) if self._file.exists() else None
+        kept, seen = _read_record(self.folder / _FIGURES), _read_record(self._file) if self._file.exists() else None
         return seen if seen is not None and seen["step"] == kept["step"] else kept
 
     def _write(self, record: dict[str, Any]) -> None:
         atomic_write(self._file, _to_json(record), force=True)
+
+
+def _read_record(file: Path) -> dict[str, Any]:
+    record = read_json(file)
+    if lacking := [name for name in _COMPARED if type(record.get(name)) not in (int, float)]:
+        raise UsageError(f"{file} is damaged: its {lacking[0]} is no number; restore it from a copy")
+    return record
 
 
 def _to_json(record: dict[str, Any]) -> bytes:

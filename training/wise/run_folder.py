@@ -44,10 +44,12 @@ def prepare_run(config: WiseConfig, out: Path, inputs: Mapping[str, Path | str],
     """
     recover(out)
     checkpoint, best, start = newest_checkpoint(out), best_folder(out), start_folder(out)
+    kept = BestPolicy(out, config.validation.tolerance)
     if checkpoint is None and (out / "policy").exists():
         raise UsageError(f"{out} has a policy but no checkpoint to continue from; choose another --out")
     if checkpoint is not None:
         _check_sound(best, "to choose among the policies from its newest checkpoint on")
+        kept.check()
     _check_sound(start, "to repeat the warm start")
     step = checkpoint_step(checkpoint) if checkpoint is not None else 0 if start.exists() else None
     identify_run(config, out, step, inputs, accept_changes)
@@ -58,7 +60,7 @@ def prepare_run(config: WiseConfig, out: Path, inputs: Mapping[str, Path | str],
     drop_records_after(out / STEPS, step)
     drop_records_after(out / VALIDATIONS, step if best.exists() else step - 1)
     if accept_changes:
-        BestPolicy(out, config.validation.tolerance).judge_again_after(step)
+        kept.judge_again_after(step)
     drop_old_checkpoints(out, step, config.checkpoints_kept)
     return checkpoint
 

@@ -180,7 +180,7 @@ class BagJob:
         depth = StreamDepth(log.records[-1]["bits"] if log.records else None)
         for place, (time_ns, channel, data) in enumerate(self.recording.messages(self.plan.images)):
             if place < reused:
-                if log.records[place]["time_ns"] != time_ns:
+                if (log.records[place]["index"], log.records[place]["time_ns"]) != (place, time_ns):
                     raise UsageError(f"{self._log} has other images than {self._bag}; delete the log to start over")
                 continue
             stamp_ns, frame_id, frame = time_ns, "", None
