@@ -131,6 +131,7 @@ def test_a_config_of_quantization_is_named_and_may_be_removed(policy: Path, case
         ("config.json", {"quantization_config": None}),
         ("config.json", {"quantization_config": {}}),
         ("hf_quant_config.json", {"quantization": {"quant_algo": None, "kv_cache_quant_algo": "FP8"}}),
+        ("hf_quant_config.json", {"quantization": ["FP8"]}),
     ],
 )
 def test_a_config_that_names_no_quantization_of_weights_is_none(policy: Path, name: str, entries: Any) -> None:
@@ -257,6 +258,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "no-config": (lambda policy: (policy / "config.json").unlink(), "", r"holds weights but no config\.json"),
     "both": (lambda policy: edit_json(policy / "adapter_config.json"), "", "a model and an adapter"),
     "text-alone": (lambda policy: edit_json(policy / "config.json", model_type="qwen2"), "", "model_type is 'qwen2'"),
+    "no-type": (lambda policy: edit_json(policy / "config.json", model_type={"a": 1}), "", "model_type is .*supported"),
 }  # fmt: skip
 
 

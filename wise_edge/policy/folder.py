@@ -37,7 +37,7 @@ def check_policy_folder(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file() or not find_weight_files(folder):
         refuse_foreign(folder)
     config = read_json(folder / "config.json")
-    if (family := config.get("model_type")) not in CLASSES:
+    if (family := str(config.get("model_type"))) not in CLASSES:
         raise UsageError(f"{folder / 'config.json'}: model_type is {family!r}; supported are {', '.join(CLASSES)}")
     if (folder / "adapter_config.json").is_file():
         raise UsageError(

@@ -68,8 +68,10 @@ def _claims(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, str]
     for name, tool in _FILES.items():
         if (folder / name).is_file():
             settings = read_json(folder / name)
-            if tool != "modelopt" or (settings.get("quantization") or {}).get("quant_algo"):
-                yield name, _describe(settings.get("quantization") or settings, tool)
+            nested = settings.get("quantization")
+            entries = nested if isinstance(nested, dict) and nested else settings
+            if tool != "modelopt" or entries.get("quant_algo"):
+                yield name, _describe(entries, tool)
 
 
 def _describe(settings: Any, tool: str) -> str:
