@@ -315,7 +315,9 @@ def test_auto_says_what_did_not_start(tiny_bundle: Path, monkeypatch: pytest.Mon
     create = onnxruntime.InferenceSession
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: PROVIDERS)
     monkeypatch.setattr(
-        onnxruntime, "InferenceSession", lambda *args, providers: create(*args, providers=["CPUExecutionProvider"])
+        onnxruntime,
+        "InferenceSession",
+        lambda *args, providers, **more: create(*args, providers=["CPUExecutionProvider"], **more),
     )
 
     session = Session.from_bundle(tiny_bundle, threads=1)

@@ -53,7 +53,7 @@ def test_the_command_refuses_such_a_token_before_it_loads_a_model(
     assert "the token (WISE_EDGE_TOKEN) must be visible ASCII characters" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("proxies", ["10.0.0.1/8", "proxy.example", "127.0.0.1,", "", "*,127.0.0.1", "127.0.0.1:80"])
+@pytest.mark.parametrize("proxies", ["10.0.0.1/8", "proxy.example", "127.0.0.1,", " ", "*,127.0.0.1", "127.0.0.1:80"])
 def test_only_addresses_can_be_trusted(
     proxies: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
