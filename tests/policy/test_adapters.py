@@ -238,6 +238,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (lambda folder: (folder / FILE).unlink(), "holds no weights of an adapter; it needs adapter_model"),
     "no config": (lambda folder: (folder / CONFIG).unlink(), "holds no adapter: it has no adapter_config.json"),
     "a malformed entry": (lambda folder: edit(folder, r=-1), "is not the config|does not fit"),
+    "an entry that PEFT follows in a circle": (
+        lambda folder: edit(folder, monteclora_config={"a": 1}),
+        "is not the config of a LoRA adapter",
+    ),
     "no targets": (
         lambda folder: edit(folder, target_modules=None),
         "does not fit .*: Please specify `target_modules`",

@@ -123,7 +123,7 @@ def read_adapter_config(folder: Path) -> Any:
     kept = {key: value for key, value in entries.items() if key in known or value}  # an empty entry asks for nothing
     try:
         config = peft.LoraConfig.from_peft_type(**kept)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(f"{file} is not the config of a LoRA adapter: {whole_reason(error)}") from error
     if str(config.init_lora_weights).startswith(_BY_CHANCE):
         # https://huggingface.co/docs/peft/developer_guides/lora#pissa: PEFT repeats the start when it loads one.
