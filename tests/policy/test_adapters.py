@@ -21,7 +21,7 @@ from wise_edge.cli.main import main
 from wise_edge.errors import UsageError
 from wise_edge.policy import adapter as adapter_module
 from wise_edge.policy.adapter import attach_adapter, merge_attached, probe
-from wise_edge.policy.adapter_names import CONFIG, fit_adapter
+from wise_edge.policy.adapter_names import CONFIG, fit_adapter, read_adapter_config
 from wise_edge.policy.architecture import load_config
 from wise_edge.policy.checkpoint import load_policy
 
@@ -238,10 +238,6 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (lambda folder: (folder / FILE).unlink(), "holds no weights of an adapter; it needs adapter_model"),
     "no config": (lambda folder: (folder / CONFIG).unlink(), "holds no adapter: it has no adapter_config.json"),
     "a malformed entry": (lambda folder: edit(folder, r=-1), "is not the config|does not fit"),
-    "an entry that PEFT follows in a circle": (
-        lambda folder: edit(folder, monteclora_config={"a": 1}),
-        "is not the config of a LoRA adapter",
-    ),
     "no targets": (
         lambda folder: edit(folder, target_modules=None),
         "does not fit .*: Please specify `target_modules`",
@@ -287,6 +283,13 @@ def test_what_does_not_fit_is_refused_before_the_base_is_loaded(
     assert len(line.splitlines()) == 1
     assert str(tmp_path / "m") not in line and f".{tmp_path.name}" not in line
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.filterwarnings("ignore:Unexpected keyword arguments")
+def test_an_entry_that_peft_follows_in_a_circle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / CONFIG).write_text(json.dumps({"peft_type": "LORA", "monteclora_config": {"a": 1}}))
+    with pytest.raises(UsageError, match="is not the config of a LoRA adapter"):
+        read_adapter_config(tmp_path)
 
 
 def test_what_a_training_leaves_beside_an_adapter_is_no_part_of_it(bases: Callable[..., Path], tmp_path: Path) -> None:
