@@ -176,5 +176,5 @@ def test_few_images_are_decoded_at_once_and_few_wait_for_it(monkeypatch: pytest.
 
 
 def test_limits_let_something_through() -> None:
-    with pytest.raises(UsageError, match="limit waiting must be above 0, not 0"):
+    with pytest.raises(UsageError, match="limit waiting must be above 0 and at most 1e12, not 0"):
         Limits(waiting=0)
