@@ -171,7 +171,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ('a: "\\ud800"', "half a character"),
         ("a: &a [*a]", "nested more than 64 levels deep"),
         ("[" * 10_000, "nested too deeply"),
-        (LAUGHS, "more than 100,000 values"),
+        (LAUGHS, "more than 1,000,000 values"),
         ("a: \0", "special characters are not allowed"),
     ],
 )

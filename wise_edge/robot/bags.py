@@ -22,6 +22,7 @@ from wise_edge.files.locks import claiming
 from wise_edge.files.targets import make_folder
 from wise_edge.images.depth import StreamDepth
 from wise_edge.policy.prompts import normalize_query
+from wise_edge.ranges import Checked
 from wise_edge.robot.bag_files import Deserializer, Plan, choose_images, plan_copy, write_bag
 from wise_edge.robot.frames import Frame
 from wise_edge.robot.messages import stamp_of, to_frame
@@ -33,7 +34,7 @@ from wise_edge.runtimes.session import Session
 
 
 @dataclass(frozen=True)
-class BagSettings:
+class BagSettings(Checked):
     """What results are made with; a log made with other settings is not resumed.
 
     Attributes:
