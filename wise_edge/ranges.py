@@ -17,6 +17,7 @@ import types
 import typing
 from collections.abc import Collection, Mapping
 from functools import cache
+from numbers import Real
 from typing import Annotated, Any
 
 _LONGEST = 100
@@ -40,7 +41,7 @@ class Range:
 
     def refusal(self, value: Any) -> str | None:
         """Return what a value must be if it is not; None if it is."""
-        size = value if isinstance(value, (int, float)) else len(value)
+        size: Any = value if isinstance(value, Real) else len(value)  # numpy's numbers too
         if self.least <= size <= self.most and not (self.above and size == self.least):
             return None
         if size is not value:

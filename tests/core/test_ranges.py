@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
 
 from specs import POLICY, SAM
@@ -90,6 +91,9 @@ def test_code_is_held_to_the_same_ranges() -> None:
         Example(steps=0)
     with pytest.raises(ValueError, match="steps: must be from 1"):
         replace(Example(), steps=0)
+    with pytest.raises(ValueError, match="steps: must be from 1"):
+        Example(steps=np.int64(0))
+    assert Example(steps=np.int64(3)).steps == 3
     assert from_mapping(Example, {"anything": {"a": [1]}, "inner": Inner(2)}).inner.side == 2
 
 
