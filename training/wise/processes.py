@@ -53,8 +53,19 @@ def on_first_process(action: Callable[[], T]) -> T:
             failure = error
             shared[1] = error.exit_code if isinstance(error, WiseEdgeError) else 1
     result, code = accelerate.utils.broadcast_object_list(shared)
+    if code is not None:
+        leave_group()
     if failure is not None:
         raise failure
     if code is not None:
         raise SystemExit(code)
     return result
+
+
+def leave_group() -> None:
+    """Leave the group of processes before this one ends.
+
+    Gloo's threads, which join processes without GPUs, may otherwise end it with SIGABRT while it exits.
+    """
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()

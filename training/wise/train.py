@@ -31,7 +31,7 @@ from wise_edge.training.wise.checkpoints import checkpoint_step
 from wise_edge.training.wise.config import WiseConfig
 from wise_edge.training.wise.data import Selection, training_rows
 from wise_edge.training.wise.policy import StartPolicy, hub_revision, open_policy
-from wise_edge.training.wise.processes import check_processes, on_first_process
+from wise_edge.training.wise.processes import check_processes, leave_group, on_first_process
 from wise_edge.training.wise.rewards import RewardFunctions
 from wise_edge.training.wise.run_folder import finish_run, prepare_run, start_folder
 from wise_edge.training.wise.similarity import TransformerEncoder, load_encoder
@@ -74,7 +74,9 @@ def train_wise(config: WiseConfig, out: Path, resume: bool, accept_changes: bool
                 start = dataclasses.replace(start, name=str(warm_start(config, start, start_folder(out))))
             if checkpoint is None or checkpoint_step(checkpoint) < config.steps or not best_folder(out).exists():
                 _train(config, start, parts, out, checkpoint)
-            if accelerate.PartialState().is_main_process:  # the others end, and nothing waits for minutes
+            leads = accelerate.PartialState().is_main_process
+            leave_group()
+            if leads:  # the others end, and nothing waits for minutes
                 finish_run(config, start, out)
 
 
