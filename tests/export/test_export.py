@@ -31,6 +31,7 @@ from wise_edge.export.to_onnx import segmenter as sam_target
 from wise_edge.export.to_onnx import target as onnx_target
 from wise_edge.export.to_onnx import verify
 from wise_edge.export.to_onnx.trace import export_onnx
+from wise_edge.files.hashing import hash_file
 from wise_edge.policy.checkpoint import load_policy
 from wise_edge.runtimes.session import Session
 
@@ -258,7 +259,8 @@ def test_the_command_writes_a_bundle_and_one_document(
 
     out, err = capfd.readouterr()
     assert code == 0, err
-    assert json.loads(out) == json.loads((tmp_path / "b" / "bundle.json").read_text())
+    manifest = tmp_path / "b" / "bundle.json"
+    assert json.loads(out) == json.loads(manifest.read_text()) | {"sha256": hash_file(manifest)}
     assert all(line.endswith("...") for line in err.splitlines())
 
 

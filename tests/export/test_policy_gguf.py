@@ -223,7 +223,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda f: edit_weights(f, lambda w: w.update({"lm_head.weight": torch.ones(4, 4, dtype=torch.int8)})),
         "I8, see lm_head",
     ),
-    "cut": (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 8), "cannot be read"),
+    "cut": (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 8), "is not a safetensors file, or it is damaged"),
     "no-weights": (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors is missing"),
     "shard": (lose_a_shard, r"model-00002-of-00002\.safetensors is missing"),
     "vocabulary": (lambda f: edit_config(f, "text_config", vocab_size=200), "describes no model"),

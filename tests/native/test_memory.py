@@ -51,5 +51,6 @@ def test_a_context_that_does_not_fit_says_what_to_lower(monkeypatch: pytest.Monk
     monkeypatch.setattr(llama_library, "explain_failure", lambda what: f"{what}: {GGML}")
     low_level = llama_library.require_llama()
     monkeypatch.setattr(low_level, "llama_model_load_from_file", lambda *_: None)
+    monkeypatch.setattr("wise_edge.native.llama.check_gguf", lambda file: None)  # there is no file
     with pytest.raises(DeviceError, match=r"text\.gguf does not fit into free memory"):
         LlamaModel(tmp_path / "text.gguf", tmp_path / "vision.gguf", 64)

@@ -207,6 +207,13 @@ def test_another_number_of_processes_is_refused(tmp_path: Path, capsys: pytest.C
     assert "expects 2, but 1 run" in capsys.readouterr().err
 
 
+@pytest.fixture
+def any_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Allow rates that diverge within two steps in float32."""
+    monkeypatch.setattr("wise_edge.ranges._check", lambda *_: None)
+
+
+@pytest.mark.usefixtures("any_rate")
 def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,6 +262,7 @@ def test_validation_goes_without_damaged_samples(
     assert figures.valid_rate == 1.0 and figures.box_accuracy in (0.0, 0.5, 1.0)
 
 
+@pytest.mark.usefixtures("any_rate")
 def test_warm_start_that_diverges_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     warm = "warm_start={steps: 3, batch_size: 4, learning_rate: 1e30}"
     assert main(command("wise-embedded", tmp_path / "run", warm)) == 1
