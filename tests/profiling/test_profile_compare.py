@@ -205,6 +205,17 @@ def test_a_file_that_is_no_profile_is_one_line(
     assert "cannot read" in capsys.readouterr().err
 
 
+def test_a_profile_without_an_energy_for_each_source_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = make_document()
+    damaged["runs"][0]["energy"]["query"] = []
+    a, b = write(tmp_path / "a.json", make_document()), write(tmp_path / "b.json", damaged)
+    assert main(["profile", "compare", a, a]) == 0
+    assert main(["profile", "compare", a, b]) == 2
+    assert "runs.0.energy.query has 0 items, not one for each source" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "place", [("runs", 0, "memory"), ("power",), ("conditions", "before"), ("runs", 1, "readings")]
 )

@@ -82,6 +82,7 @@ def test_frames_of_every_encoding() -> None:
         ({"height": None}, "the image's width and height must be integers, not 30 and None"),
         ({"stamp_ns": 1.7e18}, r"stamp_ns must be an integer of nanoseconds, got float 1\.7e\+18"),
         ({"stamp_ns": "now"}, "stamp_ns must be an integer of nanoseconds, got str 'now'"),
+        ({"stamp_ns": -(10**400)}, "stamp_ns must fit into 64 bits"),
         ({"frame_id": 7}, "frame_id must be text, got int 7"),
     ],
 )

@@ -30,7 +30,16 @@ def find_fault(document: Any) -> str | None:
 
     Keys that the schema does not name are accepted: a later version may have written them.
     """
-    return next(_faults(document, _schema(), "the document"), None)
+    return next(_faults(document, _schema(), "the document"), None) or next(_unequal(document), None)
+
+
+def _unequal(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what has not one energy for each source of power, which no schema can say."""
+    sources = document["power"]["sources"]
+    for place, run in enumerate(document["runs"]):
+        for part, energies in run["energy"].items():
+            if sources and len(energies) != len(sources):
+                yield f"the document.runs.{place}.energy.{part} has {len(energies)} items, not one for each source"
 
 
 @cache

@@ -97,6 +97,8 @@ class Frame(Stamped):
 def _check_stamp(stamp_ns: object) -> None:
     if not isinstance(stamp_ns, int | np.integer) or isinstance(stamp_ns, bool):
         raise UsageError(f"stamp_ns must be an integer of nanoseconds, got {describe(stamp_ns)}")
+    if not -(1 << 63) <= stamp_ns < 1 << 63:
+        raise UsageError(f"stamp_ns must fit into 64 bits, got {describe(stamp_ns)}")
 
 
 @dataclass(frozen=True)
