@@ -304,6 +304,7 @@ class Session:
 
         Raises:
             UsageError: the image is no uint8 RGB array, the box or a point is none, or the box lies outside.
+            BundleError: a file of the bundle was altered in its place since the bundle was opened.
             WiseEdgeError: the segmenter failed.
         """
         check_image(image)
@@ -313,7 +314,9 @@ class Session:
             raise UsageError(f"the box {tuple(box)} lies outside of the image, which is {width} x {height}")
         with self._mask_lock:
             self._files.check()
-            return self.mask.decode(self.mask.encode(image), prompt)
+            found = self.mask.decode(self.mask.encode(image), prompt)
+            self._files.check()
+            return found
 
     def _encode(self, image: npt.NDArray[np.uint8], spans: list[Span]) -> CachedImage:
         """Encode a new image for the policy and keep it."""

@@ -53,8 +53,8 @@ def test_a_place_that_was_replaced_meanwhile_is_locked_anew(tmp_path: Path, monk
 
 def test_a_file_system_without_locks_is_written_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     take_away_locks(monkeypatch)
-    with holding(tmp_path):
-        pass
+    with holding(tmp_path) as held, holding(tmp_path) as held_twice:
+        assert not held and not held_twice
 
 
 def test_a_claimed_file_is_made_held_and_removed_if_nothing_was_written(tmp_path: Path) -> None:

@@ -323,6 +323,17 @@ def test_errors_name_the_target_and_what_to_do(tmp_path: Path) -> None:
     assert writing._scratch_name("x") == ".x.wise-edge"
 
 
+def test_a_git_repository_keeps_its_history(tmp_path: Path) -> None:
+    (tmp_path / "x" / ".git").mkdir(parents=True)
+    (tmp_path / "x" / "bundle.json").touch()
+    with (
+        pytest.raises(UsageError, match="x is a git repository; name another folder"),
+        replacing_folder(tmp_path / "x", marker="bundle.json"),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 def test_a_folder_where_a_disk_is_mounted_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x").mkdir()
     monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "x")

@@ -274,9 +274,19 @@ def test_ids_that_hold_themselves_again_and_again_are_problems(tmp_path: Path) -
     assert any("is not in instances.json" in problem for problem in open_dataset("refcoco", tmp_path, "testA").problems)
 
 
-def test_texts_of_python_2_are_read(tmp_path: Path) -> None:
-    (tmp_path / "a.p").write_bytes(b"\x80\x02U\x06caf\xc3\xa9\x21.")  # the opcode of Python 2's byte strings
-    assert load_plain_pickle(tmp_path / "a.p") == "café!"
+DATA = Path(__file__).parents[1] / "support" / "data"
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_what_python_2_wrote_is_read(protocol: int) -> None:
+    file = DATA / f"refs_python27_protocol{protocol}.p"  # by the cPickle of Python 2.7.18, in the form of RefCOCO's
+    (ref,) = load_plain_pickle(file)
+    assert (ref["split"], ref["sent_ids"], ref["ann_id"]) == ("testA", [0, 1], 7)
+    assert ref["sentences"][0]["tokens"] == ["the", "café"]
+    assert ref["sentences"][0]["raw"] == "The café, on the left, behind the red car!"
+    assert [sentence["sent"] for sentence in ref["sentences"]] == ["the café on the left", ""]
+    assert ref["sentences"][1]["raw"] == "it's \n\\'"
+    assert ref["box"] == [0.5, -3, 300, 70000, 10**15, None, True]
 
 
 MASKS = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=40))

@@ -118,16 +118,17 @@ def test_a_mapped_file_that_changes_in_place_is_an_error(
 def test_an_answer_of_files_that_change_meanwhile_is_dropped(
     bundle: Path, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = open_session(bundle, backend)
-    generate = session.policy.generate
+    for part, method in (("policy", "generate"), ("mask", "decode")):
+        session = open_session(bundle, backend)
+        whole = getattr(getattr(session, part), method)
 
-    def change_meanwhile(*arguments: Any) -> Any:
-        os.utime(load(bundle).file(BACKENDS[backend]))
-        return generate(*arguments)
+        def change_meanwhile(*arguments: Any, whole: Any = whole) -> Any:
+            os.utime(load(bundle).file(BACKENDS[backend]))
+            return whole(*arguments)
 
-    monkeypatch.setattr(session.policy, "generate", change_meanwhile)
-    with pytest.raises(BundleError, match="was altered while it is in use"):
-        ask(session)
+        monkeypatch.setattr(getattr(session, part), method, change_meanwhile)
+        with pytest.raises(BundleError, match="was altered while it is in use"):
+            ask(session) if part == "policy" else session.find_mask(SCENE.image, (1, 1, 9, 9), ())
 
 
 @pytest.mark.usefixtures("all_mapped")

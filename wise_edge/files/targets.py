@@ -51,7 +51,8 @@ def check_folder_target(
 
     Raises:
         UsageError: the target exists and `force` is off, it is neither empty nor a folder with the marker, it is or
-            holds what must be kept, a disk is mounted on it, or its parent folder does not exist or cannot be written.
+            holds what must be kept, it is a git repository, a disk is mounted on it, or its parent folder does not
+            exist or cannot be written.
     """
     exists = _exists(target)
     refuse_input(target, keep)
@@ -61,6 +62,8 @@ def check_folder_target(
         raise UsageError(f"{target} exists and has no {marker}; choose another folder")
     if exists and not force:
         raise UsageError(f"{target} exists; use --force to replace it")
+    if (target / ".git").exists():  # a clone of a hub's repository, whose history would go with the folder
+        raise UsageError(f"{target} is a git repository; name another folder, and copy its files here")
     if target.is_mount():  # it cannot be renamed
         raise UsageError(f"{target} is where a disk is mounted; name a folder in it")
     check_parent(target)
