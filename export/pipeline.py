@@ -124,6 +124,9 @@ def export_bundle(
     for chosen in targets:
         chosen.check(options, verify=verify is not None)
     base, sam_checkpoint = _open(policy, "policy"), _open(sam, "sam")
+    family = load_config(base).model_type
+    for chosen in targets:
+        chosen.check_family(family)
     read_sam_spec(sam_checkpoint)  # a checkpoint that is none is found before the policy is merged
     created = creation_time()
     samples = read_calibration(options.calibration, options.samples)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import check_packages
+from wise_edge.policy.spec import FAMILIES
 
 if TYPE_CHECKING:
     from wise_edge.bundle.manifest import Artifact, Figure
@@ -32,6 +33,7 @@ class Target(ABC):
         help: what it is for, in a few words.
         extra: the extra of wise-edge that installs its packages.
         packages: top-level import names of these packages.
+        families: the policies that it can hold, by transformers' names.
         reads: fields of `ExportOptions` that apply to it, and to no target that does not list them too.
         needs_device: whether it is made for kinds of GPU that `--device` names.
         graphs_on_gpu: whether the bundle's ONNX graphs are for a GPU, where they may compute in 16 bits throughout.
@@ -42,6 +44,7 @@ class Target(ABC):
     help: ClassVar[str]
     extra: ClassVar[str] = "export"
     packages: ClassVar[tuple[str, ...]] = ()
+    families: ClassVar[tuple[str, ...]] = FAMILIES
     reads: ClassVar[tuple[str, ...]] = ()
     needs_device: ClassVar[bool] = False
     graphs_on_gpu: ClassVar[bool] = False
@@ -64,6 +67,12 @@ class Target(ABC):
             DeviceError: a kind of GPU lacks what the options ask for.
         """
         self.check_packages()
+
+    def check_family(self, family: str) -> None:
+        """Raise `UsageError` that names the targets which can hold a policy's family, if this one cannot."""
+        if family not in self.families:
+            able = ", ".join(target.name for target in TARGETS if family in target.families)
+            raise UsageError(f"--target {self.name} cannot hold a {family} policy; choose {able}")
 
     def check_policy(self, source: PolicyCheckpoint, options: ExportOptions) -> None:
         """Reject a policy that cannot be converted, before any target converts it.
@@ -100,13 +109,8 @@ class OnnxTarget(Target):
     name = "onnx"
     help = "ONNX Runtime"
     packages = ("torch", "transformers", "safetensors", "onnx", "onnxscript", "onnxruntime", "segment_anything")
+    families = ("qwen2_5_vl",)
     reads = ("onnx_precision",)
-
-    def check_policy(self, source: PolicyCheckpoint, options: ExportOptions) -> None:
-        """See `Target`."""
-        from wise_edge.export.to_onnx.target import check_family
-
-        check_family(source.spec)
 
     def write(
         self, source: PolicyCheckpoint, folder: Path, options: ExportOptions, progress: Progress
@@ -170,6 +174,7 @@ class TensorrtTarget(Target):
 
     name = "tensorrt"
     help = "TensorRT engines"
+    families = OnnxTarget.families
     needs_device = True
     graphs_on_gpu = True
     builds_on = ("onnx",)
@@ -208,6 +213,7 @@ class EdgellmTarget(Target):
     help = "TensorRT Edge-LLM"
     extra = "edgellm"
     packages = ("tensorrt_edgellm", "modelopt", "datasets")
+    families = ("qwen2_5_vl",)
     needs_device = True
     reads = ("edgellm_quant",)
 

@@ -13,7 +13,6 @@ import torch
 from wise_edge.bundle.manifest import Artifact, Figure
 from wise_edge.bundle.roles import DECODER, EMBEDDING, VISION
 from wise_edge.bundle.store import describe_file
-from wise_edge.errors import UsageError
 from wise_edge.export.precisions import ONNX_PRECISIONS
 from wise_edge.export.progress import Progress
 from wise_edge.export.source.policy import PolicyCheckpoint
@@ -27,17 +26,10 @@ from wise_edge.export.to_onnx.trace import export_onnx
 from wise_edge.policy.graph_io import past_names, patch_grid, patch_values, present_names
 from wise_edge.policy.spec import PolicySpec
 
-FAMILY = "qwen2_5_vl"
 VISION_PRECISION = {precision: precision for precision in ONNX_PRECISIONS} | {"int4": "int8"}
 """The vision tower's precision for each of the language model, whose head keeps 8 bits too."""
 _VISION, _DECODER = f"{VISION}.onnx", f"{DECODER}.onnx"
 _EMBEDDING = f"{EMBEDDING}.npy"
-
-
-def check_family(spec: PolicySpec) -> None:
-    """Raise `UsageError` for a policy whose vision tower this package cannot rebuild."""
-    if spec.family != FAMILY:
-        raise UsageError(f"ONNX export supports {FAMILY}, the policy is {spec.family}; export it with --target gguf")
 
 
 def export_policy(
@@ -51,11 +43,7 @@ def export_policy(
         precision: one of `ONNX_PRECISIONS`.
         fp16_arithmetic: compute in half precision next to eight-bit floats and weights of 8 or 4 bits.
         progress: called at each step.
-
-    Raises:
-        UsageError: the policy's family is not supported.
     """
-    check_family(source.spec)
     progress("exporting the policy's vision tower")
     _export_vision(source.model, source.spec, out / _VISION)
     progress("exporting the policy's language model")

@@ -181,15 +181,6 @@ def test_options_that_cannot_be_met(
     assert not list(tmp_path.iterdir())
 
 
-def test_onnx_is_for_the_family_it_rebuilds(
-    policies: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["export", "--policy", str(policies["qwen3_vl"]), "--sam", "embedded", "--out", str(tmp_path / "b")]
-
-    assert main(arguments) == 2
-    assert "--target gguf" in capsys.readouterr().err
-
-
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A GGUF file whose rows 256 divides, so that every type can hold them, and the importance of its columns."""

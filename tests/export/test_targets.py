@@ -114,6 +114,20 @@ def test_a_missing_package_of_a_target_is_named(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_family_that_it_cannot_hold_is_refused_with_the_targets_that_can(
+    listing: Listing, tiny_checkpoints: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(Listing, "families", ("qwen2_vl",))
+
+    assert export(tiny_checkpoints, tmp_path / "b") == 2
+
+    able = ", ".join(target.name for target in targets.TARGETS if "qwen2_5_vl" in target.families)
+    assert f"--target listing cannot hold a qwen2_5_vl policy; choose {able}" in capsys.readouterr().err
+    assert able.startswith("onnx, gguf")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.usefixtures("listing")
 def test_only_complete_queries_make_a_bundle_verified(tiny_checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
     policy, sam = map(str, tiny_checkpoints)
