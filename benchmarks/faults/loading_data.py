@@ -14,10 +14,10 @@ from oracle import Fault
 from PIL import Image
 from workers import Loader
 
-from dataset_files import mask_rows, write_parquet, write_reasonseg, write_refcoco, write_refcocog_2k
+from dataset_files import mask_rows, write_grefcoco, write_parquet, write_reasonseg, write_refcoco, write_refcocog_2k
 from wise_edge.datasets import open_dataset
 from wise_edge.datasets.coco_masks import read_segmentation
-from wise_edge.datasets.labeled_tables import read_solution
+from wise_edge.datasets.labeled_tables import read_objects
 from wise_edge.datasets.plain_pickle import load_plain_pickle
 from wise_edge.errors import UsageError
 from wise_edge.export.source.calibration import read_calibration
@@ -127,7 +127,7 @@ def _write_segmentation(folder: Path) -> None:
 
 def _read_solution(folder: Path) -> None:
     try:
-        read_solution((folder / "solution.txt").read_bytes().decode("utf-8", "surrogateescape"))
+        read_objects((folder / "solution.txt").read_bytes().decode("utf-8", "surrogateescape"))
     except ValueError as error:
         raise UsageError(str(error)[:200]) from error  # its caller says which row
 
@@ -150,6 +150,9 @@ LOADERS = (
     ),
     Loader(
         "RefCOCO", lambda f: write_refcoco(f, 3), lambda f: _read_all("refcoco", f, "testA"), "refcoco/*", share=3.0
+    ),
+    Loader(
+        "gRefCOCO", lambda f: write_grefcoco(f, 3), lambda f: _read_all("grefcoco", f, "val"), "grefcoco/*", share=3.0
     ),
     Loader(
         "training table",
@@ -177,6 +180,12 @@ LOADERS = (
     Loader(
         "solution",
         lambda f: (f / "solution.txt").write_text("<box>(1,2),(30,40)</box><points>(3,4),(5,6)</points>"),
+        _read_solution,
+        share=1.0,
+    ),
+    Loader(
+        "solution of several",
+        lambda f: (f / "solution.txt").write_text('[{"bbox_2d": [1, 2, 30, 40], "point_2d": [3, 4]}]'),
         _read_solution,
         share=1.0,
     ),

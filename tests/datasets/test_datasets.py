@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from dataset_files import REFERENCE_SIDE_PX, image_bytes, mask_row, mask_rows, write_parquet, write_refcocog_2k
 from wise_edge.datasets import NAMES, Dataset, open_dataset
 from wise_edge.datasets.base import make_unique, mask_points
-from wise_edge.datasets.labeled_tables import read_solution
+from wise_edge.datasets.labeled_tables import read_objects, read_solution
 from wise_edge.errors import UsageError
 from wise_edge.geometry import interior_points
 from wise_edge.scenes import SPLITS, sample
@@ -122,6 +123,62 @@ def test_malformed_solutions(text: str | None) -> None:
 def test_solutions_may_hold_spaces() -> None:
     text = "<box> (1, 2), (30,40) </box>\n<points>( 5,6 ), (7,8)</points> "
     assert read_solution(text) == ((1, 2, 30, 40), ((5, 6), (7, 8)))
+
+
+def test_solutions_of_any_number_of_objects() -> None:
+    one = {"bbox_2d": [10, 100, 200, 210], "point_2d": [30, 110]}
+    other = {"bbox_2d": [225.5, 296.4, 706, 786], "point_2d": [302, 410], "label": "mug"}
+    found = read_objects(f" {json.dumps([one, other])} ")
+    assert [(each.box, each.points) for each in found] == [
+        ((10, 100, 200, 210), ((30, 110), (30, 110))),
+        ((226, 296, 706, 786), ((302, 410), (302, 410))),
+    ]
+    assert read_objects("[]") == (), "nothing is meant"
+    (only,) = read_objects("<box>(1,2),(30,40)</box><points>(5,6),(7,8)</points>")
+    assert (only.box, only.points) == ((1, 2, 30, 40), ((5, 6), (7, 8)))
+
+
+@pytest.mark.parametrize(
+    "solution",
+    [
+        "[",
+        "[1]",
+        "[[1, 2, 3, 4]]",
+        '[{"bbox_2d": [1, 2, 3, 4]}]',
+        '[{"bbox_2d": [1, 2, 3], "point_2d": [1, 2]}]',
+        '[{"bbox_2d": [1, 2, 3, true], "point_2d": [1, 2]}]',
+        '[{"bbox_2d": [1, 2, 3, NaN], "point_2d": [1, 2]}]',
+        '[{"bbox_2d": [1, 2, 3, 1e9], "point_2d": [1, 2]}]',
+        '[{"bbox_2d": [-1, 2, 3, 4], "point_2d": [1, 2]}]',
+        '[{"bbox_2d": [3, 2, 3, 4], "point_2d": [1, 2]}]',
+        '[{"bbox_2d": [1, 2, 3, 4], "bbox_2d": [1, 2, 3, 4], "point_2d": [1, 2]}]',
+        f"[{', '.join(['1'] * 1001)}]",
+        "[" * 100_000,
+    ],
+)
+def test_malformed_solutions_of_several_objects(solution: str) -> None:
+    with pytest.raises(ValueError, match="solution"):
+        read_objects(solution)
+
+
+def test_training_sets_of_several_objects(tmp_path: Path) -> None:
+    several = [{"bbox_2d": [1, 2, 30, 8], "point_2d": [3, 4]}, {"bbox_2d": [0, 0, 5, 5], "point_2d": [1, 99]}]
+    rows = [training_row(solution=json.dumps(several)), training_row(solution="[]"), training_row(solution="[{}]")]
+    write_parquet(tmp_path / "VisionReasoner_multi_object_7k_840" / "data" / "train-00000-of-00001.parquet", rows)
+    for name, folder in (("visionreasoner", tmp_path), ("refcocog-2k", next(tmp_path.iterdir()))):
+        data = open_dataset(name, folder, "train")
+        assert (data.name, list(data.ids), len(data.problems)) == (name, ["0", "1"], 1)
+        assert "row 2: the solution is not a list of" in data.problems[0]
+        objects = data[0].objects
+        assert objects is not None
+        assert [(each.box, each.points, each.mask) for each in objects] == [
+            ((1, 2, 20, 8), ((3, 4), (3, 4)), None),
+            ((0, 0, 5, 5), ((1, 9), (1, 9)), None),
+        ], "clipped"
+        assert (data[0].box, data[0].mask) == (None, None)
+        assert (data[1].objects, data[1].mask) == ((), None)
+    with pytest.raises(UsageError, match="name the folder of VisionReasoner_multi_object_7k_840 or"):
+        open_dataset("visionreasoner", Path(__file__).parent, "train")
 
 
 def training_row(**changes: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 import fake_session
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.cli.main import main
-from wise_edge.datasets import Dataset, Example
+from wise_edge.datasets import Dataset, Example, ExampleObject
 from wise_edge.errors import UsageError
 from wise_edge.evaluation.evaluate import evaluate_session, hash_models, summarize
 from wise_edge.evaluation.records import MaskRecord, Record
@@ -219,7 +219,8 @@ def test_dropped_samples_are_counted_and_in_no_figure() -> None:
 def test_every_sample_pays_for_its_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     opened = fake_session.install(monkeypatch)
     image = SAMPLES[0].scene.image
-    example = Example("a", "the ring", image, (1, 1, 9, 9), ((2, 2), (3, 3)), SAMPLES[0].mask, None, None)
+    target = ExampleObject((1, 1, 9, 9), ((2, 2), (3, 3)), SAMPLES[0].mask)
+    example = Example("a", "the ring", image, (target,), SAMPLES[0].mask, None, None)
     session = Session.from_bundle()
     records = list(evaluate_session(session, cast(Dataset, {0: example, 1: example}), range(2)))
     assert opened.policy.encoded == 2

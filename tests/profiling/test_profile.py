@@ -21,7 +21,7 @@ from fake_session import FakeImage, FakeMask, FakePolicy
 from profile_documents import make_run
 from virtual_time import TimedMask, TimedPolicy, VirtualTime
 from wise_edge.cli.main import main
-from wise_edge.datasets.base import Example
+from wise_edge.datasets.base import Example, ExampleObject
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.files.cache import cache_folder
 from wise_edge.images import save_png
@@ -41,9 +41,9 @@ from wise_edge.runtimes.spans import PHASES, Span, covered_s
 
 MASK = np.zeros((20, 30), np.bool_)
 MASK[5:15, 8:23] = True
+TARGET = ExampleObject((8, 5, 23, 15), ((8, 8), (9, 9)), MASK)
 EXAMPLES = [
-    Example(f"{n}", "the ring", np.full((20, 30, 3), n, np.uint8), (8, 5, 23, 15), ((8, 8), (9, 9)), MASK, None, None)
-    for n in range(3)
+    Example(f"{n}", "the ring", np.full((20, 30, 3), n, np.uint8), (TARGET,), MASK, None, None) for n in range(3)
 ]
 CONSTANT = PowerSource("a load", "power", ("in",), (0,), None, None, lambda: (10.0,), (None,))
 

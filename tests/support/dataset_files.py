@@ -1,6 +1,7 @@
 """Writes test scenes in the forms of published data sets, for tests of what reads and evaluates them.
 
-- RefCOCO, as the refer API's files (https://github.com/lichengunc/refer).
+- RefCOCO, as the refer API's files (https://github.com/lichengunc/refer), and gRefCOCO, as its own
+  (https://github.com/henghuiding/gRefCOCO).
 - ReasonSeg (https://github.com/dvlab-research/LISA): `0.jpg` next to `0.json` with queries and polygons.
 - refCOCOg_2k_840 (https://huggingface.co/datasets/Ricky06662/refCOCOg_2k_840): a parquet file of images stretched to
   840 x 840 pixels, with box and points as text.
@@ -61,6 +62,60 @@ def write_refcoco(
 def write_refcoco_files(folder: Path, partition: str, refs: Any, instances: Any) -> None:
     """Write refs(...).p and instances.json."""
     (folder / f"refs({partition}).p").write_bytes(pickle.dumps(refs, protocol=2))  # as the published files are
+    (folder / "instances.json").write_text(json.dumps(instances))
+
+
+def write_grefcoco(folder: Path, count: int, split: str = "val") -> list[Sample]:
+    """Write scenes as DIR/grefcoco/grefs(unc).json, DIR/grefcoco/instances.json and DIR/images/train2014.
+
+    Every object of a scene is an annotation, and so is a crowd over all of the image. By turns, a ref means nothing,
+    the scene's query, or all objects and the crowd. The fields are those of the published files: file names end with
+    the id of RefCOCO's annotation.
+    """
+    items = [sample("test", index) for index in range(count)]
+    files = folder / "images" / "train2014"
+    files.mkdir(parents=True)
+    (folder / "grefcoco").mkdir()
+    images, annotations, refs = [], [], []
+    for index, item in enumerate(items):
+        file, side = f"COCO_train2014_{index:012d}", item.scene.side
+        (files / f"{file}.jpg").write_bytes(image_bytes(item.scene.image, "JPEG"))
+        images.append({"id": index, "file_name": f"{file}.jpg", "height": side, "width": side})
+        first = 100 * (index + 1)
+        crowd = {"size": [side, side], "counts": [0, side * side]}
+        own = [
+            {"id": first + place, "image_id": index, "segmentation": polygons_of(mask), "iscrowd": 0}
+            for place, mask in enumerate(item.scene.masks)
+        ]
+        annotations += [*own, {"id": first + 99, "image_id": index, "segmentation": crowd, "iscrowd": 1}]
+        meant = ([-1], [first + item.query.target], [each["id"] for each in own] + [first + 99])[index % 3]
+        sentence = {
+            "sent": item.query.text,
+            "raw": item.query.text,
+            "sent_id": index,
+            "tokens": [],
+            "exist": index % 3 > 0,
+        }
+        refs.append(
+            {
+                "image_id": index,
+                "split": split,
+                "sentences": [sentence],
+                "file_name": f"{file}_{first}.jpg",
+                "category_id": [-1 if number == -1 else 1 for number in meant],
+                "ann_id": meant,
+                "sent_ids": [index],
+                "ref_id": 7 + index,
+                "no_target": meant == [-1],
+            }
+        )
+    write_grefcoco_files(folder / "grefcoco", refs, {"images": images, "annotations": annotations})
+    return items
+
+
+def write_grefcoco_files(folder: Path, refs: Any, instances: Any) -> None:
+    """Write grefs(unc).json and instances.json."""
+    (folder / "grefs(unc).json").write_text(json.dumps(refs))
     (folder / "instances.json").write_text(json.dumps(instances))
 
 

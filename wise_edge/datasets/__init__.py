@@ -1,22 +1,27 @@
-"""Labeled data, all in one form: scenes, the paper's training set, RefCOCO/+/g and ReasonSeg."""
+"""Labeled data, all in one form: scenes, training sets with solutions, RefCOCO/+/g, gRefCOCO and ReasonSeg."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from wise_edge.datasets.base import Dataset, Example
-from wise_edge.datasets.labeled_tables import MaskTable, RefCocog2k
+from wise_edge.datasets.base import Dataset, Example, ExampleObject
+from wise_edge.datasets.labeled_tables import MaskTable, SolutionTable
 from wise_edge.datasets.reasonseg import ReasonSegFolder, find_folder
-from wise_edge.datasets.refcoco import RefCocoDataset
+from wise_edge.datasets.refcoco import GENERALIZED, RefCocoDataset
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.datasets.tables import find_table
 from wise_edge.errors import UsageError
 
-__all__ = ["NAMES", "Dataset", "Example", "open_dataset"]
+__all__ = ["NAMES", "Dataset", "Example", "ExampleObject", "open_dataset"]
 
-NAMES = ("scenes", "refcocog-2k", "refcoco", "refcoco+", "refcocog", "reasonseg")
+NAMES = ("scenes", "refcocog-2k", "visionreasoner", "refcoco", "refcoco+", "refcocog", "grefcoco", "reasonseg")
 """What `open_dataset` opens."""
 
+_SOLUTION_FOLDERS = {
+    "refcocog-2k": ("refCOCOg_2k_840",),
+    "visionreasoner": ("VisionReasoner_multi_object_7k_840", "VisionReasoner_multi_object_1k_840", "refCOCOg_9k_840"),
+}
+"""Data set with solutions to its folders on the hub."""
 _TABLE_PREFIXES = {
     "refcoco": "refcoco",
     "refcoco+": "refcocoplus",
@@ -31,8 +36,9 @@ def open_dataset(name: str, data: Path | None, split: str) -> Dataset:
 
     Args:
         name: one of `NAMES`.
-        data: its folder; None for "scenes", which are drawn. RefCOCO/+/g are read from the refer API's files, ReasonSeg
-            from its folders, and both from tables with masks if `tables.find_table` finds any.
+        data: its folder; None for "scenes", which are drawn. RefCOCO/+/g and gRefCOCO are read from
+            their files of refs, ReasonSeg from its folders, and all but gRefCOCO from tables with masks if
+            `tables.find_table` finds any.
         split: by the data set's own name ("test", "testA", "val", ...).
 
     Raises:
@@ -49,8 +55,10 @@ def open_dataset(name: str, data: Path | None, split: str) -> Dataset:
         raise UsageError(f"{name} is read from a folder; name it with --data")
     if not data.exists():
         raise UsageError(f"{data} does not exist; name the folder of {name} with --data")
-    if name == "refcocog-2k":
-        return RefCocog2k(data, split)
+    if name in _SOLUTION_FOLDERS:
+        return SolutionTable(name, data, split, _SOLUTION_FOLDERS[name])
+    if name == GENERALIZED:
+        return RefCocoDataset(name, data, split)
     table = find_table(data, split, (f"{_TABLE_PREFIXES[name]}_{split}",))
     if table is not None:
         return MaskTable(name, split, table)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wise_edge.errors import UsageError
-from wise_edge.geometry import Box, Point, interior_points, mask_box
+from wise_edge.geometry import Box, Point, Size, interior_points, mask_box
 from wise_edge.images import load_image
 
 # Points are searched for in every pixel of masks up to this side (COCO's largest image); larger masks are thinned
@@ -28,6 +28,21 @@ Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
+class ExampleObject:
+    """One object that a query means.
+
+    Attributes:
+        box: half-open XYXY, px of the image; that of the mask if there is one.
+        points: two pixels (x, y) of the image inside the object, possibly the same pixel twice.
+        mask: bool, H x W of the image; None if the data set has no masks.
+    """
+
+    box: Box
+    points: tuple[Point, Point]
+    mask: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
 class Example:
     """One query on one image, with its truth.
 
@@ -35,10 +50,9 @@ class Example:
         id: unique in its data set and the same at every opening.
         query: what to find.
         image: HWC uint8 RGB.
-        box: half-open XYXY, px of `image`; that of the mask if there is one; None if the mask is empty.
-        points: two pixels (x, y) of `image` inside the target, possibly the same pixel twice; None if the mask is
-            empty.
-        mask: bool, H x W of `image`, the target without ignored regions; None if the data set has no masks.
+        objects: what the query means, in no particular order; empty if nothing in the image is meant; None if it is
+            not known.
+        mask: bool, H x W of `image`, all that is meant, without ignored regions; None if the data set has no masks.
         ignore: bool, H x W of `image`, regions that count neither for nor against; None if there are none.
         kind: kind of query, for figures by kind; None if the data set has no kinds.
     """
@@ -46,11 +60,20 @@ class Example:
     id: str
     query: str
     image: NDArray[np.uint8]
-    box: Box | None
-    points: tuple[Point, Point] | None
+    objects: tuple[ExampleObject, ...] | None
     mask: NDArray[np.bool_] | None
     ignore: NDArray[np.bool_] | None
     kind: str | None
+
+    @property
+    def box(self) -> Box | None:
+        """Box of the only object that is meant; None if it is not known, or none or several are meant."""
+        return self.objects[0].box if self.objects and len(self.objects) == 1 else None
+
+    @property
+    def points(self) -> tuple[Point, Point] | None:
+        """Points of the only object that is meant; None if `box` is."""
+        return self.objects[0].points if self.objects and len(self.objects) == 1 else None
 
 
 class Dataset(Protocol):
@@ -145,10 +168,26 @@ def from_mask(
     ignore: NDArray[np.bool_] | None = None,
     kind: str | None = None,
 ) -> Example:
-    """Return an example with box and points computed from its mask."""
-    if not mask.any():
-        return Example(name, query, image, None, None, mask, ignore, kind)
-    return Example(name, query, image, mask_box(mask), mask_points(mask), mask, ignore, kind)
+    """Return an example of one object, the mask's, or of none if the mask is empty."""
+    return Example(name, query, image, masked_objects([mask]), mask, ignore, kind)
+
+
+def masked_objects(masks: Iterable[NDArray[np.bool_]]) -> tuple[ExampleObject, ...]:
+    """Return an object for each mask that has a pixel, with box and points computed from it."""
+    return tuple(ExampleObject(mask_box(mask), mask_points(mask), mask) for mask in masks if mask.any())
+
+
+def unite(masks: Iterable[NDArray[np.bool_]], size: Size) -> NDArray[np.bool_]:
+    """Return the union of masks of a size (width, height), bool, H x W; empty if there are none."""
+    union = np.zeros(size[::-1], np.bool_)
+    for mask in masks:
+        union |= mask
+    return union
+
+
+def count_kind(objects: int) -> str:
+    """Return the kind of a query that means this number of objects: "none", "one" or "several"."""
+    return ("none", "one")[objects] if objects < 2 else "several"
 
 
 def mask_points(mask: NDArray[np.bool_]) -> tuple[Point, Point]:

@@ -1,22 +1,27 @@
-"""Data sets stored as tables: the paper's training set, and evaluation sets with a mask in each row."""
+"""Data sets stored as tables: training sets with a solution in each row, evaluation sets with a mask in each row."""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wise_edge.datasets.base import Example, RowDataset, from_mask, make_unique, read_image
+from wise_edge.datasets.base import Example, ExampleObject, RowDataset, from_mask, make_unique, read_image
 from wise_edge.datasets.tables import Table, check_columns, find_table
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
+from wise_edge.files.documents import parse_json_list
 from wise_edge.geometry import Box, Point, clip_box, clip_point
 
 _NUMBER = r"\s*(\d{1,6})\s*"
 _PAIR = rf"\({_NUMBER},{_NUMBER}\)"
+_MOST_OBJECTS = 1000
+_MOST_PX = 1_000_000  # no image is wider
 _SOLUTION = re.compile(rf"\s*<box>\s*{_PAIR}\s*,\s*{_PAIR}\s*</box>\s*<points>\s*{_PAIR}\s*,\s*{_PAIR}\s*</points>\s*")
 
 
@@ -60,25 +65,27 @@ class MaskTable(RowDataset[tuple[int, str]]):
         return from_mask(name, query, image, mask)
 
 
-class RefCocog2k(RowDataset[tuple[int, str, Box, tuple[Point, Point]]]):
-    """The paper's training set, refCOCOg_2k_840: boxes and points, no masks.
+class SolutionTable(RowDataset[tuple[int, str, tuple[ExampleObject, ...]]]):
+    """A training set with boxes and points and without masks: that of the paper, Seg-Zero or VisionReasoner.
 
-    Columns image, problem and solution ("<box>(x1,y1),(x2,y2)</box><points>(x,y),(x,y)</points>", px of the image); ids
-    come from an id column, or are the row's number.
+    Columns image, problem and solution (see `read_objects`, px of the image); ids come from an id column, or are the
+    row's number.
 
     Args:
+        name: of the data set.
         data: see `find_table`.
         split: "train" there.
+        folders: its names on the hub.
 
     Raises:
         UsageError: the table or a column is missing, or no row is usable.
     """
 
-    def __init__(self, data: Path, split: str) -> None:
-        table = find_table(data, split, ("refCOCOg_2k_840",))
+    def __init__(self, name: str, data: Path, split: str, folders: Sequence[str]) -> None:
+        table = find_table(data, split, folders)
         if table is None:
             raise UsageError(
-                f"{data} has no parquet file and no dataset saved to disk; name the folder of refCOCOg_2k_840"
+                f"{data} has no parquet file and no dataset saved to disk; name the folder of {' or '.join(folders)}"
             )
         check_columns(table, ("image", "problem", "solution"))
         self._table = table
@@ -86,23 +93,75 @@ class RefCocog2k(RowDataset[tuple[int, str, Box, tuple[Point, Point]]]):
         id_columns = ["id"] if "id" in table.columns else []
         for number, row in enumerate(table.scan(["problem", "solution", *id_columns])):
             try:
-                rows.append((number, _read_problem(row["problem"]), *read_solution(row["solution"])))
+                rows.append((number, _read_problem(row["problem"]), read_objects(row["solution"])))
             except ValueError as error:
                 problems.append(f"{table.where}, row {number}: {error}")
             else:
                 names.append(str(row["id"] if id_columns else number))
-        super().__init__("refcocog-2k", split, table.where, rows, make_unique(names), problems, table.files)
+        super().__init__(name, split, table.where, rows, make_unique(names), problems, table.files)
 
     def __getitem__(self, index: int) -> Example:
         """Read one example."""
-        number, query, box, points = self._rows[index]
+        number, query, solution = self._rows[index]
         name = self.ids[index]
         image = _read_image(self._table.read(number).column("image")[0], name)
         size = (image.shape[1], image.shape[0])
-        if box[0] >= size[0] or box[1] >= size[1]:
-            raise UsageError(f"{name}: the box {box} lies outside of its image of {size[0]} x {size[1]} pixels")
-        first, second = (clip_point(point, size) for point in points)
-        return Example(name, query, image, clip_box(box, size), (first, second), None, None, None)
+        objects = []
+        for item in solution:
+            if item.box[0] >= size[0] or item.box[1] >= size[1]:
+                raise UsageError(
+                    f"{name}: the box {item.box} lies outside of its image of {size[0]} x {size[1]} pixels"
+                )
+            first, second = (clip_point(point, size) for point in item.points)
+            objects.append(ExampleObject(clip_box(item.box, size), (first, second), None))
+        return Example(name, query, image, tuple(objects), None, None, None)
+
+
+def read_objects(text: Any) -> tuple[ExampleObject, ...]:
+    """Read the objects of a solution.
+
+    Args:
+        text: the paper's form of one object, see `read_solution`, or VisionReasoner's of any number
+            (https://github.com/JIA-Lab-research/VisionReasoner): a JSON list of {"bbox_2d": [x1, y1, x2, y2],
+            "point_2d": [x, y]}, empty if nothing is meant.
+
+    Raises:
+        ValueError: the text has another form, or a box has no area.
+    """
+    if not isinstance(text, str) or not text.lstrip().startswith("["):
+        return (ExampleObject(*read_solution(text), None),)
+    try:
+        items = parse_json_list(text, "the solution", "write it again")
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    if len(items) > _MOST_OBJECTS:
+        raise ValueError(f"the solution has {len(items)} objects; {_MOST_OBJECTS:,} are read at most")
+    return tuple(map(_read_object, items))
+
+
+def _read_object(item: Any) -> ExampleObject:
+    fields = item if isinstance(item, dict) else {}
+    box, point = (_whole_numbers(fields.get(key), count) for key, count in (("bbox_2d", 4), ("point_2d", 2)))
+    if box is None or point is None:
+        raise ValueError('the solution is not a list of {"bbox_2d": [x1, y1, x2, y2], "point_2d": [x, y]}')
+    x1, y1, x2, y2 = box
+    _check_area((x1, y1, x2, y2))
+    place = point[0], point[1]
+    return ExampleObject((x1, y1, x2, y2), (place, place), None)
+
+
+def _whole_numbers(value: Any, count: int) -> list[int] | None:
+    """Return a list of pixels, rounded half up; None if it is anything else."""
+    if not isinstance(value, list) or len(value) != count:
+        return None
+    if not all(type(number) in (int, float) and 0 <= number <= _MOST_PX for number in value):
+        return None
+    return [math.floor(number + 0.5) for number in value]
+
+
+def _check_area(box: Box) -> None:
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise ValueError(f"the solution's box {box} has no area")
 
 
 def read_solution(text: Any) -> tuple[Box, tuple[Point, Point]]:
@@ -115,8 +174,7 @@ def read_solution(text: Any) -> tuple[Box, tuple[Point, Point]]:
     if found is None:
         raise ValueError("the solution is not <box>(x1,y1),(x2,y2)</box><points>(x,y),(x,y)</points>")
     x1, y1, x2, y2, ax, ay, bx, by = map(int, found.groups())
-    if x1 >= x2 or y1 >= y2:
-        raise ValueError(f"the solution's box {(x1, y1, x2, y2)} has no area")
+    _check_area((x1, y1, x2, y2))
     return (x1, y1, x2, y2), ((ax, ay), (bx, by))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
-from wise_edge.datasets.base import Example
+from wise_edge.datasets.base import Example, ExampleObject
 from wise_edge.errors import UsageError
 from wise_edge.scenes import SPLITS, sample
 
@@ -44,7 +44,8 @@ class SceneDataset:
         """Draw one example."""
         item = sample(self.split, range(len(self))[index])
         name = self.ids[index]
-        return Example(name, item.request, item.scene.image, item.box, item.points, item.mask, None, item.query.kind)
+        target = ExampleObject(item.box, item.points, item.mask)
+        return Example(name, item.request, item.scene.image, (target,), item.mask, None, item.query.kind)
 
 
 class _Ids(Sequence[str]):

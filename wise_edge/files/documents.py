@@ -54,6 +54,11 @@ def read_json(file: Path, most_bytes: int = MOST_BYTES, remedy: str = _AGAIN) ->
     return parse_json(read_text(file, most_bytes, remedy), str(file), remedy)
 
 
+def read_json_list(file: Path, most_bytes: int = MOST_BYTES, remedy: str = _AGAIN) -> list[Any]:
+    """Read a file that holds one JSON list; otherwise as `read_json`."""
+    return parse_json_list(read_text(file, most_bytes, remedy), str(file), remedy)
+
+
 def parse_json(text: str | bytes, where: str, remedy: str = _AGAIN) -> dict[str, Any]:
     """Parse the text of one JSON object.
 
@@ -66,14 +71,28 @@ def parse_json(text: str | bytes, where: str, remedy: str = _AGAIN) -> dict[str,
         UsageError: it is not JSON, not an object, nested too deeply, repeats a key, has a number that is too long or
             not finite, or text that is not valid Unicode.
     """
+    data = _parse(text, where, remedy)
+    if not isinstance(data, dict):
+        raise UsageError(f"{where} does not hold a JSON object; {remedy}")
+    return data
+
+
+def parse_json_list(text: str | bytes, where: str, remedy: str = _AGAIN) -> list[Any]:
+    """Parse the text of one JSON list; otherwise as `parse_json`."""
+    data = _parse(text, where, remedy)
+    if not isinstance(data, list):
+        raise UsageError(f"{where} does not hold a JSON list; {remedy}")
+    return data
+
+
+def _parse(text: str | bytes, where: str, remedy: str) -> Any:
     with _explained(where, remedy), _without_collector():
         text = text if isinstance(text, str) else text.decode("utf-8-sig")
         data = json.loads(
             text, object_pairs_hook=_to_dict, parse_int=_to_int, parse_float=_to_float, parse_constant=_refuse
         )
-        if not isinstance(data, dict):
-            raise UsageError(f"{where} does not hold a JSON object; {remedy}")
-        _check_depth(data)
+        if isinstance(data, (dict, list)):
+            _check_depth(data)
         if _LONE_SURROGATE.search(text):
             json.dumps(data, ensure_ascii=False).encode()
     return data
@@ -262,7 +281,7 @@ def _check_scalar(value: Any) -> None:
         raise ValueError(f"a value is a {type(value).__name__}; put text into quotes")
 
 
-def _check_depth(data: dict[str, Any]) -> None:
+def _check_depth(data: dict[str, Any] | list[Any]) -> None:
     nested, level = frozenset((dict, list)), [data]
     for _ in range(MOST_DEPTH):
         below: list[Any] = []

@@ -44,7 +44,7 @@ def read_images(files: Sequence[Path], query: str | None, say: Say | None = None
         UsageError: an image cannot be read, or has no query.
     """
     return [
-        Example(file.name, _find_query(file, query), load_image(file, say=say), None, None, None, None, None)
+        Example(file.name, _find_query(file, query), load_image(file, say=say), None, None, None, None)
         for file in files
     ]
 
