@@ -20,6 +20,9 @@ _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
     """Build a dataclass from a mapping; reject unknown keys and values of the wrong type.
 
+    A class with older forms has a class method `upgrade`, which returns a mapping in the present one or raises
+    ValueError.
+
     Args:
         cls: The dataclass. Its fields may be bool, int, float, str, Any, `X | None`, tuples, string-keyed mappings
             and dataclasses, each with the marks of `wise_edge.ranges`.
@@ -31,6 +34,11 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
     """
     if not isinstance(mapping, Mapping):
         raise UsageError(f"{where.rstrip('.: ') or cls.__name__}: {shorten(mapping)} is not a mapping")
+    if upgrade := getattr(cls, "upgrade", None):
+        try:
+            mapping = upgrade(mapping)
+        except ValueError as error:
+            raise UsageError(f"{where}{error}") from error
     hints = field_hints(cls)  # type: ignore[arg-type]
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in mapping:

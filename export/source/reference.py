@@ -66,10 +66,8 @@ class TorchReference:
         """Answer greedily under the policy's default variant."""
         spec = self._spec
         image = resize_square(sample.image, spec.input_size)
-        prefix = self._encode(spec.prompts.prefix(spec.image_grid**2))
-        suffix = self._encode(spec.prompts.suffix(sample.query, spec.default_variant))
-        start = prefix.index(self.model.config.image_token_id)
-        ids = [*prefix, *suffix]
+        ids = self._encode(spec.prompts.render(sample.query, spec.default_variant, spec.image_grid**2))
+        start = ids.index(self.model.config.image_token_id)
         with torch.no_grad():
             output = self.model.generate(
                 **self._inputs(ids, image),

@@ -96,9 +96,9 @@ def check_template(source: PolicyCheckpoint, folder: Path) -> None:
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     prompts, query = source.spec.prompts, "the red mug"
     for variant in prompts.variants:
-        content = [{"type": "image"}, {"type": "text", "text": prompts.user_text(query, variant)}]
-        messages = [{"role": "system", "content": prompts.system}, {"role": "user", "content": content}]
+        messages = prompts.messages(query, variant, {"type": "image"})
         written = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        written += prompts.template(variant).prefill
         if written != (expected := prompts.render(query, variant, 1)):
             raise VerificationError(f"the chat template of {source.folder} writes {written!r}, want {expected!r}")
 

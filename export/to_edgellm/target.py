@@ -85,7 +85,7 @@ def _write_samples(source: PolicyCheckpoint, folder: Path) -> None:
     listed = []
     for number, sample in enumerate(source.samples):
         save_png(resize_square(sample.image, source.spec.input_size), folder / f"{number}.png", True)
-        words = source.spec.prompts.user_text(sample.query, source.spec.default_variant)
+        words = "".join(source.spec.prompts.user_text(sample.query, source.spec.default_variant))
         listed.append((f"{number}.png", sample.query, f"{words}\n{source.answer_text(number)}"))
     (folder / "samples.json").write_text(to_json({"samples": listed}), encoding="utf-8")
 

@@ -107,13 +107,9 @@ class EdgellmPolicy(BasePolicy):
             raise UsageError("edgellm cannot limit the rationale's tokens; choose another policy backend")
         start = perf_counter()
         suffix = self._text.suffix(request.query, request.variant)
-        prompts = self._spec.prompts
-        content = [
-            {"type": "image", "image": encoded.url, "do_resize": False},
-            {"type": "text", "text": prompts.user_text(request.query, request.variant)},
-        ]
-        messages = [{"role": "system", "content": prompts.system}, {"role": "user", "content": content}]
-        pattern = answer_pattern(self._spec.input_size, request.variant)
+        picture = {"type": "image", "image": encoded.url, "do_resize": False}
+        messages = self._spec.prompts.messages(request.query, request.variant, picture)
+        pattern = answer_pattern(self._spec.input_size, rationale=self._text.template(request.variant).rationale)
         parameters = self._server.SamplingParams(
             temperature=1.0,
             top_k=1,

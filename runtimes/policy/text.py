@@ -18,6 +18,7 @@ from wise_edge.errors import BundleError, UsageError
 from wise_edge.native.loading import loading
 from wise_edge.native.tokenizer import open_tokenizer
 from wise_edge.policy.answer import Answer, Completion, format_answer
+from wise_edge.policy.prompts import Template
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Finish
 from wise_edge.runtimes.results import TokenCounts
@@ -57,7 +58,7 @@ class PolicyText:
         spec = self._spec
         self._eos = {self._token(token) for token in spec.eos_tokens}
         image_token = self._token(spec.image_token)
-        ids = self.encode(spec.prompts.prefix(spec.image_grid**2))
+        ids = self.encode(spec.prompts.parts("object", spec.default_variant).prefix(spec.image_grid**2))
         self.before_image = ids[: ids.index(image_token)]
         self.after_image = ids[len(self.before_image) + spec.image_grid**2 :]
         self.prefix_length = len(ids)
@@ -74,12 +75,16 @@ class PolicyText:
         Raises:
             UsageError: the variant is unknown, or the query leaves no room for an answer.
         """
-        ids = self.encode(self._spec.prompts.suffix(query, variant))
+        ids = self.encode(self._spec.prompts.parts(query, variant).rest)
         room = self._spec.context_tokens - self.prefix_length - len(ids)
         if room < self.room_for_answer:
             most = len(ids) + room - self.room_for_answer
             raise UsageError(f"the query takes {len(ids)} tokens, this policy has room for {most}; shorten it")
         return ids
+
+    def template(self, variant: str) -> Template:
+        """Return the wording of a variant."""
+        return self._spec.prompts.template(variant)
 
     def token_limit(self, suffix: Sequence[int]) -> int:
         """Return how many tokens may follow a prompt."""

@@ -40,7 +40,6 @@ _AFTER_NUMBERS = (", ", ", ", ", ", '], "points_1": [', ", ", '], "points_2": ['
 _LAST_OF_TAGS = {_END_OF_THINK[-1], _ANSWER_TAG[-1]}
 _TAIL = 48  # last tokens of a completion, searched for the end of the rationale; the bridge has fewer
 _MERGED = 16  # tokens; a word that a tokenizer merges with a tag's end takes fewer without it
-_WITHOUT_RATIONALE = "answer"
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ class Writer:
         Args:
             run: the language model, which holds the prompt's prefix.
             suffix: the rest of the prompt.
-            request: the query; its variant "answer" has no rationale.
+            request: the query; the template of its variant says whether there is a rationale.
 
         Raises:
             QueryCancelledError: the query was cancelled; checked before each call of the model.
@@ -144,7 +143,8 @@ class Writer:
         limit = self._text.token_limit(suffix)
         if not request.decoding.forced:
             return self._write_freely(suffix, limit)
-        return _Forced(self, self._text).write(suffix, request.variant, limit, request.decoding.max_rationale_tokens)
+        thinks = self._text.template(request.variant).rationale
+        return _Forced(self, self._text).write(suffix, thinks, limit, request.decoding.max_rationale_tokens)
 
     def _write_freely(self, suffix: list[int], limit: int) -> Steps:
         logits = yield suffix
@@ -184,8 +184,7 @@ class _Forced:
         self._asked = 0  # tokens that the model chose
         self._steps = 0
 
-    def write(self, suffix: list[int], variant: str, limit: int, most: int | None) -> Steps:
-        thinks = variant != _WITHOUT_RATIONALE
+    def write(self, suffix: list[int], thinks: bool, limit: int, most: int | None) -> Steps:
         self._force(self._writer._think if thinks else self._writer._answer)
         logits = yield [*suffix, *self._pending]
         self._pending = []
@@ -259,16 +258,16 @@ class _Forced:
         return logits
 
 
-def answer_pattern(largest: int, variant: str) -> str:
+def answer_pattern(largest: int, *, rationale: bool) -> str:
     """Return a regular expression for completions that keep the form, for runtimes that accept one.
 
     Args:
         largest: the largest coordinate.
-        variant: the prompt variant; "answer" has no rationale.
+        rationale: whether it precedes the answer.
     """
     number = f"(0|[1-9][0-9]{{0,{len(str(largest)) - 1}}})"
     form = _plain(_ANSWER) + "".join(number + _plain(words) for words in _AFTER_NUMBERS)
-    return form if variant == _WITHOUT_RATIONALE else f"{_THINK}>[^<]*{_END_OF_THINK}>{form}"
+    return f"{_THINK}>[^<]*{_END_OF_THINK}>{form}" if rationale else form
 
 
 def _plain(text: str) -> str:

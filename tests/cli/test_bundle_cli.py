@@ -18,7 +18,7 @@ from wise_edge.cli.main import main
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.files.hashing import hash_file
 from wise_edge.files.writing import replacing_folder
-from wise_edge.policy.prompts import PromptSet
+from wise_edge.policy.prompts import PromptSet, Template
 
 EMBEDDED = resolve_bundle("embedded")
 
@@ -44,7 +44,7 @@ def test_show_prints_the_manifest_as_one_document(capsys: pytest.CaptureFixture[
 
     shown = json.loads(capsys.readouterr().out)
     assert shown.pop("sha256") == hash_file(EMBEDDED / "bundle.json")
-    assert shown == json.loads((EMBEDDED / "bundle.json").read_text())
+    assert Manifest.from_dict(shown) == Manifest.from_dict(json.loads((EMBEDDED / "bundle.json").read_text()))
 
 
 def test_show_names_every_file_and_figure(manifest: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,7 +155,9 @@ def test_a_bundle_equals_itself_whatever_its_name_and_time(bundle: Path, capsys:
 
 def test_differences_are_found_by_meaning(manifest: Manifest) -> None:
     prompts = manifest.policy.prompts
-    changed = PromptSet(prompts.name, prompts.system, dict(prompts.variants) | {"wise-s": "Answer in a hurry."})
+    changed = PromptSet(
+        prompts.name, prompts.system, dict(prompts.variants) | {"wise-s": Template("{query}, in a hurry.")}
+    )
     other = replace(
         manifest,
         policy=replace(manifest.policy, prompts=changed, input_size=224),
@@ -172,7 +174,7 @@ def test_differences_are_found_by_meaning(manifest: Manifest) -> None:
         ("provenance", "recipe"),
     ]
     assert (found[0].before, found[0].after) == (112, 224)
-    assert wording_changes(found[1]) == ["-Think briefly, answer.", "+Answer in a hurry."]
+    assert wording_changes(found[1]) == ["-{image}{query} Think briefly, answer.", "+{query}, in a hurry."]
     assert found[2].after is None
 
 
@@ -189,7 +191,7 @@ def test_the_card_holds_files_figures_prompts_and_origin(manifest: Manifest) -> 
 
     told = [artifact.sha256[:16] for artifact in manifest.artifacts]
     told += [figure.what for figure in manifest.verification]
-    told += [*manifest.policy.prompts.variants.values(), *manifest.provenance]
+    told += [*(each.user for each in manifest.policy.prompts.variants.values()), *manifest.provenance]
     assert all(words in card for words in told)
     assert card.startswith("---\nlibrary_name: wise-edge\n")
 

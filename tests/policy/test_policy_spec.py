@@ -154,8 +154,7 @@ def test_a_slow_tokenizer_is_refused_with_the_command_that_writes_the_fast_one(p
 
 
 def place_query(folder: Path) -> None:
-    content = json.loads((folder / "prompts.json").read_text())
-    content["variants"]["wise-s"] = "Please find '{Question}' with bbox and points."
+    content = {"name": "n", "system": "", "variants": {"wise-s": "Please find '{Question}' with bbox and points."}}
     (folder / "prompts.json").write_text(json.dumps(content))
 
 
@@ -196,7 +195,7 @@ ODD: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda f: (f / "prompts.json").unlink(),
         r"prompts\.json is missing.*python -c .* > \S+prompts\.json",
     ),
-    "place": (place_query, r"'wise-s' has the place \{Question\}"),
+    "place": (place_query, r"prompts\.json.*variants\.wise-s: has the place \{Question\}"),
 }
 
 

@@ -221,18 +221,18 @@ def test_the_stand_in_has_the_names_of_the_real_interface() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "variant", "fits"),
+    ("text", "rationale", "fits"),
     [
-        (THOUGHT, "wise-s", True),
-        (ANSWER, "answer", True),
-        (ANSWER, "wise-s", False),
-        (THOUGHT.replace("20", "020"), "wise-s", False),
-        (THOUGHT.replace("112", "1120"), "wise-s", False),
-        (THOUGHT.replace("ring.", "ring.</think>"), "wise-s", False),
+        (THOUGHT, True, True),
+        (ANSWER, False, True),
+        (ANSWER, True, False),
+        (THOUGHT.replace("20", "020"), True, False),
+        (THOUGHT.replace("112", "1120"), True, False),
+        (THOUGHT.replace("ring.", "ring.</think>"), True, False),
     ],
 )
-def test_the_pattern_takes_the_form_alone(text: str, variant: str, fits: bool) -> None:
-    assert bool(re.fullmatch(answer_pattern(112, variant), text)) == fits
+def test_the_pattern_takes_the_form_alone(text: str, rationale: bool, fits: bool) -> None:
+    assert bool(re.fullmatch(answer_pattern(112, rationale=rationale), text)) == fits
 
 
 def test_dispatch_names_what_is_missing() -> None:

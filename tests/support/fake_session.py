@@ -59,7 +59,7 @@ class FakePolicy:
         return FakeImage(image)
 
     def generate(self, encoded: FakeImage, request: Request) -> PolicyOutput:
-        EMBEDDED.user_text(request.query, request.variant)  # raises for an unknown variant
+        EMBEDDED.template(request.variant)  # raises for an unknown variant
         text = self.write(encoded.pixels, request.query, request.variant)
         words = len(text.split())
         counts = TokenCounts(40, 16, max(0, words - 11), 49, 0, words)

@@ -453,8 +453,7 @@ def test_saved_policy_loads_with_transformers(trainer: Trainer, tokenizer: Any, 
 def _assert_processor_renders_our_prompt(processor: Any, tokenizer: Any, variant: str) -> None:
     labeled = sample("validation", 1)
     image = resize_square(labeled.scene.image, 112)
-    content = [{"type": "image"}, {"type": "text", "text": EMBEDDED.user_text(labeled.request, variant)}]
-    messages = [{"role": "system", "content": EMBEDDED.system}, {"role": "user", "content": content}]
+    messages = EMBEDDED.messages(labeled.request, variant, {"type": "image"})
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     inputs = processor(text=[text], images=[Image.fromarray(image)], return_tensors="pt")
     assert inputs["input_ids"][0].tolist() == tokenizer.encode(EMBEDDED.render(labeled.request, variant, 16)).ids

@@ -34,7 +34,7 @@ GATE_OFF = replace(ALL, iou_gate=-1.0)
 THINK = "<think> red ring </think>"
 DETAILED = "<d_think> the red ring is left of it </d_think>"
 DISTILLED = 0.8 * (1 - 4 / 9)
-WORDING = f"{DEFAULT.system} {DEFAULT.variants['wise']}"
+WORDING = f"{DEFAULT.system} {DEFAULT.variants['wise'].user}"
 
 
 class Angle:
@@ -243,7 +243,7 @@ def test_length_is_clipped() -> None:
 
 
 def test_a_prompt_without_placeholders_forbids_nothing() -> None:
-    assert find_placeholders(EMBEDDED.system + EMBEDDED.variants["wise"]) == ()
+    assert find_placeholders(EMBEDDED.system + EMBEDDED.variants["wise"].user) == ()
     assert score(whole(think=f"<think> {DEFAULT.system[-82:]} </think>"), make(wording="Find it."))["format"] == 1.0
 
 

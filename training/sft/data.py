@@ -68,7 +68,7 @@ class Example:
 def make_prefix(tokenizer: Tokenizer, config: SftConfig) -> Prefix:
     """Return the embedded prompt's prefix as token ids."""
     count = image_tokens(config.model)
-    ids = tokenizer.encode(EMBEDDED.prefix(count)).ids
+    ids = tokenizer.encode(EMBEDDED.parts(LIST_QUERY, EMBEDDED.default_variant).prefix(count)).ids
     return Prefix(tuple(ids), ids.index(token_id(tokenizer, "<|image_pad|>")), count)
 
 
@@ -93,8 +93,8 @@ def task_texts(
         weights: weights of the rationale's lengths, by variant.
     """
     if task == LIST:
-        return EMBEDDED.suffix(LIST_QUERY, "answer"), list_text(labeled, rng, size)
-    return EMBEDDED.suffix(labeled.request, task), completion(labeled, task, rng, size, weights)
+        return EMBEDDED.parts(LIST_QUERY, "answer").rest, list_text(labeled, rng, size)
+    return EMBEDDED.parts(labeled.request, task).rest, completion(labeled, task, rng, size, weights)
 
 
 def choice_spans(labeled: Sample, text: str) -> list[tuple[int, int]]:

@@ -80,7 +80,7 @@ def scene_texts(count: int, seed: int, size: int) -> Iterator[str]:
         variant = VARIANTS[i % len(VARIANTS)]
         if i % len(VARIANTS) == 0:
             labeled = sample("train", i // len(VARIANTS))
-        user = EMBEDDED.user_text(labeled.request, variant)
+        user = "".join(EMBEDDED.user_text(labeled.request, variant))
         yield f"system\n{EMBEDDED.system}\nuser\n{user}\nassistant\n{completion(labeled, variant, rng, size)}"
 
 

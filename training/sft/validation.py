@@ -93,7 +93,7 @@ def _respond(
     model: Any, tokenizer: Tokenizer, prefix: Prefix, config: SftConfig, samples: list[Sample], variant: str
 ) -> list[list[int]]:
     images = torch.from_numpy(np.stack([resize_square(item.scene.image, config.model.image_size) for item in samples]))
-    prompts = [[*prefix.ids, *tokenizer.encode(EMBEDDED.suffix(item.request, variant)).ids] for item in samples]
+    prompts = [[*prefix.ids, *tokenizer.encode(EMBEDDED.parts(item.request, variant).rest).ids] for item in samples]
     end = token_id(tokenizer, "<|im_end|>")
     return generate(model, prefix, images, prompts, end, config.max_new_tokens)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from wise_edge.policy.prompts import VARIANTS
 from wise_edge.ranges import Checked, Count, Index, Name, NotNegative, OneOf, Positive, Range, Share, Side, Width
 from wise_edge.training.common.config import Batch, Rate, Seed, Threads
 from wise_edge.training.wise.reward_config import ORDERS, RewardConfig
@@ -91,7 +90,7 @@ class ValidationConfig(Checked):
     """Steps between validations; there is also one before the first step and one after the last."""
     data: DataConfig = DataConfig("validation", samples=200)
     """Data to decode."""
-    variants: Annotated[tuple[Annotated[str, OneOf(VARIANTS)], ...], Range(1, 100)] = ("wise-infer", "wise-s")
+    variants: Annotated[tuple[Name, ...], Range(1, 100)] = ("wise-infer", "wise-s")
     """Prompt variants to decode; their mean selects the best policy."""
     sam: Name | None = None
     """`embedded` or the folder of a SAM checkpoint that turns answers into masks; None: compare boxes."""

@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,20 @@ from wise_edge.files.documents import to_json
 from wise_edge.policy.architecture import CLASSES
 from wise_edge.policy.folder import check_policy_folder
 from wise_edge.policy.processor import choose_input_size, read_image_settings
-from wise_edge.policy.prompts import DEFAULT, MARKUP, PromptSet, read_prompts
+from wise_edge.policy.prompts import DEFAULT, MARKUP, PromptSet, following_words, read_prompts
 from wise_edge.policy.quantized import refuse_quantized
 from wise_edge.training.wise.config import WiseConfig
 
 _PROMPTS = "prompts.json"
-_DETAILED_FIRST = (
-    "First explain in detail inside <d_think> </d_think> how the candidates compare, then state the key reason "
-    "concisely inside <think> </think>, then give the answer."
+_IMAGE = {"type": "image"}
+_DETAILED_FIRST = replace(
+    DEFAULT,
+    variants=following_words(
+        {
+            "wise": "First explain in detail inside <d_think> </d_think> how the candidates compare, then state the "
+            "key reason concisely inside <think> </think>, then give the answer."
+        }
+    ),
 )
 _VARIANTS = {"concise-first": "wise", "detailed-first": "wise", "no-detailed": "wise-infer"}
 
@@ -50,19 +56,21 @@ class StartPolicy:
     input_size: int
     dtype: str
 
-    def messages(self, query: str, variant: str) -> list[dict[str, str]]:
-        """Return the prompt as chat messages; the processor puts the image before the user's text."""
-        return [
-            {"role": "system", "content": self.prompts.system},
-            {"role": "user", "content": self.prompts.user_text(query, variant)},
-        ]
+    def messages(self, query: str, variant: str) -> list[dict[str, Any]]:
+        """Return the prompt as chat messages with a place for the image."""
+        return self.prompts.messages(query, variant, _IMAGE)
 
-    def training_messages(self, query: str, order: str) -> list[dict[str, str]]:
+    def training_messages(self, query: str, order: str) -> list[dict[str, Any]]:
         """Return the prompt of a rollout with its parts in one of `ORDERS`."""
-        messages = self.messages(query, _VARIANTS[order])
-        if order == "detailed-first" and self.prompts == DEFAULT:
-            messages[1]["content"] = f"{query} {_DETAILED_FIRST}"
-        return messages
+        return self._training_prompts(order).messages(query, _VARIANTS[order], _IMAGE)
+
+    def training_wording(self, order: str) -> str:
+        """Return what the prompt of a rollout says apart from the query."""
+        prompts = self._training_prompts(order)
+        return f"{prompts.system}\n{prompts.template(_VARIANTS[order]).user}"
+
+    def _training_prompts(self, order: str) -> PromptSet:
+        return _DETAILED_FIRST if order == "detailed-first" and self.prompts == DEFAULT else self.prompts
 
 
 def open_policy(config: WiseConfig) -> StartPolicy:
@@ -91,7 +99,8 @@ def open_policy(config: WiseConfig) -> StartPolicy:
         raise UsageError(f"input_size: {size} is not a multiple of {unit}, the side of this model's image tokens")
     images.size = {"shortest_edge": size * size, "longest_edge": size * size}  # as it arrives
     dtype = str(settings.dtype or "float32").removeprefix("torch.")
-    prompts = read_prompts(folder) if (folder / "prompts.json").is_file() else DEFAULT
+    prompts = read_prompts(folder) if (folder / _PROMPTS).is_file() else DEFAULT
+    _check_wording(config, prompts)
     return StartPolicy(name, processor, prompts, size, dtype)
 
 
@@ -112,6 +121,20 @@ def _check_words(model: str, processor: Any) -> None:
     if not template:
         raise UsageError(f"model {model}: it has no chat template; copy chat_template.jinja of its base model into it")
     processor.chat_template = processor.tokenizer.chat_template = template
+
+
+def _check_wording(config: WiseConfig, prompts: PromptSet) -> None:
+    """Check that the set has the variants that training asks with, in a form that it knows."""
+    for variant in dict.fromkeys((_VARIANTS[config.order], *config.validation.variants)):
+        try:
+            template = prompts.template(variant)
+        except UsageError as error:
+            raise UsageError(f"model {config.model}: prompts.json: {error}") from error
+        if template.prefill:
+            raise UsageError(
+                f"model {config.model}: prompts.json: the variant {variant!r} has a prefill, with which nothing is "
+                "trained; leave it out"
+            )
 
 
 def _check_family(model: str, settings: Any) -> None:

@@ -187,5 +187,5 @@ def _build_rewards(config: WiseConfig, start: StartPolicy) -> RewardFunctions:
         config.order,
         encoder,
         lambda texts: [len(ids) for ids in tokenizer(list(texts))["input_ids"]],
-        "\n".join(message["content"] for message in start.training_messages("", config.order)),
+        start.training_wording(config.order),
     )

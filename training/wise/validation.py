@@ -161,7 +161,7 @@ def decode_greedily(
         stop: text that ends a completion, in addition to the model's end token.
     """
     processor = start.processor
-    prompts = [_with_image(start.messages(item.query, variant)) for item in examples]
+    prompts = [start.messages(item.query, variant) for item in examples]
     text = processor.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
     images = [[square_image(item, start.input_size)] for item in examples]
     inputs = processor(text=text, images=images, padding=True, return_tensors="pt").to(model.device)
@@ -183,11 +183,6 @@ def mean_ciou(figures: Mapping[str, Figures]) -> float:
 def mean_tokens(figures: Mapping[str, Figures]) -> float:
     """Return the mean number of rationale tokens over variants."""
     return sum(item.rationale_tokens for item in figures.values()) / len(figures)
-
-
-def _with_image(messages: list[dict[str, str]]) -> list[dict[str, Any]]:
-    system, user = messages
-    return [system, {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": user["content"]}]}]
 
 
 def _box_overlap(a: Box, b: Box) -> tuple[float, float]:

@@ -50,7 +50,9 @@ def render_card(manifest: Manifest, sha256: str) -> str:
         "## Prompts\n",
         f"Set `{policy.prompts.name}`; `{policy.default_variant}` where none is asked for. System message: "
         f"{policy.prompts.system}\n",
-        _table(("variant", "words"), ((f"`{name}`", words) for name, words in policy.prompts.variants.items())),
+        _table(
+            ("variant", "words"), ((f"`{name}`", each.describe()) for name, each in policy.prompts.variants.items())
+        ),
         "## Where it comes from\n",
         _table(("what", "value"), ((key, f"`{manifest.provenance[key]}`") for key in sorted(manifest.provenance))),
     ]
@@ -77,4 +79,8 @@ def _verification(verified: bool, figures: Sequence[Figure]) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines) + "\n"
+    return "\n".join(f"| {' | '.join(_cell(text) for text in line)} |" for line in lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "&#124;").replace("\n", "<br>")

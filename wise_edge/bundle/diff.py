@@ -52,7 +52,9 @@ def _specs(part: str, first: PolicySpec | SamSpec, second: PolicySpec | SamSpec)
 
 
 def _prompts(policy: PolicySpec) -> dict[str, Any]:
-    return {"name": policy.prompts.name, "system": policy.prompts.system, **policy.prompts.variants}
+    prompts = policy.prompts
+    head = {"name": prompts.name, "system": prompts.system, "query style": prompts.query_style}
+    return head | {variant: template.describe() for variant, template in prompts.variants.items()}
 
 
 def _files(manifest: Manifest) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from wise_edge.policy.prompts import IMAGE_TOKEN, MARKUP, TURN_END, PromptSet, r
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.ranges import shorten
 
-DEFAULT_VARIANT = "wise-s"
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Types of stored weights as safetensors names them, and as torch does."""
 
@@ -60,7 +59,7 @@ def read_policy_spec(folder: Path, prompts: PromptSet | None = None) -> PolicySp
             "image_mean": images.mean,
             "image_std": images.std,
             "prompts": prompts,
-            "default_variant": DEFAULT_VARIANT,
+            "default_variant": prompts.default_variant,
             "image_token": tokens.image_token(config["image_token_id"]),
             "eos_tokens": tokens.end_tokens(config, text),
             "hidden_size": text["hidden_size"],

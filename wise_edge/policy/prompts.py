@@ -1,38 +1,105 @@
-"""Prompt variants: the wording around a query, as data that a bundle carries.
+"""The wording around a query, as data that a bundle carries: a prompt set holds one template for each variant.
 
-The order is fixed: the system message (the same for all images), the image (the same for all queries on it), the query,
-and the variant's wording last. A further query on an image therefore costs only its own tokens. A policy is only ever
-used with the prompt set that it was trained with.
+A policy is only ever used with the prompt set that it was trained with. A template is the text of the user's message
+with a place for the query, `{query}`, and one for the picture, `{image}`; other braces are ordinary text. What precedes
+the query is the same for every query, so that runtimes keep its keys and values. A set is version 2 of `prompts.json`;
+in version 1 a variant was only the words that follow picture and query.
 
-The chat markup is Qwen2.5-VL's (https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct, chat_template).
+The chat markup is that of Qwen2-VL to Qwen3.5 (https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct, chat_template).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Annotated, Any
 
-from wise_edge.arguments import describe
+from wise_edge.arguments import describe, is_count
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import read_json
 from wise_edge.mapping import from_mapping
-from wise_edge.ranges import Checked, Name, Text
+from wise_edge.ranges import Checked, Name, OneOf, Range, Text, label, shorten
 
 VARIANTS = ("verbose", "wise", "wise-infer", "wise-s", "answer")
+"""The variants of the shipped sets, which training knows; a set may have others."""
+VERSION = 2
 MAX_QUERY_CHARACTERS = 1000
 IMAGE_TOKEN = "<|image_pad|>"
 TURN_END = "<|im_end|>"
-MARKUP = ("<|im_start|>", TURN_END, "<|vision_start|>", IMAGE_TOKEN, "<|vision_end|>")
+_IMAGE_START, _IMAGE_END = "<|vision_start|>", "<|vision_end|>"
+MARKUP = ("<|im_start|>", TURN_END, _IMAGE_START, IMAGE_TOKEN, _IMAGE_END)
 """Tokens of the chat markup; each must be one token of a policy's tokenizer."""
 
+_QUERY, _IMAGE = "{query}", "{image}"
 _PLACE = re.compile(r"\{\w*\}")
+_VARIANT_NAME = re.compile(r"[\w.-]{1,100}")
+_STYLES = ("as-is", "lower-case")
 _WRITE_DEFAULT = (
     'python -c "import json; from wise_edge.policy.prompts import DEFAULT; print(json.dumps(DEFAULT.to_dict()))"'
 )
 _ANSWER_FORM = '<answer>{"bbox": [x1, y1, x2, y2], "points_1": [x, y], "points_2": [x, y]}</answer>'
+
+
+@dataclass(frozen=True)
+class Template(Checked):
+    """The wording of one variant.
+
+    Attributes:
+        user: the user's message; `{query}` stands in it once and `{image}` at most once, without it the picture first.
+        prefill: the beginning of the assistant's turn, which the policy continues.
+        stop: texts that end a completion, beside the end of the answer and the end tokens.
+        rationale: whether the policy writes `<think>…</think>` before the answer.
+    """
+
+    user: Text
+    prefill: Text = ""
+    stop: Annotated[tuple[Name, ...], Range(0, 100)] = ()
+    rationale: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (count := self.user.count(_QUERY)) != 1:
+            raise ValueError(
+                f"user: has {_QUERY} {count} times; write it once, where the query stands{_other(self.user)}"
+            )
+        if (count := self.user.count(_IMAGE)) > 1:
+            raise ValueError(f"user: has {_IMAGE} {count} times; a prompt has one picture")
+        for name, text in (("user", self.user), ("prefill", self.prefill), *(("stop", text) for text in self.stop)):
+            _refuse_markup(name, text)
+        _refuse_places("prefill", self.prefill)
+
+    def around_image(self) -> tuple[str, str]:
+        """Return the texts of the user's message before and after the picture, one of them with `{query}`."""
+        before, mark, after = self.user.partition(_IMAGE)
+        return (before, after) if mark else ("", before)
+
+    def describe(self) -> str:
+        """Return the template for people: the user's message, then a line for each other thing that it asks for."""
+        stop = f"stop: {' '.join(map(repr, self.stop))}" if self.stop else ""
+        prefill = f"prefill: {self.prefill!r}" if self.prefill else ""
+        return "\n".join(filter(None, (self.user, prefill, stop, "" if self.rationale else "no rationale")))
+
+
+@dataclass(frozen=True)
+class PromptParts:
+    """A prompt around its picture.
+
+    Attributes:
+        before_image: what precedes the picture and its markup.
+        between: what stands between the picture with its markup and the query; "" if the query precedes the picture.
+        rest: from the query, or the picture if that is later, to where the policy begins to write.
+    """
+
+    before_image: str
+    between: str
+    rest: str
+
+    def prefix(self, image_tokens: int) -> str:
+        """Return the part up to the query, or up to the end of the picture if the query precedes it."""
+        return f"{self.before_image}{_IMAGE_START}{IMAGE_TOKEN * image_tokens}{_IMAGE_END}{self.between}"
 
 
 @dataclass(frozen=True)
@@ -41,50 +108,156 @@ class PromptSet(Checked):
 
     Attributes:
         name: identifies the set in a bundle and in messages.
-        system: the constant instruction of the system message.
-        variants: for each of `VARIANTS`, the wording that follows the query.
+        system: the text of the system message; empty for none.
+        variants: the templates by name; the first is the default unless there is a `wise-s`.
+        query_style: "as-is", or "lower-case": in lower case, without full stops at its ends.
     """
 
     name: Name
     system: Text
-    variants: Mapping[str, Text]
+    variants: Annotated[Mapping[str, Template], Range(1, 100)]
+    query_style: Annotated[str, OneOf(_STYLES)] = "as-is"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if missing := [variant for variant in VARIANTS if variant not in self.variants]:
-            raise UsageError(f"prompt set '{self.name}' lacks the variants {', '.join(missing)}; add them")
+        _refuse_markup("system", self.system)
+        _refuse_places("system", self.system)
+        for name in self.variants:
+            if not _VARIANT_NAME.fullmatch(name):
+                raise ValueError(f"variants: {label(name)!r} is no name; use letters, digits, '-', '_' and '.'")
         object.__setattr__(self, "variants", MappingProxyType(dict(self.variants)))
 
-    def user_text(self, query: str, variant: str) -> str:
-        """Return the text of the user message: the query, then the variant's wording.
+    @property
+    def default_variant(self) -> str:
+        """The variant that is used unless another is requested."""
+        return "wise-s" if "wise-s" in self.variants else next(iter(self.variants))
+
+    def template(self, variant: str) -> Template:
+        """Return the template of a variant; raises `UsageError` if there is none."""
+        check_variant(variant, self.variants)
+        return self.variants[variant]
+
+    def user_text(self, query: str, variant: str) -> tuple[str, str]:
+        """Return the texts of the user's message before and after the picture.
+
+        Args:
+            query: normalized, see `normalize_query`.
+            variant: one of the set's.
 
         Raises:
-            UsageError: the variant is unknown.
+            UsageError: the variant is unknown, or the query consists of full stops that the style leaves out.
         """
-        check_variant(variant, self.variants)
-        return f"{query} {self.variants[variant]}"
+        words = self._styled(query)
+        before, after = (text.replace(_QUERY, words) for text in self.template(variant).around_image())
+        return before, after
 
-    def prefix(self, image_tokens: int) -> str:
-        """Return the part of the prompt that does not depend on the query: system message and image."""
-        image = IMAGE_TOKEN * image_tokens
-        return f"<|im_start|>system\n{self.system}<|im_end|>\n<|im_start|>user\n<|vision_start|>{image}<|vision_end|>"
+    def messages(self, query: str, variant: str, image: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the prompt as chat messages, without its prefill.
 
-    def suffix(self, query: str, variant: str) -> str:
-        """Return the part of the prompt that follows the image, up to where the policy begins to write."""
-        return f"{self.user_text(query, variant)}<|im_end|>\n<|im_start|>assistant\n"
+        Args:
+            query: normalized, see `normalize_query`.
+            variant: one of the set's.
+            image: the entry of the picture in the user's content, such as {"type": "image"}.
+
+        Raises:
+            UsageError: as `user_text`.
+        """
+        before, after = ([{"type": "text", "text": text}] if text else [] for text in self.user_text(query, variant))
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": [*before, dict(image), *after]}]
+
+    def parts(self, query: str, variant: str) -> PromptParts:
+        """Return the prompt around its picture; see `user_text` for arguments and errors."""
+        template = self.template(variant)
+        before, after = self.user_text(query, variant)
+        opening = f"<|im_start|>system\n{self.system}{TURN_END}\n" if self.system else ""
+        opening += f"<|im_start|>user\n{before}"
+        closing = f"{TURN_END}\n<|im_start|>assistant\n{template.prefill}"
+        between, in_this, _ = template.around_image()[1].partition(_QUERY)
+        if not in_this:
+            between = ""
+        return PromptParts(opening, between, after.removeprefix(between) + closing)
 
     def render(self, query: str, variant: str, image_tokens: int) -> str:
-        """Return the complete prompt, `prefix` and `suffix` joined."""
-        return self.prefix(image_tokens) + self.suffix(query, variant)
+        """Return the complete prompt; see `user_text` for arguments and errors."""
+        parts = self.parts(query, variant)
+        return parts.prefix(image_tokens) + parts.rest
 
     def to_dict(self) -> dict[str, object]:
         """Return the set as JSON-ready data."""
-        return {"name": self.name, "system": self.system, "variants": dict(self.variants)}
+        variants = {name: asdict(template) for name, template in self.variants.items()}
+        head = {"version": VERSION, "name": self.name, "system": self.system, "query_style": self.query_style}
+        return head | {"variants": variants}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> PromptSet:
-        """Build a set from `to_dict`'s data; raises `UsageError` if it has another form."""
+        """Build a set from `to_dict`'s data, or from that of version 1; raises `UsageError` if it has another form."""
         return from_mapping(cls, data, "prompt set: ")
+
+    @classmethod
+    def upgrade(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the entries of a set of any version; see `from_mapping`."""
+        if "version" not in data:
+            variants = data.get("variants")
+            return {**data, "variants": _upgraded(variants)} if isinstance(variants, Mapping) else data
+        version = data["version"]
+        if not is_count(version) or version == 1:
+            raise ValueError(f"version: is {shorten(version)}; write {VERSION}, or no version for words alone")
+        if version > VERSION:
+            raise ValueError(f"version: {version} is newer than {VERSION}; update wise-edge")
+        variants = data.get("variants")
+        for name, template in variants.items() if isinstance(variants, Mapping) else ():
+            if isinstance(template, str):
+                raise ValueError(f'variants.{label(name)}: is text; write {{"user": "… {_QUERY} …"}}')
+        return {key: value for key, value in data.items() if key != "version"}
+
+    def _styled(self, query: str) -> str:
+        if self.query_style == "as-is":
+            return query
+        if not (words := query.lower().strip(".")):
+            raise UsageError(f"the query {query!r} has only full stops; say what to find, for example 'the red ring'")
+        return words
+
+
+def _upgraded(variants: Mapping[str, Any]) -> dict[str, Template]:
+    """Return the variants of a set of version 1 as templates."""
+    templates: dict[str, Template] = {}
+    for name, words in variants.items():
+        where = f"variants.{label(name)}"
+        if isinstance(words, Mapping):
+            raise ValueError(f'{where}: is a template; add "version": {VERSION} to the set')
+        if not isinstance(words, str):
+            raise ValueError(f"{where}: {shorten(words)} is not text")
+        if place := _PLACE.search(words):
+            raise ValueError(
+                f"{where}: has the place {place.group()}, but without a version a query stands before the words; write "
+                f'"version": {VERSION} and for each variant {{"user": "… {_QUERY} …"}}'
+            )
+        try:
+            templates |= following_words({name: words})
+        except ValueError as error:
+            raise ValueError(f"{where}.{error}") from error
+    return templates
+
+
+def following_words(variants: Mapping[str, str]) -> dict[str, Template]:
+    """Return templates of words that follow picture and query; only "answer" then has no rationale."""
+    return {name: Template(f"{_IMAGE}{_QUERY} {words}", rationale=name != "answer") for name, words in variants.items()}
+
+
+def _other(text: str) -> str:
+    places = [place for place in _PLACE.findall(text) if place not in (_QUERY, _IMAGE)]
+    return f" (it has {places[0]})" if places else ""
+
+
+def _refuse_markup(name: str, text: str) -> None:
+    if "<|" in text:
+        raise ValueError(f"{name}: has '<|', which is reserved for the chat markup; leave the markup out, it is added")
+
+
+def _refuse_places(name: str, text: str) -> None:
+    if place := next((place for place in (_QUERY, _IMAGE) if place in text), None):
+        raise ValueError(f"{name}: has {place}, whose place is in the user's message")
 
 
 def check_variant(variant: str, known: Collection[str]) -> None:
@@ -97,7 +270,7 @@ def read_prompts(folder: Path) -> PromptSet:
     """Read the prompt set of a checkpoint folder, `prompts.json`.
 
     Raises:
-        UsageError: the file is missing or malformed, or its wording leaves a place for the query inside of it.
+        UsageError: the file is missing or malformed.
     """
     file = folder / "prompts.json"
     if not file.is_file():
@@ -107,16 +280,9 @@ def read_prompts(folder: Path) -> PromptSet:
         )
     data = read_json(file)
     try:
-        prompts = PromptSet.from_dict(data)
+        return PromptSet.from_dict(data)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from error
-    for name, words in prompts.variants.items():
-        if place := _PLACE.search(words):
-            raise UsageError(
-                f"{file}: the wording of {name!r} has the place {place.group()}, but a query always stands before the "
-                "wording and never inside of it"
-            )
-    return prompts
 
 
 def normalize_query(query: str) -> str:
@@ -143,13 +309,15 @@ def normalize_query(query: str) -> str:
 EMBEDDED = PromptSet(
     name="embedded-1",
     system="Find the object.",
-    variants={
-        "verbose": "Think step by step.",
-        "wise": "Think, answer, explain.",
-        "wise-infer": "Think, answer.",
-        "wise-s": "Think briefly, answer.",
-        "answer": "Answer only.",
-    },
+    variants=following_words(
+        {
+            "verbose": "Think step by step.",
+            "wise": "Think, answer, explain.",
+            "wise-infer": "Think, answer.",
+            "wise-s": "Think briefly, answer.",
+            "answer": "Answer only.",
+        }
+    ),
 )
 """The wording of the embedded policy, short because that policy is small and was trained from scratch."""
 
@@ -159,17 +327,19 @@ DEFAULT = PromptSet(
         "You locate the one object in a picture that a query asks for. Give its bounding box and two points "
         f"inside it, in pixels of the picture, in this form: {_ANSWER_FORM}"
     ),
-    variants={
-        "verbose": "First reason at length about the candidates inside <think> </think>, then give the answer.",
-        "wise": (
-            "First state the key reason concisely inside <think> </think>, then give the answer, then explain in "
-            "detail inside <d_think> </d_think> how the candidates compare."
-        ),
-        "wise-infer": "First state the key reason concisely inside <think> </think>, then give the answer.",
-        "wise-s": (
-            "First state the key reason inside <think> </think> in as few words as possible, then give the answer."
-        ),
-        "answer": "Give the answer alone.",
-    },
+    variants=following_words(
+        {
+            "verbose": "First reason at length about the candidates inside <think> </think>, then give the answer.",
+            "wise": (
+                "First state the key reason concisely inside <think> </think>, then give the answer, then explain in "
+                "detail inside <d_think> </d_think> how the candidates compare."
+            ),
+            "wise-infer": "First state the key reason concisely inside <think> </think>, then give the answer.",
+            "wise-s": (
+                "First state the key reason inside <think> </think> in as few words as possible, then give the answer."
+            ),
+            "answer": "Give the answer alone.",
+        }
+    ),
 )
 """The wording for a Qwen-VL checkpoint of the published sizes."""
