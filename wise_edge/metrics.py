@@ -4,24 +4,31 @@ gIoU is the mean of the samples' IoUs; cIoU is the summed intersection over the 
 more. If prediction and truth are both empty, the IoU is 1 and the sample adds nothing to the sums of cIoU; if only one
 of them is empty, the IoU is 0 and the other's area is the union. Intervals are percentile bootstraps over samples.
 
-There are two conventions for what a sample counts (`METRIC_MODES`):
+There are three conventions for what a sample counts (`METRIC_MODES`):
 
 - "lisa" (https://github.com/dvlab-research/LISA): ignored regions belong neither to the prediction nor to the truth,
   and every readable sample counts. A prediction that is missing, or whose size differs from the truth, is empty.
 - "paper" (https://github.com/mrazhou/WISE, as its figures were computed): ignored regions belong to the truth. A
   missing prediction has intersection 0, the truth's area as union and IoU 0, even if that area is 0. If the sizes of
   prediction and truth differ, or both are empty, no figure includes the sample.
+- "gres" (https://github.com/henghuiding/ReLA, whose code computes gRefCOCO's figures): as "lisa", but a missing
+  prediction is never right, even if the truth is empty, since it does not say that there is no target. If there is one
+  and the prediction is empty, the IoU is 0 and the truth's area is the union.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-METRIC_MODES = ("lisa", "paper")
+from wise_edge.geometry import Box, box_iou
+
+METRIC_MODES = ("lisa", "paper", "gres")
+METRIC_MODES_BY_NAME = {"grefcoco": "gres"}
+"""Data set to its metric mode, if that is not "lisa"."""
 RESAMPLES = 1000
 # Resampled indices are drawn in blocks of about this many numbers, which bounds the memory for any data set.
 _BLOCK_NUMBERS = 2_000_000
@@ -92,12 +99,13 @@ def measure_overlap(
     """
     if mode == "paper":
         return _paper_overlap(prediction, truth if ignore is None else truth | ignore)
-    if prediction is None or prediction.shape != truth.shape:
+    missing = prediction is None or prediction.shape != truth.shape
+    if prediction is None or missing:
         prediction = np.zeros_like(truth)
     if ignore is not None:
         prediction, truth = prediction & ~ignore, truth & ~ignore
     intersection, union = mask_overlap(prediction, truth)
-    return Overlap(intersection, union, ratio(intersection, union))
+    return Overlap(intersection, union, 0.0 if missing and mode == "gres" else ratio(intersection, union))
 
 
 def _paper_overlap(prediction: NDArray[np.bool_] | None, truth: NDArray[np.bool_]) -> Overlap:
@@ -109,6 +117,29 @@ def _paper_overlap(prediction: NDArray[np.bool_] | None, truth: NDArray[np.bool_
     if union == 0:
         return Overlap(0, 0, 0.0, "mask and truth are both empty")
     return Overlap(intersection, union, intersection / union)
+
+
+def boxes_iou(found: Sequence[Box], truth: Sequence[Box]) -> float:
+    """Return the lowest IoU of the pairs of found and true boxes; above 0.5, every box is right and none is missing.
+
+    Boxes are paired by decreasing IoU, as gRefCOCO's code pairs them.
+
+    Args:
+        found: XYXY, half-open, pixels of any frame, in any order.
+        truth: XYXY, half-open, pixels of the same frame, in any order.
+
+    Returns:
+        A fraction from 0 to 1; 0 if the numbers of boxes differ, 1 if there are none.
+    """
+    if len(found) != len(truth):
+        return 0.0
+    overlaps = np.array([[box_iou(a, b) for b in truth] for a in found], np.float64)
+    lowest = 1.0
+    for _ in found:
+        row, column = np.unravel_index(overlaps.argmax(), overlaps.shape)
+        lowest = min(lowest, float(overlaps[row, column]))
+        overlaps[row] = overlaps[:, column] = -1.0
+    return lowest
 
 
 def sample_ious(intersections: ArrayLike, unions: ArrayLike) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from wise_edge.metrics import (
     METRIC_MODES,
     Overlap,
     bootstrap_interval,
+    boxes_iou,
     giou_ciou,
     mask_iou,
     mask_overlap,
@@ -136,6 +137,13 @@ SMALL = np.ones((1, 3), bool)
         ("lisa", IGNORE, NOTHING, IGNORE, Overlap(0, 0, 1.0)),
         ("lisa", SMALL, TRUTH, None, Overlap(0, 3, 0.0)),
         ("paper", SMALL, TRUTH, None, Overlap(0, 0, 0.0, "the mask is (1, 3) and the truth (1, 7)")),
+        ("gres", PREDICTION, TRUTH, None, measure_overlap(PREDICTION, TRUTH, None, "lisa")),
+        ("gres", NOTHING, NOTHING, None, Overlap(0, 0, 1.0)),  # says that there is no target, rightly
+        ("gres", None, NOTHING, None, Overlap(0, 0, 0.0)),  # says nothing
+        ("gres", PREDICTION, NOTHING, None, Overlap(0, 4, 0.0)),
+        ("gres", NOTHING, TRUTH, None, Overlap(0, 3, 0.0)),
+        ("gres", None, TRUTH, None, Overlap(0, 3, 0.0)),
+        ("gres", SMALL, TRUTH, None, Overlap(0, 3, 0.0)),
     ],
 )
 def test_the_overlap_of_a_sample_in_each_mode(
@@ -153,6 +161,16 @@ def test_without_ignored_regions_the_modes_agree(a: NDArray[np.bool_], b: NDArra
     found = [measure_overlap(a, b, None, mode) for mode in METRIC_MODES]
     assert (found[0] == found[1]) == bool((a | b).any())
     assert found[0].iou == mask_iou(a, b)
+
+
+def test_boxes_are_paired_whatever_their_order() -> None:
+    left, right, off = (0, 0, 10, 10), (20, 0, 30, 10), (20, 0, 30, 8)
+    assert boxes_iou([], []) == 1.0
+    assert boxes_iou([left], []) == boxes_iou([], [left]) == boxes_iou([left, right], [left]) == 0.0
+    assert boxes_iou([left], [left]) == boxes_iou([right, left], [left, right]) == 1.0
+    assert boxes_iou([off, left], [left, right]) == 0.8, "the lowest of the pairs"
+    assert boxes_iou([left, left], [left, right]) == 0.0, "each true box has one pair"
+    assert boxes_iou([(0, 0, 10, 9), (0, 0, 10, 10)], [(0, 0, 10, 10), (0, 0, 10, 9)]) == 1.0, "the closest first"
 
 
 def test_a_ratio_of_nothing_is_one() -> None:

@@ -126,16 +126,19 @@ def test_the_table_has_the_papers_form() -> None:
             "c": _report("reasonseg", "test", variant="wise-infer"),
             "d": _report("reasonseg", "test", variant=None, rationale_tokens_mean=None, ciou=1.0),
             "e": _report("scenes", "test", variant="wise-infer"),
+            "f": _report("grefcoco", "val", n_acc=0.5, metric_mode="gres"),
         }
     )
-    assert table["columns"] == ["reasonseg/test", "refcoco/testA", "scenes/test"]
+    assert table["metric_mode"] == "paper"
+    assert table["columns"] == ["reasonseg/test", "refcoco/testA", "grefcoco/val", "scenes/test"]
     assert format_markdown(table).splitlines() == [
         "| policy | variant | ReasonSeg test (200 to 779) gIoU | cIoU | tokens "
-        "| RefCOCO testA (5657) cIoU | tokens | scenes test (779) gIoU | cIoU | tokens |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| wise-7b | wise-s | 60.3 | 58.3 | 22.7 | 79.1 | 22.7 | - | - | - |",
-        "| wise-7b | wise-infer | 60.3 | 58.3 | 22.7 | - | - | 60.3 | 58.3 | 22.7 |",
-        "| wise-7b | true prompt | 60.3 | 100.0 | - | - | - | - | - | - |",
+        "| RefCOCO testA (5657) cIoU | tokens | gRefCOCO val (779) gIoU | cIoU | N-acc | tokens "
+        "| scenes test (779) gIoU | cIoU | tokens |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| wise-7b | wise-s | 60.3 | 58.3 | 22.7 | 79.1 | 22.7 | 60.3 | 58.3 | 50.0 | 22.7 | - | - | - |",
+        "| wise-7b | wise-infer | 60.3 | 58.3 | 22.7 | - | - | - | - | - | - | 60.3 | 58.3 | 22.7 |",
+        "| wise-7b | true prompt | 60.3 | 100.0 | - | - | - | - | - | - | - | - | - | - |",
     ]
 
 

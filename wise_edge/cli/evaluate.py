@@ -35,19 +35,24 @@ app.command()(table)
 def evaluate(
     context: typer.Context,
     dataset: Annotated[
-        str, option("NAME", "Labeled data: scenes, reasonseg, refcoco, refcoco+ or refcocog.")
+        str, option("NAME", "Labeled data: scenes, reasonseg, refcoco, refcoco+, refcocog or grefcoco.")
     ] = "scenes",
     data: Annotated[Path | None, option("DIR", "Folder of the data set; not for scenes.")] = None,
     split: Annotated[
-        str | None, option("NAME", "Split to evaluate; default: test (testA of RefCOCO and RefCOCO+).")
+        str | None, option("NAME", "Split to evaluate; default: test (testA of RefCOCO and RefCOCO+, val of gRefCOCO).")
     ] = None,
     limit: Annotated[
         int | None, option("N", "Evaluate the first N samples; default: 100 scenes, all samples of other data.")
     ] = None,
     variant: options.Variant = None,
     metric_mode: Annotated[
-        str, option("NAME", "lisa: leave ignored regions out; paper: count them as target.")
-    ] = "lisa",
+        str | None,
+        option(
+            "NAME",
+            "lisa: leave ignored regions out; paper: count them as target; gres: as lisa, and an unreadable answer is "
+            "never right. Default: lisa (gres of gRefCOCO).",
+        ),
+    ] = None,
     bundle: options.Bundle = None,
     policy: Annotated[
         str | None, option("CKPT", "Policy checkpoint to run with torch instead of a bundle; needs --sam.")
@@ -73,7 +78,8 @@ def evaluate(
 ) -> None:
     """Measure gIoU, cIoU, box accuracy, valid answers, tokens and latency, with 95 % bootstrap intervals.
 
-    An answer that cannot be parsed counts as an empty mask.
+    An answer that cannot be parsed counts as an empty mask. Where queries mean several objects or none, N-acc and T-acc
+    are measured, too.
     """
     from wise_edge import __version__
     from wise_edge.bundle.store import resolve_bundle
@@ -81,12 +87,13 @@ def evaluate(
     from wise_edge.evaluation.records import Settings
     from wise_edge.evaluation.shards import choose_gpu, find_shard
     from wise_edge.files.hashing import fingerprint
-    from wise_edge.metrics import METRIC_MODES
+    from wise_edge.metrics import METRIC_MODES, METRIC_MODES_BY_NAME
     from wise_edge.runtimes.base import Decoding
 
     if context.invoked_subcommand is not None:
         options.refuse_options(context)
         return
+    metric_mode = metric_mode or METRIC_MODES_BY_NAME.get(dataset, "lisa")
     _check(metric_mode in METRIC_MODES, f"unknown metric mode '{metric_mode}'; choose {' or '.join(METRIC_MODES)}")
     _check(variant is None or not oracle_prompt, "--oracle-prompt runs no policy; leave out --variant")
     labeled, samples = open_labeled(dataset, data, split, limit)

@@ -8,9 +8,9 @@ from typing import Any
 
 from wise_edge.errors import UsageError
 from wise_edge.evaluation.append_log import UNRECORDED, differing_fields
-from wise_edge.evaluation.records import MaskRecord, Settings
+from wise_edge.evaluation.records import MaskRecord, Settings, shown_figures
 from wise_edge.mapping import from_mapping
-from wise_edge.metrics import paired_bootstrap, ratio
+from wise_edge.metrics import METRIC_MODES_BY_NAME, paired_bootstrap, ratio
 from wise_edge.ranges import Checked, Index, Name, NotNegative, Share
 
 COLUMNS = {
@@ -19,12 +19,14 @@ COLUMNS = {
     "refcoco/testA": ("RefCOCO testA", ("ciou",)),
     "refcoco+/testA": ("RefCOCO+ testA", ("ciou",)),
     "refcocog/test": ("RefCOCOg test", ("ciou",)),
+    **{f"grefcoco/{split}": (f"gRefCOCO {split}", ("giou", "ciou", "n_acc")) for split in ("val", "testA", "testB")},
 }
-"""The columns of the paper's table: data set and split to heading and figures; rationale tokens follow each."""
+"""The columns of the paper's table, then gRefCOCO's: data set and split to heading and figures; rationale tokens follow
+each."""
 
-_CELL = ("samples", "giou", "ciou", "rationale_tokens_mean")
+_CELL = ("samples", "giou", "ciou", "n_acc", "rationale_tokens_mean")
 _OTHER_FIGURES = ("giou", "ciou")
-_HEADINGS = {"giou": "gIoU", "ciou": "cIoU"}
+_HEADINGS = {"giou": "gIoU", "ciou": "cIoU", "n_acc": "N-acc"}
 _COMPARABLE = ("dataset", "split", "samples", "metric_mode", "data_sha256")
 
 
@@ -55,7 +57,8 @@ def compare_runs(
     if not kept:
         raise UsageError("no sample counts in both runs; see 'dropped' in their records")
     pairs = [(first[name].terms(), second[name].terms()) for name in kept]
-    figures = [figure for figure in pairs[0][0] if figure in pairs[0][1]]
+    shown = [shown_figures([run[name] for name in kept]) for run in (first, second)]
+    figures = [figure for figure in shown[0] if figure in shown[1]]
     return {figure: _difference([(x[figure], y[figure]) for x, y in pairs]) for figure in figures}
 
 
@@ -67,17 +70,19 @@ def tabulate(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         "metric_mode", "columns" (data set and split, the paper's first) and "rows": each with "model", "variant" and
-        "cells", from column to "samples", "giou", "ciou" and "rationale_tokens_mean".
+        "cells", from column to "samples", "giou", "ciou", "n_acc" and "rationale_tokens_mean".
 
     Raises:
-        UsageError: a report is invalid, two are of the same run, or their metric modes differ.
+        UsageError: a report is invalid, two are of the same run, or their metric modes differ; gRefCOCO's own ("gres")
+            goes with any.
     """
     modes: dict[str, str] = {}
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for name, report in reports.items():
         read = _read_report(name, report)
         column, variant = f"{read.dataset}/{read.split}", read.variant or "true prompt"
-        modes.setdefault(read.metric_mode, name)
+        if read.metric_mode != METRIC_MODES_BY_NAME.get(read.dataset):
+            modes.setdefault(read.metric_mode, name)
         cells = rows.setdefault((read.model, variant), {})
         if column in cells:
             raise UsageError(f"{name} is a second report of {read.model}, {variant}, on {column}; leave one out")
@@ -88,7 +93,7 @@ def tabulate(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         )
     found = dict.fromkeys(column for cells in rows.values() for column in cells)
     return {
-        "metric_mode": next(iter(modes)),
+        "metric_mode": next(iter(modes), "gres"),
         "columns": [*(column for column in COLUMNS if column in found), *(c for c in found if c not in COLUMNS)],
         "rows": [{"model": model, "variant": variant, "cells": cells} for (model, variant), cells in rows.items()],
     }
@@ -129,6 +134,7 @@ class _Report(Checked):
     metric_mode: Name
     giou: Share
     ciou: Share
+    n_acc: Share | None = None
     rationale_tokens_mean: NotNegative | None = None
 
 
@@ -145,5 +151,5 @@ def _read_report(name: str, report: Mapping[str, Any]) -> _Report:
 def _texts(cell: Mapping[str, Any] | None, figures: Sequence[str]) -> list[str]:
     if cell is None:
         return ["-"] * (len(figures) + 1)
-    tokens = cell["rationale_tokens_mean"]
-    return [*(f"{100 * cell[figure]:.1f}" for figure in figures), "-" if tokens is None else f"{tokens:.1f}"]
+    values = [None if cell[figure] is None else 100 * cell[figure] for figure in figures]
+    return ["-" if value is None else f"{value:.1f}" for value in (*values, cell["rationale_tokens_mean"])]

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wise_edge.datasets import Dataset, Example, open_dataset
+from wise_edge.datasets.base import unite
 from wise_edge.errors import UsageError
-from wise_edge.evaluation.records import MaskRecord, Record
+from wise_edge.evaluation.records import MaskRecord, Record, is_counted, shown_figures
 from wise_edge.files.hashing import hash_file
-from wise_edge.geometry import Box, box_iou
-from wise_edge.metrics import RESAMPLES, Overlap, bootstrap_interval, measure_overlap, ratio
+from wise_edge.metrics import RESAMPLES, Overlap, bootstrap_interval, boxes_iou, measure_overlap, ratio
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.rle import compressed_runs
-from wise_edge.runtimes.base import MaskBackend, MaskOutput, MaskPrompt
+from wise_edge.runtimes.base import MaskBackend, MaskPrompt
 from wise_edge.runtimes.results import SegmentationResult
 from wise_edge.runtimes.session import Session
 
@@ -34,6 +34,7 @@ DEFAULT_SPLITS = {
     "refcoco": "testA",
     "refcoco+": "testA",
     "refcocog": "test",
+    "grefcoco": "val",
 }
 """The data sets with masks, each with the split of the paper's table."""
 
@@ -102,7 +103,8 @@ def score_result(index: int, example: Example, result: SegmentationResult, mode:
     return Record(
         **_compared(index, example, result.mask, result.score, asdict(result.latency_ms), mode),
         answer_valid=result.answer_valid,
-        box_iou=_boxes_agree(result.box, example.box),
+        box_iou=_boxes_agree(result, example),
+        found=_count_found(result),
         rationale_tokens=result.tokens.rationale,
         answer_tokens=result.tokens.answer,
         text=result.text,
@@ -110,22 +112,23 @@ def score_result(index: int, example: Example, result: SegmentationResult, mode:
 
 
 def score_mask(index: int, example: Example, backend: MaskBackend[Any], mode: str = "lisa") -> MaskRecord:
-    """Prompt the segmenter with the true box and points of a sample and compare its mask with the truth.
+    """Prompt the segmenter with the true box and points of each object and compare its masks with the truth.
 
-    If the truth is empty there is no prompt, and no mask.
+    If nothing is meant there is no prompt, and no mask. The score is the mean of the objects' scores.
     """
     start = perf_counter()
     frame = backend.encode(example.image)
-    output: MaskOutput | None = None
-    if example.box is not None and example.points is not None:
-        output = backend.decode(frame, MaskPrompt(example.box, example.points))
+    outputs = [backend.decode(frame, MaskPrompt(item.box, item.points)) for item in example.objects or ()]
     latency_ms = {
         "preprocess": frame.preprocess_ms,
         "mask_encode": frame.encode_ms,
-        "mask_decode": output.decode_ms if output else 0.0,
+        "mask_decode": sum(output.decode_ms for output in outputs),
         "total": (perf_counter() - start) * 1000.0,
     }
-    mask, score = (output.mask, output.mask_score) if output else (None, None)
+    size = (example.image.shape[1], example.image.shape[0])
+    mask = unite((output.mask for output in outputs), size) if outputs else None
+    scores = [output.mask_score for output in outputs if output.mask_score is not None]
+    score = sum(scores) / len(scores) if scores else None
     return MaskRecord(**_compared(index, example, mask, score, latency_ms, mode))
 
 
@@ -138,7 +141,8 @@ def summarize(records: Sequence[MaskRecord]) -> dict[str, Any]:
     Returns:
         "samples" (those that count), "dropped" (those that do not), "empty_masks" (answers for which the segmenter
         marked no pixel), one number per figure, "latency_ms" (phase to p50 and p90), "intervals" (the same figures,
-        each as [low, high], 95 %), and "by_kind" (kind to the same).
+        each as [low, high], 95 %), and "by_kind" (kind to the same). Figures of none or several objects are left out
+        where every query means one. A figure in which no sample of a kind counts is None, and so is its interval.
 
     Raises:
         UsageError: every sample was dropped.
@@ -146,10 +150,11 @@ def summarize(records: Sequence[MaskRecord]) -> dict[str, Any]:
     kept = [record for record in records if record.dropped is None]
     if not kept:
         raise UsageError(f"none of the {len(records)} samples counts; the first one: {records[0].dropped}")
+    names = shown_figures(kept)
     kinds = dict.fromkeys(record.kind for record in kept if record.kind is not None)
-    by_kind = {kind: _figures([record for record in kept if record.kind == kind]) for kind in kinds}
+    by_kind = {kind: _figures([record for record in kept if record.kind == kind], names) for kind in kinds}
     empty = sum(record.mask is not None and record.score is None for record in kept)
-    return _figures(kept) | {"dropped": len(records) - len(kept), "empty_masks": empty, "by_kind": by_kind}
+    return _figures(kept, names) | {"dropped": len(records) - len(kept), "empty_masks": empty, "by_kind": by_kind}
 
 
 def hash_models(*paths: Path) -> str:
@@ -213,23 +218,28 @@ def _compared(
         "score": score,
         "latency_ms": latency_ms,
         "mask": None if mask is None else compressed_runs(mask),
+        "meant": None if example.objects is None else len(example.objects),
     }
 
 
-def _boxes_agree(found: Box | None, truth: Box | None) -> float:
-    if found is None or truth is None:
-        return float(found is truth)
-    return box_iou(found, truth)
+def _boxes_agree(result: SegmentationResult, example: Example) -> float:
+    found = [] if result.box is None else [result.box]
+    return boxes_iou(found, [item.box for item in example.objects or ()]) if result.answer_valid else 0.0
 
 
-def _figures(records: Sequence[MaskRecord]) -> dict[str, Any]:
+def _count_found(result: SegmentationResult) -> int | None:
+    return int(result.mask is not None and bool(result.mask.any())) if result.answer_valid else None
+
+
+def _figures(records: Sequence[MaskRecord], names: Sequence[str]) -> dict[str, Any]:
     terms = [record.terms() for record in records]
     values: dict[str, Any] = {"samples": len(records)}
     intervals: dict[str, Any] = {}
-    for name in terms[0]:
+    for name in names:
         tops, bottoms = zip(*(term[name] for term in terms), strict=True)
-        values[name] = ratio(tops, bottoms)
-        intervals[name] = list(bootstrap_interval(tops, bottoms))
+        counted = is_counted(name, terms)
+        values[name] = ratio(tops, bottoms) if counted else None
+        intervals[name] = list(bootstrap_interval(tops, bottoms)) if counted else None
     phases = [phase for phase in records[0].latency_ms if all(phase in record.latency_ms for record in records)]
     latencies = {phase: [record.latency_ms[phase] for record in records] for phase in phases}
     values["latency_ms"] = {phase: _quantiles(times) for phase, times in latencies.items()}

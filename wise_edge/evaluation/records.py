@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from wise_edge.evaluation.append_log import UNRECORDED
 from wise_edge.ranges import Checked, Count, Index, NotNegative, Share, Text
 
 BOX_THRESHOLD = 0.5
+
+_COUNTING = ("n_acc", "t_acc", "count_accuracy")
+"""Figures that say something only where a query may mean several objects, or none."""
 
 Terms = dict[str, tuple[float, float]]
 """Figure to what a sample adds to its numerator and its denominator."""
@@ -31,6 +34,7 @@ class MaskRecord(Checked):
         score: the segmenter's own estimate of the IoU; None without a mask, or without a pixel in it.
         latency_ms: phase to milliseconds, with "total"; empty if the sample could not be read.
         mask: the predicted mask as COCO's compressed runs; None if there is none.
+        meant: number of objects that the query means; None if it is not known, as in files of earlier versions.
     """
 
     index: Index
@@ -44,6 +48,7 @@ class MaskRecord(Checked):
     score: float | None
     latency_ms: Mapping[str, NotNegative]
     mask: Mapping[str, Any] | None
+    meant: Index | None = field(default=None, kw_only=True)
 
     def terms(self) -> Terms:
         """Return what the sample adds to each figure."""
@@ -56,10 +61,13 @@ class Record(MaskRecord):
 
     Attributes:
         answer_valid: whether the completion holds an answer.
-        box_iou: IoU of predicted and true box; 0 if one of them is missing, 1 if both are.
+        box_iou: lowest IoU of the pairs of predicted and true boxes; 0 if their numbers differ or the answer is not
+            valid, 1 if there are none.
         rationale_tokens: tokens inside `<think>`.
         answer_tokens: tokens inside `<answer>`.
         text: the policy's complete completion.
+        found: number of objects in the answer whose masks have a pixel; None if the answer is not valid, and in files
+            of earlier versions.
     """
 
     answer_valid: bool
@@ -67,15 +75,42 @@ class Record(MaskRecord):
     rationale_tokens: Index
     answer_tokens: Index
     text: Text
+    found: Index | None = field(default=None, kw_only=True)
 
     def terms(self) -> Terms:
-        """Return what the sample adds to each figure."""
+        """Return what the sample adds to each figure; to those that it does not count in, 0 to the denominator.
+
+        N-acc and T-acc are the shares of samples without and with a target that are taken for such
+        (https://github.com/henghuiding/ReLA); an answer that is not valid is right in neither.
+        """
         return super().terms() | {
+            **self._counting(),
             "box_accuracy": (self.box_iou > BOX_THRESHOLD, 1.0),
             "valid_rate": (self.answer_valid, 1.0),
             "rationale_tokens_mean": (self.rationale_tokens, 1.0),
             "answer_tokens_mean": (self.answer_tokens, 1.0),
         }
+
+    def _counting(self) -> Terms:
+        if self.meant is None:
+            return {}
+        return {
+            "n_acc": (0.0, 0.0) if self.meant else (self.found == 0, 1.0),
+            "t_acc": (bool(self.found), 1.0) if self.meant else (0.0, 0.0),
+            "count_accuracy": (self.found == self.meant, 1.0),
+        }
+
+
+def shown_figures(records: Sequence[MaskRecord]) -> list[str]:
+    """Return the figures in which a sample counts, without those of counting where every query means one object."""
+    terms = [record.terms() for record in records]
+    counting = any(record.meant not in (None, 1) for record in records)
+    return [name for name in terms[0] if is_counted(name, terms) and (counting or name not in _COUNTING)]
+
+
+def is_counted(figure: str, terms: Sequence[Terms]) -> bool:
+    """Return whether a sample counts in a figure."""
+    return figure not in _COUNTING or any(term[figure][1] for term in terms)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 ROWS = {
     "giou": ("gIoU", 3),
     "ciou": ("cIoU", 3),
+    "n_acc": ("N-acc", 3),
+    "t_acc": ("T-acc", 3),
+    "count_accuracy": ("right number", 3),
     "box_accuracy": ("box IoU > 0.5", 3),
     "valid_rate": ("valid", 3),
     "rationale_tokens_mean": ("rationale tokens", 0),
@@ -72,6 +75,8 @@ def _table(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _cell(value: float, interval: tuple[float, float], decimals: int) -> str:
+def _cell(value: float | None, interval: tuple[float, float] | None, decimals: int) -> str:
+    if value is None or interval is None:
+        return "-"
     low, high = interval
     return f"[bold]{value:.{decimals}f}[/]\n[dim]{low:.{min(decimals, 2)}f}-{high:.{min(decimals, 2)}f}[/]"
