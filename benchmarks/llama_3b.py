@@ -115,23 +115,25 @@ def measure(scratch: Path, layers: int, kind: str, threads: int) -> dict[str, An
     phases: dict[str, float] = {}
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     start = perf_counter()
-    model.append(words.before_image, 0)
+    grid = (spec.image_grid, spec.image_grid)
+    prefix = words.prompt("the red ring", "wise-s", grid).prefix
+    model.append(prefix.before, 0)
     picture = model.encode(image)
     phases["vision_encode_s"] = perf_counter() - start
     start = perf_counter()
-    position = model.append_image(picture, len(words.before_image))
-    model.append(words.after_image, position)
+    position = model.append_image(picture, len(prefix.before))
+    model.append(prefix.after, position)
     phases["prefill_picture_s"] = perf_counter() - start
     ways = {}
     for name, variant, tokens, forced in (("long", "verbose", LONG, False), ("short", "wise-s", SHORT, True)):
-        suffix = words.suffix("the red ring", variant)
+        prompt = words.prompt("the red ring", variant, grid)
         rationale = next(text for text in growing_text() if len(words.encode(text)) >= tokens)
         answer = '{"bbox": [100, 200, 300, 400], "points_1": [150, 250], "points_2": [250, 350]}'
         script = words.encode(f"<think>{rationale}</think><answer>{answer}</answer>")
-        model.truncate(words.prefix_end)
-        run = Scripted(model, words.prefix_end, len(suffix), script)
-        written = writer.write(run, suffix, Request("the red ring", variant, Decoding(forced)))
-        counts = words.count(split_completion(words.decode(written.tokens)), suffix, written.forced, written.steps)
+        model.truncate(prefix.end)
+        run = Scripted(model, prefix.end, len(prompt.suffix), script)
+        written = writer.write(run, prompt, Request("the red ring", variant, Decoding(forced)))
+        counts = words.count(split_completion(words.decode(written.tokens)), prompt, written.forced, written.steps)
         ways[name] = {
             "rationale_tokens": counts.rationale,
             "answer_tokens": counts.answer,

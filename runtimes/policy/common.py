@@ -6,6 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from wise_edge.policy.spec import PolicySpec
+from wise_edge.runtimes.base import Request
+from wise_edge.runtimes.policy.prompt import Grid, Prompt
 from wise_edge.runtimes.policy.text import PolicyText
 
 
@@ -24,6 +26,11 @@ class BasePolicy:
         self.name = name
         self._spec = spec
         self._text = PolicyText(tokenizer, spec)
+        self._variant = spec.default_variant  # the latest; the next image is prepared for it
+
+    def _prompt(self, request: Request, grid: Grid) -> Prompt:
+        self._variant = request.variant
+        return self._text.prompt(request.query, request.variant, grid)
 
     @property
     def input_size(self) -> int:

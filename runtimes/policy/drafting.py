@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+from wise_edge.runtimes.policy.prompt import common_length
 from wise_edge.runtimes.policy.writing import Logits
 
 _QUERIES = 16
@@ -89,9 +90,3 @@ class Drafts:
         self._kept.move_to_end((query, variant))
         while len(self._kept) > _QUERIES:
             self._kept.popitem(last=False)
-
-
-def common_length(left: Sequence[object], right: Sequence[object]) -> int:
-    """Return the length of the longest common prefix of two sequences."""
-    pairs = zip(left, right, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))

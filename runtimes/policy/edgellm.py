@@ -106,15 +106,15 @@ class EdgellmPolicy(BasePolicy):
         if request.decoding.max_rationale_tokens is not None:
             raise UsageError("edgellm cannot limit the rationale's tokens; choose another policy backend")
         start = perf_counter()
-        suffix = self._text.suffix(request.query, request.variant)
+        prompt = self._prompt(request, (self._spec.image_grid, self._spec.image_grid))
         picture = {"type": "image", "image": encoded.url, "do_resize": False}
         messages = self._spec.prompts.messages(request.query, request.variant, picture)
-        pattern = answer_pattern(self._spec.input_size, rationale=self._text.template(request.variant).rationale)
+        pattern = answer_pattern(self._spec.input_size, rationale=prompt.template.rationale)
         parameters = self._server.SamplingParams(
             temperature=1.0,
             top_k=1,
             top_p=1.0,
-            max_tokens=self._text.token_limit(suffix),
+            max_tokens=self._text.token_limit(prompt),
             guided_decoding=("regex", pattern) if request.decoding.forced else None,
             skip_special_tokens=False,
         )
@@ -139,7 +139,7 @@ class EdgellmPolicy(BasePolicy):
         prefilled, end = prefilled or perf_counter(), perf_counter()
         text = text[: text.index(_END) + len(_END)] if finish == "answer" else _without_end(text, self._spec.eos_tokens)
         parts = split_completion(text)
-        counts = self._text.count(parts, suffix, 0, tokens)
+        counts = self._text.count(parts, prompt, 0, tokens)
         return PolicyOutput(text, parts, finish, counts, (prefilled - start) * 1e3, (end - prefilled) * 1e3)
 
 

@@ -1,13 +1,13 @@
 """A Qwen2.5-VL policy over two graphs: vision tower, and language model with explicit keys and values.
 
-The backend keeps the keys and values of the system message, an encoded image those of the image; a query pays for its
-own words and the completion.
+The backend keeps the keys and values of what stands before an image, an encoded image those up to the query; a query
+pays for its own words and the completion.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,18 +24,21 @@ from wise_edge.policy.graph_io import Batch, empty_cache, image_patches, next_ca
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Graph, PolicyOutput, Request
 from wise_edge.runtimes.policy.common import BasePolicy
-from wise_edge.runtimes.policy.text import image_positions, text_positions
+from wise_edge.runtimes.policy.prompt import Grid, Prefix, image_positions, text_positions
 from wise_edge.runtimes.policy.writing import Writer
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class GraphPolicyImage:
-    """The keys and values of the system message and an image."""
+    """An image's embeddings, and its keys and values behind the words of the latest prefix."""
 
-    cache: Batch
+    grid: Grid
+    embeds: npt.NDArray[np.float32]
     preprocess_ms: float
     vision_encode_ms: float
-    prefill_ms: float
+    prefill_ms: float = 0.0
+    prefix: Prefix | None = None
+    cache: Batch = field(default_factory=dict)
 
 
 class GraphPolicy(BasePolicy):
@@ -58,7 +61,7 @@ class GraphPolicy(BasePolicy):
         self._decoder = decoder
         self._embedding = _open_embedding(embedding, self._text.vocabulary, spec.hidden_size)
         self._writer = Writer(self._text, spec.input_size)
-        self._system: Batch | None = None
+        self._system: tuple[tuple[int, ...], Batch] | None = None  # tokens before the image, their keys and values
 
     @classmethod
     def of_bundle(cls, name: str, bundle: Bundle, vision: Graph, decoder: Graph) -> GraphPolicy:
@@ -72,15 +75,18 @@ class GraphPolicy(BasePolicy):
         prepared = perf_counter()
         embeds = self._vision.run({"pixel_values": patches})["image_embeds"]
         seen = perf_counter()
-        cache = self._prefill_image(embeds)
-        end = perf_counter()
-        return GraphPolicyImage(cache, (prepared - start) * 1e3, (seen - prepared) * 1e3, (end - seen) * 1e3)
+        grid = self._spec.image_grid, self._spec.image_grid
+        encoded = GraphPolicyImage(grid, embeds, (prepared - start) * 1e3, (seen - prepared) * 1e3)
+        if prefix := self._text.prefix(self._variant, grid):
+            self._prefill(encoded, prefix)
+            encoded.prefill_ms = (perf_counter() - seen) * 1e3
+        return encoded
 
     def generate(self, encoded: GraphPolicyImage, request: Request) -> PolicyOutput:
         """Write greedily; see `PolicyBackend`."""
         start = perf_counter()
-        suffix = self._text.suffix(request.query, request.variant)
-        cache, position = encoded.cache, self._text.prefix_end
+        prompt = self._prompt(request, encoded.grid)
+        cache, position = self._prefill(encoded, prompt.prefix), prompt.prefix.end
 
         def run(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
             nonlocal cache, position
@@ -88,19 +94,21 @@ class GraphPolicy(BasePolicy):
             position += len(tokens)
             return logits
 
-        return self._writer.write(run, suffix, request).output(self._text, suffix, start)
+        return self._writer.write(run, prompt, request).output(self._text, prompt, start)
 
-    def _prefill_image(self, embeds: npt.NDArray[np.float32]) -> Batch:
-        before, after = len(self._text.before_image), self._text.after_image
-        if self._system is None:
+    def _prefill(self, encoded: GraphPolicyImage, prefix: Prefix) -> Batch:
+        """Return the keys and values of an image behind the words of a prefix, which the image then holds."""
+        if encoded.prefix == prefix:
+            return encoded.cache
+        before, after = list(prefix.before), list(prefix.after)
+        if self._system is None or self._system[0] != prefix.before:
             empty = empty_cache(self._spec)
-            self._system = self._run(self._embed(self._text.before_image), text_positions(0, before), empty)[1]
-        positions = [
-            image_positions(before, self._spec.image_grid),
-            text_positions(self._text.prefix_end - len(after), len(after)),
-        ]
-        rows = np.concatenate([embeds[None], self._embed(after)], axis=1)
-        return self._run(rows, np.concatenate(positions, axis=2), self._system)[1]
+            self._system = prefix.before, self._run(self._embed(before), text_positions(0, len(before)), empty)[1]
+        positions = [image_positions(len(before), prefix.grid), text_positions(prefix.image_end, len(after))]
+        rows = np.concatenate([encoded.embeds[None], self._embed(after)], axis=1)
+        encoded.cache = self._run(rows, np.concatenate(positions, axis=2), self._system[1])[1]
+        encoded.prefix = prefix
+        return encoded.cache
 
     def _run(
         self, embeds: npt.NDArray[np.float32], positions: npt.NDArray[np.int64], cache: Batch

@@ -1,9 +1,9 @@
 """A Qwen-VL policy on llama.cpp.
 
-One sequence of keys and values is kept: the system message for the life of the backend, and the image that was asked
-about last. When another image is asked about, the keys and values move into the encoded image, if it is still
-referenced, and back when it is asked about again. Several queries on an image are sequences that share its beginning
-and run together.
+One sequence of keys and values is kept: what stands before an image, the image that was asked about last, and the words
+between it and the query. When another image is asked about, the keys and values move into the encoded image, if it is
+still referenced, and back when it is asked about again. Several queries on an image are sequences that share its
+beginning and run together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import numpy.typing as npt
 
 from wise_edge.bundle.roles import GGUF_TEXT, GGUF_VISION, TOKENIZER
 from wise_edge.bundle.store import Bundle
-from wise_edge.errors import WiseEdgeError
 from wise_edge.native.llama import MAX_SEQUENCES, LlamaModel, Piece
 from wise_edge.native.llama_vision import LlamaImage
 from wise_edge.policy.image import resize_square
@@ -28,6 +27,7 @@ from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import PolicyOutput, Request
 from wise_edge.runtimes.policy.common import BasePolicy
 from wise_edge.runtimes.policy.drafting import DraftedRun
+from wise_edge.runtimes.policy.prompt import Grid, Prefix, Prompt, common_length
 from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS
 from wise_edge.runtimes.policy.writing import Logits, Writer
 
@@ -49,12 +49,14 @@ def open_policy(bundle: Bundle, row: Backend, *, threads: int | None, flash_atte
 
 @dataclass(eq=False)
 class LlamaPolicyImage:
-    """An image's embeddings and, while another image is asked about, its keys and values."""
+    """An image's embeddings, the prefix around it and, while another image is asked about, the keys and values."""
 
     embeddings: LlamaImage
+    grid: Grid
     preprocess_ms: float
     vision_encode_ms: float
     prefill_ms: float = 0.0
+    prefix: Prefix | None = None
     state: npt.NDArray[np.uint8] | None = None
 
 
@@ -91,7 +93,9 @@ class LlamaPolicy(BasePolicy):
         self._writer = Writer(self._text, spec.input_size)
         self._room = spec.context_tokens + (MAX_SEQUENCES - 1) * _QUERY_TOKENS
         self._model = LlamaModel(text, vision, self._room, threads=threads, gpu=gpu, flash_attention=flash_attention)
-        self._begin()
+        self._before: tuple[int, ...] = ()  # tokens before the image, which the language model holds
+        if prefix := self._text.prefix(self._variant, (1, 1)):
+            self._hold_words(prefix.before)
         self._held: weakref.ref[LlamaPolicyImage] | None = None
         self._end = -1  # position after the tokens of a query; -1 if unknown
 
@@ -102,45 +106,51 @@ class LlamaPolicy(BasePolicy):
         prepared = perf_counter()
         embeddings = self._model.encode(square)
         seen = perf_counter()
-        encoded = LlamaPolicyImage(embeddings, (prepared - start) * 1e3, (seen - prepared) * 1e3)
-        self._hold(encoded)
-        encoded.prefill_ms = (perf_counter() - seen) * 1e3
+        grid = self._spec.image_grid, self._spec.image_grid
+        encoded = LlamaPolicyImage(embeddings, grid, (prepared - start) * 1e3, (seen - prepared) * 1e3)
+        if prefix := self._text.prefix(self._variant, grid):
+            self._hold(encoded, prefix)
+            encoded.prefill_ms = (perf_counter() - seen) * 1e3
         return encoded
 
     def generate(self, encoded: LlamaPolicyImage, request: Request) -> PolicyOutput:
         """Write greedily; see `PolicyBackend`."""
         start = perf_counter()
-        suffix = self._text.suffix(request.query, request.variant)
-        draft = self._text.encode(request.draft) if request.draft else []
-        self._hold(encoded)
+        prompt = self._prompt(request, encoded.grid)
+        draft = self._text.encode((request.draft or "").removeprefix(prompt.template.prefill))
+        self._hold(encoded, prompt.prefix)
         self._end = -1
-        run = DraftedRun(self._run_rows, self._text.prefix_end, len(suffix), draft)
-        written = self._writer.write(run, suffix, request)
-        return written.output(self._text, suffix, start, steps=run.calls - 1)
+        run = DraftedRun(self._run_rows, prompt.prefix.end, len(prompt.suffix), draft)
+        written = self._writer.write(run, prompt, request)
+        return written.output(self._text, prompt, start, steps=run.calls - 1)
 
     def generate_many(self, encoded: LlamaPolicyImage, requests: Sequence[Request]) -> list[PolicyOutput]:
         """Write the completions of several queries together; see `BatchingPolicy`."""
         outputs: list[PolicyOutput] = []
-        suffixes = [self._text.suffix(request.query, request.variant) for request in requests]
-        while (done := len(outputs)) < len(suffixes):
-            end = done + self._fitting(suffixes[done:])
-            outputs += self._write_group(encoded, suffixes[done:end], requests[done:end])
+        prompts = [self._prompt(request, encoded.grid) for request in requests]
+        while (done := len(outputs)) < len(prompts):
+            end = done + self._fitting(prompts[done:])
+            outputs += self._write_group(encoded, prompts[done:end], requests[done:end])
         return outputs
 
-    def _fitting(self, suffixes: list[list[int]]) -> int:
-        """Return how many of the first prompts fit together, at least one."""
-        room, count = self._room - self._text.prefix_length, 0
-        for suffix in suffixes[:MAX_SEQUENCES]:
-            room -= len(suffix) + self._text.token_limit(suffix)
-            count += room >= 0
+    def _fitting(self, prompts: list[Prompt]) -> int:
+        """Return how many of the first prompts begin alike and fit together, at least one."""
+        prefix = prompts[0].prefix
+        room, count = self._room - prefix.length, 0
+        for prompt in prompts[:MAX_SEQUENCES]:
+            room -= len(prompt.suffix) + self._text.token_limit(prompt)
+            if room < 0 or prompt.prefix != prefix:
+                break
+            count += 1
         return max(count, 1)
 
     def _write_group(
-        self, encoded: LlamaPolicyImage, suffixes: list[list[int]], requests: Sequence[Request]
+        self, encoded: LlamaPolicyImage, prompts: list[Prompt], requests: Sequence[Request]
     ) -> list[PolicyOutput]:
         start = perf_counter()
-        self._hold(encoded)
-        positions = [self._text.prefix_end] * len(suffixes)
+        prefix = prompts[0].prefix
+        self._hold(encoded, prefix)
+        positions = [prefix.end] * len(prompts)
 
         def run(asked: Mapping[int, Sequence[int]]) -> dict[int, Logits]:
             pieces = [Piece(tokens, positions[place], place) for place, tokens in asked.items()]
@@ -149,13 +159,13 @@ class LlamaPolicy(BasePolicy):
                 positions[place] += len(tokens)
             return dict(zip(asked, rows, strict=True))
 
-        self._model.truncate(self._text.prefix_end)
-        self._model.fork(self._text.prefix_end, len(suffixes))
+        self._model.truncate(prefix.end)
+        self._model.fork(prefix.end, len(prompts))
         try:
-            together = self._writer.write_together(run, suffixes, requests)
+            together = self._writer.write_together(run, prompts, requests)
         finally:
             self._model.join()
-        outputs = [done.output(self._text, suffix, start) for done, suffix in zip(together, suffixes, strict=True)]
+        outputs = [done.output(self._text, prompt, start) for done, prompt in zip(together, prompts, strict=True)]
         return [output.shared(len(outputs)) for output in outputs]
 
     def _run_rows(self, tokens: Sequence[int], position: int, rows: int) -> Logits:
@@ -166,32 +176,47 @@ class LlamaPolicy(BasePolicy):
         self._end = position + len(tokens)
         return logits
 
-    def _hold(self, encoded: LlamaPolicyImage) -> None:
-        """Make the language model hold an image instead of the current one."""
+    def _hold(self, encoded: LlamaPolicyImage, prefix: Prefix) -> None:
+        """Make the language model hold an image, and a prompt's beginning around it, instead of what it holds now."""
         held = self._held() if self._held is not None else None
-        if held is encoded:
+        if held is encoded and encoded.prefix == prefix:
             return
-        if held is not None and held.state is None:
-            self._model.truncate(self._text.prefix_end)
+        if held is not None and held is not encoded and held.state is None and held.prefix is not None:
+            self._model.truncate(held.prefix.end)
             held.state = self._model.save()
         self._held = None  # until all of it is there
-        if encoded.state is not None:
-            self._restore(encoded.state)
-        else:
-            before = len(self._text.before_image)
-            self._model.truncate(before)
-            position = self._model.append_image(encoded.embeddings, before)
-            self._model.append(self._text.after_image, position)
+        if held is not encoded and encoded.state is not None:
+            self._restore(encoded)
+            held = encoded
+        if encoded.prefix != prefix:
+            self._append(encoded, prefix, keep_image=held is encoded)
         self._held = weakref.ref(encoded)
 
-    def _restore(self, state: npt.NDArray[np.uint8]) -> None:
-        try:
-            self._model.restore(state)
-        except WiseEdgeError:
-            self._begin()
-            raise
+    def _append(self, encoded: LlamaPolicyImage, prefix: Prefix, *, keep_image: bool) -> None:
+        """Run what the language model does not hold yet of a prompt's beginning."""
+        old, encoded.prefix, encoded.state = encoded.prefix, None, None
+        if keep_image and old is not None and old.before == prefix.before:
+            kept, start = common_length(old.after, prefix.after), prefix.image_end
+            self._model.truncate(start + kept)
+        else:
+            kept = 0
+            self._hold_words(prefix.before)
+            start = self._model.append_image(encoded.embeddings, len(prefix.before))
+        if more := prefix.after[kept:]:
+            self._model.append(more, start + kept)
+        encoded.prefix = prefix
 
-    def _begin(self) -> None:
-        """Make the language model hold only the system message."""
-        self._model.truncate(0)
-        self._model.append(self._text.before_image, 0)
+    def _hold_words(self, before: tuple[int, ...]) -> None:
+        """Make the language model hold the tokens before an image, and nothing else."""
+        kept = common_length(self._before, before)
+        self._before = self._before[:kept]
+        self._model.truncate(kept)
+        if more := before[kept:]:
+            self._model.append(more, kept)
+        self._before = before
+
+    def _restore(self, encoded: LlamaPolicyImage) -> None:
+        assert encoded.state is not None and encoded.prefix is not None
+        self._before = ()
+        self._model.restore(encoded.state)
+        self._before = encoded.prefix.before

@@ -1,9 +1,7 @@
 """Prompt and completion of a policy in tokens, shared by all policy backends.
 
-The prompt has a prefix (system message and image, the same for every query) and a suffix (the query). Positions are
-M-RoPE's: text advances time, row and column together, an image's tokens share one time and spread over rows and
-columns, and the text after it continues from the largest position
-(https://arxiv.org/abs/2409.12191, section 2.1; `get_rope_index` of transformers).
+A prompt is tokenized as a whole. What no query changes is found by comparing the tokens of a few queries; a query that
+a tokenizer merges with the words before it has a shorter beginning in common with the others.
 """
 
 from __future__ import annotations
@@ -18,9 +16,9 @@ from wise_edge.errors import BundleError, UsageError
 from wise_edge.native.loading import loading
 from wise_edge.native.tokenizer import open_tokenizer
 from wise_edge.policy.answer import Answer, Completion, format_answer
-from wise_edge.policy.prompts import Template
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Finish
+from wise_edge.runtimes.policy.prompt import Grid, Prefix, Prompt, common_length
 from wise_edge.runtimes.results import TokenCounts
 
 if TYPE_CHECKING:
@@ -29,8 +27,9 @@ if TYPE_CHECKING:
 MAX_NEW_TOKENS = 512
 """Tokens that a completion may have."""
 _SPARE = 8  # tokens; a form written in pieces may take a few more than in one piece
+_EXAMPLES = ("the mug", "A mug", "3 mugs")
+"""Queries that begin as most do; a tokenizer cuts before a letter, a capital and a digit in different ways."""
 _STOP = "</answer>"
-_STOP_WINDOW = 16  # tokens; no tokenizer needs more than one for each byte of the nine characters
 
 
 class PolicyText:
@@ -57,47 +56,91 @@ class PolicyText:
         """Find what is the same in every prompt."""
         spec = self._spec
         self._eos = {self._token(token) for token in spec.eos_tokens}
-        image_token = self._token(spec.image_token)
-        ids = self.encode(spec.prompts.parts("object", spec.default_variant).prefix(spec.image_grid**2))
-        self.before_image = ids[: ids.index(image_token)]
-        self.after_image = ids[len(self.before_image) + spec.image_grid**2 :]
-        self.prefix_length = len(ids)
-        self.prefix_end = len(ids) - spec.image_grid**2 + spec.image_grid
-        """Position of the first token after the prefix."""
+        self._image_token = self._token(spec.image_token)
+        self._constant: dict[str, tuple[tuple[int, ...], tuple[int, ...]] | None] = {}
+        self._constant[spec.default_variant] = self._find_constant(spec.default_variant)
         largest = (spec.input_size,) * 2
         longest = format_answer(Answer((*largest, *largest), (largest, largest)))
         self.room_for_answer = len(self.encode(f"<think></think><answer>{longest}</answer>")) + _SPARE
         """Tokens that an answer without a rationale may take, tags included."""
 
-    def suffix(self, query: str, variant: str) -> list[int]:
-        """Return the tokens of the prompt after the prefix.
+    def prefix(self, variant: str, grid: Grid) -> Prefix | None:
+        """Return what every prompt of a variant begins with on an image of so many tokens.
+
+        None if a query stands before the picture.
+
+        Raises:
+            UsageError: the variant is unknown.
+        """
+        if variant not in self._constant:
+            self._constant[variant] = self._find_constant(variant)
+        constant = self._constant[variant]
+        return Prefix(constant[0], grid, constant[1]) if constant else None
+
+    def prompt(self, query: str, variant: str, grid: Grid) -> Prompt:
+        """Return the tokens of a prompt: those of its whole text, wherever its parts are cut.
+
+        Args:
+            query: normalized, see `wise_edge.policy.prompts.normalize_query`.
+            variant: the prompt variant.
+            grid: columns and rows of the image's tokens.
 
         Raises:
             UsageError: the variant is unknown, or the query leaves no room for an answer.
         """
-        ids = self.encode(self._spec.prompts.parts(query, variant).rest)
-        room = self._spec.context_tokens - self.prefix_length - len(ids)
+        template = self._spec.prompts.template(variant)
+        prefix = self.prefix(variant, grid)
+        before, after = self._around_image(query, variant)
+        # A tokenizer may merge the query with the words before it, and the picture's end is a token of its own.
+        kept = common_length(after[:-1], prefix.after) if prefix else 1
+        if prefix is None or kept < len(prefix.after):
+            prefix = Prefix(before, grid, after[:kept])
+        prompt = Prompt(prefix, list(after[kept:]), template)
+        room = self._spec.context_tokens - prompt.length
         if room < self.room_for_answer:
-            most = len(ids) + room - self.room_for_answer
-            raise UsageError(f"the query takes {len(ids)} tokens, this policy has room for {most}; shorten it")
-        return ids
+            words = len(self.encode(query))
+            if (most := words + room - self.room_for_answer) < 1:
+                raise UsageError(f"the words of the variant {variant!r} leave no room for a query; shorten them")
+            raise UsageError(f"the query takes {words} tokens, this policy has room for {most}; shorten it")
+        return prompt
 
-    def template(self, variant: str) -> Template:
-        """Return the wording of a variant."""
-        return self._spec.prompts.template(variant)
+    def _find_constant(self, variant: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """Return the tokens before and after the picture that queries do not change; None if they change the former."""
+        self._spec.prompts.template(variant)
+        (before, after), *others = (self._around_image(query, variant) for query in _EXAMPLES)
+        if any(other != before for other, _ in others):
+            return None
+        return before, after[: min(common_length(after, other) for _, other in others)]
 
-    def token_limit(self, suffix: Sequence[int]) -> int:
+    def _around_image(self, query: str, variant: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        ids = self.encode(self._spec.prompts.render(query, variant, 1))
+        place = ids.index(self._image_token)
+        return tuple(ids[:place]), tuple(ids[place + 1 :])
+
+    def token_limit(self, prompt: Prompt) -> int:
         """Return how many tokens may follow a prompt."""
-        return min(MAX_NEW_TOKENS, self._spec.context_tokens - self.prefix_length - len(suffix))
+        return min(MAX_NEW_TOKENS, self._spec.context_tokens - prompt.length)
 
-    def accept(self, completion: list[int], token: int, limit: int) -> Finish | None:
+    def accept(self, completion: list[int], token: int, prompt: Prompt, limit: int) -> Finish | None:
         """Add a token to a completion unless it is an end token; return why writing ends, None if it continues."""
         if token in self._eos:
             return "end"
         completion.append(token)
-        if _STOP in self.decode(completion[-_STOP_WINDOW:]):
+        stops = prompt.template.stop
+        tail = self.decode(completion[-max(len(text.encode()) for text in (_STOP, *stops)) :])  # of a byte or more each
+        if _STOP in tail:
             return "answer"
+        if any(stop in tail for stop in stops):
+            return "end"
         return "length" if len(completion) >= limit else None
+
+    def completion(self, prompt: Prompt, tokens: Sequence[int]) -> str:
+        """Return the text of a completion: the template's prefill and what was written, up to a stop text."""
+        written = self.decode(tokens)
+        if _STOP not in written:
+            for stop in prompt.template.stop:
+                written = written.partition(stop)[0]
+        return prompt.template.prefill + written
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens."""
@@ -110,11 +153,11 @@ class PolicyText:
             self._pieces[token] = self.decode([token])
         return self._pieces[token]
 
-    def count(self, parts: Completion, suffix: Sequence[int], forced: int, decode_steps: int) -> TokenCounts:
+    def count(self, parts: Completion, prompt: Prompt, forced: int, decode_steps: int) -> TokenCounts:
         """Count the tokens of a prompt and of the completion's parts."""
         return TokenCounts(
-            prompt=self.prefix_length + len(suffix),
-            image=self._spec.image_grid**2,
+            prompt=prompt.length,
+            image=prompt.prefix.image_tokens,
             rationale=len(self.encode(parts.rationale or "")),
             answer=len(self.encode(parts.answer_text or "")),
             forced=forced,
@@ -146,14 +189,3 @@ class PolicyText:
         if index is None:
             raise BundleError(f"{self._file} has no token {token!r}, which the policy needs; export the bundle again")
         return int(index)
-
-
-def text_positions(start: int, count: int) -> npt.NDArray[np.int64]:
-    """Return int64 [3, 1, count]: time, row and column of text tokens."""
-    return np.tile(np.arange(start, start + count, dtype=np.int64), (3, 1, 1))
-
-
-def image_positions(start: int, grid: int) -> npt.NDArray[np.int64]:
-    """Return int64 [3, 1, grid * grid]: time, row and column of an image's tokens, row by row."""
-    rows, columns = np.divmod(np.arange(grid * grid, dtype=np.int64), grid)
-    return np.stack([np.zeros_like(rows), rows, columns])[:, None] + start

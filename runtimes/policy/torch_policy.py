@@ -19,6 +19,7 @@ from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import PolicyOutput, Request
 from wise_edge.runtimes.checkpoints import find_checkpoint
 from wise_edge.runtimes.policy.common import BasePolicy
+from wise_edge.runtimes.policy.prompt import Grid, Prefix
 from wise_edge.runtimes.policy.writing import Writer
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def open_policy(bundle: Bundle, row: Backend, **_: Any) -> TorchPolicy:
 class TorchPolicyImage:
     """An image's embeddings, and those that Qwen3-VL adds in its first layers; each query runs the complete prompt."""
 
-    grid: Tensor
+    grid: Grid
+    patches: Tensor
     embeds: Tensor
     deeper: list[Tensor]
     preprocess_ms: float
@@ -74,20 +76,25 @@ class TorchPolicy(BasePolicy):
             torch.cuda.synchronize()  # work on a GPU is queued; without waiting, it would count as prefill
         deeper = getattr(seen, "deepstack_features", None) or []
         return TorchPolicyImage(
-            grid, seen.pooler_output, deeper, (prepared - start) * 1e3, (perf_counter() - prepared) * 1e3
+            (spec.image_grid, spec.image_grid),
+            grid,
+            seen.pooler_output,
+            deeper,
+            (prepared - start) * 1e3,
+            (perf_counter() - prepared) * 1e3,
         )
 
     def generate(self, encoded: TorchPolicyImage, request: Request) -> PolicyOutput:
         """Write greedily; see `PolicyBackend`."""
         torch = require("torch", "export")
         start = perf_counter()
-        suffix = self._text.suffix(request.query, request.variant)
+        prompt = self._prompt(request, encoded.grid)
         cache, position = None, 0
 
         def run(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
             nonlocal cache, position
             if cache is None:
-                logits, cache, position = self._prefill(encoded, tokens)
+                logits, cache, position = self._prefill(encoded, prompt.prefix, tokens)
                 return logits
             embeds = self._model.get_input_embeddings()(torch.tensor([list(tokens)], device=self.device))
             places = torch.arange(position, position + len(tokens), device=self.device).expand(3, 1, -1)
@@ -95,19 +102,21 @@ class TorchPolicy(BasePolicy):
             return self._run(embeds, places, cache)
 
         with torch.no_grad():
-            return self._writer.write(run, suffix, request).output(self._text, suffix, start)
+            return self._writer.write(run, prompt, request).output(self._text, prompt, start)
 
-    def _prefill(self, encoded: TorchPolicyImage, suffix: Sequence[int]) -> tuple[npt.NDArray[np.float32], Any, int]:
+    def _prefill(
+        self, encoded: TorchPolicyImage, prefix: Prefix, suffix: Sequence[int]
+    ) -> tuple[npt.NDArray[np.float32], Any, int]:
         """Run the complete prompt; return the last token's logits, the cache and the position after the prompt."""
         torch = require("torch", "export")
         image_token = self._model.config.image_token_id
-        ids = [*self._text.before_image, *[image_token] * len(encoded.embeds), *self._text.after_image, *suffix]
+        ids = [*prefix.before, *[image_token] * prefix.image_tokens, *prefix.after, *suffix]
         tokens = torch.tensor([ids], device=self.device)
         is_image = tokens == image_token
         embeds = self._model.get_input_embeddings()(tokens)
         embeds = embeds.masked_scatter(is_image[..., None], encoded.embeds)
         positions, _ = self._model.model.get_rope_index(
-            tokens, mm_token_type_ids=is_image.int(), image_grid_thw=encoded.grid
+            tokens, mm_token_type_ids=is_image.int(), image_grid_thw=encoded.patches
         )
         cache = require("transformers", "export").DynamicCache(config=self._model.config.text_config)
         deeper = {"visual_pos_masks": is_image, "deepstack_visual_embeds": encoded.deeper} if encoded.deeper else {}

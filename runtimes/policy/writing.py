@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from wise_edge.policy.answer import split_completion
 from wise_edge.runtimes.base import Finish, PolicyOutput, Request
+from wise_edge.runtimes.policy.prompt import Prompt
 from wise_edge.runtimes.policy.text import PolicyText
 
 Logits = npt.NDArray[np.float32]
@@ -60,20 +61,18 @@ class Written:
     steps: int
     prefilled: float
 
-    def output(
-        self, text: PolicyText, suffix: Sequence[int], start: float, *, steps: int | None = None
-    ) -> PolicyOutput:
+    def output(self, text: PolicyText, prompt: Prompt, start: float, *, steps: int | None = None) -> PolicyOutput:
         """Return the output for a query that began at clock reading `start`.
 
         Args:
             text: the policy's tokens.
-            suffix: the prompt after its prefix.
+            prompt: what was asked.
             start: clock reading in seconds.
             steps: runs of the language model after the prompt, if a draft made them fewer.
         """
-        written = text.decode(self.tokens)
+        written = text.completion(prompt, self.tokens)
         parts = split_completion(written)
-        counts = text.count(parts, suffix, self.forced, self.steps if steps is None else steps)
+        counts = text.count(parts, prompt, self.forced, self.steps if steps is None else steps)
         decode_ms = (perf_counter() - self.prefilled) * 1e3  # includes counting, which no other phase would
         return PolicyOutput(written, parts, self.finish, counts, (self.prefilled - start) * 1e3, decode_ms)
 
@@ -101,32 +100,28 @@ class Writer:
     def __init__(self, text: PolicyText, input_size: int) -> None:
         self._text = text
         self._largest = input_size
-        self._think = text.encode(_THINK)
-        self._answer = text.encode(_ANSWER)
         self._digits = np.array([text.encode(str(digit))[0] for digit in range(10)])
         self._numbers = [_Number(text.encode(words), text.beginnings(words)) for words in _AFTER_NUMBERS]
 
-    def write(self, run: Run, suffix: list[int], request: Request) -> Written:
+    def write(self, run: Run, prompt: Prompt, request: Request) -> Written:
         """Write after a prompt.
 
         Args:
             run: the language model, which holds the prompt's prefix.
-            suffix: the rest of the prompt.
-            request: the query; the template of its variant says whether there is a rationale.
+            prompt: the prompt; its template says whether there is a rationale.
+            request: the query.
 
         Raises:
             QueryCancelledError: the query was cancelled; checked before each call of the model.
         """
-        return self.write_together(lambda asked: {0: run(asked[0])}, [suffix], [request])[0]
+        return self.write_together(lambda asked: {0: run(asked[0])}, [prompt], [request])[0]
 
-    def write_together(
-        self, run: RunTogether, suffixes: Sequence[list[int]], requests: Sequence[Request]
-    ) -> list[Written]:
+    def write_together(self, run: RunTogether, prompts: Sequence[Prompt], requests: Sequence[Request]) -> list[Written]:
         """Write after several prompts with one prefix at once, each as in `write`."""
-        writing = [self._steps(suffix, request) for suffix, request in zip(suffixes, requests, strict=True)]
+        writing = [self._steps(prompt, request) for prompt, request in zip(prompts, requests, strict=True)]
         asked = {place: next(steps) for place, steps in enumerate(writing)}
         done: dict[int, Written] = {}
-        report = _Reporter(self._text, requests, suffixes)
+        report = _Reporter(self._text, requests, prompts)
         while asked:
             for request in requests:
                 request.check_cancelled()
@@ -139,19 +134,18 @@ class Writer:
                     done[place] = end.value
         return [done[place] for place in range(len(writing))]
 
-    def _steps(self, suffix: list[int], request: Request) -> Steps:
-        limit = self._text.token_limit(suffix)
+    def _steps(self, prompt: Prompt, request: Request) -> Steps:
+        limit = self._text.token_limit(prompt)
         if not request.decoding.forced:
-            return self._write_freely(suffix, limit)
-        thinks = self._text.template(request.variant).rationale
-        return _Forced(self, self._text).write(suffix, thinks, limit, request.decoding.max_rationale_tokens)
+            return self._write_freely(prompt, limit)
+        return _Forced(self, self._text).write(prompt, limit, request.decoding.max_rationale_tokens)
 
-    def _write_freely(self, suffix: list[int], limit: int) -> Steps:
-        logits = yield suffix
+    def _write_freely(self, prompt: Prompt, limit: int) -> Steps:
+        logits = yield prompt.suffix
         prefilled = perf_counter()
         tokens: list[int] = []
         steps = 0
-        while (finish := self._text.accept(tokens, int(logits.argmax()), limit)) is None:
+        while (finish := self._text.accept(tokens, int(logits.argmax()), prompt, limit)) is None:
             logits = yield tokens[-1:]
             steps += 1
         return Written(tokens, finish, 0, steps, prefilled)
@@ -160,17 +154,18 @@ class Writer:
 class _Reporter:
     """Reports the text of a single completion as it grows, if the request asks for it."""
 
-    def __init__(self, text: PolicyText, requests: Sequence[Request], suffixes: Sequence[list[int]]) -> None:
+    def __init__(self, text: PolicyText, requests: Sequence[Request], prompts: Sequence[Prompt]) -> None:
         self._text = text
         self._on_text = requests[0].on_text if len(requests) == 1 else None
-        self._prompt = len(suffixes[0]) if suffixes else 0
+        self._prompts = prompts
         self._tokens: list[int] = []
 
     def __call__(self, asked: Mapping[int, Sequence[int]]) -> None:
         if self._on_text is None:
             return
         self._tokens += asked[0]
-        self._on_text(self._text.decode(self._tokens[self._prompt :]))
+        prompt = self._prompts[0]
+        self._on_text(self._text.completion(prompt, self._tokens[len(prompt.suffix) :]))
 
 
 class _Forced:
@@ -179,14 +174,17 @@ class _Forced:
     def __init__(self, writer: Writer, text: PolicyText) -> None:
         self._writer = writer
         self._text = text
+        self._prefill = ""
         self._tokens: list[int] = []
         self._pending: list[int] = []  # written but not yet run
         self._asked = 0  # tokens that the model chose
         self._steps = 0
 
-    def write(self, suffix: list[int], thinks: bool, limit: int, most: int | None) -> Steps:
-        self._force(self._writer._think if thinks else self._writer._answer)
-        logits = yield [*suffix, *self._pending]
+    def write(self, prompt: Prompt, limit: int, most: int | None) -> Steps:
+        self._prefill = prompt.template.prefill
+        thinks = prompt.template.rationale and _END_OF_THINK not in self._prefill
+        self._force(self._text.encode(_missing(self._prefill, _THINK if thinks else _ANSWER)))
+        logits = yield [*prompt.suffix, *self._pending]
         self._pending = []
         prefilled = perf_counter()
         if thinks:
@@ -225,7 +223,7 @@ class _Forced:
             return True
         if most is None or written + _MERGED < most:
             return False
-        text = self._text.decode([*self._tokens, token])
+        text = self._prefill + self._text.decode([*self._tokens, token])
         rationale = split_completion(text[: len(text) - _begun_end(text)]).rationale
         return len(self._text.encode(rationale or "")) > most
 
@@ -268,6 +266,14 @@ def answer_pattern(largest: int, *, rationale: bool) -> str:
     number = f"(0|[1-9][0-9]{{0,{len(str(largest)) - 1}}})"
     form = _plain(_ANSWER) + "".join(number + _plain(words) for words in _AFTER_NUMBERS)
     return f"{_THINK}>[^<]*{_END_OF_THINK}>{form}" if rationale else form
+
+
+def _missing(prefill: str, opening: str) -> str:
+    """Return what must follow a prefill so that a rationale or an answer has begun."""
+    if opening == _THINK and _THINK in prefill:
+        return ""
+    begun = next(n for n in range(len(opening), -1, -1) if prefill.endswith(opening[:n]))
+    return opening[begun:]
 
 
 def _plain(text: str) -> str:

@@ -22,11 +22,13 @@ from wise_edge.native.onnxruntime_session import CUDA
 from wise_edge.policy.answer import split_completion
 from wise_edge.policy.checkpoint import load_policy
 from wise_edge.policy.image import patchify, resize_square
+from wise_edge.policy.prompts import Template
 from wise_edge.runtimes.base import Decoding, Graph, MaskPrompt, Request
 from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
 from wise_edge.runtimes.mask.graph import upsample
 from wise_edge.runtimes.policy.graph import GraphPolicy
-from wise_edge.runtimes.policy.text import PolicyText, image_positions, text_positions
+from wise_edge.runtimes.policy.prompt import Prefix, Prompt, image_positions, text_positions
+from wise_edge.runtimes.policy.text import PolicyText
 from wise_edge.runtimes.policy.torch_policy import TorchPolicy
 from wise_edge.runtimes.policy.writing import Writer
 from wise_edge.runtimes.session import Session
@@ -104,7 +106,7 @@ def test_positions_are_those_of_transformers() -> None:
     is_image = (ids == tokenizer.token_to_id("<|image_pad|>")).int()
     stock, _ = model.get_rope_index(ids, mm_token_type_ids=is_image, image_grid_thw=torch.tensor([[1, 8, 8]]))
 
-    ours = np.concatenate([text_positions(0, 7), image_positions(7, 4), text_positions(7 + 4, 9)], axis=2)
+    ours = np.concatenate([text_positions(0, 7), image_positions(7, (4, 4)), text_positions(7 + 4, 9)], axis=2)
 
     np.testing.assert_array_equal(ours, stock.numpy())
 
@@ -162,14 +164,15 @@ def test_a_further_query_prefills_its_own_words_only(
 ) -> None:
     text = PolicyText(bundle.file("policy.tokenizer"), bundle.manifest.policy)
     frame = policy.encode(scene)
-    assert decoder.lengths == [len(text.before_image), 16 + len(text.after_image)]
+    prefix = text.prefix("wise-s", (4, 4))
+    assert prefix is not None and decoder.lengths == [len(prefix.before), 16 + len(prefix.after)]
 
     for query in QUERIES[:2]:
         decoder.lengths.clear()
         output = policy.generate(frame, Request(query, "wise-s", FREE))
-        assert decoder.lengths[0] == len(text.suffix(query, "wise-s"))
+        assert decoder.lengths[0] == len(text.prompt(query, "wise-s", (4, 4)).suffix)
         assert decoder.lengths[1:] == [1] * output.tokens.decode_steps
-        assert output.tokens.prompt == text.prefix_length + decoder.lengths[0]
+        assert output.tokens.prompt == prefix.length + decoder.lengths[0]
 
 
 def test_a_second_picture_prefills_no_system_message(
@@ -191,18 +194,21 @@ def test_writing_ends_at_the_answer_at_an_end_token_and_at_the_limit(bundle: Bun
     tokenizer = make_tokenizer()
     written: list[int] = []
 
-    finishes = [text.accept(written, token, 100) for token in tokenizer.encode("<answer>{}</answer>").ids]
+    prompt = text.prompt(QUERIES[0], "wise-s", (4, 4))
+    finishes = [text.accept(written, token, prompt, 100) for token in tokenizer.encode("<answer>{}</answer>").ids]
 
     assert finishes == [None] * (len(finishes) - 1) + ["answer"]
-    assert text.accept(written, tokenizer.token_to_id("<|im_end|>"), 100) == "end"
+    assert text.accept(written, tokenizer.token_to_id("<|im_end|>"), prompt, 100) == "end"
     assert text.decode(written) == "<answer>{}</answer>"
-    assert text.accept([1, 2], 3, 3) == "length"
+    assert text.accept([1, 2], 3, prompt, 3) == "length"
 
 
 def test_rationale_and_answer_are_counted_without_their_tags(bundle: Bundle) -> None:
     text = PolicyText(bundle.file("policy.tokenizer"), bundle.manifest.policy)
 
-    counts = text.count(split_completion("<think>abc</think><answer>{12}</answer>"), [1, 2], 0, 7)
+    counts = text.count(
+        split_completion("<think>abc</think><answer>{12}</answer>"), text.prompt(QUERIES[0], "wise-s", (4, 4)), 0, 7
+    )
 
     assert (counts.rationale, counts.answer, counts.image, counts.decode_steps) == (3, 4, 16, 7)
 
@@ -217,16 +223,18 @@ def test_a_query_that_leaves_no_room_for_an_answer_is_refused(
 @pytest.mark.parametrize("spare", [0, 1, 20])
 def test_a_forced_answer_fits_into_the_least_room(bundle: Bundle, spare: int) -> None:
     text = PolicyText(bundle.file("policy.tokenizer"), bundle.manifest.policy)  # a token a byte: the longest answers
-    suffix = [5] * (bundle.manifest.policy.max_positions - text.prefix_length - text.room_for_answer - spare)
+    prefix = Prefix((5,) * 9, (4, 4), (5,))
+    rest = bundle.manifest.policy.max_positions - prefix.length - text.room_for_answer - spare
+    prompt = Prompt(prefix, [5] * rest, Template("{query}"))
     rng = np.random.default_rng(spare)
 
     def noise(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         return rng.standard_normal(256, np.float32)
 
     for _ in range(20):
-        written = Writer(text, 112).write(noise, suffix, Request("the ring", "wise-s"))
+        written = Writer(text, 112).write(noise, prompt, Request("the ring", "wise-s"))
         assert written.finish == "answer"
-        assert len(written.tokens) <= text.token_limit(suffix)
+        assert len(written.tokens) <= text.token_limit(prompt)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (224, 224), (90, 41), (30, 50), (1, 1), (3, 400), (500, 2)])
@@ -385,7 +393,7 @@ def test_a_tokenizer_neither_pads_nor_cuts(bundle: Bundle, tmp_path: Path) -> No
     found, expected = (
         PolicyText(file, bundle.manifest.policy) for file in (tmp_path / "a.json", bundle.file("policy.tokenizer"))
     )
-    assert found.before_image == expected.before_image
+    assert found.prompt("a ring", "wise-s", (4, 4)) == expected.prompt("a ring", "wise-s", (4, 4))
 
 
 def test_a_graph_without_an_output_is_named(bundle: Bundle) -> None:

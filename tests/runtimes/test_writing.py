@@ -16,6 +16,7 @@ from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.errors import UsageError
 from wise_edge.policy.answer import Answer, format_answer, parse_answer, split_completion
 from wise_edge.runtimes.base import Decoding, Request
+from wise_edge.runtimes.policy.prompt import Prompt
 from wise_edge.runtimes.policy.text import PolicyText
 from wise_edge.runtimes.policy.writing import Writer
 from wise_edge.runtimes.session import Session
@@ -26,7 +27,8 @@ BUNDLE = load(resolve_bundle("embedded"))
 SPEC = BUNDLE.manifest.policy
 TEXT = PolicyText(BUNDLE.file("policy.tokenizer"), SPEC)
 WRITER = Writer(TEXT, SPEC.input_size)
-SUFFIX = TEXT.suffix("the red ring", "wise-s")
+GRID = (SPEC.image_grid, SPEC.image_grid)
+PROMPT, ANSWER_ONLY = (TEXT.prompt("the red ring", variant, GRID) for variant in ("wise-s", "answer"))
 VOCABULARY = 649
 END = next(token for token in range(VOCABULARY) if TEXT.is_end(token))
 
@@ -42,11 +44,12 @@ class Scripted:
     """A model that writes one text, token by token, and records how it is asked."""
 
     script: list[int]
+    prompt: Prompt = PROMPT
     calls: list[list[int]] = field(default_factory=list)
 
     def __call__(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         self.calls.append(list(tokens))
-        written = sum(map(len, self.calls)) - len(SUFFIX)
+        written = sum(map(len, self.calls)) - len(self.prompt.suffix)
         logits = np.zeros(VOCABULARY, np.float32)
         logits[self.script[written] if written < len(self.script) else END] = 1.0
         return logits
@@ -61,7 +64,7 @@ def test_a_text_in_form_is_written_as_it_is(rationale: str, answer: Answer) -> N
     text = completion(rationale, answer)
     model = Scripted(TEXT.encode(text))
 
-    written = WRITER.write(model, SUFFIX, WISE_S)
+    written = WRITER.write(model, PROMPT, WISE_S)
 
     assert TEXT.decode(written.tokens) == text
     assert written.tokens == TEXT.encode(text)
@@ -73,42 +76,42 @@ def test_calls_are_few_and_nothing_is_run_twice(rationale: str, answer: Answer) 
     text = completion(rationale, answer)
     model = Scripted(TEXT.encode(text))
 
-    written = WRITER.write(model, SUFFIX, WISE_S)
+    written = WRITER.write(model, PROMPT, WISE_S)
 
     digits = sum(character.isdigit() for character in format_answer(answer)) - 2  # not those of points_1 and points_2
     assert written.steps <= len(TEXT.encode(rationale)) + digits + 10
     assert written.forced >= 29
     run = [token for call in model.calls for token in call]
-    assert run[: len(SUFFIX)] == SUFFIX
-    behind = run[len(SUFFIX) :]
+    assert run[: len(PROMPT.suffix)] == PROMPT.suffix
+    behind = run[len(PROMPT.suffix) :]
     assert behind == written.tokens[: len(behind)]
     assert 3 <= len(written.tokens) - len(behind) <= 5  # the end of the answer, and a last digit that asks no more
 
 
 def test_without_a_rationale_the_answer_begins_with_the_prompt() -> None:
     text = f"<answer>{format_answer(Answer((1, 2, 30, 112), ((4, 5), (6, 100))))}</answer>"
-    model = Scripted(TEXT.encode(text))
+    model = Scripted(TEXT.encode(text), ANSWER_ONLY)
 
-    written = WRITER.write(model, SUFFIX, Request("the ring", "answer"))
+    written = WRITER.write(model, ANSWER_ONLY, Request("the ring", "answer"))
 
     assert TEXT.decode(written.tokens) == text
-    assert model.calls[0] == [*SUFFIX, *TEXT.encode('<answer>{"bbox": [')]
+    assert model.calls[0] == [*ANSWER_ONLY.suffix, *TEXT.encode('<answer>{"bbox": [')]
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from(["wise-s", "answer"]), st.none() | st.integers(0, 30))
-def test_any_model_gives_an_answer(seed: int, variant: str, most: int | None) -> None:
+@given(st.integers(0, 2**32 - 1), st.sampled_from([PROMPT, ANSWER_ONLY]), st.none() | st.integers(0, 30))
+def test_any_model_gives_an_answer(seed: int, prompt: Prompt, most: int | None) -> None:
     rng = np.random.default_rng(seed)
 
     def noise(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         return rng.standard_normal(VOCABULARY, np.float32)
 
-    written = WRITER.write(noise, SUFFIX, Request("the ring", variant, Decoding(max_rationale_tokens=most)))
+    written = WRITER.write(noise, prompt, Request("the ring", "wise-s", Decoding(max_rationale_tokens=most)))
 
     text = TEXT.decode(written.tokens)
     parsed = parse_answer(text, SPEC.input_size)
     assert written.finish == "answer"
     assert parsed.reason is None, text
-    assert len(written.tokens) <= TEXT.token_limit(SUFFIX)
+    assert len(written.tokens) <= TEXT.token_limit(PROMPT)
     numbers = [int(word) for word in "".join(c if c.isdigit() else " " for c in text[text.rindex("bbox") :]).split()]
     assert len(numbers) == 10
     assert max(numbers) <= 10 * SPEC.input_size
@@ -118,10 +121,10 @@ def test_any_model_gives_an_answer(seed: int, variant: str, most: int | None) ->
 def test_a_rationale_is_closed_at_as_many_tokens_as_its_count_says(most: int) -> None:
     model = Scripted([*TEXT.encode("<think>" + "The red ring is red. " * 40), END])
 
-    written = WRITER.write(model, SUFFIX, Request("the ring", "wise-s", Decoding(max_rationale_tokens=most)))
+    written = WRITER.write(model, PROMPT, Request("the ring", "wise-s", Decoding(max_rationale_tokens=most)))
 
     text = TEXT.decode(written.tokens)
-    counted = written.output(TEXT, SUFFIX, 0.0).tokens.rationale
+    counted = written.output(TEXT, PROMPT, 0.0).tokens.rationale
     assert counted == (
         most if most != 1 else 0
     )  # "The" alone takes two tokens, though one with the tag's end before it
@@ -133,9 +136,9 @@ def test_a_limit_cuts_longer_rationales_only(rationale: str, most: int) -> None:
     text = completion(rationale, Answer((1, 2, 30, 112), ((4, 5), (6, 100))))
     request = Request("the ring", "wise-s", Decoding(max_rationale_tokens=most))
 
-    written = WRITER.write(Scripted(TEXT.encode(text)), SUFFIX, request)
+    written = WRITER.write(Scripted(TEXT.encode(text)), PROMPT, request)
 
-    counted = written.output(TEXT, SUFFIX, 0.0).tokens.rationale
+    counted = written.output(TEXT, PROMPT, 0.0).tokens.rationale
     assert counted <= most
     if len(TEXT.encode(rationale.strip())) + 3 <= most:  # a first byte of a character alone counts as three tokens
         assert TEXT.decode(written.tokens) == text
@@ -145,7 +148,7 @@ def test_a_limit_cuts_longer_rationales_only(rationale: str, most: int) -> None:
 def test_an_end_token_closes_the_rationale_wherever_it_is(end: str) -> None:
     model = Scripted([*TEXT.encode(f"<think>{end}"), END, END])
 
-    text = TEXT.decode(WRITER.write(model, SUFFIX, WISE_S).tokens)
+    text = TEXT.decode(WRITER.write(model, PROMPT, WISE_S).tokens)
 
     assert text.startswith(f"<think>{end.split('<')[0]}</think><answer>" + '{"bbox": [')
 
@@ -156,7 +159,7 @@ def test_an_answer_within_the_rationale_is_the_answer(begun: str) -> None:
     script = TEXT.encode(f"<think>The red ring.{begun}")
     model = Scripted([*script, *TEXT.encode(('<answer>{"bbox": [' + rest).removeprefix(begun))])
 
-    text = TEXT.decode(WRITER.write(model, SUFFIX, WISE_S).tokens)
+    text = TEXT.decode(WRITER.write(model, PROMPT, WISE_S).tokens)
 
     assert text == '<think>The red ring.<answer>{"bbox": [' + rest
     answer = parse_answer(text, SPEC.input_size).answer
@@ -167,7 +170,7 @@ def test_an_answer_within_the_rationale_is_the_answer(begun: str) -> None:
 def test_words_that_resemble_a_tag_leave_an_answer(words: str) -> None:
     model = Scripted([*TEXT.encode(f"<think>{words}"), END])
 
-    text = TEXT.decode(WRITER.write(model, SUFFIX, WISE_S).tokens)
+    text = TEXT.decode(WRITER.write(model, PROMPT, WISE_S).tokens)
 
     assert text.endswith('<answer>{"bbox": [0, 0, 0, 0], "points_1": [0, 0], "points_2": [0, 0]}</answer>')
     assert parse_answer(text, SPEC.input_size).reason is None
@@ -176,9 +179,9 @@ def test_words_that_resemble_a_tag_leave_an_answer(words: str) -> None:
 def test_an_endless_rationale_leaves_room_for_the_answer() -> None:
     model = Scripted(TEXT.encode("<think>" + "ring " * 2000))
 
-    written = WRITER.write(model, SUFFIX, WISE_S)
+    written = WRITER.write(model, PROMPT, WISE_S)
 
-    limit = TEXT.token_limit(SUFFIX)
+    limit = TEXT.token_limit(PROMPT)
     assert limit - 40 <= len(written.tokens) <= limit
     assert TEXT.decode(written.tokens).endswith("]}</answer>")
 
@@ -188,7 +191,7 @@ def test_a_number_ends_where_no_digit_can_follow(number: int, calls: int) -> Non
     counts = []
     for first in (0, number):  # 0 asks for nothing more
         answer = Answer((first, 0, 0, 0), ((0, 0), (0, 0)))
-        counts.append(WRITER.write(Scripted(TEXT.encode(completion("x", answer))), SUFFIX, WISE_S).steps)
+        counts.append(WRITER.write(Scripted(TEXT.encode(completion("x", answer))), PROMPT, WISE_S).steps)
 
     assert counts[1] - counts[0] == calls
 
