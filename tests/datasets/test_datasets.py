@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dataset_files import REFERENCE_SIDE_PX, image_bytes, mask_row, mask_rows, write_parquet, write_refcocog_2k
-from wise_edge.datasets import NAMES, Dataset, open_dataset
+from wise_edge.datasets import DRAWN, NAMES, Dataset, open_dataset
 from wise_edge.datasets.base import make_unique, mask_points
 from wise_edge.datasets.labeled_tables import read_objects, read_solution
 from wise_edge.errors import UsageError
@@ -51,8 +51,10 @@ def test_scenes() -> None:
         ("coco", None, "val", "choose one of scenes"),
         ("scenes", None, "val", "choose one of test"),
         ("scenes", Path(), "test", "leave out --data"),
+        ("scenes-generalized", None, "val", "choose one of test"),
+        ("scenes-generalized", Path(), "test", "leave out --data"),
         ("reasonseg", None, "val", "--data"),
-        *((name, Path("nowhere"), "test", "nowhere does not exist") for name in NAMES[1:]),
+        *((name, Path("nowhere"), "test", "nowhere does not exist") for name in NAMES if name not in DRAWN),
     ],
 )
 def test_what_cannot_be_opened(name: str, data: Path | None, split: str, message: str) -> None:
@@ -60,7 +62,7 @@ def test_what_cannot_be_opened(name: str, data: Path | None, split: str, message
         open_dataset(name, data, split)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "scenes"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in DRAWN])
 def test_an_empty_folder_names_what_was_looked_for(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"parquet|refs"):
         open_dataset(name, tmp_path, "test")

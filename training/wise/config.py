@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
+from wise_edge.datasets import DRAWN
 from wise_edge.ranges import Checked, Count, Index, Name, NotNegative, OneOf, Positive, Range, Share, Side, Width
 from wise_edge.training.common.config import Batch, Rate, Seed, Threads
 from wise_edge.training.wise.reward_config import ORDERS, RewardConfig
@@ -22,7 +23,7 @@ class DataConfig(Checked):
     split: Name
     """Split of the data; it has no default, so that no policy is validated on its training data by oversight."""
     name: Name = "scenes"
-    """Dataset: scenes, refcocog-2k, refcoco, refcoco+, refcocog or reasonseg."""
+    """Dataset: one of `wise_edge.datasets.NAMES`."""
     path: Name | None = None
     """Its folder; not needed for scenes."""
     first: Index = 0
@@ -32,7 +33,7 @@ class DataConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.name == "scenes" and self.samples is None:
+        if self.name in DRAWN and self.samples is None:
             raise ValueError("samples: scenes are endless; set the number to use")
 
 

@@ -35,7 +35,8 @@ app.command()(table)
 def evaluate(
     context: typer.Context,
     dataset: Annotated[
-        str, option("NAME", "Labeled data: scenes, reasonseg, refcoco, refcoco+, refcocog or grefcoco.")
+        str,
+        option("NAME", "Labeled data: scenes, scenes-generalized, reasonseg, refcoco, refcoco+, refcocog or grefcoco."),
     ] = "scenes",
     data: Annotated[Path | None, option("DIR", "Folder of the data set; not for scenes.")] = None,
     split: Annotated[
@@ -50,7 +51,7 @@ def evaluate(
         option(
             "NAME",
             "lisa: leave ignored regions out; paper: count them as target; gres: as lisa, and an unreadable answer is "
-            "never right. Default: lisa (gres of gRefCOCO).",
+            "never right. Default: lisa (gres of grefcoco and scenes-generalized).",
         ),
     ] = None,
     bundle: options.Bundle = None,

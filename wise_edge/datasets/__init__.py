@@ -8,13 +8,15 @@ from wise_edge.datasets.base import Dataset, Example, ExampleObject
 from wise_edge.datasets.labeled_tables import MaskTable, SolutionTable
 from wise_edge.datasets.reasonseg import ReasonSegFolder, find_folder
 from wise_edge.datasets.refcoco import GENERALIZED, RefCocoDataset
-from wise_edge.datasets.scenes import SceneDataset
+from wise_edge.datasets.scenes import GENERALIZED_SCENES, GroupSceneDataset, SceneDataset
 from wise_edge.datasets.tables import find_table
 from wise_edge.errors import UsageError
 
-__all__ = ["NAMES", "Dataset", "Example", "ExampleObject", "open_dataset"]
+__all__ = ["DRAWN", "NAMES", "Dataset", "Example", "ExampleObject", "open_dataset"]
 
-NAMES = ("scenes", "refcocog-2k", "visionreasoner", "refcoco", "refcoco+", "refcocog", "grefcoco", "reasonseg")
+DRAWN = ("scenes", GENERALIZED_SCENES)
+"""Data sets that are drawn, not read."""
+NAMES = (*DRAWN, "refcocog-2k", "visionreasoner", "refcoco", "refcoco+", "refcocog", "grefcoco", "reasonseg")
 """What `open_dataset` opens."""
 
 _SOLUTION_FOLDERS = {
@@ -36,7 +38,7 @@ def open_dataset(name: str, data: Path | None, split: str) -> Dataset:
 
     Args:
         name: one of `NAMES`.
-        data: its folder; None for "scenes", which are drawn. RefCOCO/+/g and gRefCOCO are read from
+        data: its folder; None for `DRAWN`. RefCOCO/+/g and gRefCOCO are read from
             their files of refs, ReasonSeg from its folders, and all but gRefCOCO from tables with masks if
             `tables.find_table` finds any.
         split: by the data set's own name ("test", "testA", "val", ...).
@@ -47,10 +49,10 @@ def open_dataset(name: str, data: Path | None, split: str) -> Dataset:
     """
     if name not in NAMES:
         raise UsageError(f"unknown dataset '{name}'; choose one of {', '.join(NAMES)}")
-    if name == "scenes":
+    if name in DRAWN:
         if data is not None:
             raise UsageError("scenes are drawn, not read; leave out --data")
-        return SceneDataset(split)
+        return SceneDataset(split) if name == "scenes" else GroupSceneDataset(split)
     if data is None:
         raise UsageError(f"{name} is read from a folder; name it with --data")
     if not data.exists():

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wise_edge.datasets import Dataset, Example, open_dataset
+from wise_edge.datasets import DRAWN, Dataset, Example, open_dataset
 from wise_edge.datasets.base import unite
 from wise_edge.errors import UsageError
 from wise_edge.evaluation.records import MaskRecord, Record, is_counted, shown_figures
@@ -29,7 +29,7 @@ from wise_edge.runtimes.results import SegmentationResult
 from wise_edge.runtimes.session import Session
 
 DEFAULT_SPLITS = {
-    "scenes": "test",
+    **dict.fromkeys(DRAWN, "test"),
     "reasonseg": "test",
     "refcoco": "testA",
     "refcoco+": "testA",
@@ -61,7 +61,7 @@ def open_labeled(name: str, data: Path | None, split: str | None, limit: int | N
         raise UsageError(f"unknown dataset '{name}'; choose one of {', '.join(DEFAULT_SPLITS)}")
     dataset = open_dataset(name, data, DEFAULT_SPLITS[name] if split is None else split)
     if limit is None:
-        limit = DEFAULT_SCENES if name == "scenes" else len(dataset)
+        limit = DEFAULT_SCENES if name in DRAWN else len(dataset)
     if not 1 <= limit <= len(dataset):
         raise UsageError(f"--limit is {limit}; the {dataset.split} split has 1 to {len(dataset)} samples")
     return dataset, limit

@@ -2,19 +2,23 @@
 
 from wise_edge.scenes.completions import LEVEL_WEIGHTS, completion, target_answer
 from wise_edge.scenes.family import SHAPES, Family, Kind
+from wise_edge.scenes.groups import GROUP_KINDS, GroupQuery
 from wise_edge.scenes.queries import KINDS, Query
 from wise_edge.scenes.rationales import LEVELS
 from wise_edge.scenes.sampling import (
     SIDE_PX,
     SPLITS,
+    GroupSample,
     Sample,
     Scene,
     SceneObject,
     generate,
     sample,
+    sample_group,
 )
 
 __all__ = [
+    "GROUP_KINDS",
     "KINDS",
     "LEVELS",
     "LEVEL_WEIGHTS",
@@ -22,6 +26,8 @@ __all__ = [
     "SIDE_PX",
     "SPLITS",
     "Family",
+    "GroupQuery",
+    "GroupSample",
     "Kind",
     "Query",
     "Sample",
@@ -30,5 +36,6 @@ __all__ = [
     "completion",
     "generate",
     "sample",
+    "sample_group",
     "target_answer",
 ]

@@ -14,9 +14,10 @@ from itertools import combinations
 
 from wise_edge.scenes.layout import ObjectSpec
 
+ATTRIBUTES = ("size", "texture", "color", "shape")
 KINDS = ("attribute", "position", "relation", "comparison", "reasoning")
 
-_CLEAR_DISTANCE = 0.07  # between centers, of the image's side
+CLEAR_DISTANCE = 0.07  # between centers, of the image's side
 _CLEAR_EDGE = 0.02  # between the outermost edges, of the image's side
 _CLEAR_RATIO = 1.5  # of areas; holds even if a quarter of the larger shape is hidden
 _CLEAR_DISTANCE_RATIO = 1.3
@@ -46,7 +47,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """Objects that a noun names: all objects, those of a kind or those of a color."""
 
     noun: str
@@ -67,15 +68,16 @@ def find_queries(specs: Sequence[ObjectSpec], kind: str) -> list[Query]:
     return list(finders[kind](specs))
 
 
-def _groups(specs: Sequence[ObjectSpec]) -> Iterator[_Group]:
+def object_groups(specs: Sequence[ObjectSpec]) -> Iterator[Group]:
+    """Yield all objects, those of each kind and those of each color."""
     everything = tuple(range(len(specs)))
-    yield _Group("object", "objects", everything, lambda spec: "")
+    yield Group("object", "objects", everything, lambda spec: "")
     for shape in dict.fromkeys(spec.shape for spec in specs):
         members = tuple(i for i in everything if specs[i].shape == shape)
-        yield _Group(shape, _plural(shape), members, lambda spec: f"is a {spec.shape}")
+        yield Group(shape, plural_noun(shape), members, lambda spec: f"is a {spec.shape}")
     for color in dict.fromkeys(spec.color for spec in specs):
         members = tuple(i for i in everything if specs[i].color == color)
-        yield _Group(
+        yield Group(
             f"{color} object",
             f"{color} objects",
             members,
@@ -83,13 +85,14 @@ def _groups(specs: Sequence[ObjectSpec]) -> Iterator[_Group]:
         )
 
 
-def _plural(noun: str) -> str:
+def plural_noun(noun: str) -> str:
+    """Return the plural of a noun or noun phrase: "red crosses"."""
     return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
 
 
 def _verdicts(
     specs: Sequence[ObjectSpec],
-    group: _Group,
+    group: Group,
     target: int,
     fits: str,
     fails: Mapping[int, str],
@@ -103,7 +106,8 @@ def _verdicts(
 # attribute: "the small red ring"
 
 
-def _phrase(spec: ObjectSpec, names: Sequence[str]) -> str:
+def name_by(spec: ObjectSpec, names: Sequence[str]) -> str:
+    """Return an object's noun phrase by some of `ATTRIBUTES`: "small ring", "red object"."""
     words = [getattr(spec, name) for name in ("size", "texture", "color") if name in names]
     return " ".join([*words, spec.shape if "shape" in names else "object"])
 
@@ -113,10 +117,10 @@ def _mismatch(spec: ObjectSpec, wanted: ObjectSpec, names: Sequence[str]) -> str
     return f"is a {spec.shape}" if name == "shape" else f"is {getattr(spec, name)}"
 
 
-def _unique_phrases(specs: Sequence[ObjectSpec], target: int) -> Iterator[tuple[str, ...]]:
+def unique_names(specs: Sequence[ObjectSpec], target: int) -> Iterator[tuple[str, ...]]:
     """Yield the sets of attribute names that identify the target, with at most one superfluous name."""
     own = specs[target]
-    names = [name for name in ("size", "texture", "color", "shape") if (name, own.texture) != ("texture", "plain")]
+    names = [name for name in ATTRIBUTES if (name, own.texture) != ("texture", "plain")]
 
     def matches(chosen: Sequence[str]) -> int:
         return sum(all(getattr(spec, name) == getattr(own, name) for name in chosen) for spec in specs)
@@ -132,8 +136,8 @@ def _unique_phrases(specs: Sequence[ObjectSpec], target: int) -> Iterator[tuple[
 
 def _attribute(specs: Sequence[ObjectSpec]) -> Iterator[Query]:
     for target, own in enumerate(specs):
-        for names in _unique_phrases(specs, target):
-            phrase = _phrase(own, names)
+        for names in unique_names(specs, target):
+            phrase = name_by(own, names)
 
             verdicts = tuple(
                 f"is the {phrase}" if i == target else _mismatch(spec, own, names) for i, spec in enumerate(specs)
@@ -161,7 +165,7 @@ _EDGES: tuple[tuple[str, str, str, int, int], ...] = (
 
 
 def _position(specs: Sequence[ObjectSpec]) -> Iterator[Query]:
-    for group in _groups(specs):
+    for group in object_groups(specs):
         if len(group.members) < 2:
             continue
         yield from _by_edge(specs, group)
@@ -169,12 +173,12 @@ def _position(specs: Sequence[ObjectSpec]) -> Iterator[Query]:
         yield from _by_place(specs, group)
 
 
-def _by_edge(specs: Sequence[ObjectSpec], group: _Group) -> Iterator[Query]:
+def _by_edge(specs: Sequence[ObjectSpec], group: Group) -> Iterator[Query]:
     for word, phrase, worse, axis, sign in _EDGES:
         ranked = sorted(group.members, key=lambda i: sign * specs[i].center[axis])
         centers = [sign * specs[i].center[axis] for i in ranked]
         edges = [center - specs[i].radius for center, i in zip(centers, ranked, strict=True)]
-        if centers[1] - centers[0] < _CLEAR_DISTANCE or min(edges[1:]) - edges[0] < _CLEAR_EDGE:
+        if centers[1] - centers[0] < CLEAR_DISTANCE or min(edges[1:]) - edges[0] < _CLEAR_EDGE:
             continue
         verdicts = _verdicts(specs, group, ranked[0], f"is {phrase}", dict.fromkeys(group.members, worse))
         for text in (f"the {word} {group.noun}", f"the {group.noun} {phrase}"):
@@ -188,10 +192,10 @@ def _by_edge(specs: Sequence[ObjectSpec], group: _Group) -> Iterator[Query]:
             )
 
 
-def _by_center(specs: Sequence[ObjectSpec], group: _Group) -> Iterator[Query]:
+def _by_center(specs: Sequence[ObjectSpec], group: Group) -> Iterator[Query]:
     ranked = sorted(group.members, key=lambda i: math.dist(specs[i].center, (0.5, 0.5)))
     first, second = (math.dist(specs[i].center, (0.5, 0.5)) for i in ranked[:2])
-    if second < _CLEAR_DISTANCE_RATIO * first or second - first < _CLEAR_DISTANCE:
+    if second < _CLEAR_DISTANCE_RATIO * first or second - first < CLEAR_DISTANCE:
         return
     fails = dict.fromkeys(group.members, "is further from the center")
     verdicts = _verdicts(specs, group, ranked[0], "is closest to the center", fails)
@@ -199,7 +203,7 @@ def _by_center(specs: Sequence[ObjectSpec], group: _Group) -> Iterator[Query]:
     yield Query("position", text, ranked[0], f"{text} is", verdicts, group.members)
 
 
-def _by_place(specs: Sequence[ObjectSpec], group: _Group) -> Iterator[Query]:
+def _by_place(specs: Sequence[ObjectSpec], group: Group) -> Iterator[Query]:
     counts = Counter(specs[i].place for i in group.members)
     for target in group.members:
         place = specs[target].place
@@ -213,7 +217,7 @@ def _by_place(specs: Sequence[ObjectSpec], group: _Group) -> Iterator[Query]:
 
 # relation: "the star left of the blue square"
 
-_SIDES: tuple[tuple[str, int, int], ...] = (
+SIDES: tuple[tuple[str, int, int], ...] = (
     ("left of", 0, -1),
     ("right of", 0, 1),
     ("above", 1, -1),
@@ -223,21 +227,21 @@ _SIDES: tuple[tuple[str, int, int], ...] = (
 
 def _relation(specs: Sequence[ObjectSpec]) -> Iterator[Query]:
     for anchor, reference in enumerate(specs):
-        names = next(_unique_phrases(specs, anchor), None)
+        names = next(unique_names(specs, anchor), None)
         if names is None:
             continue
-        name = _phrase(reference, names)
-        for group in _groups(specs):
+        name = name_by(reference, names)
+        for group in object_groups(specs):
             others = tuple(i for i in group.members if i != anchor)
             if others:
-                without = _Group(group.noun, group.plural, others, group.misfit)
+                without = Group(group.noun, group.plural, others, group.misfit)
                 yield from _by_side(specs, without, anchor, name)
                 yield from _by_distance(specs, without, anchor, name)
 
 
 def _relation_query(
     specs: Sequence[ObjectSpec],
-    group: _Group,
+    group: Group,
     anchor: int,
     target: int,
     phrase: str,
@@ -249,17 +253,17 @@ def _relation_query(
     return Query("relation", text, target, f"{text} is", tuple(verdicts), group.members, anchor)
 
 
-def _by_side(specs: Sequence[ObjectSpec], group: _Group, anchor: int, name: str) -> Iterator[Query]:
-    for words, axis, sign in _SIDES:
+def _by_side(specs: Sequence[ObjectSpec], group: Group, anchor: int, name: str) -> Iterator[Query]:
+    for words, axis, sign in SIDES:
         ahead = {i: sign * (specs[i].center[axis] - specs[anchor].center[axis]) for i in group.members}
         inside = [i for i, distance in ahead.items() if distance > 0]
-        if len(inside) == 1 and all(abs(distance) >= _CLEAR_DISTANCE for distance in ahead.values()):
+        if len(inside) == 1 and all(abs(distance) >= CLEAR_DISTANCE for distance in ahead.values()):
             phrase = f"{words} the {name}"
             text = f"the {group.noun} {phrase}"
             yield _relation_query(specs, group, anchor, inside[0], phrase, text)
 
 
-def _by_distance(specs: Sequence[ObjectSpec], group: _Group, anchor: int, name: str) -> Iterator[Query]:
+def _by_distance(specs: Sequence[ObjectSpec], group: Group, anchor: int, name: str) -> Iterator[Query]:
     if len(group.members) < 2:
         return
     distance = {i: math.dist(specs[i].center, specs[anchor].center) for i in group.members}
@@ -273,7 +277,7 @@ def _by_distance(specs: Sequence[ObjectSpec], group: _Group, anchor: int, name: 
 
 
 def _comparison(specs: Sequence[ObjectSpec]) -> Iterator[Query]:
-    for group in _groups(specs):
+    for group in object_groups(specs):
         if len(group.members) < 2:
             continue
         for word, pair_word, worse, sign in (
@@ -371,10 +375,10 @@ def _same_as(specs: Sequence[ObjectSpec]) -> Iterator[Query]:
         for name in ("color", "shape"):
             value = getattr(reference, name)
             mates = [i for i, spec in enumerate(specs) if i != anchor and getattr(spec, name) == value]
-            handles = [names for names in _unique_phrases(specs, anchor) if name not in names]
+            handles = [names for names in unique_names(specs, anchor) if name not in names]
             if len(mates) != 1 or not handles or len(specs) < 3:
                 continue
-            handle = _phrase(reference, handles[0])
+            handle = name_by(reference, handles[0])
             verdicts = [f"has the same {name}" if i == mates[0] else f"has another {name}" for i in range(len(specs))]
             verdicts[anchor] = "is the one to compare with"
             candidates = tuple(i for i in range(len(specs)) if i != anchor)

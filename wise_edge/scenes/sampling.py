@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wise_edge.geometry import Box, Point, interior_points, mask_box
 from wise_edge.scenes.family import SHAPES, Family
+from wise_edge.scenes.groups import GROUP_KINDS, GroupQuery, find_group_queries
 from wise_edge.scenes.layout import ObjectSpec, lay_out
 from wise_edge.scenes.queries import KINDS, Query, find_queries
 from wise_edge.scenes.rationales import write_rationale
@@ -26,6 +29,9 @@ SPLITS = {
 
 _MIN_VISIBLE = 0.75  # of an object's own area
 _REQUESTS = ("find {}", "segment {}", "where is {}?", "show me {}")
+_GROUP_REQUESTS = ("find {}", "segment {}", "show me {}")
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Scene:
         image: HWC uint8, sRGB.
         masks: bool, N x H x W, visible pixels of each object, disjoint.
         objects: N objects, rearmost first.
-        queries: of the requested kind or of all kinds; each is true of exactly one object.
+        queries: of the requested kind or of all kinds; each is true of exactly one object. None in a `GroupSample`.
     """
 
     seed: int
@@ -96,6 +102,26 @@ class Sample:
         return write_rationale(self.scene.objects, self.query, level)
 
 
+@dataclass(frozen=True)
+class GroupSample:
+    """A scene with one query that means any number of objects, and its truth, in pixels of the scene's image."""
+
+    scene: Scene
+    query: GroupQuery
+    request: str
+
+    @property
+    def targets(self) -> tuple[SceneObject, ...]:
+        """The objects that the query names."""
+        return tuple(self.scene.objects[index] for index in self.query.targets)
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """Visible pixels of each target, bool, N x H x W, disjoint."""
+        masks: NDArray[np.bool_] = self.scene.masks[list(self.query.targets)]
+        return masks
+
+
 def generate(seed: int, side: int = SIDE_PX, family: Family = SHAPES, kind: str | None = None) -> Scene:
     """Return the scene of a seed.
 
@@ -105,14 +131,26 @@ def generate(seed: int, side: int = SIDE_PX, family: Family = SHAPES, kind: str 
         family: what it can contain.
         kind: one of `KINDS`, for a scene with a query of this kind; None for a query of any kind.
     """
+
+    def find(specs: Sequence[ObjectSpec]) -> list[Query]:
+        return [query for name in ((kind,) if kind else KINDS) for query in find_queries(specs, name)]
+
+    scene, queries = _draw(seed, kind or "any", side, family, find)
+    return replace(scene, queries=tuple(queries))
+
+
+def _draw(
+    seed: int, name: str, side: int, family: Family, find: Callable[[Sequence[ObjectSpec]], list[_Found]]
+) -> tuple[Scene, list[_Found]]:
+    """Return the first scene of a seed for which there are queries, and these."""
     attempt = 0
     while True:
-        rng = Random(f"{seed}/{kind or 'any'}/{attempt}")
+        rng = Random(f"{seed}/{name}/{attempt}")
         attempt += 1
         specs = lay_out(rng, family)
         if specs is None:
             continue
-        queries = [query for name in ((kind,) if kind else KINDS) for query in find_queries(specs, name)]
+        queries = find(specs)
         if not queries:
             continue
         drawn = render(specs, side, rng)
@@ -121,7 +159,7 @@ def generate(seed: int, side: int = SIDE_PX, family: Family = SHAPES, kind: str 
                 SceneObject(**vars(spec), box=mask_box(mask), area_px=int(mask.sum()))
                 for spec, mask in zip(specs, drawn.masks, strict=True)
             )
-            return Scene(seed, side, drawn.image, drawn.masks, objects, tuple(queries))
+            return Scene(seed, side, drawn.image, drawn.masks, objects, ()), queries
 
 
 def sample(split: str, index: int, side: int = SIDE_PX, family: Family = SHAPES) -> Sample:
@@ -141,3 +179,23 @@ def sample(split: str, index: int, side: int = SIDE_PX, family: Family = SHAPES)
     query = rng.choice([query for query in scene.queries if query.target == target])
     request = rng.choice(_REQUESTS) if rng.random() < 0.3 else "{}"
     return Sample(scene, query, request.format(query.text))
+
+
+def sample_group(split: str, index: int, side: int = SIDE_PX, family: Family = SHAPES) -> GroupSample:
+    """Return one labeled sample of a query that means no, one or several objects, by turns.
+
+    Args:
+        split: a key of `SPLITS`.
+        index: position in the split, 0 or more.
+        side: height and width of the image, px.
+        family: what it can contain.
+    """
+    seed = SPLITS[split][index]
+    kind = GROUP_KINDS[seed % len(GROUP_KINDS)]
+    scene, queries = _draw(seed, f"group-{kind}", side, family, lambda specs: find_group_queries(specs, kind, family))
+    rng = Random(f"{seed}/group-query")
+    form = rng.choice(sorted({query.form for query in queries}))
+    targets = rng.choice(sorted({query.targets for query in queries if query.form == form}))
+    query = rng.choice([query for query in queries if (query.form, query.targets) == (form, targets)])
+    request = rng.choice(_GROUP_REQUESTS) if rng.random() < 0.3 else "{}"
+    return GroupSample(scene, query, request.format(query.text))
