@@ -32,7 +32,7 @@ from wise_edge.bundle.store import load, resolve_bundle, resolve_checkpoint
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.drawing.panel import PHASE_COLORS
 from wise_edge.geometry import scale_box, scale_point
-from wise_edge.policy.answer import parse_answer
+from wise_edge.policy.answers.tolerant import parse_answer
 from wise_edge.policy.checkpoint import load_policy, read_policy_spec
 from wise_edge.policy.graph_io import image_patches, patch_grid
 from wise_edge.runtimes.backends import list_cpu_policies
@@ -74,7 +74,7 @@ class ReferenceWay:
         self.phases.clear()
         start = perf_counter()
         spec, size = self._spec, (image.shape[1], image.shape[0])
-        prompt = spec.prompts.render(query, "verbose", spec.image_grid**2)
+        prompt = spec.prompts.render(query, "verbose", spec.max_image_tokens)
         ids = torch.tensor([self._tokenizer.encode(prompt, add_special_tokens=False).ids])
         patches = torch.from_numpy(image_patches(image, spec))
         side = patch_grid(spec)
@@ -92,7 +92,9 @@ class ReferenceWay:
                 pad_token_id=self._end[0],
             )
         written = perf_counter()
-        answer = parse_answer(self._tokenizer.decode(output[0, ids.shape[1] :].tolist()), spec.input_size).answer
+        answer = parse_answer(
+            self._tokenizer.decode(output[0, ids.shape[1] :].tolist()), spec.form, spec.frame((spec.input_size,) * 2)
+        ).answer
         if answer is None:
             return None
         frame = (spec.input_size, spec.input_size)
@@ -102,7 +104,7 @@ class ReferenceWay:
         masks, _, _ = predictor.predict(
             point_coords=np.array([scale_point(point, frame, size) for point in answer.points]),
             point_labels=np.ones(2, np.int64),
-            box=np.array(scale_box(answer.box, frame, size)),
+            box=np.array(scale_box(answer.objects[0].box, frame, size)),
             multimask_output=False,
         )
         mask: npt.NDArray[np.bool_] = masks[0]

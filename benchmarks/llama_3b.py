@@ -29,7 +29,7 @@ from gguf_streaming import find_checkpoint
 from wise_edge.export.to_gguf.convert import PolicyGguf
 from wise_edge.export.to_gguf.quantize import quantize_gguf
 from wise_edge.native.llama import LlamaModel
-from wise_edge.policy.answer import split_completion
+from wise_edge.policy.answers.completion import split_completion
 from wise_edge.policy.checkpoint import read_policy_spec
 from wise_edge.runtimes.base import Decoding, Request
 from wise_edge.runtimes.policy.text import PolicyText
@@ -109,13 +109,13 @@ def measure(scratch: Path, layers: int, kind: str, threads: int) -> dict[str, An
     checkpoint, text, vision = make_files(scratch, layers, kind)
     spec = read_policy_spec(checkpoint)
     words = PolicyText(checkpoint / "tokenizer.json", spec)
-    writer = Writer(words, spec.input_size)
+    writer = Writer(words, spec.largest_number)
     bandwidth = measure_bandwidth(threads)
-    model = LlamaModel(text, vision, 2048 + spec.image_grid**2, threads=threads)
+    model = LlamaModel(text, vision, 2048 + spec.max_image_tokens, threads=threads)
     phases: dict[str, float] = {}
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     start = perf_counter()
-    grid = (spec.image_grid, spec.image_grid)
+    grid = spec.image_grid(spec.picture_size((1, 1)))
     prefix = words.prompt("the red ring", "wise-s", grid).prefix
     model.append(prefix.before, 0)
     picture = model.encode(image)

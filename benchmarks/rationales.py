@@ -21,7 +21,10 @@ from wise_edge.datasets import open_dataset
 from wise_edge.evaluation.records import BOX_THRESHOLD
 from wise_edge.geometry import box_iou
 from wise_edge.mapping import from_mapping
-from wise_edge.policy.answer import parse_answer, split_completion
+from wise_edge.policy.answers.completion import split_completion
+from wise_edge.policy.answers.form import BOX_POINTS
+from wise_edge.policy.answers.frame import AnswerFrame
+from wise_edge.policy.answers.tolerant import parse_answer
 from wise_edge.policy.checkpoint import load_policy
 from wise_edge.scenes import Sample, sample, target_answer
 from wise_edge.training.wise.config import WiseConfig
@@ -42,8 +45,8 @@ def names_target(text: str, labeled: Sample) -> bool:
 
 def boxes_right(text: str, labeled: Sample, size: int) -> bool:
     """Return whether a completion's box is the target's; both are in pixels of the `size` x `size` square."""
-    answer = parse_answer(text, size).answer
-    return answer is not None and box_iou(answer.box, target_answer(labeled, size).box) > BOX_THRESHOLD
+    answer = parse_answer(text, BOX_POINTS, AnswerFrame((size, size))).answer
+    return answer is not None and box_iou(answer.objects[0].box, target_answer(labeled, size).box) > BOX_THRESHOLD
 
 
 def decode(start: StartPolicy, count: int) -> list[str]:

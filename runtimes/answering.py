@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wise_edge.geometry import Box, Point, Size, scale_box, scale_point
-from wise_edge.policy.answer import parse_answer
+from wise_edge.policy.answers.form import AnswerForm
+from wise_edge.policy.answers.frame import AnswerFrame
+from wise_edge.policy.answers.tolerant import parse_answer
 from wise_edge.runtimes.base import MaskOutput, PolicyOutput, Request
 from wise_edge.runtimes.results import BackendChoice, Latencies, SegmentationResult
 from wise_edge.runtimes.spans import Span
@@ -21,33 +23,36 @@ class Located:
     Attributes:
         size: (width, height) of the original image in pixels.
         box: XYXY, half-open pixels of the original image; None without a readable answer.
-        points: two XY points in pixels of the original image; likewise.
+        points: XY points in pixels of the original image; likewise.
         repairs: what the tolerant parser repaired.
         reason: why there is no answer; None if there is one.
     """
 
     size: Size
     box: Box | None
-    points: tuple[Point, Point] | None
+    points: tuple[Point, ...] | None
     repairs: tuple[str, ...]
     reason: str | None
 
 
-def locate(output: PolicyOutput, square: int, size: Size) -> Located:
+def locate(output: PolicyOutput, form: AnswerForm, frame: AnswerFrame, size: Size) -> Located:
     """Read a policy's answer and map it to the original image.
 
     Args:
         output: what the policy wrote.
-        square: side in pixels of the resized square, the coordinate frame of the answer.
+        form: how the policy answers.
+        frame: what the numbers of its answer count.
         size: (width, height) of the original image in pixels.
     """
-    parsed = parse_answer(output.text, square, output.parts)
+    parsed = parse_answer(output.text, form, frame, output.parts)
     if parsed.answer is None:
         cut = "; the policy reached its token limit" if output.finish == "length" else ""
         return Located(size, None, None, parsed.repairs, f"{parsed.reason}{cut}")
-    frame = (square, square)
-    first, second = (scale_point(point, frame, size) for point in parsed.answer.points)
-    return Located(size, scale_box(parsed.answer.box, frame, size), (first, second), parsed.repairs, None)
+    if not parsed.answer.objects:
+        return Located(size, None, None, parsed.repairs, "the policy found nothing of what was asked for")
+    first = parsed.answer.objects[0]
+    points = tuple(scale_point(point, frame.size, size) for point in first.points)
+    return Located(size, scale_box(first.box, frame.size, size), points, parsed.repairs, None)
 
 
 def build_result(

@@ -18,8 +18,10 @@ import numpy.typing as npt
 
 from wise_edge.arguments import describe, is_count
 from wise_edge.errors import QueryCancelledError, UsageError
-from wise_edge.geometry import Box, Point
-from wise_edge.policy.answer import Completion
+from wise_edge.geometry import Box, Point, Size
+from wise_edge.policy.answers.completion import Completion
+from wise_edge.policy.answers.form import AnswerForm
+from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.runtimes.results import TokenCounts
 
 Finish = Literal["answer", "end", "length"]
@@ -210,7 +212,7 @@ class PolicyBackend(Protocol[PolicyImageT]):
 
     Attributes:
         name: backend name, for example "onnx".
-        input_size: side in pixels of the resized square, the coordinate frame of the answers.
+        form: how its answers are written.
         variants: the names of its prompt variants.
         default_variant: the prompt variant used by default.
         limits_rationale: whether `Decoding.max_rationale_tokens` is supported.
@@ -219,13 +221,17 @@ class PolicyBackend(Protocol[PolicyImageT]):
     @property
     def name(self) -> str: ...
     @property
-    def input_size(self) -> int: ...
+    def form(self) -> AnswerForm: ...
     @property
     def variants(self) -> Collection[str]: ...
     @property
     def default_variant(self) -> str: ...
     @property
     def limits_rationale(self) -> bool: ...
+
+    def frame(self, size: Size) -> AnswerFrame:
+        """Return the frame of answers on an image of a width and height in px."""
+        ...
 
     def encode(self, image: npt.NDArray[np.uint8]) -> PolicyImageT:
         """Prepare an image (HWC uint8 RGB, any size) for queries."""

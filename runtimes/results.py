@@ -101,7 +101,7 @@ class SegmentationResult:
         repairs: what the tolerant parser repaired, empty for a clean answer.
         image_size: (width, height) of the original image in pixels.
         box: XYXY, half-open pixels of the original image.
-        points: two XY points in pixels of the original image.
+        points: XY points in pixels of the original image.
         mask: bool [H, W] of the original image.
         score: the segmenter's own estimate of the mask's IoU; None without a pixel in the mask.
         tokens: token counts.
@@ -124,7 +124,7 @@ class SegmentationResult:
     repairs: tuple[str, ...]
     image_size: tuple[int, int]
     box: Box | None
-    points: tuple[Point, Point] | None
+    points: tuple[Point, ...] | None
     mask: npt.NDArray[np.bool_] | None
     score: float | None
     tokens: TokenCounts

@@ -367,7 +367,7 @@ class Session:
             reused: whether the image was known.
         """
         start = perf_counter()
-        located, found = locate(output, self.policy.input_size, cached.size), None
+        located, found = locate(output, self.policy.form, self.policy.frame(cached.size), cached.size), None
         if located.box is not None:
             with self._mask_lock:
                 self._encode_mask(cached, spans)

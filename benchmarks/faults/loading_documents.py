@@ -24,7 +24,10 @@ from wise_edge.evaluation.record_log import open_log, write_log
 from wise_edge.evaluation.records import Record, Settings
 from wise_edge.evaluation.shards import choose_gpu, find_shard
 from wise_edge.files.cache import cache_folder
-from wise_edge.policy.answer import parse_answer, split_completion
+from wise_edge.policy.answers.completion import split_completion
+from wise_edge.policy.answers.form import BOX_POINTS
+from wise_edge.policy.answers.frame import AnswerFrame
+from wise_edge.policy.answers.tolerant import parse_answer
 from wise_edge.policy.prompts import EMBEDDED, normalize_query, read_prompts
 from wise_edge.profiling.document import read_document
 from wise_edge.profiling.page import render_page
@@ -63,7 +66,7 @@ def _read_bundle(folder: Path) -> None:
     render_card(manifest, "0" * 64)
     json.dumps(manifest.to_dict())
     bundle.unlisted_files()
-    _ = manifest.policy.image_grid, manifest.policy.context_tokens
+    _ = manifest.policy.max_image_tokens, manifest.policy.context_tokens
 
 
 def _settings() -> Settings:
@@ -225,9 +228,9 @@ def _text_of(folder: Path, name: str) -> str:
 
 def _read_answer(folder: Path) -> None:
     text = _text_of(folder, "answer.txt")
-    found = parse_answer(text, 840)
-    if found.answer is not None and not all(0 <= value <= 840 for value in found.answer.box):
-        raise Fault(f"a box outside of the square: {found.answer.box}")
+    found = parse_answer(text, BOX_POINTS, AnswerFrame((840, 840)))
+    if found.answer is not None and not all(0 <= value <= 840 for value in found.answer.objects[0].box):
+        raise Fault(f"a box outside of the square: {found.answer.objects[0].box}")
     split_completion(text)
     read_completion(text)
 

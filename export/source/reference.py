@@ -14,7 +14,7 @@ import torch
 from wise_edge.export.source.calibration import CalibrationSample
 from wise_edge.native.tokenizer import open_tokenizer
 from wise_edge.policy.graph_io import Batch, empty_cache, image_patches, patch_grid
-from wise_edge.policy.image import resize_square
+from wise_edge.policy.image import fit_picture
 from wise_edge.policy.spec import PolicySpec
 
 MAX_ANSWER_TOKENS = 256
@@ -65,8 +65,8 @@ class TorchReference:
     def answer(self, sample: CalibrationSample) -> Reference:
         """Answer greedily under the policy's default variant."""
         spec = self._spec
-        image = resize_square(sample.image, spec.input_size)
-        ids = self._encode(spec.prompts.render(sample.query, spec.default_variant, spec.image_grid**2))
+        image = fit_picture(sample.image, spec)
+        ids = self._encode(spec.prompts.render(sample.query, spec.default_variant, spec.max_image_tokens))
         start = ids.index(self.model.config.image_token_id)
         with torch.no_grad():
             output = self.model.generate(
@@ -81,7 +81,7 @@ class TorchReference:
             )
         completion = output.sequences[0, len(ids) :].tolist()
         logits = torch.cat(output.logits).numpy()
-        return Reference(sample.name, image, ids[:start], ids[start + spec.image_grid**2 :], completion, logits)
+        return Reference(sample.name, image, ids[:start], ids[start + spec.max_image_tokens :], completion, logits)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens."""
@@ -92,7 +92,7 @@ class TorchReference:
         """Run the model once over a prompt and its answer, for hooks on it; return the number of tokens."""
         placeholder = self.model.config.image_token_id
         written = [token for token in reference.completion if token != placeholder]  # no embedding belongs to that one
-        ids = [*reference.before, *[placeholder] * self._spec.image_grid**2, *reference.after, *written]
+        ids = [*reference.before, *[placeholder] * self._spec.max_image_tokens, *reference.after, *written]
         with torch.no_grad():
             self.model(**self._inputs(ids, reference.image))
         return len(ids)

@@ -25,7 +25,7 @@ from wise_edge.files.documents import to_json
 from wise_edge.images import save_png
 from wise_edge.native.process import module_command
 from wise_edge.policy.architecture import load_config
-from wise_edge.policy.image import resize_square
+from wise_edge.policy.image import fit_picture
 
 FORMAT = "edgellm"
 _BLOCK = 128  # input channels that share a scale in int4_awq
@@ -84,7 +84,7 @@ def compare_edgellm(source: PolicyCheckpoint, out: Path, method: str, progress: 
 def _write_samples(source: PolicyCheckpoint, folder: Path) -> None:
     listed = []
     for number, sample in enumerate(source.samples):
-        save_png(resize_square(sample.image, source.spec.input_size), folder / f"{number}.png", True)
+        save_png(fit_picture(sample.image, source.spec), folder / f"{number}.png", True)
         words = "".join(source.spec.prompts.user_text(sample.query, source.spec.default_variant))
         listed.append((f"{number}.png", sample.query, f"{words}\n{source.answer_text(number)}"))
     (folder / "samples.json").write_text(to_json({"samples": listed}), encoding="utf-8")

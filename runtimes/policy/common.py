@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from wise_edge.geometry import Size
+from wise_edge.policy.answers.form import AnswerForm
+from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Request
 from wise_edge.runtimes.policy.prompt import Grid, Prompt
@@ -33,9 +36,13 @@ class BasePolicy:
         return self._text.prompt(request.query, request.variant, grid)
 
     @property
-    def input_size(self) -> int:
-        """Side in pixels of the resized square."""
-        return self._spec.input_size
+    def form(self) -> AnswerForm:
+        """How its answers are written."""
+        return self._spec.form
+
+    def frame(self, size: Size) -> AnswerFrame:
+        """Return the frame of answers on an image of a width and height in px."""
+        return self._spec.frame(self._spec.picture_size(size))
 
     @property
     def variants(self) -> Collection[str]:

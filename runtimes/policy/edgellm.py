@@ -25,12 +25,13 @@ from wise_edge.bundle.store import Bundle
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError, first_line
 from wise_edge.extras import require
 from wise_edge.files.cache import cache_folder
-from wise_edge.policy.answer import split_completion
-from wise_edge.policy.image import resize_square
+from wise_edge.policy.answers.completion import split_completion
+from wise_edge.policy.image import fit_picture
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import Finish, PolicyOutput, Request
 from wise_edge.runtimes.policy.common import BasePolicy
+from wise_edge.runtimes.policy.prompt import Grid
 from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS
 from wise_edge.runtimes.policy.writing import answer_pattern
 
@@ -50,6 +51,7 @@ class EdgellmImage:
     """
 
     url: str
+    grid: Grid
     preprocess_ms: float
     vision_encode_ms: float = 0.0
     prefill_ms: float = 0.0
@@ -75,7 +77,7 @@ class EdgellmPolicy(BasePolicy):
     def __init__(self, name: str, spec: PolicySpec, checkpoint: Path, tokenizer: Path) -> None:
         super().__init__(name, spec, tokenizer)
         self._server: Any = require("experimental.server", "edgellm")  # the name that NVIDIA's wheel gives it
-        tokens = spec.image_grid**2
+        tokens = spec.max_image_tokens
         try:
             self._llm = self._server.LLM(
                 model=str(checkpoint),
@@ -92,9 +94,9 @@ class EdgellmPolicy(BasePolicy):
         """Prepare an image (HWC uint8 RGB, any size) for queries."""
         start = perf_counter()
         stream = BytesIO()
-        Image.fromarray(resize_square(image, self._spec.input_size)).save(stream, "PNG", compress_level=1)
+        Image.fromarray(fit_picture(image, self._spec)).save(stream, "PNG", compress_level=1)
         url = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
-        return EdgellmImage(url, (perf_counter() - start) * 1e3)
+        return EdgellmImage(url, self._spec.grid_of(image), (perf_counter() - start) * 1e3)
 
     def generate(self, encoded: EdgellmImage, request: Request) -> PolicyOutput:
         """Write greedily; see `PolicyBackend`. Prefill ends with the first token.
@@ -106,10 +108,10 @@ class EdgellmPolicy(BasePolicy):
         if request.decoding.max_rationale_tokens is not None:
             raise UsageError("edgellm cannot limit the rationale's tokens; choose another policy backend")
         start = perf_counter()
-        prompt = self._prompt(request, (self._spec.image_grid, self._spec.image_grid))
+        prompt = self._prompt(request, encoded.grid)
         picture = {"type": "image", "image": encoded.url, "do_resize": False}
         messages = self._spec.prompts.messages(request.query, request.variant, picture)
-        pattern = answer_pattern(self._spec.input_size, rationale=prompt.template.rationale)
+        pattern = answer_pattern(self._spec.largest_number, rationale=prompt.template.rationale)
         parameters = self._server.SamplingParams(
             temperature=1.0,
             top_k=1,

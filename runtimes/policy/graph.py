@@ -60,7 +60,7 @@ class GraphPolicy(BasePolicy):
         self._vision = vision
         self._decoder = decoder
         self._embedding = _open_embedding(embedding, self._text.vocabulary, spec.hidden_size)
-        self._writer = Writer(self._text, spec.input_size)
+        self._writer = Writer(self._text, spec.largest_number)
         self._system: tuple[tuple[int, ...], Batch] | None = None  # tokens before the image, their keys and values
 
     @classmethod
@@ -75,7 +75,7 @@ class GraphPolicy(BasePolicy):
         prepared = perf_counter()
         embeds = self._vision.run({"pixel_values": patches})["image_embeds"]
         seen = perf_counter()
-        grid = self._spec.image_grid, self._spec.image_grid
+        grid = self._spec.grid_of(image)
         encoded = GraphPolicyImage(grid, embeds, (prepared - start) * 1e3, (seen - prepared) * 1e3)
         if prefix := self._text.prefix(self._variant, grid):
             self._prefill(encoded, prefix)

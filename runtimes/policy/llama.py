@@ -21,7 +21,7 @@ from wise_edge.bundle.roles import GGUF_TEXT, GGUF_VISION, TOKENIZER
 from wise_edge.bundle.store import Bundle
 from wise_edge.native.llama import MAX_SEQUENCES, LlamaModel, Piece
 from wise_edge.native.llama_vision import LlamaImage
-from wise_edge.policy.image import resize_square
+from wise_edge.policy.image import fit_picture
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import PolicyOutput, Request
@@ -90,7 +90,7 @@ class LlamaPolicy(BasePolicy):
         flash_attention: bool | None = None,
     ) -> None:
         super().__init__(name, spec, tokenizer)
-        self._writer = Writer(self._text, spec.input_size)
+        self._writer = Writer(self._text, spec.largest_number)
         self._room = spec.context_tokens + (MAX_SEQUENCES - 1) * _QUERY_TOKENS
         self._model = LlamaModel(text, vision, self._room, threads=threads, gpu=gpu, flash_attention=flash_attention)
         self._before: tuple[int, ...] = ()  # tokens before the image, which the language model holds
@@ -102,11 +102,11 @@ class LlamaPolicy(BasePolicy):
     def encode(self, image: npt.NDArray[np.uint8]) -> LlamaPolicyImage:
         """Prepare an image (HWC uint8 RGB, any size) for queries; the vision tower's time includes normalizing."""
         start = perf_counter()
-        square = resize_square(image, self._spec.input_size)
+        picture = fit_picture(image, self._spec)
         prepared = perf_counter()
-        embeddings = self._model.encode(square)
+        embeddings = self._model.encode(picture)
         seen = perf_counter()
-        grid = self._spec.image_grid, self._spec.image_grid
+        grid = self._spec.grid_of(image)
         encoded = LlamaPolicyImage(embeddings, grid, (prepared - start) * 1e3, (seen - prepared) * 1e3)
         if prefix := self._text.prefix(self._variant, grid):
             self._hold(encoded, prefix)

@@ -15,7 +15,9 @@ import numpy.typing as npt
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.native.loading import loading
 from wise_edge.native.tokenizer import open_tokenizer
-from wise_edge.policy.answer import Answer, Completion, format_answer
+from wise_edge.policy.answers.answer import Answer, AnsweredObject, format_answer
+from wise_edge.policy.answers.completion import Completion
+from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Finish
 from wise_edge.runtimes.policy.prompt import Grid, Prefix, Prompt, common_length
@@ -59,10 +61,15 @@ class PolicyText:
         self._image_token = self._token(spec.image_token)
         self._constant: dict[str, tuple[tuple[int, ...], tuple[int, ...]] | None] = {}
         self._constant[spec.default_variant] = self._find_constant(spec.default_variant)
-        largest = (spec.input_size,) * 2
-        longest = format_answer(Answer((*largest, *largest), (largest, largest)))
-        self.room_for_answer = len(self.encode(f"<think></think><answer>{longest}</answer>")) + _SPARE
+        self.room_for_answer = self._measure_answer() + _SPARE
         """Tokens that an answer without a rationale may take, tags included."""
+
+    def _measure_answer(self) -> int:
+        form, number = self._spec.form, self._spec.largest_number
+        point = (number, number)
+        widest = AnsweredObject((*point, *point), (point,) * len(form.point_keys))
+        text = format_answer(Answer((widest,)), form, AnswerFrame(point))
+        return len(self.encode(f"<think></think>{form.before}{text}{form.after}"))
 
     def prefix(self, variant: str, grid: Grid) -> Prefix | None:
         """Return what every prompt of a variant begins with on an image of so many tokens.

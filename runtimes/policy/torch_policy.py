@@ -14,7 +14,7 @@ import numpy.typing as npt
 from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
 from wise_edge.policy.checkpoint import load_policy, read_policy_spec
-from wise_edge.policy.graph_io import image_patches, patch_grid
+from wise_edge.policy.graph_io import image_patches
 from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import PolicyOutput, Request
 from wise_edge.runtimes.checkpoints import find_checkpoint
@@ -57,7 +57,7 @@ class TorchPolicy(BasePolicy):
 
     def __init__(self, folder: Path) -> None:
         super().__init__("torch", read_policy_spec(folder), folder / "tokenizer.json")
-        self._writer = Writer(self._text, self._spec.input_size)
+        self._writer = Writer(self._text, self._spec.largest_number)
         self.device = "cuda" if require("torch", "export").cuda.is_available() else "cpu"
         self._model = load_policy(folder, self.device)
 
@@ -67,8 +67,8 @@ class TorchPolicy(BasePolicy):
         spec = self._spec
         start = perf_counter()
         patches = image_patches(image, spec)
-        side = patch_grid(spec)
-        grid = torch.tensor([[1, side, side]], device=self.device)
+        columns, rows = spec.grid_of(image)
+        grid = torch.tensor([[1, rows * spec.merge_size, columns * spec.merge_size]], device=self.device)
         prepared = perf_counter()
         with torch.no_grad():
             seen = self._model.model.visual(torch.from_numpy(patches).to(self.device), grid_thw=grid)
@@ -76,7 +76,7 @@ class TorchPolicy(BasePolicy):
             torch.cuda.synchronize()  # work on a GPU is queued; without waiting, it would count as prefill
         deeper = getattr(seen, "deepstack_features", None) or []
         return TorchPolicyImage(
-            (spec.image_grid, spec.image_grid),
+            (columns, rows),
             grid,
             seen.pooler_output,
             deeper,

@@ -20,7 +20,7 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.policy.answer import split_completion
+from wise_edge.policy.answers.completion import split_completion
 from wise_edge.runtimes.base import Finish, PolicyOutput, Request
 from wise_edge.runtimes.policy.prompt import Prompt
 from wise_edge.runtimes.policy.text import PolicyText
@@ -94,12 +94,12 @@ class Writer:
 
     Args:
         text: the policy's tokens.
-        input_size: side of the resized square in pixels, the largest coordinate.
+        largest: the largest coordinate.
     """
 
-    def __init__(self, text: PolicyText, input_size: int) -> None:
+    def __init__(self, text: PolicyText, largest: int) -> None:
         self._text = text
-        self._largest = input_size
+        self._largest = largest
         self._digits = np.array([text.encode(str(digit))[0] for digit in range(10)])
         self._numbers = [_Number(text.encode(words), text.beginnings(words)) for words in _AFTER_NUMBERS]
 

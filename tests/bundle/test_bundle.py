@@ -16,6 +16,7 @@ from wise_edge.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Figure, Man
 from wise_edge.bundle.store import describe_file, load, write_manifest
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.files.writing import replacing_folder
+from wise_edge.policy.picture import PictureGeometry
 
 
 def make_manifest(folder: Path) -> Manifest:
@@ -154,7 +155,7 @@ def test_a_link_within_the_bundle_is_followed(bundle: Path) -> None:
     assert load(bundle, verify_hashes=True).file("policy.decoder").read_bytes() == b"weights"
 
 
-@pytest.mark.parametrize(("change", "remedy"), [(1, "update wise-edge"), (-2, "export it again")])
+@pytest.mark.parametrize(("change", "remedy"), [(1, "update wise-edge"), (-3, "export it again")])
 def test_an_unsupported_schema_is_rejected_with_the_remedy(bundle: Path, change: int, remedy: str) -> None:
     edit_manifest(bundle, schema_version=SCHEMA_VERSION + change)
 
@@ -162,14 +163,20 @@ def test_an_unsupported_schema_is_rejected_with_the_remedy(bundle: Path, change:
         load(bundle)
 
 
-def test_schema_2_is_read(bundle: Path) -> None:
+@pytest.mark.parametrize("schema", [2, 3])
+def test_older_schemas_are_read(bundle: Path, schema: int) -> None:
     file = bundle / "bundle.json"
     data = json.loads(file.read_text())
-    data["artefacts"] = data.pop("artifacts")
-    file.write_text(json.dumps(data | {"schema_version": 2}))
+    for name in ("picture", "coordinates", "form"):
+        del data["policy"][name]
+    data["policy"]["input_size"] = 840
+    if schema == 2:
+        data["artefacts"] = data.pop("artifacts")
+    file.write_text(json.dumps(data | {"schema_version": schema}))
 
     manifest = load(bundle).manifest
     assert manifest.artifacts[0].role == "policy.decoder"
+    assert manifest.policy == replace(POLICY, picture=PictureGeometry.square(840))
     assert manifest.to_dict()["schema_version"] == SCHEMA_VERSION
 
 
@@ -245,8 +252,8 @@ def test_a_failure_leaves_the_old_bundle(bundle: Path) -> None:
 
 
 def test_the_grid_follows_from_the_sizes() -> None:
-    assert POLICY.image_grid == 4
-    assert replace(POLICY, input_size=840).image_grid == 30
+    assert POLICY.max_image_tokens == 4**2
+    assert replace(POLICY, picture=PictureGeometry.square(840)).max_image_tokens == 30**2
 
 
 def test_checkpoints_are_found() -> None:

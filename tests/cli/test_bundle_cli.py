@@ -18,6 +18,7 @@ from wise_edge.cli.main import main
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.files.hashing import hash_file
 from wise_edge.files.writing import replacing_folder
+from wise_edge.policy.picture import PictureGeometry
 from wise_edge.policy.prompts import PromptSet, Template
 
 EMBEDDED = resolve_bundle("embedded")
@@ -160,7 +161,7 @@ def test_differences_are_found_by_meaning(manifest: Manifest) -> None:
     )
     other = replace(
         manifest,
-        policy=replace(manifest.policy, prompts=changed, input_size=224),
+        policy=replace(manifest.policy, prompts=changed, picture=PictureGeometry.square(224)),
         artifacts=manifest.artifacts[1:],
         provenance=dict(manifest.provenance) | {"recipe": "mine"},
     )
@@ -168,7 +169,7 @@ def test_differences_are_found_by_meaning(manifest: Manifest) -> None:
     found = compare_manifests(manifest, other)
 
     assert [(d.part, d.what) for d in found] == [
-        ("policy", "input_size"),
+        ("policy", "picture"),
         ("prompts", "wise-s"),
         ("artifacts", "policy.vision"),
         ("provenance", "recipe"),

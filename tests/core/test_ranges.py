@@ -21,6 +21,7 @@ from wise_edge.bundle.store import load
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.evaluation.records import Record, Settings
 from wise_edge.mapping import from_mapping
+from wise_edge.policy.picture import PictureGeometry
 from wise_edge.policy.prompts import PromptSet
 from wise_edge.ranges import Checked, Count, Name, OneOf, Range, Share, field_hints
 from wise_edge.robot.bags import BagSettings
@@ -128,9 +129,13 @@ def test_every_dataclass_of_a_recipe_checks_itself() -> None:
     ("spec", "changes", "message"),
     [
         (POLICY, {"family": "llama"}, "family: choose one of qwen2_vl, qwen2_5_vl, qwen3_vl"),
-        (POLICY, {"input_size": 0}, "input_size: must be from 1 to 4,096"),
-        (POLICY, {"input_size": 113}, "input_size: 113 is no multiple of patch_size x merge_size = 28"),
-        (POLICY, {"input_size": 4096, "patch_size": 1, "merge_size": 2}, "an image takes 4194304 tokens"),
+        (POLICY.picture, {"side": 0}, "side: must be from 1 to 4,096"),
+        (
+            POLICY,
+            {"picture": PictureGeometry.square(113)},
+            "picture.side: 113 is no multiple of patch_size x merge_size = 28",
+        ),
+        (POLICY, {"picture": PictureGeometry.square(4096), "patch_size": 1, "merge_size": 2}, "takes 4194304 tokens"),
         (POLICY, {"patch_size": 10**9}, "patch_size: must be from 1 to 1,024"),
         (POLICY, {"num_layers": 10**18}, "num_layers: must be from 1 to"),
         (POLICY, {"image_std": (0.0, 1.0, 1.0)}, "image_std.0: must be from 1e-06"),

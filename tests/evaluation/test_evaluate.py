@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 import fake_session
+from squares import format_answer, one_object
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.cli.main import main
 from wise_edge.datasets import Dataset, Example, ExampleObject
@@ -18,7 +19,6 @@ from wise_edge.evaluation.evaluate import evaluate_session, hash_models, summari
 from wise_edge.evaluation.records import MaskRecord, Record
 from wise_edge.geometry import scale_box, scale_point
 from wise_edge.metrics import mask_iou
-from wise_edge.policy.answer import Answer, format_answer
 from wise_edge.runtimes.base import Decoding
 from wise_edge.runtimes.session import Session
 from wise_edge.scenes import KINDS, sample
@@ -34,7 +34,7 @@ def _write_truth(image: npt.NDArray[np.uint8], query: str, variant: str) -> str:
         return "I do not know."
     frames = ((224, 224), (fake_session.SQUARE, fake_session.SQUARE))
     first, second = (scale_point(point, *frames) for point in labeled.points)
-    return fake_session.completion(answer=format_answer(Answer(scale_box(labeled.box, *frames), (first, second))))
+    return fake_session.completion(answer=format_answer(one_object(scale_box(labeled.box, *frames), (first, second))))
 
 
 def _record(index: int, intersection: int, union: int, total: float) -> Record:

@@ -14,6 +14,7 @@ import pytest
 
 import dataset_files
 import fake_session
+from squares import format_answer, one_object
 from wise_edge.cli.main import main
 from wise_edge.datasets import Dataset, Example, open_dataset
 from wise_edge.evaluation.compare import compare_runs
@@ -22,7 +23,6 @@ from wise_edge.evaluation.record_log import read_log, write_log
 from wise_edge.evaluation.records import MaskRecord, Record, Settings
 from wise_edge.geometry import Box, scale_box
 from wise_edge.metrics import measure_overlap
-from wise_edge.policy.answer import Answer, format_answer
 from wise_edge.runtimes.base import MaskOutput, MaskPrompt
 
 SETTINGS = Settings("grefcoco", "val", 6, "gres", "predicted", "wise-s", "0" * 64, {"policy": "fake", "mask": "fake"})
@@ -178,7 +178,7 @@ def test_evaluating_grefcoco(
         boxes = [item.box for item in examples[place].objects or ()]
         square = (fake_session.SQUARE, fake_session.SQUARE)
         box = scale_box(boxes[0], (224, 224), square) if boxes else (0, 0, 1, 1)
-        return fake_session.completion(answer=format_answer(Answer(box, (box[:2], box[:2]))))
+        return fake_session.completion(answer=format_answer(one_object(box, (box[:2], box[:2]))))
 
     def decode(self: object, encoded: fake_session.FakeImage, prompt: MaskPrompt) -> MaskOutput:
         x1, y1, x2, y2 = prompt.box

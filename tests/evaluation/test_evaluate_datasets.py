@@ -13,11 +13,11 @@ import pytest
 
 import dataset_files
 import fake_session
+from squares import format_answer, one_object
 from wise_edge.cli.main import main
 from wise_edge.datasets import Dataset, Example, open_dataset
 from wise_edge.geometry import Box, Point, scale_box, scale_point
 from wise_edge.metrics import METRIC_MODES
-from wise_edge.policy.answer import Answer, format_answer
 from wise_edge.rle import compressed_runs
 from wise_edge.runtimes.base import MaskOutput, MaskPrompt
 
@@ -41,7 +41,7 @@ def _answer_truly(monkeypatch: pytest.MonkeyPatch, dataset: Dataset, texts: Mapp
         points: tuple[Point, Point] = example.points or ((5, 5), (6, 6))
         first, second = (scale_point(point, SHAPE, SQUARE) for point in points)
         box = scale_box(example.box or WHOLE, SHAPE, SQUARE)
-        return fake_session.completion(answer=format_answer(Answer(box, (first, second))))
+        return fake_session.completion(answer=format_answer(one_object(box, (first, second))))
 
     fake_session.install(monkeypatch, write)
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profile_documents import make_document
+from squares import parse_answer
 from wise_edge.bundle import store
 from wise_edge.bundle.engines import ArraySpec, BuildPlan, GraphPlan, ShapeRange, Sidecar
 from wise_edge.cli.main import main
@@ -26,7 +27,6 @@ from wise_edge.evaluation.compare import compare_runs
 from wise_edge.evaluation.record_log import read_log, write_log
 from wise_edge.evaluation.records import MaskRecord, Settings
 from wise_edge.images import load_image
-from wise_edge.policy.answer import parse_answer
 from wise_edge.policy.prompts import EMBEDDED, read_prompts
 from wise_edge.profiling.comparison import compare_profiles, find_differences
 from wise_edge.profiling.document import read_document
@@ -62,7 +62,7 @@ def reads_or_refuses(read: Read, path: Path) -> str | None:
 def _read_bundle(file: Path) -> None:
     manifest = store.read_bundle(file.parent).manifest
     json.dumps(manifest.to_dict(), allow_nan=False)
-    _ = manifest.policy.image_grid, manifest.policy.context_tokens
+    _ = manifest.policy.max_image_tokens, manifest.policy.context_tokens
 
 
 def _load(file: Path) -> None:
@@ -196,7 +196,7 @@ CORPUS: dict[str, tuple[str, bytes, Read]] = {
     "a bound of 300 digits": ("bundle.json", _with(MANIFEST, "9" * 300, "verification", 0, "value"), _read_bundle),
     "a figure that is NaN": ("bundle.json", _with(MANIFEST, "NaN", "verification", 0, "value"), _read_bundle),
     "patches of no size": ("bundle.json", _with(MANIFEST, "0", "policy", "patch_size"), _read_bundle),
-    "an absurd input": ("bundle.json", _with(MANIFEST, "2147483647", "policy", "input_size"), _read_bundle),
+    "an absurd input": ("bundle.json", _with(MANIFEST, "2147483647", "policy", "picture", "side"), _read_bundle),
     "a path of 9000 characters": ("bundle.json", _with(MANIFEST, f'"{"x" * 9000}"', "artifacts", 0, "path"), _load),
     "a path with a line break": ("bundle.json", _with(MANIFEST, '"a\\nb"', "artifacts", 0, "path"), _load),
     "a path with NUL": ("bundle.json", _with(MANIFEST, '"a\\u0000b"', "artifacts", 0, "path"), _load),

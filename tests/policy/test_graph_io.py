@@ -33,4 +33,4 @@ def test_an_image_of_any_size_becomes_the_patches_of_the_square() -> None:
     patches = image_patches(np.zeros((30, 50, 3), np.uint8), POLICY)
 
     assert patches.shape == (patch_grid(POLICY) ** 2, patch_values(POLICY))
-    assert patch_grid(POLICY) == POLICY.image_grid * POLICY.merge_size
+    assert patch_grid(POLICY) == POLICY.image_grid((112, 112))[0] * POLICY.merge_size

@@ -21,7 +21,7 @@ from PIL import Image
 from fake_session import FakeMask
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
 from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
-from wise_edge.policy.image import resize_square
+from wise_edge.policy.image import resize
 from wise_edge.runtimes.backends import find_backend
 from wise_edge.runtimes.base import Decoding, Request
 from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates
@@ -124,7 +124,7 @@ def test_the_policy_gets_its_prompt_and_the_picture_in_its_size(policy: EdgellmP
     assert words == {"type": "text", "text": "the red ring Think briefly, answer."}
     assert picture["do_resize"] is False
     data = base64.b64decode(picture["image"].removeprefix("data:image/png;base64,"))
-    np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(data))), resize_square(IMAGE, 112))
+    np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(data))), resize(IMAGE, (112, 112)))
 
 
 def test_it_writes_greedily_and_in_the_form(policy: EdgellmPolicy) -> None:

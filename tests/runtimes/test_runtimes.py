@@ -19,9 +19,9 @@ from wise_edge.bundle.store import Bundle, load
 from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError
 from wise_edge.metrics import mask_iou
 from wise_edge.native.onnxruntime_session import CUDA
-from wise_edge.policy.answer import split_completion
+from wise_edge.policy.answers.completion import split_completion
 from wise_edge.policy.checkpoint import load_policy
-from wise_edge.policy.image import patchify, resize_square
+from wise_edge.policy.image import patchify, resize
 from wise_edge.policy.prompts import Template
 from wise_edge.runtimes.base import Decoding, Graph, MaskPrompt, Request
 from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
@@ -90,8 +90,8 @@ def test_patches_are_those_of_transformers(processor: Any) -> None:
 
 
 def test_a_square_of_the_right_size_is_not_resized(scene: npt.NDArray[np.uint8]) -> None:
-    assert resize_square(scene, scene.shape[0]) is scene
-    assert resize_square(np.zeros((1, 700, 3), np.uint8), 112).shape == (112, 112, 3)
+    assert resize(scene, (scene.shape[0], scene.shape[0])) is scene
+    assert resize(np.zeros((1, 700, 3), np.uint8), (112, 112)).shape == (112, 112, 3)
 
 
 def test_pictures_that_patches_do_not_divide_are_refused() -> None:
@@ -148,7 +148,7 @@ def test_the_reference_writes_what_transformers_generates(
         input_ids=tokens,
         attention_mask=torch.ones_like(tokens),
         mm_token_type_ids=(tokens == tokenizer.token_to_id("<|image_pad|>")).int(),
-        pixel_values=torch.from_numpy(patchify(resize_square(scene, 112))),
+        pixel_values=torch.from_numpy(patchify(resize(scene, (112, 112)))),
         image_grid_thw=torch.tensor([[1, 8, 8]]),
         max_new_tokens=40,
         do_sample=False,

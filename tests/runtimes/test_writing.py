@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from squares import format_answer, one_object, parse_answer
 from wise_edge.bundle.store import load, resolve_bundle
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.errors import UsageError
-from wise_edge.policy.answer import Answer, format_answer, parse_answer, split_completion
+from wise_edge.policy.answers.answer import Answer
+from wise_edge.policy.answers.completion import split_completion
 from wise_edge.runtimes.base import Decoding, Request
 from wise_edge.runtimes.policy.prompt import Prompt
 from wise_edge.runtimes.policy.text import PolicyText
@@ -27,14 +29,14 @@ BUNDLE = load(resolve_bundle("embedded"))
 SPEC = BUNDLE.manifest.policy
 TEXT = PolicyText(BUNDLE.file("policy.tokenizer"), SPEC)
 WRITER = Writer(TEXT, SPEC.input_size)
-GRID = (SPEC.image_grid, SPEC.image_grid)
+GRID = SPEC.image_grid(SPEC.picture_size((1, 1)))
 PROMPT, ANSWER_ONLY = (TEXT.prompt("the red ring", variant, GRID) for variant in ("wise-s", "answer"))
 VOCABULARY = 649
 END = next(token for token in range(VOCABULARY) if TEXT.is_end(token))
 
 COORDINATES = st.integers(0, SPEC.input_size)
 ANSWERS = st.builds(
-    Answer, st.tuples(*[COORDINATES] * 4), st.tuples(st.tuples(*[COORDINATES] * 2), st.tuples(*[COORDINATES] * 2))
+    one_object, st.tuples(*[COORDINATES] * 4), st.tuples(st.tuples(*[COORDINATES] * 2), st.tuples(*[COORDINATES] * 2))
 )
 RATIONALES = st.text(st.sampled_from("The red ring, at 12! <>/ ü"), max_size=40).filter(lambda text: "</" not in text)
 
@@ -89,7 +91,7 @@ def test_calls_are_few_and_nothing_is_run_twice(rationale: str, answer: Answer) 
 
 
 def test_without_a_rationale_the_answer_begins_with_the_prompt() -> None:
-    text = f"<answer>{format_answer(Answer((1, 2, 30, 112), ((4, 5), (6, 100))))}</answer>"
+    text = f"<answer>{format_answer(one_object((1, 2, 30, 112), ((4, 5), (6, 100))))}</answer>"
     model = Scripted(TEXT.encode(text), ANSWER_ONLY)
 
     written = WRITER.write(model, ANSWER_ONLY, Request("the ring", "answer"))
@@ -133,7 +135,7 @@ def test_a_rationale_is_closed_at_as_many_tokens_as_its_count_says(most: int) ->
 
 @given(RATIONALES, st.integers(0, 20))
 def test_a_limit_cuts_longer_rationales_only(rationale: str, most: int) -> None:
-    text = completion(rationale, Answer((1, 2, 30, 112), ((4, 5), (6, 100))))
+    text = completion(rationale, one_object((1, 2, 30, 112), ((4, 5), (6, 100))))
     request = Request("the ring", "wise-s", Decoding(max_rationale_tokens=most))
 
     written = WRITER.write(Scripted(TEXT.encode(text)), PROMPT, request)
@@ -163,7 +165,7 @@ def test_an_answer_within_the_rationale_is_the_answer(begun: str) -> None:
 
     assert text == '<think>The red ring.<answer>{"bbox": [' + rest
     answer = parse_answer(text, SPEC.input_size).answer
-    assert answer == Answer((80, 1, 99, 20), ((90, 9), (91, 8)))
+    assert answer == one_object((80, 1, 99, 20), ((90, 9), (91, 8)))
 
 
 @pytest.mark.parametrize("words", ["two <answers> of one", "the <answer of it", "</thinks> it is"])
@@ -190,7 +192,7 @@ def test_an_endless_rationale_leaves_room_for_the_answer() -> None:
 def test_a_number_ends_where_no_digit_can_follow(number: int, calls: int) -> None:
     counts = []
     for first in (0, number):  # 0 asks for nothing more
-        answer = Answer((first, 0, 0, 0), ((0, 0), (0, 0)))
+        answer = one_object((first, 0, 0, 0), ((0, 0), (0, 0)))
         counts.append(WRITER.write(Scripted(TEXT.encode(completion("x", answer))), PROMPT, WISE_S).steps)
 
     assert counts[1] - counts[0] == calls

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 import wise_edge
+from squares import parse_answer, parse_answer_strict
 from wise_edge.geometry import interior_points, mask_box
-from wise_edge.policy.answer import parse_answer, parse_answer_strict, split_completion
+from wise_edge.policy.answers.completion import split_completion
 from wise_edge.policy.prompts import VARIANTS
 from wise_edge.scenes import KINDS, LEVELS, SHAPES, SPLITS, Scene, SceneObject, completion, generate, sample
 
@@ -342,7 +343,7 @@ def test_completions_follow_their_variant(index: int, variant: str, seed: int) -
     assert (parts.rationale is None) == (variant == "answer")
     assert (parts.detailed is None) == (variant != "wise")
     assert parts.answer_text is not None
-    answer = parse_answer_strict(text, 112)
+    answer = parse_answer_strict(text, 112).objects[0]
     assert parse_answer(text, 112).repairs == ()
     x1, y1, x2, y2 = answer.box
     assert all(x1 - 1 <= x <= x2 and y1 - 1 <= y <= y2 for x, y in answer.points), "rounded apart by a pixel at most"

@@ -10,8 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from squares import format_answer, one_object
 from wise_edge.bundle.store import Bundle
-from wise_edge.policy.answer import Answer, format_answer, split_completion
+from wise_edge.geometry import Size
+from wise_edge.policy.answers.completion import split_completion
+from wise_edge.policy.answers.form import BOX_POINTS, AnswerForm
+from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.policy.prompts import EMBEDDED, VARIANTS
 from wise_edge.runtimes import opening
 from wise_edge.runtimes.backends import Backend, Support
@@ -20,7 +24,7 @@ from wise_edge.runtimes.results import BackendChoice, TokenCounts
 from wise_edge.runtimes.session import Session
 
 SQUARE = 112
-ANSWER = format_answer(Answer((28, 28, 84, 84), ((50, 50), (60, 60))))
+ANSWER = format_answer(one_object((28, 28, 84, 84), ((50, 50), (60, 60))))
 RATIONALE = "The red ring is at the left."
 
 Write = Callable[[npt.NDArray[np.uint8], str, str], str]
@@ -49,10 +53,14 @@ class FakePolicy:
     write: Write = write_canned
     encoded: int = 0
     name: str = "fake"
-    input_size: int = SQUARE
+    side: int = SQUARE
+    form: AnswerForm = BOX_POINTS
     variants: Collection[str] = VARIANTS
     default_variant: str = "wise-s"
     limits_rationale: bool = True
+
+    def frame(self, size: Size) -> AnswerFrame:
+        return AnswerFrame((self.side, self.side))
 
     def encode(self, image: npt.NDArray[np.uint8]) -> FakeImage:
         self.encoded += 1
@@ -129,7 +137,7 @@ UNINSTALLED = replace(ROW, parts={"policy": replace(ROW.parts["policy"], package
 
 
 def open_policy(bundle: Bundle, row: Backend, **_: Any) -> FakePolicy:
-    return FakePolicy(name=row.name, input_size=bundle.manifest.policy.input_size)
+    return FakePolicy(name=row.name, side=bundle.manifest.policy.input_size)
 
 
 def open_mask(bundle: Bundle, row: Backend, **_: Any) -> FakeMask:

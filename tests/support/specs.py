@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from wise_edge.policy.picture import PictureGeometry
 from wise_edge.policy.prompts import EMBEDDED
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.sam.spec import SamSpec
 
 POLICY = PolicySpec(
     family="qwen2_5_vl",
-    input_size=112,
+    picture=PictureGeometry.square(112),
     patch_size=14,
     merge_size=2,
     temporal_patch_size=2,

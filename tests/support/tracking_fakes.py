@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fake_session import FakeImage, FakeMask, FakePolicy, completion
+from squares import format_answer, one_object
 from wise_edge.errors import WiseEdgeError
-from wise_edge.policy.answer import Answer, format_answer
 from wise_edge.runtimes.base import MaskOutput, MaskPrompt, PolicyOutput, Request
 from wise_edge.runtimes.session import Session
 
@@ -51,7 +51,7 @@ class SlowPolicy(FakePolicy):
         if (word := self.allowed.get()) != "answer":
             raise WiseEdgeError(word)
         box = (left, 40, left + 20, 60)
-        answer = Answer(box, ((left + 5, 50), (left + 15, 50)))
+        answer = one_object(box, ((left + 5, 50), (left + 15, 50)))
         self.write = lambda *_: completion(answer=format_answer(answer))
         return super().generate(encoded, request)
 

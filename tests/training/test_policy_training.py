@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from wise_edge.errors import MissingExtraError, UsageError, WiseEdgeError
-from wise_edge.policy.image import patchify, resize_square
+from wise_edge.policy.image import patchify, resize
 from wise_edge.policy.prompts import EMBEDDED, VARIANTS, PromptSet
 from wise_edge.scenes import KINDS, LEVEL_WEIGHTS, sample, target_answer
 
@@ -452,7 +452,7 @@ def test_saved_policy_loads_with_transformers(trainer: Trainer, tokenizer: Any, 
 
 def _assert_processor_renders_our_prompt(processor: Any, tokenizer: Any, variant: str) -> None:
     labeled = sample("validation", 1)
-    image = resize_square(labeled.scene.image, 112)
+    image = resize(labeled.scene.image, (112, 112))
     messages = EMBEDDED.messages(labeled.request, variant, {"type": "image"})
     text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     inputs = processor(text=[text], images=[Image.fromarray(image)], return_tensors="pt")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from damage import flip_bit
 from wise_edge.errors import MissingExtraError, UsageError
-from wise_edge.policy.answer import split_completion
+from wise_edge.policy.answers.completion import split_completion
 from wise_edge.scenes import sample
 
 pytest.importorskip("wise_edge.training.wise", exc_type=MissingExtraError)

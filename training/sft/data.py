@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from wise_edge.geometry import scale_box
-from wise_edge.policy.image import resize_square
+from wise_edge.policy.image import resize
 from wise_edge.policy.prompts import EMBEDDED
 from wise_edge.scenes import KINDS, SHAPES, Sample, completion, sample
 from wise_edge.training.common.background import stream_items
@@ -163,7 +163,7 @@ class BatchPools:
         rng = Random(f"{config.seed}/{index}")
         kind = rng.choices(range(len(KINDS)), [config.kind_weights[kind] for kind in KINDS])[0]
         labeled = sample("train", config.first_scene + index * len(KINDS) + kind)  # kinds take turns by index
-        image = resize_square(labeled.scene.image, config.model.image_size)
+        image = resize(labeled.scene.image, (config.model.image_size, config.model.image_size))
         classes, boxes = dense_targets(labeled, int(self._prefix.image_count**0.5))
         prompt, response, weights = list(self._prefix.ids), list[int](), np.zeros(0, np.float32)
         if mixture := mixture_at(config, step):

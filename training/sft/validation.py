@@ -11,8 +11,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from wise_edge.geometry import box_iou
-from wise_edge.policy.answer import parse_answer_strict
-from wise_edge.policy.image import resize_square
+from wise_edge.policy.answers.form import BOX_POINTS
+from wise_edge.policy.answers.frame import AnswerFrame
+from wise_edge.policy.answers.strict import parse_answer_strict
+from wise_edge.policy.image import resize
 from wise_edge.policy.prompts import EMBEDDED
 from wise_edge.scenes import Sample, sample, target_answer
 from wise_edge.training.sft.config import SftConfig
@@ -41,7 +43,7 @@ def validate_dense(run: Callable[[Tensor], list[Tensor]], samples: list[Sample],
     Returns:
         For each head: presence, the accuracy of each attribute, and the box error as a fraction of the side.
     """
-    images = torch.from_numpy(np.stack([resize_square(item.scene.image, size) for item in samples]))
+    images = torch.from_numpy(np.stack([resize(item.scene.image, (size, size)) for item in samples]))
     with torch.inference_mode():
         outputs = run(images)
     side = int(outputs[0].shape[1] ** 0.5)
@@ -92,7 +94,8 @@ def validate_text(
 def _respond(
     model: Any, tokenizer: Tokenizer, prefix: Prefix, config: SftConfig, samples: list[Sample], variant: str
 ) -> list[list[int]]:
-    images = torch.from_numpy(np.stack([resize_square(item.scene.image, config.model.image_size) for item in samples]))
+    side = config.model.image_size
+    images = torch.from_numpy(np.stack([resize(item.scene.image, (side, side)) for item in samples]))
     prompts = [[*prefix.ids, *tokenizer.encode(EMBEDDED.parts(item.request, variant).rest).ids] for item in samples]
     end = token_id(tokenizer, "<|im_end|>")
     return generate(model, prefix, images, prompts, end, config.max_new_tokens)
@@ -100,7 +103,7 @@ def _respond(
 
 def _score(text: str, item: Sample, size: int) -> float | None:
     try:
-        answer = parse_answer_strict(text, size)
+        answer = parse_answer_strict(text, BOX_POINTS, AnswerFrame((size, size))).objects[0]
     except ValueError:
         return None
     return box_iou(answer.box, target_answer(item, size).box)

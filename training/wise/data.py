@@ -16,8 +16,9 @@ from PIL import Image
 from wise_edge.datasets import Dataset, Example, open_dataset
 from wise_edge.errors import UsageError
 from wise_edge.files.hashing import fingerprint
-from wise_edge.policy.answer import Answer, answer_in_square
-from wise_edge.policy.image import resize_square
+from wise_edge.policy.answers.answer import AnsweredObject, object_in_frame
+from wise_edge.policy.answers.frame import AnswerFrame
+from wise_edge.policy.image import resize
 from wise_edge.training.wise.config import DataConfig
 from wise_edge.training.wise.policy import StartPolicy
 
@@ -68,7 +69,7 @@ def _report(where: str, problems: Sequence[str]) -> None:
         print("\n  ".join(lines), file=sys.stderr)
 
 
-def true_answer(example: Example, size: int) -> Answer:
+def true_answer(example: Example, size: int) -> AnsweredObject:
     """Return the true box and points of a sample in pixels of the `size` x `size` square.
 
     Raises:
@@ -77,7 +78,7 @@ def true_answer(example: Example, size: int) -> Answer:
     if example.box is None or example.points is None:
         raise UsageError(f"sample {example.id} has no box or no points to train on; choose other data")
     height, width = example.image.shape[:2]
-    return answer_in_square(example.box, example.points, (width, height), size)
+    return object_in_frame(example.box, example.points, (width, height), AnswerFrame((size, size)))
 
 
 def training_rows(data: Selection, start: StartPolicy, order: str, count: int, seed: int) -> Any:
@@ -111,7 +112,7 @@ def training_rows(data: Selection, start: StartPolicy, order: str, count: int, s
     return lazy_rows(count, row)
 
 
-def _load(data: Selection, index: int, size: int) -> tuple[Example, Answer]:
+def _load(data: Selection, index: int, size: int) -> tuple[Example, AnsweredObject]:
     """Load a sample and its truth; if it is damaged, name it on stderr and load the next one."""
     for place in range(index, index + len(data)):
         try:
@@ -134,4 +135,4 @@ def lazy_rows(count: int, row: Callable[[int], dict[str, Any]]) -> Any:
 
 def square_image(example: Example, size: int) -> Image.Image:
     """Return a sample's image stretched to the square that the policy sees."""
-    return Image.fromarray(resize_square(example.image, size))
+    return Image.fromarray(resize(example.image, (size, size)))

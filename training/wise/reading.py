@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from wise_edge.geometry import Point
-from wise_edge.policy.answer import split_completion
+from wise_edge.policy.answers.completion import split_completion
 
 FloatBox = tuple[float, float, float, float]
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from wise_edge.errors import UsageError
-from wise_edge.policy.answer import Answer
+from wise_edge.policy.answers.answer import AnsweredObject
 from wise_edge.training.wise.reading import CompletionReader, FloatBox, Reading, find_placeholders, is_formatted
 from wise_edge.training.wise.reward_config import ORDERS, RewardConfig
 from wise_edge.training.wise.similarity import SentenceEncoder, cosine_similarities
 
-Term = Callable[[list[Reading], list[Answer]], list[float]]
+Term = Callable[[list[Reading], list[AnsweredObject]], list[float]]
 
 
 class RewardFunctions:
@@ -100,13 +100,13 @@ class RewardFunctions:
         reward.__name__ = reward.__qualname__ = name
         return reward
 
-    def _box_l1(self, reading: Reading, truth: Answer) -> float:
+    def _box_l1(self, reading: Reading, truth: AnsweredObject) -> float:
         if reading.box is None:
             return 0.0
         difference = sum(abs(a - b) for a, b in zip(reading.box, truth.box, strict=True)) / 4
         return float(difference < self._config.box_l1_px * self._scale)
 
-    def _points(self, reading: Reading, truth: Answer) -> float:
+    def _points(self, reading: Reading, truth: AnsweredObject) -> float:
         if reading.box is None or reading.points is None:
             return 0.0
         x1, y1, x2, y2 = reading.box
@@ -115,7 +115,7 @@ class RewardFunctions:
         distance = min(math.dist(a, c) + math.dist(b, d), math.dist(a, d) + math.dist(b, c)) / 2
         return float(inside and distance < self._config.points_px * self._scale)
 
-    def _distillation(self, readings: list[Reading], truths: list[Answer]) -> list[float]:
+    def _distillation(self, readings: list[Reading], truths: list[AnsweredObject]) -> list[float]:
         scores = [0.0] * len(readings)
         indices = [index for index in self._right(readings, truths) if readings[index].detailed]
         savings = self._savings([readings[index] for index in indices])
@@ -136,7 +136,7 @@ class RewardFunctions:
         pairs = zip(counts[: len(readings)], counts[len(readings) :], strict=True)
         return [max(0.0, 1.0 - concise / detailed) if detailed > 0 else 0.0 for concise, detailed in pairs]
 
-    def _length(self, readings: list[Reading], truths: list[Answer]) -> list[float]:
+    def _length(self, readings: list[Reading], truths: list[AnsweredObject]) -> list[float]:
         scores = [0.0] * len(readings)
         right = self._right(readings, truths)
         counts = self._count_tokens([readings[index].concise for index in right]) if right else []
@@ -145,7 +145,7 @@ class RewardFunctions:
             scores[index] = min(max(score, 0.0), 1.0)
         return scores
 
-    def _right(self, readings: list[Reading], truths: list[Answer]) -> list[int]:
+    def _right(self, readings: list[Reading], truths: list[AnsweredObject]) -> list[int]:
         """Return the indices of the completions with a concise text and a box that passes the gate."""
         pairs = enumerate(zip(readings, truths, strict=True))
         return [i for i, (each, truth) in pairs if each.concise and _box_iou(each, truth) > self._config.iou_gate]
@@ -169,11 +169,11 @@ def inclusive_iou(a: FloatBox, b: FloatBox) -> float:
     return float(min(intersection / (areas - intersection), 1.0))  # rounding may exceed 1
 
 
-def _box_iou(reading: Reading, truth: Answer) -> float:
+def _box_iou(reading: Reading, truth: AnsweredObject) -> float:
     return 0.0 if reading.box is None else inclusive_iou(reading.box, truth.box)
 
 
-def _truths(columns: Mapping[str, Any], count: int) -> list[Answer]:
+def _truths(columns: Mapping[str, Any], count: int) -> list[AnsweredObject]:
     for name in ("box", "points"):
         if name not in columns:
             raise UsageError(f"the training data has no column {name!r}; rewards need 'box' and 'points'")
@@ -182,10 +182,10 @@ def _truths(columns: Mapping[str, Any], count: int) -> list[Answer]:
     return [_truth(box, points) for box, points in zip(columns["box"], columns["points"], strict=True)]
 
 
-def _truth(box: Any, points: Any) -> Answer:
+def _truth(box: Any, points: Any) -> AnsweredObject:
     try:
         x1, y1, x2, y2 = (int(edge) for edge in box)
         (first_x, first_y), (second_x, second_y) = ((int(x), int(y)) for x, y in points)
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"'box' {box} is not 4 numbers, or 'points' {points} not 2 x 2") from error
-    return Answer((x1, y1, x2, y2), ((first_x, first_y), (second_x, second_y)))
+    return AnsweredObject((x1, y1, x2, y2), ((first_x, first_y), (second_x, second_y)))

@@ -23,7 +23,11 @@ from wise_edge.datasets import Example
 from wise_edge.errors import UsageError
 from wise_edge.geometry import Box, box_iou, scale_box, scale_point
 from wise_edge.metrics import giou_ciou, mask_overlap
-from wise_edge.policy.answer import Answer, parse_answer, split_completion
+from wise_edge.policy.answers.answer import AnsweredObject
+from wise_edge.policy.answers.completion import split_completion
+from wise_edge.policy.answers.form import BOX_POINTS
+from wise_edge.policy.answers.frame import AnswerFrame
+from wise_edge.policy.answers.tolerant import parse_answer
 from wise_edge.sam.segment_anything import load_sam
 from wise_edge.training.wise.config import ValidationConfig
 from wise_edge.training.wise.data import Selection, square_image, true_answer
@@ -101,14 +105,16 @@ class Validator:
         examples = [self.data[index] for index in indices]
         texts = decode_greedily(model, self._start, examples, variant, self._config.max_tokens, "</answer>")
         for example, text in zip(examples, texts, strict=True):
-            answer = parse_answer(text, self._start.input_size).answer
+            side = self._start.input_size
+            read = parse_answer(text, BOX_POINTS, AnswerFrame((side, side))).answer
+            answer = read.objects[0] if read else None
             rationale = split_completion(text).rationale or ""
             overlap = self._overlap(example, answer)
-            right = answer is not None and box_iou(answer.box, true_answer(example, self._start.input_size).box) > 0.5
+            right = answer is not None and box_iou(answer.box, true_answer(example, side).box) > 0.5
             tokens = len(self._start.processor.tokenizer(rationale)["input_ids"])
             yield *overlap, float(right), float(answer is not None), float(tokens)
 
-    def _overlap(self, example: Example, answer: Answer | None) -> tuple[float, float]:
+    def _overlap(self, example: Example, answer: AnsweredObject | None) -> tuple[float, float]:
         if self._segment is None or example.mask is None:
             truth = true_answer(example, self._start.input_size).box
             return (0.0, float(_area(truth))) if answer is None else _box_overlap(answer.box, truth)

@@ -24,9 +24,8 @@ from PIL import Image
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.files.documents import parse_json, read_lines
 from wise_edge.images import load_image
-from wise_edge.policy.answer import format_answer
-from wise_edge.policy.image import resize_square
-from wise_edge.scenes import LEVELS, Sample, sample, target_answer
+from wise_edge.policy.image import resize
+from wise_edge.scenes import LEVELS, Sample, sample, write_answer
 from wise_edge.training.wise.arguments import lora_config, quantization_config, trackers
 from wise_edge.training.wise.checkpoints import staging_folder
 from wise_edge.training.wise.config import WarmStartConfig, WiseConfig
@@ -123,7 +122,7 @@ def demonstrations(warm: WarmStartConfig, start: StartPolicy, order: str, seed: 
         image, query, completion = load(index)
         return {
             "prompt": start.training_messages(query, order),
-            "image": Image.fromarray(resize_square(image, start.input_size)),
+            "image": Image.fromarray(resize(image, (start.input_size, start.input_size))),
             "completion": [{"role": "assistant", "content": completion}],
         }
 
@@ -135,7 +134,7 @@ def write_completion(labeled: Sample, order: str, rng: Random, size: int) -> str
     level = rng.choices(LEVELS[:3], (15, 35, 50))[0]
     parts = {
         "think": labeled.rationale(level),
-        "answer": format_answer(target_answer(labeled, size)),
+        "answer": write_answer(labeled, size),
         "d_think": labeled.rationale("detailed"),
     }
     return "".join(f"<{tag}>{parts[tag]}</{tag}>" for tag in ORDERS[order])

@@ -13,15 +13,16 @@ from typing import Annotated, Any
 
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.mapping import from_mapping
+from wise_edge.policy.picture import SQUARE
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.ranges import Checked, Name, Range, Text
 from wise_edge.sam.spec import SamSpec
 
 MANIFEST_NAME = "bundle.json"
 CARD_NAME = "README.md"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _OLDEST_SCHEMA = 2
-"""Schema 2 spells "artifacts" as "artefacts"; nothing else differs."""
+"""Schema 2 spells "artifacts" as "artefacts". Schemas 2 and 3 stretch pictures to a square of `input_size`."""
 SHA256 = re.compile("[0-9a-f]{64}")
 BFLOAT16 = "bf16"
 """Precision of graphs that TensorRT runs and ONNX Runtime does not, since it has few kernels for bfloat16."""
@@ -121,11 +122,12 @@ class Manifest(Checked):
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data, the schema version first."""
         policy = {field.name: getattr(self.policy, field.name) for field in fields(self.policy)}
+        parts = {name: asdict(policy[name]) for name in ("picture", "coordinates", "form")}
         return {
             "schema_version": self.schema_version,
             "name": self.name,
             "created": self.created,
-            "policy": policy | {"prompts": self.policy.prompts.to_dict()},
+            "policy": policy | parts | {"prompts": self.policy.prompts.to_dict()},
             "sam": asdict(self.sam),
             "artifacts": [asdict(artifact) for artifact in self.artifacts],
             "verified": self.verified,
@@ -144,6 +146,10 @@ class Manifest(Checked):
         entries = dict(data)
         if data["schema_version"] == 2 and "artefacts" in entries:
             entries["artifacts"] = entries.pop("artefacts")
+        policy = entries.get("policy")
+        if data["schema_version"] < 4 and isinstance(policy, Mapping) and "input_size" in policy:
+            others = {name: value for name, value in policy.items() if name != "input_size"}
+            entries["policy"] = others | {"picture": {"kind": SQUARE, "side": policy["input_size"]}}
         try:
             manifest = from_mapping(cls, entries)
         except UsageError as error:

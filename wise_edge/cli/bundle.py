@@ -128,7 +128,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
     return [
         ("bundle", f"{manifest.name}, {size / 1e6:.1f} MB, exported {manifest.created}"),
         ("sha256", bundle.sha256),
-        ("policy", f"{policy.family}, {policy.num_layers} layers, images of {policy.input_size} px"),
+        ("policy", f"{policy.family}, {policy.num_layers} layers, {policy.picture}"),
         (
             "prompts",
             f"{policy.prompts.name}: {', '.join(policy.prompts.variants)}; {policy.default_variant} by default",

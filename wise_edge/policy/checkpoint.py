@@ -22,6 +22,7 @@ from wise_edge.native.pretrained import load_pretrained
 from wise_edge.native.weight_files import check_finite, list_tensors
 from wise_edge.policy.architecture import CLASSES
 from wise_edge.policy.folder import check_policy_folder
+from wise_edge.policy.picture import PictureGeometry
 from wise_edge.policy.processor import read_image_settings
 from wise_edge.policy.prompts import IMAGE_TOKEN, MARKUP, TURN_END, PromptSet, read_prompts
 from wise_edge.policy.spec import PolicySpec
@@ -52,7 +53,7 @@ def read_policy_spec(folder: Path, prompts: PromptSet | None = None) -> PolicySp
         tokens.check_size(text["vocab_size"])
         entries = {
             "family": config["model_type"],
-            "input_size": images.input_size,
+            "picture": PictureGeometry.square(images.input_size),
             "patch_size": images.patch_size,
             "merge_size": images.merge_size,
             "temporal_patch_size": images.temporal_patch_size,
@@ -71,9 +72,9 @@ def read_policy_spec(folder: Path, prompts: PromptSet | None = None) -> PolicySp
     except KeyError as error:
         raise UsageError(f"{folder / 'config.json'} lacks the entry {error}; copy the complete checkpoint") from error
     spec = from_mapping(PolicySpec, entries, f"{folder / 'config.json'}: ")
-    if (image_tokens := spec.image_grid**2) >= spec.max_positions:
+    if (image_tokens := spec.max_image_tokens) >= spec.max_positions:
         raise UsageError(
-            f"{folder}: an image of {spec.input_size} px takes {image_tokens} positions and the model has "
+            f"{folder}: an image of {images.input_size} px takes {image_tokens} positions and the model has "
             f"{spec.max_positions}; lower max_pixels in the settings of its image processor"
         )
     return spec

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.policy.image import patchify, resize_square
+from wise_edge.policy.image import fit_picture, patchify
 from wise_edge.policy.spec import PolicySpec
 
 Batch = dict[str, npt.NDArray[Any]]
@@ -29,14 +29,14 @@ def image_patches(image: npt.NDArray[np.uint8], spec: PolicySpec) -> npt.NDArray
     """Return the vision tower's `pixel_values` for an image.
 
     Args:
-        image: HWC uint8 RGB, any size; stretched to the policy's square.
+        image: HWC uint8 RGB, any size; resized as the policy wants it.
         spec: the policy.
 
     Returns:
-        float32 [patch_grid ** 2, patch_values].
+        float32 [patches, patch_values].
     """
-    square = resize_square(image, spec.input_size)
-    return patchify(square, spec.patch_size, spec.temporal_patch_size, spec.merge_size, spec.image_mean, spec.image_std)
+    sizes = spec.patch_size, spec.temporal_patch_size, spec.merge_size
+    return patchify(fit_picture(image, spec), *sizes, spec.image_mean, spec.image_std)
 
 
 def past_names(layers: int) -> list[str]:

@@ -1,8 +1,8 @@
 """Qwen2-VL image preprocessing in numpy and Pillow, shared by training and the runtimes.
 
 The numbers equal those of transformers' `Qwen2VLImageProcessor` for an image that already has its final size. The
-resize before that is ours (stretched to a square, Pillow's antialiased bicubic on uint8), so that every backend sees
-exactly the same pixels, whatever library runs the model.
+resize before that is ours (Pillow's antialiased bicubic on uint8), so that every backend sees exactly the same pixels,
+whatever library runs the model.
 """
 
 from __future__ import annotations
@@ -14,26 +14,35 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from wise_edge.geometry import Size
+from wise_edge.policy.spec import PolicySpec
+
 # OpenAI CLIP's statistics, which Qwen2.5-VL was trained with:
 # https://huggingface.co/Qwen/Qwen2.5-VL-3B-Instruct/blob/main/preprocessor_config.json
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def resize_square(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """Stretch an image to a square (its aspect ratio is not kept), bicubic with antialiasing.
+def resize(image: npt.NDArray[np.uint8], size: Size) -> npt.NDArray[np.uint8]:
+    """Stretch an image to a size, bicubic with antialiasing.
 
     Args:
         image: HWC uint8 RGB, 0 to 255.
-        size: side of the square in pixels.
+        size: width and height, px.
 
     Returns:
-        HWC uint8 RGB, size x size; the input itself if it already has that size.
+        HWC uint8 RGB of that size; the input itself if it already has it.
     """
-    if image.shape[:2] == (size, size):
+    if image.shape[1::-1] == size:
         return image
-    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
+    resized = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
     return np.asarray(resized)
+
+
+def fit_picture(image: npt.NDArray[np.uint8], spec: PolicySpec) -> npt.NDArray[np.uint8]:
+    """Resize an image (HWC uint8 RGB, any size) as a policy wants it."""
+    height, width, _ = image.shape
+    return resize(image, spec.picture_size((width, height)))
 
 
 @lru_cache(maxsize=8)

@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.geometry import Size
+from wise_edge.policy.answers.form import BOX_POINTS, AnswerForm
+from wise_edge.policy.answers.frame import PIXELS_XY, AnswerFrame, Coordinates
+from wise_edge.policy.picture import PictureGeometry
 from wise_edge.policy.prompts import PromptSet, check_variant
-from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, Name, OneOf, Range, Side, Width
+from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, Name, OneOf, Range, Width
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """Architectures, by transformers' names."""
@@ -23,7 +30,7 @@ class PolicySpec(Checked):
 
     Attributes:
         family: one of `FAMILIES`.
-        input_size: side in pixels of the square that images are resized to; answers are in pixels of this square.
+        picture: how images are resized.
         patch_size: side of a patch in pixels.
         merge_size: side of the group of patches that makes one image token, in patches.
         temporal_patch_size: how often a still image is repeated along time.
@@ -38,10 +45,12 @@ class PolicySpec(Checked):
         num_kv_heads: key/value heads of a layer.
         head_dim: width of a head.
         max_positions: longest sequence in tokens, prompt and completion together.
+        coordinates: what the numbers of an answer count.
+        form: how answers are written.
     """
 
     family: Annotated[str, OneOf(FAMILIES)]
-    input_size: Side
+    picture: PictureGeometry
     patch_size: _Size
     merge_size: _Size
     temporal_patch_size: _Size
@@ -56,24 +65,67 @@ class PolicySpec(Checked):
     num_kv_heads: _Size
     head_dim: _Size
     max_positions: Annotated[int, Range(1, 10**8)]
+    coordinates: Coordinates = PIXELS_XY
+    form: AnswerForm = BOX_POINTS
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_variant(self.default_variant, self.prompts.variants)
-        if self.input_size % (self.patch_size * self.merge_size):
+        if self.picture.side is not None and self.picture.side % self.token_side:
             raise ValueError(
-                f"input_size: {self.input_size} is no multiple of patch_size x merge_size = "
-                f"{self.patch_size * self.merge_size}"
+                f"picture.side: {self.picture.side} is no multiple of patch_size x merge_size = {self.token_side}"
             )
-        if self.image_grid**2 > MAX_IMAGE_TOKENS:
-            raise ValueError(f"input_size: an image takes {self.image_grid**2} tokens, at most {MAX_IMAGE_TOKENS}")
+        if self.max_image_tokens > MAX_IMAGE_TOKENS:
+            raise ValueError(f"picture: an image takes {self.max_image_tokens} tokens, at most {MAX_IMAGE_TOKENS}")
 
     @property
-    def image_grid(self) -> int:
-        """Image tokens along a side of the image."""
-        return self.input_size // (self.patch_size * self.merge_size)
+    def input_size(self) -> int:
+        """Side in px of the square that images are stretched to; raises ValueError if their aspect is kept."""
+        if self.picture.side is None:
+            raise ValueError("pictures keep their aspect, so they have no one size")
+        return self.picture.side
+
+    @property
+    def token_side(self) -> int:
+        """Side of an image token, px."""
+        return self.patch_size * self.merge_size
+
+    def picture_size(self, original: Size) -> Size:
+        """Return the width and height in px that an image of the given ones is resized to."""
+        return self.picture.size(original, self.token_side)
+
+    def image_grid(self, picture: Size) -> tuple[int, int]:
+        """Return the columns and rows of image tokens of a resized image."""
+        return picture[0] // self.token_side, picture[1] // self.token_side
+
+    def grid_of(self, image: npt.NDArray[np.uint8]) -> tuple[int, int]:
+        """Return the columns and rows of image tokens of an image HWC of any size."""
+        height, width, _ = image.shape
+        return self.image_grid(self.picture_size((width, height)))
+
+    def frame(self, picture: Size) -> AnswerFrame:
+        """Return the frame of answers on a resized image."""
+        return self.coordinates.frame(picture)
+
+    @property
+    def max_image_tokens(self) -> int:
+        """The most tokens that an image may take."""
+        geometry = self.picture
+        if geometry.side is not None:
+            return (geometry.side // self.token_side) ** 2
+        if geometry.grids:
+            return max(columns * rows for columns, rows in geometry.grids)
+        assert geometry.most_pixels is not None
+        return max(1, geometry.most_pixels // self.token_side**2)
+
+    @property
+    def largest_number(self) -> int:
+        """The largest coordinate that an answer may have."""
+        geometry = self.picture
+        longest = geometry.side or self.max_image_tokens * self.token_side
+        return self.coordinates.frame((longest, longest)).largest
 
     @property
     def context_tokens(self) -> int:
         """Tokens that a runtime allocates; the 128,000 of the published models would fill a device's memory."""
-        return min(self.max_positions, self.image_grid**2 + TEXT_TOKENS)
+        return min(self.max_positions, self.max_image_tokens + TEXT_TOKENS)

@@ -1,6 +1,6 @@
 """Synthetic images with exact masks, queries and rationales: what everything is trained and tested on."""
 
-from wise_edge.scenes.completions import LEVEL_WEIGHTS, completion, target_answer
+from wise_edge.scenes.completions import LEVEL_WEIGHTS, completion, target_answer, write_answer
 from wise_edge.scenes.family import SHAPES, Family, Kind
 from wise_edge.scenes.groups import GROUP_KINDS, GroupQuery
 from wise_edge.scenes.queries import KINDS, Query
@@ -38,4 +38,5 @@ __all__ = [
     "sample",
     "sample_group",
     "target_answer",
+    "write_answer",
 ]

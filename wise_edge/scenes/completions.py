@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from random import Random
 
-from wise_edge.policy.answer import Answer, answer_in_square, format_answer
+from wise_edge.policy.answers.answer import Answer, AnsweredObject, format_answer, object_in_frame
+from wise_edge.policy.answers.form import BOX_POINTS
+from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.scenes.rationales import LEVELS
 from wise_edge.scenes.sampling import Sample
 
@@ -34,7 +36,7 @@ def completion(
         size: side of the resized square in which coordinates are given, px.
         weights: of `LEVELS`, by variant.
     """
-    answer = f"<answer>{format_answer(target_answer(sample, size))}</answer>"
+    answer = f"<answer>{write_answer(sample, size)}</answer>"
     if variant == "answer":
         return answer
     level = rng.choices(LEVELS, weights[variant])[0]
@@ -42,7 +44,12 @@ def completion(
     return f"{text}<d_think>{sample.rationale('detailed')}</d_think>" if variant == "wise" else text
 
 
-def target_answer(sample: Sample, size: int) -> Answer:
+def target_answer(sample: Sample, size: int) -> AnsweredObject:
     """Return the true box and points in pixels of the `size` x `size` square."""
     side = sample.scene.side
-    return answer_in_square(sample.box, sample.points, (side, side), size)
+    return object_in_frame(sample.box, sample.points, (side, side), AnswerFrame((size, size)))
+
+
+def write_answer(sample: Sample, size: int) -> str:
+    """Return the JSON text of `target_answer`."""
+    return format_answer(Answer((target_answer(sample, size),)), BOX_POINTS, AnswerFrame((size, size)))

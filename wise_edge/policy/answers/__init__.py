@@ -1,0 +1,1 @@
+"""Answers of a policy: their forms as data, the frame of their numbers, writing and reading them."""

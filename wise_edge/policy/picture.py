@@ -1,0 +1,101 @@
+"""How a picture is resized for a policy: stretched to a square, or with its aspect kept within a budget of pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+from wise_edge.geometry import Size
+from wise_edge.ranges import Checked, OneOf, Range, Side
+
+SQUARE, ASPECT = "square", "aspect"
+_Pixels = Annotated[int, Range(1, 2**28)]
+_Cells = Annotated[int, Range(1, 65_536)]
+
+
+@dataclass(frozen=True)
+class PictureGeometry(Checked):
+    """How pictures are resized for a policy.
+
+    Attributes:
+        kind: `SQUARE`, stretched, as WISE's policies are trained; or `ASPECT`, as stock Qwen-VL checkpoints expect.
+        side: of the square in px; None for `ASPECT`.
+        least_pixels: for `ASPECT`, a smaller picture is enlarged; None for `SQUARE`.
+        most_pixels: for `ASPECT`, a larger picture is reduced; likewise.
+        grids: for `ASPECT`, the only grids of image tokens that the graphs take, as (columns, rows); empty if any
+            grid will do.
+    """
+
+    kind: Annotated[str, OneOf((SQUARE, ASPECT))]
+    side: Side | None = None
+    least_pixels: _Pixels | None = None
+    most_pixels: _Pixels | None = None
+    grids: Annotated[tuple[tuple[_Cells, _Cells], ...], Range(0, 100)] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.side is None) is (self.kind == SQUARE):
+            raise ValueError(f"side: {'missing' if self.side is None else 'only a square has one'}")
+        budget = self.least_pixels, self.most_pixels
+        if any((pixels is None) is (self.kind == ASPECT) for pixels in budget):
+            raise ValueError(
+                "least_pixels, most_pixels: they belong to pictures that keep their aspect, and only there"
+            )
+        if self.least_pixels and self.most_pixels and self.least_pixels > self.most_pixels:
+            raise ValueError(f"least_pixels: {self.least_pixels} is above most_pixels, {self.most_pixels}")
+
+    @classmethod
+    def square(cls, side: int) -> PictureGeometry:
+        """Return the geometry of a square of a side in px."""
+        return cls(SQUARE, side)
+
+    def __str__(self) -> str:
+        """Say how images are resized."""
+        if self.side is not None:
+            return f"images stretched to {self.side} x {self.side} px"
+        return f"images of {self.least_pixels:,} to {self.most_pixels:,} px that keep their aspect"
+
+    def size(self, original: Size, unit: int) -> Size:
+        """Return the width and height in px that a picture is resized to.
+
+        Args:
+            original: width and height of the picture, px.
+            unit: side of an image token, px.
+        """
+        if self.side is not None:
+            return self.side, self.side
+        if self.grids:
+            columns, rows = min(self.grids, key=lambda grid: _aspect_distance(grid, original))
+            return columns * unit, rows * unit
+        assert self.least_pixels is not None and self.most_pixels is not None
+        return fit_pixels(original, unit, self.least_pixels, self.most_pixels)
+
+
+def fit_pixels(original: Size, unit: int, least: int, most: int) -> Size:
+    """Return the size of a picture in whole image tokens, its aspect kept as far as they allow.
+
+    The numbers are those of transformers' `smart_resize` for Qwen2-VL
+    (https://github.com/huggingface/transformers, models/qwen2_vl/image_processing_qwen2_vl.py).
+
+    Args:
+        original: width and height, px.
+        unit: side of an image token, px.
+        least: pixels of the smallest result.
+        most: pixels of the largest result.
+    """
+    width, height = original
+    columns, rows = max(1, round(width / unit)), max(1, round(height / unit))
+    if columns * rows * unit**2 > most:
+        shrink = math.sqrt(width * height / most)
+        columns, rows = (max(1, math.floor(side / shrink / unit)) for side in original)
+    elif columns * rows * unit**2 < least:
+        enlarge = math.sqrt(least / (width * height))
+        columns, rows = (math.ceil(side * enlarge / unit) for side in original)
+    return columns * unit, rows * unit
+
+
+def _aspect_distance(grid: tuple[int, int], original: Size) -> tuple[float, int]:
+    """Return how far a grid's aspect is from a picture's; of two as far, more tokens are nearer."""
+    columns, rows = grid
+    return abs(math.log(columns / rows * original[1] / original[0])), -columns * rows
