@@ -24,7 +24,7 @@ from wise_edge.policy.graph_io import Batch, empty_cache, image_patches, next_ca
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Graph, PolicyOutput, Request
 from wise_edge.runtimes.policy.common import BasePolicy
-from wise_edge.runtimes.policy.prompt import Grid, Prefix, image_positions, text_positions
+from wise_edge.runtimes.policy.prompt import Grid, Prefix, common_length, image_positions, text_positions
 from wise_edge.runtimes.policy.writing import Writer
 
 
@@ -97,18 +97,35 @@ class GraphPolicy(BasePolicy):
         return self._writer.write(run, prompt, request).output(self._text, prompt, start)
 
     def _prefill(self, encoded: GraphPolicyImage, prefix: Prefix) -> Batch:
-        """Return the keys and values of an image behind the words of a prefix, which the image then holds."""
-        if encoded.prefix == prefix:
-            return encoded.cache
-        before, after = list(prefix.before), list(prefix.after)
-        if self._system is None or self._system[0] != prefix.before:
-            empty = empty_cache(self._spec)
-            self._system = prefix.before, self._run(self._embed(before), text_positions(0, len(before)), empty)[1]
-        positions = [image_positions(len(before), prefix.grid), text_positions(prefix.image_end, len(after))]
-        rows = np.concatenate([encoded.embeds[None], self._embed(after)], axis=1)
-        encoded.cache = self._run(rows, np.concatenate(positions, axis=2), self._system[1])[1]
+        """Return the keys and values of a prompt's beginning; the image keeps them for the next query."""
+        held, encoded.prefix = encoded.prefix, None
+        if held != prefix:
+            if held is not None and held.before == prefix.before and _on_host(encoded.cache):
+                self._change_words(encoded, held, prefix)
+            else:
+                self._prefill_image(encoded, prefix)
         encoded.prefix = prefix
         return encoded.cache
+
+    def _change_words(self, encoded: GraphPolicyImage, held: Prefix, prefix: Prefix) -> None:
+        """Replace the words between image and query."""
+        kept = common_length(held.after, prefix.after)
+        tokens = held.length - len(held.after) + kept
+        encoded.cache = {name: array[:, :, :tokens] for name, array in encoded.cache.items()}
+        if more := prefix.after[kept:]:
+            positions = text_positions(prefix.image_end + kept, len(more))
+            encoded.cache = self._run(self._embed(more), positions, encoded.cache)[1]
+
+    def _prefill_image(self, encoded: GraphPolicyImage, prefix: Prefix) -> None:
+        if self._system is None or self._system[0] != prefix.before:
+            rows, positions = self._embed(prefix.before), text_positions(0, len(prefix.before))
+            self._system = prefix.before, self._run(rows, positions, empty_cache(self._spec))[1]
+        places = [
+            image_positions(len(prefix.before), prefix.grid),
+            text_positions(prefix.image_end, len(prefix.after)),
+        ]
+        rows = np.concatenate([encoded.embeds[None], self._embed(prefix.after)], axis=1)
+        encoded.cache = self._run(rows, np.concatenate(places, axis=2), self._system[1])[1]
 
     def _run(
         self, embeds: npt.NDArray[np.float32], positions: npt.NDArray[np.int64], cache: Batch
@@ -120,6 +137,10 @@ class GraphPolicy(BasePolicy):
     def _embed(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         rows: npt.NDArray[np.float32] = self._embedding[list(ids)][None].astype(np.float32)
         return rows
+
+
+def _on_host(cache: Batch) -> bool:
+    return all(isinstance(array, np.ndarray) for array in cache.values())
 
 
 def _open_embedding(file: Path, vocabulary: int, hidden_size: int) -> npt.NDArray[Any]:
