@@ -1,8 +1,8 @@
 """What scoring reads in a completion, in the same way as the reference.
 
 The first `{…}` anywhere in the text is the answer, the first `<think>…</think>` the concise text, and the first
-`<d_think>…</d_think>` the detailed text; the texts include their tags. Each reader takes linear time, so no completion
-can make scoring slow, and none raises.
+`<d_think>…</d_think>` the detailed text; the texts include their tags. An answer that is a list stands in the first
+`<answer>…</answer>`. Each reader takes linear time, so no completion can make scoring slow, and none raises.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any
 
 from wise_edge.geometry import Point
 from wise_edge.policy.answers.completion import split_completion
-
-FloatBox = tuple[float, float, float, float]
+from wise_edge.policy.answers.form import BOX, BOX_POINTS, LABEL, NUMBERS, AnswerForm
+from wise_edge.policy.answers.frame import AnswerFrame
+from wise_edge.policy.answers.reading import MAX_OBJECTS
+from wise_edge.training.wise.matching import FloatBox, FoundObject
 
 _SHAPES = {"bbox": 4, "points_1": 2, "points_2": 2}
 _LARGEST_PX = 1_000_000  # no image is wider; the square of a larger number might overflow
-_ANSWER_FORM = re.compile(r"\{[^{}]*bbox[^{}]*\}")
 _TAGGED = re.compile(r"<(think|answer|d_think)>(?:(?!</\1>).)+</\1>")
 
 
@@ -31,12 +32,14 @@ class Reading:
 
     Attributes:
         text: the complete text.
-        has_answer: the first `{…}` is JSON with the three keys, each with a list of the right length.
+        has_answer: the first `{…}` is JSON with the three keys, each with a list of the right length; of a list, it is
+            one, and all its objects can be read.
         box: XYXY in pixels of the resized square image, not necessarily in order or inside; `None` if it is missing
             or not four numbers.
         points: column and row, pixels of the same image; `None` if one is missing.
         concise: the first `<think>…</think>` with its tags; empty if there is none.
         detailed: the first `<d_think>…</d_think>` with its tags; empty if there is none.
+        listed: the objects of an answer that is a list; `None` if it cannot be read or the form is another.
     """
 
     text: str
@@ -45,6 +48,14 @@ class Reading:
     points: tuple[Point, Point] | None
     concise: str
     detailed: str
+    listed: tuple[FoundObject, ...] | None = None
+
+    @property
+    def objects(self) -> tuple[FoundObject, ...] | None:
+        """What the answer has, in either form; `None` if it cannot be read."""
+        if self.box is not None:
+            return (FoundObject(self.box, self.points or ()),)
+        return self.listed
 
 
 @dataclass(frozen=True)
@@ -67,10 +78,14 @@ class CompletionReader:
 
     Args:
         placeholders: what a completion may not repeat, from `find_placeholders`.
+        form: how answers are written.
+        frame: what their numbers count.
     """
 
-    def __init__(self, placeholders: Sequence[str]) -> None:
+    def __init__(self, placeholders: Sequence[str], form: AnswerForm, frame: AnswerFrame) -> None:
         self._placeholders = placeholders
+        self._form = form
+        self._frame = frame
         self._batch: dict[str, ReadCompletion] = {}
 
     def read(self, completions: Sequence[Any]) -> list[ReadCompletion]:
@@ -80,7 +95,9 @@ class CompletionReader:
         return [self._batch[text] for text in texts]
 
     def _read(self, text: str) -> ReadCompletion:
-        scored = read_completion("" if echoes(text, self._placeholders) else text)
+        text_scored = "" if echoes(text, self._placeholders) else text
+        many = self._form.many
+        scored = read_list(text_scored, self._form, self._frame) if many else read_completion(text_scored)
         return ReadCompletion(text, split_completion(text).rationale or "", scored)
 
 
@@ -91,6 +108,16 @@ def read_completion(text: str) -> Reading:
     first, second = _point(fields.get("points_1")), _point(fields.get("points_2"))
     points = (first, second) if first and second else None
     return Reading(text, has_answer, _box(fields.get("bbox")), points, _part(text, "think"), _part(text, "d_think"))
+
+
+def read_list(text: str, form: AnswerForm, frame: AnswerFrame) -> Reading:
+    """Read what is scored in a completion whose answer is a list; never raises.
+
+    The list is JSON, of at most `MAX_OBJECTS` objects. Each has the form's keys with the right numbers of numbers;
+    further keys are ignored, as in VisionReasoner's reward.
+    """
+    objects = _listed_objects(text, form, frame)
+    return Reading(text, objects is not None, None, None, _part(text, "think"), _part(text, "d_think"), objects)
 
 
 def completion_text(completion: Any) -> str:
@@ -117,13 +144,14 @@ def is_formatted(text: str, tags: Sequence[str]) -> bool:
     return text.startswith(f"<{tags[0]}>") and text.endswith(end) and position <= len(text) - len(end)
 
 
-def find_placeholders(template_text: str) -> tuple[str, ...]:
+def find_placeholders(template_text: str, form: AnswerForm = BOX_POINTS) -> tuple[str, ...]:
     """Return what a prompt shows as a form to fill in: answers in braces and tagged parts that are not blank.
 
     White space is removed, as in `echoes`.
     """
     text = _squeeze(template_text)
-    return tuple(match.group() for pattern in (_ANSWER_FORM, _TAGGED) for match in pattern.finditer(text))
+    answers = re.compile(r"\{[^{}]*" + re.escape(form.box_key) + r"[^{}]*\}")
+    return tuple(match.group() for pattern in (answers, _TAGGED) for match in pattern.finditer(text))
 
 
 def echoes(text: str, placeholders: Sequence[str]) -> bool:
@@ -155,6 +183,43 @@ def _first_object(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return fields
+
+
+def _listed_objects(text: str, form: AnswerForm, frame: AnswerFrame) -> tuple[FoundObject, ...] | None:
+    source = _part(text, "answer")
+    start, end = source.find("["), source.rfind("]")
+    if start < 0 or end < start:
+        return None
+    try:
+        items = json.loads(source[start : end + 1])
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(items, list) or len(items) > MAX_OBJECTS:
+        return None
+    objects = [_listed_object(item, form, frame) for item in items]
+    found = tuple(each for each in objects if each is not None)
+    return found if len(found) == len(objects) else None
+
+
+def _listed_object(item: Any, form: AnswerForm, frame: AnswerFrame) -> FoundObject | None:
+    if not isinstance(item, dict):
+        return None
+    box, points = None, []
+    for field in form.fields:
+        value = item.get(field.key)
+        if field.kind == LABEL:
+            if not isinstance(value, str):
+                return None
+        elif not isinstance(value, list) or len(value) != NUMBERS[field.kind]:
+            return None
+        elif field.kind == BOX:
+            box = _box(list(frame.read_box(value)))
+        else:
+            point = _point(list(frame.read_point(value)))
+            if point is None:
+                return None
+            points.append(point)
+    return None if box is None else FoundObject(box, tuple(points))
 
 
 def _box(value: Any) -> FloatBox | None:

@@ -11,6 +11,8 @@ from wise_edge.training.wise.similarity import DEFAULT_MODEL
 TERMS = ("format", "answer", "box_iou", "box_l1", "points", "distillation")
 """The terms of the reference, by our names."""
 DEFAULT_WEIGHTS = {**dict.fromkeys(TERMS, 1.0), "length": 0.0}
+LIST_WEIGHTS = {"count": 1.0}
+"""Further terms of answers that are lists, with their default weights."""
 
 ORDERS: dict[str, tuple[str, ...]] = {
     "concise-first": ("think", "answer", "d_think"),
@@ -25,7 +27,8 @@ class RewardConfig(Checked):
     """What a completion is rewarded for; the mapping `rewards:` of a recipe."""
 
     weights: dict[str, NotNegative] = field(default_factory=dict)
-    """Weight of each term; default 1, for `length` 0. A term of weight 0 is not computed."""
+    """Weight of each term; default 1, for `length` 0. A term of weight 0 is not computed, nor is `count`, the number of
+    objects, unless answers are lists."""
     iou_gate: Annotated[float, Range(-1e12, 1)] = 0.5
     """`distillation` and `length` count if the box IoU is above it; a negative gate lets every completion pass."""
     box_l1_px: Positive = 10.0
@@ -44,8 +47,9 @@ class RewardConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if unknown := [name for name in self.weights if name not in DEFAULT_WEIGHTS]:
-            raise ValueError(f"weights.{label(unknown[0])}: unknown term; terms are {', '.join(DEFAULT_WEIGHTS)}")
+        known = (*DEFAULT_WEIGHTS, *LIST_WEIGHTS)
+        if unknown := [name for name in self.weights if name not in known]:
+            raise ValueError(f"weights.{label(unknown[0])}: unknown term; terms are {', '.join(known)}")
         object.__setattr__(self, "weights", {**DEFAULT_WEIGHTS, **self.weights})
         if not any(self.weights.values()):
             raise ValueError("weights: at least one must be above 0")
