@@ -77,7 +77,7 @@ class ReferenceWay:
         prompt = spec.prompts.render(query, "verbose", spec.max_image_tokens)
         ids = torch.tensor([self._tokenizer.encode(prompt, add_special_tokens=False).ids])
         patches = torch.from_numpy(image_patches(image, spec))
-        side = patch_grid(spec)
+        columns, rows = patch_grid(spec)
         prepared = perf_counter()
         with torch.no_grad():
             output = self._model.generate(
@@ -85,7 +85,7 @@ class ReferenceWay:
                 attention_mask=torch.ones_like(ids),
                 mm_token_type_ids=(ids == self._model.config.image_token_id).int(),
                 pixel_values=patches,
-                image_grid_thw=torch.tensor([[1, side, side]]),
+                image_grid_thw=torch.tensor([[1, rows, columns]]),
                 do_sample=False,
                 max_new_tokens=512,
                 eos_token_id=self._end,

@@ -109,7 +109,7 @@ class OnnxTarget(Target):
     name = "onnx"
     help = "ONNX Runtime"
     packages = ("torch", "transformers", "safetensors", "onnx", "onnxscript", "onnxruntime", "segment_anything")
-    families = ("qwen2_5_vl",)
+    families = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
     reads = ("onnx_precision",)
 
     def write(

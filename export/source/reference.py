@@ -13,7 +13,7 @@ import torch
 
 from wise_edge.export.source.calibration import CalibrationSample
 from wise_edge.native.tokenizer import open_tokenizer
-from wise_edge.policy.graph_io import Batch, empty_cache, image_patches, patch_grid
+from wise_edge.policy.graph_io import Batch, deepstack_rows, empty_cache, image_patches, patch_grid
 from wise_edge.policy.image import fit_picture
 from wise_edge.policy.spec import PolicySpec
 
@@ -111,19 +111,22 @@ class TorchReference:
             hook.remove()
         positions = seen["position_ids"][-3:].numpy()  # transformers may prepend the tokens' places
         pixels = self._inputs([], reference.image)["pixel_values"].numpy()
+        embeds, deeper = seen["inputs_embeds"].numpy(), seen.get("deepstack_visual_embeds")
+        features = None if deeper is None else torch.stack(list(deeper)).numpy()
         return {"pixel_values": pixels}, {
-            "inputs_embeds": seen["inputs_embeds"].numpy(),
+            "inputs_embeds": embeds,
             "position_ids": positions,
             **empty_cache(self._spec),
+            **deepstack_rows(self._spec, embeds.shape[1], features, start=len(reference.before)),
         }
 
     def _inputs(self, ids: Sequence[int], image: npt.NDArray[np.uint8]) -> dict[str, Any]:
-        side = patch_grid(self._spec)
+        columns, rows = patch_grid(self._spec)
         tokens = torch.tensor([ids])
         return {
             "input_ids": tokens,
             "pixel_values": torch.from_numpy(image_patches(image, self._spec)),
-            "image_grid_thw": torch.tensor([[1, side, side]]),
+            "image_grid_thw": torch.tensor([[1, rows, columns]]),
             "mm_token_type_ids": (tokens == self.model.config.image_token_id).int(),
         }
 

@@ -25,7 +25,7 @@ from wise_edge.bundle.manifest import Figure
 from wise_edge.errors import VerificationError
 from wise_edge.export.source.policy import PolicyCheckpoint
 from wise_edge.export.to_onnx.edit import load_light
-from wise_edge.export.to_onnx.policy import rotary_angles, window_order
+from wise_edge.export.to_onnx.vision import rotary_angles, window_order
 from wise_edge.policy.graph_io import Batch, patch_grid
 
 BOUND = 5e-3
@@ -119,22 +119,22 @@ def check_numbers(source: PolicyCheckpoint, folder: Path, method: str) -> Iterat
 
 def _vision_error(source: PolicyCheckpoint, folder: Path, pixels: Batch) -> float:
     spec, visual = source.spec, source.model.model.visual
-    side = patch_grid(spec)
+    columns, rows = patch_grid(spec)
     unit = spec.merge_size**2
-    order, windows = window_order(visual, side)
+    order, windows = window_order(visual, columns, rows)
     lengths = [length * unit for count, length in windows for _ in range(count)]
-    angles = rotary_angles(visual, side).numpy()
+    angles = rotary_angles(visual, columns, rows).numpy()
     feeds: Batch = {
         "input": pixels["pixel_values"].astype(np.float16),
         "rotary_pos_emb": angles[:, : angles.shape[1] // 2].astype(np.float32),
-        "cu_seqlens": np.array([0, side * side], np.int32),
+        "cu_seqlens": np.array([0, columns * rows], np.int32),
         "cu_window_seqlens": np.cumsum([0, *lengths]).astype(np.int32),
         "window_index": order,
         "reverse_window_index": np.argsort(order),
-        "max_seqlen_carrier": np.zeros(side * side, np.int32),
+        "max_seqlen_carrier": np.zeros(columns * rows, np.int32),
     }
     with torch.no_grad():
-        grid = torch.tensor([[1, side, side]])
+        grid = torch.tensor([[1, rows, columns]])
         expected = visual(torch.from_numpy(pixels["pixel_values"]), grid_thw=grid).pooler_output.numpy()
     return _error(_run(folder / "visual" / "model.onnx", feeds), expected)
 

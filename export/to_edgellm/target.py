@@ -56,7 +56,7 @@ def export_edgellm(source: PolicyCheckpoint, out: Path, method: str, progress: P
         progress: called at each step.
 
     Raises:
-        UsageError: the policy's family or widths do not fit.
+        UsageError: the policy's widths or head do not fit.
         WiseEdgeError: tensorrt-edgellm failed.
     """
     check_policy(source, method)

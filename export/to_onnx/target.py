@@ -21,9 +21,17 @@ from wise_edge.export.to_onnx.blocks import quantize_weights
 from wise_edge.export.to_onnx.edit import describe_graph, replace_graph
 from wise_edge.export.to_onnx.fp8 import quantize_fp8
 from wise_edge.export.to_onnx.half import HALF_TYPES, halve
-from wise_edge.export.to_onnx.policy import LanguageModel, VisionTower, embedding_table
+from wise_edge.export.to_onnx.language import LanguageModel, embedding_table
 from wise_edge.export.to_onnx.trace import export_onnx
-from wise_edge.policy.graph_io import past_names, patch_grid, patch_values, present_names
+from wise_edge.export.to_onnx.vision import VisionTower
+from wise_edge.policy.graph_io import (
+    DEEPSTACK,
+    past_names,
+    patch_grid,
+    patch_values,
+    present_names,
+    vision_outputs,
+)
 from wise_edge.policy.spec import PolicySpec
 
 VISION_PRECISION = {precision: precision for precision in ONNX_PRECISIONS} | {"int4": "int8"}
@@ -45,7 +53,7 @@ def export_policy(
         progress: called at each step.
     """
     progress("exporting the policy's vision tower")
-    _export_vision(source.model, source.spec, out / _VISION)
+    _export_vision(source.model, source.spec, *patch_grid(source.spec), out / _VISION)
     progress("exporting the policy's language model")
     _export_decoder(source.model, source.spec, out / _DECODER)
     table = embedding_table(source.model)
@@ -86,11 +94,11 @@ def _lower(source: PolicyCheckpoint, out: Path, precision: str, fp16_arithmetic:
             replace_graph(file, partial(halve, batches=batches, precision=arithmetic))
 
 
-def _export_vision(model: Any, spec: PolicySpec, file: Path) -> None:
-    side = patch_grid(spec)
-    patches = torch.zeros(side * side, patch_values(spec))
-    module = VisionTower(model.model.visual, side)
-    export_onnx(module, (patches,), ["pixel_values"], ["image_embeds"], file)
+def _export_vision(model: Any, spec: PolicySpec, columns: int, rows: int, file: Path) -> None:
+    """Export the vision tower for images of columns x rows patches."""
+    patches = torch.zeros(columns * rows, patch_values(spec))
+    module = VisionTower(model.model.visual, columns, rows)
+    export_onnx(module, (patches,), ["pixel_values"], vision_outputs(spec), file)
 
 
 def _export_decoder(model: Any, spec: PolicySpec, file: Path) -> None:
@@ -100,11 +108,12 @@ def _export_decoder(model: Any, spec: PolicySpec, file: Path) -> None:
     embeds = torch.zeros(1, length, spec.hidden_size)
     positions = torch.zeros(3, 1, length, dtype=torch.int64)
     tokens, before = (torch.export.Dim(name, min=2, max=spec.max_positions) for name in ("tokens", "past"))
-    export_onnx(
-        LanguageModel(model),
-        (embeds, positions, past),
-        ["inputs_embeds", "position_ids", *past_inputs],
-        ["logits", *present_names(spec.num_layers)],
-        file,
-        dynamic=({1: tokens}, {2: tokens}, tuple({2: before} for _ in past)),
-    )
+    inputs: list[Any] = [embeds, positions, past]
+    names = ["inputs_embeds", "position_ids", *past_inputs]
+    dynamic: list[Any] = [{1: tokens}, {2: tokens}, tuple({2: before} for _ in past)]
+    if spec.deepstack_layers:
+        inputs.append(torch.zeros(spec.deepstack_layers, length, spec.hidden_size))
+        names.append(DEEPSTACK)
+        dynamic.append({1: tokens})
+    outputs = ["logits", *present_names(spec.num_layers)]
+    export_onnx(LanguageModel(model), tuple(inputs), names, outputs, file, dynamic=tuple(dynamic))

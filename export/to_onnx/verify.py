@@ -22,17 +22,20 @@ from wise_edge.errors import VerificationError
 from wise_edge.export.to_onnx.families import SegmenterGraphs
 from wise_edge.native.onnxruntime_session import OnnxSession
 from wise_edge.policy.graph_io import (
+    deepstack_rows,
     empty_cache,
     next_cache,
     patch_grid,
     patch_values,
     present_names,
+    vision_outputs,
 )
 from wise_edge.policy.spec import PolicySpec
 
 TOLERANCE = 1e-4
 POINT_COUNTS = (0, 1, 2, 3, 8)
 _PROMPT, _STEP = 24, 1  # tokens of a prefill and of a decode step
+_IMAGE = slice(5, 17)  # of a prefill's tokens, those of an image
 
 
 def check_figures(figures: Sequence[Figure]) -> None:
@@ -46,22 +49,29 @@ def verify_policy(model: Any, spec: PolicySpec, vision: Path, decoder: Path) -> 
     """Compare the policy's graphs with transformers' own forward passes.
 
     Args:
-        model: `Qwen2_5_VLForConditionalGeneration`, float32.
+        model: transformers' model of one of the families, float32.
         spec: the policy.
         vision: exported vision tower.
         decoder: exported language model.
     """
-    side = patch_grid(spec)
-    patches = np.random.default_rng(0).standard_normal((side * side, patch_values(spec)), np.float32)
-    with torch.no_grad():
-        expected = model.model.visual(torch.from_numpy(patches), grid_thw=torch.tensor([[1, side, side]]))
-    got = OnnxSession(vision).run({"pixel_values": patches})["image_embeds"]
-    yield _figure(VISION, [(got, expected.pooler_output)])
+    yield _verify_vision(model, spec, *patch_grid(spec), OnnxSession(vision))
     yield from _verify_decoder(model, spec, OnnxSession(decoder))
 
 
+def _verify_vision(model: Any, spec: PolicySpec, columns: int, rows: int, graph: OnnxSession) -> Figure:
+    """Compare the vision tower for images of columns x rows patches."""
+    patches = np.random.default_rng(0).standard_normal((columns * rows, patch_values(spec)), np.float32)
+    with torch.no_grad():
+        seen = model.model.visual(torch.from_numpy(patches), grid_thw=torch.tensor([[1, rows, columns]]))
+    expected = [seen.pooler_output]
+    if spec.deepstack_layers:
+        expected.append(torch.stack(seen.deepstack_features))
+    out = graph.run({"pixel_values": patches})
+    return _figure(VISION, [(out[name], value) for name, value in zip(vision_outputs(spec), expected, strict=True)])
+
+
 def _verify_decoder(model: Any, spec: PolicySpec, graph: OnnxSession) -> Iterator[Figure]:
-    """Prefill from an empty cache, then one token, then several tokens after a cache."""
+    """Prefill from an empty cache, then one token, then several tokens after a cache; an image in both prefills."""
     cache: Any = transformers.DynamicCache(config=model.config.text_config)
     generator = torch.Generator().manual_seed(0)
     past = empty_cache(spec)
@@ -70,12 +80,23 @@ def _verify_decoder(model: Any, spec: PolicySpec, graph: OnnxSession) -> Iterato
         # Time, row and column must differ, or a wrong rotary section would pass.
         positions = torch.randint(64, (3, 1, length), generator=generator)
         embeds = model.get_input_embeddings()(ids).detach()
+        features, deeper = None, {}
+        if spec.deepstack_layers and length > _STEP:
+            is_image = torch.zeros(1, length, dtype=torch.bool)
+            is_image[:, _IMAGE] = True
+            image = torch.randn(spec.deepstack_layers, int(is_image.sum()), spec.hidden_size, generator=generator)
+            features = image.numpy()
+            deeper = {"visual_pos_masks": is_image, "deepstack_visual_embeds": list(image)}
         with torch.no_grad():
-            logits = model(inputs_embeds=embeds, position_ids=positions, past_key_values=cache, use_cache=True).logits
-        out = graph.run({"inputs_embeds": embeds.numpy(), "position_ids": positions.numpy(), **past})
+            hidden = model.model.language_model(
+                inputs_embeds=embeds, position_ids=positions, past_key_values=cache, use_cache=True, **deeper
+            ).last_hidden_state
+            logits = model.lm_head(hidden[:, -1:])
+        deepstack = deepstack_rows(spec, length, features, _IMAGE.start)
+        out = graph.run({"inputs_embeds": embeds.numpy(), "position_ids": positions.numpy(), **past, **deepstack})
         present = [out[name] for name in present_names(spec.num_layers)]
         expected = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
-        yield _figure(f"{DECODER} logits, {what}", [(out["logits"], logits[:, -1:])])
+        yield _figure(f"{DECODER} logits, {what}", [(out["logits"], logits)])
         yield _figure(f"{DECODER} keys and values, {what}", list(zip(present, expected, strict=True)))
         past = next_cache(out, spec.num_layers)
 

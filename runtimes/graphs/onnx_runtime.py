@@ -10,7 +10,7 @@ from typing import Any
 from wise_edge.bundle.roles import DECODER, MASK_GRAPHS, POLICY_GRAPHS, VISION
 from wise_edge.bundle.store import Bundle
 from wise_edge.native.onnxruntime_session import CPU, CUDA, OnnxSession, quiet_options
-from wise_edge.policy.graph_io import present_names
+from wise_edge.policy.graph_io import present_names, vision_outputs
 from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.mask.graph import GraphMask
 from wise_edge.runtimes.policy.graph import GraphPolicy
@@ -37,7 +37,9 @@ def _needed_outputs(role: str, bundle: Bundle) -> Sequence[str]:
     """Return the outputs that a graph must have; those of the segmenter's encoder are its decoder's inputs."""
     if role == DECODER:
         return ["logits", *present_names(bundle.manifest.policy.num_layers)]
-    return {VISION: ["image_embeds"], "sam.decoder": ["low_res_masks", "iou_predictions"]}.get(role, [])
+    if role == VISION:
+        return vision_outputs(bundle.manifest.policy)
+    return ["low_res_masks", "iou_predictions"] if role == "sam.decoder" else []
 
 
 class OnnxGraph(OnnxSession):

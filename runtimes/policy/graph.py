@@ -1,4 +1,4 @@
-"""A Qwen2.5-VL policy over two graphs: vision tower, and language model with explicit keys and values.
+"""A Qwen-VL policy over two graphs: vision tower, and language model with explicit keys and values.
 
 The backend keeps the keys and values of what stands before an image, an encoded image those up to the query; a query
 pays for its own words and the completion.
@@ -20,7 +20,7 @@ from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError
 from wise_edge.files.mapped import is_mapped
 from wise_edge.native.loading import loading
-from wise_edge.policy.graph_io import Batch, empty_cache, image_patches, next_cache
+from wise_edge.policy.graph_io import DEEPSTACK, Batch, deepstack_rows, empty_cache, image_patches, next_cache
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Graph, PolicyOutput, Request
 from wise_edge.runtimes.policy.common import BasePolicy
@@ -30,10 +30,10 @@ from wise_edge.runtimes.policy.writing import Writer
 
 @dataclass(eq=False)
 class GraphPolicyImage:
-    """An image's embeddings, and its keys and values behind the words of the latest prefix."""
+    """What the vision tower returned for an image, and its keys and values behind the words of the latest prefix."""
 
     grid: Grid
-    embeds: npt.NDArray[np.float32]
+    features: Batch
     preprocess_ms: float
     vision_encode_ms: float
     prefill_ms: float = 0.0
@@ -47,8 +47,9 @@ class GraphPolicy(BasePolicy):
     Args:
         name: backend name.
         spec: the policy.
-        vision: pixel_values to image_embeds.
-        decoder: inputs_embeds, position_ids and past keys and values to logits and present ones.
+        vision: pixel_values to image_embeds, and for Qwen3-VL to deepstack_embeds.
+        decoder: inputs_embeds, position_ids, past keys and values, and for Qwen3-VL deepstack_embeds to logits and
+            present keys and values.
         embedding: token embedding, a float array [vocabulary, hidden], as .npy.
         tokenizer: tokenizer.json.
     """
@@ -73,10 +74,10 @@ class GraphPolicy(BasePolicy):
         start = perf_counter()
         patches = image_patches(image, self._spec)
         prepared = perf_counter()
-        embeds = self._vision.run({"pixel_values": patches})["image_embeds"]
+        features = self._vision.run({"pixel_values": patches})
         seen = perf_counter()
         grid = self._spec.grid_of(image)
-        encoded = GraphPolicyImage(grid, embeds, (prepared - start) * 1e3, (seen - prepared) * 1e3)
+        encoded = GraphPolicyImage(grid, features, (prepared - start) * 1e3, (seen - prepared) * 1e3)
         if prefix := self._text.prefix(self._variant, grid):
             self._prefill(encoded, prefix)
             encoded.prefill_ms = (perf_counter() - seen) * 1e3
@@ -124,14 +125,23 @@ class GraphPolicy(BasePolicy):
             image_positions(len(prefix.before), prefix.grid),
             text_positions(prefix.image_end, len(prefix.after)),
         ]
-        rows = np.concatenate([encoded.embeds[None], self._embed(prefix.after)], axis=1)
-        encoded.cache = self._run(rows, np.concatenate(places, axis=2), self._system[1])[1]
+        rows = np.concatenate([encoded.features["image_embeds"][None], self._embed(prefix.after)], axis=1)
+        deeper = encoded.features.get(DEEPSTACK)
+        encoded.cache = self._run(rows, np.concatenate(places, axis=2), self._system[1], deeper)[1]
 
     def _run(
-        self, embeds: npt.NDArray[np.float32], positions: npt.NDArray[np.int64], cache: Batch
+        self,
+        embeds: npt.NDArray[np.float32],
+        positions: npt.NDArray[np.int64],
+        cache: Batch,
+        deeper: npt.NDArray[np.float32] | None = None,
     ) -> tuple[npt.NDArray[np.float32], Batch]:
-        """Run the language model on a cache; return the last token's logits and the longer cache."""
-        outputs = self._decoder.run({"inputs_embeds": embeds, "position_ids": positions, **cache})
+        """Run the language model on a cache; return the last token's logits and the longer cache.
+
+        `deeper` are the deeper features of the image that the tokens begin with.
+        """
+        deepstack = deepstack_rows(self._spec, embeds.shape[1], deeper)
+        outputs = self._decoder.run({"inputs_embeds": embeds, "position_ids": positions, **cache, **deepstack})
         return outputs["logits"][0, -1], next_cache(outputs, self._spec.num_layers)
 
     def _embed(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:

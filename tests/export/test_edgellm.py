@@ -115,7 +115,7 @@ def test_a_mistake_in_the_positions_shows(
         monkeypatch.setattr(edgellm_check, "_rope", lambda source, positions: real(source, positions[[1, 2, 0]]))
     else:  # rows and columns do
         angles = edgellm_check.rotary_angles
-        swapped = lambda visual, grid: angles(visual, grid).roll(angles(visual, grid).shape[1] // 4, dims=1)  # noqa: E731
+        swapped = lambda *grid: angles(*grid).roll(angles(*grid).shape[1] // 4, dims=1)  # noqa: E731
         monkeypatch.setattr(edgellm_check, "rotary_angles", swapped)
     figures = {figure.what: figure for figure in edgellm_check.check_numbers(source, graphs, "fp16")}
     assert not figures["edgellm language model" if part == "rope" else "edgellm vision tower"].passed

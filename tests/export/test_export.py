@@ -26,11 +26,12 @@ from wise_edge.errors import UsageError, VerificationError
 from wise_edge.export import pipeline
 from wise_edge.export.options import ExportOptions
 from wise_edge.export.to_onnx import edit as onnx_edit
-from wise_edge.export.to_onnx import policy as policy_onnx
 from wise_edge.export.to_onnx import segmenter as sam_target
 from wise_edge.export.to_onnx import target as onnx_target
 from wise_edge.export.to_onnx import verify
+from wise_edge.export.to_onnx.language import embedding_table
 from wise_edge.export.to_onnx.trace import export_onnx
+from wise_edge.export.to_onnx.vision import VisionTower
 from wise_edge.files.hashing import hash_file
 from wise_edge.policy.checkpoint import load_policy
 from wise_edge.runtimes.session import Session
@@ -54,7 +55,7 @@ def test_vision_tower_with_constant_windows_equals_the_stock_one(size: int, wind
     patches = torch.randn(side * side, 1176, generator=torch.Generator().manual_seed(0))
 
     with torch.no_grad():
-        ours = policy_onnx.VisionTower(visual, side)(patches)
+        ours = VisionTower(visual, side, side)(patches)
         stock = visual(patches, grid_thw=torch.tensor([[1, side, side]])).pooler_output
 
     torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-5)
@@ -164,7 +165,7 @@ def test_the_same_module_gives_the_same_bytes(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("first.onnx", "second.onnx")]
 
     for file in files:
-        module = policy_onnx.VisionTower(visual, 8)
+        module = VisionTower(visual, 8, 8)
         export_onnx(module, (torch.zeros(64, 1176),), ["pixel_values"], ["image_embeds"], file)
 
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -211,10 +212,10 @@ def test_weights_of_a_second_file_are_those_of_one(
 
 def test_the_embedding_is_half_only_where_that_loses_nothing() -> None:
     model = make_policy(make_tokenizer())
-    assert policy_onnx.embedding_table(model).dtype == np.float16
+    assert embedding_table(model).dtype == np.float16
 
     model.get_input_embeddings().weight.data[0, 0] = 1 / 3
-    assert policy_onnx.embedding_table(model).dtype == np.float32
+    assert embedding_table(model).dtype == np.float32
 
 
 @pytest.mark.slow

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from specs import POLICY
 from wise_edge.policy.graph_io import (
+    deepstack_rows,
     empty_cache,
     image_patches,
     next_cache,
@@ -13,6 +16,7 @@ from wise_edge.policy.graph_io import (
     patch_grid,
     patch_values,
     present_names,
+    vision_outputs,
 )
 
 
@@ -32,5 +36,19 @@ def test_what_a_run_returned_is_what_the_next_one_takes() -> None:
 def test_an_image_of_any_size_becomes_the_patches_of_the_square() -> None:
     patches = image_patches(np.zeros((30, 50, 3), np.uint8), POLICY)
 
-    assert patches.shape == (patch_grid(POLICY) ** 2, patch_values(POLICY))
-    assert patch_grid(POLICY) == POLICY.image_grid((112, 112))[0] * POLICY.merge_size
+    columns, rows = patch_grid(POLICY)
+    assert patches.shape == (columns * rows, patch_values(POLICY))
+    assert columns == rows == POLICY.image_grid((112, 112))[0] * POLICY.merge_size
+
+
+def test_only_a_policy_with_deepstack_hands_its_language_model_more() -> None:
+    assert vision_outputs(POLICY) == ["image_embeds"]
+    assert deepstack_rows(POLICY, 5) == {}
+
+    deep = replace(POLICY, deepstack_layers=2)
+    assert vision_outputs(deep) == ["image_embeds", "deepstack_embeds"]
+    assert not deepstack_rows(deep, 5)["deepstack_embeds"].any()
+    features = np.random.default_rng(0).standard_normal((2, 3, POLICY.hidden_size), np.float32)
+    rows = deepstack_rows(deep, 5, features, start=1)["deepstack_embeds"]
+    np.testing.assert_array_equal(rows[:, 1:4], features)
+    assert not rows[:, [0, 4]].any()

@@ -20,7 +20,7 @@ from wise_edge.files.documents import TOKENIZER_BYTES, read_json
 from wise_edge.mapping import from_mapping
 from wise_edge.native.pretrained import load_pretrained
 from wise_edge.native.weight_files import check_finite, list_tensors
-from wise_edge.policy.architecture import CLASSES
+from wise_edge.policy.architecture import CLASSES, load_config
 from wise_edge.policy.folder import check_policy_folder
 from wise_edge.policy.picture import PictureGeometry
 from wise_edge.policy.processor import read_image_settings
@@ -68,6 +68,7 @@ def read_policy_spec(folder: Path, prompts: PromptSet | None = None) -> PolicySp
             "num_kv_heads": text["num_key_value_heads"],
             "head_dim": text.get("head_dim") or _divide(text["hidden_size"], text["num_attention_heads"]),
             "max_positions": text["max_position_embeddings"],
+            "deepstack_layers": _count_deepstack(folder),
         }
     except KeyError as error:
         raise UsageError(f"{folder / 'config.json'} lacks the entry {error}; copy the complete checkpoint") from error
@@ -131,6 +132,13 @@ def stored_dtype(folder: Path) -> str:
 
 def _divide(width: Any, heads: Any) -> int | None:
     return int(width) // int(heads) if is_count(width) and is_count(heads) else None
+
+
+def _count_deepstack(folder: Path) -> int:
+    """Return how many layers of the vision tower hand features to the language model."""
+    vision = load_config(folder).vision_config
+    handing = getattr(vision, "deepstack_visual_indexes", ())
+    return sum(layer in handing for layer in range(vision.depth))
 
 
 class _TokenNames:

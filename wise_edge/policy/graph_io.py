@@ -15,9 +15,14 @@ Batch = dict[str, npt.NDArray[Any]]
 """Inputs or outputs of a graph by name."""
 
 
-def patch_grid(spec: PolicySpec) -> int:
-    """Return the number of patches along a side of the image."""
-    return spec.input_size // spec.patch_size
+DEEPSTACK = "deepstack_embeds"
+"""What Qwen3-VL's vision tower returns beside the embeddings, and its language model adds after its first layers."""
+
+
+def patch_grid(spec: PolicySpec) -> tuple[int, int]:
+    """Return the number of patches along the width and along the height of the image."""
+    side = spec.input_size // spec.patch_size
+    return side, side
 
 
 def patch_values(spec: PolicySpec) -> int:
@@ -37,6 +42,33 @@ def image_patches(image: npt.NDArray[np.uint8], spec: PolicySpec) -> npt.NDArray
     """
     sizes = spec.patch_size, spec.temporal_patch_size, spec.merge_size
     return patchify(fit_picture(image, spec), *sizes, spec.image_mean, spec.image_std)
+
+
+def vision_outputs(spec: PolicySpec) -> list[str]:
+    """Return the names of what the vision tower returns, in the graph's order."""
+    return ["image_embeds", DEEPSTACK] if spec.deepstack_layers else ["image_embeds"]
+
+
+def deepstack_rows(
+    spec: PolicySpec, tokens: int, features: npt.NDArray[np.float32] | None = None, start: int = 0
+) -> Batch:
+    """Return what the language model takes beside embeddings, positions and cache: nothing but for Qwen3-VL.
+
+    Args:
+        spec: the policy.
+        tokens: how many the language model runs over.
+        features: the vision tower's, float32 [layers, image tokens, hidden]; None if no image is among the tokens.
+        start: place of the first image token.
+
+    Returns:
+        float32 [layers, tokens, hidden] under `DEEPSTACK`, 0 for text.
+    """
+    if not spec.deepstack_layers:
+        return {}
+    rows = np.zeros((spec.deepstack_layers, tokens, spec.hidden_size), np.float32)
+    if features is not None:
+        rows[:, start : start + features.shape[1]] = features
+    return {DEEPSTACK: rows}
 
 
 def past_names(layers: int) -> list[str]:

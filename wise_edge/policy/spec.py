@@ -47,6 +47,7 @@ class PolicySpec(Checked):
         max_positions: longest sequence in tokens, prompt and completion together.
         coordinates: what the numbers of an answer count.
         form: how answers are written.
+        deepstack_layers: first layers of the language model that add features of the vision tower (Qwen3-VL).
     """
 
     family: Annotated[str, OneOf(FAMILIES)]
@@ -67,6 +68,7 @@ class PolicySpec(Checked):
     max_positions: Annotated[int, Range(1, 10**8)]
     coordinates: Coordinates = PIXELS_XY
     form: AnswerForm = BOX_POINTS
+    deepstack_layers: Annotated[int, Range(0, 1024)] = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,6 +77,8 @@ class PolicySpec(Checked):
             raise ValueError(
                 f"picture.side: {self.picture.side} is no multiple of patch_size x merge_size = {self.token_side}"
             )
+        if self.deepstack_layers > self.num_layers:
+            raise ValueError(f"deepstack_layers: {self.deepstack_layers}, but num_layers is {self.num_layers}")
         if self.max_image_tokens > MAX_IMAGE_TOKENS:
             raise ValueError(f"picture: an image takes {self.max_image_tokens} tokens, at most {MAX_IMAGE_TOKENS}")
 
