@@ -48,6 +48,7 @@ from wise_edge.runtimes.results import BackendChoice, SegmentationResult
 from wise_edge.runtimes.spans import Span, lay_spans
 
 if TYPE_CHECKING:
+    from wise_edge.policy.spec import PolicySpec
     from wise_edge.runtimes.tracking import NewestFrame, Stamped, Tracked
 
 
@@ -136,18 +137,21 @@ class Session:
         return cls(policy, mask, choices, decoding, overlap_mask_encoding=overlap, frames=frames, files=files)
 
     @classmethod
-    def from_checkpoints(cls, policy: str | Path, sam: str | Path, decoding: Decoding | None = None) -> Session:
+    def from_checkpoints(
+        cls, policy: str | Path, sam: str | Path, decoding: Decoding | None = None, spec: PolicySpec | None = None
+    ) -> Session:
         """Run checkpoints with torch, on a GPU if there is one: the reference that graphs are compared with.
 
         Args:
             policy: Hugging Face folder of the policy, with `prompts.json`.
             sam: checkpoint of the segmenter: what `read_sam_spec` reads.
             decoding: how completions are written.
+            spec: what the policy expects, if its folder's own account does not count.
         """
         from wise_edge.runtimes.mask.torch_mask import open_torch_mask
         from wise_edge.runtimes.policy.torch_policy import TorchPolicy
 
-        parts = TorchPolicy(Path(policy)), open_torch_mask(Path(sam))
+        parts = TorchPolicy(Path(policy), spec), open_torch_mask(Path(sam))
         choice = BackendChoice("torch", f"checkpoints are run with torch, on {parts[0].device}")
         return cls(*parts, {"policy": choice, "mask": choice}, decoding)
 

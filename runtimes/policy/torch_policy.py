@@ -15,6 +15,7 @@ from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
 from wise_edge.policy.checkpoint import load_policy, read_policy_spec
 from wise_edge.policy.graph_io import image_patches
+from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import PolicyOutput, Request
 from wise_edge.runtimes.checkpoints import find_checkpoint
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 def open_policy(bundle: Bundle, row: Backend, **_: Any) -> TorchPolicy:
     """Open the checkpoint of a bundle's policy; see `wise_edge.runtimes.backends.Support`."""
-    return TorchPolicy(find_checkpoint(bundle, "policy"))
+    return TorchPolicy(find_checkpoint(bundle, "policy"), bundle.manifest.policy)
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,15 @@ class TorchPolicy(BasePolicy):
 
     Args:
         folder: Hugging Face folder with `prompts.json`.
+        spec: what the policy expects, if the folder's own account does not count, as with a bundle that was told.
 
     Raises:
         UsageError: the folder is not such a folder.
         MissingExtraError: torch or transformers is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__("torch", read_policy_spec(folder), folder / "tokenizer.json")
+    def __init__(self, folder: Path, spec: PolicySpec | None = None) -> None:
+        super().__init__("torch", spec or read_policy_spec(folder), folder / "tokenizer.json")
         self._writer = Writer(self._text, self._spec.largest_number)
         self.device = "cuda" if require("torch", "export").cuda.is_available() else "cpu"
         self._model = load_policy(folder, self.device)

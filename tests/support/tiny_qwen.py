@@ -40,6 +40,8 @@ _VISION = {
         "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 2],
     },
 }  # fmt: skip
+_OUT = {"qwen2_vl": "hidden_size"}
+"""Entry of the vision tower that is the language model's width, where it is not `out_hidden_size`."""
 _ROPE = {
     "qwen2_vl": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [1, 2, 5]},
     "qwen2_5_vl": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [1, 2, 5]},
@@ -61,15 +63,15 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def make_qwen(family: str, *, tied: bool = False, **text: Any) -> Any:
-    """Build a model in float32; `text` replaces entries of its text config."""
+def make_qwen(family: str, *, tied: bool = False, width: int = 64, **text: Any) -> Any:
+    """Build a model in float32 whose language model is `width` wide; `text` replaces entries of its text config."""
     tokenizer = make_tokenizer()
     ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
     config_class, model_class = _CLASSES[family]
     config = config_class(
         text_config={
             "vocab_size": tokenizer.get_vocab_size() + _PADDING,
-            "hidden_size": 64,
+            "hidden_size": width,
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
@@ -84,7 +86,7 @@ def make_qwen(family: str, *, tied: bool = False, **text: Any) -> Any:
             **({"head_dim": 24} if family == "qwen3_vl" else {"use_sliding_window": False}),
             **text,
         },
-        vision_config=_PATCH | _VISION[family],
+        vision_config=_PATCH | _VISION[family] | {_OUT.get(family, "out_hidden_size"): width},
         tie_word_embeddings=tied,
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],

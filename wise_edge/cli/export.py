@@ -130,11 +130,12 @@ class EndToEnd:
         from wise_edge.runtimes.backends import list_cpu_policies
         from wise_edge.runtimes.session import Session
 
-        artifacts = load(bundle).manifest.artifacts
+        manifest = load(bundle).manifest
+        artifacts = manifest.artifacts
         bound = self._min_mask_iou
         if bound is None:
             bound = agreement.least_mask_iou(artifact.precision for artifact in artifacts)
-        reference = Session.from_checkpoints(policy, resolve_checkpoint(self._sam, "sam"))
+        reference = Session.from_checkpoints(policy, resolve_checkpoint(self._sam, "sam"), spec=manifest.policy)
         asked = [(sample.name, sample.image, sample.query) for sample in samples]
         figures = []
         for backend in list_cpu_policies(artifact.role for artifact in artifacts):
