@@ -21,6 +21,8 @@ from wise_edge.errors import UsageError
 from wise_edge.export.progress import Progress
 from wise_edge.export.source.tensors import CheckpointTensors
 
+Change = Callable[[Tensor], Tensor]
+"""Makes a tensor of a GGUF file of one of the checkpoint; works without values, on the "meta" device, too."""
 _BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -32,23 +34,23 @@ class Entry:
         name: its name in the file.
         source: its name in the checkpoint.
         type: one of `precisions.FILE_TYPES`.
-        pick: selects a part of the checkpoint's tensor; None keeps all of it.
+        change: what becomes of the checkpoint's tensor, for example a part of it; None keeps it.
     """
 
     name: str
     source: str
     type: str
-    pick: Callable[[Tensor], Tensor] | None = None
+    change: Change | None = None
 
     def read(self, tensors: CheckpointTensors) -> Tensor:
-        """Return the values, in the checkpoint's type."""
+        """Return the values, in the checkpoint's type unless they change."""
         whole = tensors.read(self.source)
-        return whole if self.pick is None else self.pick(whole)
+        return whole if self.change is None else self.change(whole)
 
     def shape(self, tensors: CheckpointTensors) -> tuple[int, ...]:
         """Return the shape, outermost dimension first, without reading the values."""
         whole = torch.empty(tensors.shape(self.source), device="meta")
-        return tuple((whole if self.pick is None else self.pick(whole)).shape)
+        return tuple((whole if self.change is None else self.change(whole)).shape)
 
 
 def write_gguf(

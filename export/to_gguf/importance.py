@@ -18,7 +18,9 @@ from torch import Tensor
 from wise_edge.errors import UsageError
 from wise_edge.export.progress import Progress
 from wise_edge.export.source.reference import Reference, TorchReference
-from wise_edge.export.to_gguf.text import text_names
+from wise_edge.export.to_gguf import delta_net
+from wise_edge.export.to_gguf.file import Change
+from wise_edge.export.to_gguf.text import text_places
 from wise_edge.policy.architecture import normalize_name
 
 
@@ -38,19 +40,21 @@ def measure_importance(
     """
     if not references:
         raise UsageError("an importance matrix needs at least one calibration image")
-    names = text_names(config)
+    place = text_places(config)
     embedding = torch_reference.model.get_input_embeddings().weight
     sums: dict[str, Tensor] = {}
+    changes: dict[str, Change | None] = {}
     rows = 0
     hooks = []
     for path, module in torch_reference.model.named_modules():
-        stem = normalize_name(f"{path}.weight")
-        name = names.get_name(stem, try_suffixes=(".weight",))
-        if not isinstance(module, torch.nn.Linear) or name is None:
+        source = normalize_name(f"{path}.weight")
+        if not isinstance(module, torch.nn.Linear) or (found := place(source)) is None:
             continue
+        name = found[0]
         if module.weight is embedding:  # the head
             name = "token_embd.weight"  # llama.cpp multiplies with that matrix
         sums[name] = torch.zeros(module.in_features, dtype=torch.float64)
+        changes[name] = delta_net.change_of_inputs(source, config["text_config"])
         hooks.append(module.register_forward_pre_hook(_adder(sums[name])))
     try:
         for done, reference in enumerate(references, 1):
@@ -59,7 +63,9 @@ def measure_importance(
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: (total / rows).numpy().astype(np.float32) for name, total in sums.items()}
+    means = {name: total / rows for name, total in sums.items()}
+    ordered = {name: mean if (change := changes[name]) is None else change(mean) for name, mean in means.items()}
+    return {name: mean.numpy().astype(np.float32) for name, mean in ordered.items()}
 
 
 def _adder(total: Tensor) -> Any:

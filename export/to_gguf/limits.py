@@ -13,10 +13,14 @@ from typing import Any
 
 from wise_edge.errors import UsageError
 from wise_edge.export.source.tensors import CheckpointTensors
+from wise_edge.export.to_gguf import delta_net
 from wise_edge.policy.architecture import EMBEDDING
 
 _WINDOW_PX = 112
-_ACTIVATIONS = {"qwen2_vl": "quick_gelu", "qwen2_5_vl": "silu", "qwen3_vl": "gelu_pytorch_tanh"}
+_ACTIVATIONS = {"qwen2_vl": "quick_gelu", "qwen2_5_vl": "silu"}
+_QWEN3_ACTIVATION = "gelu_pytorch_tanh"
+_QWEN3 = ("qwen3_vl", "qwen3_5")
+"""Families with the newer norms, sections of positions and vision tower."""
 
 _PUBLISHED_EPS = 1e-6
 _LOGITS_MOVED = 3.0
@@ -61,7 +65,7 @@ def check_norm_eps(tensors: CheckpointTensors, config: Mapping[str, Any]) -> Non
     Raises:
         UsageError: names epsilon, the embeddings' size and about how far logits would move.
     """
-    if config["model_type"] == "qwen3_vl":
+    if config["model_type"] in _QWEN3:
         return
     eps, table = config["text_config"]["rms_norm_eps"], tensors.read(EMBEDDING)
     rows = table[:: max(1, len(table) // _SAMPLED_ROWS)].float()
@@ -87,19 +91,19 @@ def _text_checks(config: Mapping[str, Any]) -> Iterator[Check]:
     head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
     yield "rope_type", "default" if rope["rope_type"] == "mrope" else rope["rope_type"], "default"
     yield "the length of mrope_section", len(sections), 3
-    yield "the sum of mrope_section", sum(sections), head_dim // 2
+    yield "the sum of mrope_section", sum(sections), int(head_dim * rope.get("partial_rotary_factor", 1.0)) // 2
     yield "hidden_act", text["hidden_act"], "silu"
     yield "use_sliding_window", bool(text.get("use_sliding_window")), False
-    if config["model_type"] != "qwen3_vl":
+    if config["model_type"] not in _QWEN3:
         return
     even = _lost_angle(sections, rope["rope_theta"]) <= _LARGEST_LOST_ANGLE
     yield "mrope_interleaved", bool(rope.get("mrope_interleaved", True)), True
     yield "mrope_section", sections, sections if even else f"even sections as {[head_dim // 6] * 3}"
     yield "attention_bias", bool(text.get("attention_bias")), False
-    deeper = len(
-        config["vision_config"]["deepstack_visual_indexes"]
-    )  # the last layer drops tokens: adding to it aborts
-    yield "the number of layers", text["num_hidden_layers"], max(text["num_hidden_layers"], deeper + 1)
+    layers, deeper = text["num_hidden_layers"], len(config["vision_config"].get("deepstack_visual_indexes", ()))
+    yield "the number of layers", layers, max(layers, deeper + 1)  # the last drops tokens: adding to it aborts
+    if config["model_type"] == delta_net.FAMILY:
+        yield from delta_net.checks(text)
 
 
 def _lost_angle(sections: Sequence[int], theta: float) -> float:
@@ -116,7 +120,7 @@ def _lost_angle(sections: Sequence[int], theta: float) -> float:
 def _vision_checks(config: Mapping[str, Any]) -> Iterator[Check]:
     family, vision = config["model_type"], config["vision_config"]
     rope = vision.get("rope_parameters") or {}
-    yield "vision_config.hidden_act", vision["hidden_act"], _ACTIVATIONS[family]
+    yield "vision_config.hidden_act", vision["hidden_act"], _ACTIVATIONS.get(family, _QWEN3_ACTIVATION)
     yield "vision_config.temporal_patch_size", vision["temporal_patch_size"], 2
     yield "vision_config.spatial_merge_size", vision["spatial_merge_size"], 2
     yield "vision_config.in_channels", vision["in_channels"], 3
@@ -126,6 +130,6 @@ def _vision_checks(config: Mapping[str, Any]) -> Iterator[Check]:
         period = full[0] + 1 if full else vision["depth"] + 1
         yield "vision_config.window_size", vision["window_size"], _WINDOW_PX
         yield "vision_config.fullatt_block_indexes", full, list(range(period - 1, vision["depth"], period))
-    if family == "qwen3_vl":
+    if family in _QWEN3:
         positions = vision["num_position_embeddings"]
         yield "vision_config.num_position_embeddings", positions, round(positions**0.5) ** 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,20 @@ import gguf
 
 from wise_edge.errors import UsageError
 from wise_edge.export.source.tensors import CheckpointTensors, has_own_head
-from wise_edge.export.to_gguf.file import Entry
+from wise_edge.export.to_gguf import delta_net
+from wise_edge.export.to_gguf.file import Change, Entry
 from wise_edge.native.tokenizer import open_tokenizer
 from wise_edge.policy.architecture import HEAD
 
-ARCHITECTURES = {"qwen2_vl": "qwen2vl", "qwen2_5_vl": "qwen2vl", "qwen3_vl": "qwen3vl"}
+ARCHITECTURES = {"qwen2_vl": "qwen2vl", "qwen2_5_vl": "qwen2vl", "qwen3_vl": "qwen3vl", "qwen3_5": "qwen35"}
 """llama.cpp's names; Qwen2-VL and Qwen2.5-VL share their language model."""
+_PRE_TOKENIZERS = {"qwen3_5": "qwen35"}  # of the others "qwen2"
+_F32 = ("_norm.weight", ".ssm_conv1d.weight")
+"""Ends of the names of matrices that llama.cpp reads in F32 alone; its quantizer leaves them too."""
 
 
 def text_entries(config: Mapping[str, Any], tensors: CheckpointTensors, file_type: str) -> list[Entry]:
-    """Return the language model's tensors, norms and biases in F32.
+    """Return the language model's tensors; norms, biases and convolutions in F32.
 
     Args:
         config: transformers' config as a dictionary.
@@ -29,24 +33,31 @@ def text_entries(config: Mapping[str, Any], tensors: CheckpointTensors, file_typ
     Raises:
         UsageError: a tensor does not belong to this architecture.
     """
-    names = text_names(config)
     has_head = has_own_head(config, tensors)
+    place = text_places(config)
     found = []
     for source in tensors:
         if source.startswith("visual.") or (source == HEAD and not has_head):
             continue
-        name = names.get_name(source, try_suffixes=(".weight", ".bias"))
-        if name is None:
+        if (found_place := place(source)) is None:
             raise UsageError(f"{tensors.folder}: {source} has no place in a {config['model_type']} model")
-        small = len(tensors.shape(source)) <= 1 or name.endswith("_norm.weight")
-        found.append(Entry(name, source, "F32" if small else file_type))
+        name, change = found_place
+        small = len(tensors.shape(source)) <= 1 or name.endswith(_F32)
+        found.append(Entry(name, source, "F32" if small else file_type, change))
     return found
 
 
-def text_names(config: Mapping[str, Any]) -> Any:
-    """Return gguf's map from the checkpoint's tensor names to those of the file."""
+def text_places(config: Mapping[str, Any]) -> Callable[[str], tuple[str, Change | None] | None]:
+    """Return a function from a tensor's name in the checkpoint to its name in the file, and to what becomes of it."""
+    text, own = config["text_config"], config["model_type"] == delta_net.FAMILY
     architecture = gguf.MODEL_ARCH[ARCHITECTURES[config["model_type"]].upper()]
-    return gguf.get_tensor_name_map(architecture, config["text_config"]["num_hidden_layers"])
+    names = gguf.get_tensor_name_map(architecture, text["num_hidden_layers"])
+
+    def place(source: str) -> tuple[str, Change | None] | None:
+        name = names.get_name(delta_net.rename(source), try_suffixes=(".weight", ".bias"))
+        return None if name is None else (name, delta_net.change_of(source, text) if own else None)
+
+    return place
 
 
 def describe_text(writer: Any, config: Mapping[str, Any], folder: Path, file_type: str) -> None:
@@ -68,9 +79,11 @@ def describe_text(writer: Any, config: Mapping[str, Any], folder: Path, file_typ
         writer.add_value_length(head_dim)
     if config["model_type"] == "qwen3_vl":
         writer.add_num_deepstack_layers(len(config["vision_config"]["deepstack_visual_indexes"]))
+    if config["model_type"] == delta_net.FAMILY:
+        delta_net.describe_delta_net(writer, text)
     writer.add_file_type(file_type_number(file_type))
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    _describe_vocabulary(writer, folder, text["vocab_size"])
+    _describe_vocabulary(writer, folder, text["vocab_size"], _PRE_TOKENIZERS.get(config["model_type"], "qwen2"))
 
 
 def file_type_number(name: str) -> int:
@@ -79,10 +92,10 @@ def file_type_number(name: str) -> int:
     return int(numbers.ALL_F32 if name == "F32" else numbers[f"MOSTLY_{name}"])
 
 
-def _describe_vocabulary(writer: Any, folder: Path, size: int) -> None:
+def _describe_vocabulary(writer: Any, folder: Path, size: int, pre_tokenizer: str) -> None:
     tokens, kinds = zip(*_vocabulary(folder / "tokenizer.json", size), strict=True)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("qwen2")
+    writer.add_tokenizer_pre(pre_tokenizer)
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     special = gguf.SpecialVocab(folder, load_merges=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -11,15 +11,17 @@ from torch import Tensor
 
 from wise_edge.errors import UsageError
 from wise_edge.export.source.tensors import CheckpointTensors
-from wise_edge.export.to_gguf.file import Entry
+from wise_edge.export.to_gguf.file import Change, Entry
 from wise_edge.export.to_gguf.text import file_type_number
 from wise_edge.policy.processor import ImageSettings
 
 ARCHITECTURE = "clip"
-_PROJECTORS = {"qwen2_vl": "qwen2vl_merger", "qwen2_5_vl": "qwen2.5vl_merger", "qwen3_vl": "qwen3vl_merger"}
+_QWEN3 = "qwen3vl_merger"
+_PROJECTORS = {"qwen2_vl": "qwen2vl_merger", "qwen2_5_vl": "qwen2.5vl_merger", "qwen3_vl": _QWEN3, "qwen3_5": _QWEN3}
+"""llama.cpp's name of each tower; Qwen3-VL's and Qwen3.5's differ only in the layers that feed the language model."""
 _NORM_EPS = 1e-6  # every norm of the three towers, in the code and not in the config
 _PATCH = "visual.patch_embed.proj.weight"
-_MERGER = {"norm": "v.post_ln", "linear_fc1": "mm.0", "linear_fc2": "mm.2"}  # Qwen3-VL's; the others gguf maps
+_MERGER = {"norm": "v.post_ln", "linear_fc1": "mm.0", "linear_fc2": "mm.2"}  # Qwen3's; the others gguf maps
 _DEEPSTACK = {"norm": "norm", "linear_fc1": "fc1", "linear_fc2": "fc2"}
 
 
@@ -30,10 +32,10 @@ def vision_entries(config: Mapping[str, Any], tensors: CheckpointTensors, file_t
         UsageError: a tensor has no place in this architecture.
     """
     return [
-        Entry(name, source, _type(name, len(tensors.shape(source)), file_type), pick)
+        Entry(name, source, _type(name, len(tensors.shape(source)), file_type), change)
         for source in tensors
         if source.startswith("visual.")
-        for name, pick in _names(config, tensors, source)
+        for name, change in _names(config, tensors, source)
     ]
 
 
@@ -45,22 +47,21 @@ def _type(name: str, dimensions: int, file_type: str) -> str:
     return file_type
 
 
-def _names(
-    config: Mapping[str, Any], tensors: CheckpointTensors, source: str
-) -> Iterator[tuple[str, Callable[[Tensor], Tensor] | None]]:
-    """Yield what a tensor of the checkpoint becomes, and which part of it."""
-    family, stem, suffix = config["model_type"], *source.rsplit(".", 1)
+def _names(config: Mapping[str, Any], tensors: CheckpointTensors, source: str) -> Iterator[tuple[str, Change | None]]:
+    """Yield the name of what a tensor of the checkpoint becomes, and which part of it."""
+    stem, suffix = source.rsplit(".", 1)
+    is_qwen3 = _PROJECTORS[config["model_type"]] == _QWEN3
     parts = stem.split(".")
     if source == _PATCH:
         for frame in range(2):
             yield "v.patch_embd.weight" + ".1" * frame, partial(_frame, frame)
-    elif ".attn.qkv" in source and family != "qwen3_vl":
+    elif ".attn.qkv" in source and not is_qwen3:
         for index, part in enumerate("qkv"):
             yield _mapped(config, tensors, source.replace("qkv", part)), partial(_third, index)
     elif parts[1] == "deepstack_merger_list":
         layer = config["vision_config"]["deepstack_visual_indexes"][int(parts[2])]
         yield f"v.deepstack.{layer}.{_DEEPSTACK[parts[3]]}.{suffix}", None
-    elif parts[1] == "merger" and family == "qwen3_vl":
+    elif parts[1] == "merger" and is_qwen3:
         yield f"{_MERGER[parts[2]]}.{suffix}", None
     else:
         yield _mapped(config, tensors, source), None
@@ -119,16 +120,16 @@ def describe_vision(writer: Any, config: Mapping[str, Any], images: ImageSetting
     if family == "qwen2_5_vl":
         writer.add_vision_use_silu(True)
         writer.add_vision_n_wa_pattern(vision["fullatt_block_indexes"][0] + 1)
-    if family == "qwen3_vl":
+    if _PROJECTORS[family] == _QWEN3:
         writer.add_vision_use_gelu(True)
         writer.add_vision_spatial_merge_size(vision["spatial_merge_size"])
-        indexes = vision["deepstack_visual_indexes"]
+        indexes = vision.get("deepstack_visual_indexes", ())
         writer.add_vision_is_deepstack_layers([layer in indexes for layer in range(vision["depth"])])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
 
 def _image_size(family: str, vision: Mapping[str, Any]) -> int:
-    """Return the size that llama.cpp warms up with, px; Qwen3-VL's learned positions are a square of it."""
-    if family == "qwen3_vl":
+    """Return the size that llama.cpp warms up with, px; Qwen3's learned positions are a square of it."""
+    if _PROJECTORS[family] == _QWEN3:
         return int(vision["num_position_embeddings"] ** 0.5 * vision["patch_size"])
     return int(vision.get("image_size", 560))

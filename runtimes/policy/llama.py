@@ -3,7 +3,7 @@
 One sequence of keys and values is kept: what stands before an image, the image that was asked about last, and the words
 between it and the query. When another image is asked about, the keys and values move into the encoded image, if it is
 still referenced, and back when it is asked about again. Several queries on an image are sequences that share its
-beginning and run together.
+beginning and run together. A model that does not rewind returns to checkpoints before and after the image instead.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ class LlamaPolicy(BasePolicy):
         """Write greedily; see `PolicyBackend`."""
         start = perf_counter()
         prompt = self._prompt(request, encoded.grid)
-        draft = self._text.encode((request.draft or "").removeprefix(prompt.template.prefill))
+        expected = request.draft if request.draft and self._model.rewinds else ""
+        draft = self._text.encode(expected.removeprefix(prompt.template.prefill))
         self._hold(encoded, prompt.prefix)
         self._end = -1
         run = DraftedRun(self._run_rows, prompt.prefix.end, len(prompt.suffix), draft)
@@ -178,45 +179,53 @@ class LlamaPolicy(BasePolicy):
 
     def _hold(self, encoded: LlamaPolicyImage, prefix: Prefix) -> None:
         """Make the language model hold an image, and a prompt's beginning around it, instead of what it holds now."""
-        held = self._held() if self._held is not None else None
+        held = self._current()
         if held is encoded and encoded.prefix == prefix:
             return
-        if held is not None and held is not encoded and held.state is None and held.prefix is not None:
-            self._model.truncate(held.prefix.end)
+        if held is not None and held is not encoded and held.state is None:
             held.state = self._model.save()
         self._held = None  # until all of it is there
         if held is not encoded and encoded.state is not None:
             self._restore(encoded)
             held = encoded
-        if encoded.prefix != prefix:
+        if held is not encoded or encoded.prefix != prefix:
             self._append(encoded, prefix, keep_image=held is encoded)
         self._held = weakref.ref(encoded)
+
+    def _current(self) -> LlamaPolicyImage | None:
+        """Return the image that the language model holds, and remove what follows its prefix; None without one."""
+        held = self._held() if self._held is not None else None
+        if held is None or held.prefix is None:
+            return None
+        return held if self._model.truncate(held.prefix.end) == held.prefix.end else None
 
     def _append(self, encoded: LlamaPolicyImage, prefix: Prefix, *, keep_image: bool) -> None:
         """Run what the language model does not hold yet of a prompt's beginning."""
         old, encoded.prefix, encoded.state = encoded.prefix, None, None
+        kept, start = -1, prefix.image_end
         if keep_image and old is not None and old.before == prefix.before:
-            kept, start = common_length(old.after, prefix.after), prefix.image_end
-            self._model.truncate(start + kept)
-        else:
+            kept = self._model.truncate(start + common_length(old.after, prefix.after)) - start
+        if kept < 0:
             kept = 0
             self._hold_words(prefix.before)
             start = self._model.append_image(encoded.embeddings, len(prefix.before))
         if more := prefix.after[kept:]:
             self._model.append(more, start + kept)
+        self._model.checkpoint(prefix.end)
         encoded.prefix = prefix
 
     def _hold_words(self, before: tuple[int, ...]) -> None:
         """Make the language model hold the tokens before an image, and nothing else."""
-        kept = common_length(self._before, before)
+        kept = self._model.truncate(common_length(self._before, before))
         self._before = self._before[:kept]
-        self._model.truncate(kept)
         if more := before[kept:]:
             self._model.append(more, kept)
+            self._model.checkpoint(len(before))
         self._before = before
 
     def _restore(self, encoded: LlamaPolicyImage) -> None:
         assert encoded.state is not None and encoded.prefix is not None
         self._before = ()
         self._model.restore(encoded.state)
+        self._model.checkpoint(encoded.prefix.end)
         self._before = encoded.prefix.before

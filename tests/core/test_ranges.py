@@ -128,7 +128,7 @@ def test_every_dataclass_of_a_recipe_checks_itself() -> None:
 @pytest.mark.parametrize(
     ("spec", "changes", "message"),
     [
-        (POLICY, {"family": "llama"}, "family: choose one of qwen2_vl, qwen2_5_vl, qwen3_vl"),
+        (POLICY, {"family": "llama"}, "family: choose one of qwen2_vl, qwen2_5_vl, qwen3_vl, qwen3_5"),
         (POLICY.picture, {"side": 0}, "side: must be from 1 to 4,096"),
         (
             POLICY,

@@ -329,7 +329,7 @@ def test_a_bundle_is_not_replaced_without_force(
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("config.json", '{"model_type": "llama"}', "supported are qwen2_vl, qwen2_5_vl, qwen3_vl"),
+        ("config.json", '{"model_type": "llama"}', "supported are qwen2_vl, qwen2_5_vl, qwen3_vl, qwen3_5"),
         ("prompts.json", "{}", "prompt set"),
         ("tokenizer.json", "{", "is not JSON"),
         ("model.safetensors", "weights", "damaged or cut short"),

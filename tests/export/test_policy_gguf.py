@@ -52,7 +52,7 @@ def test_older_layouts_and_shards_give_the_same_file(folders: dict[str, Path], t
     old = tmp_path / "old"
     shutil.copytree(folders[family], old)
     config = json.loads((old / "config.json").read_text())
-    if family != "qwen3_vl":  # that one was nested from the beginning
+    if family.startswith("qwen2"):  # the others were nested from the beginning
         text = config.pop("text_config")
         rope = text.pop("rope_parameters")
         config |= text | {
@@ -80,6 +80,18 @@ def split_weights(folder: Path, rename: Callable[[str], str]) -> None:
         safetensors.torch.save_file({name: weights[name] for name in part}, folder / shard)
     index = {"weight_map": {name: shard for shard, part in shards.items() for name in part}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_layers_that_predict_further_tokens_are_left_out(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Published checkpoints of Qwen3.5 hold them; the expected file is made with llama.cpp's --no-mtp."""
+    folder = tmp_path / "p"
+    shutil.copytree(folders["qwen3_5"], folder)
+    names = ("mtp.fc.weight", "mtp.layers.0.self_attn.q_proj.weight", "mtp.norm.weight")
+    edit_weights(folder, lambda weights: weights.update({name: torch.ones(4, 4) for name in names}))
+
+    found = digest(write(folder, "text", "F16", tmp_path / "t.gguf"))
+
+    assert found["tensors"] == json.loads(GOLDEN.read_text())["qwen3_5 F16 text"]["tensors"]
 
 
 def test_a_tied_head_is_left_out(tmp_path: Path) -> None:
@@ -124,11 +136,20 @@ LIMITS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "window-text": ("qwen2_vl", "text_config", {"use_sliding_window": True}, "use_sliding_window is True"),
     "activation": ("qwen3_vl", "vision_config", {"hidden_act": "relu"}, "hidden_act is relu"),
     "deepstack": ("qwen3_vl", "vision_config", {"deepstack_visual_indexes": [0, 1, 2]}, "number of layers is 3"),
+    "heads": ("qwen3_5", "text_config", {"linear_num_value_heads": 3}, r"linear_num_value_heads is 3; .* assumes 2"),
+    "widths": ("qwen3_5", "text_config", {"linear_value_head_dim": 8}, "linear_value_head_dim is 8; .* assumes 16"),
+    "states": ("qwen3_5", "text_config", {"layer_types": ["linear_attention"] * 4}, "a full_attention among"),
+    "rotary": (
+        "qwen3_5",
+        "text_config",
+        rope("qwen3_5", partial_rotary_factor=0.5),
+        "sum of mrope_section is 8; .* 16",
+    ),
     "merge": ("qwen2_vl", "vision_config", {"spatial_merge_size": 4}, "spatial_merge_size is 4"),
 }
 FOLDERS = {
     "quantized": ("", {"quantization_config": {"quant_method": "gptq"}}, "weights are quantized"),
-    "family": ("", {"model_type": "llava"}, "supported are qwen2_vl, qwen2_5_vl, qwen3_vl"),
+    "family": ("", {"model_type": "llava"}, "supported are qwen2_vl, qwen2_5_vl, qwen3_vl, qwen3_5"),
     "eps": ("text_config", {"rms_norm_eps": 1e-3}, "rms_norm_eps is 0.001, which llama.cpp leaves out"),
     "widths": ("text_config", {"intermediate_size": 32}, "9 weights of another shape"),
 }

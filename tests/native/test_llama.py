@@ -22,8 +22,9 @@ from wise_edge.native.llama_vision import LlamaImage
 from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD, patchify
 
 STEPS = 96
-TOLERANCE = 2e-3
-"""Largest difference allowed between logits that reach 3 to 4."""
+TOLERANCES = dict.fromkeys(FAMILIES, 2e-3) | {"qwen3_5": 6e-3}
+"""Largest difference allowed between logits that reach 3 to 4. Most of it comes from the vision tower, where llama.cpp
+looks GELU up in a table of half precision (image tokens differ by 1.5e-3); with text alone it is below 1e-5."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Case:
     image: npt.NDArray[np.uint8]
     before: list[int]
     after: list[int]
+
+    @property
+    def tolerance(self) -> float:
+        return TOLERANCES[self.reference.config.model_type]
 
     def expected(self) -> npt.NDArray[np.float32]:
         """Return transformers' logits after the image, [tokens, vocabulary]."""
@@ -54,7 +59,9 @@ class Case:
     def prefill(self, image: LlamaImage) -> int:
         self.model.truncate(0)
         self.model.append(self.before, 0)
-        return self.model.append_image(image, len(self.before))
+        position = self.model.append_image(image, len(self.before))
+        self.model.checkpoint(position)
+        return position
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -80,7 +87,7 @@ def test_teacher_forced_logits_are_those_of_transformers(case: Case) -> None:
     logits = case.model.append(case.after, position, rows=STEPS)
 
     expected = case.expected()
-    assert np.abs(logits - expected).max() <= TOLERANCE
+    assert np.abs(logits - expected).max() <= case.tolerance
     assert (logits.argmax(1) == expected.argmax(1)).all()
     assert np.abs(expected).max() > 3  # otherwise the tolerance would prove little
 
@@ -89,7 +96,7 @@ def test_one_token_at_a_time_gives_the_same_logits(case: Case) -> None:
     start = case.prefill(case.model.encode(case.image))
     together = case.model.append(case.after, start, rows=STEPS)
 
-    case.model.truncate(start)
+    assert case.model.truncate(start) == start
     single = [case.model.append([token], start + step)[0] for step, token in enumerate(case.after)]
 
     np.testing.assert_allclose(np.stack(single), together, atol=1e-4)
@@ -102,7 +109,7 @@ def test_a_wrong_rotary_embedding_would_be_noticed(case: Case) -> None:
     wrong = case.expected()
     rotary.inv_freq /= 0.99
 
-    assert np.abs(wrong - right).max() > 10 * TOLERANCE
+    assert np.abs(wrong - right).max() > 10 * case.tolerance
 
 
 def test_an_untested_version_is_rejected_with_the_line_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +148,8 @@ def test_fused_attention_follows_the_device_or_the_user(
 
     monkeypatch.setattr(low_level, "llama_supports_gpu_offload", lambda: True)
     monkeypatch.setattr(low_level, "llama_model_load_from_file", lambda *_: 1)
-    monkeypatch.setattr(low_level, "llama_model_free", lambda *_: None)
+    for name in ("llama_model_free", "llama_model_is_hybrid", "llama_model_is_recurrent"):
+        monkeypatch.setattr(low_level, name, lambda *_: None)
     monkeypatch.setattr(low_level, "llama_init_from_model", remember)
     monkeypatch.setattr(llama, "check_gguf", lambda _: None)
     with pytest.raises(WiseEdgeError, match="cannot hold 64 tokens"):

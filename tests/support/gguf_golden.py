@@ -4,7 +4,7 @@
                                               the one in llama-cpp-python 0.3.36), and sentencepiece is installed
 
 The official converter knows a pre-tokenizer by a hash of what the tokenizer makes of a text; the tiny tokenizer is
-none that it knows, so it is told "qwen2", as it would find for the published models.
+none that it knows, so it is told what it would find for the published models.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ import sys
 llama_cpp = sys.argv.pop(1)
 sys.path[:0] = [f"{llama_cpp}/gguf-py", llama_cpp]
 import conversion.base
-conversion.base.TextModel.get_vocab_base_pre = lambda self, tokenizer: "qwen2"
+pre_tokenizer = sys.argv.pop(1)
+conversion.base.TextModel.get_vocab_base_pre = lambda self, tokenizer: pre_tokenizer
 import convert_hf_to_gguf
 convert_hf_to_gguf.main()
 """
@@ -66,11 +67,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for family in FAMILIES:
             folder = save_qwen(make_qwen(family), Path(scratch) / family)
+            pre_tokenizer = "qwen35" if family == "qwen3_5" else "qwen2"
             for kind in TYPES:
                 for part in PARTS:
                     out = Path(scratch) / f"{family}-{kind}-{part}.gguf"
                     options = ["--outtype", kind.lower(), "--outfile", out, *["--mmproj"] * (part == "vision")]
-                    command = [sys.executable, "-c", _OFFICIAL, sys.argv[1], folder, *options]
+                    options += ["--no-mtp"] * (family == "qwen3_5" and part == "text")  # it has no layers that draft
+                    command = [sys.executable, "-c", _OFFICIAL, sys.argv[1], pre_tokenizer, folder, *options]
                     subprocess.run([str(word) for word in command], check=True, capture_output=True)
                     golden[f"{family} {kind} {part}"] = digest(out)
     GOLDEN.write_text(json.dumps(golden, indent=None, separators=(",", ":")) + "\n")

@@ -1,4 +1,4 @@
-"""Checkpoints of the three Qwen-VL families: small, untied, weights from numpy so that every machine draws the same.
+"""Checkpoints of the Qwen-VL families: small, untied, weights from numpy so that every machine draws the same.
 
 Queries and keys are scaled up, or attention would be nearly uniform and a mistaken rotary embedding pass unnoticed;
 not as far as in `tiny_models`, since llama.cpp looks GELU up in a table of half precision and large queries multiply
@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from tiny_models import SPECIAL, save_inputs
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 GRID = 8
 """Patches along a side of an image."""
 
@@ -26,6 +26,7 @@ _CLASSES = {
     "qwen2_vl": (transformers.Qwen2VLConfig, transformers.Qwen2VLForConditionalGeneration),
     "qwen2_5_vl": (transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration),
     "qwen3_vl": (transformers.Qwen3VLConfig, transformers.Qwen3VLForConditionalGeneration),
+    "qwen3_5": (transformers.Qwen3_5Config, transformers.Qwen3_5ForConditionalGeneration),
 }
 _PADDING = 9  # rows of the embedding that no token has
 _PATCH = {"spatial_merge_size": 2, "temporal_patch_size": 2, "num_heads": 2}
@@ -39,6 +40,10 @@ _VISION = {
         "depth": 3, "hidden_size": 32, "intermediate_size": 48, "patch_size": 16, "out_hidden_size": 64,
         "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 2],
     },
+    "qwen3_5": {
+        "depth": 3, "hidden_size": 32, "intermediate_size": 48, "patch_size": 16, "out_hidden_size": 64,
+        "num_position_embeddings": 64,
+    },
 }  # fmt: skip
 _OUT = {"qwen2_vl": "hidden_size"}
 """Entry of the vision tower that is the language model's width, where it is not `out_hidden_size`."""
@@ -47,6 +52,19 @@ _ROPE = {
     "qwen2_5_vl": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [1, 2, 5]},
     "qwen3_vl": {
         "rope_type": "default", "rope_theta": 1000.0, "mrope_section": [4, 4, 4], "mrope_interleaved": True
+    },
+    "qwen3_5": {
+        "rope_type": "default", "rope_theta": 1000.0, "mrope_section": [3, 3, 2], "mrope_interleaved": True,
+        "partial_rotary_factor": 0.25,
+    },
+}  # fmt: skip
+_TEXT = {
+    "qwen2_vl": {"use_sliding_window": False},
+    "qwen2_5_vl": {"use_sliding_window": False},
+    "qwen3_vl": {"head_dim": 24},
+    "qwen3_5": {
+        "head_dim": 64, "num_hidden_layers": 4,  # three of them with a recurrent state, as everywhere in the family
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
     },
 }  # fmt: skip
 
@@ -83,7 +101,7 @@ def make_qwen(family: str, *, tied: bool = False, width: int = 64, **text: Any) 
             "bos_token_id": ids["<|endoftext|>"],
             "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
-            **({"head_dim": 24} if family == "qwen3_vl" else {"use_sliding_window": False}),
+            **_TEXT[family],
             **text,
         },
         vision_config=_PATCH | _VISION[family] | {_OUT.get(family, "out_hidden_size"): width},
@@ -98,6 +116,9 @@ def make_qwen(family: str, *, tied: bool = False, width: int = 64, **text: Any) 
     with torch.no_grad():
         for index, (name, parameter) in enumerate(model.named_parameters()):
             parameter.copy_(torch.from_numpy(_draw(index, name, tuple(parameter.shape))))
+        for name, module in model.named_modules():
+            if type(module).__name__ == "Qwen3_5RMSNorm":  # it multiplies by 1 + weight
+                module.weight.mul_(2 if name.endswith(("q_norm", "k_norm")) else 1).sub_(1)
     return model
 
 
@@ -106,9 +127,11 @@ def _draw(index: int, name: str, shape: tuple[int, ...]) -> Any:
     values = np.random.default_rng(index).standard_normal(shape)
     if name.endswith("norm.weight") or "layernorm.weight" in name or "norm1.weight" in name or "norm2.weight" in name:
         values = 1 + 0.1 * values
+    elif name.endswith("A_log"):
+        values = -3 + 0.5 * values  # a state that lasts for about 30 tokens
     else:
         values = values * (0.5 if "embed_tokens" in name else 0.1)
-    if any(part in name for part in ("q_proj.weight", "k_proj.weight", "qkv.weight")):
+    if any(part in name for part in ("q_proj.weight", "k_proj.weight", "qkv.weight", "conv1d.weight")):
         values = values * 1.5
     return values.astype(np.float16).astype(np.float32)
 

@@ -109,13 +109,33 @@ def _check_text(entries: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...
     _compare("block_count", blocks, _count_blocks("blk.", tensors))
     _compare("embedding_length", width, embedding[0])
     _compare("tokens", entries.get("tokenizer.ggml.tokens", embedding[1]), embedding[1])
-    _compare("attention.head_count", heads * head, tensors["blk.0.attn_q.weight"][1])
-    _compare("attention.head_count_kv", kv_heads * head, tensors["blk.0.attn_k.weight"][1])
+    has_state = f"{prefix}ssm.state_size" in entries  # some blocks keep a state, and the others gate their heads
+    block = min(int(name.split(".")[1]) for name in tensors if name.endswith(".attn_q.weight"))
+    query, key = (tensors[f"blk.{block}.attn_{part}.weight"][1] for part in "qk")
+    _compare("attention.head_count", heads * head * (1 + has_state), query)
+    _compare("attention.head_count_kv", kv_heads * head, key)
     _compare("feed_forward_length", _count(entries, f"{prefix}feed_forward_length"), tensors["blk.0.ffn_up.weight"][1])
     if blocks > _MOST_BLOCKS or heads % kv_heads:
         raise ValueError(f"{blocks} blocks with {heads} heads and {kv_heads} of keys and values")
     _count(entries, f"{prefix}context_length")
     _check_epsilon(entries, f"{prefix}attention.layer_norm_rms_epsilon")
+    if has_state:
+        _check_state(entries, tensors, prefix)
+
+
+def _check_state(entries: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]], prefix: str) -> None:
+    """Check the sizes of Qwen3.5's blocks that keep a state."""
+    names = ("conv_kernel", "state_size", "group_count", "time_step_rank", "inner_size")
+    kernel, size, key_heads, value_heads, inner = (_count(entries, f"{prefix}ssm.{name}") for name in names)
+    block = min(int(name.split(".")[1]) for name in tensors if name.endswith(".ssm_a"))
+    found = {name: tensors[f"blk.{block}.{name}"] for name in ("ssm_a", "ssm_conv1d.weight", "ssm_norm.weight")}
+    _compare("ssm.conv_kernel", kernel, found["ssm_conv1d.weight"][0])
+    _compare("ssm.state_size", size, found["ssm_norm.weight"][0])
+    _compare("ssm.time_step_rank", value_heads, found["ssm_a"][0])
+    _compare("ssm.inner_size", inner, size * value_heads)
+    _compare("ssm.group_count", 2 * size * key_heads + inner, found["ssm_conv1d.weight"][1])
+    if value_heads % key_heads:
+        raise ValueError(f"{value_heads} heads of values and {key_heads} of keys")
 
 
 def _check_vision(entries: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]) -> None:

@@ -31,6 +31,8 @@ from wise_edge.native.llama_vision import LlamaImage, LlamaVision
 
 MAX_SEQUENCES = 8
 """Sequences of keys and values that a model holds at once."""
+_CHECKPOINTS = 2
+"""States to return to that a model with a recurrent state keeps: after the words before an image, and after it."""
 _SMALL_FILE = 32 * 10**6  # bytes
 
 
@@ -105,6 +107,10 @@ class LlamaModel:
             sequences of the embedded policy, 176 instead of 150 for one of a policy of 3B, and faster nowhere.
         exact: keep keys and values in float32 and attend without fused kernels, for comparison with torch.
 
+    Attributes:
+        rewinds: whether `truncate` returns to any position. Layers with a recurrent state (Qwen3.5's) cannot forget
+            single tokens: such a model returns to checkpoints, and can run no draft that may be wrong.
+
     Raises:
         MissingExtraError: llama-cpp-python is not installed.
         DeviceError: its version is untested, `gpu` is set and it was built for the CPU, or memory ran out.
@@ -130,6 +136,7 @@ class LlamaModel:
                 f"pip install --no-cache-dir --force-reinstall llama-cpp-python=={TESTED_VERSIONS[-1]}"
             )
         self._length = context
+        self._checkpoints: list[int] = []  # positions; each is held by a sequence beyond the others
         threads = threads or default_threads(text)
         self._flash_attention = False if exact or (flash_attention is None and not gpu) else flash_attention
         self._open_text(text, threads, gpu, exact)
@@ -152,9 +159,11 @@ class LlamaModel:
             raise loading_error(file, f"llama.cpp cannot load {file}")
         self._finalizers.append(weakref.finalize(self, llama.llama_model_free, model))
         self._model = model
+        self.rewinds = not (llama.llama_model_is_hybrid(model) or llama.llama_model_is_recurrent(model))
         params = llama.llama_context_default_params()
         params.n_ctx = params.n_batch = self._length
-        params.n_seq_max, params.kv_unified = MAX_SEQUENCES, True  # sequences share cells, and so a prefix
+        params.n_seq_max = MAX_SEQUENCES + (0 if self.rewinds else _CHECKPOINTS)
+        params.kv_unified = True  # sequences share cells, and so a prefix
         params.n_threads = params.n_threads_batch = threads  # short and long calls alternate: one number for both
         params.flash_attn_type = {
             None: llama.LLAMA_FLASH_ATTN_TYPE_AUTO,
@@ -208,6 +217,7 @@ class LlamaModel:
             None,
         )
         if failed:
+            self._forget_states()
             raise WiseEdgeError(explain_failure("llama.cpp failed on the image"))
         return int(following.value)
 
@@ -241,6 +251,7 @@ class LlamaModel:
             WiseEdgeError: llama.cpp failed.
         """
         if self._llama.llama_decode(self._context, self._batch.fill(pieces, rows)):
+            self._forget_states()
             raise WiseEdgeError(explain_failure("llama.cpp failed on the prompt"))
         found = self._llama.llama_get_logits(self._context)  # the requested ones, one after another
         count = len(pieces) * rows
@@ -248,21 +259,63 @@ class LlamaModel:
         logits: npt.NDArray[np.float32] = np.frombuffer(floats, np.float32).reshape(count, -1).copy()
         return logits
 
-    def truncate(self, position: int) -> None:
-        """Remove the keys and values of the first sequence from a position on."""
-        self._llama.llama_memory_seq_rm(self._llama.llama_get_memory(self._context), 0, position, -1)
+    def truncate(self, position: int) -> int:
+        """Remove what the first sequence holds from a position on.
+
+        Returns:
+            That position or, if the model does not rewind, that of the last checkpoint up to it, else 0.
+        """
+        if self.rewinds:
+            self._llama.llama_memory_seq_rm(self._memory, 0, position, -1)
+            return position
+        while self._checkpoints and self._checkpoints[-1] > position:
+            self._checkpoints.pop()
+            self._remove(MAX_SEQUENCES + len(self._checkpoints))
+        self._remove(0)
+        if not self._checkpoints:
+            return 0
+        self._copy(MAX_SEQUENCES + len(self._checkpoints) - 1, 0)
+        return self._checkpoints[-1]
+
+    def checkpoint(self, position: int) -> None:
+        """Let `truncate` return to what the first sequence holds now, in place of the last checkpoint if all are used.
+
+        Nothing is copied: two sequences share a state until one of them runs.
+
+        Args:
+            position: of the next token.
+        """
+        if not self.rewinds:
+            self._checkpoints = self._checkpoints[: _CHECKPOINTS - 1]
+            keeper = MAX_SEQUENCES + len(self._checkpoints)
+            self._remove(keeper)
+            self._copy(0, keeper)
+            self._checkpoints.append(position)
+
+    def _forget_states(self) -> None:
+        """Remove everything from a model with recurrent states, which a failed call may have written in part."""
+        if not self.rewinds:
+            self.truncate(0)
 
     def fork(self, position: int, count: int) -> None:
-        """Let `count` sequences, the first one included, share what the first one holds up to a position."""
-        memory = self._llama.llama_get_memory(self._context)
+        """Let `count` sequences, the first one included, share what the first one holds: all up to a position."""
         for sequence in range(1, count):
-            self._llama.llama_memory_seq_cp(memory, 0, sequence, 0, position)
+            self._llama.llama_memory_seq_cp(self._memory, 0, sequence, 0, position)
 
     def join(self) -> None:
         """Remove every sequence except the first."""
-        memory = self._llama.llama_get_memory(self._context)
         for sequence in range(1, MAX_SEQUENCES):
-            self._llama.llama_memory_seq_rm(memory, sequence, -1, -1)
+            self._remove(sequence)
+
+    @property
+    def _memory(self) -> Any:
+        return self._llama.llama_get_memory(self._context)
+
+    def _copy(self, source: int, target: int) -> None:
+        self._llama.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def _remove(self, sequence: int) -> None:
+        self._llama.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
     def save(self) -> npt.NDArray[np.uint8]:
         """Return the keys and values of the first sequence, uint8 [bytes]."""
@@ -272,7 +325,7 @@ class LlamaModel:
         return state[:written]
 
     def restore(self, state: npt.NDArray[np.uint8]) -> None:
-        """Replace the first sequence by what `save` returned.
+        """Replace the first sequence by what `save` returned; no checkpoint stays.
 
         Raises:
             WiseEdgeError: llama.cpp rejects the state.

@@ -19,8 +19,8 @@ from wise_edge.files.documents import read_json
 from wise_edge.native.weight_files import StoredTensor
 from wise_edge.policy.spec import FAMILIES
 
-_NAMES = ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration", "Qwen3VLForConditionalGeneration")
-CLASSES = dict(zip(FAMILIES, _NAMES, strict=True))
+_NAMES = ("Qwen2VL", "Qwen2_5_VL", "Qwen3VL", "Qwen3_5")
+CLASSES = {family: f"{name}ForConditionalGeneration" for family, name in zip(FAMILIES, _NAMES, strict=True)}
 """transformers' class of each family."""
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 """The two matrices that a tied policy stores as one."""
@@ -36,6 +36,8 @@ _PREFIXES = (
 )
 _DERIVED = ("rotary_emb.inv_freq", "rotary_pos_emb.inv_freq", "position_ids")
 """Ends of the names of buffers that older versions of transformers saved, and that every version computes itself."""
+_DRAFTING = ("mtp.", "model.mtp.")
+"""Beginnings of the names of Qwen3.5's layers for predicting several tokens at once, which transformers leaves out."""
 _MOST_LAYERS = 1000
 _LISTED = 3  # names in a message
 _ZERO3 = (
@@ -124,7 +126,7 @@ def check_weights(folder: Path, tensors: Iterable[StoredTensor]) -> None:
 def normalize_tensors(
     tensors: Iterable[StoredTensor], rename: Callable[[str], str] = normalize_name
 ) -> dict[str, StoredTensor]:
-    """Return stored tensors under their names in the one layout, without those that follow from the config.
+    """Return stored tensors under their names in the one layout, without those that no runtime reads.
 
     Raises:
         UsageError: two tensors have the same name in it.
@@ -135,7 +137,7 @@ def normalize_tensors(
         if name in found:
             other = found[name]
             raise UsageError(f"{tensor.file} holds {tensor.name}, and {other.file.name} holds {other.name}; keep one")
-        if not name.endswith(_DERIVED):
+        if not name.endswith(_DERIVED) and not name.startswith(_DRAFTING):
             found[name] = tensor
     return found
 

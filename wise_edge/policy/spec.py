@@ -15,7 +15,7 @@ from wise_edge.policy.picture import PictureGeometry
 from wise_edge.policy.prompts import PromptSet, check_variant
 from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, Name, OneOf, Range, Width
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 """Architectures, by transformers' names."""
 TEXT_TOKENS = 2048
 """Tokens reserved next to the image for instruction, query and completion."""
