@@ -27,6 +27,7 @@ from wise_edge.export.provenance import checkpoint_weights, describe_checkpoint,
 from wise_edge.export.source.adapter import merge_checkpoint
 from wise_edge.export.source.calibration import CalibrationSample, read_calibration
 from wise_edge.export.source.policy import PolicyCheckpoint
+from wise_edge.export.source.shards import join_shards
 from wise_edge.export.targets import MERGED, Target, find_targets
 from wise_edge.export.to_onnx.bf16 import cpu_equivalent
 from wise_edge.export.to_onnx.segmenter import SamSource
@@ -38,6 +39,7 @@ from wise_edge.policy.architecture import load_config
 from wise_edge.policy.checkpoint import read_policy_spec
 from wise_edge.policy.folder import check_policy_folder
 from wise_edge.policy.prompts import read_prompts
+from wise_edge.policy.shards import ShardedPolicy, find_shards
 from wise_edge.sam.checkpoint import read_sam_spec
 
 _TOKENIZER_FILE = f"{TOKENIZER}.json"
@@ -123,18 +125,23 @@ def export_bundle(
     targets = find_targets(options.targets)
     for chosen in targets:
         chosen.check(options, verify=verify is not None)
-    base, sam_checkpoint = _open(policy, "policy"), _open(sam, "sam")
+    (base, shards), sam_checkpoint = _open_policy(policy), _open_sam(sam)
     family = load_config(base).model_type
     for chosen in targets:
         chosen.check_family(family)
     read_sam_spec(sam_checkpoint)  # a checkpoint that is none is found before the policy is merged
     created = creation_time()
     samples = read_calibration(options.calibration, options.samples)
-    merged = 0 if adapter is None else _stored(base)
+    if shards is not None:
+        read_prompts(_worded(base, adapter))  # what would fail later is found before the work
+    temporary = _stored(base) * ((shards is not None) + (adapter is not None))
     read = (base, sam_checkpoint, adapter, options.calibration)
     with replacing_folder(target, marker=MANIFEST_NAME, force=force, keep=read) as folder, scratch_in(folder.parent):
-        check_space(folder.parent.parent, merged + _space(base, options) + _space(sam_checkpoint, options))
-        with _merged(base, adapter, folder.parent, progress, verify=verify is not None) as (policy_folder, figures):
+        check_space(folder.parent.parent, temporary + _space(base, options) + _space(sam_checkpoint, options))
+        with (
+            _joined(base, shards, folder.parent, progress) as whole,
+            _merged(whole, adapter, folder.parent, progress, verify=verify is not None) as (policy_folder, figures),
+        ):
             source = PolicyCheckpoint(policy_folder, samples, progress)
             for chosen in targets:
                 chosen.check_policy(source, options)
@@ -174,28 +181,58 @@ def _verified(export: _Export, folder: Path, manifest: Manifest, verify: QueryCh
 def export_merged(
     policy: str, adapter: Path | None, target: Path, *, verify: bool = True, force: bool, progress: Progress
 ) -> None:
-    """Write the policy's checkpoint with its adapter merged, for other converters.
+    """Write the policy's checkpoint with its shards joined and its adapter merged, for other converters.
 
     Raises:
-        UsageError: there is no adapter, a folder does not fit, or the target exists.
+        UsageError: there are neither shards nor an adapter, a folder does not fit, or the target exists.
         VerificationError: the merged policy differs from base and adapter; nothing is written.
     """
-    if adapter is None:
+    base, shards = _open_policy(policy)
+    if adapter is None and shards is None:
         raise UsageError(f"--target {MERGED} merges an adapter; name one with --adapter, or use {policy} as it is")
-    base = _open(policy, "policy")
     with replacing_folder(target, marker="config.json", force=force, keep=(base, adapter)) as folder:
-        check_space(folder.parent.parent, _stored(base))
-        fitted = fit_adapter(adapter, load_config(base), base=base)
-        check_figures(list(merge_checkpoint(base, fitted, folder, progress, verify=verify)))
+        check_space(folder.parent.parent, _stored(base) * ((shards is not None) + (adapter is not None)))
+        if adapter is not None:
+            fitted = fit_adapter(adapter, load_config(base), base=base)
+            with _joined(base, shards, folder.parent, progress) as whole:
+                check_figures(list(merge_checkpoint(whole, fitted, folder, progress, verify=verify)))
+        elif shards is not None:
+            join_shards(shards, folder, progress)
 
 
-def _open(name: str, part: str) -> Path:
-    checkpoint = resolve_checkpoint(name, part)
-    if part == "policy":
-        check_policy_folder(checkpoint)
-    elif not checkpoint.exists():
-        raise UsageError(f"{checkpoint} is not a checkpoint; name one with --{part}, or pass 'embedded'")
+def _open_policy(name: str) -> tuple[Path, ShardedPolicy | None]:
+    """Return the folder that describes a policy, and its shards if its weights lie in some."""
+    checkpoint = resolve_checkpoint(name, "policy")
+    if folder := find_shards(checkpoint):
+        shards = ShardedPolicy(folder)
+        return shards.config_folder, shards
+    check_policy_folder(checkpoint)
+    return checkpoint, None
+
+
+def _worded(base: Path, adapter: Path | None) -> Path:
+    """Return which of the two names the words that were trained."""
+    return adapter if adapter and (adapter / "prompts.json").is_file() else base
+
+
+def _open_sam(name: str) -> Path:
+    checkpoint = resolve_checkpoint(name, "sam")
+    if not checkpoint.exists():
+        raise UsageError(f"{checkpoint} is not a checkpoint; name one with --sam, or pass 'embedded'")
     return checkpoint
+
+
+@contextmanager
+def _joined(base: Path, shards: ShardedPolicy | None, scratch: Path, progress: Progress) -> Iterator[Path]:
+    """Yield the policy's folder: the base itself, or a temporary one in `scratch` with its shards joined."""
+    if shards is None:
+        yield base
+        return
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="joined.") as temporary:
+        folder = Path(temporary)
+        with naming(base, folder):
+            join_shards(shards, folder, progress)
+            yield folder
 
 
 @contextmanager
@@ -210,8 +247,7 @@ def _merged(
         yield base, ()
         return
     fitted = fit_adapter(adapter, load_config(base), base=base)
-    words = adapter if (adapter / "prompts.json").is_file() else base
-    read_policy_spec(base, read_prompts(words))  # what would fail below is found before the work
+    read_policy_spec(base, read_prompts(_worded(base, adapter)))  # what would fail below is found before the work
     with tempfile.TemporaryDirectory(dir=scratch, prefix="merged.") as temporary:
         folder = Path(temporary)
         with naming(base, folder):

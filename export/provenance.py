@@ -8,6 +8,7 @@ from pathlib import Path
 from wise_edge.bundle.store import SHIPPED
 from wise_edge.files.hashing import hash_file
 from wise_edge.native.weight_files import find_weight_files
+from wise_edge.policy.shards import find_shards, list_shards
 
 _TOOLS = (
     "torch",
@@ -25,7 +26,9 @@ _TOOLS = (
 
 def checkpoint_weights(checkpoint: Path) -> list[Path]:
     """Return the weight files of a checkpoint, which may be a single file itself."""
-    return [checkpoint] if checkpoint.is_file() else find_weight_files(checkpoint)
+    if checkpoint.is_file():
+        return [checkpoint]
+    return list_shards(shards) if (shards := find_shards(checkpoint)) else find_weight_files(checkpoint)
 
 
 def describe_checkpoint(name: str, checkpoint: Path, part: str, adapter: Path | None = None) -> dict[str, str]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wise_edge.export.source.policy import PolicyCheckpoint
 
 MERGED = "hf"
-"""The target that makes no bundle: the policy's checkpoint with its adapter merged, for other converters."""
+"""The target that makes no bundle: the policy's checkpoint, shards joined and adapter merged, for other converters."""
 
 
 class Target(ABC):
@@ -272,4 +272,4 @@ def find_targets(names: Collection[str]) -> tuple[Target, ...]:
 def describe_targets() -> str:
     """Return the help text of `--target`."""
     listed = ", ".join(f"{target.name} ({target.help})" for target in TARGETS)
-    return f"What to export to, separated by commas: {listed}; or {MERGED} alone (checkpoint with a merged adapter)."
+    return f"What to export to, separated by commas: {listed}; or {MERGED} alone (checkpoint, joined and merged)."

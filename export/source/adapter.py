@@ -13,6 +13,7 @@ import torch
 from wise_edge.bundle.manifest import Figure
 from wise_edge.export.precisions import LOGIT_TOLERANCES
 from wise_edge.export.progress import Progress
+from wise_edge.export.source.side_files import copy_side_files
 from wise_edge.native.pretrained import save_pretrained
 from wise_edge.native.weight_files import DTYPES
 from wise_edge.policy.adapter import attach_adapter, merge_attached, probe
@@ -20,7 +21,6 @@ from wise_edge.policy.adapter_names import FittedAdapter
 from wise_edge.policy.checkpoint import load_policy, stored_dtype
 from wise_edge.policy.folder import check_policy_folder
 
-_SIDE_SUFFIXES = {".json", ".jinja", ".txt", ".yaml"}
 _WORDING = ("prompts.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json")
 """Files that an adapter may bring itself: the words that it was trained with."""
 
@@ -67,9 +67,7 @@ def merge_checkpoint(
 
 def _copy_side_files(base: Path, adapter: Path, out: Path) -> None:
     """Copy what a base holds beside config and weights; an adapter's own wording replaces the base's."""
-    for file in base.iterdir():  # of tokenizer, processor, generation and prompts, whichever of them a version writes
-        if file.suffix in _SIDE_SUFFIXES and file.name != "config.json" and not file.name.endswith(".index.json"):
-            shutil.copyfile(file, out / file.name)
+    copy_side_files(base, out, but=("config.json",))
     for name in _WORDING:
         if (adapter / name).is_file():
             shutil.copyfile(adapter / name, out / name)

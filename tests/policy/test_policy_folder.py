@@ -208,19 +208,19 @@ SHARDS = ("model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt", "optim
 FOREIGN: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "verl": (
         nest("huggingface", *SHARDS, "fsdp_config.json"), "",
-        r"verl's shards .*python -m verl\.model_merger merge --backend fsdp --local_dir \S+/policy --target_dir MERGED",
+        r"verl's shards, .*wise-edge export --policy \S+/policy --target hf --out MERGED",
     ),
     "verl-above": (
-        nest("actor/huggingface", *(f"actor/{name}" for name in (*SHARDS, "fsdp_config.json"))), "",
-        r"--local_dir \S+/policy/actor --target_dir",
+        nest("actor/huggingface", *(f"actor/{name}" for name in SHARDS), *(f"critic/{name}" for name in SHARDS)), "",
+        r"--policy \S+/policy/actor --target",
     ),
     "verl-run": (
         nest("global_step_20/actor/huggingface", *(f"global_step_{n}/actor/{SHARDS[0]}" for n in (4, 20))), "",
-        r"--local_dir \S+/global_step_20/actor --target_dir",
+        r"--policy \S+/global_step_20/actor --target",
     ),
     "verl-below": (
         nest("actor/huggingface", *(f"actor/{name}" for name in SHARDS)), "actor/huggingface",
-        r'--local_dir \S+/policy/actor .*/policy/actor/fsdp_config\.json, .*: write {"world_size": 2} into it',
+        r"--policy \S+/policy/actor --target",
     ),
     "verl-megatron": (
         nest("huggingface", "dist_ckpt/__0_0.distcp", "dist_ckpt/common.pt"), "", "--backend megatron --local_dir",

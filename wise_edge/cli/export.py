@@ -32,7 +32,7 @@ def _choice(text: str, names: Iterable[str], metavar: str = "NAME") -> Any:
 
 def export(
     context: typer.Context,
-    policy: Annotated[str, option("CKPT", "Hugging Face folder of the policy, or 'embedded'.")],
+    policy: Annotated[str, option("CKPT", "Hugging Face folder of the policy, verl's shards, or 'embedded'.")],
     out: Annotated[Path, option("BUNDLE", "Folder of the bundle to write.")],
     sam: Annotated[str | None, option("CKPT", "Checkpoint of the segmenter, or 'embedded'.")] = None,
     adapter: Annotated[Path | None, option("DIR", "LoRA adapter to merge into the policy.")] = None,

@@ -14,7 +14,8 @@ import os
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PosixPath
 from typing import IO, TYPE_CHECKING, Any
 
@@ -38,19 +39,22 @@ _HASHED = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "REDUCE", "NEWOBJ")
 """Operations whose result may be hashed with all that it holds."""
 
 
-def load_pickle(file: Path) -> Any:
+def load_pickle(file: Path, stand_in: Callable[[str], type | None] = lambda name: None) -> Any:
     """Return what torch saved in a file, its tensors memory-mapped; nothing in the file is run.
+
+    Args:
+        file: the file.
+        stand_in: returns the class to read objects of another class as, given that one's full name, or None.
 
     Raises:
         UsageError: it cannot be read, is a pointer of Git LFS, or holds objects other than containers, numbers, text,
             tensors, arrays and a trainer's arguments; the message names their class.
         MissingExtraError: torch is not installed.
     """
-    torch = require("torch", "export")
+    require("torch", "export")
     refuse_lfs_pointer(file)
     try:
-        with torch.serialization.safe_globals(_harmless_classes()):
-            found = _load_archive(file) if zipfile.is_zipfile(file) else _load_legacy(file)
+        found = _load_archive(file, stand_in) if zipfile.is_zipfile(file) else _load_legacy(file)
         _check_sizes(_find_tensors(found), file.stat().st_size)
         return found
     except UsageError:
@@ -67,8 +71,9 @@ def load_pickle(file: Path) -> Any:
         raise UsageError(f"{file} holds no weights that can be read safely ({reason}); {COPY}") from error
 
 
-def _load_archive(file: Path) -> Any:
+def _load_archive(file: Path, stand_in: Callable[[str], type | None]) -> Any:
     """Load a file of torch 1.6 or later, which is a zip archive."""
+    names: set[str] = set()
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
     if any(Path(member.filename).name == "constants.pkl" for member in members):
@@ -80,8 +85,10 @@ def _load_archive(file: Path) -> Any:
     with BoundedFile(file) as stream:
         for member in members:
             if Path(member.filename).name == "data.pkl":
-                _check_hashes(io.BytesIO(_read_member(stream, member)))
-    return require("torch", "export").load(file, map_location="cpu", weights_only=True, mmap=True)
+                names |= _check_hashes(io.BytesIO(_read_member(stream, member)))
+    stand_ins = [(found, name) for name in sorted(names) if (found := stand_in(name))]
+    with _allowing([*_harmless_classes(), *stand_ins]):
+        return require("torch", "export").load(file, map_location="cpu", weights_only=True, mmap=True)
 
 
 def _read_member(stream: IO[bytes], member: zipfile.ZipInfo) -> bytes:
@@ -99,14 +106,36 @@ def _load_legacy(file: Path) -> Any:
         for _ in range(_LEGACY_PICKLES):
             _check_hashes(stream)
         stream.seek(0)
-        return require("torch", "export").load(stream, map_location="cpu", weights_only=True)
+        with _allowing(_harmless_classes()):
+            return require("torch", "export").load(stream, map_location="cpu", weights_only=True)
 
 
-def _check_hashes(stream: IO[bytes]) -> None:
-    """Go through a pickle to its end, and raise `ValueError` if a hash in it may visit too many values."""
+@contextmanager
+def _allowing(classes: Iterable[Any]) -> Iterator[None]:
+    """Have torch load these classes alone: of two for one name, for example its own DTensor, it takes either."""
+    serialization = require("torch", "export").serialization
+    others = serialization.get_safe_globals()
+    serialization.clear_safe_globals()
+    serialization.add_safe_globals(list(classes))
+    try:
+        yield
+    finally:
+        serialization.clear_safe_globals()
+        serialization.add_safe_globals(others)
+
+
+def _check_hashes(stream: IO[bytes]) -> set[str]:
+    """Go through a pickle to its end, and return the full names of the classes and functions that it names.
+
+    Raises:
+        ValueError: a hash in it may visit too many values.
+    """
+    names = set()
     stack: list[int | None] = []  # how many values a hash of each object visits; None for a mark
     stored: dict[int, int | None] = {}
     for operation, argument, _ in pickletools.genops(stream):
+        if operation.name == "GLOBAL":
+            names.add(str(argument).replace(" ", "."))
         if operation.name in _STORES:
             stored[len(stored) if argument is None else argument] = stack[-1]
             continue
@@ -126,15 +155,19 @@ def _check_hashes(stream: IO[bytes]) -> None:
         for given in operation.stack_after:
             is_mark = given is pickletools.markobject
             stack.append(None if is_mark else visited if operation.name in _HASHED else 1)
+    return names
 
 
 def _find_tensors(found: Any) -> Iterator[Tensor]:
-    """Yield the tensors in containers, each container once."""
+    """Yield the tensors in containers, and in tensors that only wrap others, each container once."""
     torch, waiting, seen = require("torch", "export"), [found], set()
     while waiting:
         value = waiting.pop()
         if isinstance(value, torch.Tensor):
-            yield value
+            if type(value).__torch_dispatch__ is torch.Tensor.__torch_dispatch__:
+                yield value
+            else:
+                waiting += vars(value).values()
         elif isinstance(value, dict | list | tuple) and id(value) not in seen:
             seen.add(id(value))
             waiting += value.values() if isinstance(value, dict) else value

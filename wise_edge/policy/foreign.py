@@ -14,16 +14,20 @@ from wise_edge.errors import UsageError
 from wise_edge.files.documents import read_json
 from wise_edge.files.inputs import refuse_lfs_pointer
 from wise_edge.native.weight_files import find_weight_files
+from wise_edge.policy.shards import CONFIG_FOLDER, PATTERN
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
-_VERL = "model_world_size_*_rank_*.pt"
 _GGUF = "is a GGUF file, which is converted already; pass the Hugging Face folder that it was made from"
 _COPY = "then copy config.json, the tokenizer's and the processor's files into MERGED"
 _KINDS = (
     ("bundle.json", "{place} is a bundle, which runs with --bundle; pass the checkpoint that it was exported from"),
     ("adapter_config.json", ""),
-    (_VERL, ""),
+    (
+        PATTERN,
+        "{place} holds verl's shards, one for each GPU; join them: wise-edge export --policy {place} --target hf "
+        "--out MERGED",
+    ),
     (
         "dist_ckpt",
         "{place} holds verl's shards of Megatron; merge them: python -m verl.model_merger merge --backend megatron "
@@ -105,7 +109,7 @@ def refuse_foreign(folder: Path) -> None:
     if whole := [place for place in places if (place / "config.json").is_file() and _has_weights(place)]:
         example = next((place for place in whole if (place / "prompts.json").is_file()), whole[0])
         raise UsageError(f"{folder} is no checkpoint itself; pass one of the folders in it, for example {example}")
-    if folder.name == "huggingface":  # verl writes config and tokenizer here, and the shards next to it
+    if folder.name == CONFIG_FOLDER:  # verl writes config and tokenizer here, and the shards next to it
         places.append(folder.parent)
     for patterns, words in _KINDS:
         for place in places:
@@ -118,16 +122,16 @@ def refuse_foreign(folder: Path) -> None:
 
 def _places(folder: Path) -> Iterator[Path]:
     """Yield a folder, the folders in it, and those in them; of a training's steps the newest first."""
-    inner = [child for child in sorted(folder.iterdir(), key=_step, reverse=True) if child.is_dir()]
+    inner = [child for child in sorted(folder.iterdir(), key=_newest_first) if child.is_dir()]
     yield folder
     yield from inner
     for child in inner:
         yield from (below for below in sorted(child.iterdir()) if below.is_dir())
 
 
-def _step(folder: Path) -> tuple[int, str]:
+def _newest_first(folder: Path) -> tuple[int, str]:
     number = re.search(r"\d+$", folder.name)
-    return int(number.group()) if number else -1, folder.name
+    return -int(number.group()) if number else 1, folder.name  # verl's actor comes before its critic
 
 
 def _has_weights(folder: Path) -> bool:
@@ -142,22 +146,4 @@ def _advise(words: str, place: Path, file: Path) -> str:
         base = read_json(file).get("base_model_name_or_path")
         trained = f"the base that it was trained on{f' ({base})' if base else ''}"
         return f"{place} is an adapter; pass {trained} as the policy, and the adapter with --adapter {place}"
-    if file.match(_VERL):
-        return _advise_verl(place, file)
     return words.format(place=place, parent=place.parent, name=file.name)
-
-
-def _advise_verl(place: Path, file: Path) -> str:
-    words = (
-        f"{place} holds verl's shards ({file.name} and others), one for each GPU; merge them: python -m "
-        f"verl.model_merger merge --backend fsdp --local_dir {place} --target_dir MERGED"
-    )
-    if (place / "fsdp_config.json").is_file():
-        return words
-    # verl writes the file from 0.5 on, and its merger needs it, for the number of shards alone. WISE, Seg-Zero and
-    # EasyR1 have older shards, and a merger of their own (https://github.com/mrazhou/WISE).
-    content = f'{{"world_size": {file.name.split("_")[3]}}}'
-    return (
-        f"{words}; it reads {place / 'fsdp_config.json'}, which older shards lack: write {content} into it, or use "
-        "training_scripts/model_merger.py of the repository that trained them"
-    )
