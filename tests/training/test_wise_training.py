@@ -305,3 +305,22 @@ def test_model_without_vision_is_refused(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "text" / "config.json").write_text('{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}')
     assert main(command("wise-embedded", tmp_path / "run", f"model={tmp_path / 'text'}")) == 2
     assert "model_type is 'qwen2'; supported are qwen2_vl" in capsys.readouterr().err
+
+
+def test_lists_are_trained_and_validated(tmp_path: Path) -> None:
+    """The embedded policy has never written a list: every answer is unreadable, and that is what the figures say."""
+    settings = (
+        "form=box-point-list",
+        "order=no-detailed",
+        "data={name: scenes-generalized, split: train, samples: 64}",
+        "validation.data={name: scenes-generalized, split: validation, samples: 3}",
+        "validation.sam=embedded",
+        "max_completion_tokens=64",
+    )
+    out = tmp_path / "run"
+    assert main(command("wise-embedded", out, *settings)) == 0
+    last = read_lines(out / "train.jsonl")[-1]
+    terms = {name.split("/")[1] for name in last if name.startswith("rewards/") and name.endswith("/mean")}
+    assert terms == {"format", "answer", "box_iou", "box_l1", "points", "count"}
+    validated = [figures for figures in read_lines(out / "validation.jsonl")[-1].values() if isinstance(figures, dict)]
+    assert {(figures["valid_rate"], figures["giou"]) for figures in validated} == {(0.0, 0.0)}

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from wise_edge.datasets import DRAWN
+from wise_edge.policy.answers.form import BOX_POINT_LIST, BOX_POINTS
 from wise_edge.ranges import Checked, Count, Index, Name, NotNegative, OneOf, Positive, Range, Share, Side, Width
 from wise_edge.training.common.config import Batch, Rate, Seed, Threads
 from wise_edge.training.wise.reward_config import ORDERS, RewardConfig
 
 DTYPES = ("float32", "bfloat16")
+FORMS = {form.name: form for form in (BOX_POINTS, BOX_POINT_LIST)}
+"""Forms of answers that can be trained: those between `<answer>` tags."""
 VLLM_MODES = ("off", "colocate", "server")
 _Tokens = Annotated[int, Range(1, 10**6)]
 SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
@@ -133,6 +136,8 @@ class WiseConfig(Checked):
     """Side of the square that images are stretched to, px; None: the processor's size, or else 840."""
     order: Annotated[str, OneOf(ORDERS)] = "concise-first"
     """Order of the parts of a completion; the other orders are for ablations."""
+    form: Annotated[str, OneOf(FORMS)] = BOX_POINTS.name
+    """How answers are written: box-points, one object, or box-point-list, any number of objects or none."""
     data: DataConfig = DataConfig("train", samples=100_000)
     """Training data."""
     rewards: RewardConfig = field(default_factory=RewardConfig)

@@ -17,7 +17,9 @@ from wise_edge.datasets import Dataset, Example, open_dataset
 from wise_edge.errors import UsageError
 from wise_edge.files.hashing import fingerprint
 from wise_edge.policy.answers.answer import AnsweredObject, object_in_frame
+from wise_edge.policy.answers.form import AnswerForm
 from wise_edge.policy.answers.frame import AnswerFrame
+from wise_edge.policy.answers.reading import MAX_OBJECTS
 from wise_edge.policy.image import resize
 from wise_edge.training.wise.config import DataConfig
 from wise_edge.training.wise.policy import StartPolicy
@@ -69,20 +71,26 @@ def _report(where: str, problems: Sequence[str]) -> None:
         print("\n  ".join(lines), file=sys.stderr)
 
 
-def true_answer(example: Example, size: int) -> AnsweredObject:
-    """Return the true box and points of a sample in pixels of the `size` x `size` square.
+def true_objects(example: Example, size: int, form: AnswerForm) -> tuple[AnsweredObject, ...]:
+    """Return what a sample means in pixels of the `size` x `size` square, with as many points as a form has.
 
     Raises:
-        UsageError: the sample has no box or no points.
+        UsageError: it is not known, or more or less than the form holds.
     """
-    if example.box is None or example.points is None:
+    if example.objects is None or (not example.objects and not form.many):
         raise UsageError(f"sample {example.id} has no box or no points to train on; choose other data")
-    height, width = example.image.shape[:2]
-    return object_in_frame(example.box, example.points, (width, height), AnswerFrame((size, size)))
+    most, count = MAX_OBJECTS if form.many else 1, len(example.objects)
+    if count > most:
+        raise UsageError(f"sample {example.id} means {count} objects; an answer of the form {form.name} holds {most}")
+    size_px, frame = (example.image.shape[1], example.image.shape[0]), AnswerFrame((size, size))
+    points = len(form.point_keys)
+    return tuple(object_in_frame(item.box, item.points[:points], size_px, frame) for item in example.objects)
 
 
 def training_rows(data: Selection, start: StartPolicy, order: str, count: int, seed: int) -> Any:
     """Return the rows of GRPO as a `datasets.Dataset` with the columns prompt, image, box, points and sample.
+
+    If answers are lists, the column `objects` stands for box and points, see `RewardFunctions.functions`.
 
     Args:
         data: training data, in an order that is drawn again for each round. A row depends on its index alone, so a
@@ -100,24 +108,24 @@ def training_rows(data: Selection, start: StartPolicy, order: str, count: int, s
     @lru_cache(_CACHED_ROWS)
     def row(index: int) -> dict[str, Any]:
         number, place = divmod(index, len(data))
-        example, truth = _load(data, int(round_order(number)[place]), start.input_size)
+        example, truth = _load(data, int(round_order(number)[place]), start)
+        objects = [{"box": list(item.box), "points": [list(point) for point in item.points]} for item in truth]
         return {
             "prompt": start.training_messages(example.query, order),
             "image": square_image(example, start.input_size),
-            "box": list(truth.box),
-            "points": [list(point) for point in truth.points],
+            **({"objects": objects} if start.form.many else objects[0]),
             "sample": example.id,
         }
 
     return lazy_rows(count, row)
 
 
-def _load(data: Selection, index: int, size: int) -> tuple[Example, AnsweredObject]:
+def _load(data: Selection, index: int, start: StartPolicy) -> tuple[Example, tuple[AnsweredObject, ...]]:
     """Load a sample and its truth; if it is damaged, name it on stderr and load the next one."""
     for place in range(index, index + len(data)):
         try:
             example = data[place % len(data)]
-            return example, true_answer(example, size)
+            return example, true_objects(example, start.input_size, start.form)
         except UsageError as error:
             print(f"warning: {error}; the next sample is used instead", file=sys.stderr)
     raise UsageError("data: no sample can be loaded; choose other data")

@@ -17,12 +17,13 @@ from huggingface_hub import try_to_load_from_cache
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError, first_line
 from wise_edge.files.documents import to_json
+from wise_edge.policy.answers.form import BOX_POINTS, AnswerForm
 from wise_edge.policy.architecture import CLASSES
 from wise_edge.policy.folder import check_policy_folder
 from wise_edge.policy.processor import choose_input_size, read_image_settings
 from wise_edge.policy.prompts import DEFAULT, MARKUP, PromptSet, following_words, read_prompts
 from wise_edge.policy.quantized import refuse_quantized
-from wise_edge.training.wise.config import WiseConfig
+from wise_edge.training.wise.config import FORMS, WiseConfig
 
 _PROMPTS = "prompts.json"
 _IMAGE = {"type": "image"}
@@ -48,6 +49,7 @@ class StartPolicy:
         prompts: wording of its prompts.
         input_size: side of the square that images are stretched to, px.
         dtype: torch's name of the type of its weights.
+        form: how it is trained to write answers.
     """
 
     name: str
@@ -55,6 +57,7 @@ class StartPolicy:
     prompts: PromptSet
     input_size: int
     dtype: str
+    form: AnswerForm = BOX_POINTS
 
     def messages(self, query: str, variant: str) -> list[dict[str, Any]]:
         """Return the prompt as chat messages with a place for the image."""
@@ -101,7 +104,7 @@ def open_policy(config: WiseConfig) -> StartPolicy:
     dtype = str(settings.dtype or "float32").removeprefix("torch.")
     prompts = read_prompts(folder) if (folder / _PROMPTS).is_file() else DEFAULT
     _check_wording(config, prompts)
-    return StartPolicy(name, processor, prompts, size, dtype)
+    return StartPolicy(name, processor, prompts, size, dtype, FORMS[config.form])
 
 
 def hub_revision(name: str) -> str | None:
@@ -134,6 +137,13 @@ def _check_wording(config: WiseConfig, prompts: PromptSet) -> None:
             raise UsageError(
                 f"model {config.model}: prompts.json: the variant {variant!r} has a prefill, with which nothing is "
                 "trained; leave it out"
+            )
+        asks = f"{prompts.system}\n{template.user}"
+        named = [key for form in FORMS.values() for key in form.keys if f'"{key}"' in asks]
+        if named and not any(key in named for key in FORMS[config.form].keys):
+            raise UsageError(
+                f"model {config.model}: its prompts ask for {named[0]!r}, which is of another form than {config.form}; "
+                "set form, or give it a prompts.json whose wording asks for this one"
             )
 
 

@@ -188,4 +188,5 @@ def _build_rewards(config: WiseConfig, start: StartPolicy) -> RewardFunctions:
         encoder,
         lambda texts: [len(ids) for ids in tokenizer(list(texts))["input_ids"]],
         start.training_wording(config.order),
+        start.form,
     )

@@ -20,17 +20,17 @@ import torch
 
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.datasets import Example
+from wise_edge.datasets.base import unite
 from wise_edge.errors import UsageError
-from wise_edge.geometry import Box, box_iou, scale_box, scale_point
-from wise_edge.metrics import giou_ciou, mask_overlap
-from wise_edge.policy.answers.answer import AnsweredObject
+from wise_edge.geometry import Size, scale_box, scale_point
+from wise_edge.metrics import boxes_iou, giou_ciou, mask_overlap
+from wise_edge.policy.answers.answer import Answer, AnsweredObject
 from wise_edge.policy.answers.completion import split_completion
-from wise_edge.policy.answers.form import BOX_POINTS
 from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.policy.answers.tolerant import parse_answer
 from wise_edge.sam.segment_anything import load_sam
 from wise_edge.training.wise.config import ValidationConfig
-from wise_edge.training.wise.data import Selection, square_image, true_answer
+from wise_edge.training.wise.data import Selection, square_image, true_objects
 from wise_edge.training.wise.policy import StartPolicy
 
 
@@ -41,7 +41,7 @@ class Figures:
     Attributes:
         ciou: summed intersection over summed union of masks, or of boxes if no SAM is used.
         giou: mean IoU of the same masks or boxes.
-        box_accuracy: share of samples whose box IoU is above 0.5.
+        box_accuracy: share of samples whose box IoU is above 0.5; of several objects every box's, and none is missing.
         valid_rate: share of samples with a readable answer.
         rationale_tokens: mean number of tokens inside `<think>`.
     """
@@ -69,6 +69,7 @@ class Validator:
     def __init__(self, config: ValidationConfig, start: StartPolicy) -> None:
         self._config = config
         self._start = start
+        self._frame = AnswerFrame((start.input_size, start.input_size))
         self.data = Selection(config.data, "validation.data")
         self._usable = [index for index in range(len(self.data)) if self._is_usable(index)]
         if not self._usable:
@@ -94,7 +95,7 @@ class Validator:
 
     def _is_usable(self, index: int) -> bool:
         try:
-            true_answer(self.data[index], self._start.input_size)
+            self._truth(self.data[index])
         except UsageError as error:
             print(f"warning: {error}; validation skips it", file=sys.stderr)
             return False
@@ -103,28 +104,31 @@ class Validator:
     def _score(self, model: Any, variant: str, indices: Sequence[int]) -> Iterator[tuple[float, ...]]:
         """Yield intersection, union, box accuracy, validity and rationale tokens of each sample."""
         examples = [self.data[index] for index in indices]
-        texts = decode_greedily(model, self._start, examples, variant, self._config.max_tokens, "</answer>")
+        form = self._start.form
+        texts = decode_greedily(model, self._start, examples, variant, self._config.max_tokens, form.after)
         for example, text in zip(examples, texts, strict=True):
-            side = self._start.input_size
-            read = parse_answer(text, BOX_POINTS, AnswerFrame((side, side))).answer
-            answer = read.objects[0] if read else None
+            answer = parse_answer(text, form, self._frame).answer
             rationale = split_completion(text).rationale or ""
             overlap = self._overlap(example, answer)
-            right = answer is not None and box_iou(answer.box, true_answer(example, side).box) > 0.5
+            truth = [item.box for item in self._truth(example)]
+            right = answer is not None and boxes_iou([item.box for item in answer.objects], truth) > 0.5
             tokens = len(self._start.processor.tokenizer(rationale)["input_ids"])
             yield *overlap, float(right), float(answer is not None), float(tokens)
 
-    def _overlap(self, example: Example, answer: AnsweredObject | None) -> tuple[float, float]:
-        if self._segment is None or example.mask is None:
-            truth = true_answer(example, self._start.input_size).box
-            return (0.0, float(_area(truth))) if answer is None else _box_overlap(answer.box, truth)
-        if answer is None:
-            return 0.0, float(np.count_nonzero(example.mask))
-        height, width = example.image.shape[:2]
-        square = (self._start.input_size, self._start.input_size)
-        box = scale_box(answer.box, square, (width, height))
-        points = [scale_point(point, square, (width, height)) for point in answer.points]
-        return mask_overlap(self._segment(example.image, box, points), example.mask)
+    def _truth(self, example: Example) -> tuple[AnsweredObject, ...]:
+        return true_objects(example, self._start.input_size, self._start.form)
+
+    def _overlap(self, example: Example, answer: Answer | None) -> tuple[float, float]:
+        """Return intersection and union of the masks, or of the boxes if there are none."""
+        size, truth, found = self._frame.size, example.mask, None
+        if self._segment is None or truth is None:
+            truth = _fill(self._truth(example), size)
+            found = None if answer is None else _fill(answer.objects, size)
+        elif answer is not None:
+            found = self._segment(example.image, answer.objects, size)
+        if found is None:
+            return 0.0, max(1.0, float(np.count_nonzero(truth)))  # never right, not even where nothing is meant
+        return mask_overlap(found, truth)
 
 
 class _Segmenter:
@@ -135,13 +139,20 @@ class _Segmenter:
         self._predictor = segment_anything.SamPredictor(load_sam(folder).to(device))
 
     def __call__(
-        self, image: npt.NDArray[np.uint8], box: Box, points: Sequence[tuple[int, int]]
+        self, image: npt.NDArray[np.uint8], objects: Sequence[AnsweredObject], frame: Size
     ) -> npt.NDArray[np.bool_]:
-        self._predictor.set_image(image)
+        """Return the union of the objects' masks."""
+        size = (image.shape[1], image.shape[0])
+        if objects:
+            self._predictor.set_image(image)
+        return unite((self._mask(item, frame, size) for item in objects), size)
+
+    def _mask(self, item: AnsweredObject, frame: Size, size: Size) -> npt.NDArray[np.bool_]:
+        points = [scale_point(point, frame, size) for point in item.points]
         masks, _, _ = self._predictor.predict(
             point_coords=np.array(points, np.float32),
             point_labels=np.ones(len(points), np.int64),
-            box=np.array(box, np.float32),
+            box=np.array(scale_box(item.box, frame, size), np.float32),
             multimask_output=False,
         )
         mask: npt.NDArray[np.bool_] = masks[0]
@@ -191,14 +202,12 @@ def mean_tokens(figures: Mapping[str, Figures]) -> float:
     return sum(item.rationale_tokens for item in figures.values()) / len(figures)
 
 
-def _box_overlap(a: Box, b: Box) -> tuple[float, float]:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    inner = max(0, width) * max(0, height)
-    return float(inner), float(_area(a) + _area(b) - inner)
-
-
-def _area(box: Box) -> int:
-    return (box[2] - box[0]) * (box[3] - box[1])
+def _fill(objects: Sequence[AnsweredObject], size: Size) -> npt.NDArray[np.bool_]:
+    """Return a mask of the objects' boxes, bool, H x W of a size (width, height)."""
+    mask = np.zeros(size[::-1], np.bool_)
+    for x1, y1, x2, y2 in (item.box for item in objects):
+        mask[y1:y2, x1:x2] = True
+    return mask
 
 
 def _chunks(indices: range, size: int) -> Iterator[range]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 
 from wise_edge.policy.answers.answer import Answer, AnsweredObject, format_answer, object_in_frame
-from wise_edge.policy.answers.form import BOX_POINTS
+from wise_edge.policy.answers.form import BOX_POINTS, AnswerForm
 from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.scenes.rationales import LEVELS
 from wise_edge.scenes.sampling import Sample
@@ -50,6 +50,6 @@ def target_answer(sample: Sample, size: int) -> AnsweredObject:
     return object_in_frame(sample.box, sample.points, (side, side), AnswerFrame((size, size)))
 
 
-def write_answer(sample: Sample, size: int) -> str:
-    """Return the JSON text of `target_answer`."""
-    return format_answer(Answer((target_answer(sample, size),)), BOX_POINTS, AnswerFrame((size, size)))
+def write_answer(sample: Sample, size: int, form: AnswerForm = BOX_POINTS) -> str:
+    """Return the JSON text of `target_answer`; a list of one if the form is a list."""
+    return format_answer(Answer((target_answer(sample, size),)), form, AnswerFrame((size, size)))
