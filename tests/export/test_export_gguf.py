@@ -34,6 +34,7 @@ from wise_edge.export.to_gguf.importance import measure_importance
 from wise_edge.export.to_gguf.quantize import quantize_gguf, tensor_types
 from wise_edge.export.to_onnx import segmenter as sam_target
 from wise_edge.files.hashing import hash_file
+from wise_edge.native.llama import LlamaModel
 from wise_edge.policy.checkpoint import load_policy, read_policy_spec
 from wise_edge.runtimes.session import Session
 
@@ -247,6 +248,40 @@ def test_importance_is_the_mean_square_of_the_inputs(policies: dict[str, Path], 
     expected = torch.cat(seen).double().square().mean(0)
     np.testing.assert_allclose(measured[head], expected.numpy(), rtol=1e-5)
     assert len(measured) == 3 * 7 + 1  # seven matrices a layer, and the head
+
+
+def test_importance_of_a_recurrent_layer_is_in_the_order_of_its_columns(policies: dict[str, Path]) -> None:
+    folder = policies["qwen3_5"]
+    reference = TorchReference(load_policy(folder), read_policy_spec(folder), folder / "tokenizer.json")
+    answers = [reference.answer(sample) for sample in read_calibration(None, 1)]
+    layer = reference.model.model.language_model.layers[1].linear_attn
+    seen: list[torch.Tensor] = []
+    hook = layer.out_proj.register_forward_hook(lambda *a: seen.append(a[1][0][0]))
+
+    measured = measure_importance(reference, answers, read_config(folder), quiet)
+
+    hook.remove()
+    heads = torch.cat(seen).double().square().mean(0).reshape(4, 16)  # the first two belong to the first key head
+    np.testing.assert_allclose(measured["blk.1.ssm_out.weight"], heads[[0, 2, 1, 3]].flatten().numpy(), rtol=1e-5)
+    assert len(measured) == 3 * 8 + 7 + 1  # eight matrices a recurrent layer, seven in the other one, and the head
+
+
+def test_every_type_leaves_what_a_recurrent_layer_needs_whole(tmp_path: Path) -> None:
+    heads = {"linear_key_head_dim": 64, "linear_value_head_dim": 64}  # rows of 256
+    model = make_qwen("qwen3_5", width=256, intermediate_size=256, **heads)
+    policy = PolicyGguf(save_qwen(model, tmp_path / "policy", torch.float16))
+    policy.write_text(tmp_path / "text.gguf", "F16", quiet)
+    policy.write_vision(tmp_path / "vision.gguf", "F16", quiet)
+    flat = {t.name: np.ones(t.shape[0], np.float32) for t in gguf.GGUFReader(tmp_path / "text.gguf").tensors}
+    for kind in QUANTIZATION_TYPES:
+        quantize_gguf(tmp_path / "text.gguf", tmp_path / "q.gguf", kind, flat)
+        types = {t.name.split(".", 2)[-1]: t.tensor_type.name for t in gguf.GGUFReader(tmp_path / "q.gguf").tensors}
+        whole = ("ssm_a", "ssm_dt.bias", "ssm_conv1d.weight", "ssm_norm.weight", "attn_norm.weight")
+        assert {types[name] for name in whole} == {"F32"}, kind
+        assert {types[f"{name}.weight"] for name in ("attn_qkv", "attn_gate", "ssm_out")}.isdisjoint({"F32", "F16"})
+        quantized = LlamaModel(tmp_path / "q.gguf", tmp_path / "vision.gguf", 64, threads=1)
+        assert np.isfinite(quantized.append([1, 2, 3], 0)).all()
+        quantized.close()
 
 
 def test_calibration_reads_pictures_and_their_queries(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from tiny_qwen import FAMILIES, make_qwen, save_qwen
+from tiny_qwen import make_qwen, save_qwen
 from wise_edge.bundle.manifest import Figure
 from wise_edge.errors import BundleError
 from wise_edge.export.source.calibration import read_calibration
 from wise_edge.export.source.policy import PolicyCheckpoint
+from wise_edge.export.targets import ONNX
 from wise_edge.export.to_onnx import target, verify
 from wise_edge.export.to_onnx.bf16 import stand_in
 from wise_edge.export.to_onnx.edit import replace_graph
@@ -59,7 +60,7 @@ def as_list(outputs: Any) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize(("columns", "rows"), GRIDS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ONNX.families)
 def test_vision_towers_of_any_grid_equal_the_stock_one(family: str, columns: int, rows: int) -> None:
     visual = sharpen(make_qwen(family)).model.visual
     kernel = visual.patch_embed.proj.weight
