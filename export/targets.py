@@ -213,7 +213,7 @@ class EdgellmTarget(Target):
     help = "TensorRT Edge-LLM"
     extra = "edgellm"
     packages = ("tensorrt_edgellm", "modelopt", "datasets")
-    families = ("qwen2_5_vl",)
+    families = ("qwen2_5_vl", "qwen3_vl")  # Edge-LLM 0.11 exports no vision tower of Qwen2-VL
     needs_device = True
     reads = ("edgellm_quant",)
 

@@ -88,14 +88,14 @@ class TorchReference:
         text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=False)
         return text
 
-    def repeat(self, reference: Reference) -> int:
-        """Run the model once over a prompt and its answer, for hooks on it; return the number of tokens."""
+    def repeat(self, reference: Reference) -> torch.Tensor:
+        """Run the model once over a prompt and its answer; return its logits float32 [tokens, vocabulary]."""
         placeholder = self.model.config.image_token_id
         written = [token for token in reference.completion if token != placeholder]  # no embedding belongs to that one
         ids = [*reference.before, *[placeholder] * self._spec.max_image_tokens, *reference.after, *written]
         with torch.no_grad():
-            self.model(**self._inputs(ids, reference.image))
-        return len(ids)
+            logits: torch.Tensor = self.model(**self._inputs(ids, reference.image)).logits[0]
+        return logits
 
     def graph_inputs(self, reference: Reference) -> tuple[Batch, Batch]:
         """Return the inputs of vision tower and language model for a prompt and its answer, named as in their graphs.

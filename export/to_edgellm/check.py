@@ -25,8 +25,9 @@ from wise_edge.bundle.manifest import Figure
 from wise_edge.errors import VerificationError
 from wise_edge.export.source.policy import PolicyCheckpoint
 from wise_edge.export.to_onnx.edit import load_light
-from wise_edge.export.to_onnx.vision import rotary_angles, window_order
-from wise_edge.policy.graph_io import Batch, patch_grid
+from wise_edge.export.to_onnx.language import rotary_axes
+from wise_edge.export.to_onnx.vision import interpolation, rotary_angles, window_order
+from wise_edge.policy.graph_io import DEEPSTACK, Batch, patch_grid
 
 BOUND = 5e-3
 """Tolerance for half precision, relative to the largest value."""
@@ -118,34 +119,35 @@ def check_numbers(source: PolicyCheckpoint, folder: Path, method: str) -> Iterat
 
 
 def _vision_error(source: PolicyCheckpoint, folder: Path, pixels: Batch) -> float:
-    spec, visual = source.spec, source.model.model.visual
-    columns, rows = patch_grid(spec)
-    unit = spec.merge_size**2
-    order, windows = window_order(visual, columns, rows)
-    lengths = [length * unit for count, length in windows for _ in range(count)]
+    visual, (columns, rows) = source.model.model.visual, patch_grid(source.spec)
     angles = rotary_angles(visual, columns, rows).numpy()
     feeds: Batch = {
         "input": pixels["pixel_values"].astype(np.float16),
         "rotary_pos_emb": angles[:, : angles.shape[1] // 2].astype(np.float32),
         "cu_seqlens": np.array([0, columns * rows], np.int32),
-        "cu_window_seqlens": np.cumsum([0, *lengths]).astype(np.int32),
-        "window_index": order,
-        "reverse_window_index": np.argsort(order),
         "max_seqlen_carrier": np.zeros(columns * rows, np.int32),
     }
+    if hasattr(visual, "window_size"):
+        order, windows = window_order(visual, columns, rows)
+        lengths = [length * source.spec.merge_size**2 for count, length in windows for _ in range(count)]
+        feeds["cu_window_seqlens"] = np.cumsum([0, *lengths]).astype(np.int32)
+        feeds["window_index"], feeds["reverse_window_index"] = order, np.argsort(order)
+    if hasattr(visual, "pos_embed"):
+        places, shares = interpolation(visual, columns, rows)
+        feeds["fast_pos_embed_idx"], feeds["fast_pos_embed_weight"] = places.T.numpy(), shares.T.half().numpy()
     with torch.no_grad():
-        grid = torch.tensor([[1, rows, columns]])
-        expected = visual(torch.from_numpy(pixels["pixel_values"]), grid_thw=grid).pooler_output.numpy()
-    return _error(_run(folder / "visual" / "model.onnx", feeds), expected)
+        seen = visual(torch.from_numpy(pixels["pixel_values"]), grid_thw=torch.tensor([[1, rows, columns]]))
+    expected = [seen.pooler_output, *(getattr(seen, "deepstack_features", None) or ())]
+    outputs = _run(folder / "visual" / "model.onnx", feeds)
+    return max(_error(got, features.numpy()) for got, features in zip(outputs, expected, strict=True))
 
 
 def _language_error(source: PolicyCheckpoint, folder: Path, words: Batch) -> float:
     """Return the largest error of the logits after the prompt, in the middle of the answer and at its end."""
     spec = source.spec
     embeds, positions = words["inputs_embeds"], words["position_ids"]
-    with torch.no_grad():
-        inputs = torch.from_numpy(embeds), torch.from_numpy(positions)
-        expected = source.model(inputs_embeds=inputs[0], position_ids=inputs[1]).logits[0].numpy()
+    deeper = words.get(DEEPSTACK, np.zeros(0)).astype(np.float16)
+    expected = source.torch_reference.repeat(source.references[0]).numpy()
     count = embeds.shape[1]
     completion = len(source.references[0].completion)
     errors = []
@@ -167,17 +169,17 @@ def _language_error(source: PolicyCheckpoint, folder: Path, words: Batch) -> flo
             "kv_page_table": np.arange(2 * pages, dtype=np.int32).reshape(1, 2, pages),
             "logits_indices": np.array([length - 1]),
             **{f"past_key_values_{layer}": empty for layer in range(spec.num_layers)},
+            **{f"deepstack_embeds_{layer}": rows[:length] for layer, rows in enumerate(deeper)},
         }
-        errors.append(_error(_run(folder / "llm" / "model.onnx", feeds)[0], expected[length - 1]))
+        logits = _run(folder / "llm" / "model.onnx", feeds)[0]
+        errors.append(_error(logits[0], expected[length - 1]))
     return max(errors)
 
 
 def _rope(source: PolicyCheckpoint, positions: Array) -> npt.NDArray[np.float32]:
     """Return cosines and sines [tokens, head_dim] for positions [3, tokens] of M-RoPE."""
-    config = source.model.config.text_config
-    inverse = source.model.model.language_model.rotary_emb.inv_freq.numpy()
-    axis = np.repeat(np.arange(3), config.rope_parameters["mrope_section"])
-    angles = positions[axis].T * inverse
+    rotary = source.model.model.language_model.rotary_emb
+    angles = positions[rotary_axes(rotary).numpy()].T * rotary.inv_freq.numpy()
     both: npt.NDArray[np.float32] = np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     return both
 
@@ -186,26 +188,30 @@ def _error(got: Array, expected: Array) -> float:
     return float(np.abs(got.astype(np.float64) - expected).max() / np.abs(expected).max())
 
 
-def _run(graph: Path, feeds: Batch) -> Array:
-    """Return the first output of a graph."""
+def _run(graph: Path, feeds: Batch) -> list[Array]:
+    """Return the outputs of a graph."""
     evaluator = ReferenceEvaluator(str(graph), new_ops=[AttentionPlugin, ViTAttentionPlugin])
     names = {value.name for value in load_light(graph).graph.input}
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # its Sigmoid computes both branches, one of which overflows
         outputs: Any = evaluator.run(None, {name: array for name, array in feeds.items() if name in names})
-    first: Array = outputs[0]
-    return first
+    return list(outputs)
 
 
 class AttentionPlugin(OpRun):
-    """Causal attention over one sequence; the reference runtime finds an operator by its class's name."""
+    """Causal attention over one sequence; the reference runtime finds an operator by its class's name.
+
+    Qwen3's norms of queries and keys belong to it: their weights are inputs behind the six that every node has.
+    """
 
     op_domain = _DOMAIN
 
-    def _run(self, qkv: Array, past: Array, lengths: Array, rope: Array, *_: Array, **options: Any) -> Any:
+    def _run(self, qkv: Array, past: Array, lengths: Array, rope: Array, *more: Array, **options: Any) -> Any:
         heads, shared, width = options["num_q_heads"], options["num_kv_heads"], options["head_size"]
         parts = qkv.astype(np.float32).reshape(len(qkv), heads + 2 * shared, width)
         query, key, value = np.split(parts, [heads, heads + shared], axis=1)
+        if options["enable_qk_norm"]:
+            query, key = (_norm(*pair, options["rms_norm_eps"]) for pair in ((query, more[2]), (key, more[3])))
         query, key = _rotate(query, rope), _rotate(key, rope)
         key, value = (np.repeat(part, heads // shared, axis=1) for part in (key, value))
         causal = np.triu(np.full((len(qkv), len(qkv)), -np.inf, np.float32), 1)
@@ -225,6 +231,11 @@ class ViTAttentionPlugin(OpRun):
         apart = np.where(window[:, None] == window, 0, -np.inf).astype(np.float32)
         out = _attend(q, k, v, options["attention_scale"], apart)
         return (out.reshape(query.shape).astype(query.dtype),)
+
+
+def _norm(states: Array, gain: Array, eps: float) -> Array:
+    scaled: Array = states / np.sqrt(np.square(states).mean(axis=-1, keepdims=True) + eps) * gain.astype(np.float32)
+    return scaled
 
 
 def _rotate(states: Array, rope: Array) -> Array:

@@ -58,7 +58,7 @@ def measure_importance(
         hooks.append(module.register_forward_pre_hook(_adder(sums[name])))
     try:
         for done, reference in enumerate(references, 1):
-            rows += torch_reference.repeat(reference)
+            rows += len(torch_reference.repeat(reference))
             progress("measuring the importance of columns", done / len(references))
     finally:
         for hook in hooks:

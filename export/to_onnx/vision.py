@@ -113,10 +113,24 @@ def learned_positions(visual: Any, columns: int, rows: int) -> Tensor:
     The tower has one for each place of a square grid, row by row. Other grids interpolate between them, corner to
     corner.
     """
+    places, shares = interpolation(visual, columns, rows)
+    positions: Tensor = (visual.pos_embed.weight.detach()[places] * shares[..., None]).sum(dim=1)
+    return positions
+
+
+def interpolation(visual: Any, columns: int, rows: int) -> tuple[Tensor, Tensor]:
+    """Return the four learned positions around each patch and their shares, [columns * rows, 4], groups contiguous."""
     side = visual.num_grid_per_side
-    table = visual.pos_embed.weight.detach()[: side * side].view(1, side, side, -1).permute(0, 3, 1, 2)
-    resized = nn.functional.interpolate(table, (rows, columns), mode="bilinear", align_corners=True)
-    return _group(resized[0].permute(1, 2, 0), visual.spatial_merge_size)
+    near, weights = [], []
+    for count in (rows, columns):
+        exact = torch.linspace(0, side - 1, count)
+        below = exact.long()
+        near.append((below, (below + 1).clamp(max=side - 1)))
+        weights.append((1 - exact + below, exact - below))
+    corners = [(down, across) for down in range(2) for across in range(2)]
+    places = torch.stack([near[0][down][:, None] * side + near[1][across] for down, across in corners], dim=2)
+    shares = torch.stack([weights[0][down][:, None] * weights[1][across] for down, across in corners], dim=2)
+    return _group(places, visual.spatial_merge_size), _group(shares, visual.spatial_merge_size)
 
 
 def _group(values: Tensor, merge: int) -> Tensor:

@@ -14,6 +14,7 @@ pytest.importorskip("tensorrt_edgellm")
 import torch
 import transformers
 
+from tiny_qwen import make_qwen, save_qwen
 from wise_edge.bundle.roles import EDGELLM_FOLDER
 from wise_edge.bundle.store import load, resolve_checkpoint
 from wise_edge.cli.main import main
@@ -119,6 +120,46 @@ def test_a_mistake_in_the_positions_shows(
         monkeypatch.setattr(edgellm_check, "rotary_angles", swapped)
     figures = {figure.what: figure for figure in edgellm_check.check_numbers(source, graphs, "fp16")}
     assert not figures["edgellm language model" if part == "rope" else "edgellm vision tower"].passed
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> tuple[PolicyCheckpoint, Path]:
+    """A Qwen3-VL policy, and its graphs in half precision."""
+    root = tmp_path_factory.mktemp("deep")
+    folder = save_qwen(make_qwen("qwen3_vl", max_position_embeddings=1024), root / "policy", torch.float16)
+    shutil.copyfile(EMBEDDED / "chat_template.jinja", folder / "chat_template.jinja")
+    source = _source(folder)
+    return source, _export(source, "fp16", root)
+
+
+@pytest.mark.slow
+def test_qwen3_graphs_compute_what_transformers_does(deep: tuple[PolicyCheckpoint, Path]) -> None:
+    figures = list(edgellm_check.check_numbers(*deep, "fp16"))
+    assert all(1e-5 < figure.value <= edgellm_check.BOUND for figure in figures), figures
+    edgellm_check.check_operators(deep[1] / "llm" / "model.onnx", "fp16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "wrong", "part"),
+    [
+        ("interpolation", lambda places, shares: (places, shares.flip(1)), "edgellm vision tower"),
+        ("rotary_axes", lambda axes: axes.roll(1), "edgellm language model"),
+        ("_norm", lambda states: 1.1 * states, "edgellm language model"),
+    ],
+)
+def test_a_mistake_in_what_only_qwen3_has_shows(
+    deep: tuple[PolicyCheckpoint, Path], name: str, wrong: Any, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = getattr(edgellm_check, name)
+
+    def mistaken(*given: Any) -> Any:
+        found = right(*given)
+        return wrong(*found) if isinstance(found, tuple) else wrong(found)
+
+    monkeypatch.setattr(edgellm_check, name, mistaken)
+    figures = {figure.what: figure for figure in edgellm_check.check_numbers(*deep, "fp16")}
+    assert [what for what, figure in figures.items() if not figure.passed] == [part]
 
 
 @pytest.mark.slow
