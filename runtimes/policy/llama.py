@@ -138,7 +138,7 @@ class LlamaPolicy(BasePolicy):
         """Return how many of the first prompts begin alike and fit together, at least one."""
         prefix = prompts[0].prefix
         room, count = self._room - prefix.length, 0
-        for prompt in prompts[:MAX_SEQUENCES]:
+        for prompt in prompts[: self._model.sequences]:
             room -= len(prompt.suffix) + self._text.token_limit(prompt)
             if room < 0 or prompt.prefix != prefix:
                 break

@@ -15,9 +15,11 @@ pytest.importorskip("llama_cpp")
 
 from tiny_qwen import make_qwen, save_qwen
 from wise_edge.errors import QueryCancelledError, WiseEdgeError
+from wise_edge.export.source.calibration import CalibrationSample
+from wise_edge.export.source.reference import TorchReference
 from wise_edge.export.to_gguf.convert import PolicyGguf
-from wise_edge.policy.checkpoint import read_policy_spec
-from wise_edge.runtimes.base import Request
+from wise_edge.policy.checkpoint import load_policy, read_policy_spec
+from wise_edge.runtimes.base import Decoding, Request
 from wise_edge.runtimes.policy.llama import LlamaPolicy
 from wise_edge.runtimes.policy.torch_policy import TorchPolicy
 
@@ -188,6 +190,21 @@ def test_a_draft_is_not_run(policy: LlamaPolicy, fresh: Ask) -> None:
     for draft in (fresh(0, QUERIES[0]), fresh(0, QUERIES[2]), "<answer>"):
         output = policy.generate(encoded, Request(QUERIES[0], "answer", draft=draft))
         assert output.text == fresh(0, QUERIES[0])
+
+
+def test_torch_writes_what_generate_of_transformers_writes(folder: Path) -> None:
+    spec, policy = read_policy_spec(folder), TorchPolicy(folder)
+    reference = TorchReference(load_policy(folder), spec, folder / "tokenizer.json")
+    for number, query in enumerate(QUERIES[:3]):
+        expected = reference.answer(CalibrationSample("", IMAGES[number], query))
+
+        found = policy.generate(
+            policy.encode(IMAGES[number]), Request(query, spec.default_variant, decoding=Decoding(forced=False))
+        )
+
+        text = reference.decode(expected.completion)
+        assert len(text) > 100
+        assert found.text.startswith(text.removesuffix("<|im_end|>"))  # which may write more tokens
 
 
 def test_torch_answers_as_llama_cpp(folder: Path, fresh: Ask) -> None:

@@ -31,8 +31,10 @@ from wise_edge.native.llama_vision import LlamaImage, LlamaVision
 
 MAX_SEQUENCES = 8
 """Sequences of keys and values that a model holds at once."""
+_STATES = 4
+"""Of a model with a recurrent state, which takes memory for each of them, 53 MB with the shape of Qwen3.5-4B."""
 _CHECKPOINTS = 2
-"""States to return to that a model with a recurrent state keeps: after the words before an image, and after it."""
+"""States to return to that such a model keeps besides: after the words before an image, and after it."""
 _SMALL_FILE = 32 * 10**6  # bytes
 
 
@@ -110,6 +112,7 @@ class LlamaModel:
     Attributes:
         rewinds: whether `truncate` returns to any position. Layers with a recurrent state (Qwen3.5's) cannot forget
             single tokens: such a model returns to checkpoints, and can run no draft that may be wrong.
+        sequences: the most sequences that run together.
 
     Raises:
         MissingExtraError: llama-cpp-python is not installed.
@@ -162,7 +165,8 @@ class LlamaModel:
         self.rewinds = not (llama.llama_model_is_hybrid(model) or llama.llama_model_is_recurrent(model))
         params = llama.llama_context_default_params()
         params.n_ctx = params.n_batch = self._length
-        params.n_seq_max = MAX_SEQUENCES + (0 if self.rewinds else _CHECKPOINTS)
+        self.sequences = MAX_SEQUENCES if self.rewinds else _STATES
+        params.n_seq_max = self.sequences + (0 if self.rewinds else _CHECKPOINTS)
         params.kv_unified = True  # sequences share cells, and so a prefix
         params.n_threads = params.n_threads_batch = threads  # short and long calls alternate: one number for both
         params.flash_attn_type = {
@@ -270,11 +274,11 @@ class LlamaModel:
             return position
         while self._checkpoints and self._checkpoints[-1] > position:
             self._checkpoints.pop()
-            self._remove(MAX_SEQUENCES + len(self._checkpoints))
+            self._remove(self.sequences + len(self._checkpoints))
         self._remove(0)
         if not self._checkpoints:
             return 0
-        self._copy(MAX_SEQUENCES + len(self._checkpoints) - 1, 0)
+        self._copy(self.sequences + len(self._checkpoints) - 1, 0)
         return self._checkpoints[-1]
 
     def checkpoint(self, position: int) -> None:
@@ -287,7 +291,7 @@ class LlamaModel:
         """
         if not self.rewinds:
             self._checkpoints = self._checkpoints[: _CHECKPOINTS - 1]
-            keeper = MAX_SEQUENCES + len(self._checkpoints)
+            keeper = self.sequences + len(self._checkpoints)
             self._remove(keeper)
             self._copy(0, keeper)
             self._checkpoints.append(position)
@@ -304,7 +308,7 @@ class LlamaModel:
 
     def join(self) -> None:
         """Remove every sequence except the first."""
-        for sequence in range(1, MAX_SEQUENCES):
+        for sequence in range(1, self.sequences):
             self._remove(sequence)
 
     @property
