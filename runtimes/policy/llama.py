@@ -3,7 +3,7 @@
 One sequence of keys and values is kept: what stands before an image, the image that was asked about last, and the words
 between it and the query. When another image is asked about, the keys and values move into the encoded image, if it is
 still referenced, and back when it is asked about again. Several queries on an image are sequences that share its
-beginning and run together. A model that does not rewind returns to checkpoints before and after the image instead.
+beginning and run together. A model that does not rewind returns to snapshots before and after the image instead.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class LlamaPolicy(BasePolicy):
             start = self._model.append_image(encoded.embeddings, len(prefix.before))
         if more := prefix.after[kept:]:
             self._model.append(more, start + kept)
-        self._model.checkpoint(prefix.end)
+        self._model.snapshot(prefix.end)
         encoded.prefix = prefix
 
     def _hold_words(self, before: tuple[int, ...]) -> None:
@@ -220,12 +220,12 @@ class LlamaPolicy(BasePolicy):
         self._before = self._before[:kept]
         if more := before[kept:]:
             self._model.append(more, kept)
-            self._model.checkpoint(len(before))
+            self._model.snapshot(len(before))
         self._before = before
 
     def _restore(self, encoded: LlamaPolicyImage) -> None:
         assert encoded.state is not None and encoded.prefix is not None
         self._before = ()
         self._model.restore(encoded.state)
-        self._model.checkpoint(encoded.prefix.end)
+        self._model.snapshot(encoded.prefix.end)
         self._before = encoded.prefix.before

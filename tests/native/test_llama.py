@@ -60,7 +60,7 @@ class Case:
         self.model.truncate(0)
         self.model.append(self.before, 0)
         position = self.model.append_image(image, len(self.before))
-        self.model.checkpoint(position)
+        self.model.snapshot(position)
         return position
 
 
@@ -125,13 +125,13 @@ def test_states_that_are_shared_or_restored_give_the_same_logits(case: Case) -> 
     np.testing.assert_allclose(restored, expected, atol=1e-3)
 
 
-def test_a_model_that_does_not_rewind_returns_to_its_checkpoints(case: Case) -> None:
+def test_a_model_that_does_not_rewind_returns_to_its_snapshots(case: Case) -> None:
     model = case.model
     model.truncate(0)
     for position, token in enumerate(case.before):
         model.append([token], position)
         if position in (3, 5, 8):
-            model.checkpoint(position + 1)  # the third one replaces the second
+            model.snapshot(position + 1)  # the third one replaces the second
 
     kept = [model.truncate(position) for position in (len(case.before), 9, 8, 3)]
 

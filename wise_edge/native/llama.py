@@ -33,7 +33,7 @@ MAX_SEQUENCES = 8
 """Sequences of keys and values that a model holds at once."""
 _STATES = 4
 """Of a model with a recurrent state, which takes memory for each of them, 53 MB with the shape of Qwen3.5-4B."""
-_CHECKPOINTS = 2
+_SNAPSHOTS = 2
 """States to return to that such a model keeps besides: after the words before an image, and after it."""
 _SMALL_FILE = 32 * 10**6  # bytes
 
@@ -111,7 +111,7 @@ class LlamaModel:
 
     Attributes:
         rewinds: whether `truncate` returns to any position. Layers with a recurrent state (Qwen3.5's) cannot forget
-            single tokens: such a model returns to checkpoints, and can run no draft that may be wrong.
+            single tokens: such a model returns to snapshots, and can run no draft that may be wrong.
         sequences: the most sequences that run together.
 
     Raises:
@@ -139,7 +139,7 @@ class LlamaModel:
                 f"pip install --no-cache-dir --force-reinstall llama-cpp-python=={TESTED_VERSIONS[-1]}"
             )
         self._length = context
-        self._checkpoints: list[int] = []  # positions; each is held by a sequence beyond the others
+        self._snapshots: list[int] = []  # positions; each is held by a sequence beyond the others
         threads = threads or default_threads(text)
         self._flash_attention = False if exact or (flash_attention is None and not gpu) else flash_attention
         self._open_text(text, threads, gpu, exact)
@@ -166,7 +166,7 @@ class LlamaModel:
         params = llama.llama_context_default_params()
         params.n_ctx = params.n_batch = self._length
         self.sequences = MAX_SEQUENCES if self.rewinds else _STATES
-        params.n_seq_max = self.sequences + (0 if self.rewinds else _CHECKPOINTS)
+        params.n_seq_max = self.sequences + (0 if self.rewinds else _SNAPSHOTS)
         params.kv_unified = True  # sequences share cells, and so a prefix
         params.n_threads = params.n_threads_batch = threads  # short and long calls alternate: one number for both
         params.flash_attn_type = {
@@ -267,22 +267,22 @@ class LlamaModel:
         """Remove what the first sequence holds from a position on.
 
         Returns:
-            That position or, if the model does not rewind, that of the last checkpoint up to it, else 0.
+            That position or, if the model does not rewind, that of the last snapshot up to it, else 0.
         """
         if self.rewinds:
             self._llama.llama_memory_seq_rm(self._memory, 0, position, -1)
             return position
-        while self._checkpoints and self._checkpoints[-1] > position:
-            self._checkpoints.pop()
-            self._remove(self.sequences + len(self._checkpoints))
+        while self._snapshots and self._snapshots[-1] > position:
+            self._snapshots.pop()
+            self._remove(self.sequences + len(self._snapshots))
         self._remove(0)
-        if not self._checkpoints:
+        if not self._snapshots:
             return 0
-        self._copy(self.sequences + len(self._checkpoints) - 1, 0)
-        return self._checkpoints[-1]
+        self._copy(self.sequences + len(self._snapshots) - 1, 0)
+        return self._snapshots[-1]
 
-    def checkpoint(self, position: int) -> None:
-        """Let `truncate` return to what the first sequence holds now, in place of the last checkpoint if all are used.
+    def snapshot(self, position: int) -> None:
+        """Let `truncate` return to what the first sequence holds now, in place of the last snapshot if all are used.
 
         Nothing is copied: two sequences share a state until one of them runs.
 
@@ -290,11 +290,11 @@ class LlamaModel:
             position: of the next token.
         """
         if not self.rewinds:
-            self._checkpoints = self._checkpoints[: _CHECKPOINTS - 1]
-            keeper = self.sequences + len(self._checkpoints)
+            self._snapshots = self._snapshots[: _SNAPSHOTS - 1]
+            keeper = self.sequences + len(self._snapshots)
             self._remove(keeper)
             self._copy(0, keeper)
-            self._checkpoints.append(position)
+            self._snapshots.append(position)
 
     def _forget_states(self) -> None:
         """Remove everything from a model with recurrent states, which a failed call may have written in part."""
@@ -329,7 +329,7 @@ class LlamaModel:
         return state[:written]
 
     def restore(self, state: npt.NDArray[np.uint8]) -> None:
-        """Replace the first sequence by what `save` returned; no checkpoint stays.
+        """Replace the first sequence by what `save` returned; no snapshot stays.
 
         Raises:
             WiseEdgeError: llama.cpp rejects the state.
