@@ -25,7 +25,7 @@ from wise_edge.evaluation.records import Record, Settings
 from wise_edge.evaluation.shards import choose_gpu, find_shard
 from wise_edge.files.cache import cache_folder
 from wise_edge.policy.answers.completion import split_completion
-from wise_edge.policy.answers.form import BOX_POINTS
+from wise_edge.policy.answers.form import FORMS
 from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.policy.answers.tolerant import parse_answer
 from wise_edge.policy.prompts import EMBEDDED, normalize_query, read_prompts
@@ -36,10 +36,15 @@ from wise_edge.rle import compressed_runs, mask_of_runs, run_lengths
 from wise_edge.runtimes.deadline import LatencyHistory
 from wise_edge.training.common.step_log import drop_records_after, read_log
 from wise_edge.training.recipe import load_recipe
-from wise_edge.training.wise.reading import read_completion
+from wise_edge.training.wise.reading import read_completion, read_list
 from wise_edge.training.wise.warm_start import read_demonstrations
 
 _MASK = np.indices((12, 17)).sum(axis=0) % 5 < 2
+_LIST = (
+    "<think>There are two.</think>"
+    '<answer>[{"bbox_2d": [10, 20, 60, 80], "point_2d": [30, 40]},'
+    ' {"bbox_2d": [1, 2, 6, 8], "point_2d": [3, 4]}]</answer>'
+)
 _COMPLETION = (
     "<think>The mug is left of the bowl.</think>"
     '<answer>{"bbox": [10, 20, 60, 80], "points_1": [30, 40], "points_2": [35, 50]}</answer><d_think>x</d_think>'
@@ -228,9 +233,13 @@ def _text_of(folder: Path, name: str) -> str:
 
 def _read_answer(folder: Path) -> None:
     text = _text_of(folder, "answer.txt")
-    found = parse_answer(text, BOX_POINTS, AnswerFrame((840, 840)))
-    if found.answer is not None and not all(0 <= value <= 840 for value in found.answer.objects[0].box):
-        raise Fault(f"a box outside of the square: {found.answer.objects[0].box}")
+    frame = AnswerFrame((840, 840))
+    for form in FORMS.values():
+        found = parse_answer(text, form, frame)
+        for item in found.answer.objects if found.answer else ():
+            if not all(0 <= value <= 840 for value in item.box):
+                raise Fault(f"a box outside of the square: {item.box}")
+        read_list(text, form, frame)
     split_completion(text)
     read_completion(text)
 
@@ -346,6 +355,7 @@ LOADERS = (
         share=0.3,
     ),
     Loader("answer", lambda f: (f / "answer.txt").write_text(_COMPLETION), _read_answer, share=5.0),
+    Loader("answer of several", lambda f: (f / "answer.txt").write_text(_LIST), _read_answer, share=5.0),
     Loader(
         "run lengths",
         lambda f: (f / "runs.json").write_text(json.dumps(run_lengths(_MASK))),

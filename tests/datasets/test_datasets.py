@@ -135,7 +135,8 @@ def test_solutions_of_any_number_of_objects() -> None:
         ((10, 100, 200, 210), ((30, 110), (30, 110))),
         ((226, 296, 706, 786), ((302, 410), (302, 410))),
     ]
-    assert read_objects("[]") == (), "nothing is meant"
+    assert read_objects([one, other]) == found, "a list of the table's own"
+    assert read_objects("[]") == read_objects([]) == (), "nothing is meant"
     (only,) = read_objects("<box>(1,2),(30,40)</box><points>(5,6),(7,8)</points>")
     assert (only.box, only.points) == ((1, 2, 30, 40), ((5, 6), (7, 8)))
 

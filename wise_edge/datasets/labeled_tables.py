@@ -117,23 +117,25 @@ class SolutionTable(RowDataset[tuple[int, str, tuple[ExampleObject, ...]]]):
         return Example(name, query, image, tuple(objects), None, None, None)
 
 
-def read_objects(text: Any) -> tuple[ExampleObject, ...]:
+def read_objects(solution: Any) -> tuple[ExampleObject, ...]:
     """Read the objects of a solution.
 
     Args:
-        text: the paper's form of one object, see `read_solution`, or VisionReasoner's of any number
-            (https://github.com/JIA-Lab-research/VisionReasoner): a JSON list of {"bbox_2d": [x1, y1, x2, y2],
-            "point_2d": [x, y]}, empty if nothing is meant.
+        solution: text in the paper's form of one object, see `read_solution`, or VisionReasoner's of any number
+            (https://github.com/JIA-Lab-research/VisionReasoner): a list of {"bbox_2d": [x1, y1, x2, y2],
+            "point_2d": [x, y]}, as JSON or as the table's own list; empty if nothing is meant.
 
     Raises:
-        ValueError: the text has another form, or a box has no area.
+        ValueError: it has another form, or a box has no area.
     """
-    if not isinstance(text, str) or not text.lstrip().startswith("["):
-        return (ExampleObject(*read_solution(text), None),)
-    try:
-        items = parse_json_list(text, "the solution", "write it again")
-    except UsageError as error:
-        raise ValueError(str(error)) from error
+    items = solution
+    if isinstance(solution, str) and solution.lstrip().startswith("["):
+        try:
+            items = parse_json_list(solution, "the solution", "write it again")
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+    if not isinstance(items, list):
+        return (ExampleObject(*read_solution(solution), None),)
     if len(items) > _MOST_OBJECTS:
         raise ValueError(f"the solution has {len(items)} objects; {_MOST_OBJECTS:,} are read at most")
     return tuple(map(_read_object, items))
