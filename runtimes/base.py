@@ -38,6 +38,10 @@ class Graph(Protocol):
         """Run the network once; names, shapes and dtypes are those of the bundle's contract."""
         ...
 
+    def largest(self, name: str, axis: int) -> int | None:
+        """Return the largest size of an input along an axis; None if nothing bounds it."""
+        ...
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -267,4 +271,12 @@ class MaskBackend(Protocol[MaskImageT]):
 
     def decode(self, encoded: MaskImageT, prompt: MaskPrompt) -> MaskOutput:
         """Segment what a prompt marks on an image that `encode` returned."""
+        ...
+
+    def decode_many(self, encoded: MaskImageT, prompts: Sequence[MaskPrompt]) -> list[MaskOutput]:
+        """Segment what each of several prompts marks, in as few calls of the decoder as it allows.
+
+        Returns:
+            What `decode` returns for each, in order; each has its share of the time that a call took.
+        """
         ...

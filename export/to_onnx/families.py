@@ -43,9 +43,9 @@ class SegmenterGraphs(Protocol):
 
         Args:
             features: of `embed`.
-            points: float32 [1, N, 2], inside the object; N may be 0. Pixels of the encoder's frame.
-            box: float32 [1, 2, 2], two corners.
-            mask: float32 [1, 1, L, L], logits; None if the prompt has no mask.
+            points: float32 [P, N, 2], inside the object of each prompt; N may be 0. Pixels of the encoder's frame.
+            box: float32 [P, 2, 2], two corners.
+            mask: float32 [P, 1, L, L], logits; None if the prompts have no mask.
         """
         ...
 

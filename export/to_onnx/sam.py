@@ -1,7 +1,7 @@
 """A segment-anything model as ONNX graphs: the image encoder, and the decoder with its prompt encoder.
 
-The decoder accepts any number of points; a box is two points with the labels 2 and 3, as in segment-anything's own
-`utils/onnx.py`. Its masks have low resolution; the runtime upsamples the one that it chooses.
+The decoder accepts any number of prompts, and of points in each; a box is two points with the labels 2 and 3, as in
+segment-anything's own `utils/onnx.py`. Its masks have low resolution; the runtime upsamples the one that it chooses.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class SegmentAnythingGraphs:
         """Return masks and scores of two stock forward passes; see `SegmenterGraphs`."""
         sam = self._sam
         labeled = (points, torch.ones(points.shape[:2])) if points.numel() else None
-        sparse, dense = sam.prompt_encoder(labeled, box.reshape(1, 4), mask)
+        sparse, dense = sam.prompt_encoder(labeled, box.reshape(-1, 4), mask)
         pe = sam.prompt_encoder.get_dense_pe()
         parts = [sam.mask_decoder(features[0], pe, sparse, dense, multimask_output=many) for many in (False, True)]
         masks, scores = (torch.cat(pair, dim=1) for pair in zip(*parts, strict=True))
@@ -61,10 +61,10 @@ class SegmentAnythingGraphs:
 class MaskDecoder(nn.Module):
     """Prompt encoder and mask decoder of segment-anything's `Sam`.
 
-    Maps image_embeddings float32 [1, C, G, G], point_coords float32 [1, N, 2] (pixels of the encoder's frame),
-    point_labels float32 [1, N] (1 inside, 0 outside, 2 and 3 a box's corners, -1 none), mask_input float32
-    [1, 1, 4 * G, 4 * G] (logits) and has_mask_input float32 [1] (1, or 0 to ignore it) to low_res_masks float32
-    [1, 4, 4 * G, 4 * G], the single mask first, and iou_predictions float32 [1, 4].
+    Maps image_embeddings float32 [1, C, G, G], and of P prompts point_coords float32 [P, N, 2] (pixels of the encoder's
+    frame), point_labels float32 [P, N] (1 inside, 0 outside, 2 and 3 a box's corners, -1 none), mask_input float32
+    [P, 1, 4 * G, 4 * G] (logits) and has_mask_input float32 [P] (1, or 0 to ignore it) to low_res_masks float32
+    [P, 4, 4 * G, 4 * G], the single mask first, and iou_predictions float32 [P, 4].
 
     Args:
         sam: segment-anything's model.
@@ -89,6 +89,6 @@ class MaskDecoder(nn.Module):
             image_embeddings=image_embeddings,
             image_pe=self.image_pe,
             sparse_prompt_embeddings=self.stock._embed_points(point_coords, point_labels),
-            dense_prompt_embeddings=self.stock._embed_masks(mask_input, has_mask_input),
+            dense_prompt_embeddings=self.stock._embed_masks(mask_input, has_mask_input[:, None, None, None]),
         )
         return masks, scores

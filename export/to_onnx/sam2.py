@@ -51,20 +51,21 @@ class Sam2Graphs:
         self, features: tuple[Tensor, ...], points: Tensor, box: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return masks and scores of two stock forward passes; see `SegmenterGraphs`."""
-        embeddings, fine, middle = features
+        embeddings, fine, middle = (feature.expand(len(box), -1, -1, -1) for feature in features)
+        points = points[:, None]
         outputs = [
             self._model(
                 image_embeddings=[fine, middle, embeddings],
-                input_points=points[None] if points.numel() else None,
-                input_labels=torch.ones(1, *points.shape[:2], dtype=torch.int32) if points.numel() else None,
-                input_boxes=box.reshape(1, 1, 4),
+                input_points=points if points.numel() else None,
+                input_labels=torch.ones(points.shape[:3], dtype=torch.int32) if points.numel() else None,
+                input_boxes=box.reshape(-1, 1, 4),
                 input_masks=mask,
                 multimask_output=many,
             )
             for many in (False, True)
         ]
-        masks = torch.cat([output.pred_masks[0] for output in outputs], dim=1)
-        scores = torch.cat([output.iou_scores[0] for output in outputs], dim=1)
+        masks = torch.cat([output.pred_masks[:, 0] for output in outputs], dim=1)
+        scores = torch.cat([output.iou_scores[:, 0] for output in outputs], dim=1)
         return masks, scores
 
 
@@ -100,6 +101,8 @@ class MaskDecoder(nn.Module):
         model: transformers' model.
     """
 
+    image_pe: Tensor
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.prompt = model.prompt_encoder
@@ -120,17 +123,19 @@ class MaskDecoder(nn.Module):
         """Return masks and scores."""
         no_mask = self.prompt.no_mask_embed.weight.reshape(1, -1, 1, 1)
         # One padding point follows box and points, as in the model's training.
-        points = self.prompt._embed_points(point_coords[None], point_labels[None].int(), pad=True)
-        dense = has_mask_input * self.prompt.mask_embed(mask_input) + (1 - has_mask_input) * no_mask
+        points = self.prompt._embed_points(point_coords[:, None], point_labels[:, None].int(), pad=True)
+        has_mask = has_mask_input[:, None, None, None]
+        dense = has_mask * self.prompt.mask_embed(mask_input) + (1 - has_mask) * no_mask
+        prompts = dense.shape[0]  # a batch of images, since one image takes one mask as prompt
         masks, scores, *_ = self.mask_decoder(
-            image_embeddings=image_embeddings,
-            image_positional_embeddings=self.image_pe,
+            image_embeddings=image_embeddings.expand(prompts, -1, -1, -1),
+            image_positional_embeddings=self.image_pe.expand(prompts, -1, -1, -1),
             sparse_prompt_embeddings=points,
             dense_prompt_embeddings=dense,
             multimask_output=False,
-            high_resolution_features=[high_res_0, high_res_1],
+            high_resolution_features=[each.expand(prompts, -1, -1, -1) for each in (high_res_0, high_res_1)],
         )
-        return masks[0], scores[0]
+        return masks[:, 0], scores[:, 0]
 
 
 def _returning_all_masks(mask_decoder: Any) -> Any:

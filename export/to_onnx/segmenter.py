@@ -24,6 +24,7 @@ from wise_edge.export.to_onnx.trace import export_onnx
 from wise_edge.policy.graph_io import Batch
 from wise_edge.sam.checkpoint import read_sam_spec
 from wise_edge.sam.image import fit_image, normalize_image
+from wise_edge.sam.spec import MOST_PROMPTS
 
 PROMPTS = ("point_coords", "point_labels", "mask_input", "has_mask_input")
 """The decoder's inputs in addition to the encoder's features."""
@@ -117,14 +118,16 @@ def _precisions(precision: str, fp16_arithmetic: bool) -> tuple[str, str]:
 
 
 def _export_mask_decoder(graphs: SegmenterGraphs, features: tuple[Tensor, ...], file: Path) -> None:
-    coords, labels = torch.zeros(1, 4, 2), torch.tensor([[1.0, 1.0, 2.0, 3.0]])
+    # Two prompts, since torch.export takes a size of 1 for one that never changes.
+    coords, labels = torch.zeros(2, 4, 2), torch.tensor([[1.0, 1.0, 2.0, 3.0]] * 2)
     side = graphs.spec.low_res_size
+    prompts = torch.export.Dim("prompts", min=1, max=MOST_PROMPTS)
     points = torch.export.Dim("points", min=2, max=64)
     export_onnx(
         graphs.decoder,
-        (*features, coords, labels, torch.zeros(1, 1, side, side), torch.zeros(1)),
+        (*features, coords, labels, torch.zeros(2, 1, side, side), torch.zeros(2)),
         [*graphs.features, *PROMPTS],
         [*MASKS],
         file,
-        dynamic=(*({} for _ in features), {1: points}, {1: points}, {}, {}),
+        dynamic=(*({} for _ in features), *[{0: prompts, 1: points}] * 2, *[{0: prompts}] * 2),
     )

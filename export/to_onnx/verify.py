@@ -107,7 +107,7 @@ def verify_embedding(model: Any, table: npt.NDArray[Any]) -> Figure:
 
 
 def verify_sam(graphs: SegmenterGraphs, encoder: Path, decoder: Path) -> Iterator[Figure]:
-    """Compare the segmenter's graphs with its own forward passes: a box with and without points, and a mask.
+    """Compare the segmenter's graphs with its own forward passes: a box with and without points, a mask, and several.
 
     Args:
         graphs: the checkpoint.
@@ -125,21 +125,22 @@ def verify_sam(graphs: SegmenterGraphs, encoder: Path, decoder: Path) -> Iterato
     )
     graph = OnnxSession(decoder)
     shared = {name: feature.numpy() for name, feature in zip(graphs.features, features, strict=True)}
-    mask = 10 * rng.standard_normal((1, 1, low, low), np.float32)
-    for count, masked in (*((count, False) for count in POINT_COUNTS), (2, True)):
-        points = rng.uniform(0, side, (1, count, 2)).astype(np.float32)
-        box = np.sort(rng.uniform(0, side, (1, 2, 2)).astype(np.float32), axis=1)
+    for prompts, count, masked in (*((1, count, False) for count in POINT_COUNTS), (1, 2, True), (3, 2, True)):
+        points = rng.uniform(0, side, (prompts, count, 2)).astype(np.float32)
+        box = np.sort(rng.uniform(0, side, (prompts, 2, 2)).astype(np.float32), axis=1)
+        mask = 10 * rng.standard_normal((prompts, 1, low, low), np.float32)
         prompt = {
             "point_coords": np.concatenate([points, box], axis=1),
-            "point_labels": np.array([[1] * count + [2, 3]], np.float32),
+            "point_labels": np.array([[1] * count + [2, 3]] * prompts, np.float32),
             "mask_input": mask,
-            "has_mask_input": np.array([masked], np.float32),
+            "has_mask_input": np.full(prompts, masked, np.float32),
         }
         earlier = torch.from_numpy(mask) if masked else None
         with torch.no_grad():
             masks, scores = graphs.predict(features, torch.from_numpy(points), torch.from_numpy(box), earlier)
         out = graph.run({**shared, **prompt})
         what = f"sam.decoder, box and {count} points{' and a mask' if masked else ''}"
+        what += "" if prompts == 1 else f", {prompts} prompts"
         yield _figure(what, [(out["low_res_masks"], masks), (out["iou_predictions"], scores)])
 
 

@@ -11,6 +11,7 @@ from wise_edge.bundle.roles import GRAPHS
 from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
 from wise_edge.policy.spec import PolicySpec
+from wise_edge.sam.spec import MOST_PROMPTS
 
 _MOST_POINTS = 64
 _POINTS = 4  # two points and a box
@@ -40,6 +41,7 @@ def _sizes(policy: PolicySpec) -> dict[str, tuple[int, int, int]]:
     return {
         "tokens": (1, 1, context),
         "past": (0, context // 2, context),
+        "prompts": (1, 1, MOST_PROMPTS),
         "points": (2, _POINTS, _MOST_POINTS),
     }
 

@@ -155,6 +155,10 @@ class TensorRtGraph:
         del inputs
         return outputs | {name: view.copy() for name, view in fetched.items()}
 
+    def largest(self, name: str, axis: int) -> int | None:
+        """Return the largest size of an input along an axis."""
+        return self._sidecar.ranges[name].largest[axis]
+
     def _create_context(self) -> Any:
         """Return an execution context; for TensorRT for RTX with the kernels that earlier processes compiled.
 

@@ -6,7 +6,7 @@ Postprocessing equals `Sam.postprocess_masks` (https://github.com/facebookresear
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import NamedTuple
@@ -17,8 +17,9 @@ import numpy.typing as npt
 from wise_edge.geometry import Size
 from wise_edge.images.strips import strips
 from wise_edge.runtimes.base import Graph, MaskOutput, MaskPrompt
+from wise_edge.runtimes.mask.calls import split_prompts
 from wise_edge.sam.image import fit_image, normalize_image
-from wise_edge.sam.spec import SAM2, SamSpec
+from wise_edge.sam.spec import MOST_PROMPTS, SAM2, SamSpec
 
 _INSIDE, _BOX_CORNERS = 1.0, (2.0, 3.0)  # labels of point_labels
 _THRESHOLD = 0.0  # logits above it are mask
@@ -43,7 +44,8 @@ class GraphMask:
         spec: the segmenter.
         encoder: image to features.
         decoder: features, point_coords, point_labels, mask_input and has_mask_input to low_res_masks and
-            iou_predictions, the single mask before the three others.
+            iou_predictions, the single mask before the three others; as many prompts at once as it has room for, one
+            in bundles of version 0.1.
     """
 
     def __init__(self, name: str, spec: SamSpec, encoder: Graph, decoder: Graph) -> None:
@@ -51,7 +53,8 @@ class GraphMask:
         self._spec = spec
         self._encoder = encoder
         self._decoder = decoder
-        self._no_mask = np.zeros((1, 1, spec.low_res_size, spec.low_res_size), np.float32)
+        self._most = min(MOST_PROMPTS, decoder.largest("point_coords", 0) or MOST_PROMPTS)
+        self._no_masks = np.zeros((self._most, 1, spec.low_res_size, spec.low_res_size), np.float32)
 
     def encode(self, image: npt.NDArray[np.uint8]) -> GraphMaskImage:
         """Prepare an image (HWC uint8 RGB, any size) for prompts."""
@@ -66,26 +69,41 @@ class GraphMask:
 
     def decode(self, encoded: GraphMaskImage, prompt: MaskPrompt) -> MaskOutput:
         """Segment what a prompt marks; see `MaskBackend`."""
-        start = perf_counter()
+        return self.decode_many(encoded, [prompt])[0]
+
+    def decode_many(self, encoded: GraphMaskImage, prompts: Sequence[MaskPrompt]) -> list[MaskOutput]:
+        """Segment what each prompt marks; see `MaskBackend`."""
+        return [output for call in split_prompts(prompts, self._most) for output in self._decode(encoded, call)]
+
+    def _decode(self, encoded: GraphMaskImage, prompts: list[MaskPrompt]) -> Iterator[MaskOutput]:
+        """Yield the outputs for prompts of one call."""
+        start, count = perf_counter(), len(prompts)
         scale = np.divide(encoded.resized, encoded.size)
-        coords = np.array([*prompt.points, prompt.box[:2], prompt.box[2:]], np.float64) * scale
-        labels = [_INSIDE] * len(prompt.points) + list(_BOX_CORNERS)
+        coords = np.array([[*each.points, each.box[:2], each.box[2:]] for each in prompts], np.float64) * scale
+        labels = [_INSIDE] * len(prompts[0].points) + list(_BOX_CORNERS)
+        previous = [each.previous for each in prompts if each.previous is not None]
         outputs = self._decoder.run(
             {
                 **encoded.features,
-                "point_coords": coords[None].astype(np.float32),
-                "point_labels": np.array([labels], np.float32),
-                "mask_input": self._no_mask if prompt.previous is None else prompt.previous[None, None],
-                "has_mask_input": np.array([prompt.previous is not None], np.float32),
+                "point_coords": coords.astype(np.float32),
+                "point_labels": np.array([labels] * count, np.float32),
+                "mask_input": np.stack(previous)[:, None] if previous else self._no_masks[:count],
+                "has_mask_input": np.full(count, bool(previous), np.float32),
             }
         )
-        scores = outputs["iou_predictions"][0]
-        chosen = 1 + int(scores[1:].argmax()) if self._spec.multimask else 0
-        logits = outputs["low_res_masks"][0, chosen]
+        share_ms = (perf_counter() - start) * 1e3 / count
+        for scores, masks in zip(outputs["iou_predictions"], outputs["low_res_masks"], strict=True):
+            chosen = 1 + int(scores[1:].argmax()) if self._spec.multimask else 0
+            yield self._enlarge(encoded, masks[chosen], float(scores[chosen]), share_ms)
+
+    def _enlarge(
+        self, encoded: GraphMaskImage, logits: npt.NDArray[np.float32], score: float, decoder_ms: float
+    ) -> MaskOutput:
+        start = perf_counter()
         mask = np.empty(encoded.size[::-1], np.bool_)
         for rows, enlarged in upsample(logits, self._spec, encoded.resized, encoded.size):
             np.greater(enlarged, _THRESHOLD, out=mask[rows])
-        return MaskOutput(mask, float(scores[chosen]), logits, (perf_counter() - start) * 1e3)
+        return MaskOutput(mask, score, logits, decoder_ms + (perf_counter() - start) * 1e3)
 
 
 def upsample(

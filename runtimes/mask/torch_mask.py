@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,14 +14,16 @@ import numpy.typing as npt
 
 from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
-from wise_edge.geometry import Point
 from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import MaskBackend, MaskOutput, MaskPrompt
 from wise_edge.runtimes.checkpoints import find_checkpoint
+from wise_edge.runtimes.mask.calls import split_prompts
 from wise_edge.sam.checkpoint import read_sam_spec
 from wise_edge.sam.sam2 import load_sam2
 from wise_edge.sam.segment_anything import load_sam
 from wise_edge.sam.spec import SAM2
+
+_THRESHOLD = 0.0  # logits above it are mask
 
 
 def open_mask(bundle: Bundle, row: Backend, **_: Any) -> MaskBackend[Any]:
@@ -64,6 +68,7 @@ class TorchSegmentAnything:
     name = "torch"
 
     def __init__(self, checkpoint: Path) -> None:
+        self._torch = require("torch", "export")
         self._predictor = require("segment_anything", "export").SamPredictor
         self._multimask = read_sam_spec(checkpoint).multimask
         self._sam = load_sam(checkpoint).to(_device())
@@ -77,16 +82,62 @@ class TorchSegmentAnything:
 
     def decode(self, encoded: PredictorImage, prompt: MaskPrompt) -> MaskOutput:
         """Segment what a prompt marks; see `MaskBackend`."""
+        return self.decode_many(encoded, [prompt])[0]
+
+    def decode_many(self, encoded: PredictorImage, prompts: Sequence[MaskPrompt]) -> list[MaskOutput]:
+        """Segment what each prompt marks; see `MaskBackend`."""
+        return [output for call in split_prompts(prompts) for output in self._decode(encoded.predictor, call)]
+
+    def _decode(self, predictor: Any, prompts: list[MaskPrompt]) -> list[MaskOutput]:
+        """Do what `predict_torch` does for prompts of one call, but upsample the chosen masks only."""
+        start, sam = perf_counter(), self._sam
+        points = self._scale(predictor, [each.points for each in prompts]).reshape(len(prompts), -1, 2)
+        with self._torch.no_grad():
+            sparse, dense = sam.prompt_encoder(
+                (points, self._torch.ones(points.shape[:2], device=points.device)) if points.numel() else None,
+                self._scale(predictor, [(each.box[:2], each.box[2:]) for each in prompts]).reshape(-1, 4),
+                _stack_previous(self._torch, prompts, points.device),
+            )
+            masks, scores = sam.mask_decoder(
+                predictor.features, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=self._multimask
+            )
+            return _best(masks, scores, partial(self._enlarge, predictor), start)
+
+    def _enlarge(self, predictor: Any, logits: Any) -> Any:
+        return self._sam.postprocess_masks(logits, predictor.input_size, predictor.original_size)
+
+    def _scale(self, predictor: Any, points: Any) -> Any:
+        """Return points of the original image in the encoder's square, float32 [..., 2]."""
+        scaled = predictor.transform.apply_coords(np.array(points, np.float32).reshape(-1, 2), predictor.original_size)
+        return self._torch.as_tensor(scaled, dtype=self._torch.float, device=predictor.device)
+
+
+def _stack_previous(torch: Any, prompts: list[MaskPrompt], device: Any) -> Any:
+    """Return the masks of prompts that have one, float32 [N, 1, L, L], or None."""
+    previous = [each.previous for each in prompts if each.previous is not None]
+    return torch.from_numpy(np.stack(previous)[:, None]).to(device) if previous else None
+
+
+def _best(masks: Any, scores: Any, enlarge: Callable[[Any], Any], start_s: float) -> list[MaskOutput]:
+    """Return each prompt's mask of the best score.
+
+    Args:
+        masks: logits float32 [N, M, L, L].
+        scores: float32 [N, M].
+        enlarge: logits [1, 1, L, L] to those of the original image; called for one mask at a time, which as float is
+            four times as large as the result.
+        start_s: when the call began.
+    """
+    best = scores.argmax(dim=1).tolist()  # waits for the GPU
+    share_ms = (perf_counter() - start_s) * 1e3 / len(best)
+    outputs: list[MaskOutput] = []
+    for place, chosen in enumerate(best):
         start = perf_counter()
-        masks, scores, logits = encoded.predictor.predict(
-            point_coords=np.array(prompt.points, np.float32).reshape(-1, 2) if prompt.points else None,
-            point_labels=np.ones(len(prompt.points), np.int64) if prompt.points else None,
-            box=np.array(prompt.box, np.float32),
-            mask_input=None if prompt.previous is None else prompt.previous[None],
-            multimask_output=self._multimask,
-        )
-        best = int(scores.argmax())
-        return MaskOutput(masks[best], float(scores[best]), logits[best], (perf_counter() - start) * 1e3)
+        logits = masks[place, chosen]
+        mask = (enlarge(logits[None, None])[0, 0] > _THRESHOLD).cpu().numpy()
+        score, low = float(scores[place, chosen]), logits.cpu().numpy()
+        outputs.append(MaskOutput(mask, score, low, share_ms + (perf_counter() - start) * 1e3))
+    return outputs
 
 
 @dataclass(frozen=True)
@@ -132,28 +183,34 @@ class TorchSam2:
 
     def decode(self, encoded: Sam2Image, prompt: MaskPrompt) -> MaskOutput:
         """Segment what a prompt marks; see `MaskBackend`."""
-        start = perf_counter()
-        torch = self._torch
-        box, points, previous = prompt.box, prompt.points, prompt.previous
+        return self.decode_many(encoded, [prompt])[0]
+
+    def decode_many(self, encoded: Sam2Image, prompts: Sequence[MaskPrompt]) -> list[MaskOutput]:
+        """Segment what each prompt marks; see `MaskBackend`."""
+        return [output for call in split_prompts(prompts) for output in self._decode(encoded, call)]
+
+    def _decode(self, encoded: Sam2Image, prompts: list[MaskPrompt]) -> list[MaskOutput]:
+        """Segment what prompts of one call mark: a batch of images, since one image takes one mask as prompt."""
+        start, torch, count = perf_counter(), self._torch, len(prompts)
+        points = self._scale(encoded, [each.points for each in prompts]).reshape(count, 1, -1, 2)
+        labels = torch.ones(points.shape[:3], dtype=torch.int32, device=self._device)
+        boxes = self._scale(encoded, [(each.box[:2], each.box[2:]) for each in prompts]).reshape(count, 1, 4)
         with torch.no_grad():
             output = self._model(
-                image_embeddings=encoded.features,
-                input_points=self._scale(encoded, points)[None, None] if points else None,
-                input_labels=torch.ones(1, 1, len(points), dtype=torch.int32, device=self._device) if points else None,
-                input_boxes=self._scale(encoded, (box[:2], box[2:])).reshape(1, 1, 4),
-                input_masks=None if previous is None else torch.from_numpy(previous)[None, None].to(self._device),
+                image_embeddings=[each.expand(count, -1, -1, -1) for each in encoded.features],
+                input_points=points if points.numel() else None,
+                input_labels=labels if points.numel() else None,
+                input_boxes=boxes,
+                input_masks=_stack_previous(torch, prompts, self._device),
                 multimask_output=self._multimask,
             )
-            scores = output.iou_scores[0, 0]
-            best = int(scores.argmax())
-            logits = output.pred_masks[0, :, best : best + 1]
-            masks = torch.nn.functional.interpolate(logits, encoded.size, mode="bilinear", align_corners=False) > 0
-        return MaskOutput(
-            masks[0, 0].cpu().numpy(), float(scores[best]), logits[0, 0].cpu().numpy(), (perf_counter() - start) * 1e3
-        )
+            return _best(output.pred_masks[:, 0], output.iou_scores[:, 0], partial(self._enlarge, encoded), start)
 
-    def _scale(self, encoded: Sam2Image, points: tuple[Point, ...]) -> Any:
+    def _enlarge(self, encoded: Sam2Image, logits: Any) -> Any:
+        return self._torch.nn.functional.interpolate(logits, encoded.size, mode="bilinear", align_corners=False)
+
+    def _scale(self, encoded: Sam2Image, points: Any) -> Any:
         """Return points of the original image in the encoder's square, float32 [N, 2]."""
         scale = self._square / np.array(encoded.size[::-1], np.float64)
-        coords = (np.array(points, np.float64) * scale).astype(np.float32)
+        coords = (np.array(points, np.float64).reshape(-1, 2) * scale).astype(np.float32)
         return self._torch.from_numpy(coords).to(self._device)

@@ -119,18 +119,16 @@ def _without_counts(line: str) -> str:
     return json.dumps({key: value for key, value in json.loads(line).items() if key not in ("meant", "found")})
 
 
-class _OneAtATime:
-    """A segmenter that fills the box and counts its prompts."""
+class _Listening(fake_session.FakeMask):
+    """A segmenter that fills the box and keeps its prompts."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.prompts: list[MaskPrompt] = []
-
-    def encode(self, image: npt.NDArray[np.uint8]) -> fake_session.FakeImage:
-        return fake_session.FakeImage(image)
 
     def decode(self, encoded: fake_session.FakeImage, prompt: MaskPrompt) -> MaskOutput:
         self.prompts.append(prompt)
-        return fake_session.FakeMask().decode(encoded, prompt)
+        return super().decode(encoded, prompt)
 
 
 def _grefcoco(folder: Path) -> Dataset:
@@ -149,8 +147,8 @@ def _filled(boxes: Sequence[Box], example: Example) -> npt.NDArray[np.bool_]:
 def test_each_true_object_prompts_the_segmenter(tmp_path: Path) -> None:
     data = _grefcoco(tmp_path)
     for index in range(3):
-        backend, example = _OneAtATime(), data[index]
-        record = score_mask(index, example, backend, "gres")  # type: ignore[arg-type]
+        backend, example = _Listening(), data[index]
+        record = score_mask(index, example, backend, "gres")
         boxes = [item.box for item in example.objects or ()]
         assert [prompt.box for prompt in backend.prompts] == boxes
         assert record.meant == len(boxes)

@@ -89,7 +89,8 @@ def test_the_plan_gives_room_for_a_whole_prompt_and_an_empty_past(built: Path) -
     assert ranges["policy.decoder"]["inputs_embeds"].largest[1] == context
     assert ranges["policy.decoder"]["past_key_0"].smallest[2] == 0
     assert ranges["policy.decoder"]["past_key_0"].largest[2] == context
-    assert ranges["sam.decoder"]["point_coords"].largest == (1, 64, 2)
+    assert ranges["sam.decoder"]["point_coords"].typical == (1, 4, 2)
+    assert ranges["sam.decoder"]["point_coords"].largest == (16, 64, 2)
 
 
 def test_a_jetson_gets_a_kit_and_is_told_to_build_it_there(bundle: Path) -> None:

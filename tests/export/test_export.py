@@ -72,6 +72,7 @@ def test_every_case_was_compared_and_agrees(tiny_bundle: Path) -> None:
         ),
         *(f"sam.decoder, box and {count} points" for count in (0, 1, 2, 3, 8)),
         "sam.decoder, box and 2 points and a mask",
+        "sam.decoder, box and 2 points and a mask, 3 prompts",
     }
     assert {"policy.vision", "policy.embedding", "sam.encoder"} < set(figures)
     queries = {what: figure for what, figure in figures.items() if what.startswith("onnx: ")}
@@ -88,12 +89,15 @@ def test_signatures_are_the_contract(tiny_bundle: Path) -> None:
     assert _shapes(graphs["policy.decoder"].output)["logits"][:2] == [1, 1]
     assert _shapes(graphs["sam.decoder"].input) == {
         "image_embeddings": [1, 32, 8, 8],
-        "point_coords": [1, "points", 2],
-        "point_labels": [1, "points"],
-        "mask_input": [1, 1, 32, 32],
-        "has_mask_input": [1],
+        "point_coords": ["prompts", "points", 2],
+        "point_labels": ["prompts", "points"],
+        "mask_input": ["prompts", 1, 32, 32],
+        "has_mask_input": ["prompts"],
     }
-    assert _shapes(graphs["sam.decoder"].output) == {"low_res_masks": [1, 4, 32, 32], "iou_predictions": [1, 4]}
+    assert _shapes(graphs["sam.decoder"].output) == {
+        "low_res_masks": ["prompts", 4, 32, 32],
+        "iou_predictions": ["prompts", 4],
+    }
 
 
 def _shapes(values: Any) -> dict[str, list[int | str]]:

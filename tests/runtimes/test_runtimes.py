@@ -25,7 +25,7 @@ from wise_edge.policy.image import patchify, resize
 from wise_edge.policy.prompts import Template
 from wise_edge.runtimes.base import Decoding, Graph, MaskPrompt, Request
 from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
-from wise_edge.runtimes.mask.graph import upsample
+from wise_edge.runtimes.mask.graph import GraphMask, upsample
 from wise_edge.runtimes.policy.graph import GraphPolicy
 from wise_edge.runtimes.policy.prompt import Prefix, Prompt, image_positions, text_positions
 from wise_edge.runtimes.policy.text import PolicyText
@@ -49,6 +49,9 @@ class CountingGraph:
     def run(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         self.lengths.append(next(iter(arrays.values())).shape[1])
         return self.graph.run(arrays)
+
+    def largest(self, name: str, axis: int) -> int | None:
+        return self.graph.largest(name, axis)
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +273,35 @@ def test_an_earlier_mask_prompts_the_next(reference: Session, bundle: Bundle, sc
     np.testing.assert_allclose(first.logits, stock_first.logits, atol=1e-3)
     np.testing.assert_allclose(second.logits, stock_second.logits, atol=1e-3)
     assert np.abs(first.logits - second.logits).max() > 0.01
+
+
+@pytest.mark.parametrize(("kind", "calls"), [("torch", None), ("graphs", 5), ("graphs of one prompt", 24)])
+def test_several_prompts_get_the_masks_of_single_ones(
+    reference: Session, bundle: Bundle, scene: npt.NDArray[np.uint8], kind: str, calls: int | None
+) -> None:
+    mask = reference.mask
+    counted = None
+    if kind != "torch":  # the embedded bundle's decoder takes one prompt, as those of earlier versions
+        mask = Session.from_bundle(bundle if kind == "graphs" else None, mask_backend="onnx", threads=1).mask
+        assert isinstance(mask, GraphMask)
+        counted = mask._decoder = CountingGraph(mask._decoder)
+    corners = np.random.default_rng(0).integers(0, 100, (24, 2)).tolist()
+    prompts = [MaskPrompt((x, y, x + 90, y + 70), ((x + 40, y + 30),) * 2) for x, y in corners]
+    frame = mask.encode(scene)
+    prompts[3] = replace(prompts[3], previous=mask.decode(frame, prompts[2]).logits)
+    prompts[22:] = [replace(prompt, points=prompt.points[:1]) for prompt in prompts[22:]]
+    single = [mask.decode(frame, prompt) for prompt in prompts]
+    before = len(counted.lengths) if counted else 0
+
+    together = mask.decode_many(frame, prompts)
+
+    assert counted is None or len(counted.lengths) - before == calls
+    for one, of_many in zip(single, together, strict=True):
+        np.testing.assert_allclose(one.logits, of_many.logits, atol=1e-3)
+        assert mask_iou(one.mask, of_many.mask) >= 0.999
+        assert one.score == pytest.approx(of_many.score, abs=1e-4)
+    assert len({output.score for output in together}) == 24
+    assert mask.decode_many(frame, []) == []
 
 
 SHAPES = [(64, 64), (224, 224), (41, 90), (50, 30), (7, 64), (301, 123), (16_384, 128), (128, 16_384)]

@@ -76,6 +76,7 @@ def test_graphs_equal_torch(copied: Path, tmp_path: Path, threshold: float) -> N
         "sam.encoder",
         *(f"sam.decoder, box and {count} points" for count in (0, 1, 2, 3, 8)),
         "sam.decoder, box and 2 points and a mask",
+        "sam.decoder, box and 2 points and a mask, 3 prompts",
     ]
     assert all(figure.passed and figure.at_most == 1e-4 for figure in figures)
 
@@ -99,6 +100,24 @@ def test_masks_are_those_of_transformers(checkpoint: Path, exported: Path, shape
         assert got.score == pytest.approx(expected.score, abs=0.01)
         assert 0 < got.mask.mean() < 1
     assert np.abs(outputs[0][0].logits - outputs[0][1].logits).max() > 0.01
+
+
+def test_several_prompts_get_the_masks_of_single_ones(checkpoint: Path, exported: Path) -> None:
+    graphs = [OnnxGraph(exported / f"sam.{part}.onnx") for part in ("encoder", "decoder")]
+    for backend in (GraphMask("onnx", read_sam_spec(checkpoint), *graphs), open_torch_mask(checkpoint)):
+        encoded = backend.encode(sample("test", 3).scene.image)
+        first = backend.decode(encoded, PROMPT)
+        moved = [replace(PROMPT, box=(30, 40, 150 - 9 * step, 160)) for step in range(4)]
+        for points, previous in ((PROMPT.points, None), (PROMPT.points, first.logits), ((), None)):
+            prompts = [replace(prompt, points=points, previous=previous) for prompt in moved]
+            single = [backend.decode(encoded, prompt) for prompt in prompts]
+
+            together = backend.decode_many(encoded, prompts)
+
+            for one, of_many in zip(single, together, strict=True):
+                np.testing.assert_allclose(one.logits, of_many.logits, atol=1e-3)
+                assert one.score == pytest.approx(of_many.score, abs=1e-4)
+            assert len({output.score for output in together}) == 4
 
 
 def test_the_published_video_checkpoints_are_read(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,6 +86,9 @@ class FakeMask:
         x1, y1, x2, y2 = prompt.box
         mask[y1:y2, x1:x2] = True
         return MaskOutput(mask, 0.9, np.zeros((4, 4), np.float32), 4.0)
+
+    def decode_many(self, encoded: FakeImage, prompts: Sequence[MaskPrompt]) -> list[MaskOutput]:
+        return [self.decode(encoded, prompt) for prompt in prompts]
 
 
 @dataclass

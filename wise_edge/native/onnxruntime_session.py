@@ -76,6 +76,7 @@ class OnnxSession:
                 enable_fallback=0,  # which prints to stdout
             )
             self.outputs = [output.name for output in self._session.get_outputs()]
+            self._shapes = {given.name: given.shape for given in self._session.get_inputs()}
         except Exception as error:  # its classes derive from Exception itself, one a status code
             if (shortage := find_shortage(file, first_line(error))) is not None:
                 raise shortage from error
@@ -87,6 +88,11 @@ class OnnxSession:
         """Raise `BundleError` if the graph lacks an output."""
         if missing := sorted({*names}.difference(self.outputs)):
             raise BundleError(f"{self._file} lacks the output {missing[0]}; export the bundle again")
+
+    def largest(self, name: str, axis: int) -> int | None:
+        """Return the size of an input along an axis; None if it varies."""
+        size = self._shapes[name][axis]
+        return size if isinstance(size, int) else None
 
     def run(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Run the graph once.

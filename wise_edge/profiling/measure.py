@@ -115,7 +115,8 @@ class _Asker:
         policy_image, mask_image = policy.encode(first.image), mask.encode(first.image)
         request = Request(first.query, shown.variant)
         height, width, _ = first.image.shape
-        prompt = MaskPrompt(shown.box or (0, 0, width, height), shown.points or ((width // 2, height // 2),))
+        prompts = [MaskPrompt(item.box, item.points) for item in shown.objects]
+        prompts = prompts or [MaskPrompt((0, 0, width, height), ((width // 2, height // 2),))]
         round_of = examples[:ENERGY_EXAMPLES]
         turns = itertools.cycle(round_of)
         work: dict[str, tuple[Callable[[], Any], int]] = {
@@ -123,7 +124,7 @@ class _Asker:
             "policy_frame": (lambda: policy.encode(next(turns).image), len(round_of)),
             "policy_write": (lambda: policy.generate(policy_image, request), 1),
             "mask_encode": (lambda: mask.encode(next(turns).image), len(round_of)),
-            "mask_decode": (lambda: mask.decode(mask_image, prompt), 1),
+            "mask_decode": (lambda: mask.decode_many(mask_image, prompts), 1),
         }
         asked, self._asked = self._asked, []
         try:

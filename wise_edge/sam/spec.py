@@ -9,6 +9,8 @@ from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, OneOf, Side
 
 SEGMENT_ANYTHING, SAM2 = "segment_anything", "sam2"
 """The families. The first pads images to the square and keeps their proportions, the second stretches them."""
+MOST_PROMPTS = 16
+"""Prompts of one call of a mask decoder, whose memory grows with them."""
 
 
 @dataclass(frozen=True)

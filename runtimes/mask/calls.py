@@ -1,0 +1,26 @@
+"""Which prompts one call of a mask decoder takes together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
+
+from wise_edge.runtimes.base import MaskPrompt
+from wise_edge.sam.spec import MOST_PROMPTS
+
+
+def split_prompts(prompts: Sequence[MaskPrompt], most: int = MOST_PROMPTS) -> Iterator[list[MaskPrompt]]:
+    """Yield prompts in their order, in lists that one call takes.
+
+    A prompt of fewer points could be padded to the number of another, but a padded prompt gives another mask.
+
+    Args:
+        prompts: of one image.
+        most: the largest list.
+
+    Yields:
+        Prompts that have equally many points, and all or none of them a mask.
+    """
+    for _, alike in groupby(prompts, key=lambda prompt: (len(prompt.points), prompt.previous is None)):
+        while call := list(islice(alike, most)):
+            yield call
