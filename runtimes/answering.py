@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from wise_edge.geometry import Box, Point, Size, scale_box, scale_point
+from wise_edge.geometry import Size, scale_box, scale_point
+from wise_edge.policy.answers.answer import AnsweredObject
 from wise_edge.policy.answers.form import AnswerForm
 from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.policy.answers.tolerant import parse_answer
 from wise_edge.runtimes.base import MaskOutput, PolicyOutput, Request
-from wise_edge.runtimes.results import BackendChoice, Latencies, SegmentationResult
+from wise_edge.runtimes.results import BackendChoice, Latencies, SegmentationResult, SegmentedObject
 from wise_edge.runtimes.spans import Span
 
 ENERGY_REASON = "no sensor was read; run --energy reads one, wise-edge profile measures every part"
@@ -22,15 +23,13 @@ class Located:
 
     Attributes:
         size: (width, height) of the original image in pixels.
-        box: XYXY, half-open pixels of the original image; None without a readable answer.
-        points: XY points in pixels of the original image; likewise.
+        objects: in pixels of the original image; empty if the policy found nothing, and without a readable answer.
         repairs: what the tolerant parser repaired.
         reason: why there is no answer; None if there is one.
     """
 
     size: Size
-    box: Box | None
-    points: tuple[Point, ...] | None
+    objects: tuple[AnsweredObject, ...]
     repairs: tuple[str, ...]
     reason: str | None
 
@@ -47,19 +46,23 @@ def locate(output: PolicyOutput, form: AnswerForm, frame: AnswerFrame, size: Siz
     parsed = parse_answer(output.text, form, frame, output.parts)
     if parsed.answer is None:
         cut = "; the policy reached its token limit" if output.finish == "length" else ""
-        return Located(size, None, None, parsed.repairs, f"{parsed.reason}{cut}")
-    if not parsed.answer.objects:
-        return Located(size, None, None, parsed.repairs, "the policy found nothing of what was asked for")
-    first = parsed.answer.objects[0]
-    points = tuple(scale_point(point, frame.size, size) for point in first.points)
-    return Located(size, scale_box(first.box, frame.size, size), points, parsed.repairs, None)
+        return Located(size, (), parsed.repairs, f"{parsed.reason}{cut}")
+    objects = tuple(
+        AnsweredObject(
+            scale_box(item.box, frame.size, size),
+            tuple(scale_point(point, frame.size, size) for point in item.points),
+            item.label,
+        )
+        for item in parsed.answer.objects
+    )
+    return Located(size, objects, parsed.repairs, None)
 
 
 def build_result(
     request: Request,
     output: PolicyOutput,
     located: Located,
-    found: MaskOutput | None,
+    found: Sequence[MaskOutput],
     spans: Sequence[Span],
     total_ms: float,
     *,
@@ -72,7 +75,7 @@ def build_result(
         request: what the policy was asked.
         output: what it wrote.
         located: where its answer points.
-        found: the mask; None without a readable answer.
+        found: the mask of each object.
         spans: the phases that the query paid for.
         total_ms: from the image to the mask.
         backends: what ran.
@@ -83,14 +86,13 @@ def build_result(
         variant=request.variant,
         text=output.text,
         rationale=output.parts.rationale,
-        answer_valid=found is not None,
+        objects=tuple(
+            SegmentedObject(number, item.box, item.points, item.label, each.mask, each.mask_score)
+            for number, (item, each) in enumerate(zip(located.objects, found, strict=True), start=1)
+        ),
         reason=located.reason,
         repairs=located.repairs,
         image_size=located.size,
-        box=located.box,
-        points=located.points,
-        mask=None if found is None else found.mask,
-        score=None if found is None else found.mask_score,
         tokens=output.tokens,
         latency_ms=Latencies.of(spans, total_ms),
         energy_j=None,

@@ -1,43 +1,46 @@
-"""Following an object from frame to frame with the segmenter, between the policy's groundings."""
+"""Following objects from frame to frame with the segmenter, between the policy's groundings."""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.geometry import Box, Point, box_iou, mask_box
+from wise_edge.geometry import Box, Point, box_iou, clip_box, mask_box
+from wise_edge.runtimes.base import MaskOutput, MaskPrompt
+from wise_edge.runtimes.results import SegmentedObject
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.session import Session
     from wise_edge.runtimes.tracking import Grounding, Stamped
 
-_PATH = 256  # boxes of the latest frames that a late grounding is compared with
+_PATH = 256  # latest frames, with whose boxes a late grounding is compared
 _AGREES = 0.5  # IoU of a followed and a grounded box on one frame
 
 
-@dataclass(frozen=True, eq=False)
-class Followed:
-    """Where an object is on one frame, in pixels of the frame.
+@dataclass(frozen=True)
+class _Track:
+    """Where an object was last; an object that is lost is searched there."""
 
-    Attributes:
-        box: XYXY, half-open; None if the policy's last answer names nothing, or nothing is there any more.
-        points: inside the object.
-        mask: bool [H, W].
-        score: the segmenter's own estimate of the mask's IoU; None without a pixel in the mask.
-    """
+    box: Box
+    points: tuple[Point, ...]
+    label: str | None
 
-    box: Box | None = None
-    points: tuple[Point, ...] = ()
-    mask: npt.NDArray[np.bool_] | None = None
-    score: float | None = None
+    @classmethod
+    def of(cls, item: SegmentedObject) -> _Track:
+        return cls(item.box, item.points, item.label)
+
+    def moved(self, by: tuple[int, int]) -> _Track:
+        return replace(self, box=_move_box(self.box, by), points=tuple(_move(point, by) for point in self.points))
 
 
 class Follower:
-    """Makes masks between groundings.
+    """Makes masks between groundings, of all objects of the last answer at once.
 
     Args:
         session: has the segmenter.
@@ -48,45 +51,59 @@ class Follower:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._path: deque[tuple[float, Box]] = deque(maxlen=_PATH)
-        self._box: Box | None = None
-        self._points: tuple[Point, ...] = ()
+        self._path: deque[tuple[float, Mapping[int, Box]]] = deque(maxlen=_PATH)
+        self._tracks: dict[int, _Track] = {}
+        self._grounded: tuple[SegmentedObject, ...] = ()
         self.grounding: Grounding | None = None
 
     def reground(self, grounding: Grounding) -> None:
-        """Continue from the policy's answer on an earlier frame, moved by what was followed since if they agree."""
-        self.grounding = grounding
-        box, points = grounding.result.box, grounding.result.points or ()
-        moved = (0, 0)
-        if box is not None and self._box is not None and self._path:
-            then = min(self._path, key=lambda entry: abs(entry[0] - grounding.frame.stamp_s))[1]
-            if box_iou(then, box) > _AGREES:
-                moved = _shift(then, self._box)
-        self._box = None if box is None else _move_box(box, moved)
-        self._points = tuple(_move(point, moved) for point in points)
+        """Continue from the policy's answer on an earlier frame.
 
-    def follow(self, frame: Stamped) -> Followed:
-        """Return where the object is on a frame; the grounding's own frame needs no segmenter."""
-        if self.grounding is not None and self.grounding.frame is frame:
-            result = self.grounding.result
-            found = Followed(result.box, result.points or (), result.mask, result.score)
-        elif self._box is not None:
-            found = self._find(frame, self._box)
-        else:
-            found = Followed()
-        if found.box is not None:
-            self._box, self._points = found.box, found.points
-            self._path.append((frame.stamp_s, found.box))
+        An object that agrees with one that was followed keeps its number, and is moved by what it was followed since.
+        """
+        self.grounding = grounding
+        then: dict[int, Box] = {}
+        if self._path:
+            nearest = min(self._path, key=lambda entry: abs(entry[0] - grounding.frame.stamp_s))[1]
+            then = {number: box for number, box in nearest.items() if number in self._tracks}
+        known: dict[int, SegmentedObject] = {}
+        shifts: dict[int, tuple[int, int]] = {}
+        fresh: list[SegmentedObject] = []
+        for item in grounding.result.objects:
+            best = max(then, key=lambda number: box_iou(then[number], item.box), default=0)
+            if best and box_iou(then[best], item.box) > _AGREES:
+                known[best] = item
+                shifts[best] = _shift(then.pop(best), self._tracks[best].box)
+            else:
+                fresh.append(item)
+        free = (number for number in count(1) if number not in known)
+        numbered = sorted((known | dict(zip(free, fresh, strict=False))).items())
+        self._grounded = tuple(replace(item, number=number) for number, item in numbered)
+        self._tracks = {number: _Track.of(item).moved(shifts.get(number, (0, 0))) for number, item in numbered}
+
+    def follow(self, frame: Stamped) -> tuple[SegmentedObject, ...]:
+        """Return the objects that are on a frame; the grounding's own frame needs no segmenter."""
+        own = self.grounding is not None and self.grounding.frame is frame
+        found = self._grounded if own else self._find(frame)
+        self._tracks |= {item.number: _Track.of(item) for item in found}
+        if found:
+            self._path.append((frame.stamp_s, {item.number: item.box for item in found}))
         return found
 
-    def _find(self, frame: Stamped, around: Box) -> Followed:
-        output = self._session.find_mask(frame.image, around, self._points)
-        if not output.mask.any():  # the next frame is searched in the same place
-            return Followed(None, (), output.mask)
-        box = mask_box(output.mask)
-        by = _shift(around, box)
-        points = tuple(_nearest(output.mask, _move(point, by)) for point in self._points)
-        return Followed(box, points, output.mask, output.score)
+    def _find(self, frame: Stamped) -> tuple[SegmentedObject, ...]:
+        if not self._tracks:
+            return ()
+        size = (frame.image.shape[1], frame.image.shape[0])
+        prompts = [MaskPrompt(clip_box(track.box, size), track.points) for track in self._tracks.values()]
+        outputs = zip(self._tracks.items(), self._session.find_masks(frame.image, prompts), strict=True)
+        return tuple(_see(number, track, output) for (number, track), output in outputs if output.mask.any())
+
+
+def _see(number: int, track: _Track, output: MaskOutput) -> SegmentedObject:
+    box = mask_box(output.mask)
+    by = _shift(track.box, box)
+    points = tuple(_nearest(output.mask, _move(point, by)) for point in track.points)
+    return SegmentedObject(number, box, points, track.label, output.mask, output.mask_score)
 
 
 def _shift(start: Box, end: Box) -> tuple[int, int]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.geometry import Box, Point
+from wise_edge.geometry import Box, Point, Size, unite
 from wise_edge.rle import run_lengths
 from wise_edge.runtimes.deadline import DeadlineChoice
 from wise_edge.runtimes.spans import PHASES, Span
+
+Status = Literal["found", "nothing", "unreadable"]
+"""Whether the policy named objects, answered that there is none, or wrote what is no answer."""
+RESULT_VERSION = 2
+"""Of results as JSON; version 1 had one object, and no entry `version`."""
+MaskCode = Callable[[npt.NDArray[np.bool_]], Any]
+NOTHING = "nothing of what was asked for was found"
 
 
 def explain_empty(mask: npt.NDArray[np.bool_] | None) -> str | None:
@@ -87,8 +95,121 @@ class Latencies:
         return cls(**spent, total=total_ms)
 
 
+@dataclass(frozen=True, eq=False)
+class SegmentedObject:
+    """An object that a query names, in pixels of the original image.
+
+    Attributes:
+        number: 1 for the first that the policy wrote, and so on; an object that is followed keeps its number.
+        box: XYXY, half-open.
+        points: XY, inside the object; as many as the policy's answers have.
+        label: what the policy calls it; None if its answers have no labels.
+        mask: bool [H, W].
+        score: the segmenter's own estimate of the mask's IoU; None without a pixel in the mask.
+    """
+
+    number: int
+    box: Box
+    points: tuple[Point, ...]
+    label: str | None
+    mask: npt.NDArray[np.bool_]
+    score: float | None
+
+    @property
+    def level(self) -> int:
+        """The value of its pixels in `Findings.mask_image`: 255 for object 1, 254 for object 2, and so on to 1."""
+        return max(1, 256 - self.number)
+
+    @property
+    def mask_reason(self) -> str | None:
+        """Why the mask has no pixel; None if it has one."""
+        return explain_empty(self.mask)
+
+    def to_facts(self) -> dict[str, Any]:
+        """Return JSON-ready data without the mask."""
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "mask"}
+        return data | {"mask_px": int(self.mask.sum()), "mask_reason": self.mask_reason}
+
+    def to_dict(self, code: MaskCode = run_lengths) -> dict[str, Any]:
+        """Return JSON-ready data; see `SegmentationResult.to_dict`."""
+        return self.to_facts() | {"mask": code(self.mask)}
+
+
+class Findings:
+    """What all kinds of results on an image say of their objects: of the first one, and of all together.
+
+    Attributes:
+        objects: what the query names; empty if that is nothing, and without an answer.
+        reason: why there is no answer, None if there is one.
+        image_size: (width, height) of the image in pixels.
+    """
+
+    objects: tuple[SegmentedObject, ...]
+    reason: str | None
+    image_size: Size
+
+    @property
+    def status(self) -> Status:
+        """Whether objects were found, the answer is that there is none, or it could not be read."""
+        if self.reason is not None:
+            return "unreadable"
+        return "found" if self.objects else "nothing"
+
+    @property
+    def box(self) -> Box | None:
+        """The first object's box; None without an object."""
+        return self.objects[0].box if self.objects else None
+
+    @property
+    def points(self) -> tuple[Point, ...] | None:
+        """The first object's points; None without an object."""
+        return self.objects[0].points if self.objects else None
+
+    @property
+    def score(self) -> float | None:
+        """The first object's score; None without an object, and without a pixel in its mask."""
+        return self.objects[0].score if self.objects else None
+
+    @cached_property
+    def mask(self) -> npt.NDArray[np.bool_] | None:
+        """The union of the objects' masks, bool [H, W] of the image; None without an answer."""
+        if self.status == "unreadable":
+            return None
+        masks = [item.mask for item in self.objects]
+        return masks[0] if len(masks) == 1 else unite(masks, self.image_size)
+
+    @property
+    def mask_reason(self) -> str | None:
+        """Why the mask has no pixel; None if it has one, and without an answer."""
+        return NOTHING if self.status == "nothing" else explain_empty(self.mask)
+
+    def mask_image(self) -> npt.NDArray[np.uint8]:
+        """Return one image of all masks, uint8 [H, W]: 255 in object 1, 254 in object 2 and so on, 0 elsewhere.
+
+        Where masks overlap, it is the object's with the lowest number. All 0 without an object.
+        """
+        width, height = self.image_size
+        image = np.zeros((height, width), np.uint8)
+        for item in self.objects:
+            np.maximum(image, item.mask * np.uint8(item.level), out=image)
+        return image
+
+    def _facts(self) -> dict[str, Any]:
+        """Return JSON-ready data of what is not a field, without masks."""
+        return {
+            "version": RESULT_VERSION,
+            "status": self.status,
+            "objects": [item.to_facts() for item in self.objects],
+            "box": self.box,
+            "points": self.points,
+            "score": self.score,
+            "mask_px": None if self.mask is None else int(self.mask.sum()),
+            "mask_reason": self.mask_reason,
+        }
+
+
 @dataclass(frozen=True)
-class SegmentationResult:
+class SegmentationResult(Findings):
     """Everything about one query on one image.
 
     Attributes:
@@ -96,14 +217,11 @@ class SegmentationResult:
         variant: the prompt variant.
         text: the policy's complete output.
         rationale: the text inside `<think>`, None if there is none.
-        answer_valid: whether an answer could be read; without one, box, points, mask and score are None.
+        objects: what the query names, in the order in which the policy wrote it; empty if that is nothing, and without
+            an answer.
         reason: why there is no answer, None if there is one.
         repairs: what the tolerant parser repaired, empty for a clean answer.
         image_size: (width, height) of the original image in pixels.
-        box: XYXY, half-open pixels of the original image.
-        points: XY points in pixels of the original image.
-        mask: bool [H, W] of the original image.
-        score: the segmenter's own estimate of the mask's IoU; None without a pixel in the mask.
         tokens: token counts.
         latency_ms: clock readings of the phases.
         energy_j: energy of the complete query in J, as "total"; None if it was not measured.
@@ -119,14 +237,10 @@ class SegmentationResult:
     variant: str
     text: str
     rationale: str | None
-    answer_valid: bool
+    objects: tuple[SegmentedObject, ...]
     reason: str | None
     repairs: tuple[str, ...]
-    image_size: tuple[int, int]
-    box: Box | None
-    points: tuple[Point, ...] | None
-    mask: npt.NDArray[np.bool_] | None
-    score: float | None
+    image_size: Size
     tokens: TokenCounts
     latency_ms: Latencies
     energy_j: dict[str, float] | None
@@ -138,17 +252,22 @@ class SegmentationResult:
     spans: tuple[Span, ...] = ()
 
     @property
-    def mask_reason(self) -> str | None:
-        """Why the mask has no pixel; None if it has one, and without an answer."""
-        return explain_empty(self.mask)
+    def answer_valid(self) -> bool:
+        """Whether an answer could be read; that nothing is there is one."""
+        return self.status != "unreadable"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready data; the mask as COCO's uncompressed run lengths (column-major, background first)."""
+    def to_dict(self, code: MaskCode = run_lengths) -> dict[str, Any]:
+        """Return JSON-ready data.
+
+        Args:
+            code: makes a mask JSON-ready; by default as COCO's uncompressed run lengths (column-major, background
+                first).
+        """
         data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "spans"}
-        return data | {
-            "mask": None if self.mask is None else run_lengths(self.mask),
-            "mask_px": None if self.mask is None else int(self.mask.sum()),
-            "mask_reason": self.mask_reason,
+        return (data | self._facts()) | {
+            "answer_valid": self.answer_valid,
+            "objects": [item.to_dict(code) for item in self.objects],
+            "mask": None if self.mask is None else code(self.mask),
             "tokens": asdict(self.tokens),
             "latency_ms": asdict(self.latency_ms),
             "deadline": None if self.deadline is None else asdict(self.deadline),

@@ -196,7 +196,7 @@ class Session:
                 called by backends that write in one call (Edge-LLM).
 
         Returns:
-            The result; if the answer cannot be read, without box, points and mask but with the reason.
+            The result, with as many objects as the answer names; if it cannot be read, with the reason.
 
         Raises:
             UsageError: the image is no uint8 RGB array or too large, the query is empty or too long, the variant is
@@ -311,14 +311,19 @@ class Session:
             BundleError: a file of the bundle was altered in its place since the bundle was opened.
             WiseEdgeError: the segmenter failed.
         """
+        return self.find_masks(image, [MaskPrompt(box, points)])[0]
+
+    def find_masks(self, image: npt.NDArray[np.uint8], prompts: Sequence[MaskPrompt]) -> list[MaskOutput]:
+        """Segment what each of several prompts marks, without the policy; see `find_mask`."""
         check_image(image)
-        prompt = MaskPrompt(box, points)
         height, width, _ = image.shape
-        if not (box[0] < width and box[1] < height and box[2] > 0 and box[3] > 0):
-            raise UsageError(f"the box {tuple(box)} lies outside of the image, which is {width} x {height}")
+        for prompt in prompts:
+            x1, y1, x2, y2 = prompt.box
+            if not (x1 < width and y1 < height and x2 > 0 and y2 > 0):
+                raise UsageError(f"the box {tuple(prompt.box)} lies outside of the image, which is {width} x {height}")
         with self._mask_lock:
             self._files.check()
-            found = self.mask.decode(self.mask.encode(image), prompt)
+            found = self.mask.decode_many(self.mask.encode(image), prompts)
             self._files.check()
             return found
 
@@ -360,7 +365,7 @@ class Session:
         *,
         reused: bool,
     ) -> SegmentationResult:
-        """Turn what the policy wrote into a mask and a result.
+        """Turn what the policy wrote into masks and a result.
 
         Args:
             cached: the image.
@@ -371,13 +376,15 @@ class Session:
             reused: whether the image was known.
         """
         start = perf_counter()
-        located, found = locate(output, self.policy.form, self.policy.frame(cached.size), cached.size), None
-        if located.box is not None:
+        located = locate(output, self.policy.form, self.policy.frame(cached.size), cached.size)
+        found: list[MaskOutput] = []
+        if located.objects:
             with self._mask_lock:
                 self._encode_mask(cached, spans)
                 decoding = perf_counter()
-                found = self.mask.decode(cached.mask, MaskPrompt(located.box, located.points or ()))
-            spans += lay_spans(decoding, mask_decode=found.decode_ms)
+                prompts = [MaskPrompt(item.box, item.points) for item in located.objects]
+                found = self.mask.decode_many(cached.mask, prompts)
+            spans += lay_spans(decoding, mask_decode=sum(each.decode_ms for each in found))
         total_ms = spent_ms + (perf_counter() - start) * 1e3
         self._files.check()
         return build_result(
@@ -386,7 +393,7 @@ class Session:
 
     def _observe(self, result: SegmentationResult, output: PolicyOutput, *, new_frame: bool, drafted: bool) -> None:
         """Let deadlines learn from a query; one without a mask was cheaper than others will be."""
-        if not result.answer_valid:
+        if not result.objects:
             return
         spent = result.latency_ms
         query_ms = output.prefill_ms + spent.mask_decode

@@ -1,10 +1,10 @@
-"""Following an object through the frames of a camera, with a policy that is slower than it.
+"""Following objects through the frames of a camera, with a policy that is slower than it.
 
 Three things run at once. Frames arrive, and only the newest one waits (`NewestFrame`, a queue of one, so that a slow
 consumer does not grow memory). The policy grounds the query at its own pace, always on the newest frame. In between,
-the segmenter follows at the camera's pace: its prompt is the box around the last mask, with the points moved along. A
-grounding is as old as the time that it took; if the followed box agrees with it on its own frame, the grounding is
-moved by what was followed since.
+the segmenter follows at the camera's pace: its prompt for each object is the box around the last mask, with the points
+moved along. A grounding is as old as the time that it took; if a followed box agrees with it on its own frame, the
+grounding is moved by what was followed since. If the policy finds nothing, nothing is followed until it does.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import numpy.typing as npt
 
 from wise_edge.arguments import check_image, check_number, describe
 from wise_edge.errors import QueryCancelledError, UsageError
-from wise_edge.geometry import Box, Point
+from wise_edge.geometry import Point, Size
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.runtimes.following import Follower
-from wise_edge.runtimes.results import SegmentationResult
+from wise_edge.runtimes.results import Findings, SegmentationResult, SegmentedObject
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.session import Session
@@ -54,28 +54,31 @@ class Stamped:
 
 
 @dataclass(frozen=True, eq=False)
-class Tracked:
-    """What is known of the object on one frame.
+class Tracked(Findings):
+    """What is known of the objects on one frame.
 
     Attributes:
-        frame: the frame itself; box and mask are in its pixels.
-        box: XYXY, half-open; None if the policy's last answer names nothing, or nothing is there any more.
-        points: inside the object.
-        mask: bool [H, W].
-        score: the segmenter's own estimate of the mask's IoU; None without a pixel in the mask.
+        frame: the frame itself; boxes and masks are in its pixels.
+        objects: by their numbers; empty if the policy's last answer names nothing, or nothing of it is there any more.
+        reason: why the policy's last answer could not be read; None if it could.
+        image_size: (width, height) of the frame in pixels.
         grounding: the policy's last answer, which this is based on.
         grounded_frame: the frame that the answer is about.
         dropped: number of frames before this one that have no result.
     """
 
     frame: Stamped
-    box: Box | None
-    points: tuple[Point, ...]
-    mask: npt.NDArray[np.bool_] | None
-    score: float | None
+    objects: tuple[SegmentedObject, ...]
+    reason: str | None
+    image_size: Size
     grounding: SegmentationResult
     grounded_frame: Stamped
     dropped: int
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The first object's points; empty without an object."""
+        return super().points or ()
 
     @property
     def grounded_stamp_s(self) -> float:
@@ -288,9 +291,9 @@ class _Board:
 
 
 def _track_one(follower: Follower, grounding: Grounding, frame: Stamped, dropped: int) -> Tracked:
-    found = follower.follow(frame)
-    parts = found.box, found.points, found.mask, found.score
-    return Tracked(frame, *parts, grounding.result, grounding.frame, dropped)
+    height, width, _ = frame.image.shape
+    answer = grounding.result
+    return Tracked(frame, follower.follow(frame), answer.reason, (width, height), answer, grounding.frame, dropped)
 
 
 def _check_stamped(frame: object) -> Stamped:

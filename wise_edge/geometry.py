@@ -7,6 +7,8 @@ frames are `(width, height)` in pixels. All arithmetic is on integers, so result
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -119,6 +121,14 @@ def mask_box(mask: NDArray[np.bool_]) -> Box:
     top, bottom = int(rows[0]), int(rows[-1]) + 1
     columns = np.flatnonzero(mask[top:bottom].any(axis=0))
     return int(columns[0]), top, int(columns[-1]) + 1, bottom
+
+
+def unite(masks: Iterable[NDArray[np.bool_]], size: Size) -> NDArray[np.bool_]:
+    """Return the union of masks of a size (width, height), bool, H x W; empty if there are none."""
+    union = np.zeros(size[::-1], np.bool_)
+    for mask in masks:
+        union |= mask
+    return union
 
 
 def distance_transform(mask: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -9,6 +9,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import numpy as np
+
 from wise_edge.errors import UsageError
 from wise_edge.ranges import field_hints, label, shorten
 
@@ -73,6 +75,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_mapping(typing.cast("type[Any]", hint), value, f"{where}.")
+    if origin is np.ndarray and isinstance(value, np.ndarray):
+        return value
     if origin is tuple and isinstance(value, (list, tuple)):
         return _convert_tuple(arguments, value, where)
     if origin in (dict, Mapping) and isinstance(value, Mapping):

@@ -8,10 +8,12 @@ import pytest
 from wise_edge.drawing import typography
 from wise_edge.drawing.overlay import (
     BOX_COLOR,
+    COLORS,
     CONTOUR,
     LARGEST_PX,
     POINT_COLOR,
     READABLE_PX,
+    DrawnObject,
     draw_overlay,
     fitted_size,
 )
@@ -31,7 +33,11 @@ def _mask() -> np.ndarray:
 
 
 def _has(drawn: np.ndarray, color: tuple[int, int, int]) -> bool:
-    return bool((np.abs(drawn.astype(int) - color).max(axis=-1) < 24).any())
+    return _filled(drawn, color) > 0
+
+
+def _filled(drawn: np.ndarray, color: tuple[int, int, int]) -> int:
+    return int((np.abs(drawn.astype(int) - color).max(axis=-1) < 24).sum())
 
 
 @pytest.mark.parametrize(
@@ -48,7 +54,7 @@ def test_images_are_drawn_at_a_readable_size(size: tuple[int, int], expected: tu
 
 
 def test_mask_box_and_points_are_drawn_where_they_are() -> None:
-    drawn = np.asarray(draw_overlay(GRAY, _mask(), (15, 5, 65, 45), ((30, 25), (50, 25))))
+    drawn = np.asarray(draw_overlay(GRAY, [DrawnObject(_mask(), (15, 5, 65, 45), ((30, 25), (50, 25)))]))
     scale = drawn.shape[1] / 100
     assert _has(drawn, CONTOUR)
     assert _has(drawn[:, : round(25 * scale)], BOX_COLOR)
@@ -59,14 +65,28 @@ def test_mask_box_and_points_are_drawn_where_they_are() -> None:
     assert tinted[2] > 120 > outside[2]  # tinted inside, dimmed outside
 
 
+def test_several_objects_have_a_color_each_and_their_number() -> None:
+    left, right = np.zeros((2, 50, 100), np.bool_)
+    left[10:40, 5:35], right[10:40, 60:90] = True, True
+    objects = [DrawnObject(left, (5, 10, 35, 40), ((20, 25),)), DrawnObject(right, (60, 10, 90, 40), (), "cup")]
+
+    drawn = np.asarray(draw_overlay(GRAY, objects))
+
+    halves = drawn[:, :320], drawn[:, 320:]
+    assert [[_has(half, color) for color in COLORS[:2]] for half in halves] == [[True, False], [False, True]]
+    assert not _has(drawn, POINT_COLOR)
+    badge, unlabeled = (np.asarray(draw_overlay(GRAY, [objects[0], other])) for other in (objects[1], DrawnObject()))
+    assert _filled(badge[:, 320:], COLORS[1]) > _filled(unlabeled[:, 320:], COLORS[1]) + 500
+
+
 def test_without_mask_the_image_stays_as_it_is() -> None:
-    for mask in (None, np.zeros((50, 100), np.bool_)):
-        drawn = np.asarray(draw_overlay(GRAY, mask, None))
+    for objects in ([], [DrawnObject()], [DrawnObject(np.zeros((50, 100), np.bool_))]):
+        drawn = np.asarray(draw_overlay(GRAY, objects))
         assert (drawn == 120).all()
 
 
 def test_an_overlay_card_grows_with_its_words() -> None:
-    drawing = Drawing(GRAY, _mask(), (20, 10, 60, 40), ((30, 25), (50, 25)))
+    drawing = Drawing(GRAY, (DrawnObject(_mask(), (20, 10, 60, 40), ((30, 25), (50, 25))),))
     short = overlay_card(drawing, CAPTION)
     long = overlay_card(drawing, replace(CAPTION, rationale=" ".join(["word"] * 130), query="x" * 1000))
     assert short.width == long.width == CARD_WIDTH
@@ -76,7 +96,7 @@ def test_an_overlay_card_grows_with_its_words() -> None:
 
 
 def test_a_contact_sheet_has_a_cell_for_every_result() -> None:
-    cell = Cell(Drawing(GRAY, _mask()), CAPTION)
+    cell = Cell(Drawing(GRAY, (DrawnObject(_mask()),)), CAPTION)
     one, two = (contact_sheet("Title", "subtitle", [[cell, cell]] * count) for count in (1, 2))
     assert one.width == two.width
     assert two.height > one.height + 150

@@ -49,6 +49,10 @@ def command(*more: str, bag: str = "in", bundle: str = "bundle") -> list[str]:
     return ["bag", bag, "--query", "the ring", "--out", "out", "--bundle", bundle, *more]
 
 
+def _object(lines: list[Any]) -> Any:
+    return lines[2]["objects"][0]
+
+
 def _edit(change: Callable[[list[Any]], None]) -> None:
     lines = [json.loads(line) for line in Path("out.log").read_text().splitlines()]
     change(lines)
@@ -122,13 +126,15 @@ def test_a_log_of_an_earlier_version_is_not_continued(capsys: pytest.CaptureFixt
         (lambda lines: lines.pop(2), "out.log has other images than in; delete the log to start over"),
         (lambda lines: lines[2].update(index=7), "out.log has other images than in; delete the log to start over"),
         (lambda lines: lines[2].update(hue=3), "out.log, line 3, has 'hue', which this version does not know"),
-        (lambda lines: lines[2].update(mask=lines[2]["mask"] | {"counts": [1]}), "line 3, was not written by"),
-        (lambda lines: lines[2]["mask"].update(size=[10**9, 10**9]), "line 3, was not written by"),
-        (lambda lines: lines[2]["mask"].update(size=[30, 20]), "line 3, was not written by"),
-        (lambda lines: lines[2].update(mask=7), "line 3, was not written by"),
+        (lambda lines: _object(lines)["mask"].update(counts=[1]), "line 3, was not written by"),
+        (lambda lines: _object(lines)["mask"].update(size=[10**9, 10**9]), "line 3, was not written by"),
+        (lambda lines: _object(lines)["mask"].update(size=[30, 20]), "line 3, was not written by"),
+        (lambda lines: _object(lines).update(mask=7), "line 3, was not written by"),
+        (lambda lines: _object(lines).update(box=[1, 2, 3]), "line 3, was not written by"),
         (lambda lines: lines[2].update(bits="8"), "line 3, was not written by"),
         (lambda lines: lines[2].update(latency_ms={"decode": 1.0}), "line 3, was not written by"),
-        (lambda lines: lines[2].update(points=[[1]]), "line 3, was not written by"),
+        (lambda lines: _object(lines).update(points=[[1]]), "line 3, was not written by"),
+        (lambda lines: lines[2].update(objects=7), "line 3, was not written by"),
     ],
 )
 def test_a_damaged_log_is_not_continued(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from node_harness import Harness, make_frame
+from node_results import node_result, placed_object
 from tracking_fakes import SeeingMask, SlowPolicy
 from wise_edge.power.gauge import PowerGauge
 from wise_edge.power.sources import PowerSource
+from wise_edge.robot.diagnostics import Record
 from wise_edge.robot.node import Node
 from wise_edge.runtimes.session import Session
 
@@ -48,3 +50,21 @@ def test_diagnostics_report_the_power_of_gauges_and_counters() -> None:
 
     node = Node(Session(SlowPolicy(), SeeingMask(), {}), print, power=gauge("power", 7.0))
     assert node.diagnostics().power_w == 7.0
+
+
+def test_what_the_last_result_says_is_said() -> None:
+    record = Record()
+    told = []
+    for changes in ({}, {"objects": (placed_object(), placed_object(number=2))}, {"objects": ()}):
+        for more in ({}, {"reason": "the answer has no {…}"}):
+            record.frame(0.0)
+            record.result(0.0, node_result(**changes | more))
+            state = record.describe(0.0, True, "the mug", (None, "no sensor"))
+            told.append((state.level, state.message))
+
+    assert told[::2] == [
+        ("ok", "following"),
+        ("ok", "following 2 objects"),
+        ("ok", "nothing of what was asked for was found"),
+    ]
+    assert {*told[1::2]} == {("warn", "no answer: the answer has no {…}")}

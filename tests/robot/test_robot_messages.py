@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from node_results import node_result
+from node_results import node_result, placed_object
 from ros_types import STAMP_NS, STORE, TYPES, header_message, image_message
 from wise_edge.errors import UsageError
 from wise_edge.images.depth import StreamDepth
@@ -265,8 +265,26 @@ def test_masks_and_detections_are_messages_that_ros_takes() -> None:
     assert stamp_of(detection.header) == STAMP_NS
 
 
+def test_each_object_is_a_detection_and_a_gray_of_the_mask() -> None:
+    behind = np.zeros((5, 7), np.bool_)
+    behind[2:5, 4:7] = True
+    cup = placed_object(number=3, box=(4, 2, 7, 5), label="cup", mask=behind, score=0.5, place=None)
+    both = node_result(objects=(placed_object(), cup))
+
+    mask = to_mask_message(both, header_message(), TYPES).data.reshape(5, 7)
+    flat, deep = (make(both, header_message(), TYPES).detections for make in (to_detections, to_detections_3d))
+
+    assert {int(level): int((mask == level).sum()) for level in np.unique(mask)} == {0: 20, 253: 7, 255: 8}
+    assert [(each.id, each.results[0].hypothesis.class_id) for each in flat] == [
+        ("the mug", "the mug"),
+        ("the mug #3", "cup"),
+    ]
+    assert [each.bbox.center.position.x for each in flat] == [4.0, 5.5]
+    assert [each.id for each in deep] == ["the mug"]
+
+
 def test_nothing_found_is_a_mask_of_zeros_and_no_detection() -> None:
-    nothing = node_result(box=None, mask=None, points=(), score=None, place=None)
+    nothing = node_result(objects=())
     mask = to_mask_message(nothing, header_message(), TYPES)
     assert (mask.height, mask.width, mask.step) == (5, 7, 7)
     assert not mask.data.any()
@@ -276,5 +294,5 @@ def test_nothing_found_is_a_mask_of_zeros_and_no_detection() -> None:
 
 
 def test_a_place_that_is_not_known_is_marked() -> None:
-    (detection,) = to_detections(node_result(place=None), header_message(), TYPES).detections
+    (detection,) = to_detections(node_result(objects=(placed_object(place=None),)), header_message(), TYPES).detections
     assert detection.results[0].pose.covariance[0] == -1

@@ -116,7 +116,8 @@ def test_a_mask_without_a_pixel_is_said_and_has_no_score() -> None:
     with following() as harness:
         harness.wait(1)
     shown = harness.results[0]
-    hidden = replace(shown, mask=np.zeros_like(shown.mask), score=None)
+    unseen = replace(shown.objects[0], mask=np.zeros_like(shown.objects[0].mask), score=None)
+    hidden = replace(shown, objects=(unseen,))
 
     assert (shown.to_facts()["mask_px"], shown.to_facts()["mask_reason"]) == (400, None)
     assert hidden.to_facts()["mask_px"] == 0

@@ -19,11 +19,13 @@ from specs import POLICY, SAM
 from wise_edge import load_bundle
 from wise_edge.bundle.manifest import Artifact, Manifest
 from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
+from wise_edge.policy.answers.form import BOX_LABEL_LIST, BOX_POINT_LIST
+from wise_edge.rle import mask_of_runs
 from wise_edge.runtimes.backends import BACKENDS
 from wise_edge.runtimes.base import PolicyOutput, Request
 from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates, list_rejected
 from wise_edge.runtimes.image_cache import CachedImage, ImageCache
-from wise_edge.runtimes.results import BackendChoice, Latencies, SegmentationResult
+from wise_edge.runtimes.results import BackendChoice, Latencies
 from wise_edge.runtimes.session import Session
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (56, 224, 3), np.uint8)
@@ -66,7 +68,8 @@ def test_answers_are_mapped_to_the_picture() -> None:
     assert result.mask is not None
     assert result.mask.shape == PICTURE.shape[:2]
     assert result.image_size == (224, 56)
-    assert (result.answer_valid, result.reason) == (True, None)
+    assert (result.status, result.answer_valid, result.reason) == ("found", True, None)
+    assert [(item.box, item.points, item.label) for item in result.objects] == [(result.box, result.points, None)]
 
 
 def test_phases_sum_up_and_a_known_picture_costs_nothing_again() -> None:
@@ -181,10 +184,48 @@ def test_an_answer_that_cannot_be_read_is_a_result(text: str) -> None:
 
     result = session.segment(PICTURE, "the ring")
 
-    assert (result.answer_valid, result.text) == (False, text)
+    assert (result.status, result.answer_valid, result.text) == ("unreadable", False, text)
+    assert result.objects == ()
     assert (result.box, result.points, result.mask, result.score) == (None, None, None, None)
     assert result.reason
     assert json.loads(json.dumps(result.to_dict()))["mask"] is None
+
+
+def test_every_object_of_an_answer_has_a_mask() -> None:
+    boxes = [{"bbox_2d": [0, 0, 28, 56], "label": "cup"}, {"bbox_2d": [14, 28, 56, 84], "label": "mug"}]
+    session, policy = make_session("```json\n" + json.dumps(boxes) + "\n```")
+    policy.form = BOX_LABEL_LIST
+
+    result = session.segment(PICTURE, "what one drinks from")
+
+    assert (result.status, result.reason, result.mask_reason) == ("found", None, None)
+    assert [item.box for item in result.objects] == [(0, 0, 56, 28), (28, 14, 112, 42)]
+    assert [(item.label, item.points, item.score) for item in result.objects] == [("cup", (), 0.9), ("mug", (), 0.9)]
+    assert [int(item.mask.sum()) for item in result.objects] == [56 * 28, 84 * 28]
+    assert (result.box, result.points, result.score) == ((0, 0, 56, 28), (), 0.9)
+    assert result.mask is not None
+    np.testing.assert_array_equal(result.mask, result.objects[0].mask | result.objects[1].mask)
+    assert result.latency_ms.mask_decode == 8.0
+    data = json.loads(json.dumps(result.to_dict()))
+    assert [(each["label"], each["mask_px"]) for each in data["objects"]] == [("cup", 1568), ("mug", 2352)]
+    np.testing.assert_array_equal(mask_of_runs(data["objects"][1]["mask"]), result.objects[1].mask)
+    assert (data["status"], data["mask_px"]) == ("found", 1568 + 2352 - 28 * 14)
+
+
+def test_that_nothing_is_there_is_an_answer() -> None:
+    session, policy = make_session("<answer>[]</answer>")
+    policy.form = BOX_POINT_LIST
+
+    result = session.segment(PICTURE, "the unicorn")
+
+    assert (result.status, result.answer_valid, result.reason, result.objects) == ("nothing", True, None, ())
+    assert (result.box, result.points, result.score) == (None, None, None)
+    assert result.mask is not None
+    assert (result.mask.shape, bool(result.mask.any())) == (PICTURE.shape[:2], False)
+    assert result.latency_ms.mask_decode == 0.0
+    data = json.loads(json.dumps(result.to_dict()))
+    assert (data["status"], data["objects"], data["mask_px"], data["reason"]) == ("nothing", [], 0, None)
+    assert data["mask_reason"] == "nothing of what was asked for was found"
 
 
 def test_what_was_mended_is_in_the_result() -> None:
@@ -211,7 +252,8 @@ def test_masks_round_trip_through_run_lengths(height: int, width: int, data: st.
     bits = data.draw(st.lists(st.booleans(), min_size=height * width, max_size=height * width))
     mask = np.array(bits).reshape(height, width)
     session, _ = make_session()
-    result: SegmentationResult = replace(session.segment(PICTURE, "the ring"), mask=mask)
+    found = session.segment(PICTURE, "the ring")
+    result = replace(found, objects=(replace(found.objects[0], mask=mask),))
 
     coded = json.loads(json.dumps(result.to_dict()))["mask"]
 

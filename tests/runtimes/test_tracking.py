@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from queue import Queue
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fake_session import FakePolicy
-from tracking_fakes import SIDE, make, square_image
+from tracking_fakes import SIDE, SeeingMask, make, square_image
 from waiting import wait_for
 from wise_edge.errors import WiseEdgeError
 from wise_edge.geometry import mask_box
-from wise_edge.runtimes.tracking import NewestFrame, Stamped, Tracked, at_recorded_pace
+from wise_edge.policy.answers.form import BOX_LABEL_LIST
+from wise_edge.runtimes.following import Follower
+from wise_edge.runtimes.session import Session
+from wise_edge.runtimes.tracking import Grounding, NewestFrame, Stamped, Tracked, at_recorded_pace
 
 
 class Camera:
@@ -240,3 +245,88 @@ def test_a_recording_is_given_at_the_pace_it_was_taken() -> None:
 
     assert given == [100.0, 100.75, 102.0]
     assert slept == [0.5]
+
+
+def _squares(*lefts: int) -> npt.NDArray[np.uint8]:
+    """Return white squares of 10 pixels on black, one below the other."""
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    for place, left in enumerate(lefts):
+        if left >= 0:
+            image[10 + 30 * place : 20 + 30 * place, left : left + 10] = 255
+    return image
+
+
+def _list_squares(image: npt.NDArray[np.uint8], query: str, variant: str) -> str:
+    """Name every square, from the lowest to the highest."""
+    boxes = []
+    for place in (2, 1, 0):
+        columns = np.flatnonzero(image[10 + 30 * place, :, 0])
+        if columns.size:
+            top = 10 + 30 * place
+            boxes.append({"bbox_2d": [int(columns[0]), top, int(columns[-1]) + 1, top + 10], "label": "square"})
+    return "```json\n" + json.dumps(boxes) + "\n```"
+
+
+def _grounding(session: Session, frame: Stamped) -> Grounding:
+    return Grounding(frame, session.segment(frame.image, "the squares"))
+
+
+def _make_lister() -> tuple[Session, Follower]:
+    session = Session(FakePolicy(_list_squares, form=BOX_LABEL_LIST), SeeingMask(), {})
+    return session, Follower(session)
+
+
+def test_several_objects_are_followed_at_once_and_keep_their_numbers() -> None:
+    session, follower = _make_lister()
+    frames = [Stamped(_squares(10 + step, 30 - step, 50), float(step)) for step in range(5)]
+    follower.reground(_grounding(session, frames[0]))
+
+    own = follower.follow(frames[0])
+    later = [follower.follow(frame) for frame in frames[1:4]]
+
+    assert [(item.number, item.box) for item in own] == [
+        (1, (50, 70, 60, 80)),
+        (2, (30, 40, 40, 50)),
+        (3, (10, 10, 20, 20)),
+    ]
+    for step, objects in enumerate(later, start=1):
+        assert [item.number for item in objects] == [1, 2, 3]
+        assert [item.box[0] for item in objects] == [50, 30 - step, 10 + step]
+        assert {(item.label, int(item.mask.sum())) for item in objects} == {("square", 100)}
+
+    lowest_gone = Stamped(_squares(13, 27, -1), 5.0)
+    assert [item.number for item in follower.follow(lowest_gone)] == [2, 3]  # 1 is searched where it was
+    assert [item.number for item in follower.follow(frames[3])] == [1, 2, 3]
+    follower.reground(_grounding(session, lowest_gone))  # without the lowest, and written from the second on
+    assert [item.number for item in follower.follow(lowest_gone)] == [2, 3]
+    elsewhere = Stamped(_squares(13, 27, 90), 6.0)
+    follower.reground(_grounding(session, elsewhere))
+    assert [item.number for item in follower.follow(elsewhere)] == [1, 2, 3]  # the free number is taken
+
+
+def test_a_late_answer_is_moved_by_what_each_object_moved() -> None:
+    session, follower = _make_lister()
+    frames = [Stamped(_squares(10 + 3 * step, 60 - 3 * step), float(step)) for step in range(6)]
+    follower.reground(_grounding(session, frames[0]))
+    late = _grounding(session, frames[1])
+    for frame in frames[:5]:
+        follower.follow(frame)
+
+    follower.reground(late)
+
+    found = follower.follow(frames[5])
+    assert [(item.number, item.box[0]) for item in found] == [(1, 45), (2, 25)]
+
+
+def test_nothing_is_followed_while_the_policy_finds_nothing() -> None:
+    session = Session(FakePolicy(_list_squares, form=BOX_LABEL_LIST), SeeingMask(), {})
+    empty, full = (Stamped(_squares(*lefts), stamp_s) for lefts, stamp_s in (((), 0.0), ((10, 30), 1.0)))
+
+    nothing, found = (list(session.track([frame], "the squares"))[-1] for frame in (empty, full))
+
+    assert (nothing.status, nothing.box, nothing.objects, nothing.grounding.status) == ("nothing", None, (), "nothing")
+    assert nothing.mask is not None
+    assert not nothing.mask.any()
+    assert (found.status, len(found.objects), found.box) == ("found", 2, (30, 40, 40, 50))
+    assert found.mask is not None
+    assert int(found.mask.sum()) == 200

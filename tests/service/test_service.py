@@ -146,7 +146,7 @@ def test_metrics_count_requests_queries_and_phases() -> None:
         ask(client)
         client.get("/nothing")
         text = client.get("/metrics").text
-        assert 'wise_edge_queries_total{valid="true",variant="wise-s"} 1.0' in text
+        assert 'wise_edge_queries_total{status="found",variant="wise-s"} 1.0' in text
         assert 'wise_edge_requests_total{path="/v1/segment",status="200"} 1.0' in text
         assert 'wise_edge_requests_total{path="unknown",status="404"} 1.0' in text
         assert 'wise_edge_phase_seconds_count{phase="decode"} 1.0' in text

@@ -28,8 +28,10 @@ def run(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to find, for example 'the red ring'.")],
     bundle: options.Bundle = None,
     variant: options.Variant = None,
-    mask: Annotated[Path | None, option("FILE", "Write the mask as PNG: 0 and 255, the image's size.")] = None,
-    overlay: Annotated[Path | None, option("FILE", "Write the image with mask, box and points as PNG.")] = None,
+    mask: Annotated[
+        Path | None, option("FILE", "Write the masks as PNG of the image's size: 255 in object 1, 254 in 2 …, else 0.")
+    ] = None,
+    overlay: Annotated[Path | None, option("FILE", "Write the image with masks, boxes and points as PNG.")] = None,
     max_rationale_tokens: Annotated[
         int | None, option("N", "Close the rationale at N tokens; by default it is not limited.", min=0)
     ] = None,
@@ -50,7 +52,8 @@ def run(
 ) -> None:
     """Find what a sentence means in an image and segment it.
 
-    If the policy's answer cannot be read, its text is printed with the reason, and no mask is written.
+    The policy may answer that nothing is there; then the mask is empty. If its answer cannot be read, its text is
+    printed with the reason, and no mask is written.
     """
     from wise_edge.bundle.store import load, resolve_bundle
     from wise_edge.images import load_image, save_png
@@ -82,7 +85,7 @@ def run(
         if overlay is not None:
             ending.callback(_write_overlay, result, pixels, overlay, force)
         if mask is not None and result.mask is not None:
-            ending.callback(save_png, result.mask, mask, force)
+            ending.callback(save_png, result.mask_image(), mask, force)
 
 
 def _meet_deadline(

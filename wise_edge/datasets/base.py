@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wise_edge.errors import UsageError
-from wise_edge.geometry import Box, Point, Size, interior_points, mask_box
+from wise_edge.geometry import Box, Point, interior_points, mask_box
 from wise_edge.images import load_image
 
 # Points are searched for in every pixel of masks up to this side (COCO's largest image); larger masks are thinned
@@ -175,14 +175,6 @@ def from_mask(
 def masked_objects(masks: Iterable[NDArray[np.bool_]]) -> tuple[ExampleObject, ...]:
     """Return an object for each mask that has a pixel, with box and points computed from it."""
     return tuple(ExampleObject(mask_box(mask), mask_points(mask), mask) for mask in masks if mask.any())
-
-
-def unite(masks: Iterable[NDArray[np.bool_]], size: Size) -> NDArray[np.bool_]:
-    """Return the union of masks of a size (width, height), bool, H x W; empty if there are none."""
-    union = np.zeros(size[::-1], np.bool_)
-    for mask in masks:
-        union |= mask
-    return union
 
 
 def count_kind(objects: int) -> str:

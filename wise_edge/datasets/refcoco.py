@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from wise_edge.arguments import check_size
-from wise_edge.datasets.base import Example, RowDataset, count_kind, masked_objects, read_image, unite
+from wise_edge.datasets.base import Example, RowDataset, count_kind, masked_objects, read_image
 from wise_edge.datasets.coco_masks import Segmentation, read_segmentation
 from wise_edge.datasets.plain_pickle import load_plain_pickle
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files.documents import read_json, read_json_list
-from wise_edge.geometry import Size
+from wise_edge.geometry import Size, unite
 
 GENERALIZED = "grefcoco"
 """The data set whose sentences mean any number of objects."""

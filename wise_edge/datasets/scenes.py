@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
-from wise_edge.datasets.base import Example, ExampleObject, masked_objects, unite
+from wise_edge.datasets.base import Example, ExampleObject, masked_objects
 from wise_edge.errors import UsageError
+from wise_edge.geometry import unite
 from wise_edge.scenes import SPLITS, sample, sample_group
 
 GENERALIZED_SCENES = "scenes-generalized"

@@ -1,9 +1,13 @@
-"""Draws mask, box and two points on an image, at a readable size.
+"""Draws objects on an image, with mask, box and points, at a readable size.
 
+One object has a color for each of its parts. Several have a color each, and a badge with their number.
 Everything is drawn at twice the size and then reduced, so edges are smooth.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +27,42 @@ SHADOW = (8, 12, 20)
 WHITE = (255, 255, 255)
 TINT_SHARE = 0.22
 DIMMED = 0.72
+COLORS = (
+    ACCENT,
+    (255, 191, 0),
+    (255, 45, 120),
+    (118, 255, 3),
+    (178, 132, 255),
+    (255, 109, 0),
+    (41, 121, 255),
+    (255, 255, 255),
+)
+"""Of several objects; see `object_color`."""
+
+_Color = tuple[int, int, int]
+_LONGEST_BADGE = 24  # characters of a number and a label
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnObject:
+    """An object in pixels of the image that it is drawn on.
+
+    Attributes:
+        mask: HxW bool, of the image's size; None or empty draws none.
+        box: XYXY half-open, or None.
+        points: XY, numbered in order if the object is the only one.
+        label: what it is called; None draws none.
+    """
+
+    mask: npt.NDArray[np.bool_] | None = None
+    box: Box | None = None
+    points: tuple[Point, ...] = ()
+    label: str | None = None
+
+
+def object_color(number: int) -> _Color:
+    """Return the color, RGB, of one of several objects by its number from 1 on; after eight they begin again."""
+    return COLORS[(number - 1) % len(COLORS)]
 
 
 def fitted_size(width: int, height: int, longest: int | None = None) -> tuple[int, int]:
@@ -42,19 +82,13 @@ def fitted_size(width: int, height: int, longest: int | None = None) -> tuple[in
 
 
 def draw_overlay(
-    image: npt.NDArray[np.uint8],
-    mask: npt.NDArray[np.bool_] | None,
-    box: Box | None,
-    points: tuple[Point, ...] = (),
-    longest: int | None = None,
+    image: npt.NDArray[np.uint8], objects: Sequence[DrawnObject], longest: int | None = None
 ) -> Image.Image:
-    """Draw mask, box and points on an image.
+    """Draw objects on an image; what belongs to no mask is dimmed, if there is a mask.
 
     Args:
         image: HWC uint8 RGB.
-        mask: HxW bool, of the image's size; the rest of the image is dimmed. None or empty draws no mask.
-        box: XYXY half-open pixels of `image`.
-        points: XY pixels of `image`, numbered in order.
+        objects: what to draw, numbered in order.
         longest: Longer side of the result; None chooses a readable size.
 
     Returns:
@@ -64,14 +98,25 @@ def draw_overlay(
     size = fitted_size(width, height, longest)
     large = (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING)
     canvas = Image.fromarray(image).resize(large, Image.Resampling.BICUBIC)
-    if mask is not None and mask.any():
-        canvas = _tint(canvas, mask)
+    several = len(objects) > 1
+    colors = [object_color(number) for number in range(1, len(objects) + 1)]
+    masks = [
+        (item.mask, color if several else ACCENT, color if several else CONTOUR)
+        for item, color in zip(objects, colors, strict=True)
+        if item.mask is not None and item.mask.any()
+    ]
+    canvas = _tint(canvas, masks)
     draw = ImageDraw.Draw(canvas)
     scale = (large[0] / width, large[1] / height)
-    if box is not None:
-        _draw_box(draw, box, scale, _stroke(large))
-    for number, point in enumerate(points, start=1):
-        _draw_point(draw, point, number, scale, large)
+    for item, color in zip(objects, colors, strict=True):
+        if item.box is not None:
+            _draw_box(draw, item.box, scale, _stroke(large), color if several else BOX_COLOR)
+        for number, point in enumerate(item.points, start=1):
+            _draw_point(draw, point, "" if several else str(number), scale, large, color if several else POINT_COLOR)
+    for number, (item, color) in enumerate(zip(objects, colors, strict=True), start=1):
+        words = [*([str(number)] if several else []), *([item.label] if item.label else [])]
+        if words and item.box is not None:
+            _draw_badge(draw, " ".join(words), item.box, scale, large, color if several else BOX_COLOR)
     return canvas.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -79,17 +124,26 @@ def _stroke(large: tuple[int, int]) -> int:
     return max(4, round(max(large) / 240))
 
 
-def _tint(canvas: Image.Image, mask: npt.NDArray[np.bool_]) -> Image.Image:
+def _tint(canvas: Image.Image, masks: Sequence[tuple[npt.NDArray[np.bool_], _Color, _Color]]) -> Image.Image:
+    """Fill masks with their first color and line them with their second; dim the rest of the image."""
+    if not masks:
+        return canvas
+    drawn = Image.blend(Image.new("RGB", canvas.size, SHADOW), canvas, DIMMED)
+    stroke = _stroke(canvas.size)
+    for mask, fill, _ in masks:
+        drawn.paste(Image.blend(canvas, Image.new("RGB", canvas.size, fill), TINT_SHARE), mask=_inside(mask, canvas))
+    for mask, _, line in masks:  # once more, since an object may cover the line of another
+        inside = _inside(mask, canvas)
+        for color, reach in ((SHADOW, stroke + 4), (line, stroke + 2)):
+            drawn.paste(color, mask=_rim(inside, reach))
+    return drawn
+
+
+def _inside(mask: npt.NDArray[np.bool_], canvas: Image.Image) -> Image.Image:
+    """Return a mask at the size of the canvas, 0 or 255."""
     soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(canvas.size, Image.Resampling.BILINEAR)
     soft = soft.filter(ImageFilter.GaussianBlur(0.4 * canvas.width / mask.shape[1]))  # hides the steps of pixels
-    inside = soft.point([255 if level >= 128 else 0 for level in range(256)])
-    dimmed = Image.blend(Image.new("RGB", canvas.size, SHADOW), canvas, DIMMED)
-    tinted = Image.blend(canvas, Image.new("RGB", canvas.size, ACCENT), TINT_SHARE)
-    drawn = Image.composite(tinted, dimmed, inside)
-    stroke = _stroke(canvas.size)
-    for color, reach in ((SHADOW, stroke + 4), (CONTOUR, stroke + 2)):
-        drawn.paste(color, mask=_rim(inside, reach))
-    return drawn
+    return soft.point([255 if level >= 128 else 0 for level in range(256)])
 
 
 def _rim(inside: Image.Image, reach: int) -> Image.Image:
@@ -99,19 +153,40 @@ def _rim(inside: Image.Image, reach: int) -> Image.Image:
     return grown
 
 
-def _draw_box(draw: ImageDraw.ImageDraw, box: Box, scale: tuple[float, float], stroke: int) -> None:
+def _draw_box(draw: ImageDraw.ImageDraw, box: Box, scale: tuple[float, float], stroke: int, line: _Color) -> None:
     x1, y1, x2, y2 = (round(edge * scale[axis % 2]) for axis, edge in enumerate(box))
-    for color, outward, width in ((SHADOW, stroke + 2, stroke + 4), (BOX_COLOR, stroke, stroke)):
+    for color, outward, width in ((SHADOW, stroke + 2, stroke + 4), (line, stroke, stroke)):
         edges = [x1 - outward, y1 - outward, x2 - 1 + outward, y2 - 1 + outward]
         draw.rectangle(edges, outline=color, width=width)
 
 
 def _draw_point(
-    draw: ImageDraw.ImageDraw, point: Point, number: int, scale: tuple[float, float], large: tuple[int, int]
+    draw: ImageDraw.ImageDraw,
+    point: Point,
+    text: str,
+    scale: tuple[float, float],
+    large: tuple[int, int],
+    fill: _Color,
 ) -> None:
     x, y = ((place + 0.5) * scale[axis] for axis, place in enumerate(point))
-    radius = max(14.0, max(large) / 62)
-    for color, share in ((SHADOW, 1.28), (WHITE, 1.14), (POINT_COLOR, 0.92)):
+    radius = max(14.0, max(large) / 62) * (1 if text else 0.5)
+    for color, share in ((SHADOW, 1.28), (WHITE, 1.14), (fill, 0.92)):
         reach = radius * share
         draw.ellipse([x - reach, y - reach, x + reach, y + reach], fill=color)
-    draw.text((x, y), str(number), fill=WHITE, font=font_for(str(number), round(radius * 1.3)), anchor="mm")
+    draw.text((x, y), text, fill=WHITE, font=font_for(text, round(radius * 1.3)), anchor="mm")
+
+
+def _draw_badge(
+    draw: ImageDraw.ImageDraw, text: str, box: Box, scale: tuple[float, float], large: tuple[int, int], fill: _Color
+) -> None:
+    """Write a text above the upper left corner of a box, or within it where the image ends."""
+    text = text if len(text) <= _LONGEST_BADGE else f"{text[: _LONGEST_BADGE - 1]}…"
+    size = round(max(24, max(large) / 45))
+    font = font_for(text, size)
+    width, height, stroke = round(font.getlength(text)) + size, round(size * 1.4), _stroke(large)
+    left = max(0, min(round(box[0] * scale[0]) - stroke, large[0] - width))
+    top = max(0, round(box[1] * scale[1]) - stroke - height)
+    draw.rounded_rectangle(
+        [left, top, left + width, top + height], size // 4, fill=fill, outline=SHADOW, width=max(2, stroke // 3)
+    )
+    draw.text((left + width / 2, top + height / 2), text, fill=SHADOW, font=font, anchor="mm")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from wise_edge.drawing.overlay import draw_overlay
+from wise_edge.drawing.overlay import DrawnObject, draw_overlay
 from wise_edge.drawing.panel import (
     ACCENT,
     BACKGROUND,
@@ -27,7 +27,6 @@ from wise_edge.drawing.panel import (
     text_block,
 )
 from wise_edge.drawing.typography import font_for
-from wise_edge.geometry import Box, Point
 
 MARGIN = 24
 CARD_WIDTH = 640
@@ -42,19 +41,15 @@ class Drawing:
 
     Attributes:
         image: HWC uint8 RGB.
-        mask: HxW bool, or None.
-        box: XYXY half-open, or None.
-        points: XY.
+        objects: what was found.
     """
 
     image: npt.NDArray[np.uint8]
-    mask: npt.NDArray[np.bool_] | None = None
-    box: Box | None = None
-    points: tuple[Point, ...] = ()
+    objects: tuple[DrawnObject, ...] = ()
 
     def draw(self, longest: int | None = None) -> Image.Image:
         """Draw the overlay; see `wise_edge.drawing.overlay.draw_overlay`."""
-        return draw_overlay(self.image, self.mask, self.box, self.points, longest)
+        return draw_overlay(self.image, self.objects, longest)
 
 
 @dataclass(frozen=True)

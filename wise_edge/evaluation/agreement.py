@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.bundle.manifest import ROUNDED_TO_BFLOAT16, Figure
-from wise_edge.geometry import box_iou
-from wise_edge.metrics import mask_iou
+from wise_edge.metrics import boxes_iou, mask_iou
 from wise_edge.runtimes.results import SegmentationResult
 from wise_edge.runtimes.session import Session
 
@@ -44,10 +43,10 @@ class Pair:
 
     @property
     def box_iou(self) -> float:
-        """IoU of the boxes, likewise."""
-        if self.expected.box is None or self.got.box is None:
-            return float(self.expected.box is self.got.box)
-        return box_iou(self.expected.box, self.got.box)
+        """Lowest IoU of the objects' boxes, likewise; 0 if one has more objects."""
+        if self.expected.answer_valid is not self.got.answer_valid:
+            return 0.0
+        return boxes_iou(*([item.box for item in result.objects] for result in (self.got, self.expected)))
 
 
 def least_mask_iou(precisions: Iterable[str]) -> float | None:

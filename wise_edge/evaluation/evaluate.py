@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wise_edge.datasets import DRAWN, Dataset, Example, open_dataset
-from wise_edge.datasets.base import unite
 from wise_edge.errors import UsageError
 from wise_edge.evaluation.records import MaskRecord, Record, is_counted, shown_figures
 from wise_edge.files.hashing import hash_file
+from wise_edge.geometry import unite
 from wise_edge.metrics import RESAMPLES, Overlap, bootstrap_interval, boxes_iou, measure_overlap, ratio
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.rle import compressed_runs
@@ -118,7 +118,8 @@ def score_mask(index: int, example: Example, backend: MaskBackend[Any], mode: st
     """
     start = perf_counter()
     frame = backend.encode(example.image)
-    outputs = [backend.decode(frame, MaskPrompt(item.box, item.points)) for item in example.objects or ()]
+    prompts = [MaskPrompt(item.box, item.points) for item in example.objects or ()]
+    outputs = backend.decode_many(frame, prompts)
     latency_ms = {
         "preprocess": frame.preprocess_ms,
         "mask_encode": frame.encode_ms,
@@ -223,7 +224,7 @@ def _compared(
 
 
 def _boxes_agree(result: SegmentationResult, example: Example) -> float:
-    found = [] if result.box is None else [result.box]
+    found = [item.box for item in result.objects]
     return boxes_iou(found, [item.box for item in example.objects or ()]) if result.answer_valid else 0.0
 
 

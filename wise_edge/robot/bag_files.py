@@ -138,7 +138,7 @@ def write_bag(
     Args:
         recording: what the results are of.
         plan: what is copied, each image before its result, and the topics of the results.
-        records: the result of each image, in order: `NodeResult.to_dict` and "time_ns".
+        records: the result of each image, in order: `NodeResult.to_record` and "time_ns".
         out: folder of the new bag; its file has the same name.
         storage: one of `wise_edge.robot.recording.writer.STORAGES`.
         force: replace a folder that exists.
@@ -219,7 +219,7 @@ def _merge(
 
 def _messages(record: Mapping[str, Any], types: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield topic and message of everything that a record becomes."""
-    result = NodeResult.from_dict(record)
+    result = NodeResult.from_record(record)
     seconds, nanosec = divmod(result.stamp_ns, 1_000_000_000)
     sec = min(max(seconds, -(1 << 31)), (1 << 31) - 1)  # what ROS 2's 32 bits hold of a damaged or a ROS 1 stamp
     stamp = types["builtin_interfaces/msg/Time"](sec=sec, nanosec=nanosec)

@@ -92,10 +92,9 @@ class BagReport:
 
 
 _Record = dict[str, Any]
-"""`NodeResult.to_dict` and `_MORE`."""
-_MORE = {"index", "time_ns", "bits", "mask_px", "mask_reason", "stale", "age_ms"}
-"""The image's place among those of the topic, when the bag received it, `StreamDepth.bits` after it, and the rest of
-`NodeResult.to_dict`."""
+"""`NodeResult.to_record` and `_OWN`."""
+_OWN = {"index", "time_ns", "bits"}
+"""The image's place among those of the topic, when the bag received it, and `StreamDepth.bits` after it."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ class BagJob:
                 result = NodeResult.unreadable(stamp_ns, frame_id, settings.query, settings.variant, str(error))
             if frame is not None:
                 result = NodeResult.of(frame, session.segment(frame.image, settings.query, settings.variant))
-            log.append(result.to_dict() | {"index": place, "time_ns": time_ns, "bits": depth.bits})
+            log.append(result.to_record() | {"index": place, "time_ns": time_ns, "bits": depth.bits})
             if frame is not None:
                 observe(frame, result)
             progress(place + 1, count)
@@ -305,7 +304,7 @@ def _report(records: list[_Record], reused: int, plan: Plan) -> BagReport:
     times_s, clock = choose_times([record["stamp_ns"] for record in records], [record["time_ns"] for record in records])
     return BagReport(
         frames=len(records),
-        found=sum(record["mask"] is not None and len(record["mask"]["counts"]) > 1 for record in records),
+        found=sum(any(len(item["mask"]["counts"]) > 1 for item in record["objects"]) for record in records),
         reused=reused,
         unreadable=len(unreadable),
         reason=unreadable[0] if unreadable else None,
@@ -319,8 +318,8 @@ def _report(records: list[_Record], reused: int, plan: Plan) -> BagReport:
 
 
 def _to_record(settings: BagSettings, data: Any) -> _Record:
-    refuse_unknown(data, {*NodeResult.__dataclass_fields__, *_MORE})
-    NodeResult.from_dict(data)
+    refuse_unknown(data, {*NodeResult.__dataclass_fields__, *_OWN})
+    NodeResult.from_record(data)
     record: _Record = data
     bits, latency_ms = record["bits"], record["latency_ms"]
     whole = all(type(record[name]) is int for name in ("index", "time_ns"))

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from wise_edge.robot.results import NodeResult
+from wise_edge.runtimes.results import NOTHING
 
 RATE_S = 5.0
 """Window over which rates are computed."""
@@ -21,7 +22,7 @@ class Diagnostics:
     """The state of a node.
 
     Attributes:
-        level: "error" from a failure until the next result, "warn" if frames or results are missing, else "ok".
+        level: "error" from a failure until the next result, "warn" without frames, results or an answer, else "ok".
         message: the reason for the level.
         enabled: whether the node works on the standing query.
         query: the standing query; None without one.
@@ -68,6 +69,7 @@ class Record:
         self._ages_ms: deque[float] = deque(maxlen=_KEPT)
         self._grounding_ms: dict[str, float] = {}
         self._failed: str | None = None
+        self._seen: tuple[Level, str] = "ok", "following"
 
     def frame(self, now_s: float) -> None:
         """Count a frame."""
@@ -83,6 +85,7 @@ class Record:
         self._ages_ms.append(result.age_ms)
         self._grounding_ms = result.latency_ms
         self._failed = None
+        self._seen = _judge_result(result)
 
     def failure(self, message: str) -> None:
         """Count a failed query."""
@@ -121,7 +124,15 @@ class Record:
             return "warn", f"no frame came in the last {RATE_S:g} s"
         if busy and results_hz == 0:
             return "warn", f"no result in the last {RATE_S:g} s"
-        return "ok", "following" if busy else "idle"
+        return self._seen if busy else ("ok", "idle")
+
+
+def _judge_result(result: NodeResult) -> tuple[Level, str]:
+    if result.status == "unreadable":
+        return "warn", f"no answer: {result.reason}"
+    if result.status == "nothing":
+        return "ok", NOTHING
+    return "ok", "following" if len(result.objects) == 1 else f"following {len(result.objects)} objects"
 
 
 def _count(times: deque[float], now_s: float) -> None:

@@ -190,8 +190,8 @@ class Node:
         answer = self._session.segment(
             frame.image, words, self._variant, deadline_ms=self._deadline_ms, cancel=self._ended
         )
-        result = NodeResult.of(frame, answer)
-        result = replace(result, place=self._find_place(result.mask, frame), delay_ms=self._delay_ms(arrival))
+        result = NodeResult.of(frame, answer, find_place=lambda mask: self._place(mask, frame))
+        result = replace(result, delay_ms=self._delay_ms(arrival))
         if self._observe is not None:
             self._observe(frame, result)
         return result
@@ -251,9 +251,8 @@ class Node:
         standing.reported = max(standing.reported, arrival.place)
         frame = arrival.frame
         result = replace(
-            NodeResult.of(frame, tracked.grounding, tracked),
+            NodeResult.of(frame, tracked.grounding, tracked, lambda mask: self._place(mask, frame)),
             query=standing.query,
-            place=self._find_place(tracked.mask, frame),
             grounded_stamp_ns=grounded.frame.stamp_ns,
             dropped=dropped,
             delay_ms=self._delay_ms(arrival),
@@ -270,9 +269,6 @@ class Node:
 
     def _delay_ms(self, arrival: _Arrival) -> float:
         return (self._clock() - arrival.arrived_s) * 1e3
-
-    def _find_place(self, mask: npt.NDArray[np.bool_] | None, frame: Frame) -> Place | None:
-        return None if mask is None else self._place(mask, frame)
 
 
 def explain(error: Exception) -> str:

@@ -19,7 +19,9 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from wise_edge.drawing.overlay import object_color
 from wise_edge.drawing.panel import PHASE_COLORS
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.extras import check_packages, require
@@ -37,7 +39,7 @@ _VIEWER = ("127.0.0.1", 9876)
 PATIENCE_S = 5.0
 """Time without progress after which a viewer is given up; a file is waited for."""
 _WAITING = 4  # images that wait for the thread
-_MASK_RGBA = (0, 214, 255, 140)
+_MASK_ALPHA = 140
 _LOG = logging.getLogger(__name__)
 
 
@@ -126,13 +128,14 @@ class RerunLog:
         rerun, log = self._rerun, self._recording.log
         self._recording.set_time("camera", timestamp=np.datetime64(frame.stamp_ns, "ns"))
         log("camera", rerun.Image(frame.image))
-        mask = np.zeros(frame.image.shape[:2], np.bool_) if result.mask is None else result.mask
-        log("camera/mask", rerun.Image(mask[..., None] * np.array(_MASK_RGBA, np.uint8), color_model="RGBA"))
-        boxes = [] if result.box is None else [result.box]
+        log("camera/mask", rerun.Image(_color_masks(result), color_model="RGBA"))
+        boxes = [item.box for item in result.objects]
         centers = [((left + right) / 2, (top + bottom) / 2) for left, top, right, bottom in boxes]
         halves = [((right - left) / 2, (bottom - top) / 2) for left, top, right, bottom in boxes]
-        log("camera/box", rerun.Boxes2D(centers=centers, half_sizes=halves, labels=[result.query] * len(boxes)))
-        log("camera/points", rerun.Points2D(list(result.points), radii=2.0))
+        names = [item.label or result.query for item in result.objects]
+        colors = [object_color(item.number) for item in result.objects]
+        log("camera/box", rerun.Boxes2D(centers=centers, half_sizes=halves, labels=names, colors=colors))
+        log("camera/points", rerun.Points2D([point for item in result.objects for point in item.points], radii=2.0))
         log("rationale", rerun.TextDocument(f"{result.query}: {result.rationale or result.reason or '(no rationale)'}"))
         for phase, spent_ms in result.latency_ms.items():
             log(f"ms/{phase}", rerun.Scalars(spent_ms))
@@ -155,6 +158,14 @@ class RerunLog:
         column = blueprint.Vertical(*curves, row_shares=[1, 3, 2])
         camera = blueprint.Spatial2DView(origin="camera", name="camera")
         return blueprint.Blueprint(blueprint.Horizontal(camera, column, column_shares=[3, 2]), collapse_panels=True)
+
+
+def _color_masks(result: NodeResult) -> npt.NDArray[np.uint8]:
+    """Return the masks in their objects' colors, RGBA uint8 [H, W, 4], transparent elsewhere."""
+    colors = np.zeros((256, 4), np.uint8)
+    for item in result.objects:
+        colors[item.level] = (*object_color(item.number), _MASK_ALPHA)
+    return colors[result.mask_image()]
 
 
 def check_rerun(target: str | None, *, force: bool = False, keep: Iterable[Path] = ()) -> None:

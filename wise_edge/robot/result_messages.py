@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from wise_edge.robot.frames import Place
 from wise_edge.robot.messages import IMAGE
-from wise_edge.robot.results import NodeResult
+from wise_edge.robot.results import NodeResult, PlacedObject
 
 DETECTIONS, DETECTIONS_3D = "vision_msgs/msg/Detection2DArray", "vision_msgs/msg/Detection3DArray"
 TEXT = "std_msgs/msg/String"
@@ -48,7 +49,7 @@ class Messages(Protocol):
 
 
 def to_mask_message(result: NodeResult, header: Any, messages: Messages) -> Any:
-    """Return the mask as a mono8 `Image` of the frame's size, 0 and 255; all 0 if nothing was found."""
+    """Return all masks as a mono8 `Image` of the frame's size; see `Findings.mask_image`."""
     width, height = result.image_size
     pixels = result.mask_image().ravel()
     return messages[IMAGE](
@@ -57,29 +58,23 @@ def to_mask_message(result: NodeResult, header: Any, messages: Messages) -> Any:
 
 
 def to_detections(result: NodeResult, header: Any, messages: Messages) -> Any:
-    """Return box, query and score as a `Detection2DArray` of at most one detection; its id is the query."""
-    found = [] if result.box is None else [_detection(result, header, messages)]
+    """Return box, name and score of each object as a `Detection2DArray`; it is empty if nothing was found."""
+    found = [_detection(item, result.query, header, messages) for item in result.objects]
     return messages[DETECTIONS](header=header, detections=found)
 
 
 def to_detections_3d(result: NodeResult, header: Any, messages: Messages) -> Any:
-    """Return place and extent in the camera's frame as a `Detection3DArray`; it is empty without a place."""
-    if result.place is None:
-        return messages[DETECTIONS_3D](header=header, detections=[])
-    width, height, length = result.place.extent_m
-    box = messages["vision_msgs/msg/BoundingBox3D"](
-        center=_pose(result, messages), size=messages["geometry_msgs/msg/Vector3"](x=width, y=height, z=length)
-    )
-    found = messages["vision_msgs/msg/Detection3D"](
-        header=header, results=[_hypothesis(result, messages)], bbox=box, id=result.query
-    )
-    return messages[DETECTIONS_3D](header=header, detections=[found])
+    """Return place and extent of each object in the camera's frame, as a `Detection3DArray` of those with a place."""
+    found = [
+        _detection_3d(item, item.place, result.query, header, messages)
+        for item in result.objects
+        if item.place is not None
+    ]
+    return messages[DETECTIONS_3D](header=header, detections=found)
 
 
-def _detection(result: NodeResult, header: Any, messages: Messages) -> Any:
-    if result.box is None:
-        raise RuntimeError("a result without a box is no detection")
-    left, top, right, bottom = result.box
+def _detection(item: PlacedObject, query: str, header: Any, messages: Messages) -> Any:
+    left, top, right, bottom = item.box
     center = messages["vision_msgs/msg/Pose2D"](
         position=messages["vision_msgs/msg/Point2D"](x=(left + right) / 2, y=(top + bottom) / 2), theta=0.0
     )
@@ -87,22 +82,37 @@ def _detection(result: NodeResult, header: Any, messages: Messages) -> Any:
         center=center, size_x=float(right - left), size_y=float(bottom - top)
     )
     return messages["vision_msgs/msg/Detection2D"](
-        header=header, results=[_hypothesis(result, messages)], bbox=box, id=result.query
+        header=header, results=[_hypothesis(item, query, messages)], bbox=box, id=_name(item, query)
     )
 
 
-def _hypothesis(result: NodeResult, messages: Messages) -> Any:
-    """Return query, score and pose; if the place is unknown, covariance[0] is -1, as in sensor_msgs/Imu."""
+def _detection_3d(item: PlacedObject, place: Place, query: str, header: Any, messages: Messages) -> Any:
+    width, height, length = place.extent_m
+    box = messages["vision_msgs/msg/BoundingBox3D"](
+        center=_pose(place, messages), size=messages["geometry_msgs/msg/Vector3"](x=width, y=height, z=length)
+    )
+    return messages["vision_msgs/msg/Detection3D"](
+        header=header, results=[_hypothesis(item, query, messages)], bbox=box, id=_name(item, query)
+    )
+
+
+def _name(item: PlacedObject, query: str) -> str:
+    """Return what identifies an object while it is followed: the query, with its number from the second object on."""
+    return query if item.number == 1 else f"{query} #{item.number}"
+
+
+def _hypothesis(item: PlacedObject, query: str, messages: Messages) -> Any:
+    """Return label or query, score and pose; if the place is unknown, covariance[0] is -1, as in sensor_msgs/Imu."""
     covariance = np.zeros(36)
-    covariance[0] = -1.0 if result.place is None else 0.0
+    covariance[0] = -1.0 if item.place is None else 0.0
     return messages["vision_msgs/msg/ObjectHypothesisWithPose"](
-        hypothesis=messages["vision_msgs/msg/ObjectHypothesis"](class_id=result.query, score=result.score or 0.0),
-        pose=messages["geometry_msgs/msg/PoseWithCovariance"](pose=_pose(result, messages), covariance=covariance),
+        hypothesis=messages["vision_msgs/msg/ObjectHypothesis"](class_id=item.label or query, score=item.score or 0.0),
+        pose=messages["geometry_msgs/msg/PoseWithCovariance"](pose=_pose(item.place, messages), covariance=covariance),
     )
 
 
-def _pose(result: NodeResult, messages: Messages) -> Any:
-    x, y, z = result.place.center_m if result.place else (0.0, 0.0, 0.0)
+def _pose(place: Place | None, messages: Messages) -> Any:
+    x, y, z = place.center_m if place else (0.0, 0.0, 0.0)
     return messages["geometry_msgs/msg/Pose"](
         position=messages["geometry_msgs/msg/Point"](x=x, y=y, z=z),
         orientation=messages["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),

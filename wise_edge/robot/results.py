@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,17 +10,37 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.arguments import check_size
-from wise_edge.geometry import Box, Point, Size
+from wise_edge.geometry import Point, Size
 from wise_edge.mapping import from_mapping
 from wise_edge.rle import mask_of_runs, run_lengths
 from wise_edge.robot.frames import Frame, Place
-from wise_edge.runtimes.results import SegmentationResult, explain_empty
+from wise_edge.runtimes.results import Findings, SegmentationResult, SegmentedObject
 from wise_edge.runtimes.tracking import Tracked
 
 
 @dataclass(frozen=True, eq=False)
-class NodeResult:
-    """A query's object on one frame.
+class PlacedObject(SegmentedObject):
+    """An object, and where it is.
+
+    Attributes:
+        place: in the camera's frame; None without depth and intrinsics.
+    """
+
+    place: Place | None = None
+
+    @classmethod
+    def of(cls, item: SegmentedObject, place: Place | None = None) -> PlacedObject:
+        """Return an object with its place."""
+        return cls(**{name: getattr(item, name) for name in SegmentedObject.__dataclass_fields__}, place=place)
+
+    def to_facts(self) -> dict[str, Any]:
+        """Return JSON-ready data without the mask."""
+        return super().to_facts() | {"place": None if self.place is None else asdict(self.place)}
+
+
+@dataclass(frozen=True, eq=False)
+class NodeResult(Findings):
+    """A query's objects on one frame.
 
     Attributes:
         stamp_ns: stamp of the frame.
@@ -28,11 +48,7 @@ class NodeResult:
         image_size: (width, height) of the frame in pixels.
         query: the query.
         standing: True for the standing query, False for a one-shot query.
-        box: XYXY, half-open, pixels of the frame; None if nothing was found.
-        points: XY pixels inside the object.
-        mask: bool [H, W] of the frame.
-        score: the segmenter's own estimate of the mask's IoU; None without a pixel in the mask.
-        place: where the object is, in the camera's frame; None without depth and intrinsics.
+        objects: in pixels of the frame; empty if nothing was found.
         rationale: the policy's rationale of the last grounding.
         variant: prompt variant of the last grounding.
         reason: why there is no answer; None if there is one.
@@ -47,11 +63,7 @@ class NodeResult:
     image_size: Size
     query: str
     standing: bool
-    box: Box | None
-    points: tuple[Point, ...]
-    mask: npt.NDArray[np.bool_] | None
-    score: float | None
-    place: Place | None
+    objects: tuple[PlacedObject, ...]
     rationale: str | None
     variant: str
     reason: str | None
@@ -61,15 +73,21 @@ class NodeResult:
     latency_ms: dict[str, float]
 
     @classmethod
-    def of(cls, frame: Frame, answer: SegmentationResult, tracked: Tracked | None = None) -> NodeResult:
-        """Return the result of a query on a frame that did not wait, without its place.
+    def of(
+        cls,
+        frame: Frame,
+        answer: SegmentationResult,
+        tracked: Tracked | None = None,
+        find_place: Callable[[npt.NDArray[np.bool_]], Place | None] = lambda mask: None,
+    ) -> NodeResult:
+        """Return the result of a query on a frame that did not wait.
 
         Args:
             frame: what the result is about.
             answer: the query's answer, on this frame or an earlier one.
-            tracked: what the segmenter found on this frame; the answer's own box and mask if omitted.
+            tracked: what the segmenter found on this frame; the answer's own objects if omitted.
+            find_place: mask to place.
         """
-        found = tracked or answer
         height, width, _ = frame.image.shape
         return cls(
             stamp_ns=frame.stamp_ns,
@@ -77,11 +95,7 @@ class NodeResult:
             image_size=(width, height),
             query=answer.query,
             standing=tracked is not None,
-            box=found.box,
-            points=found.points or (),
-            mask=found.mask,
-            score=found.score,
-            place=None,
+            objects=tuple(PlacedObject.of(item, find_place(item.mask)) for item in (tracked or answer).objects),
             rationale=answer.rationale,
             variant=answer.variant,
             reason=answer.reason,
@@ -100,11 +114,7 @@ class NodeResult:
             image_size=(0, 0),
             query=query,
             standing=False,
-            box=None,
-            points=(),
-            mask=None,
-            score=None,
-            place=None,
+            objects=(),
             rationale=None,
             variant=variant,
             reason=reason,
@@ -115,20 +125,27 @@ class NodeResult:
         )
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> NodeResult:
-        """Return the result of which `to_dict` made the data.
+    def from_record(cls, data: Mapping[str, Any]) -> NodeResult:
+        """Return the result of which `to_record` made the data.
 
         Raises:
             UsageError, ValueError, TypeError, KeyError: it did not.
         """
         fields = {name: data[name] for name in cls.__dataclass_fields__}
-        result = from_mapping(cls, fields | {"mask": None})
+        result = from_mapping(cls, fields | {"objects": ()})
         if result.image_size != (0, 0):
             check_size(result.image_size, "the image")
-        mask = None if fields["mask"] is None else mask_of_runs(fields["mask"])
-        if mask is not None and mask.shape != result.image_size[::-1]:
-            raise ValueError(f"the mask has {mask.shape} rows and columns, the image {result.image_size[::-1]}")
-        return replace(result, mask=mask)
+        return replace(result, objects=tuple(_read_object(item, result.image_size) for item in data["objects"]))
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The first object's points; empty without an object."""
+        return super().points or ()
+
+    @property
+    def place(self) -> Place | None:
+        """The first object's place; None without an object, and without depth and intrinsics."""
+        return self.objects[0].place if self.objects else None
 
     @property
     def stale(self) -> bool:
@@ -140,22 +157,31 @@ class NodeResult:
         """How much older the frame that the policy saw is."""
         return (self.stamp_ns - self.grounded_stamp_ns) / 1e6
 
-    def mask_image(self) -> npt.NDArray[np.uint8]:
-        """Return the mask as uint8 [H, W] of the frame: 255 inside, 0 elsewhere; all 0 without a mask."""
-        width, height = self.image_size
-        return np.zeros((height, width), np.uint8) if self.mask is None else self.mask.astype(np.uint8) * np.uint8(255)
+    def to_record(self) -> dict[str, Any]:
+        """Return JSON-ready data of the fields alone."""
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return data | {"objects": [item.to_dict() for item in self.objects]}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready data, with the mask as COCO's uncompressed run lengths."""
-        return self.to_facts() | {"mask": None if self.mask is None else run_lengths(self.mask)}
+        """Return JSON-ready data, with masks as COCO's uncompressed run lengths."""
+        return self.to_facts() | {
+            "objects": [item.to_dict() for item in self.objects],
+            "mask": None if self.mask is None else run_lengths(self.mask),
+        }
 
     def to_facts(self) -> dict[str, Any]:
-        """Return JSON-ready data without the mask, for transports that send it separately."""
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "mask"}
-        return data | {
+        """Return JSON-ready data without masks, for transports that send them separately."""
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return (data | self._facts()) | {
             "place": None if self.place is None else asdict(self.place),
-            "mask_px": None if self.mask is None else int(self.mask.sum()),
-            "mask_reason": explain_empty(self.mask),
             "stale": self.stale,
             "age_ms": self.age_ms,
         }
+
+
+def _read_object(data: Mapping[str, Any], size: Size) -> PlacedObject:
+    mask = mask_of_runs(data["mask"])
+    if mask.shape != size[::-1]:
+        raise ValueError(f"the mask has {mask.shape} rows and columns, the image {size[::-1]}")
+    fields = {name: data[name] for name in PlacedObject.__dataclass_fields__}
+    return from_mapping(PlacedObject, fields | {"mask": mask})

@@ -22,7 +22,7 @@ from wise_edge.files.documents import to_json
 from wise_edge.images import load_image
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.rle import compressed_runs
-from wise_edge.runtimes.results import SegmentationResult
+from wise_edge.runtimes.results import MaskCode, SegmentationResult
 from wise_edge.runtimes.session import Session
 from wise_edge.service.guard import BUG, Receive
 from wise_edge.service.image_store import ImageStore
@@ -32,7 +32,7 @@ from wise_edge.service.query_queue import BusyError, LateError, QueryQueue
 
 T = TypeVar("T")
 MaskForm = Literal["rle", "png", "none"]
-"""How a mask is returned: COCO's compressed run lengths, a PNG of 0 and 255 in base64, or not at all."""
+"""How masks are returned: COCO's compressed run lengths, a PNG in base64, or not at all."""
 _READERS = 2
 """Images decoded at once: decoding one of 25 million pixels takes hundreds of megabytes."""
 CLOSE_S = 5.0
@@ -55,7 +55,7 @@ class SegmentRequest:
         query: what to find, in words.
         variant: prompt variant; None takes the bundle's default.
         deadline_ms: choose the variant by this deadline instead.
-        mask: form of the mask in the answer.
+        mask: form of the masks in the answer.
         energy: read the device's power sensor during the query, which occupies the device a little longer.
     """
 
@@ -217,12 +217,11 @@ async def while_connected(receive: Receive, answer: Coroutine[Any, Any, T]) -> T
 
 
 def describe(result: SegmentationResult, mask: MaskForm) -> dict[str, Any]:
-    """Return a JSON-ready result, with its mask in the requested form."""
-    described: dict[str, Any] = result.to_dict()
-    if mask == "none" or result.mask is None:
-        described["mask"] = None
-    else:
-        described["mask"] = compressed_runs(result.mask) if mask == "rle" else _png(result.mask)
+    """Return a JSON-ready result with its masks in the requested form; the PNG of all is `Findings.mask_image`."""
+    codes: dict[MaskForm, MaskCode] = {"rle": compressed_runs, "png": _png, "none": lambda mask: None}
+    described = result.to_dict(codes[mask])
+    if mask == "png" and result.mask is not None:
+        described["mask"] = _png(result.mask_image())
     return described
 
 
@@ -231,7 +230,8 @@ def status_of(error: WiseEdgeError) -> int:
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 
-def _png(mask: npt.NDArray[np.bool_]) -> str:
+def _png(mask: npt.NDArray[np.bool_] | npt.NDArray[np.uint8]) -> str:
+    pixels = mask if mask.dtype == np.uint8 else mask * np.uint8(255)
     buffer = io.BytesIO()
-    Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()

@@ -29,7 +29,8 @@ class Metrics:
         self._registry = prometheus.CollectorRegistry()
         own = {"registry": self._registry}
         self._requests = prometheus.Counter("wise_edge_requests", "Requests.", ["path", "status"], **own)
-        self._queries = prometheus.Counter("wise_edge_queries", "Answered queries.", ["variant", "valid"], **own)
+        self._queries = prometheus.Counter("wise_edge_queries", "Answered queries.", ["variant", "status"], **own)
+        self._objects = prometheus.Counter("wise_edge_objects", "Objects found.", ["variant"], **own)
         self._phases = prometheus.Histogram(
             "wise_edge_phase_seconds", "Time of a query, by phase.", ["phase"], buckets=_SECONDS, **own
         )
@@ -46,7 +47,8 @@ class Metrics:
 
     def count_query(self, result: SegmentationResult) -> None:
         """Count an answered query."""
-        self._queries.labels(result.variant, str(result.answer_valid).lower()).inc()
+        self._queries.labels(result.variant, result.status).inc()
+        self._objects.labels(result.variant).inc(len(result.objects))
         self._tokens.labels(result.variant).inc(result.tokens.rationale)
         for phase, spent_ms in asdict(result.latency_ms).items():
             self._phases.labels(phase).observe(spent_ms / 1e3)

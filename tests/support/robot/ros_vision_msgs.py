@@ -15,7 +15,7 @@ from ament_index_python.packages import get_package_share_directory
 from rosidl_adapter.msg import convert_msg_to_idl
 from rosidl_generator_py import generate_py
 
-from node_results import node_result
+from node_results import node_result, placed_object
 from wise_edge.robot.result_messages import VISION_MSGS, to_detections, to_detections_3d
 from wise_edge.robot.ros2_bridge import RosMessages
 
@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
     generate(folder)
     messages = RosMessages()
     header = messages["std_msgs/msg/Header"](frame_id="camera")
-    known = node_result(mask=None, score=None)
+    known = node_result(objects=(placed_object(score=None),))
     (flat,) = to_detections(known, header, messages).detections
     (deep,) = to_detections_3d(known, header, messages).detections
     print(

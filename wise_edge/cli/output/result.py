@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 import numpy as np
@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wise_edge.drawing.overlay import DrawnObject
 from wise_edge.drawing.panel import Caption, milliseconds, phases
 from wise_edge.drawing.report import Drawing
 from wise_edge.runtimes.deadline import DeadlineChoice
-from wise_edge.runtimes.results import SegmentationResult
+from wise_edge.runtimes.results import NOTHING, SegmentationResult, SegmentedObject
 
 BAR_CELLS = 24
 
@@ -44,7 +45,7 @@ def result_table(result: SegmentationResult, explain: bool, console: Console) ->
 
 def result_drawing(result: SegmentationResult, image: npt.NDArray[np.uint8]) -> Drawing:
     """Return a result as it is drawn on its image (HWC uint8 RGB)."""
-    return Drawing(image, result.mask, result.box, result.points or ())
+    return Drawing(image, tuple(DrawnObject(item.mask, item.box, item.points, item.label) for item in result.objects))
 
 
 def result_caption(result: SegmentationResult, notes: tuple[str, ...] = ()) -> Caption:
@@ -56,8 +57,8 @@ def result_caption(result: SegmentationResult, notes: tuple[str, ...] = ()) -> C
         rationale_tokens=result.tokens.rationale,
         answer_tokens=result.tokens.answer,
         latency_ms=asdict(result.latency_ms),
-        notes=notes if result.mask_reason is None else (*notes, f"empty mask: {result.mask_reason}"),
-        problem=None if result.answer_valid else no_answer_line(result),
+        notes=(*notes, *(f"empty mask: {item.mask_reason}" for item in result.objects if item.mask_reason)),
+        problem={"found": None, "nothing": NOTHING, "unreadable": no_answer_line(result)}[result.status],
     )
 
 
@@ -81,18 +82,33 @@ def no_answer_line(result: SegmentationResult) -> str:
 
 def _outcome(result: SegmentationResult) -> list[tuple[str, str]]:
     lines = [("query", result.query), ("variant", result.variant), ("rationale", result.rationale or "(none)")]
-    if result.box is None or result.points is None or result.mask is None:
+    if result.mask is None:
         return [*lines, ("answer", no_answer_line(result)), ("text", result.text or "(empty)")]
-    x1, y1, x2, y2 = result.box
-    width, height = result.image_size
-    area = int(result.mask.sum())
-    share = f"{area} px, {area / result.mask.size:.1%} of {width} x {height}"
-    lines += [
-        ("box", f"{x1}, {y1} to {x2}, {y2}"),
-        ("points", " and ".join(f"{x}, {y}" for x, y in result.points)),
-        ("mask", result.mask_reason or (share if result.score is None else f"{share}, score {result.score:.2f}")),
-    ]
+    several = len(result.objects) > 1
+    if not result.objects:
+        lines.append(("answer", NOTHING))
+    for item in result.objects:
+        described = dict(_object(item))
+        lines += [(f"object {item.number}", "; ".join(described.values()))] if several else described.items()
+    if several:
+        lines.append(("mask", f"of all: {_share(result.mask)}"))
     return [*lines, ("repairs", "; ".join(result.repairs))] if result.repairs else lines
+
+
+def _object(item: SegmentedObject) -> Iterator[tuple[str, str]]:
+    if item.label is not None:
+        yield "label", item.label
+    x1, y1, x2, y2 = item.box
+    yield "box", f"{x1}, {y1} to {x2}, {y2}"
+    if item.points:
+        yield "points", " and ".join(f"{x}, {y}" for x, y in item.points)
+    score = "" if item.score is None else f", score {item.score:.2f}"
+    yield "mask", item.mask_reason or f"{_share(item.mask)}{score}"
+
+
+def _share(mask: npt.NDArray[np.bool_]) -> str:
+    area, (height, width) = int(mask.sum()), mask.shape
+    return f"{area} px, {area / mask.size:.1%} of {width} x {height}"
 
 
 def _tokens(result: SegmentationResult) -> str:
