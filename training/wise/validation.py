@@ -20,9 +20,8 @@ import torch
 
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.datasets import Example
-from wise_edge.datasets.base import unite
 from wise_edge.errors import UsageError
-from wise_edge.geometry import Size, scale_box, scale_point
+from wise_edge.geometry import Size, scale_box, scale_point, unite
 from wise_edge.metrics import boxes_iou, giou_ciou, mask_overlap
 from wise_edge.policy.answers.answer import Answer, AnsweredObject
 from wise_edge.policy.answers.completion import split_completion
