@@ -13,7 +13,7 @@ import copy
 import dataclasses
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ CONFIG = "adapter_config.json"
 """The file by which PEFT's folder of an adapter is known."""
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _KIND = "LORA"
+_EVERY_LINEAR = "all-linear"
 _WITHOUT_A_PART = ("training_args.bin", "optimizer*.bin", "scheduler*.bin", "value_head.*")
 """Files of a training beside an adapter that hold nothing of the policy; `value_head` is a critic's."""
 _BY_CHANCE = "pissa_niter_"
@@ -149,29 +150,54 @@ def _refuse_other_weights(folder: Path) -> None:
             )
 
 
-def _todays(config: Any, _: Any) -> Any:
-    return copy.deepcopy(config)  # PEFT writes into the one it is given
+def _todays(config: Any, skeleton: Any) -> Any:
+    """Return a config whose targets are spelled out if it has a pattern for them."""
+    adapted = copy.deepcopy(config)  # PEFT writes into the one it is given
+    if isinstance(config.target_modules, str) and config.target_modules != _EVERY_LINEAR:
+        _set_targets(adapted, _find_targets(config, skeleton))
+    return adapted
 
 
 def _older(config: Any, skeleton: Any) -> Any:
     """Return a config that means in today's names what it meant in those of transformers before 4.52."""
-    from peft.tuners.tuners_utils import check_target_module_exists
     from peft.utils.other import get_pattern_key
 
-    older = {name: normalize_name(name) for name, _ in skeleton.named_modules() if name}
     adapted = copy.deepcopy(config)
-    if config.target_modules != "all-linear":  # which PEFT itself spells out
-        targets = [name for name, old in older.items() if check_target_module_exists(config, old)]
-        adapted.target_modules = set(targets)
-        adapted.exclude_modules = adapted.layers_to_transform = adapted.layers_pattern = None
+    if config.target_modules != _EVERY_LINEAR:  # which PEFT itself spells out
+        targets = _find_targets(config, skeleton, normalize_name)
+        _set_targets(adapted, targets)
         for entry in ("rank_pattern", "alpha_pattern"):
             pattern = getattr(config, entry)
-            keys = {name: get_pattern_key(pattern, older[name]) for name in targets}
+            keys = {name: get_pattern_key(pattern, normalize_name(name)) for name in targets}
             setattr(adapted, entry, {name: pattern[key] for name, key in keys.items() if key in pattern})
     if config.modules_to_save:
         ends = tuple(config.modules_to_save)
-        adapted.modules_to_save = [name for name, old in older.items() if old.endswith(ends)]
+        names = [name for name, _ in skeleton.named_modules() if name]
+        adapted.modules_to_save = [name for name in names if normalize_name(name).endswith(ends)]
     return adapted
+
+
+def _find_targets(config: Any, skeleton: Any, rename: Callable[[str], str] = str) -> set[str]:
+    """Return today's names of the modules that a config adapts, its names and patterns being those of `rename`.
+
+    A pattern may name whole parts of the model, of which ms-swift and Unsloth adapt the layers alone, and PEFT refuses.
+    """
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    layers = require("torch", "train").nn
+    kinds = (layers.Linear, layers.Embedding, layers.Conv1d, layers.Conv2d, layers.Conv3d)
+    any_kind = not isinstance(config.target_modules, str)
+    return {
+        name
+        for name, module in skeleton.named_modules()
+        if name and (any_kind or isinstance(module, kinds)) and check_target_module_exists(config, rename(name))
+    }
+
+
+def _set_targets(config: Any, targets: set[str]) -> None:
+    if targets:  # none is an error, which PEFT words by what the config has
+        config.target_modules = targets
+        config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
 
 
 def _expected(skeleton: Any, config: Any) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
