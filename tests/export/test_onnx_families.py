@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tiny_qwen import make_qwen, save_qwen
+from wise_edge.bundle.devices import parse_gpu_kinds
 from wise_edge.bundle.manifest import Figure
 from wise_edge.errors import BundleError
 from wise_edge.export.source.calibration import read_calibration
@@ -23,6 +24,8 @@ from wise_edge.export.to_onnx.edit import replace_graph
 from wise_edge.export.to_onnx.language import LanguageModel, rotary_axes
 from wise_edge.export.to_onnx.trace import export_onnx
 from wise_edge.export.to_onnx.vision import VisionTower
+from wise_edge.export.to_tensorrt import plan
+from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine
 from wise_edge.native.onnxruntime_session import OnnxSession
 from wise_edge.policy.graph_io import DEEPSTACK, deepstack_rows, empty_cache, vision_outputs
 from wise_edge.runtimes.base import Decoding, Request
@@ -201,6 +204,24 @@ def test_every_precision_stays_near(exported: Exported, precision: str, bound: f
 
     assert all(error < bound for error in errors), errors
     assert max(errors) > bound / 100
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp8", "int8", "int4"])
+def test_engines_are_built_of_every_precision(exported: Exported, precision: str, tmp_path: Path) -> None:
+    """None is run: no GPU. TensorRT for RTX parses the graphs and finds kernels for all of their operators."""
+    pytest.importorskip("tensorrt_rtx")
+    shutil.copytree(exported.folder, tmp_path / "graphs")
+    target._lower(exported.source, tmp_path / "graphs", precision, True, quiet)
+    spec = exported.source.spec
+    for role in ("policy.vision", "policy.decoder"):
+        file = tmp_path / "graphs" / f"{role}.onnx"
+        request = EngineRequest(role, file, "source", plan._ranges(file, plan._sizes(spec)), parse_gpu_kinds("sm89"))
+        sidecar = build_engine(request, tmp_path / f"{role}.engine", quiet)
+        shapes = {array.name: array.shape for array in (*sidecar.inputs, *sidecar.outputs)}
+        if spec.deepstack_layers:
+            tokens = -1 if role == "policy.decoder" else 16
+            assert shapes[DEEPSTACK] == (spec.deepstack_layers, tokens, spec.hidden_size)
+        assert (DEEPSTACK in shapes) == (spec.deepstack_layers > 0)
 
 
 def test_half_precision_keeps_angles_of_far_positions(exported: Exported, tmp_path: Path) -> None:
