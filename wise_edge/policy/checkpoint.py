@@ -6,6 +6,7 @@ a checkpoint here. Torch is imported only when the model is loaded.
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections import Counter
@@ -102,6 +103,8 @@ def load_policy(folder: Path, device: str = "cpu") -> Any:
     # transformers 5.24 warns at every call about an argument name, the only one that 5.23 accepts.
     warnings.filterwarnings("ignore", r"`past_key_values` is deprecated", FutureWarning)
     on_cpu = device == "cpu"
+    if on_cpu:  # Qwen3.5 advises packages that need a GPU, in four lines
+        logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     model = load_pretrained(
         CLASSES[check_policy_folder(folder)["model_type"]],
         folder,
