@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import math
+from typing import Any, NoReturn
 
 from wise_edge.policy.answers.answer import Answer, AnsweredObject
 from wise_edge.policy.answers.completion import split_completion
 from wise_edge.policy.answers.form import BOX, LABEL, NUMBERS, AnswerForm
 from wise_edge.policy.answers.frame import AnswerFrame
-from wise_edge.policy.answers.reading import answer_source, find_objects, load_pairs
+from wise_edge.policy.answers.reading import answer_source
 
 
 def parse_answer_strict(text: str, form: AnswerForm, frame: AnswerFrame) -> Answer:
@@ -24,30 +25,47 @@ def parse_answer_strict(text: str, form: AnswerForm, frame: AnswerFrame) -> Answ
         ValueError: the text is not JSON of the form with exactly its keys and integers, `0 <= x1 < x2 <= width`
             (likewise for y) and all points inside the frame.
     """
-    source, _ = answer_source(text, split_completion(text))
-    found = [source[start:end] for start, end in find_objects(source) if end > 0]
+    source, _ = answer_source(text, split_completion(text, form))
+    bracket = "[" if form.many else "{"
+    if (start := source.find(bracket)) < 0:
+        raise ValueError(f"the answer has no {'[…]' if form.many else '{…}'}")
+    value, end = _load(source, start)
     if not form.many:
-        if not found:
-            raise ValueError("the answer has no {…}")
-        return Answer((_read_object(found[0], form, frame),))
-    start, end = source.find("["), source.rfind("]")
-    if start < 0 or end < 0:
-        raise ValueError("the answer has no […]")
-    _check_list(source[start : end + 1])
-    return Answer(tuple(_read_object(each, form, frame) for each in found))
+        return Answer((_read_object(value, form, frame),))
+    if "{" in source[end:]:
+        raise ValueError("the answer goes on after its list")
+    return Answer(tuple(_read_object(each, form, frame) for each in value))
 
 
-def _check_list(text: str) -> None:
+class _Pairs(list[tuple[str, Any]]):
+    """Keys and values of a JSON object in their order in the text."""
+
+
+def _load(source: str, start: int) -> tuple[Any, int]:
+    """Return the JSON value that begins at an index, and the index after it."""
     try:
-        items = json.loads(text)
-    except (ValueError, RecursionError):
+        return _DECODER.raw_decode(source, start)
+    except json.JSONDecodeError:
         raise ValueError("the answer is not JSON") from None
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+    except RecursionError:
+        raise ValueError("the answer is nested too deeply") from None
+
+
+def _refuse(number: str) -> NoReturn:
+    raise ValueError(f"{number} is not a coordinate")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    return value if math.isfinite(value) else _refuse(number[:20])
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, parse_constant=_refuse, parse_float=_finite)
+
+
+def _read_object(pairs: Any, form: AnswerForm, frame: AnswerFrame) -> AnsweredObject:
+    if not isinstance(pairs, _Pairs):
         raise ValueError("the answer is not a list of objects")
-
-
-def _read_object(text: str, form: AnswerForm, frame: AnswerFrame) -> AnsweredObject:
-    pairs = load_pairs(text)
     fields = dict(pairs)
     if fields.keys() != {*form.keys} or len(pairs) != len(fields):
         raise ValueError(f"the keys of the answer are not exactly {', '.join(form.keys)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -13,17 +12,14 @@ from wise_edge.policy.answers.answer import Answer, AnsweredObject
 from wise_edge.policy.answers.completion import Completion, split_completion
 from wise_edge.policy.answers.form import NUMBERS, POINT, AnswerForm
 from wise_edge.policy.answers.frame import AnswerFrame
-from wise_edge.policy.answers.reading import (
-    MAX_OBJECT_CHARACTERS,
-    MAX_OBJECTS,
-    answer_source,
-    find_objects,
-    load_pairs,
-)
+from wise_edge.policy.answers.lenient import ReadObject, read_object
+from wise_edge.policy.answers.reading import MAX_OBJECT_CHARACTERS, MAX_OBJECTS, answer_source
 
-_TRAILING_COMMA = re.compile(r",(?=\s*[\]}])")
-_NUMBER_TEXT = re.compile(r"\s*[+-]?[0-9]{1,20}(\.[0-9]{1,20})?\s*")
+_NUMBER = r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?"
+_NUMBER_TEXT = re.compile(rf"\s*{_NUMBER}\s*")
+_NUMBERS_TEXT = re.compile(rf"\s*[\[(]?\s*{_NUMBER}(?:\s*,\s*{_NUMBER}){{1,9}}\s*[\])]?\s*")
 _EMPTY_LIST = re.compile(r"\[\s*\]")
+_NOTHING = re.compile(r"(?:```\w*)?\s*(?:\[\s*\]|[\"'`]?(?:none|null|nothing)[\"'`]?\.?)\s*(?:```)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ def parse_answer(
     """
     repairs: list[str] = []
     try:
-        answer = _Reader(form, frame, repairs).read(text, parts or split_completion(text), most)
+        answer = _Reader(form, frame, repairs).read(text, parts or split_completion(text, form), most)
     except ValueError as error:
         return ParsedAnswer(None, tuple(dict.fromkeys(repairs)), str(error))
     return ParsedAnswer(answer, tuple(dict.fromkeys(repairs)), None)
@@ -74,50 +70,73 @@ class _Reader:
 
     def read(self, text: str, parts: Completion, most: int) -> Answer:
         source, untagged = answer_source(text, parts)
-        texts = self._cut(source)
-        if not texts:
-            if self._form.many and _EMPTY_LIST.search(source):
-                return Answer(())
+        objects = self._read_objects(source, most if self._form.many else 1)
+        if not objects and not self._means_nothing(source):
             raise ValueError("the answer has no {…}")
-        fields = [self._load(each) for each in texts[: most if self._form.many else 1]]
-        if self._form.many and len(texts) > most:
-            self._repairs.append(f"objects after the first {most} left out")
         if untagged and "<answer>" in self._form.before:
             self._repairs.append("missing answer tags")
-        return Answer(tuple(map(self._object, fields)))
+        return Answer(tuple(objects))
 
-    def _cut(self, source: str) -> list[str]:
-        """Return each `{…}`; of an object without an end, the part that is complete."""
-        found: list[str] = []
-        for start, end in find_objects(source):
-            if not found and "```" in source[:start] and "```" not in self._form.before:
-                self._repairs.append("code fence")
-            if end < 0:
-                self._repairs.append("unfinished JSON")
-                if found:
-                    break  # a list that was cut short ends with its last complete object
-                end = source.rfind("]", start) + 1
-                source = source[:end] + "}"
-                end += 1
-            if end - start > MAX_OBJECT_CHARACTERS:
-                raise ValueError(f"the answer is longer than {MAX_OBJECT_CHARACTERS} characters")
-            found.append(source[start:end])
-            if not self._form.many:
+    def _read_objects(self, source: str, most: int) -> list[AnsweredObject]:
+        """Return the objects of a list, or the one that a form without a list has."""
+        many, objects, reason = self._form.many, list[AnsweredObject](), None
+        place, end = source.find("{"), 0
+        before = source[: max(place, 0)]
+        if "```" in before and "```" not in self._form.before:
+            self._repairs.append("code fence")
+        while place >= 0:
+            if len(objects) == most:
+                if many or "[" in before:
+                    self._repairs.append(f"objects after the first {most} left out")
                 break
-        return found
+            read = read_object(source, place, MAX_OBJECT_CHARACTERS)
+            end = max(read.end, place + 1)
+            if read.inner >= 0:
+                self._repairs.append("an object around the answer")
+                place = read.inner
+                continue
+            if objects and "unfinished JSON" in read.repairs:
+                self._repairs.append("unfinished JSON")  # a list that was cut short ends with its last complete object
+                break
+            try:
+                objects.append(self._read(read))
+            except ValueError as error:
+                reason = reason or str(error)
+                if not many:
+                    break
+            place = source.find("{", end)
+        self._check_brackets("[" in before, "]" in source[end:], len(objects))
+        if reason is not None:
+            if not objects:
+                raise ValueError(reason)
+            self._repairs.append("unreadable objects left out")
+        return objects
 
-    def _load(self, text: str) -> dict[str, Any]:
-        if not _is_json(text) and "'" in text:
-            text = text.replace("'", '"')
-            self._repairs.append("single quotes")
-        if not _is_json(text) and _TRAILING_COMMA.search(text):
-            text = _TRAILING_COMMA.sub("", text)
-            self._repairs.append("trailing comma")
-        pairs = load_pairs(text)
-        fields = dict(reversed(pairs))
-        if len(fields) < len(pairs):
+    def _check_brackets(self, opened: bool, closed: bool, objects: int) -> None:
+        if not objects:
+            return
+        if opened and not self._form.many:
+            self._repairs.append("a list around the object")
+        if self._form.many and not opened:
+            self._repairs.append("no list around the objects")
+        elif self._form.many and not closed:
+            self._repairs.append("unfinished JSON")
+
+    def _means_nothing(self, source: str) -> bool:
+        empty = self._form.many and _EMPTY_LIST.search(source) is not None
+        if not empty and _NOTHING.fullmatch(source.strip()):
+            self._repairs.append("nothing, in other words")
+            return True
+        return empty
+
+    def _read(self, read: ReadObject) -> AnsweredObject:
+        self._repairs += read.repairs
+        if read.reason is not None:
+            raise ValueError(read.reason)
+        fields = dict(reversed(read.pairs))
+        if len(fields) < len(read.pairs):
             self._repairs.append("repeated keys ignored")
-        return fields
+        return self._object(fields)
 
     def _object(self, fields: dict[str, Any]) -> AnsweredObject:
         form = self._form
@@ -142,6 +161,12 @@ class _Reader:
         return label
 
     def _whole_numbers(self, key: str, value: Any, count: int) -> list[int]:
+        if isinstance(value, str) and _NUMBERS_TEXT.fullmatch(value):
+            self._repairs.append("numbers written as text")
+            value = [float(each) if "." in each else int(each) for each in re.findall(_NUMBER, value)]
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+            self._repairs.append("nested list")
+            value = value[0]
         if not isinstance(value, list) or len(value) != count:
             raise ValueError(f"{key} is not a list of {count} numbers")
         return [self._whole_number(key, item) for item in value]
@@ -183,11 +208,3 @@ class _Reader:
         if point != written:
             self._repairs.append(f"{key} clipped to the image")
         return point
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
