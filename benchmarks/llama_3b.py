@@ -109,7 +109,7 @@ def measure(scratch: Path, layers: int, kind: str, threads: int) -> dict[str, An
     checkpoint, text, vision = make_files(scratch, layers, kind)
     spec = read_policy_spec(checkpoint)
     words = PolicyText(checkpoint / "tokenizer.json", spec)
-    writer = Writer(words, spec.largest_number)
+    writer = Writer(words, spec)
     bandwidth = measure_bandwidth(threads)
     model = LlamaModel(text, vision, 2048 + spec.max_image_tokens, threads=threads)
     phases: dict[str, float] = {}

@@ -22,10 +22,11 @@ from wise_edge.geometry import Box, Point, Size
 from wise_edge.policy.answers.completion import Completion
 from wise_edge.policy.answers.form import AnswerForm
 from wise_edge.policy.answers.frame import AnswerFrame
+from wise_edge.policy.answers.reading import MAX_OBJECTS
 from wise_edge.runtimes.results import TokenCounts
 
-Finish = Literal["answer", "end", "length"]
-"""Why a policy stopped: it wrote `</answer>` or an end token, or reached the token limit."""
+Finish = Literal["answer", "end", "length", "objects"]
+"""Why a policy stopped: it wrote the end of its answer or an end token, or reached the limit of tokens or objects."""
 
 
 class Graph(Protocol):
@@ -51,13 +52,17 @@ class Decoding:
         forced: the answer's form is dictated, and the model is asked for its numbers only; otherwise for every token.
         max_rationale_tokens: a forced rationale is closed before `TokenCounts.rationale` exceeds it; None closes it
             when room runs out.
+        max_objects: a list of objects ends there; further ones are left out, which the result says.
     """
 
     forced: bool = True
     max_rationale_tokens: int | None = None
+    max_objects: int = MAX_OBJECTS
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for settings that exclude each other."""
+        if not is_count(self.max_objects):
+            raise UsageError(f"max_objects must be 1 or more, got {describe(self.max_objects)}")
         if self.max_rationale_tokens is None:
             return
         if not is_count(self.max_rationale_tokens, least=0) or not self.forced:

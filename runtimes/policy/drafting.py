@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from wise_edge.runtimes.policy.prompt import common_length
-from wise_edge.runtimes.policy.writing import Logits
+from wise_edge.runtimes.policy.written import Logits
 
 _QUERIES = 16
 RunRows = Callable[[Sequence[int], int, int], Logits]

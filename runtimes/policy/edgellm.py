@@ -25,7 +25,7 @@ from wise_edge.bundle.store import Bundle
 from wise_edge.errors import DeviceError, UsageError, WiseEdgeError, first_line
 from wise_edge.extras import require
 from wise_edge.files.cache import cache_folder
-from wise_edge.policy.answers.completion import split_completion
+from wise_edge.policy.answers.pattern import answer_pattern
 from wise_edge.policy.image import fit_picture
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.backends import Backend
@@ -33,9 +33,6 @@ from wise_edge.runtimes.base import Finish, PolicyOutput, Request
 from wise_edge.runtimes.policy.common import BasePolicy
 from wise_edge.runtimes.policy.prompt import Grid
 from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS
-from wise_edge.runtimes.policy.writing import answer_pattern
-
-_END = "</answer>"
 
 
 def open_policy(bundle: Bundle, row: Backend, **_: Any) -> EdgellmPolicy:
@@ -111,7 +108,8 @@ class EdgellmPolicy(BasePolicy):
         prompt = self._prompt(request, encoded.grid)
         picture = {"type": "image", "image": encoded.url, "do_resize": False}
         messages = self._spec.prompts.messages(request.query, request.variant, picture)
-        pattern = answer_pattern(self._spec.largest_number, rationale=prompt.template.rationale)
+        frame = self._spec.frame_of_grid(encoded.grid)
+        pattern = answer_pattern(self._spec.form, frame, rationale=prompt.template.rationale)
         parameters = self._server.SamplingParams(
             temperature=1.0,
             top_k=1,
@@ -129,7 +127,7 @@ class EdgellmPolicy(BasePolicy):
                 prefilled = prefilled or perf_counter()
                 text += delta.text
                 tokens += len(delta.token_ids)
-                if _END in text:
+                if self._text.answer_end(text) > 0:
                     finish = "answer"
                     break
                 if delta.finish_reason == "length":
@@ -139,8 +137,9 @@ class EdgellmPolicy(BasePolicy):
         finally:
             stream.close()  # stops what is still being written
         prefilled, end = prefilled or perf_counter(), perf_counter()
-        text = text[: text.index(_END) + len(_END)] if finish == "answer" else _without_end(text, self._spec.eos_tokens)
-        parts = split_completion(text)
+        ends = self._spec.eos_tokens
+        text = text[: self._text.answer_end(text)] if finish == "answer" else _without_end(text, ends)
+        parts = self._text.split(text)
         counts = self._text.count(parts, prompt, 0, tokens)
         return PolicyOutput(text, parts, finish, counts, (prefilled - start) * 1e3, (end - prefilled) * 1e3)
 

@@ -61,7 +61,7 @@ class GraphPolicy(BasePolicy):
         self._vision = vision
         self._decoder = decoder
         self._embedding = _open_embedding(embedding, self._text.vocabulary, spec.hidden_size)
-        self._writer = Writer(self._text, spec.largest_number)
+        self._writer = Writer(self._text, spec)
         self._system: tuple[tuple[int, ...], Batch] | None = None  # tokens before the image, their keys and values
 
     @classmethod

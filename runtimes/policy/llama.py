@@ -29,7 +29,8 @@ from wise_edge.runtimes.policy.common import BasePolicy
 from wise_edge.runtimes.policy.drafting import DraftedRun
 from wise_edge.runtimes.policy.prompt import Grid, Prefix, Prompt, common_length
 from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS
-from wise_edge.runtimes.policy.writing import Logits, Writer
+from wise_edge.runtimes.policy.writing import Writer
+from wise_edge.runtimes.policy.written import Logits
 
 _QUERY_TOKENS = 128 + MAX_NEW_TOKENS
 """Room for each query and its completion beyond the first one."""
@@ -90,7 +91,7 @@ class LlamaPolicy(BasePolicy):
         flash_attention: bool | None = None,
     ) -> None:
         super().__init__(name, spec, tokenizer)
-        self._writer = Writer(self._text, spec.largest_number)
+        self._writer = Writer(self._text, spec)
         self._room = spec.context_tokens + (MAX_SEQUENCES - 1) * _QUERY_TOKENS
         self._model = LlamaModel(text, vision, self._room, threads=threads, gpu=gpu, flash_attention=flash_attention)
         self._before: tuple[int, ...] = ()  # tokens before the image, which the language model holds

@@ -9,16 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.native.loading import loading
 from wise_edge.native.tokenizer import open_tokenizer
 from wise_edge.policy.answers.answer import Answer, AnsweredObject, format_answer
-from wise_edge.policy.answers.completion import Completion
+from wise_edge.policy.answers.completion import Completion, split_completion
 from wise_edge.policy.answers.frame import AnswerFrame
-from wise_edge.policy.spec import PolicySpec
+from wise_edge.policy.spec import LIST_TOKENS, PolicySpec
 from wise_edge.runtimes.base import Finish
 from wise_edge.runtimes.policy.prompt import Grid, Prefix, Prompt, common_length
 from wise_edge.runtimes.results import TokenCounts
@@ -27,11 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_NEW_TOKENS = 512
-"""Tokens that a completion may have."""
+"""Tokens that a completion may have; if its answer is a list, up to the first object."""
+MAX_LABEL_TOKENS = 64
+"""Tokens that a label may have; it names the object in a few words, or repeats the query."""
 _SPARE = 8  # tokens; a form written in pieces may take a few more than in one piece
 _EXAMPLES = ("the mug", "A mug", "3 mugs")
 """Queries that begin as most do; a tokenizer cuts before a letter, a capital and a digit in different ways."""
-_STOP = "</answer>"
+_EXAMPLE_LABELS = (*map(chr, range(32, 127)), "é", "3 mugs", "A mug", " mug")
+"""Beginnings of a label, and the quote that ends one without a letter, for the same purpose."""
 
 
 class PolicyText:
@@ -57,19 +57,21 @@ class PolicyText:
     def _measure_prompt(self) -> None:
         """Find what is the same in every prompt."""
         spec = self._spec
+        self._added = self._tokenizer.get_added_tokens_decoder().keys()
         self._eos = {self._token(token) for token in spec.eos_tokens}
         self._image_token = self._token(spec.image_token)
         self._constant: dict[str, tuple[tuple[int, ...], tuple[int, ...]] | None] = {}
         self._constant[spec.default_variant] = self._find_constant(spec.default_variant)
         self.room_for_answer = self._measure_answer() + _SPARE
-        """Tokens that an answer without a rationale may take, tags included."""
+        """Tokens that an answer of one object without a rationale may take, tags included."""
 
     def _measure_answer(self) -> int:
         form, number = self._spec.form, self._spec.largest_number
         point = (number, number)
         widest = AnsweredObject((*point, *point), (point,) * len(form.point_keys))
         text = format_answer(Answer((widest,)), form, AnswerFrame(point))
-        return len(self.encode(f"<think></think>{form.before}{text}{form.after}"))
+        label = 0 if form.label_key is None else MAX_LABEL_TOKENS
+        return len(self.encode(f"<think></think>{form.before}{text}{form.after}")) + label
 
     def prefix(self, variant: str, grid: Grid) -> Prefix | None:
         """Return what every prompt of a variant begins with on an image of so many tokens.
@@ -126,16 +128,17 @@ class PolicyText:
 
     def token_limit(self, prompt: Prompt) -> int:
         """Return how many tokens may follow a prompt."""
-        return min(MAX_NEW_TOKENS, self._spec.context_tokens - prompt.length)
+        most = MAX_NEW_TOKENS + (LIST_TOKENS if self._spec.form.many else 0)
+        return min(most, self._spec.context_tokens - prompt.length)
 
     def accept(self, completion: list[int], token: int, prompt: Prompt, limit: int) -> Finish | None:
         """Add a token to a completion unless it is an end token; return why writing ends, None if it continues."""
         if token in self._eos:
             return "end"
         completion.append(token)
-        stops = prompt.template.stop
-        tail = self.decode(completion[-max(len(text.encode()) for text in (_STOP, *stops)) :])  # of a byte or more each
-        if _STOP in tail:
+        stops, after = prompt.template.stop, self._spec.form.after
+        tail = self.decode(completion[-max(len(text.encode()) for text in (after, *stops)) :])  # of a byte or more each
+        if after in tail and self.answer_end(prompt.template.prefill + self.decode(completion)) > 0:
             return "answer"
         if any(stop in tail for stop in stops):
             return "end"
@@ -143,11 +146,22 @@ class PolicyText:
 
     def completion(self, prompt: Prompt, tokens: Sequence[int]) -> str:
         """Return the text of a completion: the template's prefill and what was written, up to a stop text."""
-        written = self.decode(tokens)
-        if _STOP not in written:
+        prefill, written = prompt.template.prefill, self.decode(tokens)
+        if self.answer_end(prefill + written) < 0:
             for stop in prompt.template.stop:
                 written = written.partition(stop)[0]
-        return prompt.template.prefill + written
+        return prefill + written
+
+    def split(self, text: str) -> Completion:
+        """Split a completion into its parts, as the policy's form has them."""
+        return split_completion(text, self._spec.form)
+
+    def answer_end(self, text: str) -> int:
+        """Return the index behind the first answer in a completion; -1 if there is none, or it has no end."""
+        form = self._spec.form
+        start = text.find(form.before)
+        end = -1 if start < 0 else text.find(form.after, start + len(form.before))
+        return end + len(form.after) if end >= 0 else -1
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens."""
@@ -180,19 +194,37 @@ class PolicyText:
         """Return whether a token ends a completion."""
         return token in self._eos
 
-    def beginnings(self, text: str) -> npt.NDArray[np.int64]:
-        """Return every token that an ASCII text can begin with, however it is tokenized; at least one."""
-        names = [text[:length].replace(" ", "Ġ") for length in range(1, len(text) + 1)]  # as byte-level BPE spells it
-        found = [self._tokenizer.token_to_id(name) for name in names]
-        return np.array(sorted({self.encode(text)[0], *(token for token in found if token is not None)}))
+    def beginnings(self, text: str) -> dict[int, int]:
+        """Return every token that an ASCII text can begin with, however it is tokenized, and its length; one at least.
+
+        A token of which the text is a beginning counts as well if it is the one that the tokenizer gives.
+        """
+        names = {length: _spell(text[:length]) for length in range(1, len(text) + 1)}
+        found = {self._tokenizer.token_to_id(name): length for length, name in names.items()}
+        first = self.encode(text)[0]
+        return {first: len(self.piece(first))} | {token: length for token, length in found.items() if token is not None}
+
+    def settled(self, text: str) -> list[int]:
+        """Return the tokens of a text that precedes a label, without those that a tokenizer may merge with a label."""
+        tokens = self.encode(text)
+        return tokens[: min(common_length(tokens, self.encode(text + label)) for label in _EXAMPLE_LABELS)]
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def is_added(self, token: int) -> bool:
+        """Return whether a token stands for more than its text: a mark of the chat, of a tool or of a picture."""
+        return token in self._added
+
     def _token(self, token: str) -> int:
         index = self._tokenizer.token_to_id(token)
         if index is None:
             raise BundleError(f"{self._file} has no token {token!r}, which the policy needs; export the bundle again")
         return int(index)
+
+
+def _spell(text: str) -> str:
+    """Return a text as byte-level BPE spells it in its vocabulary: space and control characters have other ones."""
+    return "".join(character if character > " " else chr(256 + ord(character)) for character in text)

@@ -59,7 +59,7 @@ class TorchPolicy(BasePolicy):
 
     def __init__(self, folder: Path, spec: PolicySpec | None = None) -> None:
         super().__init__("torch", spec or read_policy_spec(folder), folder / "tokenizer.json")
-        self._writer = Writer(self._text, self._spec.largest_number)
+        self._writer = Writer(self._text, self._spec)
         self.device = "cuda" if require("torch", "export").cuda.is_available() else "cpu"
         self._model = load_policy(folder, self.device)
 

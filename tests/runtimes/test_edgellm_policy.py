@@ -21,12 +21,14 @@ from PIL import Image
 from fake_session import FakeMask
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
 from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError, UsageError, WiseEdgeError
+from wise_edge.policy.answers.form import BOX_POINTS
+from wise_edge.policy.answers.frame import AnswerFrame
+from wise_edge.policy.answers.pattern import answer_pattern
 from wise_edge.policy.image import resize
 from wise_edge.runtimes.backends import find_backend
 from wise_edge.runtimes.base import Decoding, Request
 from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates
 from wise_edge.runtimes.policy.edgellm import EdgellmPolicy
-from wise_edge.runtimes.policy.writing import answer_pattern
 from wise_edge.runtimes.session import Session
 
 ANSWER = '<answer>{"bbox": [1, 20, 112, 40], "points_1": [5, 30], "points_2": [0, 31]}</answer>'
@@ -232,7 +234,7 @@ def test_the_stand_in_has_the_names_of_the_real_interface() -> None:
     ],
 )
 def test_the_pattern_takes_the_form_alone(text: str, rationale: bool, fits: bool) -> None:
-    assert bool(re.fullmatch(answer_pattern(112, rationale=rationale), text)) == fits
+    assert bool(re.fullmatch(answer_pattern(BOX_POINTS, AnswerFrame((112, 112)), rationale=rationale), text)) == fits
 
 
 def test_dispatch_names_what_is_missing() -> None:

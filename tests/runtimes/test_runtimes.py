@@ -235,7 +235,7 @@ def test_a_forced_answer_fits_into_the_least_room(bundle: Bundle, spare: int) ->
         return rng.standard_normal(256, np.float32)
 
     for _ in range(20):
-        written = Writer(text, 112).write(noise, prompt, Request("the ring", "wise-s"))
+        written = Writer(text, bundle.manifest.policy).write(noise, prompt, Request("the ring", "wise-s"))
         assert written.finish == "answer"
         assert len(written.tokens) <= text.token_limit(prompt)
 

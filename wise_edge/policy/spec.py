@@ -19,6 +19,8 @@ FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 """Architectures, by transformers' names."""
 TEXT_TOKENS = 2048
 """Tokens reserved next to the image for instruction, query and completion."""
+LIST_TOKENS = 2048
+"""Tokens reserved further for a list of objects: 50 with a label each, which have 40 tokens."""
 MAX_IMAGE_TOKENS = 65_536
 """A policy of 840 px has 900; a runtime allocates keys and values for all of them."""
 _Size = Annotated[int, Range(1, 1024)]
@@ -111,6 +113,11 @@ class PolicySpec(Checked):
         """Return the frame of answers on a resized image."""
         return self.coordinates.frame(picture)
 
+    def frame_of_grid(self, grid: tuple[int, int]) -> AnswerFrame:
+        """Return the frame of answers on an image of so many columns and rows of tokens."""
+        columns, rows = grid
+        return self.frame((columns * self.token_side, rows * self.token_side))
+
     @property
     def max_image_tokens(self) -> int:
         """The most tokens that an image may take."""
@@ -132,4 +139,5 @@ class PolicySpec(Checked):
     @property
     def context_tokens(self) -> int:
         """Tokens that a runtime allocates; the 128,000 of the published models would fill a device's memory."""
-        return min(self.max_positions, self.max_image_tokens + TEXT_TOKENS)
+        answer = LIST_TOKENS if self.form.many else 0
+        return min(self.max_positions, self.max_image_tokens + TEXT_TOKENS + answer)

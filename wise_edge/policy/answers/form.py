@@ -6,6 +6,7 @@ for runtimes that constrain by one.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,6 +17,12 @@ BOX, POINT, LABEL = "box", "point", "label"
 NUMBERS = {BOX: 4, POINT: 2}
 """Numbers of each kind of field that has some."""
 _Piece = Annotated[str, Range(0, 100)]
+_BLANK = " \t\n\r"
+_MARKS = {
+    "after_key": ":", "between_fields": ",", "between_numbers": ",",
+    "list_start": "[", "between_objects": ",", "list_end": "]",
+}  # fmt: skip
+"""What JSON has in the place of a text, around which there may be white space."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,11 @@ class AnswerField(Checked):
 
     key: Name
     kind: Annotated[str, OneOf((BOX, POINT, LABEL))]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.key.isprintable() or '"' in self.key or "\\" in self.key:
+            raise ValueError(f"key: {self.key!r} has a quote, a backslash or an unprintable character")
 
 
 @dataclass(frozen=True)
@@ -68,9 +80,25 @@ class AnswerForm(Checked):
         repeated = [key for key, count in Counter(field.key for field in self.fields).items() if count > 1]
         if repeated:
             raise ValueError(f"fields: two have the key {repeated[0]!r}")
+        for name, mark in _MARKS.items():
+            if (text := getattr(self, name)).strip(_BLANK) != mark:
+                raise ValueError(f"{name}: is {text!r}; JSON has {mark!r} there, with white space around it")
+        if re.fullmatch(f"[{_BLANK}]*\\[[{_BLANK}]*\\][{_BLANK}]*", self.empty_list) is None:
+            raise ValueError(f"empty_list: is {self.empty_list!r}; JSON has '[]' there, with white space around it")
+        if any((text + self.after).find(self.after) < len(text) for text in self._examples()):
+            raise ValueError(f"after: {self.after!r} also stands within an answer, which it would end too early")
         kinds = Counter(field.kind for field in self.fields)
         if kinds[BOX] != 1 or kinds[LABEL] > 1:
             raise ValueError(f"fields: needs one box and at most one label, has {kinds[BOX]} and {kinds[LABEL]}")
+
+    def _examples(self) -> tuple[str, ...]:
+        """Return answers without meaning that have every dictated text."""
+        numbers = f"[0{self.between_numbers}0]"
+        fields = self.between_fields.join(f'"{field.key}"{self.after_key}{numbers}' for field in self.fields)
+        item = f"{{{fields}}}"
+        if not self.many:
+            return (item,)
+        return f"{self.list_start}{item}{self.between_objects}{item}{self.list_end}", self.empty_list
 
     @property
     def box_key(self) -> str:

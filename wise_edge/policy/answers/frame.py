@@ -31,6 +31,12 @@ class AnswerFrame:
         """The largest number of an answer."""
         return max(self.size)
 
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The largest numbers of the first and of the second coordinate, as a policy writes them."""
+        width, height = self.size
+        return (width, height) if self.order == XY else (height, width)
+
     def write_box(self, box: Box) -> list[int]:
         """Return a box's numbers as a policy writes them."""
         x1, y1, x2, y2 = box
