@@ -9,8 +9,9 @@ from wise_edge.geometry import Size, scale_box, scale_point
 from wise_edge.policy.answers.answer import AnsweredObject
 from wise_edge.policy.answers.form import AnswerForm
 from wise_edge.policy.answers.frame import AnswerFrame
-from wise_edge.policy.answers.tolerant import parse_answer
-from wise_edge.runtimes.base import MaskOutput, PolicyOutput, Request
+from wise_edge.policy.answers.reading import MAX_OBJECTS
+from wise_edge.policy.answers.tolerant import objects_left_out, parse_answer
+from wise_edge.runtimes.base import Finish, MaskOutput, PolicyOutput, Request
 from wise_edge.runtimes.results import BackendChoice, Latencies, SegmentationResult, SegmentedObject
 from wise_edge.runtimes.spans import Span
 
@@ -34,7 +35,7 @@ class Located:
     reason: str | None
 
 
-def locate(output: PolicyOutput, form: AnswerForm, frame: AnswerFrame, size: Size) -> Located:
+def locate(output: PolicyOutput, form: AnswerForm, frame: AnswerFrame, size: Size, most: int = MAX_OBJECTS) -> Located:
     """Read a policy's answer and map it to the original image.
 
     Args:
@@ -42,8 +43,9 @@ def locate(output: PolicyOutput, form: AnswerForm, frame: AnswerFrame, size: Siz
         form: how the policy answers.
         frame: what the numbers of its answer count.
         size: (width, height) of the original image in pixels.
+        most: objects of an answer.
     """
-    parsed = parse_answer(output.text, form, frame, output.parts)
+    parsed = parse_answer(output.text, form, frame, output.parts, most)
     if parsed.answer is None:
         cut = "; the policy reached its token limit" if output.finish == "length" else ""
         return Located(size, (), parsed.repairs, f"{parsed.reason}{cut}")
@@ -55,7 +57,14 @@ def locate(output: PolicyOutput, form: AnswerForm, frame: AnswerFrame, size: Siz
         )
         for item in parsed.answer.objects
     )
-    return Located(size, objects, parsed.repairs, None)
+    return Located(size, objects, (*parsed.repairs, *_ended_early(output.finish, form, most)), None)
+
+
+def _ended_early(finish: Finish, form: AnswerForm, most: int) -> tuple[str, ...]:
+    """Return what ended a list before the policy did."""
+    if finish == "objects":
+        return (objects_left_out(most),)
+    return ("list ended by the token limit",) if finish == "length" and form.many else ()
 
 
 def build_result(

@@ -376,7 +376,8 @@ class Session:
             reused: whether the image was known.
         """
         start = perf_counter()
-        located = locate(output, self.policy.form, self.policy.frame(cached.size), cached.size)
+        frame, most = self.policy.frame(cached.size), request.decoding.max_objects
+        located = locate(output, self.policy.form, frame, cached.size, most)
         found: list[MaskOutput] = []
         if located.objects:
             with self._mask_lock:

@@ -60,6 +60,11 @@ def parse_answer(
     return ParsedAnswer(answer, tuple(dict.fromkeys(repairs)), None)
 
 
+def objects_left_out(most: int) -> str:
+    """Return the phrase for an answer of which only so many objects count."""
+    return f"objects after the first {most} left out"
+
+
 class _Reader:
     """Reads one answer and lists its repairs."""
 
@@ -87,7 +92,7 @@ class _Reader:
         while place >= 0:
             if len(objects) == most:
                 if many or "[" in before:
-                    self._repairs.append(f"objects after the first {most} left out")
+                    self._repairs.append(objects_left_out(most))
                 break
             read = read_object(source, place, MAX_OBJECT_CHARACTERS)
             end = max(read.end, place + 1)
