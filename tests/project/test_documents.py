@@ -12,9 +12,7 @@ PARSERS = {"json.load", "json.loads", "json.dump", "json.dumps", "yaml.load", "y
 WHOLE = {"read_text", "read_bytes"}
 ALLOWED = {
     "wise_edge/files/documents.py": "it is the reader and the writer",
-    "wise_edge/policy/answers/reading.py": "a policy's text, of bounded length",
-    "wise_edge/policy/answers/strict.py": "a policy's text, of bounded length",
-    "wise_edge/policy/answers/tolerant.py": "a policy's text, of bounded length",
+    "wise_edge/policy/answers/lenient.py": "a policy's text, of bounded length",
     "training/wise/reading.py": "a policy's text, whose faults cost reward",
     "wise_edge/robot/recording/qos.py": "writes YAML in the form of rosbag2",
     "runtimes/graphs/tensorrt_engine.py": "a binary cache, which TensorRT judges",
