@@ -241,7 +241,17 @@ def test_full_disk_is_said_and_the_last_checkpoint_kept(tmp_path: Path) -> None:
     done = subprocess.run(arguments, stderr=subprocess.PIPE, text=True, preexec_fn=fill_disk)
     assert done.returncode == 1
     assert f"{out} cannot be written" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
-    assert not (out / "best").exists()
+    assert not (out / "best").exists() and not (out / ".partial").exists()
+
+
+def test_a_stopped_warm_start_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise SystemExit(143)  # what SIGTERM raises
+
+    monkeypatch.setattr("wise_edge.training.wise.warm_start.write_policy", stop)
+    recipe = command("wise-embedded", tmp_path / "run", "warm_start={data: scenes, steps: 1, batch_size: 2}")
+    assert main(recipe) == 143
+    assert not (tmp_path / "run" / ".partial").exists()
 
 
 def test_validation_goes_without_damaged_samples(

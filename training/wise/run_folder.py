@@ -82,7 +82,6 @@ def finish_run(config: WiseConfig, start: StartPolicy, out: Path) -> None:
         write_policy(start, best, policy, dtype=start.dtype, adapter=config.lora is not None)
     if not (out / CURVES).exists():
         draw_wise_curves(out)
-    shutil.rmtree(staging_folder(out), ignore_errors=True)
 
 
 def _check_sound(folder: Path, purpose: str) -> None:

@@ -7,6 +7,7 @@ answer and detailed explanation. The policy that is best on held-out data is kep
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 import threading
 import warnings
@@ -27,7 +28,7 @@ from wise_edge.training.common.run import hold_run, refuse_begun
 from wise_edge.training.common.stopping import stop_signals_call
 from wise_edge.training.wise.arguments import grpo_arguments, lora_config, quantization_config, tensorboard
 from wise_edge.training.wise.best import best_folder
-from wise_edge.training.wise.checkpoints import checkpoint_step
+from wise_edge.training.wise.checkpoints import checkpoint_step, staging_folder
 from wise_edge.training.wise.config import WiseConfig
 from wise_edge.training.wise.data import Selection, training_rows
 from wise_edge.training.wise.policy import StartPolicy, hub_revision, open_policy
@@ -65,7 +66,7 @@ def train_wise(config: WiseConfig, out: Path, resume: bool, accept_changes: bool
         start = open_policy(config)
         parts = _open_parts(config, start)
     with ExitStack() as held, _explained(out):
-        on_first_process(lambda: held.enter_context(hold_run(out, resume)))
+        on_first_process(lambda: held.enter_context(_hold_place(out, resume)))
         checkpoint = on_first_process(lambda: prepare_run(config, out, _inputs(config, *parts[1:]), accept_changes))
         if config.threads is not None:
             torch.set_num_threads(config.threads)
@@ -78,6 +79,16 @@ def train_wise(config: WiseConfig, out: Path, resume: bool, accept_changes: bool
             leave_group()
             if leads:  # the others end, and nothing waits for minutes
                 finish_run(config, start, out)
+
+
+@contextmanager
+def _hold_place(out: Path, resume: bool) -> Iterator[None]:
+    """Hold the folder of a run, and leave nothing half-written in it, however the run ends."""
+    with hold_run(out, resume):
+        try:
+            yield
+        finally:
+            shutil.rmtree(staging_folder(out), ignore_errors=True)
 
 
 @contextmanager
