@@ -40,7 +40,7 @@ SPEC = replace(BUNDLE.manifest.policy, prompts=PROMPTS, default_variant="plain")
 IMAGES = [sample("test", place).scene.image for place in (0, 1)]
 QUERIES = ("the red ring", "the large star")
 FREE, FORCED = Decoding(forced=False), Decoding()
-ASKED = [(query, variant) for query in QUERIES for variant in PROMPTS.variants]
+ASKED = [*((QUERIES[0], variant) for variant in PROMPTS.variants), (QUERIES[1], "quoted"), (QUERIES[1], "first")]
 
 
 class Counted:
@@ -81,13 +81,10 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "text.gguf", folder / "vision.gguf"
 
 
-@pytest.fixture(scope="module", params=["torch", "onnx", "llama"])
+@pytest.fixture(scope="module", params=["onnx", "llama"])
 def opening(request: pytest.FixtureRequest) -> Callable[[], PolicyBackend[Any]]:
     if request.param == "onnx":
         return open_onnx
-    if request.param == "torch":
-        folder = request.getfixturevalue("checkpoint")
-        return lambda: TorchPolicy(folder)
     files = request.getfixturevalue("gguf")
     from wise_edge.runtimes.policy.llama import LlamaPolicy
 
