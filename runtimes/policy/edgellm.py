@@ -104,6 +104,11 @@ class EdgellmPolicy(BasePolicy):
         """
         if request.decoding.max_rationale_tokens is not None:
             raise UsageError("edgellm cannot limit the rationale's tokens; choose another policy backend")
+        if self._spec.prompts.template(request.variant).prefill:
+            raise UsageError(
+                f"edgellm cannot begin the assistant's turn, which the variant {request.variant!r} asks for; choose "
+                "another policy backend"
+            )
         start = perf_counter()
         prompt = self._prompt(request, encoded.grid)
         picture = {"type": "image", "image": encoded.url, "do_resize": False}

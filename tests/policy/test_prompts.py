@@ -75,8 +75,19 @@ def test_a_query_is_written_as_in_training(query: str) -> None:
     assert prompts("{query}", style="lower-case").user_text(query, "short") == ("", QUERIES[query])
 
 
-def test_a_query_of_full_stops_is_refused_where_they_are_left_out() -> None:
-    with pytest.raises(UsageError, match="has only full stops"):
+STRIPPED = {None: "the red mug.?", "": "the red mug.?", ".": "the red mug.?", ".?": "the red mug", "?.!": "the red mug"}
+
+
+@pytest.mark.parametrize("strip", STRIPPED)
+def test_what_is_taken_off_a_query_is_a_matter_of_the_set(strip: str | None) -> None:
+    written = PromptSet("mine", "", {"short": Template("{query}")}, "lower-case", strip)
+    assert written.user_text("The red mug.?", "short") == ("", STRIPPED[strip])
+    kept = PromptSet("mine", "", {"short": Template("{query}")}, query_strip=strip)
+    assert kept.user_text("The red mug.?", "short") == ("", STRIPPED[strip].replace("the", "The"))
+
+
+def test_a_query_of_which_nothing_is_left_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"of the query '\.\.\.' nothing is left"):
         prompts("{query}", style="lower-case").user_text("...", "short")
 
 

@@ -53,8 +53,8 @@ def _specs(part: str, first: PolicySpec | SamSpec, second: PolicySpec | SamSpec)
 
 def _prompts(policy: PolicySpec) -> dict[str, Any]:
     prompts = policy.prompts
-    head = {"name": prompts.name, "system": prompts.system, "query style": prompts.query_style}
-    return head | {variant: template.describe() for variant, template in prompts.variants.items()}
+    variants = {variant: template.describe() for variant, template in prompts.variants.items()}
+    return {key: value for key, value in prompts.to_dict().items() if key not in ("version", "variants")} | variants
 
 
 def _files(manifest: Manifest) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from wise_edge.cli.dora import dora
 from wise_edge.cli.evaluate import app as evaluate
 from wise_edge.cli.export import export
 from wise_edge.cli.profile import app as profile
+from wise_edge.cli.prompts import app as prompts
 from wise_edge.cli.ros2 import ros2
 from wise_edge.cli.run import run
 from wise_edge.cli.serve import serve
@@ -62,6 +63,7 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(bundle, name="bundle")
 app.add_typer(profile, name="profile")
+app.add_typer(prompts, name="prompts")
 
 
 def main(argv: list[str] | None = None) -> int:

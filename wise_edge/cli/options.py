@@ -80,7 +80,7 @@ Bundle = Annotated[
 ]
 Variant = Annotated[
     str | None,
-    option("NAME", "Prompt variant: verbose, wise, wise-infer, wise-s or answer; the bundle's default if omitted."),
+    option("NAME", "Prompt variant, such as verbose, wise-s or answer; the bundle's default if omitted."),
 ]
 PolicyBackend = Annotated[str, option("NAME", f"Runtime of the policy: {list_names('policy')}.")]
 MaskBackend = Annotated[str, option("NAME", f"Runtime of the segmenter: {list_names('mask')}.")]

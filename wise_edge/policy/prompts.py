@@ -110,13 +110,15 @@ class PromptSet(Checked):
         name: identifies the set in a bundle and in messages.
         system: the text of the system message; empty for none.
         variants: the templates by name; the first is the default unless there is a `wise-s`.
-        query_style: "as-is", or "lower-case": in lower case, without full stops at its ends.
+        query_style: "as-is" or "lower-case".
+        query_strip: the characters that are taken off both ends of a query; None: full stops in lower case, else none.
     """
 
     name: Name
     system: Text
     variants: Annotated[Mapping[str, Template], Range(1, 100)]
     query_style: Annotated[str, OneOf(_STYLES)] = "as-is"
+    query_strip: Annotated[str, Range(0, 100)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,7 +147,7 @@ class PromptSet(Checked):
             variant: one of the set's.
 
         Raises:
-            UsageError: the variant is unknown, or the query consists of full stops that the style leaves out.
+            UsageError: the variant is unknown, or the query has only characters that are taken off.
         """
         words = self._styled(query)
         before, after = (text.replace(_QUERY, words) for text in self.template(variant).around_image())
@@ -185,9 +187,14 @@ class PromptSet(Checked):
 
     def to_dict(self) -> dict[str, object]:
         """Return the set as JSON-ready data."""
-        variants = {name: asdict(template) for name, template in self.variants.items()}
-        head = {"version": VERSION, "name": self.name, "system": self.system, "query_style": self.query_style}
-        return head | {"variants": variants}
+        return {
+            "version": VERSION,
+            "name": self.name,
+            "system": self.system,
+            "query_style": self.query_style,
+            "query_strip": self.query_strip,
+            "variants": {name: asdict(template) for name, template in self.variants.items()},
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> PromptSet:
@@ -212,10 +219,11 @@ class PromptSet(Checked):
         return {key: value for key, value in data.items() if key != "version"}
 
     def _styled(self, query: str) -> str:
-        if self.query_style == "as-is":
-            return query
-        if not (words := query.lower().strip(".")):
-            raise UsageError(f"the query {query!r} has only full stops; say what to find, for example 'the red ring'")
+        lower = self.query_style == "lower-case"
+        strip = ("." if lower else "") if self.query_strip is None else self.query_strip
+        words = (query.lower() if lower else query).strip(strip)
+        if query and not words:
+            raise UsageError(f"of the query {query!r} nothing is left; say what to find, for example 'the red ring'")
         return words
 
 
@@ -278,6 +286,11 @@ def read_prompts(folder: Path) -> PromptSet:
             f"{file} is missing: it names the wording that the policy was trained with; for a published checkpoint "
             f"write the default wording: {_WRITE_DEFAULT} > {file}"
         )
+    return read_prompt_file(file)
+
+
+def read_prompt_file(file: Path) -> PromptSet:
+    """Read a prompt set; raises `UsageError` that names the file if it is missing or malformed."""
     data = read_json(file)
     try:
         return PromptSet.from_dict(data)
