@@ -112,6 +112,12 @@ class OnnxTarget(Target):
     families = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
     reads = ("onnx_precision",)
 
+    def check_policy(self, source: PolicyCheckpoint, options: ExportOptions) -> None:
+        """See `Target`."""
+        from wise_edge.export.to_onnx.target import check_attention
+
+        check_attention(source.folder)
+
     def write(
         self, source: PolicyCheckpoint, folder: Path, options: ExportOptions, progress: Progress
     ) -> Iterable[Artifact]:

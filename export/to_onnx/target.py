@@ -13,6 +13,7 @@ import torch
 from wise_edge.bundle.manifest import Artifact, Figure
 from wise_edge.bundle.roles import DECODER, EMBEDDING, VISION
 from wise_edge.bundle.store import describe_file
+from wise_edge.errors import UsageError
 from wise_edge.export.precisions import ONNX_PRECISIONS
 from wise_edge.export.progress import Progress
 from wise_edge.export.source.policy import PolicyCheckpoint
@@ -24,6 +25,7 @@ from wise_edge.export.to_onnx.half import HALF_TYPES, halve
 from wise_edge.export.to_onnx.language import LanguageModel, embedding_table
 from wise_edge.export.to_onnx.trace import export_onnx
 from wise_edge.export.to_onnx.vision import VisionTower
+from wise_edge.policy.architecture import load_config
 from wise_edge.policy.graph_io import (
     DEEPSTACK,
     past_names,
@@ -38,6 +40,19 @@ VISION_PRECISION = {precision: precision for precision in ONNX_PRECISIONS} | {"i
 """The vision tower's precision for each of the language model, whose head keeps 8 bits too."""
 _VISION, _DECODER = f"{VISION}.onnx", f"{DECODER}.onnx"
 _EMBEDDING = f"{EMBEDDING}.npy"
+
+
+def check_attention(folder: Path) -> None:
+    """Raise `UsageError` if a checkpoint's language model does not attend to all earlier tokens, as the graphs do.
+
+    The comparison with torch is too short to show a window of thousands of tokens.
+    """
+    text = load_config(folder).text_config
+    if "sliding_attention" in (getattr(text, "layer_types", None) or ()):
+        raise UsageError(
+            f"{folder}: use_sliding_window is true in config.json, and graphs attend to all tokens; use it with "
+            "--policy-backend torch, or set it to false if the model was trained without"
+        )
 
 
 def export_policy(

@@ -14,7 +14,8 @@ import torch
 from tiny_qwen import make_qwen, save_qwen
 from wise_edge.bundle.devices import parse_gpu_kinds
 from wise_edge.bundle.manifest import Figure
-from wise_edge.errors import BundleError
+from wise_edge.errors import BundleError, UsageError
+from wise_edge.export.options import ExportOptions
 from wise_edge.export.source.calibration import read_calibration
 from wise_edge.export.source.policy import PolicyCheckpoint
 from wise_edge.export.targets import ONNX
@@ -253,6 +254,19 @@ def test_graphs_write_what_the_checkpoint_writes(exported: Exported) -> None:
         output, expected = ours.generate(images[0], request), theirs.generate(images[1], request)
         assert (output.text, output.finish, output.tokens) == (expected.text, expected.finish, expected.tokens)
         assert output.tokens.decode_steps > 10
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_windows_of_tokens_are_refused_before_the_export(family: str, tmp_path: Path) -> None:
+    window = {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 1}
+    for number, entries in enumerate(({}, window)):
+        folder = save_qwen(make_qwen(family, **entries), tmp_path / str(number))
+        source = PolicyCheckpoint(folder, [], quiet)
+        if not entries:
+            ONNX.check_policy(source, ExportOptions())
+        else:
+            with pytest.raises(UsageError, match="use_sliding_window is true"):
+                ONNX.check_policy(source, ExportOptions())
 
 
 @ONLY_QWEN3

@@ -16,7 +16,7 @@ import transformers
 
 from tiny_qwen import make_qwen, save_qwen
 from wise_edge.errors import UsageError
-from wise_edge.policy.checkpoint import read_policy_spec
+from wise_edge.policy.checkpoint import load_policy, read_policy_spec
 from wise_edge.policy.spec import PolicySpec
 
 
@@ -213,3 +213,34 @@ def test_sizes_that_the_processor_leaves_out_are_the_models(policy: Path) -> Non
     edit(policy, "preprocessor_config.json", patch_size=None, merge_size=None, temporal_patch_size=None)
     changed: PolicySpec = read_policy_spec(policy)
     assert changed == spec
+
+
+def test_a_qwen3_folder_is_read_as_its_publishers_wrote_it(tmp_path: Path) -> None:
+    """Qwen3-VL and Cosmos-Reason2, with transformers 4: rope_scaling beside rope_theta, a dtype in each part."""
+    folder = save_qwen(make_qwen("qwen3_vl"), tmp_path / "policy", torch.bfloat16)
+    spec = read_policy_spec(folder)
+    rotary = load_policy(folder).model.language_model.rotary_emb
+    assert (spec.family, spec.deepstack_layers, spec.token_side, spec.head_dim) == ("qwen3_vl", 2, 32, 24)
+
+    config = json.loads((folder / "config.json").read_text())
+    rope = config["text_config"].pop("rope_parameters")
+    text = config["text_config"] | {
+        "model_type": "qwen3_vl_text",
+        "dtype": "bfloat16",
+        "rope_theta": rope.pop("rope_theta"),
+        "rope_scaling": rope,
+    }
+    vision = {key: value for key, value in config["vision_config"].items() if key != "rope_parameters"}
+    published = {"architectures": ["Qwen3VLForConditionalGeneration"], "transformers_version": "4.57.0.dev0"}
+    edit(folder, "config.json", text_config=text, vision_config=vision | {"model_type": "qwen3_vl"}, **published)
+
+    assert read_policy_spec(folder) == spec
+    again = load_policy(folder).model.language_model.rotary_emb
+    assert torch.equal(again.inv_freq, rotary.inv_freq)
+    assert again.mrope_section == rotary.mrope_section
+
+
+def test_features_for_more_layers_than_there_are_are_refused(tmp_path: Path) -> None:
+    folder = save_qwen(make_qwen("qwen3_vl", num_hidden_layers=1), tmp_path / "policy")
+    with pytest.raises(UsageError, match=r"config.json: deepstack_layers: 2, but num_layers is 1"):
+        read_policy_spec(folder)
