@@ -90,14 +90,18 @@ class LatencyHistory:
             self._readings["answer_steps"].append(max(0, decode.steps - decode.rationale_tokens))
             self._readings[variant].append(decode.rationale_tokens)
 
-    def choose(self, deadline_ms: float, *, new_frame: bool) -> DeadlineChoice:
+    def choose(
+        self, deadline_ms: float, *, new_frame: bool, variants: Collection[str] = RICHEST_FIRST
+    ) -> DeadlineChoice:
         """Choose the richest variant that fits.
 
         Args:
             deadline_ms: from the image to the mask.
             new_frame: whether the work on the image is still to be done.
+            variants: those of the policy, with one of `RICHEST_FIRST` at least.
         """
-        cheapest = RICHEST_FIRST[-1]
+        known = [variant for variant in RICHEST_FIRST if variant in variants]
+        cheapest = known[-1]
         needed = ["query_ms", "step_ms", *(["frame_ms"] if new_frame else [])]
         if not all(self._readings[name] for name in (*needed, "answer_steps")):
             reason = f"{cheapest}: nothing was measured on this device yet, and it is the fastest"
@@ -105,7 +109,7 @@ class LatencyHistory:
         step_ms = max(_SHORTEST_STEP_MS, _upper(self._readings["step_ms"]))
         least_ms = sum(_upper(self._readings[name]) for name in needed if name != "step_ms")
         least_ms += step_ms * _upper(self._readings["answer_steps"])
-        expected = {variant: least_ms + step_ms * self._rationale(variant) for variant in RICHEST_FIRST}
+        expected = {variant: least_ms + step_ms * self._rationale(variant) for variant in known}
         expectations = ", ".join(f"{variant} {ms:.0f} ms" for variant, ms in expected.items())
         for variant, expected_ms in expected.items():
             if expected_ms <= deadline_ms:
@@ -143,12 +147,15 @@ def check_choice(variants: Collection[str], variant: str | None, deadline_ms: fl
         deadline_ms: the deadline that chooses it instead; None for none.
 
     Raises:
-        UsageError: the variant is unknown, the deadline is no positive number, or both are given.
+        UsageError: the variant is unknown, the deadline is no positive number or has no variant to choose from, or both
+            are given.
     """
     if variant is not None:
         check_variant(variant, variants)
     if deadline_ms is None:
         return
+    if not any(name in variants for name in RICHEST_FIRST):
+        raise UsageError(f"a deadline chooses among {', '.join(RICHEST_FIRST)}; this policy has none of them")
     if not is_number(deadline_ms) or deadline_ms <= 0:
         raise UsageError(f"deadline_ms must be a positive number, got {describe(deadline_ms)}")
     if variant is not None:

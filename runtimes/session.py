@@ -218,7 +218,11 @@ class Session:
             start = perf_counter()
             cached = self._images.find(image)
             known = cached is not None
-            choice = None if deadline_ms is None else self.latency_history.choose(deadline_ms, new_frame=not known)
+            choice = (
+                None
+                if deadline_ms is None
+                else self.latency_history.choose(deadline_ms, new_frame=not known, variants=self.policy.variants)
+            )
             variant = choice.variant if choice else variant or self.policy.default_variant
             # On a known image nobody repeats a query but those who measure: a draft would spoil their readings.
             draft = "" if known else self._drafts.find(query, variant)

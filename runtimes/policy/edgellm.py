@@ -99,7 +99,8 @@ class EdgellmPolicy(BasePolicy):
         """Write greedily; see `PolicyBackend`. Prefill ends with the first token.
 
         Raises:
-            UsageError: as `PolicyText.suffix`, or a limit of rationale tokens is set, which Edge-LLM lacks.
+            UsageError: as `PolicyText.prompt`, or a limit of rationale tokens is set or the template has a prefill,
+                which Edge-LLM lacks.
             WiseEdgeError: Edge-LLM failed.
         """
         if request.decoding.max_rationale_tokens is not None:
@@ -135,6 +136,8 @@ class EdgellmPolicy(BasePolicy):
                 if self._text.answer_end(text) > 0:
                     finish = "answer"
                     break
+                if any(stop in text for stop in prompt.template.stop):
+                    break
                 if delta.finish_reason == "length":
                     finish = "length"
         except (RuntimeError, ValueError) as error:
@@ -142,7 +145,7 @@ class EdgellmPolicy(BasePolicy):
         finally:
             stream.close()  # stops what is still being written
         prefilled, end = prefilled or perf_counter(), perf_counter()
-        ends = self._spec.eos_tokens
+        ends = (*self._spec.eos_tokens, *prompt.template.stop)
         text = text[: self._text.answer_end(text)] if finish == "answer" else _without_end(text, ends)
         parts = self._text.split(text)
         counts = self._text.count(parts, prompt, 0, tokens)

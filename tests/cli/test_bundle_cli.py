@@ -174,7 +174,7 @@ def test_differences_are_found_by_meaning(manifest: Manifest) -> None:
         ("artifacts", "policy.vision"),
         ("provenance", "recipe"),
     ]
-    assert (found[0].before, found[0].after) == (112, 224)
+    assert (found[0].before.side, found[0].after.side) == (112, 224)
     assert wording_changes(found[1]) == ["-{image}{query} Think briefly, answer.", "+{query}, in a hurry."]
     assert found[2].after is None
 

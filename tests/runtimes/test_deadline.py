@@ -11,7 +11,7 @@ import pytest
 from fake_session import FakeImage, FakeMask, FakePolicy
 from wise_edge.errors import UsageError
 from wise_edge.runtimes.base import Decoding, PolicyOutput, Request
-from wise_edge.runtimes.deadline import PAPER_TOKENS, Decode, LatencyHistory
+from wise_edge.runtimes.deadline import PAPER_TOKENS, Decode, LatencyHistory, check_choice
 from wise_edge.runtimes.results import TokenCounts
 from wise_edge.runtimes.session import Session
 
@@ -123,3 +123,11 @@ def test_deadlines_that_cannot_be(deadline_ms: float) -> None:
 def test_a_deadline_and_a_variant_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="a deadline chooses the variant; leave the variant out"):
         Session(FakePolicy(), FakeMask(), {}).segment(PICTURE, "the ring", "wise-s", deadline_ms=100)
+
+
+def test_only_variants_of_the_policy_are_chosen() -> None:
+    assert LatencyHistory().choose(1e6, new_frame=True, variants=("mine", "wise-s", "wise-infer")).variant == "wise-s"
+    assert measured().choose(1e6, new_frame=True, variants=("wise-s", "answer")).variant == "wise-s"
+    assert measured().choose(1e-3, new_frame=True, variants=("wise-s",)).variant == "wise-s"
+    with pytest.raises(UsageError, match="chooses among wise-infer, wise-s, answer; this policy has none of them"):
+        check_choice(("mine",), None, 100.0)

@@ -6,7 +6,7 @@ import base64
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from dataclasses import fields as fields_of
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +25,7 @@ from wise_edge.policy.answers.form import BOX_POINTS
 from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.policy.answers.pattern import answer_pattern
 from wise_edge.policy.image import resize
+from wise_edge.policy.prompts import PromptSet, Template
 from wise_edge.runtimes.backends import find_backend
 from wise_edge.runtimes.base import Decoding, Request
 from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates
@@ -104,6 +105,22 @@ def _open() -> EdgellmPolicy:
     bundle = load(resolve_bundle(EMBEDDED))
     checkpoint, tokenizer = Path("policy.edgellm"), bundle.file("policy.tokenizer")
     return EdgellmPolicy("edgellm", bundle.manifest.policy, checkpoint, tokenizer)
+
+
+def test_a_template_with_a_prefill_is_refused_and_its_stop_text_ends_a_completion(policy: EdgellmPolicy) -> None:
+    variants = {
+        "begun": Template("{query}", prefill="<think>"),
+        "stopped": Template("In {image}: {query}", stop=("ring.",)),
+    }
+    policy._spec = policy._text._spec = replace(
+        policy._spec, prompts=PromptSet("mine", "", variants), default_variant="begun"
+    )
+    with pytest.raises(UsageError, match="cannot begin the assistant's turn, which the variant 'begun' asks for"):
+        _generate(policy, "begun")
+    output = _generate(policy, "stopped", decoding=Decoding(forced=False))
+    assert output.finish == "end" and "ring." not in output.text and output.text
+    (message,) = LLM.made.messages
+    assert [part["type"] for part in message["content"]] == ["text", "image", "text"]
 
 
 def _generate(policy: EdgellmPolicy, variant: str = "wise-s", **asked: Any) -> Any:
@@ -238,7 +255,6 @@ def test_the_pattern_takes_the_form_alone(text: str, rationale: bool, fits: bool
 
 
 def test_dispatch_names_what_is_missing() -> None:
-    from dataclasses import replace
 
     from wise_edge.bundle.manifest import Artifact
 
