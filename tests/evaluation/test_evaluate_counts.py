@@ -14,7 +14,6 @@ import pytest
 
 import dataset_files
 import fake_session
-from squares import format_answer, one_object
 from wise_edge.cli.main import main
 from wise_edge.datasets import Dataset, Example, open_dataset
 from wise_edge.evaluation.compare import compare_runs
@@ -22,7 +21,11 @@ from wise_edge.evaluation.evaluate import score_mask, summarize
 from wise_edge.evaluation.record_log import read_log, write_log
 from wise_edge.evaluation.records import MaskRecord, Record, Settings
 from wise_edge.geometry import Box, scale_box
-from wise_edge.metrics import measure_overlap
+from wise_edge.metrics import METRIC_MODES, measure_overlap
+from wise_edge.policy.answers.answer import Answer, format_answer, object_in_frame
+from wise_edge.policy.answers.form import BOX_POINT_LIST
+from wise_edge.policy.answers.frame import AnswerFrame
+from wise_edge.rle import compressed_runs
 from wise_edge.runtimes.base import MaskOutput, MaskPrompt
 
 SETTINGS = Settings("grefcoco", "val", 6, "gres", "predicted", "wise-s", "0" * 64, {"policy": "fake", "mask": "fake"})
@@ -162,46 +165,57 @@ def test_each_true_object_prompts_the_segmenter(tmp_path: Path) -> None:
     assert type(record) is MaskRecord
 
 
-def test_evaluating_grefcoco(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("mode", METRIC_MODES)
+def test_the_true_prompt_of_nothing(tmp_path: Path, mode: str) -> None:
+    example = open_dataset("scenes-generalized", None, "test")[0]
+    record = score_mask(0, example, _Listening(), mode)
+    assert (record.meant, record.mask, record.score, record.union_px) == (0, None, None, 0)
+    assert (record.iou, record.dropped) == ((0.0, "mask and truth are both empty") if mode == "paper" else (1.0, None))
+
+
+def test_evaluating_lists(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Answers: rightly nothing, one, several; something where nothing is, unreadable, and one too few."""
     monkeypatch.chdir(tmp_path)
     data = _grefcoco(tmp_path)
     examples = [data[index] for index in range(6)]
+    square = (fake_session.SQUARE, fake_session.SQUARE)
 
     def write(image: npt.NDArray[np.uint8], query: str, variant: str) -> str:
         place = next(place for place, each in enumerate(examples) if np.array_equal(each.image, image))
-        if place == 3:
+        if place == 4:
             return "I do not know."
-        boxes = [item.box for item in examples[place].objects or ()]
-        square = (fake_session.SQUARE, fake_session.SQUARE)
-        box = scale_box(boxes[0], (224, 224), square) if boxes else (0, 0, 1, 1)
-        return fake_session.completion(answer=format_answer(one_object(box, (box[:2], box[:2]))))
+        example = examples[1] if place == 3 else examples[place]
+        meant = (example.objects or ())[: -1 if place == 5 else None]
+        found = [object_in_frame(item.box, item.points[:1], (224, 224), AnswerFrame(square)) for item in meant[::-1]]
+        return fake_session.completion(answer=format_answer(Answer(tuple(found)), BOX_POINT_LIST, AnswerFrame(square)))
 
-    def decode(self: object, encoded: fake_session.FakeImage, prompt: MaskPrompt) -> MaskOutput:
-        x1, y1, x2, y2 = prompt.box
-        mask = np.zeros((224, 224), np.bool_)
-        mask[y1:y2, x1:x2] = x2 > 5  # nothing for the box of nothing
-        return MaskOutput(mask, 0.9, np.zeros((4, 4), np.float32), 4.0)
-
-    fake_session.install(monkeypatch, write)
-    monkeypatch.setattr(fake_session.FakeMask, "decode", decode)
+    fake_session.install(monkeypatch, policy=fake_session.FakePolicy(write, form=BOX_POINT_LIST))
     arguments = ["evaluate", "--dataset", "grefcoco", "--data", str(tmp_path)]
     assert main([*arguments, "--json", "--out", "records.jsonl"]) == 0
-    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    report: dict[str, Any] = json.loads(captured.out)
     records = [json.loads(line) for line in Path("records.jsonl").read_text().splitlines()[1:]]
     assert (report["split"], report["metric_mode"], report["samples"]) == ("val", "gres", 6)
     meant = [len(example.objects or ()) for example in examples]
+    found = [0, 1, meant[2], 1, None, meant[5] - 1]
     assert [record["meant"] for record in records] == meant
-    assert [record["found"] for record in records] == [0, 1, 1, None, 1, 1]
+    assert [record["found"] for record in records] == found
     assert [record["iou"] for record in records if not record["meant"]] == [1.0, 0.0]
-    assert (report["n_acc"], report["t_acc"]) == (0.5, 1.0)
-    assert report["count_accuracy"] == pytest.approx(
-        np.mean([n == f for n, f in zip(meant, [0, 1, 1, None, 1, 1], strict=True)])
-    )
+    assert [record["mask"] is None for record in records] == [True, False, False, False, True, False]
+    assert (report["empty_masks"], captured.err) == (0, ""), "the segmenter was not asked for nothing"
+    assert (report["n_acc"], report["t_acc"], report["count_accuracy"]) == (0.5, 0.75, 0.5)
     assert set(report["by_kind"]) == {"none", "one", "several"}
-    assert report["by_kind"]["one"]["box_accuracy"] == 1.0
+    assert [report["by_kind"][kind]["box_accuracy"] for kind in ("none", "one", "several")] == [0.5, 0.5, 0.5]
     assert report["by_kind"]["none"]["t_acc"] is None
+    for record, example in zip(records, examples, strict=True):
+        if record["index"] in (1, 2):
+            assert example.mask is not None
+            boxes = [
+                scale_box(scale_box(item.box, (224, 224), square), square, (224, 224)) for item in example.objects or ()
+            ]
+            filled = _filled(boxes, example)
+            assert record["mask"] == compressed_runs(filled)
+            assert record["intersection_px"] == int((filled & example.mask).sum())
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert "metric mode gres" in out

@@ -101,7 +101,9 @@ def evaluate_masks(
 def score_result(index: int, example: Example, result: SegmentationResult, mode: str = "lisa") -> Record:
     """Compare a result with its sample's truth."""
     return Record(
-        **_compared(index, example, result.mask, result.score, asdict(result.latency_ms), mode),
+        **_compared(
+            index, example, result.mask, [each.score for each in result.objects], asdict(result.latency_ms), mode
+        ),
         answer_valid=result.answer_valid,
         box_iou=_boxes_agree(result, example),
         found=_count_found(result),
@@ -114,7 +116,7 @@ def score_result(index: int, example: Example, result: SegmentationResult, mode:
 def score_mask(index: int, example: Example, backend: MaskBackend[Any], mode: str = "lisa") -> MaskRecord:
     """Prompt the segmenter with the true box and points of each object and compare its masks with the truth.
 
-    If nothing is meant there is no prompt, and no mask. The score is the mean of the objects' scores.
+    If nothing is meant there is no prompt, and nothing is marked.
     """
     start = perf_counter()
     frame = backend.encode(example.image)
@@ -127,10 +129,8 @@ def score_mask(index: int, example: Example, backend: MaskBackend[Any], mode: st
         "total": (perf_counter() - start) * 1000.0,
     }
     size = (example.image.shape[1], example.image.shape[0])
-    mask = unite((output.mask for output in outputs), size) if outputs else None
-    scores = [output.mask_score for output in outputs if output.mask_score is not None]
-    score = sum(scores) / len(scores) if scores else None
-    return MaskRecord(**_compared(index, example, mask, score, latency_ms, mode))
+    mask, scores = unite((output.mask for output in outputs), size), [output.mask_score for output in outputs]
+    return MaskRecord(**_compared(index, example, mask, scores, latency_ms, mode))
 
 
 def summarize(records: Sequence[MaskRecord]) -> dict[str, Any]:
@@ -203,22 +203,23 @@ def _compared(
     index: int,
     example: Example,
     mask: NDArray[np.bool_] | None,
-    score: float | None,
+    scores: Sequence[float | None],
     latency_ms: Mapping[str, float],
     mode: str,
 ) -> dict[str, Any]:
-    """Return the fields of a `MaskRecord`."""
+    """Return the fields of a `MaskRecord`, with the scores of the objects whose masks `mask` unites."""
     if example.mask is None:
         raise UsageError(f"{example.id} has no mask to compare with; evaluate one of {', '.join(DEFAULT_SPLITS)}")
+    known = [score for score in scores if score is not None]
     return {
         "index": index,
         "id": example.id,
         "kind": example.kind,
         "query": example.query,
         **asdict(measure_overlap(mask, example.mask, example.ignore, mode)),
-        "score": score,
+        "score": sum(known) / len(known) if known else None,
         "latency_ms": latency_ms,
-        "mask": None if mask is None else compressed_runs(mask),
+        "mask": compressed_runs(mask) if scores and mask is not None else None,
         "meant": None if example.objects is None else len(example.objects),
     }
 
@@ -229,7 +230,7 @@ def _boxes_agree(result: SegmentationResult, example: Example) -> float:
 
 
 def _count_found(result: SegmentationResult) -> int | None:
-    return int(result.mask is not None and bool(result.mask.any())) if result.answer_valid else None
+    return sum(bool(item.mask.any()) for item in result.objects) if result.answer_valid else None
 
 
 def _figures(records: Sequence[MaskRecord], names: Sequence[str]) -> dict[str, Any]:

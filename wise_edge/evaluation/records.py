@@ -31,9 +31,10 @@ class MaskRecord(Checked):
         union_px: pixels in mask or truth, likewise.
         iou: the sample's IoU, a fraction, likewise.
         dropped: why the sample counts in no figure; None if it counts.
-        score: the segmenter's own estimate of the IoU; None without a mask, or without a pixel in it.
+        score: the segmenter's own estimate of the IoU, of several objects their mean; None without a mask, or without a
+            pixel in it.
         latency_ms: phase to milliseconds, with "total"; empty if the sample could not be read.
-        mask: the predicted mask as COCO's compressed runs; None if there is none.
+        mask: the predicted mask as COCO's compressed runs, of several objects the union; None if there is none.
         meant: number of objects that the query means; None if it is not known, as in files of earlier versions.
     """
 
