@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+import transformers
 
 from tiny_qwen import make_qwen, save_qwen
 from wise_edge.errors import UsageError
@@ -88,6 +89,10 @@ TENSORS: dict[str, tuple[Callable[[Path], None], str]] = {
         replace_matrix("1.mlp.up_proj", weight=torch.ones(4, 4).to(FP8), weight_scale_inv=torch.ones(1)),
         "FP8",
     ),
+    "torchao": (
+        replace_matrix("1.mlp.up_proj", _weight_qdata=torch.zeros(4, 4, dtype=torch.int8), _weight_scale=torch.ones(4)),
+        "torchao",
+    ),
     "mlx": (replace_matrix("1.mlp.up_proj", scales=torch.ones(4), biases=torch.ones(4)), "MLX"),
     "integers": (replace_matrix("1.mlp.up_proj", weight=torch.ones(4, 4, dtype=torch.int8)), "I8, see"),
 }
@@ -99,6 +104,25 @@ def test_quantized_tensors_are_named_without_a_word_in_the_config(policy: Path, 
     change(policy)
     with pytest.raises(UsageError, match=rf"weights are quantized \({method}.*pass the checkpoint"):
         check_policy_folder(policy)
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(4, "nf4"), (4, "fp4"), (8, "nf4")])
+def test_what_bitsandbytes_itself_saves_is_named(policy: Path, tmp_path: Path, bits: int, kind: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    settings = transformers.BitsAndBytesConfig(
+        load_in_4bit=bits == 4,
+        load_in_8bit=bits == 8,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=kind == "fp4",
+    )
+    model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        policy, quantization_config=settings, dtype=torch.bfloat16, device_map="cpu"
+    )
+    model.save_pretrained(tmp_path / "quantized")
+    for _ in ("with", "without"):  # a word in the config
+        with pytest.raises(UsageError, match=rf"\(bitsandbytes, {bits} bits\).*pass the checkpoint that"):
+            check_policy_folder(tmp_path / "quantized")
+        edit_json(tmp_path / "quantized" / "config.json", quantization_config=None)
 
 
 CONFIGS: dict[str, tuple[str, dict[str, Any], str]] = {

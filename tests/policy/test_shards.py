@@ -145,13 +145,16 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "nothing in them": (
         lambda folder: [torch.save({}, folder / f"model_world_size_2_rank_{rank}.pt") for rank in range(2)],
-        r"lacks \d+ weights",
+        r"rank_0\.pt holds no tensors; copy it again",
     ),
     "another state in one rank": (
         lambda folder: torch.save({"a": torch.ones(1)}, folder / "model_world_size_2_rank_1.pt"),
         r"rank_1\.pt and model_world_size_2_rank_0\.pt do not hold the same tensors \(a\)",
     ),
-    "another model": (save_half, r"actor/huggingface lacks \d+ weights .*config.json and weights must come from one"),
+    "another model": (
+        save_half,
+        r"global_step_20/actor lacks \d+ weights .*config.json and weights must come from one",
+    ),
     "no config": (lambda folder: shutil.rmtree(folder / "huggingface"), "has no huggingface/config.json"),
     "a LoRA": (save_adapter_shards, r"a LoRA adapter and its base; pass the base .* python -m verl.model_merger merge"),
     "a LoRA that is saved alone": (

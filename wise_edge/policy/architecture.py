@@ -103,12 +103,13 @@ def build_skeleton(config: Any, *, source: str | Path) -> Any:
         raise UsageError(f"{source}: its config describes no model: {first_line(error)}") from error
 
 
-def check_weights(folder: Path, tensors: Iterable[StoredTensor]) -> None:
+def check_weights(folder: Path, tensors: Iterable[StoredTensor], *, source: Path | None = None) -> None:
     """Reject a checkpoint whose tensors are not those of the architecture that its config describes.
 
     Args:
         folder: Hugging Face folder of a policy.
         tensors: what its weight files hold.
+        source: where they lie, for messages, if elsewhere.
 
     Raises:
         UsageError: tensors are empty, missing, of another shape or without a place; the message names the first three
@@ -120,7 +121,7 @@ def check_weights(folder: Path, tensors: Iterable[StoredTensor]) -> None:
     tied = {normalize_name(name) for name in skeleton.all_tied_weights_keys}
     difference = Difference.between(expected, normalize_tensors(tensors), may_lack=tied)
     if difference:
-        raise UsageError(f"{folder} {difference}; {_remedy(difference, expected)}")
+        raise UsageError(f"{source or folder} {difference}; {_remedy(difference, expected)}")
 
 
 def normalize_tensors(

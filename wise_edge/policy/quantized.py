@@ -31,6 +31,7 @@ _SIGNS = (
     (".weight_scale_2", "modelopt, NVFP4"),
     ("_quantizer._amax", "modelopt"),
     (".weight_scale_inv", "FP8"),
+    ("._weight_qdata", "torchao"),
     (".scales", "MLX"),
 )
 """Ends of tensors' names, and what writes them; the first that is found counts."""

@@ -81,9 +81,11 @@ class ShardedPolicy:
                 raise UsageError(
                     f"{file} and {self.files[0].name} do not hold the same tensors ({other}); copy them again"
                 )
+        if not names:
+            raise UsageError(f"{self.files[0]} holds no tensors; copy it again, or use an earlier step of the training")
         if any(".lora_" in name for name in names):
             raise UsageError(_explain_adapter(folder))
-        check_weights(self.config_folder, self._stored())
+        check_weights(self.config_folder, self._stored(), source=folder)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._ranks[0])
