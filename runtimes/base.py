@@ -69,6 +69,12 @@ class Decoding:
             given = describe(self.max_rationale_tokens)
             raise UsageError(f"max_rationale_tokens must be 0 or more, and needs forced decoding; got {given}")
 
+    @property
+    def summary(self) -> str:
+        """How completions are written, in a few words for records."""
+        limit = "" if self.max_objects == MAX_OBJECTS else f", at most {self.max_objects} objects"
+        return ("forced" if self.forced else "free") + limit
+
 
 @dataclass(frozen=True)
 class Request:

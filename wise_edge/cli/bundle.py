@@ -133,6 +133,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
             "prompts",
             f"{policy.prompts.name}: {', '.join(policy.prompts.variants)}; {policy.default_variant} by default",
         ),
+        ("answers", f"{policy.form}"),
         ("segmenter", f"{sam.family}, images of {sam.input_size} px"),
         ("verified", "compared with torch" if manifest.verified else "no: never compared with torch"),
     ]

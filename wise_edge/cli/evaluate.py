@@ -18,6 +18,7 @@ from wise_edge.cli import options
 from wise_edge.cli.evaluate_compare import compare, table
 from wise_edge.cli.options import option
 from wise_edge.cli.output.evaluation import print_report
+from wise_edge.policy.answers.reading import MAX_OBJECTS
 
 if TYPE_CHECKING:
     from wise_edge.datasets import Dataset
@@ -64,6 +65,7 @@ def evaluate(
     free_decoding: Annotated[
         bool, typer.Option("--free-decoding", help="Let the policy decode every token, as the reference code does.")
     ] = False,
+    max_objects: options.MaxObjects = MAX_OBJECTS,
     oracle_prompt: Annotated[
         bool, typer.Option("--oracle-prompt", help="Prompt the segmenter with the true box and points; runs no policy.")
     ] = False,
@@ -103,7 +105,7 @@ def evaluate(
     with _claim(out, share, [] if resume else [data, *models], resume, force):
         if share.launched:
             choose_gpu()
-        decoding = Decoding(not free_decoding)
+        decoding = Decoding(not free_decoding, max_objects=max_objects)
         session, model, sha256 = _open(bundle, policy, sam, variant, policy_backend, mask_backend, decoding)
         used = {"mask": session.choices["mask"]} if oracle_prompt else session.choices
         settings = Settings(
@@ -117,7 +119,7 @@ def evaluate(
             backends={part: choice.name for part, choice in used.items()},
             shard=share.index,
             shards=share.count,
-            decoding=None if oracle_prompt else "free" if free_decoding else "forced",
+            decoding=None if oracle_prompt else decoding.summary,
             data_sha256=fingerprint(labeled.sources(samples)),
             version=__version__,
         )

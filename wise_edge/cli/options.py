@@ -82,6 +82,7 @@ Variant = Annotated[
     str | None,
     option("NAME", "Prompt variant, such as verbose, wise-s or answer; the bundle's default if omitted."),
 ]
+MaxObjects = Annotated[int, option("N", "End an answer that is a list at N objects.", min=1, max=1000)]
 PolicyBackend = Annotated[str, option("NAME", f"Runtime of the policy: {list_names('policy')}.")]
 MaskBackend = Annotated[str, option("NAME", f"Runtime of the segmenter: {list_names('mask')}.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]

@@ -11,6 +11,7 @@ import typer
 from wise_edge.cli import options
 from wise_edge.cli.options import option
 from wise_edge.files.documents import to_json
+from wise_edge.policy.answers.reading import MAX_OBJECTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,7 @@ def run(
     max_rationale_tokens: Annotated[
         int | None, option("N", "Close the rationale at N tokens; by default it is not limited.", min=0)
     ] = None,
+    max_objects: options.MaxObjects = MAX_OBJECTS,
     deadline_ms: Annotated[
         float | None,
         option("T", "Take the richest of wise-infer, wise-s and answer that is expected to fit T milliseconds."),
@@ -69,7 +71,7 @@ def run(
     _check_outputs(mask, overlay, [image, *loaded.files], force)
     pixels = load_image(image, say=options.note)
     pixels.flags.writeable = False  # so that the session keeps it without a copy
-    decoding = Decoding(max_rationale_tokens=max_rationale_tokens)
+    decoding = Decoding(max_rationale_tokens=max_rationale_tokens, max_objects=max_objects)
     if not loaded.manifest.verified:
         options.note(f"{bundle} was never compared with its checkpoints (export --no-verify)")
     session = Session.from_bundle(loaded, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding)

@@ -10,6 +10,7 @@ import typer
 
 from wise_edge.cli import options
 from wise_edge.cli.options import option
+from wise_edge.policy.answers.reading import MAX_OBJECTS
 
 TOKEN_VARIABLE = "WISE_EDGE_TOKEN"
 
@@ -30,6 +31,7 @@ def serve(
         str | None,
         option("ADDRESSES", "Proxies whose X-Forwarded-For names the client: addresses or networks, or * for all."),
     ] = None,
+    max_objects: options.MaxObjects = MAX_OBJECTS,
     policy_backend: options.PolicyBackend = "auto",
     mask_backend: options.MaskBackend = "auto",
     threads: Annotated[int | None, option("N", "CPU threads; the runtime chooses by default.", min=1, max=1024)] = None,
@@ -40,6 +42,7 @@ def serve(
     that process lists do not show it. On SIGTERM or Ctrl-C the service first answers the queries that it has accepted.
     """
     from wise_edge.errors import UsageError
+    from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.session import Session
     from wise_edge.service.app import make_app
     from wise_edge.service.guard import OWN_HOSTS, check_token
@@ -58,7 +61,12 @@ def serve(
     limits = Limits(body_bytes=int(max_megabytes * 1e6), waiting=waiting, query_s=time_limit, images=frames)
     with listen(host, port) as listener:  # before the models are loaded
         session = Session.from_bundle(
-            bundle, policy_backend=policy_backend, mask_backend=mask_backend, threads=threads, frames=frames
+            bundle,
+            policy_backend=policy_backend,
+            mask_backend=mask_backend,
+            threads=threads,
+            frames=frames,
+            decoding=Decoding(max_objects=max_objects),
         )
         own_hosts = (*OWN_HOSTS, _in_url(host)) if token is None else ()
         app = make_app(session, limits, token, own_hosts=tuple(dict.fromkeys(own_hosts)))

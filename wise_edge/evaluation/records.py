@@ -129,8 +129,8 @@ class Settings(Checked):
         backends: part ("policy", "mask") to backend.
         shard: index of this share of the samples, from 0.
         shards: number of shares.
-        decoding: "forced" or "free", see `wise_edge.runtimes.base.Decoding`; None if no policy ran. Files
-            without it were decoded freely.
+        decoding: `wise_edge.runtimes.base.Decoding.summary`; None if no policy ran. Files without it were decoded
+            freely.
         data_sha256: fingerprint of the files that the samples are read from, of all shards together.
         version: of wise-edge.
     """

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from wise_edge.ranges import Checked, Name, OneOf, Range
+from wise_edge.ranges import Checked, Name, OneOf, Range, shorten
 
+VERSION = 1
 BOX, POINT, LABEL = "box", "point", "label"
 NUMBERS = {BOX: 4, POINT: 2}
 """Numbers of each kind of field that has some."""
@@ -90,6 +92,17 @@ class AnswerForm(Checked):
         kinds = Counter(field.kind for field in self.fields)
         if kinds[BOX] != 1 or kinds[LABEL] > 1:
             raise ValueError(f"fields: needs one box and at most one label, has {kinds[BOX]} and {kinds[LABEL]}")
+
+    @classmethod
+    def upgrade(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the entries of a form of any version, of which there is one; see `from_mapping`."""
+        if (version := data.get("version", VERSION)) != VERSION or isinstance(version, bool):
+            raise ValueError(f"version: is {shorten(version)}, this wise-edge knows {VERSION}; update wise-edge")
+        return {key: value for key, value in data.items() if key != "version"}
+
+    def __str__(self) -> str:
+        """Say what an answer has."""
+        return f"{self.name}: {'a list of objects' if self.many else 'one object'} with {', '.join(self.keys)}"
 
     def _examples(self) -> tuple[str, ...]:
         """Return answers without meaning that have every dictated text."""

@@ -87,17 +87,19 @@ class _Reader:
         many, objects, reason = self._form.many, list[AnsweredObject](), None
         place, end = source.find("{"), 0
         before = source[: max(place, 0)]
+        listed = "[" in before
         if "```" in before and "```" not in self._form.before:
             self._repairs.append("code fence")
         while place >= 0:
             if len(objects) == most:
-                if many or "[" in before:
+                if many or listed:
                     self._repairs.append(objects_left_out(most))
                 break
             read = read_object(source, place, MAX_OBJECT_CHARACTERS)
             end = max(read.end, place + 1)
             if read.inner >= 0:
                 self._repairs.append("an object around the answer")
+                listed = listed or "[" in source[place : read.inner]
                 place = read.inner
                 continue
             if objects and "unfinished JSON" in read.repairs:
@@ -110,7 +112,7 @@ class _Reader:
                 if not many:
                     break
             place = source.find("{", end)
-        self._check_brackets("[" in before, "]" in source[end:], len(objects))
+        self._check_brackets(listed, "]" in source[end:], len(objects))
         if reason is not None:
             if not objects:
                 raise ValueError(reason)
