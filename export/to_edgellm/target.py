@@ -21,6 +21,7 @@ from wise_edge.export.progress import Progress
 from wise_edge.export.source.policy import PolicyCheckpoint
 from wise_edge.export.source.tensors import CheckpointTensors, has_own_head, is_tied
 from wise_edge.export.to_edgellm import check as edgellm_check
+from wise_edge.export.to_onnx.target import check_attention
 from wise_edge.files.documents import to_json
 from wise_edge.images import save_png
 from wise_edge.native.process import module_command
@@ -34,8 +35,9 @@ _LIMIT_S = 12 * 3600.0
 
 
 def check_policy(source: PolicyCheckpoint, method: str) -> None:
-    """Raise `UsageError` if the policy's widths or head do not fit a method of `precisions.EDGELLM_METHODS`."""
+    """Raise `UsageError` if attention, widths or head do not fit a method of `precisions.EDGELLM_METHODS`."""
     spec = source.spec
+    check_attention(source.folder)
     config = load_config(source.folder).to_dict()
     if is_tied(config) and has_own_head(config, CheckpointTensors(source.folder)):
         raise UsageError(

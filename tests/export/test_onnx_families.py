@@ -18,7 +18,7 @@ from wise_edge.errors import BundleError, UsageError
 from wise_edge.export.options import ExportOptions
 from wise_edge.export.source.calibration import read_calibration
 from wise_edge.export.source.policy import PolicyCheckpoint
-from wise_edge.export.targets import ONNX
+from wise_edge.export.targets import EDGELLM, ONNX
 from wise_edge.export.to_onnx import target, verify
 from wise_edge.export.to_onnx.bf16 import stand_in
 from wise_edge.export.to_onnx.edit import replace_graph
@@ -258,15 +258,17 @@ def test_graphs_write_what_the_checkpoint_writes(exported: Exported) -> None:
 
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 def test_windows_of_tokens_are_refused_before_the_export(family: str, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_edgellm")
     window = {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 1}
     for number, entries in enumerate(({}, window)):
         folder = save_qwen(make_qwen(family, **entries), tmp_path / str(number))
         source = PolicyCheckpoint(folder, [], quiet)
-        if not entries:
-            ONNX.check_policy(source, ExportOptions())
-        else:
-            with pytest.raises(UsageError, match="use_sliding_window is true"):
-                ONNX.check_policy(source, ExportOptions())
+        for chosen in (ONNX, EDGELLM):
+            if not entries:
+                chosen.check_policy(source, ExportOptions())
+            else:
+                with pytest.raises(UsageError, match="use_sliding_window is true"):
+                    chosen.check_policy(source, ExportOptions())
 
 
 @ONLY_QWEN3
