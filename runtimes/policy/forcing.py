@@ -23,7 +23,7 @@ from wise_edge.runtimes.policy.text import MAX_LABEL_TOKENS, MAX_NEW_TOKENS, Pol
 from wise_edge.runtimes.policy.written import Logits, Steps, Written
 
 _THINK, _END_OF_THINK = "<think", "</think"
-"""Both lack their last character, which a tokenizer may merge with the next one."""
+"""Both lack their last character, which a tokenizer may merge with the next one, unless the whole tag is a token."""
 _TAIL = 128  # last tokens of a completion, searched for the end of the rationale; a form's `before` has at most 100
 _MERGED = 16  # tokens; a word that a tokenizer merges with a tag's end takes fewer without it
 _LABEL = re.compile(r'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*')
@@ -119,7 +119,9 @@ class Forced:
     def _think(self) -> Generator[list[int], Logits, list[_Option]]:
         """Write until the model closes its rationale, or close it; return what then begins the answer."""
         prefill = self._prompt.template.prefill
-        self._force(self._text.encode("" if _THINK in prefill else _THINK[_begun(prefill, _THINK) :]))
+        whole = self._text.encode(f"{_THINK}>")
+        tag = f"{_THINK}>" if len(whole) == 1 else _THINK  # Qwen3's and Qwen3.5's tokenizers have it as a token
+        self._force(self._text.encode("" if _THINK in prefill else tag[_begun(prefill, _THINK) :]))
         room = min(self._limit, MAX_NEW_TOKENS) - len(self._tokens) - self._text.room_for_answer
         last_of_tags = {_END_OF_THINK[-1], *self._form.spec.form.before[-2:-1]}
         before = len(self._tokens)

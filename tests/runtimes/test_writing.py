@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer
 
 from squares import format_answer, one_object, parse_answer
 from wise_edge.bundle.store import load, resolve_bundle
@@ -71,6 +73,23 @@ def test_a_text_in_form_is_written_as_it_is(rationale: str, answer: Answer) -> N
     assert TEXT.decode(written.tokens) == text
     assert written.tokens == TEXT.encode(text)
     assert written.steps == len(model.calls) - 1
+
+
+@pytest.mark.parametrize("rationale", ["", "The red ring, at 12!", " It is left", "1"])
+def test_tags_that_are_tokens_are_written_as_such(tmp_path: Path, rationale: str) -> None:
+    """Qwen3's and Qwen3.5's tokenizers have them; a policy never saw their letters in pieces."""
+    tokenizer = Tokenizer.from_file(str(BUNDLE.file("policy.tokenizer")))
+    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in ("<think>", "</think>")])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    text = PolicyText(tmp_path / "tokenizer.json", SPEC)
+    prompt = text.prompt("the red ring", "wise-s", GRID)
+    expected = text.encode(completion(rationale, one_object((1, 2, 30, 112), ((4, 5), (6, 100)))))
+    model = Scripted(expected, prompt)
+
+    for decoding in (FORCED, FREE):
+        model.calls.clear()
+        assert Writer(text, SPEC).write(model, prompt, Request("", "wise-s", decoding)).tokens == expected
+    assert text.piece(expected[0]) == "<think>"
 
 
 @given(RATIONALES, ANSWERS)
