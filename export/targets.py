@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import check_packages
-from wise_edge.policy.spec import FAMILIES
+from wise_edge.policy.families import FAMILIES
 
 if TYPE_CHECKING:
     from wise_edge.bundle.manifest import Artifact, Figure

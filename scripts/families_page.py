@@ -2,7 +2,7 @@
 
     python scripts/families_page.py
 
-Rows and columns are those of `wise_edge.policy.spec.FAMILIES`, `wise_edge.export.targets` and
+Rows and columns are those of `wise_edge.policy.families.FAMILIES`, `wise_edge.export.targets` and
 `wise_edge.runtimes.backends`; a test compares the page with them.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wise_edge.export import precisions
 from wise_edge.export.targets import TARGETS, Target
-from wise_edge.policy.spec import FAMILIES
+from wise_edge.policy.families import FAMILIES
 from wise_edge.runtimes.backends import BACKENDS
 
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"

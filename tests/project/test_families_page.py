@@ -9,7 +9,7 @@ import pytest
 
 from locations import ROOT
 from wise_edge.export.targets import TARGETS
-from wise_edge.policy.spec import FAMILIES
+from wise_edge.policy.families import FAMILIES
 from wise_edge.runtimes.backends import BACKENDS
 
 

@@ -17,7 +17,7 @@ from wise_edge.errors import UsageError, first_line
 from wise_edge.extras import require
 from wise_edge.files.documents import read_json
 from wise_edge.native.weight_files import StoredTensor
-from wise_edge.policy.spec import FAMILIES
+from wise_edge.policy.families import FAMILIES
 
 _NAMES = ("Qwen2VL", "Qwen2_5_VL", "Qwen3VL", "Qwen3_5")
 CLASSES = {family: f"{name}ForConditionalGeneration" for family, name in zip(FAMILIES, _NAMES, strict=True)}

@@ -11,12 +11,11 @@ import numpy.typing as npt
 from wise_edge.geometry import Size
 from wise_edge.policy.answers.form import BOX_POINTS, AnswerForm
 from wise_edge.policy.answers.frame import PIXELS_XY, AnswerFrame, Coordinates
+from wise_edge.policy.families import FAMILIES
 from wise_edge.policy.picture import PictureGeometry
 from wise_edge.policy.prompts import PromptSet, check_variant
 from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, Name, OneOf, Range, Width
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
-"""Architectures, by transformers' names."""
 TEXT_TOKENS = 2048
 """Tokens reserved next to the image for instruction, query and completion."""
 LIST_TOKENS = 2048
