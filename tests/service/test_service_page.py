@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from service_process import fakes, process
+from service_process import fakes, process, started
+from wise_edge.datasets.base import mask_points
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.images import save_png
 from wise_edge.runtimes.session import Session
+from wise_edge.scenes import sample_group
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -53,6 +56,34 @@ window.fetch = (path, options) => new Promise((done, fail) => {
 RELEASE = "held.splice(0).forEach((go) => go())"
 
 
+LISTS = """
+import sys
+from fake_session import FakePolicy, list_boxes
+from wise_edge.policy.answers.form import BOX_LABEL_LIST
+from wise_edge.runtimes.session import Session
+from wise_edge.scenes import sample_group
+from wise_edge.service.app import make_app
+from wise_edge.service.limits import Limits
+from wise_edge.service.server import run_server
+
+found = sample_group("test", int(sys.argv[1]))
+
+def write(image, query, variant):
+    boxes = [item.box for item in found.targets] if query == found.request else []
+    return list_boxes(boxes, image.shape[1::-1])
+
+session = Session(FakePolicy(write, form=BOX_LABEL_LIST), Session.from_bundle().mask, {})
+say = lambda url: print("serving", url, file=sys.stderr, flush=True)
+run_server(make_app(session, Limits()), "127.0.0.1", 0, Limits(), say)
+"""
+"""A service that names the objects which a query of a scene means, with the embedded segmenter."""
+COLORS = """
+const canvas = document.querySelector("article canvas"), draw = canvas.getContext("2d");
+return arguments[0].map(([x, y]) => [...draw.getImageData(x, y, 1, 1).data.slice(0, 3)]);
+"""
+"""Colors of the first result at places."""
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with process() as (_, address):
@@ -60,7 +91,7 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
@@ -73,12 +104,12 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def browser(started: Any) -> Any:
+def browser(chromium: Any) -> Any:
     """The browser, with an empty page, an empty log and the size of a desktop."""
-    started.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    started.get("about:blank")
-    started.get_log("browser")
-    return started
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    chromium.get("about:blank")
+    chromium.get_log("browser")
+    return chromium
 
 
 def wait_for(driver: Any, script: str, *arguments: Any) -> Any:
@@ -125,6 +156,29 @@ def test_an_image_and_a_sentence_give_a_mask(browser: Any, url: str, tmp_path: P
     assert (canvas.get_attribute("role"), canvas.get_attribute("aria-label")) == ("img", label)
     tinted = browser.execute_script(TINTED, 0)
     assert expected.mask.sum() * 0.9 < tinted < expected.mask.sum() * 2 + 800  # box and points extend beyond the mask
+    assert complaints(browser) == []
+
+
+def test_several_objects_have_a_color_each_and_nothing_has_none(browser: Any, tmp_path: Path) -> None:
+    index = next(index for index in range(30) if len(sample_group("test", index).targets) > 2)
+    found = sample_group("test", index)
+    save_png(found.scene.image, tmp_path / "scene.png")
+    with started([sys.executable, "-c", LISTS, str(index)]) as (_, address):
+        open_image(browser, address, tmp_path / "scene.png")
+        browser.find_element("id", "query").send_keys(found.request, "\n")
+        wait_for(browser, 'return document.getElementById("say").textContent === "done"')
+        card = browser.find_element("css selector", "article")
+        label = card.find_element("css selector", "canvas").get_attribute("aria-label")
+        assert label.startswith(f"{found.request}: {len(found.targets)} objects, the first in box")
+        assert "1 thing: 0." in card.text
+        inside = [list(mask_points(mask)[0]) for mask in found.masks]
+        colors = {tuple(color) for color in browser.execute_script(COLORS, inside)}
+        assert len(colors) == len(found.targets)
+
+        browser.find_element("id", "query").clear()
+        browser.find_element("id", "query").send_keys("the unicorn\n")
+        wait_for(browser, 'return document.getElementById("say").textContent.startsWith("done: nothing of what")')
+        assert browser.execute_script(TINTED, 0) == 0
     assert complaints(browser) == []
 
 

@@ -12,9 +12,11 @@ import pytest
 
 from squares import format_answer, one_object
 from wise_edge.bundle.store import Bundle
-from wise_edge.geometry import Size
+from wise_edge.geometry import Box, Size, scale_box
+from wise_edge.policy.answers import answer
+from wise_edge.policy.answers.answer import Answer, AnsweredObject
 from wise_edge.policy.answers.completion import split_completion
-from wise_edge.policy.answers.form import BOX_POINTS, AnswerForm
+from wise_edge.policy.answers.form import BOX_LABEL_LIST, BOX_POINTS, AnswerForm
 from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.policy.prompts import EMBEDDED, VARIANTS
 from wise_edge.runtimes import opening
@@ -33,6 +35,13 @@ Write = Callable[[npt.NDArray[np.uint8], str, str], str]
 
 def completion(rationale: str = RATIONALE, answer: str = ANSWER) -> str:
     return f"<think>{rationale}</think><answer>{answer}</answer>"
+
+
+def list_boxes(boxes: Sequence[Box], size: Size, label: str = "thing") -> str:
+    """Return a completion of the form `BOX_LABEL_LIST` that names boxes of an image of a size."""
+    frame = AnswerFrame((SQUARE, SQUARE))
+    objects = tuple(AnsweredObject(scale_box(box, size, frame.size), (), label) for box in boxes)
+    return BOX_LABEL_LIST.before + answer.format_answer(Answer(objects), BOX_LABEL_LIST, frame) + BOX_LABEL_LIST.after
 
 
 def write_canned(image: npt.NDArray[np.uint8], query: str, variant: str) -> str:
