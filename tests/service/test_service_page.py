@@ -79,7 +79,8 @@ run_server(make_app(session, Limits()), "127.0.0.1", 0, Limits(), say)
 """A service that names the objects which a query of a scene means, with the embedded segmenter."""
 COLORS = """
 const canvas = document.querySelector("article canvas"), draw = canvas.getContext("2d");
-return arguments[0].map(([x, y]) => [...draw.getImageData(x, y, 1, 1).data.slice(0, 3)]);
+const seen = draw.getImageData(0, 0, canvas.width, canvas.height).data;
+return arguments[0].map(([x, y]) => [...seen.slice(4 * (y * canvas.width + x), 4 * (y * canvas.width + x) + 3)]);
 """
 """Colors of the first result at places."""
 
