@@ -14,6 +14,7 @@ from locations import ASSETS
 from virtual_time import VirtualTime
 from wise_edge.bundle import store
 from wise_edge.cli.main import main
+from wise_edge.policy.answers.form import BOX_LABEL_LIST
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.base import Decoding, MaskOutput, MaskPrompt
@@ -218,6 +219,42 @@ def test_what_a_reader_should_know_about_the_image_is_said(
     out, err = capsys.readouterr()
     assert json.loads(out)["answer_valid"]
     assert err == f"note: {camera} was read as an image of 12 bits per channel, since its largest value is 4000\n"
+
+
+TWO = fake_session.list_boxes([(8, 6, 40, 30), (40, 30, 80, 60)], (80, 60), "cup")
+
+
+@pytest.mark.parametrize(("text", "status"), [(TWO, "found"), ("```json\n[]\n```", "nothing"), ("?", "unreadable")])
+def test_several_objects_none_and_no_answer_are_results(
+    picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, status: str
+) -> None:
+    policy = fake_session.FakePolicy(lambda *_: text, form=BOX_LABEL_LIST)
+    opened = fake_session.install(monkeypatch, policy=policy)
+    mask, overlay = picture.with_name("mask.png"), picture.with_name("overlay.png")
+    files = ["--mask", str(mask), "--overlay", str(overlay)]
+
+    assert main(["run", str(picture), "the cups", "--json", "--max-objects", "7", *files]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert main(["run", str(picture), "the cups"]) == 0
+    out, err = capsys.readouterr()
+
+    assert opened.calls[0]["decoding"].max_objects == 7
+    assert opened.calls[1]["decoding"] == Decoding()
+    assert (result["version"], result["status"]) == (2, status)
+    assert [item["box"] for item in result["objects"]] == ([[8, 6, 40, 30], [40, 30, 80, 60]] * (status == "found"))
+    assert overlay.exists()
+    assert mask.exists() is (status != "unreadable")
+    if status == "found":
+        assert {*np.unique(np.asarray(Image.open(mask)))} == {0, 254, 255}
+        lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in out.splitlines() if line.startswith("object "))
+        assert lines.keys() == {"object 1", "object 2"}
+        assert lines["object 2"].strip() == "cup; 40, 30 to 80, 60; 1200 px, 25.0% of 80 x 60, score 0.90"
+    elif status == "nothing":
+        assert not np.asarray(Image.open(mask)).any()
+        assert "nothing of what was asked for was found" in out
+        assert err == "note: the mask is empty: nothing of what was asked for was found\n"
+    else:
+        assert err == f"no answer: {result['reason']}; no mask was written\n"
 
 
 class MarksNothing(fake_session.FakeMask):

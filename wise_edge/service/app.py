@@ -26,7 +26,7 @@ from wise_edge.service.query_queue import BusyError
 
 _LONGEST_DEADLINE_MS = 600_000
 _DEADLINE = "Choose the variant by this deadline instead."
-_MASK = "COCO compressed run lengths, a base64 PNG, or none."
+_MASK = "Masks as COCO compressed run lengths, as base64 PNGs (of all: 255 in object 1, 254 in object 2), or none."
 _ENERGY = "Read the device's power sensor during the query, which adds up to half a second; the answer has energy_j."
 
 
