@@ -16,6 +16,7 @@ from wise_edge.errors import MissingExtraError, UsageError
 from wise_edge.policy.answers.answer import Answer, format_answer
 from wise_edge.policy.answers.form import BOX_POINT_LIST, BOX_POINTS
 from wise_edge.policy.answers.frame import AnswerFrame
+from wise_edge.policy.answers.reading import MAX_OBJECTS
 from wise_edge.policy.prompts import DEFAULT
 
 pytest.importorskip("wise_edge.training.wise", exc_type=MissingExtraError)
@@ -67,8 +68,10 @@ def test_what_is_not_known_is_not_trained_on() -> None:
         with pytest.raises(UsageError, match="has no box or no points to train on"):
             true_objects(replace(example, objects=unknown), SIZE, form)
     several = open_dataset("scenes-generalized", None, "validation")[1].objects or ()
-    with pytest.raises(UsageError, match="means 101 objects; an answer of the form box-point-list holds 100"):
-        true_objects(replace(example, objects=several[:1] * 101), SIZE, BOX_POINT_LIST)
+    with pytest.raises(
+        UsageError, match=f"means {MAX_OBJECTS + 1} objects; an answer of the form box-point-list holds {MAX_OBJECTS}"
+    ):
+        true_objects(replace(example, objects=several[:1] * (MAX_OBJECTS + 1)), SIZE, BOX_POINT_LIST)
 
 
 def figures(start: StartPolicy, monkeypatch: pytest.MonkeyPatch, write: Any, sam: str | None) -> Figures:
