@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wise_edge.profiling.document import Document
     from wise_edge.profiling.readings import Measured
 
+_USUAL = ("verbose", "wise-infer", "wise-s", "answer")
 app = typer.Typer(invoke_without_command=True)
 app.command()(compare)
 app.command()(plan)
@@ -49,8 +50,9 @@ def profile(
     ] = _SCENES,
     repeat: Annotated[int, option("N", "How often to ask each query.", min=1)] = 1,
     variants: Annotated[
-        str, option("NAMES", "Prompt variants, separated by commas.")
-    ] = "verbose,wise-infer,wise-s,answer",
+        str | None,
+        option("NAMES", f"Prompt variants, separated by commas; by default the bundle's of {', '.join(_USUAL)}."),
+    ] = None,
     backends: Annotated[str, option("NAMES", "Runtimes of the policy, separated by commas.")] = "auto",
     mask_backend: options.MaskBackend = "auto",
     threads: Annotated[
@@ -131,7 +133,7 @@ def profile(
         raise failure
 
 
-def _choose(bundle: Path | None, backends: str, mask_backend: str, variants: str) -> tuple[list[str], list[str]]:
+def _choose(bundle: Path | None, backends: str, mask_backend: str, variants: str | None) -> tuple[list[str], list[str]]:
     """Return the names of the backends and variants to measure; raises if one of them cannot run here."""
     from wise_edge.bundle.store import load, resolve_bundle
     from wise_edge.errors import UsageError
@@ -141,7 +143,9 @@ def _choose(bundle: Path | None, backends: str, mask_backend: str, variants: str
     known = ["auto", *(backend.name for backend in list_backends("policy"))]
     compared = options.split_names("--backends", "policy backend", backends, known)
     opened = load(resolve_bundle(bundle))
-    asked = options.split_names("--variants", "variant", variants, list(opened.manifest.policy.prompts.variants))
+    has = list(opened.manifest.policy.prompts.variants)
+    usual = [name for name in _USUAL if name in has] or has
+    asked = usual if variants is None else options.split_names("--variants", "variant", variants, has)
     first = [find_candidates(opened, name, mask_backend)[1]["policy"][0].name for name in compared]
     if twice := [name for name in first if first.count(name) > 1]:
         raise UsageError(f"--backends {backends} measures {twice[0]} twice, since auto chooses it here; leave one out")
