@@ -74,10 +74,11 @@ class ReferenceWay:
         self.phases.clear()
         start = perf_counter()
         spec, size = self._spec, (image.shape[1], image.shape[0])
-        prompt = spec.prompts.render(query, "verbose", spec.max_image_tokens)
+        grid = spec.grid_of(image)
+        prompt = spec.prompts.render(query, "verbose", grid[0] * grid[1])
         ids = torch.tensor([self._tokenizer.encode(prompt, add_special_tokens=False).ids])
         patches = torch.from_numpy(image_patches(image, spec))
-        columns, rows = patch_grid(spec)
+        columns, rows = patch_grid(spec, grid)
         prepared = perf_counter()
         with torch.no_grad():
             output = self._model.generate(
@@ -92,12 +93,13 @@ class ReferenceWay:
                 pad_token_id=self._end[0],
             )
         written = perf_counter()
+        answer_frame = spec.frame(spec.picture_size(size))
         answer = parse_answer(
-            self._tokenizer.decode(output[0, ids.shape[1] :].tolist()), spec.form, spec.frame((spec.input_size,) * 2)
+            self._tokenizer.decode(output[0, ids.shape[1] :].tolist()), spec.form, answer_frame
         ).answer
         if answer is None:
             return None
-        frame = (spec.input_size, spec.input_size)
+        frame = answer_frame.size
         predictor = SamPredictor(self._sam)
         predictor.set_image(image)
         seen = perf_counter()

@@ -115,7 +115,7 @@ def measure(scratch: Path, layers: int, kind: str, threads: int) -> dict[str, An
     phases: dict[str, float] = {}
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     start = perf_counter()
-    grid = spec.image_grid(spec.picture_size((1, 1)))
+    grid = spec.grid_of(image)
     prefix = words.prompt("the red ring", "wise-s", grid).prefix
     model.append(prefix.before, 0)
     picture = model.encode(image)

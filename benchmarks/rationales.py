@@ -43,10 +43,10 @@ def names_target(text: str, labeled: Sample) -> bool:
     return name in conclusion and (alone or f"at the {labeled.target.place}" in conclusion)
 
 
-def boxes_right(text: str, labeled: Sample, size: int) -> bool:
-    """Return whether a completion's box is the target's; both are in pixels of the `size` x `size` square."""
-    answer = parse_answer(text, BOX_POINTS, AnswerFrame((size, size))).answer
-    return answer is not None and box_iou(answer.objects[0].box, target_answer(labeled, size).box) > BOX_THRESHOLD
+def boxes_right(text: str, labeled: Sample, frame: AnswerFrame) -> bool:
+    """Return whether a completion's box is the target's; both are in a frame."""
+    answer = parse_answer(text, BOX_POINTS, frame).answer
+    return answer is not None and box_iou(answer.objects[0].box, target_answer(labeled, frame).box) > BOX_THRESHOLD
 
 
 def decode(start: StartPolicy, count: int) -> list[str]:
@@ -69,7 +69,7 @@ def measure(policy: str, count: int) -> dict[str, Any]:
     similar = cosine_similarities(encoder, concise, detailed)
     lengths = [[len(ids) for ids in start.processor.tokenizer(texts)["input_ids"]] for texts in (concise, detailed)]
     named = np.array([names_target(text, labeled) for text, labeled in zip(concise, scenes, strict=True)])
-    right = np.array([boxes_right(*pair, start.input_size) for pair in zip(texts, scenes, strict=True)])
+    right = np.array([boxes_right(*pair, start.frame) for pair in zip(texts, scenes, strict=True)])
     return {
         "policy": policy,
         "samples": count,

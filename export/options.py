@@ -19,6 +19,7 @@ from wise_edge.export.precisions import (
     VISION_TYPES,
 )
 from wise_edge.native.cuda import find_capability
+from wise_edge.policy.answers.conventions import Told
 
 MOST_SAMPLES = 1000
 """All of them are held in memory and asked twice."""
@@ -39,6 +40,10 @@ class ExportOptions:
         importance: whether to measure which columns of a matrix matter, and to quantize those with more care.
         samples: number of images and queries to calibrate and compare with, 1 to `MOST_SAMPLES`.
         calibration: folder that holds them; None uses synthetic scenes.
+        coordinates: what the policy's answers count, see `conventions.Told`, as for the next three.
+        picture: how images are resized.
+        pixels: most pixels of an image.
+        grids: the only grids of image tokens.
 
     Raises:
         UsageError: a name is unknown, or options contradict each other.
@@ -54,6 +59,10 @@ class ExportOptions:
     importance: bool = True
     samples: int = 8
     calibration: Path | None = None
+    coordinates: str | None = None
+    picture: str | None = None
+    pixels: int | None = None
+    grids: str | None = None
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for options that cannot be met."""
@@ -69,6 +78,7 @@ class ExportOptions:
         self._check_read()
         if not 1 <= self.samples <= MOST_SAMPLES:
             raise UsageError(f"--samples is {self.samples}; choose 1 to {MOST_SAMPLES}")
+        _ = self.told
         if self.quant in NEED_IMPORTANCE and not self.importance:
             raise UsageError(f"{self.quant} needs an importance matrix; omit --no-importance")
 
@@ -89,6 +99,12 @@ class ExportOptions:
             if owners and field.name not in read and getattr(self, field.name) != field.default:
                 option = "--no-importance" if field.name == "importance" else f"--{field.name.replace('_', '-')}"
                 raise UsageError(f"{option} applies to --target {' and '.join(owners)} alone; add it or omit {option}")
+
+    @property
+    def told(self) -> Told:
+        """What the options say of the policy; raises `UsageError` if one is malformed."""
+        fixed = any(target.fixed_grids for target in table.find_targets(self.targets))
+        return Told(self.coordinates, self.picture, self.pixels, self.grids, fixed)
 
     @property
     def fp16_arithmetic(self) -> bool:

@@ -35,6 +35,7 @@ from wise_edge.export.to_onnx.verify import check_figures
 from wise_edge.files.temporary import scratch_in
 from wise_edge.files.writing import naming, replacing_folder
 from wise_edge.policy.adapter_names import fit_adapter
+from wise_edge.policy.answers.conventions import Told
 from wise_edge.policy.architecture import load_config
 from wise_edge.policy.checkpoint import read_policy_spec
 from wise_edge.policy.folder import check_policy_folder
@@ -138,11 +139,15 @@ def export_bundle(
     read = (base, sam_checkpoint, adapter, options.calibration)
     with replacing_folder(target, marker=MANIFEST_NAME, force=force, keep=read) as folder, scratch_in(folder.parent):
         check_space(folder.parent.parent, temporary + _space(base, options) + _space(sam_checkpoint, options))
+        told = options.told
         with (
             _joined(base, shards, folder.parent, progress) as whole,
-            _merged(whole, adapter, folder.parent, progress, verify=verify is not None) as (policy_folder, figures),
+            _merged(whole, adapter, folder.parent, progress, told, verify=verify is not None) as (
+                policy_folder,
+                figures,
+            ),
         ):
-            source = PolicyCheckpoint(policy_folder, samples, progress)
+            source = PolicyCheckpoint(policy_folder, samples, progress, read_policy_spec(policy_folder, told=told))
             for chosen in targets:
                 chosen.check_policy(source, options)
             export = _Export(source, SamSource(sam_checkpoint), samples, targets, options, progress)
@@ -237,7 +242,7 @@ def _joined(base: Path, shards: ShardedPolicy | None, scratch: Path, progress: P
 
 @contextmanager
 def _merged(
-    base: Path, adapter: Path | None, scratch: Path, progress: Progress, *, verify: bool
+    base: Path, adapter: Path | None, scratch: Path, progress: Progress, told: Told, verify: bool
 ) -> Iterator[tuple[Path, Sequence[Figure]]]:
     """Yield the policy's folder, and how its merged adapter was compared with the adapter beside its base.
 
@@ -247,7 +252,7 @@ def _merged(
         yield base, ()
         return
     fitted = fit_adapter(adapter, load_config(base), base=base)
-    read_policy_spec(base, read_prompts(_worded(base, adapter)))  # what would fail below is found before the work
+    read_policy_spec(base, read_prompts(_worded(base, adapter)), told)  # what would fail below is found before the work
     with tempfile.TemporaryDirectory(dir=scratch, prefix="merged.") as temporary:
         folder = Path(temporary)
         with naming(base, folder):

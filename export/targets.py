@@ -38,6 +38,7 @@ class Target(ABC):
         needs_device: whether it is made for kinds of GPU that `--device` names.
         graphs_on_gpu: whether the bundle's ONNX graphs are for a GPU, where they may compute in 16 bits throughout.
         builds_on: names of the targets whose artifacts it needs; they come earlier in `TARGETS`.
+        fixed_grids: whether what it writes takes images of a few grids alone.
     """
 
     name: ClassVar[str]
@@ -49,6 +50,7 @@ class Target(ABC):
     needs_device: ClassVar[bool] = False
     graphs_on_gpu: ClassVar[bool] = False
     builds_on: ClassVar[tuple[str, ...]] = ()
+    fixed_grids: ClassVar[bool] = False
 
     def check_packages(self) -> None:
         """Raise `MissingExtraError` if one of the packages is not installed."""
@@ -111,6 +113,7 @@ class OnnxTarget(Target):
     packages = ("torch", "transformers", "safetensors", "onnx", "onnxscript", "onnxruntime", "segment_anything")
     families = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
     reads = ("onnx_precision",)
+    fixed_grids = True
 
     def check_policy(self, source: PolicyCheckpoint, options: ExportOptions) -> None:
         """See `Target`."""

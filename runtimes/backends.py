@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wise_edge.bundle.roles import (
+    DECODER,
     EDGELLM_FOLDER,
     EMBEDDING,
     GGUF_TEXT,
     GGUF_VISION,
     MASK_GRAPHS,
     PLAN_ROLE,
-    POLICY_GRAPHS,
     TOKENIZER,
     engine_role,
 )
@@ -114,10 +114,16 @@ def any_on_gpu(names: Collection[str]) -> bool:
     return any(on_gpu if isinstance(on_gpu, bool) else on_gpu() for on_gpu in found)
 
 
+def _graphs(manifest: Manifest, part: str) -> tuple[str, ...]:
+    from wise_edge.policy.graph_io import policy_graphs
+
+    return policy_graphs(manifest.policy) if part == "policy" else MASK_GRAPHS
+
+
 def _check_precision(manifest: Manifest, _: DeviceCapabilities, part: str) -> None:
     from wise_edge.bundle.manifest import BFLOAT16
 
-    graphs = POLICY_GRAPHS if part == "policy" else MASK_GRAPHS
+    graphs = _graphs(manifest, part)
     if any(artifact.role in graphs and artifact.precision == BFLOAT16 for artifact in manifest.artifacts):
         raise DeviceError(f"the bundle's {part} is in bf16, which only TensorRT runs; export it in fp16 or fp32")
 
@@ -128,7 +134,7 @@ def _check_engines(manifest: Manifest, device: DeviceCapabilities, part: str) ->
     if device.gpu is None:
         return
     kind, present = find_gpu_kind(device.gpu), {artifact.role for artifact in manifest.artifacts}
-    for graph in POLICY_GRAPHS if part == "policy" else MASK_GRAPHS:
+    for graph in _graphs(manifest, part):
         if (role := engine_role(graph, kind.engine_set)) not in present:
             raise DeviceError(f"the bundle has no {role} for this GPU ({kind.name}); run: wise-edge build BUNDLE")
 
@@ -180,7 +186,7 @@ _RUNTIMES = "wise_edge.runtimes"
 _ENGINES = f"{_RUNTIMES}.graphs.tensorrt_engine"
 _GRAPHS = f"{_RUNTIMES}.graphs.onnx_runtime"
 _ONNX_PARTS = {
-    "policy": Support(_GRAPHS, (*POLICY_GRAPHS, EMBEDDING, TOKENIZER), ("onnxruntime",)),
+    "policy": Support(_GRAPHS, (DECODER, EMBEDDING, TOKENIZER), ("onnxruntime",)),
     "mask": Support(_GRAPHS, MASK_GRAPHS, ("onnxruntime",)),
 }
 _LLAMA_PARTS = {"policy": Support(f"{_RUNTIMES}.policy.llama", (GGUF_TEXT, GGUF_VISION, TOKENIZER), ("llama_cpp",))}

@@ -40,7 +40,7 @@ def open_backends(
         requested_policy: "auto" or a backend's name.
         requested_mask: likewise.
         verify_hashes: compare every file with its hash, once there is a backend for each part.
-        settings: `threads` and `flash_attention`, see `Session.from_bundle`.
+        settings: `threads`, `flash_attention` and `pixels`, see `Session.from_bundle`.
 
     Raises:
         UsageError, MissingExtraError, DeviceError: as `list_candidates`, or no candidate started.

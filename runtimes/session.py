@@ -104,6 +104,7 @@ class Session:
         flash_attention: bool | None = None,
         decoding: Decoding | None = None,
         frames: int = 1,
+        pixels: int | None = None,
         verify_hashes: bool = True,
     ) -> Session:
         """Open a bundle on the backends that fit this device, or on those requested.
@@ -116,6 +117,8 @@ class Session:
             flash_attention: whether llama.cpp attends with fused kernels; None leaves it to `LlamaModel`.
             decoding: how completions are written.
             frames: number of images whose embeddings are kept.
+            pixels: most pixels of an image as the policy sees it; None keeps the bundle's. Fewer are faster and lose
+                detail; `onnx` and `tensorrt` have only the grids that were exported.
             verify_hashes: first read every file and compare its sha256, about a second for each GB.
 
         Raises:
@@ -128,7 +131,8 @@ class Session:
         if threads is not None:
             check_count(threads, "threads")
         loaded = bundle if isinstance(bundle, Bundle) else load(resolve_bundle(bundle))
-        settings = {"threads": threads, "flash_attention": flash_attention}
+        loaded.manifest.policy.within(pixels)
+        settings = {"threads": threads, "flash_attention": flash_attention, "pixels": pixels}
         policy, mask, choices = open_backends(
             loaded, policy_backend, mask_backend, verify_hashes=verify_hashes, **settings
         )

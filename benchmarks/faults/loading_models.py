@@ -154,7 +154,7 @@ def _run_bundle(folder: Path) -> None:
 def _read_tokenizer(folder: Path) -> None:
     spec = store.load(store.resolve_bundle(None)).manifest.policy
     text = PolicyText(folder / "policy.tokenizer.json", spec)
-    text.prompt("the red ring", "wise-s", spec.image_grid(spec.picture_size((1, 1))))
+    text.prompt("the red ring", "wise-s", spec.image_grid(spec.picture_size((640, 480))))
     text.beginnings("</answer>")
 
 

@@ -18,11 +18,19 @@ from wise_edge.native.pretrained import save_pretrained
 from wise_edge.native.weight_files import DTYPES
 from wise_edge.policy.adapter import attach_adapter, merge_attached, probe
 from wise_edge.policy.adapter_names import FittedAdapter
+from wise_edge.policy.answers.conventions import FILE as CONVENTIONS
 from wise_edge.policy.checkpoint import load_policy, stored_dtype
 from wise_edge.policy.folder import check_policy_folder
 
-_WORDING = ("prompts.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json")
-"""Files that an adapter may bring itself: the words that it was trained with."""
+_OWN_FILES = (
+    ("prompts.json",),
+    (CONVENTIONS,),
+    ("chat_template.jinja",),
+    ("tokenizer.json",),
+    ("tokenizer_config.json",),
+    ("processor_config.json", "preprocessor_config.json"),
+)
+"""Files that an adapter may bring itself, the words and pictures that it was trained with; of several one is enough."""
 
 
 def merge_checkpoint(
@@ -30,7 +38,7 @@ def merge_checkpoint(
 ) -> Iterator[Figure]:
     """Write a checkpoint: the base with the adapter's weights added in float32, stored in the base's type.
 
-    Prompts, chat template and tokenizer are the adapter's where it brings its own.
+    Prompts, conventions, chat template, tokenizer and image processor are the adapter's where it brings its own.
 
     Args:
         base: Hugging Face folder of the policy that the adapter was fitted to.
@@ -66,11 +74,14 @@ def merge_checkpoint(
 
 
 def _copy_side_files(base: Path, adapter: Path, out: Path) -> None:
-    """Copy what a base holds beside config and weights; an adapter's own wording replaces the base's."""
+    """Copy what a base holds beside config and weights; an adapter's own files replace the base's."""
     copy_side_files(base, out, but=("config.json",))
-    for name in _WORDING:
-        if (adapter / name).is_file():
-            shutil.copyfile(adapter / name, out / name)
+    for names in _OWN_FILES:
+        if own := [name for name in names if (adapter / name).is_file()]:
+            for name in names:
+                (out / name).unlink(missing_ok=True)
+            for name in own:
+                shutil.copyfile(adapter / name, out / name)
 
 
 def _compare(what: str, model: Any, expected: torch.Tensor, dtype: str) -> Figure:

@@ -12,6 +12,7 @@ from wise_edge.export.progress import Progress
 from wise_edge.export.source.calibration import CalibrationSample
 from wise_edge.export.source.reference import Reference, TorchReference
 from wise_edge.policy.checkpoint import load_policy, read_policy_spec
+from wise_edge.policy.spec import PolicySpec
 
 
 class PolicyCheckpoint:
@@ -24,14 +25,21 @@ class PolicyCheckpoint:
         folder: Hugging Face folder with `prompts.json`.
         samples: images and queries to answer.
         progress: called at each step.
+        spec: what the policy expects, if the folder's own account does not count.
 
     Raises:
         UsageError: the folder does not hold a policy.
     """
 
-    def __init__(self, folder: Path, samples: Sequence[CalibrationSample], progress: Progress) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        samples: Sequence[CalibrationSample],
+        progress: Progress,
+        spec: PolicySpec | None = None,
+    ) -> None:
         self.folder = folder
-        self.spec = read_policy_spec(folder)
+        self.spec = spec or read_policy_spec(folder)
         self.samples = samples
         self._progress = progress
 

@@ -13,8 +13,9 @@ import torch
 
 from wise_edge.export.source.calibration import CalibrationSample
 from wise_edge.native.tokenizer import open_tokenizer
-from wise_edge.policy.graph_io import Batch, deepstack_rows, empty_cache, image_patches, patch_grid
-from wise_edge.policy.image import fit_picture
+from wise_edge.policy.graph_io import Batch, deepstack_rows, empty_cache, patch_grid, picture_patches
+from wise_edge.policy.image import fit_picture, resize
+from wise_edge.policy.picture import Grid
 from wise_edge.policy.spec import PolicySpec
 
 MAX_ANSWER_TOKENS = 256
@@ -27,7 +28,8 @@ class Reference:
 
     Attributes:
         name: the sample's.
-        image: uint8 RGB [S, S, 3], the image in the policy's size.
+        image: HWC uint8 RGB, the image in the policy's size.
+        grid: columns and rows of its tokens.
         before: tokens before the image.
         after: tokens between the image and the answer.
         completion: the answer's tokens.
@@ -36,15 +38,21 @@ class Reference:
 
     name: str
     image: npt.NDArray[np.uint8]
+    grid: Grid
     before: list[int]
     after: list[int]
     completion: list[int]
     logits: npt.NDArray[np.float32]
 
     @property
-    def text_tokens(self) -> int:
-        """Tokens of prompt and answer, without the image's."""
-        return len(self.before) + len(self.after) + len(self.completion)
+    def image_tokens(self) -> int:
+        """Tokens of the image."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of prompt and answer, the image's included."""
+        return len(self.before) + self.image_tokens + len(self.after) + len(self.completion)
 
 
 class TorchReference:
@@ -65,8 +73,9 @@ class TorchReference:
     def answer(self, sample: CalibrationSample) -> Reference:
         """Answer greedily under the policy's default variant."""
         spec = self._spec
-        image = fit_picture(sample.image, spec)
-        ids = self._encode(spec.prompts.render(sample.query, spec.default_variant, spec.max_image_tokens))
+        image, grid = fit_picture(sample.image, spec), spec.grid_of(sample.image)
+        image_tokens = grid[0] * grid[1]
+        ids = self._encode(spec.prompts.render(sample.query, spec.default_variant, image_tokens))
         start = ids.index(self.model.config.image_token_id)
         with torch.no_grad():
             output = self.model.generate(
@@ -81,7 +90,7 @@ class TorchReference:
             )
         completion = output.sequences[0, len(ids) :].tolist()
         logits = torch.cat(output.logits).numpy()
-        return Reference(sample.name, image, ids[:start], ids[start + spec.max_image_tokens :], completion, logits)
+        return Reference(sample.name, image, grid, ids[:start], ids[start + image_tokens :], completion, logits)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens."""
@@ -92,7 +101,7 @@ class TorchReference:
         """Run the model once over a prompt and its answer; return its logits float32 [tokens, vocabulary]."""
         placeholder = self.model.config.image_token_id
         written = [token for token in reference.completion if token != placeholder]  # no embedding belongs to that one
-        ids = [*reference.before, *[placeholder] * self._spec.max_image_tokens, *reference.after, *written]
+        ids = [*reference.before, *[placeholder] * reference.image_tokens, *reference.after, *written]
         with torch.no_grad():
             logits: torch.Tensor = self.model(**self._inputs(ids, reference.image)).logits[0]
         return logits
@@ -110,22 +119,26 @@ class TorchReference:
         finally:
             hook.remove()
         positions = seen["position_ids"][-3:].numpy()  # transformers may prepend the tokens' places
-        pixels = self._inputs([], reference.image)["pixel_values"].numpy()
         embeds, deeper = seen["inputs_embeds"].numpy(), seen.get("deepstack_visual_embeds")
         features = None if deeper is None else torch.stack(list(deeper)).numpy()
-        return {"pixel_values": pixels}, {
+        return self.vision_inputs(reference, reference.grid), {
             "inputs_embeds": embeds,
             "position_ids": positions,
             **empty_cache(self._spec),
             **deepstack_rows(self._spec, embeds.shape[1], features, start=len(reference.before)),
         }
 
+    def vision_inputs(self, reference: Reference, grid: Grid) -> Batch:
+        """Return the inputs of the vision tower for an image stretched to a grid of tokens."""
+        picture = resize(reference.image, self._spec.grid_size(grid))
+        return {"pixel_values": picture_patches(picture, self._spec)}
+
     def _inputs(self, ids: Sequence[int], image: npt.NDArray[np.uint8]) -> dict[str, Any]:
-        columns, rows = patch_grid(self._spec)
+        columns, rows = patch_grid(self._spec, self._spec.image_grid(image.shape[1::-1]))
         tokens = torch.tensor([ids])
         return {
             "input_ids": tokens,
-            "pixel_values": torch.from_numpy(image_patches(image, self._spec)),
+            "pixel_values": torch.from_numpy(picture_patches(image, self._spec)),
             "image_grid_thw": torch.tensor([[1, rows, columns]]),
             "mm_token_type_ids": (tokens == self.model.config.image_token_id).int(),
         }

@@ -119,7 +119,8 @@ def check_numbers(source: PolicyCheckpoint, folder: Path, method: str) -> Iterat
 
 
 def _vision_error(source: PolicyCheckpoint, folder: Path, pixels: Batch) -> float:
-    visual, (columns, rows) = source.model.model.visual, patch_grid(source.spec)
+    visual = source.model.model.visual
+    columns, rows = patch_grid(source.spec, source.references[0].grid)
     angles = rotary_angles(visual, columns, rows).numpy()
     feeds: Batch = {
         "input": pixels["pixel_values"].astype(np.float16),

@@ -57,5 +57,5 @@ def export_gguf(
 def compare_gguf(source: PolicyCheckpoint, out: Path, text: str, vision: str, progress: Progress) -> list[Figure]:
     """Compare the files of `export_gguf` with torch."""
     progress("comparing the GGUF files with torch")
-    context = source.spec.max_image_tokens + max(answer.text_tokens for answer in source.references)
+    context = max(answer.tokens for answer in source.references)
     return list(verify_gguf(source.references, out / TEXT_FILE, out / VISION_FILE, context, text, vision))

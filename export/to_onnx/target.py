@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from wise_edge.bundle.manifest import Artifact, Figure
-from wise_edge.bundle.roles import DECODER, EMBEDDING, VISION
+from wise_edge.bundle.roles import DECODER, EMBEDDING
 from wise_edge.bundle.store import describe_file
 from wise_edge.errors import UsageError
 from wise_edge.export.precisions import ONNX_PRECISIONS
@@ -28,17 +29,20 @@ from wise_edge.export.to_onnx.vision import VisionTower
 from wise_edge.policy.architecture import load_config
 from wise_edge.policy.graph_io import (
     DEEPSTACK,
+    Batch,
     past_names,
     patch_grid,
     patch_values,
+    policy_graphs,
     present_names,
+    vision_graphs,
     vision_outputs,
 )
 from wise_edge.policy.spec import PolicySpec
 
 VISION_PRECISION = {precision: precision for precision in ONNX_PRECISIONS} | {"int4": "int8"}
 """The vision tower's precision for each of the language model, whose head keeps 8 bits too."""
-_VISION, _DECODER = f"{VISION}.onnx", f"{DECODER}.onnx"
+_DECODER = f"{DECODER}.onnx"
 _EMBEDDING = f"{EMBEDDING}.npy"
 
 
@@ -67,8 +71,9 @@ def export_policy(
         fp16_arithmetic: compute in half precision next to eight-bit floats and weights of 8 or 4 bits.
         progress: called at each step.
     """
-    progress("exporting the policy's vision tower")
-    _export_vision(source.model, source.spec, *patch_grid(source.spec), out / _VISION)
+    for grid, role in vision_graphs(source.spec).items():
+        progress(f"exporting the policy's vision tower for {grid[0]} x {grid[1]} image tokens")
+        _export_vision(source.model, source.spec, *patch_grid(source.spec, grid), out / f"{role}.onnx")
     progress("exporting the policy's language model")
     _export_decoder(source.model, source.spec, out / _DECODER)
     table = embedding_table(source.model)
@@ -76,7 +81,9 @@ def export_policy(
     if precision != "fp32":
         _lower(source, out, precision, fp16_arithmetic or precision in HALF_TYPES, progress)
     return [
-        *describe_graph(out, VISION, VISION_PRECISION[precision]),
+        *chain.from_iterable(
+            describe_graph(out, role, VISION_PRECISION[precision]) for role in vision_graphs(source.spec).values()
+        ),
         *describe_graph(out, DECODER, precision),
         describe_file(out, _EMBEDDING, EMBEDDING, "npy", f"fp{table.dtype.itemsize * 8}"),
     ]
@@ -85,28 +92,31 @@ def export_policy(
 def compare_policy(source: PolicyCheckpoint, out: Path, precision: str, progress: Progress) -> list[Figure]:
     """Compare the files of `export_policy` with torch; lower precision is judged by the masks of complete queries."""
     progress("comparing the policy's graphs with torch")
-    figures = list(verify.verify_policy(source.model, source.spec, out / _VISION, out / _DECODER))
+    figures = list(verify.verify_policy(source.model, source.spec, out))
     if precision != "fp32":
         figures = [replace(figure, at_most=None) for figure in figures]
     return [*figures, verify.verify_embedding(source.model, np.load(out / _EMBEDDING))]
 
 
 def _lower(source: PolicyCheckpoint, out: Path, precision: str, fp16_arithmetic: bool, progress: Progress) -> None:
-    vision, decoder = out / _VISION, out / _DECODER
-    inputs = []
+    decoder, graphs = out / _DECODER, vision_graphs(source.spec)
+    batches: dict[Path, list[Batch]] = {out / f"{role}.onnx": [] for role in policy_graphs(source.spec)}
     if fp16_arithmetic or precision == "fp8":
-        inputs = [source.torch_reference.graph_inputs(reference) for reference in source.references]
+        torch_reference = source.torch_reference
+        batches[decoder] = [torch_reference.graph_inputs(reference)[1] for reference in source.references]
+        for grid, role in graphs.items():
+            batches[out / f"{role}.onnx"] = [torch_reference.vision_inputs(each, grid) for each in source.references]
     source.release()  # a large policy's weights and those of a graph do not fit into memory together
     progress(f"bringing the policy's graphs to {precision}")
     arithmetic = precision if precision in HALF_TYPES else "fp16"
-    if precision.startswith("int"):
-        replace_graph(vision, partial(quantize_weights, bits=8))
-        replace_graph(decoder, partial(quantize_weights, bits=int(precision[3:]), keep_8_bits=("logits",)))
-    for file, batches in zip((vision, decoder), zip(*inputs, strict=True), strict=bool(inputs)):
+    for file, given in batches.items():
+        if precision.startswith("int"):
+            bits, kept = (int(precision[3:]), ("logits",)) if file == decoder else (8, ())
+            replace_graph(file, partial(quantize_weights, bits=bits, keep_8_bits=kept))
         if precision == "fp8":
-            replace_graph(file, partial(quantize_fp8, batches=batches, keep=("logits",)))
+            replace_graph(file, partial(quantize_fp8, batches=given, keep=("logits",)))
         if fp16_arithmetic:
-            replace_graph(file, partial(halve, batches=batches, precision=arithmetic))
+            replace_graph(file, partial(halve, batches=given, precision=arithmetic))
 
 
 def _export_vision(model: Any, spec: PolicySpec, columns: int, rows: int, file: Path) -> None:

@@ -17,7 +17,7 @@ import transformers
 
 from wise_edge.bundle.card import describe_bound
 from wise_edge.bundle.manifest import Figure
-from wise_edge.bundle.roles import DECODER, EMBEDDING, VISION
+from wise_edge.bundle.roles import DECODER, EMBEDDING
 from wise_edge.errors import VerificationError
 from wise_edge.export.to_onnx.families import SegmenterGraphs
 from wise_edge.native.onnxruntime_session import OnnxSession
@@ -28,6 +28,7 @@ from wise_edge.policy.graph_io import (
     patch_grid,
     patch_values,
     present_names,
+    vision_graphs,
     vision_outputs,
 )
 from wise_edge.policy.spec import PolicySpec
@@ -45,29 +46,30 @@ def check_figures(figures: Sequence[Figure]) -> None:
         raise VerificationError(f"the export differs from the checkpoint: {listed}; nothing was written")
 
 
-def verify_policy(model: Any, spec: PolicySpec, vision: Path, decoder: Path) -> Iterator[Figure]:
+def verify_policy(model: Any, spec: PolicySpec, folder: Path) -> Iterator[Figure]:
     """Compare the policy's graphs with transformers' own forward passes.
 
     Args:
         model: transformers' model of one of the families, float32.
         spec: the policy.
-        vision: exported vision tower.
-        decoder: exported language model.
+        folder: holds the graphs, named after their roles.
     """
-    yield _verify_vision(model, spec, *patch_grid(spec), OnnxSession(vision))
-    yield from _verify_decoder(model, spec, OnnxSession(decoder))
+    for grid, role in vision_graphs(spec).items():
+        yield _verify_vision(model, spec, patch_grid(spec, grid), folder / f"{role}.onnx")
+    yield from _verify_decoder(model, spec, OnnxSession(folder / f"{DECODER}.onnx"))
 
 
-def _verify_vision(model: Any, spec: PolicySpec, columns: int, rows: int, graph: OnnxSession) -> Figure:
-    """Compare the vision tower for images of columns x rows patches."""
+def _verify_vision(model: Any, spec: PolicySpec, grid: tuple[int, int], file: Path) -> Figure:
+    """Compare the vision tower for images of a grid of patches."""
+    columns, rows = grid
     patches = np.random.default_rng(0).standard_normal((columns * rows, patch_values(spec)), np.float32)
     with torch.no_grad():
         seen = model.model.visual(torch.from_numpy(patches), grid_thw=torch.tensor([[1, rows, columns]]))
     expected = [seen.pooler_output]
     if spec.deepstack_layers:
         expected.append(torch.stack(seen.deepstack_features))
-    out = graph.run({"pixel_values": patches})
-    return _figure(VISION, [(out[name], value) for name, value in zip(vision_outputs(spec), expected, strict=True)])
+    out = OnnxSession(file).run({"pixel_values": patches})
+    return _figure(file.stem, [(out[name], value) for name, value in zip(vision_outputs(spec), expected, strict=True)])
 
 
 def _verify_decoder(model: Any, spec: PolicySpec, graph: OnnxSession) -> Iterator[Figure]:

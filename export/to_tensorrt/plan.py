@@ -7,9 +7,10 @@ from typing import Any
 
 from wise_edge.bundle.devices import GpuKind
 from wise_edge.bundle.engines import BuildPlan, GraphPlan, ShapeRange
-from wise_edge.bundle.roles import GRAPHS
+from wise_edge.bundle.roles import MASK_GRAPHS
 from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
+from wise_edge.policy.graph_io import policy_graphs
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.sam.spec import MOST_PROMPTS
 
@@ -31,7 +32,8 @@ def plan_engines(bundle: Bundle, targets: tuple[GpuKind, ...]) -> BuildPlan:
         MissingExtraError: onnx is not installed.
     """
     sizes = _sizes(bundle.manifest.policy)
-    graphs = tuple(GraphPlan(graph, _ranges(bundle.file(graph), sizes)) for graph in GRAPHS)
+    roles = (*policy_graphs(bundle.manifest.policy), *MASK_GRAPHS)
+    graphs = tuple(GraphPlan(graph, _ranges(bundle.file(graph), sizes)) for graph in roles)
     return BuildPlan(tuple(target.name for target in targets), graphs)
 
 

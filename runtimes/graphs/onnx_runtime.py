@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wise_edge.bundle.roles import DECODER, MASK_GRAPHS, POLICY_GRAPHS, VISION
+from wise_edge.bundle.roles import DECODER, MASK_GRAPHS, VISION
 from wise_edge.bundle.store import Bundle
 from wise_edge.native.onnxruntime_session import CPU, CUDA, OnnxSession, quiet_options
 from wise_edge.policy.graph_io import present_names, vision_outputs
@@ -16,28 +16,30 @@ from wise_edge.runtimes.mask.graph import GraphMask
 from wise_edge.runtimes.policy.graph import GraphPolicy
 
 
-def open_policy(bundle: Bundle, row: Backend, *, threads: int | None, **_: Any) -> GraphPolicy:
+def open_policy(
+    bundle: Bundle, row: Backend, *, threads: int | None, pixels: int | None = None, **_: Any
+) -> GraphPolicy:
     """Open a bundle's policy; see `wise_edge.runtimes.backends.Support`."""
-    return GraphPolicy.of_bundle(row.name, bundle, *_open_graphs(bundle, row, POLICY_GRAPHS, threads))
+    return GraphPolicy.of_bundle(row.name, bundle, pixels, lambda graph: _open_graph(bundle, row, graph, threads))
 
 
 def open_mask(bundle: Bundle, row: Backend, *, threads: int | None, **_: Any) -> GraphMask:
     """Open a bundle's segmenter; see `wise_edge.runtimes.backends.Support`."""
-    return GraphMask(row.name, bundle.manifest.sam, *_open_graphs(bundle, row, MASK_GRAPHS, threads))
+    graphs = (_open_graph(bundle, row, graph, threads) for graph in MASK_GRAPHS)
+    return GraphMask(row.name, bundle.manifest.sam, *graphs)
 
 
-def _open_graphs(bundle: Bundle, row: Backend, graphs: tuple[str, ...], threads: int | None) -> list[OnnxGraph]:
-    opened = [OnnxGraph(bundle.file(graph), CUDA if row.on_gpu else CPU, threads) for graph in graphs]
-    for graph, role in zip(opened, graphs, strict=True):
-        graph.check_outputs(_needed_outputs(role, bundle))
-    return opened
+def _open_graph(bundle: Bundle, row: Backend, role: str, threads: int | None) -> OnnxGraph:
+    graph = OnnxGraph(bundle.file(role), CUDA if row.on_gpu else CPU, threads)
+    graph.check_outputs(_needed_outputs(role, bundle))
+    return graph
 
 
 def _needed_outputs(role: str, bundle: Bundle) -> Sequence[str]:
     """Return the outputs that a graph must have; those of the segmenter's encoder are its decoder's inputs."""
     if role == DECODER:
         return ["logits", *present_names(bundle.manifest.policy.num_layers)]
-    if role == VISION:
+    if role.startswith(VISION):
         return vision_outputs(bundle.manifest.policy)
     return ["low_res_masks", "iou_predictions"] if role == "sam.decoder" else []
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import mmap
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from wise_edge.bundle.devices import EXTRAS, TENSORRT_RTX, find_gpu_kind
 from wise_edge.bundle.engines import ArraySpec, Sidecar, source_hash
-from wise_edge.bundle.roles import MASK_GRAPHS, POLICY_GRAPHS, engine_role
+from wise_edge.bundle.roles import MASK_GRAPHS, engine_role
 from wise_edge.bundle.store import Bundle
 from wise_edge.errors import BundleError, DeviceError, WiseEdgeError
 from wise_edge.extras import require
@@ -41,19 +41,19 @@ _RESIDENT = {"policy.decoder": ("present_",), "sam.encoder": ("",)}
 """Outputs that stay on the GPU, by the beginnings of their names: keys and values, an image's features."""
 
 
-def open_policy(bundle: Bundle, row: Backend, **_: Any) -> GraphPolicy:
+def open_policy(bundle: Bundle, row: Backend, *, pixels: int | None = None, **_: Any) -> GraphPolicy:
     """Open a bundle's policy; see `wise_edge.runtimes.backends.Support`."""
-    return GraphPolicy.of_bundle(row.name, bundle, *_open_engines(bundle, POLICY_GRAPHS))
+    return GraphPolicy.of_bundle(row.name, bundle, pixels, _engine_opener(bundle))
 
 
 def open_mask(bundle: Bundle, row: Backend, **_: Any) -> GraphMask:
     """Open a bundle's segmenter; see `wise_edge.runtimes.backends.Support`."""
-    return GraphMask(row.name, bundle.manifest.sam, *_open_engines(bundle, MASK_GRAPHS))
+    return GraphMask(row.name, bundle.manifest.sam, *map(_engine_opener(bundle), MASK_GRAPHS))
 
 
-def _open_engines(bundle: Bundle, graphs: tuple[str, ...]) -> list[TensorRtGraph]:
+def _engine_opener(bundle: Bundle) -> Callable[[str], TensorRtGraph]:
     runtime = EngineRuntime(bundle)
-    return [runtime.open(graph, _RESIDENT.get(graph, ())) for graph in graphs]
+    return lambda graph: runtime.open(graph, _RESIDENT.get(graph, ()))
 
 
 class EngineRuntime:

@@ -35,9 +35,11 @@ from wise_edge.runtimes.policy.prompt import Grid
 from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS
 
 
-def open_policy(bundle: Bundle, row: Backend, **_: Any) -> EdgellmPolicy:
+def open_policy(bundle: Bundle, row: Backend, *, pixels: int | None = None, **_: Any) -> EdgellmPolicy:
     """Open a bundle's policy; see `wise_edge.runtimes.backends.Support`."""
-    return EdgellmPolicy(row.name, bundle.manifest.policy, bundle.directory / EDGELLM_FOLDER, bundle.file(TOKENIZER))
+    return EdgellmPolicy(
+        row.name, bundle.manifest.policy.within(pixels), bundle.directory / EDGELLM_FOLDER, bundle.file(TOKENIZER)
+    )
 
 
 @dataclass(frozen=True)

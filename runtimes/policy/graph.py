@@ -1,4 +1,4 @@
-"""A Qwen-VL policy over two graphs: vision tower, and language model with explicit keys and values.
+"""A Qwen-VL policy over graphs: a vision tower for each grid of an image, and a language model with explicit cache.
 
 The backend keeps the keys and values of what stands before an image, an encoded image those up to the query; a query
 pays for its own words and the completion.
@@ -6,7 +6,7 @@ pays for its own words and the completion.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -15,12 +15,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.bundle.roles import EMBEDDING, TOKENIZER
+from wise_edge.bundle.roles import DECODER, EMBEDDING, TOKENIZER
 from wise_edge.bundle.store import Bundle
-from wise_edge.errors import BundleError
+from wise_edge.errors import BundleError, UsageError
 from wise_edge.files.mapped import is_mapped
 from wise_edge.native.loading import loading
-from wise_edge.policy.graph_io import DEEPSTACK, Batch, deepstack_rows, empty_cache, image_patches, next_cache
+from wise_edge.policy.graph_io import (
+    DEEPSTACK,
+    Batch,
+    deepstack_rows,
+    empty_cache,
+    image_patches,
+    next_cache,
+    vision_graphs,
+)
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Graph, PolicyOutput, Request
 from wise_edge.runtimes.policy.common import BasePolicy
@@ -47,7 +55,7 @@ class GraphPolicy(BasePolicy):
     Args:
         name: backend name.
         spec: the policy.
-        vision: pixel_values to image_embeds, and for Qwen3-VL to deepstack_embeds.
+        vision: for each grid of image tokens pixel_values to image_embeds, and for Qwen3-VL to deepstack_embeds.
         decoder: inputs_embeds, position_ids, past keys and values, and for Qwen3-VL deepstack_embeds to logits and
             present keys and values.
         embedding: token embedding, a float array [vocabulary, hidden], as .npy.
@@ -55,7 +63,13 @@ class GraphPolicy(BasePolicy):
     """
 
     def __init__(
-        self, name: str, spec: PolicySpec, vision: Graph, decoder: Graph, embedding: Path, tokenizer: Path
+        self,
+        name: str,
+        spec: PolicySpec,
+        vision: Mapping[Grid, Graph],
+        decoder: Graph,
+        embedding: Path,
+        tokenizer: Path,
     ) -> None:
         super().__init__(name, spec, tokenizer)
         self._vision = vision
@@ -65,18 +79,36 @@ class GraphPolicy(BasePolicy):
         self._system: tuple[tuple[int, ...], Batch] | None = None  # tokens before the image, their keys and values
 
     @classmethod
-    def of_bundle(cls, name: str, bundle: Bundle, vision: Graph, decoder: Graph) -> GraphPolicy:
-        """Run a bundle's policy on two opened graphs."""
-        return cls(name, bundle.manifest.policy, vision, decoder, bundle.file(EMBEDDING), bundle.file(TOKENIZER))
+    def of_bundle(
+        cls, name: str, bundle: Bundle, pixels: int | None, open_graph: Callable[[str], Graph]
+    ) -> GraphPolicy:
+        """Run a bundle's policy on graphs that are opened by their roles.
+
+        Raises:
+            BundleError: the bundle lists no grids.
+            UsageError: none of them has as few pixels as asked for.
+        """
+        spec = bundle.manifest.policy.within(pixels)
+        if not spec.grids:
+            raise BundleError(f"{bundle.directory} lists no grids of images for its graphs; export it again")
+        if not set(spec.grids) <= set(bundle.manifest.policy.grids):
+            raise UsageError(
+                f"the bundle's graphs take {bundle.manifest.policy.picture}, whatever pixels says; choose llama or "
+                "torch, or export it again with --pixels"
+            )
+        vision = _VisionGraphs(vision_graphs(spec), open_graph)
+        vision[spec.grids[0]]  # what is wrong with the graphs is found before the first image
+        return cls(name, spec, vision, open_graph(DECODER), bundle.file(EMBEDDING), bundle.file(TOKENIZER))
 
     def encode(self, image: npt.NDArray[np.uint8]) -> GraphPolicyImage:
         """Prepare an image (HWC uint8 RGB, any size) for queries."""
+        grid = self._spec.grid_of(image)
+        graph = self._vision[grid]
         start = perf_counter()
         patches = image_patches(image, self._spec)
         prepared = perf_counter()
-        features = self._vision.run({"pixel_values": patches})
+        features = graph.run({"pixel_values": patches})
         seen = perf_counter()
-        grid = self._spec.grid_of(image)
         encoded = GraphPolicyImage(grid, features, (prepared - start) * 1e3, (seen - prepared) * 1e3)
         if prefix := self._text.prefix(self._variant, grid):
             self._prefill(encoded, prefix)
@@ -147,6 +179,19 @@ class GraphPolicy(BasePolicy):
     def _embed(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         rows: npt.NDArray[np.float32] = self._embedding[list(ids)][None].astype(np.float32)
         return rows
+
+
+class _VisionGraphs(dict[Grid, Graph]):
+    """The vision tower's graphs, each opened when its first image comes: a camera needs but one of them."""
+
+    def __init__(self, roles: Mapping[Grid, str], open_graph: Callable[[str], Graph]) -> None:
+        super().__init__()
+        self._roles = roles
+        self._open_graph = open_graph
+
+    def __missing__(self, grid: Grid) -> Graph:
+        graph = self[grid] = self._open_graph(self._roles[grid])
+        return graph
 
 
 def _on_host(cache: Batch) -> bool:

@@ -36,11 +36,13 @@ _QUERY_TOKENS = 128 + MAX_NEW_TOKENS
 """Room for each query and its completion beyond the first one."""
 
 
-def open_policy(bundle: Bundle, row: Backend, *, threads: int | None, flash_attention: bool | None) -> LlamaPolicy:
+def open_policy(
+    bundle: Bundle, row: Backend, *, threads: int | None, flash_attention: bool | None, pixels: int | None = None
+) -> LlamaPolicy:
     """Open a bundle's policy; see `wise_edge.runtimes.backends.Support`."""
     return LlamaPolicy(
         row.name,
-        bundle.manifest.policy,
+        bundle.manifest.policy.within(pixels),
         *(bundle.file(role) for role in (GGUF_TEXT, GGUF_VISION, TOKENIZER)),
         threads=threads,
         gpu=row.on_gpu is True,

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def open_policy(bundle: Bundle, row: Backend, **_: Any) -> TorchPolicy:
+def open_policy(bundle: Bundle, row: Backend, *, pixels: int | None = None, **_: Any) -> TorchPolicy:
     """Open the checkpoint of a bundle's policy; see `wise_edge.runtimes.backends.Support`."""
-    return TorchPolicy(find_checkpoint(bundle, "policy"), bundle.manifest.policy)
+    return TorchPolicy(find_checkpoint(bundle, "policy"), bundle.manifest.policy.within(pixels))
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def test_it_prints_what_a_person_wants_to_know(
     assert "total" in out
     assert lines["backends"].strip() == "policy fake, mask fake"
     backends = {"policy_backend": "auto", "mask_backend": "auto"}
-    assert opened.calls == [{"bundle": ASSETS / "embedded", **backends, "decoding": Decoding()}]
+    assert opened.calls == [{"bundle": ASSETS / "embedded", **backends, "decoding": Decoding(), "pixels": None}]
 
 
 def test_a_bundle_is_read_and_hashed_once(

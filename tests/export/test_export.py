@@ -130,9 +130,7 @@ def test_a_wrong_graph_does_not_pass(tiny_bundle: Path, tiny_checkpoints: tuple[
     else:
         model.model.visual.window_size = 56
 
-    figures = verify.verify_policy(
-        model, bundle.manifest.policy, bundle.file("policy.vision"), bundle.file("policy.decoder")
-    )
+    figures = verify.verify_policy(model, bundle.manifest.policy, bundle.directory)
 
     with pytest.raises(VerificationError, match="differs from the checkpoint"):
         verify.check_figures(list(figures))

@@ -134,8 +134,8 @@ class Exported:
     folder: Path
 
     def compare(self, folder: Path | None = None) -> dict[str, Figure]:
-        files = [(folder or self.folder) / f"policy.{part}.onnx" for part in ("vision", "decoder")]
-        return {figure.what: figure for figure in verify.verify_policy(self.source.model, self.source.spec, *files)}
+        figures = verify.verify_policy(self.source.model, self.source.spec, folder or self.folder)
+        return {figure.what: figure for figure in figures}
 
     def lower(self, folder: Path, precision: str) -> Path:
         """Bring copies of the graphs to a precision, as a bundle for a GPU holds them and a CPU can run them."""
@@ -244,7 +244,9 @@ def test_half_precision_keeps_angles_of_far_positions(exported: Exported, tmp_pa
 def test_graphs_write_what_the_checkpoint_writes(exported: Exported) -> None:
     spec, folder = exported.source.spec, exported.folder
     graphs = [OnnxGraph(folder / f"policy.{part}.onnx", threads=1) for part in ("vision", "decoder")]
-    ours = GraphPolicy("onnx", spec, *graphs, folder / "policy.embedding.npy", exported.source.tokenizer)
+    ours = GraphPolicy(
+        "onnx", spec, {spec.grids[0]: graphs[0]}, graphs[1], folder / "policy.embedding.npy", exported.source.tokenizer
+    )
     theirs = TorchPolicy(exported.source.folder)
     scene = sample("test", 0).scene.image
 

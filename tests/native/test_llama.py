@@ -92,7 +92,10 @@ def test_teacher_forced_logits_are_those_of_transformers(case: Case) -> None:
     assert np.abs(expected).max() > 3  # otherwise the tolerance would prove little
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(8, 12), (4, 20), (16, 6), (52, 48)])  # the last in two calls
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [(8, 12), (4, 20), (16, 6), (2, 2), (6, 2), (52, 48)],  # one and three image tokens; the last in two calls
+)
 def test_images_of_any_sides_give_the_same_logits(case: Case, rows: int, columns: int) -> None:
     patch = case.reference.config.vision_config.patch_size
     image = np.random.default_rng(rows).integers(0, 256, (rows * patch, columns * patch, 3), dtype=np.uint8)

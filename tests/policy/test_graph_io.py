@@ -36,9 +36,9 @@ def test_what_a_run_returned_is_what_the_next_one_takes() -> None:
 def test_an_image_of_any_size_becomes_the_patches_of_the_square() -> None:
     patches = image_patches(np.zeros((30, 50, 3), np.uint8), POLICY)
 
-    columns, rows = patch_grid(POLICY)
+    columns, rows = patch_grid(POLICY, POLICY.image_grid((112, 112)))
     assert patches.shape == (columns * rows, patch_values(POLICY))
-    assert columns == rows == POLICY.image_grid((112, 112))[0] * POLICY.merge_size
+    assert columns == rows == 4 * POLICY.merge_size
 
 
 def test_only_a_policy_with_deepstack_hands_its_language_model_more() -> None:

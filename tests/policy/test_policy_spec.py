@@ -16,6 +16,7 @@ import transformers
 
 from tiny_qwen import make_qwen, save_qwen
 from wise_edge.errors import UsageError
+from wise_edge.policy.answers.conventions import Told
 from wise_edge.policy.checkpoint import load_policy, read_policy_spec
 from wise_edge.policy.spec import PolicySpec
 
@@ -64,7 +65,7 @@ def test_of_two_image_processors_the_one_of_transformers_counts(policy: Path) ->
     pixels = {"shortest_edge": 224 * 224, "longest_edge": 224 * 224}
     (policy / "processor_config.json").write_text(json.dumps({"image_processor": settings | {"size": pixels}}))
     assert transformers.AutoImageProcessor.from_pretrained(policy).size["longest_edge"] == 224 * 224
-    assert read_policy_spec(policy).input_size == 224
+    assert read_policy_spec(policy).picture.side == 224
 
 
 PIXELS = {"min_pixels": 3136, "max_pixels": 12845056}
@@ -85,7 +86,7 @@ SIZES: dict[str, tuple[dict[str, Any], int]] = {
 def test_the_input_square_is_what_the_processor_makes_of_a_square_image(policy: Path, case: str) -> None:
     entries, side = SIZES[case]
     edit(policy, "preprocessor_config.json", **entries)
-    assert read_policy_spec(policy).input_size == side
+    assert read_policy_spec(policy, told=Told(picture="square")).picture.side == side
     processor = transformers.AutoImageProcessor.from_pretrained(policy)
     image = torch.zeros(3, max(side, 840), max(side, 840), dtype=torch.uint8)
     _, rows, columns = processor(image, return_tensors="pt")["image_grid_thw"][0].tolist()
@@ -94,7 +95,9 @@ def test_the_input_square_is_what_the_processor_makes_of_a_square_image(policy: 
 
 def test_an_image_that_leaves_no_position_for_a_query_is_refused(policy: Path) -> None:
     edit(policy, "preprocessor_config.json", size={"shortest_edge": 1400 * 1400, "longest_edge": 1400 * 1400})
-    with pytest.raises(UsageError, match=r"1400 px takes 2500 positions and the model has 2048; lower max_pixels"):
+    with pytest.raises(
+        UsageError, match=r"an image takes up to 2500 positions and the model has 2048; lower max_pixels"
+    ):
         read_policy_spec(policy)
 
 

@@ -174,7 +174,7 @@ def test_logits_of_a_fork_and_of_a_restored_state_are_those_from_scratch(files: 
     spec = load(resolve_bundle("embedded")).manifest.policy
     rng = np.random.default_rng(0)
     before, behind = rng.integers(0, 500, 12).tolist(), rng.integers(0, 500, 9).tolist()
-    picture = model.encode(rng.integers(0, 256, (spec.input_size, spec.input_size, 3), np.uint8))
+    picture = model.encode(rng.integers(0, 256, (*spec.picture_size((1, 1)), 3), np.uint8))
     model.append(before, 0)
     position = model.append_image(picture, len(before))
     expected = model.append(behind, position, rows=len(behind))

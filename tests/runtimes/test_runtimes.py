@@ -69,7 +69,7 @@ def policy(bundle: Bundle, decoder: CountingGraph) -> GraphPolicy:
     decoder.lengths.clear()
     vision = OnnxGraph(bundle.file("policy.vision"), threads=1)
     files = bundle.file("policy.embedding"), bundle.file("policy.tokenizer")
-    return GraphPolicy("onnx", bundle.manifest.policy, vision, decoder, *files)
+    return GraphPolicy("onnx", bundle.manifest.policy, {bundle.manifest.policy.grids[0]: vision}, decoder, *files)
 
 
 @pytest.fixture(scope="module")
@@ -379,7 +379,7 @@ def test_other_damaged_artifacts_are_named(bundle: Bundle, decoder: CountingGrap
     files[role].write_bytes(b"{}")
 
     with pytest.raises(BundleError, match=r"damaged\.file"):
-        GraphPolicy("onnx", bundle.manifest.policy, decoder, decoder, *files.values())
+        GraphPolicy("onnx", bundle.manifest.policy, {}, decoder, *files.values())
 
 
 ARRAYS = {
@@ -413,7 +413,7 @@ def test_an_embedding_of_another_kind_is_named(
         header = HEADERS[case].encode() + b"\n"
         file.write_bytes(b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header + bytes(1000))
     with pytest.raises(BundleError, match=r"table\.npy (is not an array|has ).*export the bundle again") as caught:
-        GraphPolicy("onnx", bundle.manifest.policy, decoder, decoder, file, bundle.file("policy.tokenizer"))
+        GraphPolicy("onnx", bundle.manifest.policy, {}, decoder, file, bundle.file("policy.tokenizer"))
     assert "\n" not in str(caught.value)
 
 

@@ -58,7 +58,7 @@ class Counted:
 def open_onnx() -> GraphPolicy:
     vision, decoder = (OnnxGraph(BUNDLE.file(role), threads=1) for role in ("policy.vision", "policy.decoder"))
     files = BUNDLE.file("policy.embedding"), BUNDLE.file("policy.tokenizer")
-    return GraphPolicy("onnx", SPEC, vision, Counted(decoder), *files)
+    return GraphPolicy("onnx", SPEC, {SPEC.grids[0]: vision}, Counted(decoder), *files)
 
 
 @pytest.fixture(scope="module")

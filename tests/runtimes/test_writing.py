@@ -36,7 +36,7 @@ PROMPT, ANSWER_ONLY = (TEXT.prompt("the red ring", variant, GRID) for variant in
 VOCABULARY = 649
 END = next(token for token in range(VOCABULARY) if TEXT.is_end(token))
 
-COORDINATES = st.integers(0, SPEC.input_size)
+COORDINATES = st.integers(0, SPEC.picture.side)
 ANSWERS = st.builds(
     one_object, st.tuples(*[COORDINATES] * 4), st.tuples(st.tuples(*[COORDINATES] * 2), st.tuples(*[COORDINATES] * 2))
 )
@@ -129,13 +129,13 @@ def test_any_model_gives_an_answer(seed: int, prompt: Prompt, most: int | None) 
     written = WRITER.write(noise, prompt, Request("the ring", "wise-s", Decoding(max_rationale_tokens=most)))
 
     text = TEXT.decode(written.tokens)
-    parsed = parse_answer(text, SPEC.input_size)
+    parsed = parse_answer(text, SPEC.picture.side)
     assert written.finish == "answer"
     assert parsed.reason is None, text
     assert len(written.tokens) <= TEXT.token_limit(PROMPT)
     numbers = [int(word) for word in "".join(c if c.isdigit() else " " for c in text[text.rindex("bbox") :]).split()]
     assert len(numbers) == 10
-    assert max(numbers) <= 10 * SPEC.input_size
+    assert max(numbers) <= 10 * SPEC.picture.side
 
 
 @pytest.mark.parametrize("most", [0, 1, 2, 3, 5, 40])
@@ -183,7 +183,7 @@ def test_an_answer_within_the_rationale_is_the_answer(begun: str) -> None:
     text = TEXT.decode(WRITER.write(model, PROMPT, WISE_S).tokens)
 
     assert text == '<think>The red ring.<answer>{"bbox": [' + rest
-    answer = parse_answer(text, SPEC.input_size).answer
+    answer = parse_answer(text, SPEC.picture.side).answer
     assert answer == one_object((80, 1, 99, 20), ((90, 9), (91, 8)))
 
 
@@ -194,7 +194,7 @@ def test_words_that_resemble_a_tag_leave_an_answer(words: str) -> None:
     text = TEXT.decode(WRITER.write(model, PROMPT, WISE_S).tokens)
 
     assert text.endswith('<answer>{"bbox": [0, 0, 0, 0], "points_1": [0, 0], "points_2": [0, 0]}</answer>')
-    assert parse_answer(text, SPEC.input_size).reason is None
+    assert parse_answer(text, SPEC.picture.side).reason is None
 
 
 def test_an_endless_rationale_leaves_room_for_the_answer() -> None:

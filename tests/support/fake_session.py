@@ -149,7 +149,7 @@ UNINSTALLED = replace(ROW, parts={"policy": replace(ROW.parts["policy"], package
 
 
 def open_policy(bundle: Bundle, row: Backend, **_: Any) -> FakePolicy:
-    return FakePolicy(name=row.name, side=bundle.manifest.policy.input_size)
+    return FakePolicy(name=row.name, side=bundle.manifest.policy.picture_size((1, 1))[0])
 
 
 def open_mask(bundle: Bundle, row: Backend, **_: Any) -> FakeMask:

@@ -32,7 +32,13 @@ NAMES = ["format", "answer", "box_iou", "box_l1", "points", "count"]
 def make(config: RewardConfig | None = None, form: Any = BOX_POINT_LIST, size: int = SIZE) -> RewardFunctions:
     config = config or RewardConfig({"distillation": 0.0})
     return RewardFunctions(
-        config, size, "no-detailed", None, lambda texts: [len(text.split()) for text in texts], "Find it.", form
+        config,
+        AnswerFrame((size, size)),
+        "no-detailed",
+        None,
+        lambda texts: [len(text.split()) for text in texts],
+        "Find it.",
+        form,
     )
 
 

@@ -29,6 +29,7 @@ from wise_edge.training.wise.policy import StartPolicy, open_policy
 from wise_edge.training.wise.validation import Figures, Validator
 
 SIZE = 112
+FRAME = AnswerFrame((SIZE, SIZE))
 DATA = DataConfig("validation", name="scenes-generalized", samples=6)
 
 
@@ -45,7 +46,7 @@ def test_rows_hold_each_object(start: StartPolicy) -> None:
     rows = training_rows(data, start, "no-detailed", 6, 0)
     found = {rows[place]["sample"]: rows[place]["objects"] for place in range(6)}
     for index in range(6):
-        truth = true_objects(data[index], SIZE, BOX_POINT_LIST)
+        truth = true_objects(data[index], FRAME, BOX_POINT_LIST)
         expected = [{"box": list(item.box), "points": [list(point) for point in item.points]} for item in truth]
         assert found[data[index].id] == expected
         assert all(len(item["points"]) == 1 for item in expected)
@@ -63,15 +64,15 @@ def test_a_form_of_one_object_passes_over_the_others(start: StartPolicy, capsys:
 
 def test_what_is_not_known_is_not_trained_on() -> None:
     example = open_dataset("scenes-generalized", None, "validation")[0]
-    assert true_objects(replace(example, objects=()), SIZE, BOX_POINT_LIST) == ()
+    assert true_objects(replace(example, objects=()), FRAME, BOX_POINT_LIST) == ()
     for unknown, form in ((None, BOX_POINT_LIST), (None, BOX_POINTS), ((), BOX_POINTS)):
         with pytest.raises(UsageError, match="has no box or no points to train on"):
-            true_objects(replace(example, objects=unknown), SIZE, form)
+            true_objects(replace(example, objects=unknown), FRAME, form)
     several = open_dataset("scenes-generalized", None, "validation")[1].objects or ()
     with pytest.raises(
         UsageError, match=f"means {MAX_OBJECTS + 1} objects; an answer of the form box-point-list holds {MAX_OBJECTS}"
     ):
-        true_objects(replace(example, objects=several[:1] * (MAX_OBJECTS + 1)), SIZE, BOX_POINT_LIST)
+        true_objects(replace(example, objects=several[:1] * (MAX_OBJECTS + 1)), FRAME, BOX_POINT_LIST)
 
 
 def figures(start: StartPolicy, monkeypatch: pytest.MonkeyPatch, write: Any, sam: str | None) -> Figures:
@@ -87,7 +88,7 @@ def figures(start: StartPolicy, monkeypatch: pytest.MonkeyPatch, write: Any, sam
 
 
 def true_list(example: Example) -> str:
-    objects = true_objects(example, SIZE, BOX_POINT_LIST)
+    objects = true_objects(example, FRAME, BOX_POINT_LIST)
     return f"<answer>{format_answer(Answer(objects[::-1]), BOX_POINT_LIST, AnswerFrame((SIZE, SIZE)))}</answer>"
 
 

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from wise_edge.errors import MissingExtraError, UsageError, WiseEdgeError
+from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.policy.image import patchify, resize
 from wise_edge.policy.prompts import EMBEDDED, VARIANTS, PromptSet
 from wise_edge.scenes import KINDS, LEVEL_WEIGHTS, sample, target_answer
@@ -204,7 +205,7 @@ def test_list_names_every_object_once_in_varying_order() -> None:
     parts = {tuple(sorted(text.split("; "))) for text in texts}
     assert len(parts) == 1
     target = labeled.target
-    assert f"{target.describe()} {list(target_answer(labeled, 112).box)}" in parts.pop()
+    assert f"{target.describe()} {list(target_answer(labeled, AnswerFrame((112, 112))).box)}" in parts.pop()
 
 
 def test_levels_are_drawn_by_the_weights_of_a_phase() -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from wise_edge.errors import MissingExtraError, UsageError
 from wise_edge.mapping import from_mapping
+from wise_edge.policy.answers.frame import PER_MILLE, YX, AnswerFrame, Coordinates
 from wise_edge.policy.prompts import DEFAULT, EMBEDDED
 
 pytest.importorskip("wise_edge.training.wise", exc_type=MissingExtraError)
@@ -26,6 +27,7 @@ from wise_edge.training.wise.reward_config import ORDERS, TERMS, RewardConfig
 from wise_edge.training.wise.rewards import RewardFunctions, inclusive_iou
 
 SIZE = 840
+FRAME = AnswerFrame((SIZE, SIZE))
 BOX = (100, 100, 300, 300)
 POINTS = ((150, 150), (250, 250))
 ALL = RewardConfig(weights={"length": 1.0})
@@ -62,7 +64,7 @@ def make(
     wording: str = WORDING,
     count: Callable[[Sequence[str]], list[int]] = count_words,
 ) -> RewardFunctions:
-    return RewardFunctions(config, size, order, encoder or Angle(), count, wording)
+    return RewardFunctions(config, AnswerFrame((size, size)), order, encoder or Angle(), count, wording)
 
 
 def score(
@@ -216,6 +218,20 @@ def test_without_a_gate_a_wrong_or_missing_box_counts() -> None:
         assert score(completion, make(GATE_OFF))["distillation"] == pytest.approx(DISTILLED)
 
 
+def test_numbers_per_mille_with_rows_first_are_scored_like_pixels() -> None:
+    per_mille = Coordinates(PER_MILLE, YX).frame((112, 112))
+    rewards = RewardFunctions(ALL, per_mille, "concise-first", Angle(), count_words, WORDING)
+    x1, y1, x2, y2 = box = (100, 200, 500, 700)
+    points = ((150, 250), (400, 600))
+    turned = answer([y1 + 8, x1 + 8, y2 + 8, x2 + 8], (250, 150), (600, 400))
+    terms = score(whole(turned), rewards, box, points)
+    assert terms["box_iou"] > 0.9 and (terms["box_l1"], terms["points"]) == (1.0, 1.0)  # 8 of 11.9 per mille
+    straight = answer([*box], *points)
+    assert score(whole(straight), rewards, box, points)["box_iou"] < 0.5
+    far = answer([y1 + 13, x1 + 13, y2 + 13, x2 + 13], (250, 150), (600, 400))
+    assert score(whole(far), rewards, box, points)["box_l1"] == 0.0
+
+
 def test_thresholds_follow_the_input_size() -> None:
     box, points = (10, 10, 50, 50), ((20, 20), (40, 40))
     near = score(whole(answer([11, 11, 51, 51], (20, 33), (40, 40))), make(size=112), box, points)
@@ -300,9 +316,9 @@ def test_one_call_of_the_encoder_for_a_batch() -> None:
 def test_a_batch_is_read_once_for_all_terms(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
-    def count(text: str) -> Reading:
+    def count(text: str, frame: AnswerFrame) -> Reading:
         read.append(text)
-        return read_completion(text)
+        return read_completion(text, frame)
 
     monkeypatch.setattr(reading, "read_completion", count)
     rewards = make()
@@ -320,7 +336,7 @@ def test_a_batch_is_read_once_for_all_terms(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_terms_without_weight_are_left_out() -> None:
     rewards = RewardFunctions(
-        RewardConfig({"distillation": 0.0, "length": 0.5, "points": 2.0}), SIZE, "concise-first", None, count_words, ""
+        RewardConfig({"distillation": 0.0, "length": 0.5, "points": 2.0}), FRAME, "concise-first", None, count_words, ""
     )
     assert [each.__name__ for each in rewards.functions()] == [*TERMS[:5], "length"]
     assert rewards.weights() == [1.0, 1.0, 1.0, 1.0, 2.0, 0.5]
@@ -343,10 +359,10 @@ def test_columns_that_do_not_fit_are_named() -> None:
 def test_reward_functions_refuse_what_cannot_work() -> None:
     with pytest.raises(UsageError, match="order: 'last' is unknown; use one of concise-first"):
         make(order="last")
-    with pytest.raises(UsageError, match="size: must be at least 1"):
+    with pytest.raises(UsageError, match="frame: its sides must be at least 1"):
         make(size=0)
     with pytest.raises(UsageError, match="a sentence encoder is needed"):
-        RewardFunctions(RewardConfig(), SIZE, "concise-first", None, count_words, "")
+        RewardFunctions(RewardConfig(), FRAME, "concise-first", None, count_words, "")
     with pytest.raises(UsageError, match="no term is left with order no-detailed"):
         make(RewardConfig(dict.fromkeys(TERMS[:5], 0.0)), order="no-detailed")
 

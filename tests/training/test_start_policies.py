@@ -23,7 +23,7 @@ import transformers
 from tiny_qwen import make_qwen, save_qwen
 from wise_edge.policy.prompts import DEFAULT, EMBEDDED
 from wise_edge.training.recipe import load_recipe
-from wise_edge.training.wise.policy import StartPolicy, open_policy, save_processor_and_prompts
+from wise_edge.training.wise.policy import StartPolicy, open_policy, save_side_files
 from wise_edge.training.wise.trainer import keep_generation_config_savable
 
 TEMPLATE = "{% for message in messages %}{{ message.role }}{% endfor %}"
@@ -87,7 +87,7 @@ def test_a_training_starts_from_every_form_of_a_policy(policy: Path, change: Cal
     assert (opened.input_size, opened.dtype, opened.prompts) == (112, "bfloat16", EMBEDDED)
     assert opened.processor.image_processor.size["longest_edge"] == 112 * 112
     assert opened.processor.apply_chat_template(opened.messages("the ring", "wise-s"), tokenize=False) == "systemuser"
-    save_processor_and_prompts(opened, policy.with_name("saved"))
+    save_side_files(opened, policy.with_name("saved"))
     assert (policy.with_name("saved") / "chat_template.jinja").read_text() == TEMPLATE
 
 

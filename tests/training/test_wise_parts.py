@@ -16,6 +16,7 @@ from PIL import Image
 from damage import flip_bit
 from wise_edge.errors import MissingExtraError, UsageError
 from wise_edge.policy.answers.completion import split_completion
+from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.scenes import sample
 
 pytest.importorskip("wise_edge.training.wise", exc_type=MissingExtraError)
@@ -288,7 +289,7 @@ def test_curves_are_drawn_from_the_logs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_demonstration_has_the_parts_of_its_order(order: str) -> None:
-    text = write_completion(sample("train", 3), order, Random(0), 112)
+    text = write_completion(sample("train", 3), order, Random(0), AnswerFrame((112, 112)))
     places = [text.index(f"<{tag}>") for tag in ORDERS[order]]
     assert places == sorted(places) and places[0] == 0
     parts = split_completion(text)

@@ -17,7 +17,10 @@ from wise_edge.files.documents import to_json
 from wise_edge.files.writing import replacing_folder
 from wise_edge.native.tokenizer import open_tokenizer
 from wise_edge.native.weight_files import list_tensors
+from wise_edge.policy.answers.conventions import Conventions, write_conventions
+from wise_edge.policy.answers.frame import PIXELS_XY
 from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD
+from wise_edge.policy.picture import PictureGeometry
 from wise_edge.policy.prompts import EMBEDDED
 from wise_edge.training.sft.config import SftConfig
 from wise_edge.training.sft.model import MERGE, PATCH, TEMPORAL
@@ -56,6 +59,7 @@ def save_policy(
         _save_tokenizer(tokenizer, config, fresh)
         _save_processor(config, fresh)
         _write_json(fresh / "prompts.json", EMBEDDED.to_dict())
+        write_conventions(fresh, Conventions(PIXELS_XY, PictureGeometry.square(config.model.image_size)))
         for file in records:
             if file.exists():
                 shutil.copy(file, fresh)

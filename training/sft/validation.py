@@ -106,4 +106,4 @@ def _score(text: str, item: Sample, size: int) -> float | None:
         answer = parse_answer_strict(text, BOX_POINTS, AnswerFrame((size, size))).objects[0]
     except ValueError:
         return None
-    return box_iou(answer.box, target_answer(item, size).box)
+    return box_iou(answer.box, target_answer(item, AnswerFrame((size, size))).box)

@@ -134,6 +134,9 @@ class WiseConfig(Checked):
     """`embedded`, the folder of a checkpoint, or a name on the Hugging Face hub."""
     input_size: Side | None = None
     """Side of the square that images are stretched to, px; None: the processor's size, or else 840."""
+    coordinates: Name | None = None
+    """What the numbers of answers count: `pixels` of the square or `per-mille` of its sides, `,yx` if rows come first;
+    None: what the model knows."""
     order: Annotated[str, OneOf(ORDERS)] = "concise-first"
     """Order of the parts of a completion; the other orders are for ablations."""
     form: Annotated[str, OneOf(FORMS)] = BOX_POINTS.name

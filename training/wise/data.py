@@ -1,4 +1,4 @@
-"""Rows for TRL, made on access: prompt, image, and truth in pixels of the resized square."""
+"""Rows for TRL, made on access: prompt, image, and truth in the frame of the policy's answers."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def _report(where: str, problems: Sequence[str]) -> None:
         print("\n  ".join(lines), file=sys.stderr)
 
 
-def true_objects(example: Example, size: int, form: AnswerForm) -> tuple[AnsweredObject, ...]:
-    """Return what a sample means in pixels of the `size` x `size` square, with as many points as a form has.
+def true_objects(example: Example, frame: AnswerFrame, form: AnswerForm) -> tuple[AnsweredObject, ...]:
+    """Return what a sample means in a frame, with as many points as a form has.
 
     Raises:
         UsageError: it is not known, or more or less than the form holds.
@@ -82,9 +82,8 @@ def true_objects(example: Example, size: int, form: AnswerForm) -> tuple[Answere
     most, count = MAX_OBJECTS if form.many else 1, len(example.objects)
     if count > most:
         raise UsageError(f"sample {example.id} means {count} objects; an answer of the form {form.name} holds {most}")
-    size_px, frame = (example.image.shape[1], example.image.shape[0]), AnswerFrame((size, size))
-    points = len(form.point_keys)
-    return tuple(object_in_frame(item.box, item.points[:points], size_px, frame) for item in example.objects)
+    size, points = (example.image.shape[1], example.image.shape[0]), len(form.point_keys)
+    return tuple(object_in_frame(item.box, item.points[:points], size, frame) for item in example.objects)
 
 
 def training_rows(data: Selection, start: StartPolicy, order: str, count: int, seed: int) -> Any:
@@ -125,7 +124,7 @@ def _load(data: Selection, index: int, start: StartPolicy) -> tuple[Example, tup
     for place in range(index, index + len(data)):
         try:
             example = data[place % len(data)]
-            return example, true_objects(example, start.input_size, start.form)
+            return example, true_objects(example, start.frame, start.form)
         except UsageError as error:
             print(f"warning: {error}; the next sample is used instead", file=sys.stderr)
     raise UsageError("data: no sample can be loaded; choose other data")

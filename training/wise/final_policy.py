@@ -13,7 +13,7 @@ from wise_edge.policy.adapter import attach_adapter, merge_attached
 from wise_edge.policy.adapter_names import fit_adapter
 from wise_edge.policy.folder import check_policy_folder
 from wise_edge.training.wise.checkpoints import seal
-from wise_edge.training.wise.policy import StartPolicy, save_processor_and_prompts
+from wise_edge.training.wise.policy import StartPolicy, save_side_files
 
 
 def write_policy(start: StartPolicy, trained: Path, folder: Path, *, dtype: str, adapter: bool) -> None:
@@ -37,7 +37,7 @@ def write_policy(start: StartPolicy, trained: Path, folder: Path, *, dtype: str,
     with replacing_folder(folder) as fresh:
         model.save_pretrained(fresh)
         check_policy_folder(fresh)
-        save_processor_and_prompts(start, fresh)
+        save_side_files(start, fresh)
         seal(fresh, source=trained)
 
 

@@ -1,8 +1,8 @@
-"""The policy that a WISE training starts from: its processor, its prompts and the size of its images.
+"""The policy that a WISE training starts from: its processor, its prompts, its coordinates and the size of its images.
 
 Checkpoints are Hugging Face folders of Qwen2-VL, Qwen2.5-VL or Qwen3-VL. Our own folders hold `prompts.json`, the
 wording that the policy was trained with. Other policies are prompted with `prompts.DEFAULT`, which is then saved with
-them.
+them. A policy goes on with the coordinates that it knows, see `wise_edge.policy.answers.conventions`.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from huggingface_hub import try_to_load_from_cache
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError, first_line
 from wise_edge.files.documents import to_json
+from wise_edge.policy.answers.conventions import Conventions, find_coordinates, write_conventions
 from wise_edge.policy.answers.form import BOX_POINTS, AnswerForm
+from wise_edge.policy.answers.frame import PIXELS_XY, AnswerFrame, Coordinates
 from wise_edge.policy.architecture import CLASSES
 from wise_edge.policy.folder import check_policy_folder
-from wise_edge.policy.processor import choose_input_size, read_image_settings
-from wise_edge.policy.prompts import DEFAULT, MARKUP, PromptSet, following_words, read_prompts
+from wise_edge.policy.picture import PictureGeometry
+from wise_edge.policy.processor import pixel_bounds, read_image_settings, square_side
+from wise_edge.policy.prompts import DEFAULT, MARKUP, PromptSet, fit_wording, following_words, read_prompts
 from wise_edge.policy.quantized import refuse_quantized
 from wise_edge.training.wise.config import FORMS, WiseConfig
 
 _PROMPTS = "prompts.json"
 _IMAGE = {"type": "image"}
-_DETAILED_FIRST = replace(
-    DEFAULT,
-    variants=following_words(
-        {
-            "wise": "First explain in detail inside <d_think> </d_think> how the candidates compare, then state the "
-            "key reason concisely inside <think> </think>, then give the answer."
-        }
-    ),
+_DETAILED_FIRST = following_words(
+    {
+        "wise": "First explain in detail inside <d_think> </d_think> how the candidates compare, then state the key "
+        "reason concisely inside <think> </think>, then give the answer."
+    }
 )
 _VARIANTS = {"concise-first": "wise", "detailed-first": "wise", "no-detailed": "wise-infer"}
 
@@ -49,6 +49,7 @@ class StartPolicy:
         prompts: wording of its prompts.
         input_size: side of the square that images are stretched to, px.
         dtype: torch's name of the type of its weights.
+        coordinates: what the numbers of its answers count.
         form: how it is trained to write answers.
     """
 
@@ -57,7 +58,13 @@ class StartPolicy:
     prompts: PromptSet
     input_size: int
     dtype: str
+    coordinates: Coordinates = PIXELS_XY
     form: AnswerForm = BOX_POINTS
+
+    @property
+    def frame(self) -> AnswerFrame:
+        """The frame of its answers."""
+        return self.coordinates.frame((self.input_size, self.input_size))
 
     def messages(self, query: str, variant: str) -> list[dict[str, Any]]:
         """Return the prompt as chat messages with a place for the image."""
@@ -73,7 +80,9 @@ class StartPolicy:
         return f"{prompts.system}\n{prompts.template(_VARIANTS[order]).user}"
 
     def _training_prompts(self, order: str) -> PromptSet:
-        return _DETAILED_FIRST if order == "detailed-first" and self.prompts == DEFAULT else self.prompts
+        if order == "detailed-first" and self.prompts.variants == DEFAULT.variants:
+            return replace(self.prompts, variants=_DETAILED_FIRST)
+        return self.prompts
 
 
 def open_policy(config: WiseConfig) -> StartPolicy:
@@ -97,14 +106,16 @@ def open_policy(config: WiseConfig) -> StartPolicy:
     _check_words(config.model, processor)
     images = processor.image_processor
     unit = images.patch_size * images.merge_size
-    size = config.input_size or choose_input_size(folder, {"size": dict(images.size)}, unit)
+    least, most = pixel_bounds(folder, {"size": dict(images.size)}, unit)
+    size = config.input_size or square_side(least, most, unit)
     if size % unit:
         raise UsageError(f"input_size: {size} is not a multiple of {unit}, the side of this model's image tokens")
     images.size = {"shortest_edge": size * size, "longest_edge": size * size}  # as it arrives
     dtype = str(settings.dtype or "float32").removeprefix("torch.")
-    prompts = read_prompts(folder) if (folder / _PROMPTS).is_file() else DEFAULT
+    coordinates = find_coordinates(folder, settings.model_type, config.coordinates, one_size=least == most)
+    prompts = fit_wording(read_prompts(folder) if (folder / _PROMPTS).is_file() else DEFAULT, coordinates)
     _check_wording(config, prompts)
-    return StartPolicy(name, processor, prompts, size, dtype, FORMS[config.form])
+    return StartPolicy(name, processor, prompts, size, dtype, coordinates, FORMS[config.form])
 
 
 def hub_revision(name: str) -> str | None:
@@ -154,8 +165,9 @@ def _check_family(model: str, settings: Any) -> None:
         raise UsageError(f"model {model}: {settings.model_type} is not one of {', '.join(CLASSES)}")
 
 
-def save_processor_and_prompts(start: StartPolicy, folder: Path) -> None:
-    """Write what a policy's folder holds in addition to the weights: tokenizer, image processor and prompts."""
+def save_side_files(start: StartPolicy, folder: Path) -> None:
+    """Write what a policy's folder holds beside the weights: tokenizer, image processor, prompts and conventions."""
     start.processor.tokenizer.save_pretrained(folder)
     start.processor.image_processor.save_pretrained(folder)
     (folder / _PROMPTS).write_text(to_json(start.prompts.to_dict(), indent=2) + "\n", encoding="utf-8")
+    write_conventions(folder, Conventions(start.coordinates, PictureGeometry.square(start.input_size), start.form))

@@ -21,6 +21,7 @@ from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.policy.answers.reading import MAX_OBJECTS
 from wise_edge.training.wise.matching import FloatBox, FoundObject
 
+_XY = AnswerFrame((1, 1))
 _SHAPES = {"bbox": 4, "points_1": 2, "points_2": 2}
 _LARGEST_PX = 1_000_000  # no image is wider; the square of a larger number might overflow
 _TAGGED = re.compile(r"<(think|answer|d_think)>(?:(?!</\1>).)+</\1>")
@@ -34,9 +35,9 @@ class Reading:
         text: the complete text.
         has_answer: the first `{…}` is JSON with the three keys, each with a list of the right length; of a list, it is
             one, and all its objects can be read.
-        box: XYXY in pixels of the resized square image, not necessarily in order or inside; `None` if it is missing
-            or not four numbers.
-        points: column and row, pixels of the same image; `None` if one is missing.
+        box: XYXY in the frame of the answer, not necessarily in order or inside; `None` if it is missing or not four
+            numbers.
+        points: XY in the same frame; `None` if one is missing.
         concise: the first `<think>…</think>` with its tags; empty if there is none.
         detailed: the first `<d_think>…</d_think>` with its tags; empty if there is none.
         listed: the objects of an answer that is a list; `None` if it cannot be read or the form is another.
@@ -97,17 +98,18 @@ class CompletionReader:
     def _read(self, text: str) -> ReadCompletion:
         text_scored = "" if echoes(text, self._placeholders) else text
         many = self._form.many
-        scored = read_list(text_scored, self._form, self._frame) if many else read_completion(text_scored)
+        scored = read_list(text_scored, self._form, self._frame) if many else read_completion(text_scored, self._frame)
         return ReadCompletion(text, split_completion(text).rationale or "", scored)
 
 
-def read_completion(text: str) -> Reading:
-    """Read what is scored in a completion; never raises."""
+def read_completion(text: str, frame: AnswerFrame = _XY) -> Reading:
+    """Read what is scored in a completion, whose numbers are in a frame; never raises."""
     fields = _first_object(text)
     has_answer = all(isinstance(fields.get(key), list) and len(fields[key]) == n for key, n in _SHAPES.items())
-    first, second = _point(fields.get("points_1")), _point(fields.get("points_2"))
+    first, second = (_point(fields.get(key), frame) for key in ("points_1", "points_2"))
     points = (first, second) if first and second else None
-    return Reading(text, has_answer, _box(fields.get("bbox")), points, _part(text, "think"), _part(text, "d_think"))
+    box = _box(fields.get("bbox"), frame)
+    return Reading(text, has_answer, box, points, _part(text, "think"), _part(text, "d_think"))
 
 
 def read_list(text: str, form: AnswerForm, frame: AnswerFrame) -> Reading:
@@ -213,30 +215,29 @@ def _listed_object(item: Any, form: AnswerForm, frame: AnswerFrame) -> FoundObje
         elif not isinstance(value, list) or len(value) != NUMBERS[field.kind]:
             return None
         elif field.kind == BOX:
-            box = _box(list(frame.read_box(value)))
+            box = _box(value, frame)
         else:
-            point = _point(list(frame.read_point(value)))
+            point = _point(value, frame)
             if point is None:
                 return None
             points.append(point)
     return None if box is None else FoundObject(box, tuple(points))
 
 
-def _box(value: Any) -> FloatBox | None:
+def _box(value: Any, frame: AnswerFrame) -> FloatBox | None:
     if not isinstance(value, list) or len(value) != 4:
         return None
     if not all(isinstance(item, (int, float)) and abs(item) <= _LARGEST_PX for item in value):
         return None
-    x1, y1, x2, y2 = value
-    return x1, y1, x2, y2
+    return frame.read_box(value)
 
 
-def _point(value: Any) -> Point | None:
+def _point(value: Any, frame: AnswerFrame) -> Point | None:
     """Return the first two numbers of a list, truncated; numbers written as text count, as in the reference."""
     if not isinstance(value, list) or len(value) < 2:
         return None
     try:
-        x, y = int(value[0]), int(value[1])
+        x, y = frame.read_point([int(value[0]), int(value[1])])
     except (TypeError, ValueError, OverflowError):
         return None
     return (x, y) if max(abs(x), abs(y)) <= _LARGEST_PX else None

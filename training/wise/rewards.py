@@ -4,8 +4,8 @@ They score as the reference does (https://github.com/mrazhou/WISE, verl/utils/re
 their token counts include the tags, and boxes are compared with inclusive pixels, +1 on each side. A completion that
 repeats the prompt's placeholders is read as an empty one, which scores 0 in all terms.
 
-We differ in two points: pixel thresholds follow the input size, and a negative cosine counts as 0, because otherwise a
-longer concise text would score more.
+We differ in two points: pixel thresholds follow the frame of the answers, and a negative cosine counts as 0, because
+otherwise a longer concise text would score more.
 
 Of an answer that is a list, `box_iou`, `box_l1` and `points` are means over pairs of answered and true objects, see
 `matching`, and `count` is 1 for the right number of objects. An answer of one object is a list of one.
@@ -38,7 +38,7 @@ class RewardFunctions:
 
     Args:
         config: weights and thresholds.
-        size: width and height of the resized square image in pixels.
+        frame: what the numbers of answers count.
         order: one of `ORDERS`.
         encoder: compares texts; `None` if `distillation` has no weight or the order no detailed text.
         count_tokens: returns the number of the policy's tokens of each text, without special tokens.
@@ -50,13 +50,13 @@ class RewardFunctions:
         encoder: as passed.
 
     Raises:
-        UsageError: the order is unknown, the size is not positive, no term is left, or the encoder is missing.
+        UsageError: the order is unknown, the frame is empty, no term is left, or the encoder is missing.
     """
 
     def __init__(
         self,
         config: RewardConfig,
-        size: int,
+        frame: AnswerFrame,
         order: str,
         encoder: SentenceEncoder | None,
         count_tokens: Callable[[Sequence[str]], list[int]],
@@ -65,12 +65,12 @@ class RewardFunctions:
     ) -> None:
         if order not in ORDERS:
             raise UsageError(f"order: {order!r} is unknown; use one of {', '.join(ORDERS)}")
-        if size < 1:
-            raise UsageError(f"size: must be at least 1 px, is {size}")
+        if min(frame.size) < 1:
+            raise UsageError(f"frame: its sides must be at least 1, they are {frame.size}")
         self._config, self._tags, self.encoder, self._count_tokens = config, ORDERS[order], encoder, count_tokens
         self._form = form
-        self._scale = size / config.reference_size
-        self.reader = CompletionReader(find_placeholders(template_text, form), form, AnswerFrame((size, size)))
+        self._scale = frame.largest / config.reference_size
+        self.reader = CompletionReader(find_placeholders(template_text, form), form, frame)
         terms: dict[str, Term] = {
             "format": lambda readings, truths: [float(is_formatted(each.text, self._tags)) for each in readings],
             "answer": lambda readings, truths: [float(each.has_answer) for each in readings],

@@ -194,7 +194,7 @@ def _build_rewards(config: WiseConfig, start: StartPolicy) -> RewardFunctions:
         encoder = load_encoder(config.rewards.similarity_model, device, config.bf16)
     return RewardFunctions(
         config.rewards,
-        start.input_size,
+        start.frame,
         config.order,
         encoder,
         lambda texts: [len(ids) for ids in tokenizer(list(texts))["input_ids"]],

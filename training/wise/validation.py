@@ -25,7 +25,6 @@ from wise_edge.geometry import Size, scale_box, scale_point, unite
 from wise_edge.metrics import boxes_iou, giou_ciou, mask_overlap
 from wise_edge.policy.answers.answer import Answer, AnsweredObject
 from wise_edge.policy.answers.completion import split_completion
-from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.policy.answers.tolerant import parse_answer
 from wise_edge.sam.segment_anything import load_sam
 from wise_edge.training.wise.config import ValidationConfig
@@ -68,7 +67,7 @@ class Validator:
     def __init__(self, config: ValidationConfig, start: StartPolicy) -> None:
         self._config = config
         self._start = start
-        self._frame = AnswerFrame((start.input_size, start.input_size))
+        self._frame = start.frame
         self.data = Selection(config.data, "validation.data")
         self._usable = [index for index in range(len(self.data)) if self._is_usable(index)]
         if not self._usable:
@@ -115,7 +114,7 @@ class Validator:
             yield *overlap, float(right), float(answer is not None), float(tokens)
 
     def _truth(self, example: Example) -> tuple[AnsweredObject, ...]:
-        return true_objects(example, self._start.input_size, self._start.form)
+        return true_objects(example, self._frame, self._start.form)
 
     def _overlap(self, example: Example, answer: Answer | None) -> tuple[float, float]:
         """Return intersection and union of the masks, or of the boxes if there are none."""

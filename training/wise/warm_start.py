@@ -25,6 +25,7 @@ from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.files.documents import parse_json, read_lines
 from wise_edge.images import load_image
 from wise_edge.policy.answers.form import BOX_POINTS, AnswerForm
+from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.policy.image import resize
 from wise_edge.scenes import LEVELS, Sample, sample, write_answer
 from wise_edge.training.wise.arguments import lora_config, quantization_config, trackers
@@ -130,12 +131,14 @@ def demonstrations(warm: WarmStartConfig, start: StartPolicy, order: str, seed: 
     return lazy_rows(count, row)
 
 
-def write_completion(labeled: Sample, order: str, rng: Random, size: int, form: AnswerForm = BOX_POINTS) -> str:
+def write_completion(
+    labeled: Sample, order: str, rng: Random, frame: AnswerFrame, form: AnswerForm = BOX_POINTS
+) -> str:
     """Return a scene's completion in one of `ORDERS`; the drawn length of the concise part is mostly long."""
     level = rng.choices(LEVELS[:3], (15, 35, 50))[0]
     parts = {
         "think": labeled.rationale(level),
-        "answer": write_answer(labeled, size, form),
+        "answer": write_answer(labeled, frame, form),
         "d_think": labeled.rationale("detailed"),
     }
     return "".join(f"<{tag}>{parts[tag]}</{tag}>" for tag in ORDERS[order])
@@ -172,7 +175,7 @@ _Loader = Callable[[int], "tuple[np.ndarray[Any, np.dtype[np.uint8]], str, str]"
 def _scene_loader(start: StartPolicy, order: str, seed: int) -> _Loader:
     def load(index: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], str, str]:
         labeled = sample("train", _FIRST_SCENE + index)
-        text = write_completion(labeled, order, Random(f"{seed}/warm/{index}"), start.input_size, start.form)
+        text = write_completion(labeled, order, Random(f"{seed}/warm/{index}"), start.frame, start.form)
         return labeled.scene.image, labeled.request, text
 
     return load

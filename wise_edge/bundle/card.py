@@ -37,7 +37,7 @@ def render_card(manifest: Manifest, sha256: str) -> str:
         f"{sha256}\n```\n",
         "The hash is that of `bundle.json`, which holds the hashes of all other files. Whoever alters the files on "
         "purpose can alter `bundle.json` and this card with them: take the hash from where the bundle was published.\n",
-        f"The policy reads {policy.picture}, and images are "
+        f"The policy reads {policy.picture} and answers in {policy.coordinates}; images are "
         f"{_FITTING[sam.family]} {sam.input_size} x {sam.input_size} px for the segmenter. Prompt and answer together "
         f"hold {policy.max_positions} tokens.\n",
         "## Files\n",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-VISION, DECODER = POLICY_GRAPHS = ("policy.vision", "policy.decoder")
-"""The policy's ONNX graphs: the vision tower and the language model."""
+VISION, DECODER = ("policy.vision", "policy.decoder")
+"""The policy's ONNX graphs: the vision tower, whose role ends in a grid where there are several, and the language
+model. ONNX Runtime runs them, and TensorRT's engines are built from them."""
 MASK_GRAPHS = ("sam.encoder", "sam.decoder")
-GRAPHS = POLICY_GRAPHS + MASK_GRAPHS
-"""All ONNX graphs, which ONNX Runtime runs and TensorRT's engines are built from."""
+"""The segmenter's."""
+GRAPHS = (VISION, DECODER, *MASK_GRAPHS)
+"""All ONNX graphs of a bundle whose policy sees squares."""
 EMBEDDING, TOKENIZER = "policy.embedding", "policy.tokenizer"
 """The token embedding, which is no graph, and the tokenizer's file."""
 GGUF_TEXT, GGUF_VISION = "policy.gguf", "policy.mmproj"

@@ -129,6 +129,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("bundle", f"{manifest.name}, {size / 1e6:.1f} MB, exported {manifest.created}"),
         ("sha256", bundle.sha256),
         ("policy", f"{policy.family}, {policy.num_layers} layers, {policy.picture}"),
+        ("answers", f"{policy.form.name}, in {policy.coordinates}"),
         (
             "prompts",
             f"{policy.prompts.name}: {', '.join(policy.prompts.variants)}; {policy.default_variant} by default",

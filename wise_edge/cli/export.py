@@ -54,6 +54,16 @@ def export(
         Path | None, option("DIR", "Images, each with its queries in a .txt file of the same name; scenes if omitted.")
     ] = None,
     samples: Annotated[int, option("N", "Number of images and queries to calibrate and compare with.")] = 8,
+    coordinates: Annotated[
+        str | None, option("UNIT", "What answers count: pixels or per-mille, and ,yx if rows come first.")
+    ] = None,
+    picture: Annotated[
+        str | None, option("HOW", "How images are resized: square[:SIDE] or aspect[:LEAST-MOST], in pixels.")
+    ] = None,
+    pixels: Annotated[int | None, option("N", "Most pixels of an image; fewer are faster.", min=1)] = None,
+    grids: Annotated[
+        str | None, option("COLSxROWS,…", "The grids of image tokens to make graphs for; usual aspects if omitted.")
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare with torch before writing.")] = True,
     min_mask_iou: Annotated[
         float | None,
@@ -94,6 +104,10 @@ def export(
         importance=importance,
         samples=samples,
         calibration=calibration,
+        coordinates=coordinates,
+        picture=picture,
+        pixels=pixels,
+        grids=grids,
     )
     check = EndToEnd(sam, out, min_mask_iou) if verify else None
     with ProgressLine() as progress:

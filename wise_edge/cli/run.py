@@ -41,6 +41,9 @@ def run(
         float | None,
         option("T", "Take the richest of wise-infer, wise-s and answer that is expected to fit T milliseconds."),
     ] = None,
+    pixels: Annotated[
+        int | None, option("N", "Most pixels of the image as the policy sees it: fewer are faster.", min=1)
+    ] = None,
     energy: Annotated[
         bool, typer.Option("--energy", help="Measure the query's energy, if the device has a power sensor.")
     ] = False,
@@ -68,47 +71,58 @@ def run(
     normalize_query(query)  # an invalid query fails before the bundle is hashed and opened
     loaded = load(resolve_bundle(bundle))
     check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms)
+    loaded.manifest.policy.within(pixels)
     _check_outputs(mask, overlay, [image, *loaded.files], force)
-    pixels = load_image(image, say=options.note)
-    pixels.flags.writeable = False  # so that the session keeps it without a copy
+    loaded_image = load_image(image, say=options.note)
+    loaded_image.flags.writeable = False  # so that the session keeps it without a copy
     decoding = Decoding(max_rationale_tokens=max_rationale_tokens, max_objects=max_objects)
     if not loaded.manifest.verified:
         options.note(f"{bundle} was never compared with its checkpoints (export --no-verify)")
-    session = Session.from_bundle(loaded, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding)
+    session = Session.from_bundle(
+        loaded, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding, pixels=pixels
+    )
 
     def ask() -> SegmentationResult:
         if deadline_ms is not None:
-            return _meet_deadline(session, loaded, pixels, query, variant, deadline_ms)
-        return session.segment(pixels, query, variant)
+            kept = _history_file(session, loaded, pixels)
+            return _meet_deadline(session, kept, loaded_image, query, variant, deadline_ms)
+        return session.segment(loaded_image, query, variant)
 
     result = QueryMeter.find(session.on_gpu).measure(ask) if energy else ask()
     with ExitStack() as ending:  # each happens, the last one first, even if another fails
         ending.callback(_print, result, as_json, explain)
         if overlay is not None:
-            ending.callback(_write_overlay, result, pixels, overlay, force)
+            ending.callback(_write_overlay, result, loaded_image, overlay, force)
         if mask is not None and result.mask is not None:
             ending.callback(save_png, result.mask_image(), mask, force)
 
 
+def _history_file(session: Session, bundle: Bundle, pixels: int | None) -> Path:
+    """Return where it is kept what queries took on this bundle, on these backends, at this resolution."""
+    import hashlib
+
+    from wise_edge.files.cache import cache_folder
+
+    files = [artifact.sha256 for artifact in bundle.manifest.artifacts]
+    resolution = [] if pixels is None else [str(pixels)]
+    named = "\n".join([session.policy.name, session.mask.name, *files, *resolution])
+    return cache_folder() / "pace" / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
+
+
 def _meet_deadline(
     session: Session,
-    bundle: Bundle,
+    kept: Path,
     pixels: npt.NDArray[np.uint8],
     query: str,
     variant: str | None,
     deadline_ms: float,
 ) -> SegmentationResult:
-    """Answer within a deadline, from what earlier runs of this bundle on these backends took; add this run to them."""
-    import hashlib
+    """Answer within a deadline, from what earlier runs of the kind took; add this run to them."""
     from contextlib import suppress
 
     from wise_edge.errors import WiseEdgeError
-    from wise_edge.files.cache import cache_folder
     from wise_edge.runtimes.deadline import LatencyHistory
 
-    files = [artifact.sha256 for artifact in bundle.manifest.artifacts]
-    named = "\n".join([session.policy.name, session.mask.name, *files])
-    kept = cache_folder() / "pace" / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
     session.latency_history = LatencyHistory.read(kept)
     result = session.segment(pixels, query, variant, deadline_ms=deadline_ms)
     with suppress(OSError, WiseEdgeError):  # if the cache cannot be written, the next run only lacks these readings

@@ -19,7 +19,7 @@ from wise_edge.errors import WiseEdgeError
 from wise_edge.native.gguf_header import check_gguf
 from wise_edge.native.llama_library import explain_failure, loading_error, require_llama, require_mtmd
 
-_MIN_IMAGE_TOKENS, _MAX_IMAGE_TOKENS = 4, 1 << 16
+_MIN_IMAGE_TOKENS, _MAX_IMAGE_TOKENS = 1, 1 << 16
 
 
 class LlamaImage:

@@ -21,11 +21,11 @@ from wise_edge.files.documents import TOKENIZER_BYTES, read_json
 from wise_edge.mapping import from_mapping
 from wise_edge.native.pretrained import load_pretrained
 from wise_edge.native.weight_files import check_finite, list_tensors
+from wise_edge.policy.answers.conventions import Told, complete_entries
 from wise_edge.policy.architecture import CLASSES, load_config
 from wise_edge.policy.folder import check_policy_folder
-from wise_edge.policy.picture import PictureGeometry
 from wise_edge.policy.processor import read_image_settings
-from wise_edge.policy.prompts import IMAGE_TOKEN, MARKUP, TURN_END, PromptSet, read_prompts
+from wise_edge.policy.prompts import IMAGE_TOKEN, MARKUP, TURN_END, PromptSet, fit_wording, read_prompts
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.ranges import shorten
 
@@ -33,13 +33,14 @@ _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Types of stored weights as safetensors names them, and as torch does."""
 
 
-def read_policy_spec(folder: Path, prompts: PromptSet | None = None) -> PolicySpec:
-    """Read the config, processor, tokenizer and prompts of a Hugging Face folder.
+def read_policy_spec(folder: Path, prompts: PromptSet | None = None, told: Told | None = None) -> PolicySpec:
+    """Read the config, processor, tokenizer, prompts and conventions of a Hugging Face folder.
 
     Args:
         folder: has config.json, weights, tokenizer.json, prompts.json and the image processor's settings;
             generation_config.json may be missing.
         prompts: the wording, if the folder's does not count.
+        told: what counts more than what the folder says of pictures and answers.
 
     Raises:
         UsageError: it is no checkpoint that can be used, see `check_policy_folder`, or a file is missing or malformed;
@@ -48,13 +49,14 @@ def read_policy_spec(folder: Path, prompts: PromptSet | None = None) -> PolicySp
     config = check_policy_folder(folder)
     prompts = prompts or read_prompts(folder)
     images = read_image_settings(folder, config.get("vision_config") or {})
+    known = complete_entries(folder, config["model_type"], images, told or Told())
+    prompts = fit_wording(prompts, known["coordinates"])
     tokens = _TokenNames(folder)
     text = config.get("text_config") or config  # older folders keep the language model's entries at the top
     try:
         tokens.check_size(text["vocab_size"])
         entries = {
             "family": config["model_type"],
-            "picture": PictureGeometry.square(images.input_size),
             "patch_size": images.patch_size,
             "merge_size": images.merge_size,
             "temporal_patch_size": images.temporal_patch_size,
@@ -70,14 +72,15 @@ def read_policy_spec(folder: Path, prompts: PromptSet | None = None) -> PolicySp
             "head_dim": text.get("head_dim") or _divide(text["hidden_size"], text["num_attention_heads"]),
             "max_positions": text["max_position_embeddings"],
             "deepstack_layers": _count_deepstack(folder),
+            **known,
         }
     except KeyError as error:
         raise UsageError(f"{folder / 'config.json'} lacks the entry {error}; copy the complete checkpoint") from error
     spec = from_mapping(PolicySpec, entries, f"{folder / 'config.json'}: ")
     if (image_tokens := spec.max_image_tokens) >= spec.max_positions:
         raise UsageError(
-            f"{folder}: an image of {images.input_size} px takes {image_tokens} positions and the model has "
-            f"{spec.max_positions}; lower max_pixels in the settings of its image processor"
+            f"{folder}: an image takes up to {image_tokens} positions and the model has {spec.max_positions}; lower "
+            "max_pixels in the settings of its image processor, or export with fewer --pixels"
         )
     return spec
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.bundle.roles import DECODER, VISION
 from wise_edge.policy.image import fit_picture, patchify
+from wise_edge.policy.picture import Grid
 from wise_edge.policy.spec import PolicySpec
 
 Batch = dict[str, npt.NDArray[Any]]
@@ -19,10 +21,22 @@ DEEPSTACK = "deepstack_embeds"
 """What Qwen3-VL's vision tower returns beside the embeddings, and its language model adds after its first layers."""
 
 
-def patch_grid(spec: PolicySpec) -> tuple[int, int]:
-    """Return the number of patches along the width and along the height of the image."""
-    side = spec.input_size // spec.patch_size
-    return side, side
+def vision_graphs(spec: PolicySpec) -> dict[Grid, str]:
+    """Return the role of the vision tower's graph for each grid of image tokens; empty if pictures have any grid."""
+    if spec.picture.side is not None:
+        return dict.fromkeys(spec.grids, VISION)
+    return {(columns, rows): f"{VISION}.{columns}x{rows}" for columns, rows in spec.grids}
+
+
+def policy_graphs(spec: PolicySpec) -> tuple[str, ...]:
+    """Return the roles of a policy's graphs."""
+    return *vision_graphs(spec).values(), DECODER
+
+
+def patch_grid(spec: PolicySpec, grid: Grid) -> tuple[int, int]:
+    """Return the number of patches along the width and along the height of an image, given its grid of tokens."""
+    columns, rows = grid
+    return columns * spec.merge_size, rows * spec.merge_size
 
 
 def patch_values(spec: PolicySpec) -> int:
@@ -40,8 +54,13 @@ def image_patches(image: npt.NDArray[np.uint8], spec: PolicySpec) -> npt.NDArray
     Returns:
         float32 [patches, patch_values].
     """
+    return picture_patches(fit_picture(image, spec), spec)
+
+
+def picture_patches(picture: npt.NDArray[np.uint8], spec: PolicySpec) -> npt.NDArray[np.float32]:
+    """Return what `image_patches` does for an image that has been resized."""
     sizes = spec.patch_size, spec.temporal_patch_size, spec.merge_size
-    return patchify(fit_picture(image, spec), *sizes, spec.image_mean, spec.image_std)
+    return patchify(picture, *sizes, spec.image_mean, spec.image_std)
 
 
 def vision_outputs(spec: PolicySpec) -> list[str]:

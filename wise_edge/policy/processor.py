@@ -15,11 +15,12 @@ from typing import Any
 from wise_edge.arguments import is_count
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import read_json
+from wise_edge.policy.picture import ASPECT, PictureGeometry
 
-LARGE_INPUT_SIZE = 840
-"""Side of the input square in px for a checkpoint whose processor accepts images of many sizes: the setting of WISE
-(https://github.com/mrazhou/WISE) and Seg-Zero for Qwen2.5-VL. For Qwen3-VL it is rounded up to a multiple of its larger
-image tokens."""
+LARGE_SIDE = 840
+"""Side in px of a square that has as many pixels as an image should, where a processor accepts many sizes: the setting
+of WISE (https://github.com/mrazhou/WISE) and Seg-Zero for Qwen2.5-VL. As a square for Qwen3-VL it is rounded up to a
+multiple of its larger image tokens."""
 _DEFAULT_PIXELS = (56 * 56, 28 * 28 * 1280)
 """Least and most pixels of transformers' `Qwen2VLImageProcessor` if its settings name none."""
 _MODEL_ENTRIES = {
@@ -40,7 +41,8 @@ class ImageSettings:
         temporal_patch_size: how often a still image is repeated along time.
         mean: per-channel mean of images scaled to 0 to 1.
         std: per-channel standard deviation of images scaled to 0 to 1.
-        input_size: side of the square that images are resized to, px.
+        least_pixels: pixels of the smallest image that it makes.
+        most_pixels: pixels of the largest one.
     """
 
     patch_size: int
@@ -48,7 +50,26 @@ class ImageSettings:
     temporal_patch_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    input_size: int
+    least_pixels: int
+    most_pixels: int
+
+    @property
+    def one_size(self) -> bool:
+        """Whether it makes images of one number of pixels, as our trainings set it for their squares."""
+        return self.least_pixels == self.most_pixels
+
+    def square(self) -> PictureGeometry:
+        """Return the geometry of squares; see `square_side`."""
+        unit = self.patch_size * self.merge_size
+        return PictureGeometry.square(square_side(self.least_pixels, self.most_pixels, unit))
+
+    def aspect(self) -> PictureGeometry:
+        """Return the geometry that keeps the aspect, its budget not above `LARGE_SIDE` squared if it may be."""
+        return PictureGeometry(
+            ASPECT,
+            least_pixels=self.least_pixels,
+            most_pixels=min(self.most_pixels, max(self.least_pixels, LARGE_SIDE**2)),
+        )
 
 
 def read_image_settings(folder: Path, vision: Mapping[str, Any]) -> ImageSettings:
@@ -86,13 +107,12 @@ def read_image_settings(folder: Path, vision: Mapping[str, Any]) -> ImageSetting
     mean, std = (read_channels(file, settings, name) for name in ("image_mean", "image_std"))
     if not all(std):
         raise UsageError(f"{file}: image_std holds 0; copy the complete checkpoint")
-    return ImageSettings(**sizes, mean=mean, std=std, input_size=choose_input_size(file, settings, unit))
+    least, most = pixel_bounds(file, settings, unit)
+    return ImageSettings(**sizes, mean=mean, std=std, least_pixels=least, most_pixels=most)
 
 
-def choose_input_size(file: Path, settings: Mapping[str, Any], unit: int) -> int:
-    """Return the side of the square that images are resized to, px.
-
-    It is what the processor makes of a square image of `LARGE_INPUT_SIZE`, so its own size if it has only one.
+def pixel_bounds(file: Path, settings: Mapping[str, Any], unit: int) -> tuple[int, int]:
+    """Return the least and most pixels of the images that a processor makes.
 
     Args:
         file: where the settings come from, for messages.
@@ -114,8 +134,19 @@ def choose_input_size(file: Path, settings: Mapping[str, Any], unit: int) -> int
     least, most = bounds
     if not is_count(least) or not is_count(most) or least > most or most < unit * unit:
         raise UsageError(f"{file}: images of {least} to {most} pixels cannot be cut into tokens of {unit} x {unit}")
+    return least, most
+
+
+def square_side(least: int, most: int, unit: int) -> int:
+    """Return the side in px of what a processor makes of a square image of `LARGE_SIDE`: its own, if it has only one.
+
+    Args:
+        least: pixels of the smallest image that it makes.
+        most: pixels of the largest one.
+        unit: side of an image token, px.
+    """
     smallest, largest = math.ceil(math.sqrt(least) / unit) * unit, math.isqrt(most) // unit * unit
-    return min(max(math.ceil(LARGE_INPUT_SIZE / unit) * unit, smallest), largest)
+    return min(max(math.ceil(LARGE_SIDE / unit) * unit, smallest), largest)
 
 
 def find_settings(folder: Path) -> tuple[Path, Mapping[str, Any]] | None:

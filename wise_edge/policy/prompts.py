@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ from wise_edge.arguments import describe, is_count
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import read_json
 from wise_edge.mapping import from_mapping
+from wise_edge.policy.answers.frame import PER_MILLE, PIXELS, PIXELS_XY, XY, YX, Coordinates
 from wise_edge.ranges import Checked, Name, OneOf, Range, Text, label, shorten
 
 VARIANTS = ("verbose", "wise", "wise-infer", "wise-s", "answer")
@@ -40,7 +41,9 @@ _STYLES = ("as-is", "lower-case")
 _WRITE_DEFAULT = (
     'python -c "import json; from wise_edge.policy.prompts import DEFAULT; print(json.dumps(DEFAULT.to_dict()))"'
 )
-_ANSWER_FORM = '<answer>{"bbox": [x1, y1, x2, y2], "points_1": [x, y], "points_2": [x, y]}</answer>'
+_ANSWER_FORM = '<answer>{"bbox": [BOX], "points_1": [POINT], "points_2": [POINT]}</answer>'
+_ORDERS = {XY: {"BOX": "x1, y1, x2, y2", "POINT": "x, y"}, YX: {"BOX": "y1, x1, y2, x2", "POINT": "y, x"}}
+_UNITS = {PIXELS: "in pixels of the picture", PER_MILLE: "from 0 to 1000 of the picture's width and height"}
 
 
 @dataclass(frozen=True)
@@ -334,12 +337,20 @@ EMBEDDED = PromptSet(
 )
 """The wording of the embedded policy, short because that policy is small and was trained from scratch."""
 
+
+def _default_system(coordinates: Coordinates) -> str:
+    form = _ANSWER_FORM
+    for place, numbers in _ORDERS[coordinates.order].items():
+        form = form.replace(place, numbers)
+    return (
+        "You locate the one object in a picture that a query asks for. Give its bounding box and two points "
+        f"inside it, {_UNITS[coordinates.unit]}, in this form: {form}"
+    )
+
+
 DEFAULT = PromptSet(
     name="default-1",
-    system=(
-        "You locate the one object in a picture that a query asks for. Give its bounding box and two points "
-        f"inside it, in pixels of the picture, in this form: {_ANSWER_FORM}"
-    ),
+    system=_default_system(PIXELS_XY),
     variants=following_words(
         {
             "verbose": "First reason at length about the candidates inside <think> </think>, then give the answer.",
@@ -355,4 +366,10 @@ DEFAULT = PromptSet(
         }
     ),
 )
-"""The wording for a Qwen-VL checkpoint of the published sizes."""
+"""The wording for a Qwen-VL checkpoint of the published sizes that answers in pixels; see `fit_wording`."""
+
+
+def fit_wording(prompts: PromptSet, coordinates: Coordinates) -> PromptSet:
+    """Return prompts that name a policy's coordinates: of the default wording the one for them, others as they are."""
+    ours = {_default_system(Coordinates(unit, order)) for unit in _UNITS for order in _ORDERS}
+    return replace(prompts, system=_default_system(coordinates)) if prompts.system in ours else prompts

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.arguments import check_count
+from wise_edge.errors import UsageError
 from wise_edge.geometry import Size
 from wise_edge.policy.answers.form import BOX_POINTS, AnswerForm
 from wise_edge.policy.answers.frame import PIXELS_XY, AnswerFrame, Coordinates
 from wise_edge.policy.families import FAMILIES
-from wise_edge.policy.picture import PictureGeometry
+from wise_edge.policy.picture import Grid, PictureGeometry
 from wise_edge.policy.prompts import PromptSet, check_variant
 from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, Name, OneOf, Range, Width
 
@@ -84,13 +86,6 @@ class PolicySpec(Checked):
             raise ValueError(f"picture: an image takes {self.max_image_tokens} tokens, at most {MAX_IMAGE_TOKENS}")
 
     @property
-    def input_size(self) -> int:
-        """Side in px of the square that images are stretched to; raises ValueError if their aspect is kept."""
-        if self.picture.side is None:
-            raise ValueError("pictures keep their aspect, so they have no one size")
-        return self.picture.side
-
-    @property
     def token_side(self) -> int:
         """Side of an image token, px."""
         return self.patch_size * self.merge_size
@@ -99,14 +94,18 @@ class PolicySpec(Checked):
         """Return the width and height in px that an image of the given ones is resized to."""
         return self.picture.size(original, self.token_side)
 
-    def image_grid(self, picture: Size) -> tuple[int, int]:
+    def image_grid(self, picture: Size) -> Grid:
         """Return the columns and rows of image tokens of a resized image."""
         return picture[0] // self.token_side, picture[1] // self.token_side
 
-    def grid_of(self, image: npt.NDArray[np.uint8]) -> tuple[int, int]:
+    def grid_of(self, image: npt.NDArray[np.uint8]) -> Grid:
         """Return the columns and rows of image tokens of an image HWC of any size."""
         height, width, _ = image.shape
         return self.image_grid(self.picture_size((width, height)))
+
+    def grid_size(self, grid: Grid) -> Size:
+        """Return the width and height in px of a resized image, given its columns and rows of image tokens."""
+        return grid[0] * self.token_side, grid[1] * self.token_side
 
     def frame(self, picture: Size) -> AnswerFrame:
         """Return the frame of answers on a resized image."""
@@ -120,19 +119,34 @@ class PolicySpec(Checked):
     @property
     def max_image_tokens(self) -> int:
         """The most tokens that an image may take."""
-        geometry = self.picture
-        if geometry.side is not None:
-            return (geometry.side // self.token_side) ** 2
-        if geometry.grids:
-            return max(columns * rows for columns, rows in geometry.grids)
-        assert geometry.most_pixels is not None
-        return max(1, geometry.most_pixels // self.token_side**2)
+        return self.picture.most_tokens(self.token_side)
+
+    def within(self, pixels: int | None) -> PolicySpec:
+        """Return the policy with pictures of at most a number of pixels; itself for None.
+
+        Raises:
+            UsageError: its pictures cannot be so small, or are smaller already.
+        """
+        if pixels is None:
+            return self
+        check_count(pixels, "pixels")
+        fewer = replace(self, picture=self.picture.with_budget(pixels, self.token_side))
+        if fewer.max_image_tokens > self.max_image_tokens:
+            raise UsageError(
+                f"pixels is {pixels}, but the bundle has room for {self.max_image_tokens} image tokens of "
+                f"{self.token_side} x {self.token_side} px; choose fewer, or export it again with more --pixels"
+            )
+        return fewer
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """The grids of image tokens that pictures have, as (columns, rows); empty if any may come."""
+        return self.picture.grid_sizes(self.token_side)
 
     @property
     def largest_number(self) -> int:
         """The largest coordinate that an answer may have."""
-        geometry = self.picture
-        longest = geometry.side or self.max_image_tokens * self.token_side
+        longest = max((max(grid) for grid in self.grids), default=self.max_image_tokens) * self.token_side
         return self.coordinates.frame((longest, longest)).largest
 
     @property

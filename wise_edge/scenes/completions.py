@@ -36,7 +36,7 @@ def completion(
         size: side of the resized square in which coordinates are given, px.
         weights: of `LEVELS`, by variant.
     """
-    answer = f"<answer>{write_answer(sample, size)}</answer>"
+    answer = f"<answer>{write_answer(sample, AnswerFrame((size, size)))}</answer>"
     if variant == "answer":
         return answer
     level = rng.choices(LEVELS, weights[variant])[0]
@@ -44,12 +44,12 @@ def completion(
     return f"{text}<d_think>{sample.rationale('detailed')}</d_think>" if variant == "wise" else text
 
 
-def target_answer(sample: Sample, size: int) -> AnsweredObject:
-    """Return the true box and points in pixels of the `size` x `size` square."""
+def target_answer(sample: Sample, frame: AnswerFrame) -> AnsweredObject:
+    """Return the true box and points in a frame."""
     side = sample.scene.side
-    return object_in_frame(sample.box, sample.points, (side, side), AnswerFrame((size, size)))
+    return object_in_frame(sample.box, sample.points, (side, side), frame)
 
 
-def write_answer(sample: Sample, size: int, form: AnswerForm = BOX_POINTS) -> str:
+def write_answer(sample: Sample, frame: AnswerFrame, form: AnswerForm = BOX_POINTS) -> str:
     """Return the JSON text of `target_answer`; a list of one if the form is a list."""
-    return format_answer(Answer((target_answer(sample, size),)), form, AnswerFrame((size, size)))
+    return format_answer(Answer((target_answer(sample, frame),)), form, frame)

@@ -70,6 +70,11 @@ class Coordinates(Checked):
     unit: Annotated[str, OneOf((PIXELS, PER_MILLE))] = PIXELS
     order: Annotated[str, OneOf((XY, YX))] = XY
 
+    def __str__(self) -> str:
+        """Say what the numbers count."""
+        unit = "pixels of the resized image" if self.unit == PIXELS else "0 to 1000 of each side"
+        return unit if self.order == XY else f"{unit}, rows before columns"
+
     def frame(self, picture: Size) -> AnswerFrame:
         """Return the frame of answers on a picture of a width and height in px, as the policy sees it."""
         return AnswerFrame(picture if self.unit == PIXELS else (_THOUSAND, _THOUSAND), self.order)
