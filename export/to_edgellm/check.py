@@ -33,6 +33,10 @@ BOUND = 5e-3
 """Tolerance for half precision, relative to the largest value."""
 _DOMAIN = "trt_edgellm"
 _PAGE = 128  # positions in a page of keys and values
+_PLUGIN_PRODUCTS = (
+    "int4_awq",
+    "nvfp4",
+)  # methods whose products onnx.reference cannot run; their operators are checked
 _HEADS = 1  # products that stay float: the one that gives the logits
 
 Array = npt.NDArray[Any]
@@ -115,7 +119,8 @@ def check_numbers(source: PolicyCheckpoint, folder: Path, method: str) -> Iterat
     pixels, words = source.torch_reference.graph_inputs(source.references[0])
     bound = BOUND if method == "fp16" else None
     yield Figure("edgellm vision tower", _vision_error(source, folder, pixels), "relative error", at_most=bound)
-    yield Figure("edgellm language model", _language_error(source, folder, words), "relative error", at_most=bound)
+    if method not in _PLUGIN_PRODUCTS:
+        yield Figure("edgellm language model", _language_error(source, folder, words), "relative error", at_most=bound)
 
 
 def _vision_error(source: PolicyCheckpoint, folder: Path, pixels: Batch) -> float:
