@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import random
 import re
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -64,10 +68,12 @@ class Policy:
 
     form: AnswerForm
     spec: PolicySpec = WIDE
+    tokenizer: Path = BUNDLE.file("policy.tokenizer")
+    words: Sequence[str] = tuple(WORDS)
 
     def __post_init__(self) -> None:
         self.spec = replace(self.spec, form=self.form)
-        self.text = PolicyText(BUNDLE.file("policy.tokenizer"), self.spec)
+        self.text = PolicyText(self.tokenizer, self.spec)
         self.writer = Writer(self.text, self.spec)
         self.frame = self.spec.frame(PICTURE)
 
@@ -86,7 +92,7 @@ class Policy:
         width, height = self.frame.size
         (x1, x2), (y1, y2) = (sorted(rng.sample(range(side + 1), 2)) for side in (width, height))
         points = tuple((rng.randrange(width), rng.randrange(height)) for _ in self.form.point_keys)
-        label = "".join(rng.choice(WORDS) for _ in range(rng.randint(0, 6))) if self.form.label_key else None
+        label = "".join(rng.choice(self.words) for _ in range(rng.randint(0, 6))) if self.form.label_key else None
         return AnsweredObject((x1, y1, x2, y2), points, label)
 
     def complete(self, answer: Answer, before: str = "") -> str:
@@ -242,6 +248,52 @@ def test_a_fence_in_a_rationale_does_not_end_a_free_completion() -> None:
     free, _ = policy.write(text, "wise-s", Decoding(forced=False))
 
     assert policy.text.decode(free.tokens) == text
+
+
+REAL_WORDS = [f"{mark}{word}" for mark in ' (-<#"' for word in ("mug", "big", "the")]
+REAL_WORDS += [
+    *string.punctuation.replace("'", ""),
+    *" \n  1",
+    "é",
+]  # an apostrophe splits words that the extract lacks
+
+
+@pytest.fixture(scope="module")
+def qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Qwen2's tokenizer: all of it if WISE_EDGE_QWEN2 names it, else an extract; see scripts/extract_vocabulary.py."""
+    if whole := os.environ.get("WISE_EDGE_QWEN2"):
+        return Path(whole)
+    file = tmp_path_factory.mktemp("qwen2") / "tokenizer.json"
+    file.write_bytes(gzip.decompress((Path(__file__).parents[1] / "support/data/qwen2.json.gz").read_bytes()))
+    return file
+
+
+@pytest.mark.parametrize("form", ALL.values(), ids=ALL)
+def test_tokens_are_those_of_the_whole_text_in_a_real_vocabulary(form: AnswerForm, qwen2: Path) -> None:
+    policy = Policy(form, tokenizer=qwen2, words=REAL_WORDS)
+    rng = random.Random(form.name)
+    for number in range(1000 if "WISE_EDGE_QWEN2" in os.environ else 150):
+        variant = rng.choice(["wise-s", "answer"])
+        rationale = "<think>" + rng.choice(["The ring.", "ring", "(ring)", " big ", "1", ""]) + "</think>"
+        answer = policy.answer(rng, number % 5 if form.many else 1)
+        text = policy.complete(answer, rationale if variant == "wise-s" else "")
+        written, _ = policy.write(text, variant)
+        assert [policy.text.piece(each) for each in written.tokens] == [
+            policy.text.piece(each) for each in policy.text.encode(text)
+        ]
+
+
+def test_a_real_vocabulary_merges_what_forms_dictate_with_what_follows(qwen2: Path) -> None:
+    policy = Policy(BOX_LABEL_LIST, tokenizer=qwen2)
+    for text, tokens in {
+        '>[{"bbox': [">[", '{"', "bbox"],
+        ">[]</answer": [">[]", "</", "answer"],
+        'label": "(big': ["label", '":', ' "(', "big"],
+        'label": "big"},\n\t{"': ["label", '":', ' "', "big", '"},\n', "\t", '{"'],
+        'label": ""}\n]\n```': ["label", '":', ' ""}\n', "]\n", "```"],
+        "12, 3]}]</": ["1", "2", ",", " ", "3", "]}", "]</"],
+    }.items():
+        assert [policy.text.piece(each) for each in policy.text.encode(text)] == tokens
 
 
 def test_an_impossible_limit_is_refused() -> None:
