@@ -43,6 +43,7 @@ from wise_edge.runtimes.policy.written import Written
 
 ONE = Decoding(max_objects=1)
 BUNDLE = load(resolve_bundle("embedded"))
+EMBEDDED_TOKENIZER = BUNDLE.file("policy.tokenizer")
 PICTURE = (168, 84)
 WIDE = replace(
     BUNDLE.manifest.policy,
@@ -59,7 +60,7 @@ LABEL_FIRST = AnswerForm(
 SPACED = replace(BOX_POINT_LIST, name="spaced", before="\n<answer>", list_start="[ ", empty_list="[ ]", list_end=" ]")
 """A list whose beginning is that of the empty one."""
 ALL = {form.name: form for form in (*FORMS.values(), LABEL_FIRST, SPACED)}
-WORDS = ["ring", "red", " ", " ", "the", "12", "(big)", '"', "\\", "'", ",", "{", "]", "}", "é", "\n", "<", ": ", "/"]
+WORDS = ("ring", "red", " ", " ", "the", "12", "(big)", '"', "\\", "'", ",", "{", "]", "}", "é", "\n", "<", ": ", "/")
 
 
 @dataclass
@@ -68,8 +69,8 @@ class Policy:
 
     form: AnswerForm
     spec: PolicySpec = WIDE
-    tokenizer: Path = BUNDLE.file("policy.tokenizer")
-    words: Sequence[str] = tuple(WORDS)
+    tokenizer: Path = EMBEDDED_TOKENIZER
+    words: Sequence[str] = WORDS
 
     def __post_init__(self) -> None:
         self.spec = replace(self.spec, form=self.form)
