@@ -264,10 +264,12 @@ class SegmentationResult(Findings):
                 first).
         """
         data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "spans"}
+        objects = [item.to_dict(code) for item in self.objects]
+        union = objects[0]["mask"] if len(objects) == 1 else None if self.mask is None else code(self.mask)
         return (data | self._facts()) | {
             "answer_valid": self.answer_valid,
-            "objects": [item.to_dict(code) for item in self.objects],
-            "mask": None if self.mask is None else code(self.mask),
+            "objects": objects,
+            "mask": union,
             "tokens": asdict(self.tokens),
             "latency_ms": asdict(self.latency_ms),
             "deadline": None if self.deadline is None else asdict(self.deadline),
