@@ -40,10 +40,11 @@ class ExportOptions:
         importance: whether to measure which columns of a matrix matter, and to quantize those with more care.
         samples: number of images and queries to calibrate and compare with, 1 to `MOST_SAMPLES`.
         calibration: folder that holds them; None uses synthetic scenes.
-        coordinates: what the policy's answers count, see `conventions.Told`, as for the next three.
+        coordinates: what the policy's answers count, see `conventions.Told`, as for the next four.
         picture: how images are resized.
         pixels: most pixels of an image.
         grids: the only grids of image tokens.
+        form: how answers are written.
 
     Raises:
         UsageError: a name is unknown, or options contradict each other.
@@ -63,6 +64,7 @@ class ExportOptions:
     picture: str | None = None
     pixels: int | None = None
     grids: str | None = None
+    form: str | None = None
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for options that cannot be met."""
@@ -104,7 +106,7 @@ class ExportOptions:
     def told(self) -> Told:
         """What the options say of the policy; raises `UsageError` if one is malformed."""
         fixed = any(target.fixed_grids for target in table.find_targets(self.targets))
-        return Told(self.coordinates, self.picture, self.pixels, self.grids, fixed)
+        return Told(self.coordinates, self.picture, self.pixels, self.grids, fixed, self.form)
 
     @property
     def fp16_arithmetic(self) -> bool:

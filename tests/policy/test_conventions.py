@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tiny_qwen import make_qwen, save_qwen
 from wise_edge.errors import UsageError
 from wise_edge.policy.answers import conventions
 from wise_edge.policy.answers.conventions import FILE, Conventions, Told, write_conventions
+from wise_edge.policy.answers.form import BOX_LABEL_LIST, BOX_POINTS
 from wise_edge.policy.answers.frame import PER_MILLE, PIXELS, PIXELS_XY, XY, YX, Coordinates
 from wise_edge.policy.checkpoint import read_policy_spec
 from wise_edge.policy.families import FAMILIES
@@ -107,6 +109,27 @@ def test_a_malformed_policy_json_is_one_line(qwen3: Path, content: str, message:
     with pytest.raises(UsageError, match=message) as error:
         read_policy_spec(qwen3)
     assert "\n" not in str(error.value)
+
+
+def test_a_form_of_answers_is_told_or_in_policy_json(qwen3: Path, tmp_path: Path) -> None:
+    own = replace(BOX_LABEL_LIST, name="own", list_start="[", list_end="]")
+    file = tmp_path / "own.json"
+    file.write_text(json.dumps(asdict(own) | {"version": 1}))
+    assert read_policy_spec(qwen3).form == BOX_POINTS
+    assert read_policy_spec(qwen3, told=Told(form="box-label-list")).form == BOX_LABEL_LIST
+    assert read_policy_spec(qwen3, told=Told(form=str(file))).form == own
+
+    write_conventions(qwen3, Conventions(form=own))
+    assert read_policy_spec(qwen3).form == own
+    assert read_policy_spec(qwen3, told=Told(form="box-points")).form == BOX_POINTS
+
+
+def test_a_form_is_refused_whose_keys_the_wording_does_not_name(qwen3: Path) -> None:
+    (qwen3 / "prompts.json").write_text(json.dumps(DEFAULT.to_dict()))
+    with pytest.raises(UsageError, match=r"names the keys bbox, points_1, points_2, but answers of the form box-label"):
+        read_policy_spec(qwen3, told=Told(form="box-label-list"))
+    with pytest.raises(UsageError, match="--form unknown form 'boxes'; choose one of box-points"):
+        Told(form="boxes")
 
 
 def test_a_family_of_unknown_coordinates_is_refused_until_somebody_says_them(

@@ -14,6 +14,7 @@ from wise_edge.cli.options import option
 from wise_edge.export.precisions import EDGELLM_METHODS, ONNX_PRECISIONS, SAM_PRECISIONS, TEXT_TYPES, VISION_TYPES
 from wise_edge.export.targets import MERGED, describe_targets
 from wise_edge.files.documents import to_json
+from wise_edge.policy.answers.form import FORMS
 
 if TYPE_CHECKING:
     from wise_edge.bundle.manifest import Figure, Manifest
@@ -54,6 +55,9 @@ def export(
         Path | None, option("DIR", "Images, each with its queries in a .txt file of the same name; scenes if omitted.")
     ] = None,
     samples: Annotated[int, option("N", "Number of images and queries to calibrate and compare with.")] = 8,
+    form: Annotated[
+        str | None, option("NAME|FILE", f"How the policy writes its answers: {', '.join(FORMS)}, or a JSON file.")
+    ] = None,
     coordinates: Annotated[
         str | None, option("UNIT", "What answers count: pixels or per-mille, and ,yx if rows come first.")
     ] = None,
@@ -105,6 +109,7 @@ def export(
         samples=samples,
         calibration=calibration,
         coordinates=coordinates,
+        form=form,
         picture=picture,
         pixels=pixels,
         grids=grids,

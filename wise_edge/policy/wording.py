@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from wise_edge.errors import UsageError
 from wise_edge.policy.answers.form import FORMS, AnswerForm
 from wise_edge.policy.prompts import VARIANTS, PromptSet, Template
 
@@ -62,6 +63,13 @@ def check_wording(prompts: PromptSet, form: AnswerForm | None, template_system: 
             )
         )
     return remarks
+
+
+def refuse_other_keys(prompts: PromptSet, form: AnswerForm) -> None:
+    """Raise `UsageError` if a template names keys that are not those of a form."""
+    for name, template in prompts.variants.items():
+        for text in _keys(prompts.system + template.user, form):
+            raise UsageError(f"the variant {name!r} of the prompts {prompts.name!r} {text}")
 
 
 def _leftovers(text: str) -> Iterator[str]:

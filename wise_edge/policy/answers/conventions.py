@@ -17,6 +17,7 @@ from wise_edge.files.documents import read_json, to_json
 from wise_edge.mapping import from_mapping
 from wise_edge.policy.answers.form import AnswerForm
 from wise_edge.policy.answers.frame import PER_MILLE, PIXELS_XY, Coordinates
+from wise_edge.policy.answers.named import find_form
 from wise_edge.policy.picture import ASPECT, SQUARE, Grid, PictureGeometry
 from wise_edge.policy.processor import ImageSettings
 from wise_edge.ranges import Checked
@@ -57,6 +58,7 @@ class Told:
         picture: "square", "square:SIDE", "aspect" or "aspect:LEAST-MOST" (pixels).
         pixels: most pixels of an image.
         grids: the only grids of image tokens, "COLUMNSxROWS,…".
+        form: a shipped form of answers, or a JSON file with one.
         fixed_grids: whether images must have a few grids alone; without `grids` those of usual aspects.
 
     Raises:
@@ -68,8 +70,11 @@ class Told:
     pixels: int | None = None
     grids: str | None = None
     fixed_grids: bool = False
+    form: str | None = None
 
     def __post_init__(self) -> None:
+        if self.form is not None:
+            find_form(self.form, "--form ")
         if self.coordinates is not None:
             parse_coordinates(self.coordinates, "--coordinates ")
         if self.picture is not None and not _PICTURE.fullmatch(self.picture):
@@ -158,7 +163,8 @@ def complete_entries(folder: Path, family: str, images: ImageSettings, told: Tol
         "coordinates": find_coordinates(folder, family, told.coordinates, one_size=images.one_size),
         "picture": told.fit_picture(picture, images),
     }
-    return entries if said.form is None else entries | {"form": said.form}
+    form = said.form if told.form is None else find_form(told.form, "--form ")
+    return entries if form is None else entries | {"form": form}
 
 
 def read_conventions(folder: Path) -> Conventions:
