@@ -13,6 +13,7 @@ from PIL import Image
 pytest.importorskip("onnx")
 trt = pytest.importorskip("tensorrt_rtx")
 
+from specs import POLICY  # noqa: E402
 from wise_edge.bundle.devices import parse_gpu_kinds  # noqa: E402
 from wise_edge.bundle.engines import BuildPlan, Sidecar  # noqa: E402
 from wise_edge.bundle.roles import GRAPHS, engine_role  # noqa: E402
@@ -20,7 +21,10 @@ from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle  # noqa: E402
 from wise_edge.cli.main import main  # noqa: E402
 from wise_edge.errors import BundleError, DeviceError, MissingExtraError, UsageError, WiseEdgeError  # noqa: E402
 from wise_edge.export.options import ExportOptions  # noqa: E402
+from wise_edge.export.to_onnx.segmenter import SamSource  # noqa: E402
 from wise_edge.export.to_tensorrt import bundle as engine_bundle  # noqa: E402
+from wise_edge.export.to_tensorrt import plan  # noqa: E402
+from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine  # noqa: E402
 from wise_edge.export.to_tensorrt.bundle import build_engines  # noqa: E402
 from wise_edge.export.to_tensorrt.target import add_engines, check_builders  # noqa: E402
 from wise_edge.files.locks import holding  # noqa: E402
@@ -81,16 +85,33 @@ def test_every_graph_of_the_embedded_bundle_becomes_an_engine_with_a_sidecar(bui
 
 def test_the_plan_gives_room_for_a_whole_prompt_and_an_empty_past(built: Path) -> None:
     bundle = load(built)
-    plan = BuildPlan.read(bundle.file("engines.plan"))
-    ranges = {graph.graph: graph.ranges for graph in plan.graphs}
+    written = BuildPlan.read(bundle.file("engines.plan"))
+    ranges = {graph.graph: graph.ranges for graph in written.graphs}
     context = bundle.manifest.policy.context_tokens
-    assert plan.targets == ("sm86", "sm89", "sm120")
+    assert written.targets == ("sm86", "sm89", "sm120")
     assert ranges["policy.vision"] == ranges["sam.encoder"] == {}
     assert ranges["policy.decoder"]["inputs_embeds"].largest[1] == context
     assert ranges["policy.decoder"]["past_key_0"].smallest[2] == 0
     assert ranges["policy.decoder"]["past_key_0"].largest[2] == context
-    assert ranges["sam.decoder"]["point_coords"].typical == (1, 4, 2)
-    assert ranges["sam.decoder"]["point_coords"].largest == (16, 64, 2)
+    assert ranges["sam.decoder"]["point_coords"].largest == (1, 64, 2)  # the embedded graph takes one prompt
+
+
+def test_engines_of_new_exports_take_several_prompts(tiny_checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
+    SamSource(tiny_checkpoints[1]).export(tmp_path, "fp32", False, [], quiet)
+    graph = tmp_path / "sam.decoder.onnx"
+    ranges = plan._ranges(graph, plan._sizes(POLICY))
+    request = EngineRequest("sam.decoder", graph, "source", ranges, parse_gpu_kinds("sm86,sm120"))
+
+    sidecar = build_engine(request, tmp_path / "engine", lambda share: None)
+
+    assert {name: (given.typical, given.largest) for name, given in sidecar.ranges.items()} == {
+        "image_embeddings": ((1, 32, 8, 8),) * 2,
+        "point_coords": ((1, 4, 2), (16, 64, 2)),
+        "point_labels": ((1, 4), (16, 64)),
+        "mask_input": ((1, 1, 32, 32), (16, 1, 32, 32)),
+        "has_mask_input": ((1,), (16,)),
+    }
+    assert [spec.shape for spec in sidecar.outputs] == [(-1, 4, 32, 32), (-1, 4)]
 
 
 def test_a_jetson_gets_a_kit_and_is_told_to_build_it_there(bundle: Path) -> None:
