@@ -21,6 +21,10 @@ import torch
 import transformers
 
 from tiny_qwen import make_qwen, save_qwen
+from wise_edge.policy.answers.conventions import Conventions, read_conventions, write_conventions
+from wise_edge.policy.answers.form import BOX_POINTS
+from wise_edge.policy.answers.frame import PER_MILLE, PIXELS_XY, YX, AnswerFrame, Coordinates
+from wise_edge.policy.picture import PictureGeometry
 from wise_edge.policy.prompts import DEFAULT, EMBEDDED
 from wise_edge.training.recipe import load_recipe
 from wise_edge.training.wise.policy import StartPolicy, open_policy, save_side_files
@@ -189,3 +193,24 @@ def test_a_generation_config_that_contradicts_itself_can_be_saved_after_the_trai
     saved = transformers.GenerationConfig.from_pretrained(tmp_path / "kept")
     expected = json.loads((policy / "generation_config.json").read_text())["eos_token_id"]
     assert (saved.eos_token_id, saved.pad_token_id, saved.temperature) == (expected, 3, None)
+
+
+def test_a_policy_goes_on_with_its_coordinates_and_says_so(policy: Path) -> None:
+    opened = start(policy)
+    assert opened.coordinates == PIXELS_XY and opened.frame == AnswerFrame((112, 112))
+    write_conventions(policy, Conventions(Coordinates(PER_MILLE, YX)))
+    opened = start(policy)
+    assert opened.frame == AnswerFrame((1000, 1000), YX)
+    saved = policy.with_name("saved")
+    save_side_files(opened, saved)
+    written = read_conventions(saved)
+    assert written == Conventions(Coordinates(PER_MILLE, YX), PictureGeometry.square(112), BOX_POINTS)
+
+
+def test_a_stock_policy_is_trained_in_the_coordinates_of_its_family(policy: Path) -> None:
+    (policy / "prompts.json").unlink()
+    edit(policy / "preprocessor_config.json", size={"shortest_edge": 3136, "longest_edge": 512 * 28 * 28})
+    write_conventions(policy, Conventions(Coordinates(PER_MILLE)))
+    opened = start(policy)
+    assert "from 0 to 1000 of the picture's width and height" in opened.training_wording("concise-first")
+    assert "0 to 1000" in opened.training_wording("detailed-first")

@@ -129,12 +129,11 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("bundle", f"{manifest.name}, {size / 1e6:.1f} MB, exported {manifest.created}"),
         ("sha256", bundle.sha256),
         ("policy", f"{policy.family}, {policy.num_layers} layers, {policy.picture}"),
-        ("answers", f"{policy.form.name}, in {policy.coordinates}"),
         (
             "prompts",
             f"{policy.prompts.name}: {', '.join(policy.prompts.variants)}; {policy.default_variant} by default",
         ),
-        ("answers", f"{policy.form}"),
+        ("answers", f"{policy.form}, in {policy.coordinates}"),
         ("segmenter", f"{sam.family}, images of {sam.input_size} px"),
         ("verified", "compared with torch" if manifest.verified else "no: never compared with torch"),
     ]
