@@ -152,7 +152,7 @@ def test_what_the_processor_lacks_is_named_before_anything_is_loaded(policy: Pat
 
 FOREIGN = {
     "quantized": (quantize, "weights are quantized (bitsandbytes, 4 bits)"),
-    "shards": (as_shards, "python -m verl.model_merger merge"),
+    "shards": (as_shards, "--target hf --out MERGED"),
     "pointer": (as_pointer, "git lfs pull"),
     "absent": (shutil.rmtree, "policy"),
 }
