@@ -83,3 +83,10 @@ def test_geometries_say_what_they_do() -> None:
     assert str(PictureGeometry.square(840)) == "images stretched to 840 x 840 px"
     assert str(PictureGeometry(ASPECT, None, 3136, 705_600)) == "images of 3,136 to 705,600 px that keep their aspect"
     assert str(KNOWN).startswith("images of 30x30, 34x25, 40x22, 22x40, 15x15 tokens, whichever is nearest in aspect")
+
+
+@pytest.mark.parametrize("known", [PictureGeometry.square(840), KNOWN])
+def test_a_budget_beyond_any_picture_is_refused(known: PictureGeometry) -> None:
+    for pixels in (4096**2 + 1, 10**30):
+        with pytest.raises(UsageError, match=f"{pixels} pixels are too many; allow at most 16777216"):
+            known.with_budget(pixels, 28)

@@ -10,7 +10,7 @@ from typing import Annotated
 from wise_edge.arguments import MAX_ASPECT
 from wise_edge.errors import UsageError
 from wise_edge.geometry import Size
-from wise_edge.ranges import Checked, OneOf, Range, Side
+from wise_edge.ranges import Checked, OneOf, Range, Side, shorten
 
 SQUARE, ASPECT = "square", "aspect"
 Grid = tuple[int, int]
@@ -19,6 +19,7 @@ Grid = tuple[int, int]
 _Pixels = Annotated[int, Range(1, 2**28)]
 _Cells = Annotated[int, Range(1, 65_536)]
 _MOST_GRIDS = 100
+_MOST_BUDGET = 4096**2  # pixels; a square has a side of at most 4096
 _USUAL_ASPECTS = ((1, 1), (4, 3), (3, 4), (16, 9), (9, 16))
 
 
@@ -106,10 +107,12 @@ class PictureGeometry(Checked):
             unit: side of an image token, px.
 
         Raises:
-            UsageError: not one image token fits, or none of the grids.
+            UsageError: not one image token fits, or none of the grids; or they are too many.
         """
         if pixels < unit**2:
             raise UsageError(f"{pixels} pixels hold no image token of {unit} x {unit}; allow {unit**2} or more")
+        if pixels > _MOST_BUDGET:
+            raise UsageError(f"{shorten(pixels)} pixels are too many; allow at most {_MOST_BUDGET}")
         if self.least_pixels is None:
             return replace(self, side=math.isqrt(pixels) // unit * unit)
         kept = tuple(grid for grid in self.grids if grid[0] * grid[1] * unit**2 <= pixels)
