@@ -43,13 +43,17 @@ COORDINATES = [Coordinates(PIXELS, XY), Coordinates(PER_MILLE, XY), Coordinates(
 FORMS = [BOX_POINTS, BOX_POINT_LIST, BOX_LABEL_LIST]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(
+    scope="module", params=[(family, kind) for family in FAMILIES for kind in ("square", "aspect")], ids="-".join
+)
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp(request.param)
+    family, kind = request.param
+    folder = tmp_path_factory.mktemp(family)
+    targets = ("onnx", "gguf") if family in OnnxTarget.families else ("gguf",)
+    picture = "aspect:12544-32000" if kind == "aspect" else None
+    options = ExportOptions(targets, quant="F32", vision_quant="F32", samples=1, picture=picture)
     lessons = [Lesson(IMAGE, QUERIES[name], VARIANTS[name], text) for name, text in TEXTS.items()]
-    checkpoint = make_knowing_qwen(request.param, folder / "checkpoint", lessons)
-    targets = ("onnx", "gguf") if request.param in OnnxTarget.families else ("gguf",)
-    options = ExportOptions(targets, quant="F32", vision_quant="F32", samples=1)
+    checkpoint = make_knowing_qwen(family, folder / "checkpoint", lessons, options.told)
     export_bundle(str(checkpoint), "embedded", folder / "bundle", options, verify=None, progress=lambda *_: None)
     return load(folder / "bundle")
 

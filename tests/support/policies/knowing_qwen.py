@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from tiny_qwen import make_qwen, save_qwen
+from wise_edge.policy.answers.conventions import Told
+from wise_edge.policy.checkpoint import read_policy_spec
 from wise_edge.runtimes.policy.torch_policy import TorchPolicy
 
 WIDTH = 384
@@ -41,20 +42,18 @@ class Lesson:
     text: str
 
 
-def make_knowing_qwen(family: str, folder: Path, lessons: Sequence[Lesson], prepare: Any = None) -> Path:
+def make_knowing_qwen(family: str, folder: Path, lessons: Sequence[Lesson], told: Told | None = None) -> Path:
     """Write a checkpoint folder of a family that knows some lessons.
 
     Args:
         family: one of transformers' names.
         folder: to write.
         lessons: what it must write; all texts together have fewer tokens than `WIDTH`.
-        prepare: called with the folder to change what images and prompts are like, before the lessons are learned.
+        told: what an export of it will be told of its pictures, which the states depend on.
     """
     model = make_qwen(family, width=WIDTH, max_position_embeddings=1024, **_HEADS)
     save_qwen(model, folder)
-    if prepare is not None:
-        prepare(folder)
-    policy = TorchPolicy(folder)
+    policy = TorchPolicy(folder, read_policy_spec(folder, told=told))
     states, targets = zip(*(_walk(policy, lesson) for lesson in lessons), strict=True)
     rows, tokens = np.concatenate(states), np.concatenate(targets)
     if len(rows) > WIDTH:
@@ -64,10 +63,7 @@ def make_knowing_qwen(family: str, folder: Path, lessons: Sequence[Lesson], prep
     head, *_ = np.linalg.lstsq(rows.astype(np.float64), wanted, rcond=None)
     with torch.no_grad():
         model.lm_head.weight.copy_(torch.from_numpy(head.T))
-    save_qwen(model, folder)
-    if prepare is not None:
-        prepare(folder)
-    return folder
+    return save_qwen(model, folder)
 
 
 def _walk(policy: TorchPolicy, lesson: Lesson) -> tuple[npt.NDArray[np.float32], list[int]]:
