@@ -130,13 +130,16 @@ class PolicySpec(Checked):
         if pixels is None:
             return self
         check_count(pixels, "pixels")
-        fewer = replace(self, picture=self.picture.with_budget(pixels, self.token_side))
-        if fewer.max_image_tokens > self.max_image_tokens:
+        try:
+            picture = self.picture.with_budget(pixels, self.token_side)
+        except ValueError as error:
+            raise UsageError(f"pixels is {pixels}: {error}") from error
+        if picture.most_tokens(self.token_side) > self.max_image_tokens:
             raise UsageError(
                 f"pixels is {pixels}, but the bundle has room for {self.max_image_tokens} image tokens of "
                 f"{self.token_side} x {self.token_side} px; choose fewer, or export it again with more --pixels"
             )
-        return fewer
+        return replace(self, picture=picture)
 
     @property
     def grids(self) -> tuple[Grid, ...]:
