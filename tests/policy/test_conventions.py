@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,13 +15,14 @@ from tiny_qwen import make_qwen, save_qwen
 from wise_edge.errors import UsageError
 from wise_edge.policy.answers import conventions
 from wise_edge.policy.answers.conventions import FILE, Conventions, Told, write_conventions
-from wise_edge.policy.answers.form import BOX_LABEL_LIST, BOX_POINTS
+from wise_edge.policy.answers.form import BOX, BOX_LABEL_LIST, BOX_POINTS, LABEL, POINT, AnswerField, AnswerForm
 from wise_edge.policy.answers.frame import PER_MILLE, PIXELS, PIXELS_XY, XY, YX, Coordinates
 from wise_edge.policy.checkpoint import read_policy_spec
 from wise_edge.policy.families import FAMILIES
 from wise_edge.policy.picture import ASPECT, PictureGeometry
 from wise_edge.policy.prompts import DEFAULT, EMBEDDED, PromptSet, fit_wording
 from wise_edge.policy.spec import PolicySpec
+from wise_edge.policy.wording import check_wording
 
 STOCK = {"shortest_edge": 3136, "longest_edge": 12_845_056}
 """Pixels that published processors of Qwen2-VL and Qwen2.5-VL allow."""
@@ -125,7 +127,8 @@ def test_a_form_of_answers_is_told_or_in_policy_json(qwen3: Path, tmp_path: Path
 
 
 def test_a_form_is_refused_whose_keys_the_wording_does_not_name(qwen3: Path) -> None:
-    (qwen3 / "prompts.json").write_text(json.dumps(DEFAULT.to_dict()))
+    own = replace(DEFAULT, system=f"Look closely. {DEFAULT.system}")
+    (qwen3 / "prompts.json").write_text(json.dumps(own.to_dict()))
     with pytest.raises(UsageError, match=r"names the keys bbox, points_1, points_2, but answers of the form box-label"):
         read_policy_spec(qwen3, told=Told(form="box-label-list"))
     with pytest.raises(UsageError, match="--form unknown form 'boxes'; choose one of box-points"):
@@ -204,6 +207,28 @@ def test_the_default_wording_names_the_coordinates(qwen3: Path) -> None:
         assert fit_wording(others, Coordinates(PER_MILLE)) == others
 
 
+def test_the_default_wording_asks_for_the_form(qwen3: Path, tmp_path: Path) -> None:
+    (qwen3 / "prompts.json").write_text(json.dumps(DEFAULT.to_dict()))
+    points = tuple(AnswerField(f"point_{number}", POINT) for number in range(3))
+    own = AnswerForm("own", (AnswerField("box", BOX), *points, AnswerField("what", LABEL)))
+    file = tmp_path / "own.json"
+    file.write_text(json.dumps(asdict(own) | {"version": 1}))
+    for told, asked in (
+        (
+            "box-label-list",
+            'box and its name, from 0 .* none: ```json\n[\n\t{"bbox_2d": [x1, y1, x2, y2], "label": "name"}\n]\n```',
+        ),
+        ("box-point-list", 'a point inside it, .*: <answer>[{"bbox_2d": [x1,y1,x2,y2], "point_2d": [x,y]}]</answer>'),
+        (
+            str(file),
+            'box and 3 points inside it and its name, .*: <answer>{"box": [x1, y1, x2, y2], "point_0": [x, y], ',
+        ),
+    ):
+        spec = read_policy_spec(qwen3, told=Told(form=told))
+        assert re.search(re.escape(asked).replace(r"\.\*", ".*"), spec.prompts.system), spec.prompts.system
+        assert not [remark for remark in check_wording(spec.prompts, spec.form) if remark.wrong]
+
+
 def test_numbers_reach_as_far_as_the_frame(qwen3: Path) -> None:
     def largest(spec: PolicySpec) -> int:
         return spec.largest_number
@@ -212,3 +237,11 @@ def test_numbers_reach_as_far_as_the_frame(qwen3: Path) -> None:
     assert largest(read_policy_spec(qwen3, told=Told("pixels", grids="4x3,3x9"))) == 9 * 32
     assert largest(read_policy_spec(qwen3, told=Told("pixels", "square:64"))) == 64
     assert Coordinates().order == XY
+
+
+@pytest.mark.parametrize("pixels", [900_000, 90_000_000, 10**12])
+def test_a_run_cannot_take_more_pixels_than_the_bundle_has_room_for(qwen3: Path, pixels: int) -> None:
+    spec = read_policy_spec(qwen3)
+    for policy in (spec, replace(spec, picture=PictureGeometry.square(864))):
+        with pytest.raises(UsageError, match=f"^pixels is {pixels}"):
+            policy.within(pixels)

@@ -112,7 +112,8 @@ def test_nothing_is_right_only_if_it_is_said(start: StartPolicy, monkeypatch: py
 def test_wording_of_another_form_is_refused(start: StartPolicy, tmp_path: Path) -> None:
     folder = tmp_path / "policy"
     shutil.copytree(start.name, folder)
-    (folder / "prompts.json").write_text(json.dumps(DEFAULT.to_dict()))
+    own = replace(DEFAULT, system=f"Look closely. {DEFAULT.system}")
+    (folder / "prompts.json").write_text(json.dumps(own.to_dict()))
     for form, message in (
         ("box-points", None),
         ("box-point-list", "its prompts ask for 'bbox', which is of another form"),
@@ -124,3 +125,12 @@ def test_wording_of_another_form_is_refused(start: StartPolicy, tmp_path: Path) 
         else:
             with pytest.raises(UsageError, match=message):
                 open_policy(config)
+
+
+def test_the_default_wording_asks_for_the_form(start: StartPolicy, tmp_path: Path) -> None:
+    folder = tmp_path / "policy"
+    shutil.copytree(start.name, folder)
+    (folder / "prompts.json").write_text(json.dumps(DEFAULT.to_dict()))
+    config = load_recipe("wise-embedded", [f"model={folder}", "form=box-point-list"])
+    assert isinstance(config, WiseConfig)
+    assert '[{"bbox_2d": [x1,y1,x2,y2], "point_2d": [x,y]}]' in open_policy(config).prompts.system

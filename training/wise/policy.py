@@ -113,9 +113,10 @@ def open_policy(config: WiseConfig) -> StartPolicy:
     images.size = {"shortest_edge": size * size, "longest_edge": size * size}  # as it arrives
     dtype = str(settings.dtype or "float32").removeprefix("torch.")
     coordinates = find_coordinates(folder, settings.model_type, config.coordinates, one_size=least == most)
-    prompts = fit_wording(read_prompts(folder) if (folder / _PROMPTS).is_file() else DEFAULT, coordinates)
+    form = FORMS[config.form]
+    prompts = fit_wording(read_prompts(folder) if (folder / _PROMPTS).is_file() else DEFAULT, coordinates, form)
     _check_wording(config, prompts)
-    return StartPolicy(name, processor, prompts, size, dtype, coordinates, FORMS[config.form])
+    return StartPolicy(name, processor, prompts, size, dtype, coordinates, form)
 
 
 def hub_revision(name: str) -> str | None:

@@ -22,6 +22,7 @@ from wise_edge.mapping import from_mapping
 from wise_edge.native.pretrained import load_pretrained
 from wise_edge.native.weight_files import check_finite, list_tensors
 from wise_edge.policy.answers.conventions import Told, complete_entries
+from wise_edge.policy.answers.form import BOX_POINTS
 from wise_edge.policy.architecture import CLASSES, load_config
 from wise_edge.policy.folder import check_policy_folder
 from wise_edge.policy.processor import read_image_settings
@@ -51,7 +52,7 @@ def read_policy_spec(folder: Path, prompts: PromptSet | None = None, told: Told 
     prompts = prompts or read_prompts(folder)
     images = read_image_settings(folder, config.get("vision_config") or {})
     known = complete_entries(folder, config["model_type"], images, told or Told())
-    prompts = fit_wording(prompts, known["coordinates"])
+    prompts = fit_wording(prompts, known["coordinates"], known.get("form", BOX_POINTS))
     if told is not None and told.form is not None:
         refuse_other_keys(prompts, known["form"])
     tokens = _TokenNames(folder)

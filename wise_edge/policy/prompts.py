@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from wise_edge.arguments import describe, is_count
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import read_json
 from wise_edge.mapping import from_mapping
+from wise_edge.policy.answers.form import BOX_POINTS, FORMS, AnswerForm
 from wise_edge.policy.answers.frame import PER_MILLE, PIXELS, PIXELS_XY, XY, YX, Coordinates
 from wise_edge.ranges import Checked, Name, OneOf, Range, Text, label, shorten
 
@@ -41,8 +43,8 @@ _STYLES = ("as-is", "lower-case")
 _WRITE_DEFAULT = (
     'python -c "import json; from wise_edge.policy.prompts import DEFAULT; print(json.dumps(DEFAULT.to_dict()))"'
 )
-_ANSWER_FORM = '<answer>{"bbox": [BOX], "points_1": [POINT], "points_2": [POINT]}</answer>'
-_ORDERS = {XY: {"BOX": "x1, y1, x2, y2", "POINT": "x, y"}, YX: {"BOX": "y1, x1, y2, x2", "POINT": "y, x"}}
+_ORDERS = {XY: ("x1 y1 x2 y2", "x y"), YX: ("y1 x1 y2 x2", "y x")}
+_COUNTS = {1: "a point", 2: "two points"}
 _UNITS = {PIXELS: "in pixels of the picture", PER_MILLE: "from 0 to 1000 of the picture's width and height"}
 
 
@@ -338,19 +340,24 @@ EMBEDDED = PromptSet(
 """The wording of the embedded policy, short because that policy is small and was trained from scratch."""
 
 
-def _default_system(coordinates: Coordinates) -> str:
-    form = _ANSWER_FORM
-    for place, numbers in _ORDERS[coordinates.order].items():
-        form = form.replace(place, numbers)
+def _default_system(coordinates: Coordinates, form: AnswerForm) -> str:
+    box, point = (names.split() for names in _ORDERS[coordinates.order])
+    points = len(form.point_keys)
+    asked = ["its bounding box"]
+    if points:
+        asked.append(f"{_COUNTS.get(points, f'{points} points')} inside it")
+    if form.label_key:
+        asked.append("its name")
+    task, none = ("every object", ", an empty list if there is none") if form.many else ("the one object", "")
     return (
-        "You locate the one object in a picture that a query asks for. Give its bounding box and two points "
-        f"inside it, {_UNITS[coordinates.unit]}, in this form: {form}"
+        f"You locate {task} in a picture that a query asks for. {'For each, give' if form.many else 'Give'} "
+        f"{' and '.join(asked)}, {_UNITS[coordinates.unit]}, in this form{none}: {form.outline(box, point, 'name')}"
     )
 
 
 DEFAULT = PromptSet(
     name="default-1",
-    system=_default_system(PIXELS_XY),
+    system=_default_system(PIXELS_XY, BOX_POINTS),
     variants=following_words(
         {
             "verbose": "First reason at length about the candidates inside <think> </think>, then give the answer.",
@@ -366,10 +373,11 @@ DEFAULT = PromptSet(
         }
     ),
 )
-"""The wording for a Qwen-VL checkpoint of the published sizes that answers in pixels; see `fit_wording`."""
+"""The wording for a Qwen-VL checkpoint of the published sizes that answers in pixels with a box and two points; see
+`fit_wording`."""
 
 
-def fit_wording(prompts: PromptSet, coordinates: Coordinates) -> PromptSet:
-    """Return prompts that name a policy's coordinates: of the default wording the one for them, others as they are."""
-    ours = {_default_system(Coordinates(unit, order)) for unit in _UNITS for order in _ORDERS}
-    return replace(prompts, system=_default_system(coordinates)) if prompts.system in ours else prompts
+def fit_wording(prompts: PromptSet, coordinates: Coordinates, form: AnswerForm = BOX_POINTS) -> PromptSet:
+    """Return prompts that name a policy's coordinates and form: the default wording for them, others as they are."""
+    ours = {_default_system(Coordinates(*each), known) for each in product(_UNITS, _ORDERS) for known in FORMS.values()}
+    return replace(prompts, system=_default_system(coordinates, form)) if prompts.system in ours else prompts

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -107,11 +107,22 @@ class AnswerForm(Checked):
     def _examples(self) -> tuple[str, ...]:
         """Return answers without meaning that have every dictated text."""
         numbers = f"[0{self.between_numbers}0]"
-        fields = self.between_fields.join(f'"{field.key}"{self.after_key}{numbers}' for field in self.fields)
-        item = f"{{{fields}}}"
+        item = self._item({BOX: numbers, POINT: numbers, LABEL: numbers})
         if not self.many:
             return (item,)
         return f"{self.list_start}{item}{self.between_objects}{item}{self.list_end}", self.empty_list
+
+    def _item(self, values: Mapping[str, str]) -> str:
+        """Return an object with a text for each kind of field."""
+        fields = (f'"{field.key}"{self.after_key}{values[field.kind]}' for field in self.fields)
+        return f"{{{self.between_fields.join(fields)}}}"
+
+    def outline(self, box: Iterable[str], point: Iterable[str], label: str) -> str:
+        """Return an answer of one object as a prompt shows it, with names such as x1 in the place of numbers."""
+        numbers = {kind: f"[{self.between_numbers.join(names)}]" for kind, names in ((BOX, box), (POINT, point))}
+        item = self._item({**numbers, LABEL: f'"{label}"'})
+        body = f"{self.list_start}{item}{self.list_end}" if self.many else item
+        return f"{self.before}{body}{self.after}"
 
     @property
     def box_key(self) -> str:
