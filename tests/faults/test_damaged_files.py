@@ -162,7 +162,7 @@ def test_a_report_with_one_value_changed(place: tuple[Any, ...], value: Any, tmp
 def test_an_answer_with_any_text_in_it(text: str, place: int) -> None:
     whole = '<think>left</think><answer>{"bbox": [10, 20, 60, 80], "points_1": [30, 40], "points_2": [35, 50]}</answer>'
     found = parse_answer(whole[:place] + text + whole[place:], 840).answer
-    assert found is None or all(0 <= value <= 840 for value in found.box)
+    assert found is None or all(0 <= value <= 840 for item in found.objects for value in item.box)
 
 
 @given(line=st.text(max_size=40), column=st.integers(0, 2))
@@ -196,7 +196,7 @@ CORPUS: dict[str, tuple[str, bytes, Read]] = {
     "a bound of 300 digits": ("bundle.json", _with(MANIFEST, "9" * 300, "verification", 0, "value"), _read_bundle),
     "a figure that is NaN": ("bundle.json", _with(MANIFEST, "NaN", "verification", 0, "value"), _read_bundle),
     "patches of no size": ("bundle.json", _with(MANIFEST, "0", "policy", "patch_size"), _read_bundle),
-    "an absurd input": ("bundle.json", _with(MANIFEST, "2147483647", "policy", "picture", "side"), _read_bundle),
+    "an absurd input": ("bundle.json", _with(MANIFEST, "2147483647", "policy", "input_size"), _read_bundle),
     "a path of 9000 characters": ("bundle.json", _with(MANIFEST, f'"{"x" * 9000}"', "artifacts", 0, "path"), _load),
     "a path with a line break": ("bundle.json", _with(MANIFEST, '"a\\nb"', "artifacts", 0, "path"), _load),
     "a path with NUL": ("bundle.json", _with(MANIFEST, '"a\\u0000b"', "artifacts", 0, "path"), _load),

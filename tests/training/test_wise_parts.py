@@ -60,7 +60,6 @@ WISE_RECIPES = [name for name in recipe_names() if name.startswith("wise-")]
         ("vllm=always", "vllm: choose one of off"),
         ("lora.rank=0", "lora.rank: must be from 1 to"),
         ("data.samples=null", "data.samples: scenes are endless"),
-        ("validation.variants=[brief]", "validation.variants.0: choose one of verbose"),
         ("warm_start={steps: 0}", "warm_start.steps: must be from 1 to"),
         ("warm_start={steps: 1, data: a.csv}", "warm_start.data: is 'scenes' or a .jsonl file"),
         ("rewards.weights.style=1", "rewards.weights.style: unknown term"),
@@ -70,6 +69,12 @@ def test_mistake_in_a_recipe_is_named(override: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         load_recipe("wise-embedded", ["rollouts_per_device=64", override])
     assert message in str(caught.value)
+
+
+def test_variant_that_the_policy_has_no_words_for_is_named() -> None:
+    recipe: Any = load_recipe("wise-embedded", ["validation.variants=[brief]"])
+    with pytest.raises(UsageError, match="unknown variant 'brief'"):
+        open_policy(recipe)
 
 
 @pytest.mark.parametrize("name", WISE_RECIPES)
