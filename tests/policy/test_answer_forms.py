@@ -165,6 +165,11 @@ def test_objects_beyond_a_limit_are_left_out() -> None:
     assert parsed.repairs == ("objects after the first 3 left out",)
 
 
+def test_objects_that_cannot_be_read_are_passed_over_within_a_bound() -> None:
+    assert parse_answer("[" + "{' " * 50 + f"{ITEM}]", BOX_POINT_LIST, FRAME).answer is not None
+    assert parse_answer("[" + "{' " * 5_000 + f"{ITEM}]", BOX_POINT_LIST, FRAME).answer is None
+
+
 objects = st.builds(
     lambda x, y, label: AnsweredObject((x[0], y[0], x[1], y[1]), ((x[0], y[0]), (x[1] - 1, y[0])), label),
     *[st.lists(st.integers(0, 840), min_size=2, max_size=2, unique=True).map(sorted)] * 2,

@@ -1,6 +1,6 @@
 """Reading JSON as policies write it: also with single quotes, trailing commas, round brackets, or cut short.
 
-The work is linear in the text: each character is looked at a fixed number of times.
+The work is linear in the text of an object: each character is looked at a fixed number of times.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from wise_edge.policy.answers.reading import MAX_OBJECT_CHARACTERS, MAX_OBJECTS,
 _NUMBER = r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?"
 _NUMBER_TEXT = re.compile(rf"\s*{_NUMBER}\s*")
 _NUMBERS_TEXT = re.compile(rf"\s*[\[(]?\s*{_NUMBER}(?:\s*,\s*{_NUMBER}){{1,9}}\s*[\])]?\s*")
+_MOST_UNREADABLE = 200  # objects; each may take as many characters to read as one may have
 _EMPTY_LIST = re.compile(r"\[\s*\]")
 _NOTHING = re.compile(r"(?:```\w*)?\s*(?:\[\s*\]|[\"'`]?(?:none|null|nothing)[\"'`]?\.?)\s*(?:```)?", re.IGNORECASE)
 
@@ -84,13 +85,13 @@ class _Reader:
 
     def _read_objects(self, source: str, most: int) -> list[AnsweredObject]:
         """Return the objects of a list, or the one that a form without a list has."""
-        many, objects, reason = self._form.many, list[AnsweredObject](), None
+        many, objects, reasons = self._form.many, list[AnsweredObject](), list[str]()
         place, end = source.find("{"), 0
         before = source[: max(place, 0)]
         listed = "[" in before
         if "```" in before and "```" not in self._form.before:
             self._repairs.append("code fence")
-        while place >= 0:
+        while place >= 0 and len(reasons) < _MOST_UNREADABLE:
             if len(objects) == most:
                 if many or listed:
                     self._repairs.append(objects_left_out(most))
@@ -108,14 +109,14 @@ class _Reader:
             try:
                 objects.append(self._read(read))
             except ValueError as error:
-                reason = reason or str(error)
+                reasons.append(str(error))
                 if not many:
                     break
             place = source.find("{", end)
         self._check_brackets(listed, "]" in source[end:], len(objects))
-        if reason is not None:
+        if reasons:
             if not objects:
-                raise ValueError(reason)
+                raise ValueError(reasons[0])
             self._repairs.append("unreadable objects left out")
         return objects
 
