@@ -178,6 +178,7 @@ USELESS = {
     "no-python": ("def f(:\n", r"script\.py, line 1: is no Python script"),
     "zero": ("x = '\0'", "is no Python script"),
     "deep": ("x = " + "(" * 300 + ")" * 300, "is no Python script"),
+    "deep-calls": ("x = a" + ".b()" * 600, "is nested too deeply"),
     "no-text": ("print('hello {Question}')\nx = 'a'", r"no text has a place for a query"),
     "empty": ("", "no text has a place"),
     "file-name": ('p = f"out_{query}.json"', "no text has a place"),

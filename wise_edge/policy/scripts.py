@@ -134,13 +134,14 @@ def read_script(file: Path) -> ScriptWording:
     """
     source = read_text(file, MOST_BYTES)
     try:
-        script = Script(ast.parse(source))
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        found = _Finder(Script(ast.parse(source)))
+    except (RecursionError, MemoryError) as error:
+        raise UsageError(f"{file}: is nested too deeply; pass a copy with only what writes the prompt") from error
+    except (SyntaxError, ValueError) as error:
         where = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise UsageError(
             f"{file}{where}: is no Python script ({error}); pass the script that asks the policy"
         ) from error
-    found = _Finder(script)
     if not found.templates:
         raise UsageError(
             f"{file}: no text has a place for a query, such as {{Question}}; pass the script that writes the prompt"
@@ -153,15 +154,18 @@ class _Finder:
 
     def __init__(self, script: Script) -> None:
         self._script = script
-        self._calls = [
-            node
-            for node in in_order(script.tree)
+        nodes = in_order(script.tree)
+        self._places = {id(node): place for place, node in enumerate(nodes)}
+        self._nodes = nodes
+        self._calls = [  # of `format`: the line, and what is given for names
+            (node.lineno, {word.arg: word.value for word in node.keywords if word.arg is not None})
+            for node in nodes
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format"
         ]
         self._picture_behind = False
         self.system: str | None = None
         self.open_system = False
-        for node in in_order(script.tree):
+        for node in nodes:
             if isinstance(node, ast.Dict):
                 self._read_message(node)
             if isinstance(node, ast.List):
@@ -212,12 +216,8 @@ class _Finder:
 
     def _given(self, names: set[str], line: int) -> dict[str, ast.expr]:
         """Return what a call of `format` gives for names: of the calls with all of them the next one, else any."""
-        calls = [
-            (call.lineno, {word.arg: word.value for word in call.keywords if word.arg is not None})
-            for call in self._calls
-        ]
-        fitting = [given for place, given in calls if names <= given.keys() and place >= line]
-        fitting += [given for _, given in calls if names & given.keys()]
+        fitting = [given for place, given in self._calls if names <= given.keys() and place >= line]
+        fitting += [given for _, given in self._calls if names & given.keys()]
         return fitting[0] if fitting else {}
 
     def _question(self, holes: list[Hole]) -> Hole | None:
@@ -260,7 +260,8 @@ class _Finder:
 
     def _condition(self, text: Text) -> str:
         """Return what an `if` around a text says."""
-        node = next((node for node in in_order(self._script.tree) if id(node) in text.constants), None)
+        first = min((self._places[each] for each in text.constants if each in self._places), default=None)
+        node = None if first is None else self._nodes[first]
         while node is not None:
             parent: Any = self._script.parents.get(node)
             if isinstance(parent, ast.If) and node is not parent.test:
