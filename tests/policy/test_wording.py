@@ -91,6 +91,11 @@ TEMPLATES: dict[str, tuple[str, object, str | None]] = {
     "json": ("chat_template.json", {"chat_template": STATED}, "You help."),
     "tokenizer": ("tokenizer_config.json", {"chat_template": STATED}, "You help."),
     "several": ("tokenizer_config.json", {"chat_template": [{"name": "default", "template": STATED}]}, "You help."),
+    "by-name": (
+        "tokenizer_config.json",
+        {"chat_template": [{"name": "tool_use", "template": UNSTATED}, {"name": "default", "template": STATED}]},
+        "You help.",
+    ),
     "no-template": ("tokenizer_config.json", {}, None),
     "no-file": ("other.json", {}, None),
 }

@@ -40,7 +40,8 @@ def _find_template(folder: Path) -> str | None:
         if (file := folder / name).is_file():
             found = read_json(file).get("chat_template")
             if isinstance(found, list):  # several by name, as older versions of transformers write
-                found = next((each.get("template") for each in found if isinstance(each, dict)), None)
+                named = {str(each.get("name")): each.get("template") for each in found if isinstance(each, dict)}
+                found = named.get("default", next(iter(named.values()), None))
             if isinstance(found, str):
                 return found
             if found is not None:
