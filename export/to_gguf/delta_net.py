@@ -37,10 +37,12 @@ def change_of(source: str, text: Mapping[str, Any]) -> Change | None:
         source: its name in the checkpoint.
         text: the language model's entries of the config.
     """
+    if source.endswith("norm.weight"):
+        return None if source.endswith(_OWN_NORM) else _add_one
+    if _LAYER not in source:
+        return None
     heads = (text["linear_num_key_heads"], text["linear_num_value_heads"])
     keys = 2 * text["linear_key_head_dim"] * text["linear_num_key_heads"]  # rows of queries and keys
-    if _LAYER not in source or source.endswith(_OWN_NORM):
-        return _add_one if source.endswith("norm.weight") and not source.endswith(_OWN_NORM) else None
     changes: dict[str, Change] = {
         "A_log": partial(_decay, heads),
         **dict.fromkeys(_ROWS, partial(_regroup, heads, 0, 0)),
