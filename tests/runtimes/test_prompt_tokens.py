@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from policies.qwen2_vocabulary import qwen2_tokenizer
 from tiny_models import SPECIAL
 from wise_edge.bundle.store import load, resolve_bundle
 from wise_edge.datasets.scenes import SceneDataset
@@ -69,11 +70,14 @@ def merging_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-@pytest.fixture(scope="module", params=["embedded", "merging"])
+@pytest.fixture(scope="module", params=["embedded", "merging", "qwen2"])
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if request.param == "embedded":
         return BUNDLE.file("policy.tokenizer")
-    file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    folder = tmp_path_factory.mktemp("tokenizer")
+    if request.param == "qwen2":
+        return qwen2_tokenizer(folder)
+    file = folder / "tokenizer.json"
     merging_tokenizer().save(str(file))
     return file
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import os
 import random
 import re
 import string
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from policies.qwen2_vocabulary import WHOLE, qwen2_tokenizer
 from wise_edge.bundle.store import load, resolve_bundle
 from wise_edge.errors import UsageError
 from wise_edge.policy.answers.answer import Answer, AnsweredObject, format_answer
@@ -261,19 +260,14 @@ REAL_WORDS += [
 
 @pytest.fixture(scope="module")
 def qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Qwen2's tokenizer: all of it if WISE_EDGE_QWEN2 names it, else an extract; see scripts/extract_vocabulary.py."""
-    if whole := os.environ.get("WISE_EDGE_QWEN2"):
-        return Path(whole)
-    file = tmp_path_factory.mktemp("qwen2") / "tokenizer.json"
-    file.write_bytes(gzip.decompress((Path(__file__).parents[1] / "support/data/qwen2.json.gz").read_bytes()))
-    return file
+    return qwen2_tokenizer(tmp_path_factory.mktemp("qwen2"))
 
 
 @pytest.mark.parametrize("form", ALL.values(), ids=ALL)
 def test_tokens_are_those_of_the_whole_text_in_a_real_vocabulary(form: AnswerForm, qwen2: Path) -> None:
     policy = Policy(form, tokenizer=qwen2, words=REAL_WORDS)
     rng = random.Random(form.name)
-    for number in range(1000 if "WISE_EDGE_QWEN2" in os.environ else 150):
+    for number in range(1000 if WHOLE else 150):
         variant = rng.choice(["wise-s", "answer"])
         rationale = "<think>" + rng.choice(["The ring.", "ring", "(ring)", " big ", "1", ""]) + "</think>"
         answer = policy.answer(rng, number % 5 if form.many else 1)
