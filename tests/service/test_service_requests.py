@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -46,6 +47,19 @@ def test_bad_requests_are_rejected_with_a_reason(
     assert answer.status_code == status
     assert line in answer.text
     assert ask(client).status_code == 200
+
+
+def test_a_policy_is_asked_in_its_own_variants() -> None:
+    session, policy = gated_session()
+    policy.variants, policy.default_variant = ("where", "answer"), "where"
+    with TestClient(make_app(session), base_url="http://127.0.0.1") as client:
+        assert [ask(client, **asked).json()["variant"] for asked in ({}, {"variant": "answer"})] == ["where", "answer"]
+        assert ask(client, variant="wise-s").json() == {"error": "variant: Input should be 'where' or 'answer'"}
+        options = re.findall(r"<option.*?</option>", client.get("/").text)
+    assert options == [
+        '<option value="answer">no rationale (answer)</option>',
+        '<option value="where" selected>where</option>',
+    ]
 
 
 def test_a_body_too_large_is_refused_with_or_without_its_length() -> None:

@@ -18,7 +18,7 @@ from wise_edge.policy.answers.answer import Answer, AnsweredObject
 from wise_edge.policy.answers.completion import split_completion
 from wise_edge.policy.answers.form import BOX_LABEL_LIST, BOX_POINTS, AnswerForm
 from wise_edge.policy.answers.frame import AnswerFrame
-from wise_edge.policy.prompts import EMBEDDED, VARIANTS
+from wise_edge.policy.prompts import VARIANTS, check_variant
 from wise_edge.runtimes import opening
 from wise_edge.runtimes.backends import Backend, Support
 from wise_edge.runtimes.base import MaskOutput, MaskPrompt, PolicyOutput, Request
@@ -76,7 +76,7 @@ class FakePolicy:
         return FakeImage(image)
 
     def generate(self, encoded: FakeImage, request: Request) -> PolicyOutput:
-        EMBEDDED.template(request.variant)  # raises for an unknown variant
+        check_variant(request.variant, self.variants)
         text = self.write(encoded.pixels, request.query, request.variant)
         words = len(text.split())
         counts = TokenCounts(40, 16, max(0, words - 11), 49, 0, words)

@@ -15,7 +15,7 @@ from wise_edge import __version__
 from wise_edge.errors import WiseEdgeError
 from wise_edge.extras import require
 from wise_edge.files.documents import to_json
-from wise_edge.policy.prompts import MAX_QUERY_CHARACTERS, VARIANTS
+from wise_edge.policy.prompts import MAX_QUERY_CHARACTERS
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.session import Session
 from wise_edge.service.answering import MaskForm, SegmentRequest, Service, status_of, while_connected
@@ -78,9 +78,11 @@ def make_app(
     )
     app.state.service = service
 
+    Variant = Literal[tuple(session.policy.variants)]  # type: ignore[valid-type]
+
     class Question(BaseModel):
         query: str = Field(max_length=MAX_QUERY_CHARACTERS, description="What to find.")
-        variant: Literal[VARIANTS] | None = Field(None, description="Prompt variant.")  # type: ignore[valid-type]
+        variant: Variant | None = Field(None, description="Prompt variant.")  # type: ignore[valid-type]
         deadline_ms: float | None = Field(None, gt=0, le=_LONGEST_DEADLINE_MS, description=_DEADLINE)
         mask: MaskForm = Field("rle", description=_MASK)
         energy: bool = Field(False, description=_ENERGY)
@@ -123,7 +125,7 @@ def make_app(
         request: Request,
         image: Annotated[bytes, File(description="PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or AVIF.")],
         query: Annotated[str, Form(max_length=MAX_QUERY_CHARACTERS, description="What to find.")],
-        variant: Annotated[Literal[VARIANTS] | None, Form(description="Prompt variant.")] = None,  # type: ignore[valid-type]
+        variant: Annotated[Variant | None, Form(description="Prompt variant.")] = None,  # type: ignore[valid-type]
         deadline_ms: Annotated[
             float | None,
             Form(gt=0, le=_LONGEST_DEADLINE_MS, description=_DEADLINE),
@@ -175,7 +177,7 @@ def make_app(
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return show(read_page())
+        return show(read_page(session.policy.variants, session.policy.default_variant))
 
     @app.get("/docs", include_in_schema=False)
     async def reference() -> Response:

@@ -5,19 +5,36 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from wise_edge.drawing.web import render, section, table
+from wise_edge.policy.prompts import VARIANTS
 
+_LABELS = {
+    "wise-s": "short rationale",
+    "wise-infer": "concise rationale",
+    "verbose": "long rationale",
+    "answer": "no rationale",
+}
+"""What the page calls our variants; it leaves out "wise", which is for trainings."""
+_OPTIONS = "<!-- variants -->"
 PAGE = Path(__file__).parents[1] / "assets" / "service.html"
 
 
-def read_page() -> str:
-    """Return the page to try the service on."""
-    return PAGE.read_text(encoding="utf-8")
+def read_page(variants: Collection[str], default: str) -> str:
+    """Return the page to try the service on, which offers a policy's variants, the default one selected."""
+    offered = [*(name for name in _LABELS if name in variants), *(name for name in variants if name not in VARIANTS)]
+    options = [(name, f"{_LABELS[name]} ({name})" if name in _LABELS else name) for name in offered or variants]
+    if {"verbose", "wise-s"} <= set(variants):
+        options.append(("verbose,wise-s", "compare verbose with wise-s"))
+    lines = (
+        f'<option value="{escape(value)}"{" selected" if value == default else ""}>{escape(text)}</option>'
+        for value, text in options
+    )
+    return PAGE.read_text(encoding="utf-8").replace(_OPTIONS, "".join(lines))
 
 
 def content_policy(page: str) -> str:
