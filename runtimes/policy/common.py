@@ -8,9 +8,10 @@ from pathlib import Path
 from wise_edge.geometry import Size
 from wise_edge.policy.answers.form import AnswerForm
 from wise_edge.policy.answers.frame import AnswerFrame
+from wise_edge.policy.picture import Grid
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Request
-from wise_edge.runtimes.policy.prompt import Grid, Prompt
+from wise_edge.runtimes.policy.prompt import Prompt
 from wise_edge.runtimes.policy.text import PolicyText
 
 

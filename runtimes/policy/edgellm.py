@@ -27,11 +27,11 @@ from wise_edge.extras import require
 from wise_edge.files.cache import cache_folder
 from wise_edge.policy.answers.pattern import answer_pattern
 from wise_edge.policy.image import fit_picture
+from wise_edge.policy.picture import Grid
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import Finish, PolicyOutput, Request
 from wise_edge.runtimes.policy.common import BasePolicy
-from wise_edge.runtimes.policy.prompt import Grid
 from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS
 
 

@@ -29,10 +29,11 @@ from wise_edge.policy.graph_io import (
     next_cache,
     vision_graphs,
 )
+from wise_edge.policy.picture import Grid
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Graph, PolicyOutput, Request
 from wise_edge.runtimes.policy.common import BasePolicy
-from wise_edge.runtimes.policy.prompt import Grid, Prefix, common_length, image_positions, text_positions
+from wise_edge.runtimes.policy.prompt import Prefix, common_length, image_positions, text_positions
 from wise_edge.runtimes.policy.writing import Writer
 
 

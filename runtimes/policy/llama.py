@@ -22,12 +22,13 @@ from wise_edge.bundle.store import Bundle
 from wise_edge.native.llama import MAX_SEQUENCES, LlamaModel, Piece
 from wise_edge.native.llama_vision import LlamaImage
 from wise_edge.policy.image import fit_picture
+from wise_edge.policy.picture import Grid
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import PolicyOutput, Request
 from wise_edge.runtimes.policy.common import BasePolicy
 from wise_edge.runtimes.policy.drafting import DraftedRun
-from wise_edge.runtimes.policy.prompt import Grid, Prefix, Prompt, common_length
+from wise_edge.runtimes.policy.prompt import Prefix, Prompt, common_length
 from wise_edge.runtimes.policy.text import MAX_NEW_TOKENS
 from wise_edge.runtimes.policy.writing import Writer
 from wise_edge.runtimes.policy.written import Logits

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.policy.picture import Grid
 from wise_edge.policy.prompts import Template
-
-Grid = tuple[int, int]
-"""Columns and rows of an image's tokens."""
 
 
 @dataclass(frozen=True)

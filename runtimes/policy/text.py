@@ -15,9 +15,10 @@ from wise_edge.native.tokenizer import open_tokenizer
 from wise_edge.policy.answers.answer import Answer, AnsweredObject, format_answer
 from wise_edge.policy.answers.completion import Completion, split_completion
 from wise_edge.policy.answers.frame import AnswerFrame
+from wise_edge.policy.picture import Grid
 from wise_edge.policy.spec import LIST_TOKENS, PolicySpec
 from wise_edge.runtimes.base import Finish
-from wise_edge.runtimes.policy.prompt import Grid, Prefix, Prompt, common_length
+from wise_edge.runtimes.policy.prompt import Prefix, Prompt, common_length
 from wise_edge.runtimes.results import TokenCounts
 
 if TYPE_CHECKING:

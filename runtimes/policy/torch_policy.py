@@ -15,12 +15,13 @@ from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
 from wise_edge.policy.checkpoint import load_policy, read_policy_spec
 from wise_edge.policy.graph_io import image_patches
+from wise_edge.policy.picture import Grid
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import PolicyOutput, Request
 from wise_edge.runtimes.checkpoints import find_checkpoint
 from wise_edge.runtimes.policy.common import BasePolicy
-from wise_edge.runtimes.policy.prompt import Grid, Prefix
+from wise_edge.runtimes.policy.prompt import Prefix
 from wise_edge.runtimes.policy.writing import Writer
 
 if TYPE_CHECKING:

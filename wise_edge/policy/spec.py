@@ -111,10 +111,9 @@ class PolicySpec(Checked):
         """Return the frame of answers on a resized image."""
         return self.coordinates.frame(picture)
 
-    def frame_of_grid(self, grid: tuple[int, int]) -> AnswerFrame:
+    def frame_of_grid(self, grid: Grid) -> AnswerFrame:
         """Return the frame of answers on an image of so many columns and rows of tokens."""
-        columns, rows = grid
-        return self.frame((columns * self.token_side, rows * self.token_side))
+        return self.frame(self.grid_size(grid))
 
     @property
     def max_image_tokens(self) -> int:
