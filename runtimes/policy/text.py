@@ -116,7 +116,6 @@ class PolicyText:
 
     def _find_constant(self, variant: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """Return the tokens before and after the picture that queries do not change; None if they change the former."""
-        self._spec.prompts.template(variant)
         (before, after), *others = (self._around_image(query, variant) for query in _EXAMPLES)
         if any(other != before for other, _ in others):
             return None
