@@ -22,6 +22,7 @@ from wise_edge.bundle.manifest import Manifest
 from wise_edge.bundle.store import describe_file, write_manifest
 from wise_edge.cli.main import main
 from wise_edge.files import writing
+from wise_edge.policy.picture import PictureGeometry
 from wise_edge.policy.prompts import EMBEDDED
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.sam.spec import SamSpec
@@ -271,8 +272,8 @@ def bundle() -> Path:
         describe_file(folder, name, role, "onnx" if name.endswith("onnx") else name) for role, name in roles.items()
     ]
     policy = PolicySpec(
-        "qwen2_5_vl", 112, 14, 2, 2, (0.5,) * 3, (0.5,) * 3, EMBEDDED, "wise-s", "<|image_pad|>", ("<|im_end|>",),
-        64, 2, 1, 32, 512,
+        "qwen2_5_vl", PictureGeometry.square(112), 14, 2, 2, (0.5,) * 3, (0.5,) * 3, EMBEDDED, "wise-s",
+        "<|image_pad|>", ("<|im_end|>",), 64, 2, 1, 32, 512,
     )  # fmt: skip
     sam = SamSpec("segment_anything", 256, 64, (123.0,) * 3, (58.0,) * 3, False)
     write_manifest(folder, Manifest("paper", "2026-01-01T00:00:00Z", policy, sam, tuple(artifacts), True, (), {}))
