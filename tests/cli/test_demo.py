@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import fake_session
+from fake_session import FakePolicy
 from wise_edge.cli.main import main
 from wise_edge.files.locks import holding
 
@@ -48,6 +49,15 @@ def test_a_bundle_is_compared_with_itself_and_earlier_images_are_replaced(
     assert (tmp_path / "notes.txt").read_text() == "earlier"
     for name in names:
         assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(("variants", "shown"), [(("answer",), "answer"), (("answer", "wise-s"), "wise-s")])
+def test_a_bundle_is_asked_in_variants_that_it_has(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variants: tuple[str, ...], shown: str
+) -> None:
+    fake_session.install(monkeypatch, policy=FakePolicy(variants=variants, default_variant="answer"))
+    assert main(["demo", "--out", str(tmp_path), "--scenes", "1", "--bundle", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"contact-sheet.png", f"scene-00-{shown}.png"}
 
 
 def test_an_image_of_ones_own(

@@ -73,7 +73,8 @@ def demo(
 ) -> None:
     """Show what long and short rationales cost, on a few images with the variants verbose and wise-s.
 
-    Without --bundle, verbose runs the embedded policy from before its WISE training and wise-s the one from after it.
+    A policy that has neither is asked in its default variant. Without --bundle, verbose runs the embedded policy from
+    before its WISE training and wise-s the one from after it.
     Writes one overlay per image and variant, and a contact sheet of all.
     """
     from rich.console import Console
@@ -127,7 +128,8 @@ def _open_ways(bundle: Path | None, policy_backend: str, mask_backend: str) -> l
 
     session = Session.from_bundle(bundle, policy_backend=policy_backend, mask_backend=mask_backend)
     if bundle is not None:
-        return [Way(variant, session, variant) for variant in ("verbose", "wise-s")]
+        known = [variant for variant in ("verbose", "wise-s") if variant in session.policy.variants]
+        return [Way(variant, session, variant) for variant in known or [session.policy.default_variant]]
     start = Session.from_bundle(EMBEDDED_START, policy_backend=policy_backend, mask_backend=mask_backend)
     return [Way("start, verbose", start, "verbose"), Way("trained, wise-s", session, "wise-s")]
 
