@@ -19,6 +19,8 @@ from wise_edge.evaluation.evaluate import evaluate_session, hash_models, summari
 from wise_edge.evaluation.records import MaskRecord, Record
 from wise_edge.geometry import scale_box, scale_point
 from wise_edge.metrics import mask_iou
+from wise_edge.policy.checkpoint import read_policy_spec
+from wise_edge.policy.spec import PolicySpec
 from wise_edge.runtimes.base import Decoding
 from wise_edge.runtimes.session import Session
 from wise_edge.scenes import KINDS, sample
@@ -159,6 +161,8 @@ def test_with_the_oracle_prompt_no_policy_is_asked(
         (["--limit", "0"], "--limit is 0"),
         (["--limit", "1000001"], "--limit is 1000001"),
         (["--oracle-prompt", "--variant", "wise"], "leave out --variant"),
+        (["--oracle-prompt", "--pixels", "7056"], "leave out --pixels"),
+        (["--policy", "embedded", "--sam", "embedded", "--pixels", "9"], "9 pixels hold no image token of 28 x 28"),
         (["--variant", "loud", "--limit", "1"], "unknown variant 'loud'"),
         (["--metric-mode", "mine"], "unknown metric mode 'mine'; choose lisa or paper"),
         (["--dataset", "reasonseg", "--data", "nowhere"], "nowhere"),
@@ -242,14 +246,16 @@ def test_checkpoints_are_run_instead_of_a_bundle(
 ) -> None:
     asked = []
 
-    def from_checkpoints(policy: Path, sam: Path, decoding: Decoding) -> Session:
+    def from_checkpoints(policy: Path, sam: Path, decoding: Decoding, spec: PolicySpec) -> Session:
         assert decoding == Decoding()
+        assert spec == read_policy_spec(policy).within(7056)
         asked.append((policy, sam))
         return Session.from_bundle()
 
     fake_session.install(monkeypatch, _write_truth)
     monkeypatch.setattr(Session, "from_checkpoints", from_checkpoints)
-    assert main(["evaluate", "--policy", "embedded", "--sam", "embedded", "--limit", "1", "--json"]) == 0
+    models = ["--policy", "embedded", "--sam", "embedded"]
+    assert main(["evaluate", *models, "--pixels", "7056", "--limit", "1", "--json"]) == 0
     assert asked == [(resolve_checkpoint("embedded", "policy"), resolve_checkpoint("embedded", "sam"))]
     report = json.loads(capsys.readouterr().out)
     assert report["model"] == "embedded"

@@ -127,6 +127,7 @@ def test_the_table_has_the_papers_form() -> None:
             "d": _report("reasonseg", "test", variant=None, rationale_tokens_mean=None, ciou=1.0),
             "e": _report("scenes", "test", variant="wise-infer"),
             "f": _report("grefcoco", "val", n_acc=0.5, metric_mode="gres"),
+            "g": _report("reasonseg", "test", pixels=200704, giou=0.5),
         }
     )
     assert table["metric_mode"] == "paper"
@@ -139,6 +140,7 @@ def test_the_table_has_the_papers_form() -> None:
         "| wise-7b | wise-s | 60.3 | 58.3 | 22.7 | 79.1 | 22.7 | 60.3 | 58.3 | 50.0 | 22.7 | - | - | - |",
         "| wise-7b | wise-infer | 60.3 | 58.3 | 22.7 | - | - | - | - | - | - | 60.3 | 58.3 | 22.7 |",
         "| wise-7b | true prompt | 60.3 | 100.0 | - | - | - | - | - | - | - | - | - | - |",
+        "| wise-7b | wise-s, 200704 px | 50.0 | 58.3 | 22.7 | - | - | - | - | - | - | - | - | - |",
     ]
 
 

@@ -243,6 +243,26 @@ def test_another_version_does_not_continue_a_log(
     assert "r.jsonl was made with other settings (version " in _refused([*COMMAND, "--resume"], capsys)
 
 
+def test_another_budget_of_pixels_does_not_continue_a_log(
+    opened: fake_session.Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*COMMAND, "--pixels", "7056"]) == 0
+    assert opened.calls[-1]["pixels"] == 7056
+    assert "4 samples of scenes/test, variant wise-s, at most 7056 pixels\n" in capsys.readouterr().out
+    assert read_log(Path("r.jsonl"))[0].pixels == 7056
+    _cut(Path("r.jsonl"), 3)
+    for other in ([], ["--pixels", "3136"]):
+        assert "r.jsonl was made with other settings (pixels " in _refused([*COMMAND, *other, "--resume"], capsys)
+    assert main([*COMMAND, "--pixels", "7056", "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pixels"] == 7056
+
+
+def test_a_log_of_an_earlier_version_has_no_budget_of_pixels() -> None:
+    assert main(COMMAND) == 0
+    _edit(Path("r.jsonl"), lambda lines: lines[0]["settings"].pop("pixels"))
+    assert read_log(Path("r.jsonl"))[0].pixels is None
+
+
 def test_another_bundle_of_the_same_name_does_not_continue_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(resolve_bundle(None), "bundle")
     command = [*COMMAND, "--bundle", "bundle"]

@@ -66,6 +66,7 @@ def evaluate(
         bool, typer.Option("--free-decoding", help="Let the policy decode every token, as the reference code does.")
     ] = False,
     max_objects: options.MaxObjects = MAX_OBJECTS,
+    pixels: options.Pixels = None,
     oracle_prompt: Annotated[
         bool, typer.Option("--oracle-prompt", help="Prompt the segmenter with the true box and points; runs no policy.")
     ] = False,
@@ -98,7 +99,8 @@ def evaluate(
         return
     metric_mode = metric_mode or METRIC_MODES_BY_NAME.get(dataset, "lisa")
     _check(metric_mode in METRIC_MODES, f"unknown metric mode '{metric_mode}'; choose {' or '.join(METRIC_MODES)}")
-    _check(variant is None or not oracle_prompt, "--oracle-prompt runs no policy; leave out --variant")
+    for name, given in (("--variant", variant), ("--pixels", pixels)):
+        _check(given is None or not oracle_prompt, f"--oracle-prompt runs no policy; leave out {name}")
     labeled, samples = open_labeled(dataset, data, split, limit)
     share = find_shard(shard)
     models = [resolve_bundle(bundle)] if policy is None else [Path(name) for name in (policy, sam) if name]
@@ -106,7 +108,7 @@ def evaluate(
         if share.launched:
             choose_gpu()
         decoding = Decoding(not free_decoding, max_objects=max_objects)
-        session, model, sha256 = _open(bundle, policy, sam, variant, policy_backend, mask_backend, decoding)
+        session, model, sha256 = _open(bundle, policy, sam, variant, pixels, policy_backend, mask_backend, decoding)
         used = {"mask": session.choices["mask"]} if oracle_prompt else session.choices
         settings = Settings(
             dataset=labeled.name,
@@ -120,6 +122,7 @@ def evaluate(
             shard=share.index,
             shards=share.count,
             decoding=None if oracle_prompt else decoding.summary,
+            pixels=pixels,
             data_sha256=fingerprint(labeled.sources(samples)),
             version=__version__,
         )
@@ -169,6 +172,7 @@ def _open(
     policy: str | None,
     sam: str | None,
     variant: str | None,
+    pixels: int | None,
     policy_backend: str,
     mask_backend: str,
     decoding: Decoding,
@@ -185,16 +189,17 @@ def _open(
         if variant is not None:
             check_variant(variant, load(resolve_bundle(bundle)).manifest.policy.prompts.variants)
         session = Session.from_bundle(
-            bundle, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding
+            bundle, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding, pixels=pixels
         )
         return session, str(bundle or EMBEDDED), hash_models(resolve_bundle(bundle) / MANIFEST_NAME)
     _check(policy is not None and sam is not None, "--policy and --sam go together; name both checkpoints")
     torch_alone = bundle is None and {policy_backend, mask_backend} <= {"auto", "torch"}
     _check(torch_alone, "--policy and --sam run with torch; leave out --bundle and other backends")
     folders = resolve_checkpoint(str(policy), "policy"), resolve_checkpoint(str(sam), "sam")
+    spec = read_policy_spec(folders[0]).within(pixels)
     if variant is not None:
-        check_variant(variant, read_policy_spec(folders[0]).prompts.variants)
-    return Session.from_checkpoints(*folders, decoding), str(policy), hash_models(*folders)
+        check_variant(variant, spec.prompts.variants)
+    return Session.from_checkpoints(*folders, decoding, spec), str(policy), hash_models(*folders)
 
 
 def _run(

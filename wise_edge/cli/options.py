@@ -82,6 +82,7 @@ Variant = Annotated[
     str | None,
     option("NAME", "Prompt variant, such as verbose, wise-s or answer; the bundle's default if omitted."),
 ]
+Pixels = Annotated[int | None, option("N", "Most pixels of an image as the policy sees it: fewer are faster.", min=1)]
 MaxObjects = Annotated[int, option("N", "End an answer that is a list at N objects.", min=1, max=1000)]
 PolicyBackend = Annotated[str, option("NAME", f"Runtime of the policy: {list_names('policy')}.")]
 MaskBackend = Annotated[str, option("NAME", f"Runtime of the segmenter: {list_names('mask')}.")]

@@ -41,9 +41,7 @@ def run(
         float | None,
         option("T", "Take the richest of wise-infer, wise-s and answer that is expected to fit T milliseconds."),
     ] = None,
-    pixels: Annotated[
-        int | None, option("N", "Most pixels of the image as the policy sees it: fewer are faster.", min=1)
-    ] = None,
+    pixels: options.Pixels = None,
     energy: Annotated[
         bool, typer.Option("--energy", help="Measure the query's energy, if the device has a power sensor.")
     ] = False,

@@ -11,7 +11,7 @@ from wise_edge.evaluation.append_log import UNRECORDED, differing_fields
 from wise_edge.evaluation.records import MaskRecord, Settings, shown_figures
 from wise_edge.mapping import from_mapping
 from wise_edge.metrics import METRIC_MODES_BY_NAME, paired_bootstrap, ratio
-from wise_edge.ranges import Checked, Index, Name, NotNegative, Share
+from wise_edge.ranges import Checked, Count, Index, Name, NotNegative, Share
 
 COLUMNS = {
     "reasonseg/val": ("ReasonSeg val", ("giou", "ciou")),
@@ -69,21 +69,21 @@ def tabulate(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         reports: name (of the file) to report.
 
     Returns:
-        "metric_mode", "columns" (data set and split, the paper's first) and "rows": each with "model", "variant" and
-        "cells", from column to "samples", "giou", "ciou", "n_acc" and "rationale_tokens_mean".
+        "metric_mode", "columns" (data set and split, the paper's first) and "rows": each with "model", "variant",
+        "pixels" and "cells", from column to "samples", "giou", "ciou", "n_acc" and "rationale_tokens_mean".
 
     Raises:
         UsageError: a report is invalid, two are of the same run, or their metric modes differ; gRefCOCO's own ("gres")
             goes with any.
     """
     modes: dict[str, str] = {}
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    rows: dict[tuple[str, str, int | None], dict[str, Any]] = {}
     for name, report in reports.items():
         read = _read_report(name, report)
         column, variant = f"{read.dataset}/{read.split}", read.variant or "true prompt"
         if read.metric_mode != METRIC_MODES_BY_NAME.get(read.dataset):
             modes.setdefault(read.metric_mode, name)
-        cells = rows.setdefault((read.model, variant), {})
+        cells = rows.setdefault((read.model, variant, read.pixels), {})
         if column in cells:
             raise UsageError(f"{name} is a second report of {read.model}, {variant}, on {column}; leave one out")
         cells[column] = {figure: getattr(read, figure) for figure in _CELL}
@@ -95,7 +95,10 @@ def tabulate(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "metric_mode": next(iter(modes), "gres"),
         "columns": [*(column for column in COLUMNS if column in found), *(c for c in found if c not in COLUMNS)],
-        "rows": [{"model": model, "variant": variant, "cells": cells} for (model, variant), cells in rows.items()],
+        "rows": [
+            {"model": model, "variant": variant, "pixels": pixels, "cells": cells}
+            for (model, variant, pixels), cells in rows.items()
+        ],
     }
 
 
@@ -110,7 +113,8 @@ def format_markdown(table: Mapping[str, Any]) -> str:
     lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
     for row in table["rows"]:
         cells = [text for column, _, figures in layout for text in _texts(row["cells"].get(column), figures)]
-        lines.append([row["model"], row["variant"], *cells])
+        budget = "" if row["pixels"] is None else f", {row['pixels']} px"
+        lines.append([row["model"], f"{row['variant']}{budget}", *cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -136,6 +140,7 @@ class _Report(Checked):
     ciou: Share
     n_acc: Share | None = None
     rationale_tokens_mean: NotNegative | None = None
+    pixels: Count | None = None
 
 
 def _read_report(name: str, report: Mapping[str, Any]) -> _Report:

@@ -131,6 +131,7 @@ class Settings(Checked):
         shards: number of shares.
         decoding: `wise_edge.runtimes.base.Decoding.summary`; None if no policy ran. Files without it were decoded
             freely.
+        pixels: most pixels of an image as the policy sees it; None for as many as the model takes.
         data_sha256: fingerprint of the files that the samples are read from, of all shards together.
         version: of wise-edge.
     """
@@ -146,6 +147,7 @@ class Settings(Checked):
     shard: Index = 0
     shards: Count = 1
     decoding: str | None = "free"
+    pixels: Count | None = None
     data_sha256: str = UNRECORDED
     version: str = UNRECORDED
 

@@ -45,8 +45,11 @@ def print_report(report: Mapping[str, Any], as_json: bool) -> None:
         return
     console = Console(highlight=False)
     how = "true box and points" if report["variant"] is None else f"variant {report['variant']}"
+    budget = "" if report["pixels"] is None else f", at most {report['pixels']} pixels"
     mode = "" if report["metric_mode"] == "lisa" else f", metric mode {report['metric_mode']}"
-    console.print(f"{report['samples']} samples of {report['dataset']}/{report['split']}, {how}{mode}", markup=False)
+    console.print(
+        f"{report['samples']} samples of {report['dataset']}/{report['split']}, {how}{budget}{mode}", markup=False
+    )
     console.print(_table(report))
     console.print("Below each figure: its 95 % bootstrap interval over samples.", style="dim")
 
