@@ -264,6 +264,7 @@ def test_a_schema_is_one_and_refuses_what_is_no_answer(form: AnswerForm) -> None
         ({"fields": [{"key": "a", "kind": "box"}] * 2}, "fields: two have the key 'a'"),
         ({"fields": [{"key": "a", "kind": "point"}]}, "needs one box and at most one label"),
         ({"fields": [{"key": 'a"b', "kind": "box"}]}, "has a quote"),
+        ({"fields": [{"key": "Kästchen", "kind": "box"}]}, "not printable ASCII"),
         ({"fields": [{"key": "a", "kind": "circle"}]}, "choose one of box, point, label"),
         ({"after_key": " = "}, "after_key: is ' = '; JSON has ':' there"),
         ({"between_objects": "\n"}, "between_objects: is '\\n'; JSON has ',' there"),

@@ -41,8 +41,8 @@ class AnswerField(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.key.isprintable() or '"' in self.key or "\\" in self.key:
-            raise ValueError(f"key: {self.key!r} has a quote, a backslash or an unprintable character")
+        if not (self.key.isascii() and self.key.isprintable()) or '"' in self.key or "\\" in self.key:
+            raise ValueError(f"key: {self.key!r} has a quote, a backslash, or a character that is not printable ASCII")
 
 
 @dataclass(frozen=True)
