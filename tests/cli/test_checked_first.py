@@ -56,6 +56,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captu
         (["--backends", ""], "the argument after --backends is empty"),
         (["--backends", "onnx,lama"], "unknown policy backend 'lama'; choose one of auto, tensorrt"),
         (["--backends", "onnx,onnx"], "--backends names onnx twice"),
+        (["--pixels", "9"], "9 pixels hold no image token of 28 x 28; allow 784 or more"),
         (["--backends", "auto,onnx"], "--backends auto,onnx measures onnx twice, since auto chooses it here"),
         (["--mask-backend", "nope"], "unknown mask backend 'nope'"),
         (["--out", "a.pdf"], "--out a.pdf has an unknown format"),

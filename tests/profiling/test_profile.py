@@ -31,6 +31,7 @@ from wise_edge.profiling import conditions
 from wise_edge.profiling.document import to_csv
 from wise_edge.profiling.measure import ENERGY_EXAMPLES, profile_session
 from wise_edge.profiling.meter import Meter
+from wise_edge.profiling.page import render_page
 from wise_edge.profiling.readings import PARTS
 from wise_edge.profiling.schema import SCHEMA
 from wise_edge.profiling.windows import Window
@@ -233,10 +234,12 @@ def test_the_document_keeps_its_schema_with_and_without_power(
     schema = json.loads(SCHEMA.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
 
-    assert profile("--variants", "wise-s,answer", "--backends", "onnx,llama", "--json") == 0
+    assert profile("--variants", "wise-s,answer", "--backends", "onnx,llama", "--pixels", "7056", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     jsonschema.Draft202012Validator(schema).validate(document)
-    assert [call["policy_backend"] for call in opened.calls] == ["onnx", "llama"]
+    assert [(call["policy_backend"], call["pixels"]) for call in opened.calls] == [("onnx", 7056), ("llama", 7056)]
+    assert document["data"]["pixels"] == 7056
+    assert "at most 7056 pixels" in render_page(document)
     assert [run["variant"] for run in document["runs"]] == ["wise-s", "answer"] * 2
     assert document["power"] == {"reason": "no sensor", "sources": []}
     assert document["stopped"] is None

@@ -80,9 +80,11 @@ def test_what_else_differs_is_told() -> None:
     a, b = timed(), timed()
     assert find_differences(a, b) == []
     b["device"]["board"], b["bundle"]["sha256"], b["stopped"] = "another", "1" * 64, "interrupted"
+    b["data"]["pixels"] = 7056
     b["conditions"]["changes"] = ["the machine was suspended for 3.0 s"]
     assert find_differences(a, b) == [
         "board: NVIDIA Jetson <Orin> in A, another in B",
+        "most pixels: none in A, 7056 in B",
         "bundle: embedded in A, embedded in B",
         "B is incomplete: interrupted",
         "B: the machine was suspended for 3.0 s",

@@ -53,6 +53,7 @@ def profile(
         str | None,
         option("NAMES", f"Prompt variants, separated by commas; by default the bundle's of {', '.join(_USUAL)}."),
     ] = None,
+    pixels: options.Pixels = None,
     backends: Annotated[str, option("NAMES", "Runtimes of the policy, separated by commas.")] = "auto",
     mask_backend: options.MaskBackend = "auto",
     threads: Annotated[
@@ -94,17 +95,20 @@ def profile(
     pictures = find_images(images) if images is not None else []
     reads = [data, power, *pictures, *(picture.with_suffix(".txt") for picture in pictures)]
     _check_out(out or [], [*reads, *read_bundle(resolve_bundle(bundle)).files], force)
-    compared, asked = _choose(bundle, backends, mask_backend, variants)
+    compared, asked = _choose(bundle, backends, mask_backend, variants, pixels)
     if power is not None:
         check_wall_meter(power, time.time())
     name, examples = _open_examples(scenes, images, query, (dataset, data, split, limit))
-    setup = _describe(bundle) | {"data": {"name": name, "queries": len(examples), "repeat": repeat}}
+    data_asked = {"name": name, "queries": len(examples), "repeat": repeat, "pixels": pixels}
+    setup = _describe(bundle) | {"data": data_asked}
     done: list[Measured] = []
     failure: BaseException | None = None
     before = read_conditions()
 
     def open_session(backend: str) -> Session:
-        return Session.from_bundle(bundle, policy_backend=backend, mask_backend=mask_backend, threads=threads)
+        return Session.from_bundle(
+            bundle, policy_backend=backend, mask_backend=mask_backend, threads=threads, pixels=pixels
+        )
 
     with running_alone():
         session = open_session(compared[0])  # before the meter: the device it runs on decides which sources count
@@ -133,7 +137,9 @@ def profile(
         raise failure
 
 
-def _choose(bundle: Path | None, backends: str, mask_backend: str, variants: str | None) -> tuple[list[str], list[str]]:
+def _choose(
+    bundle: Path | None, backends: str, mask_backend: str, variants: str | None, pixels: int | None
+) -> tuple[list[str], list[str]]:
     """Return the names of the backends and variants to measure; raises if one of them cannot run here."""
     from wise_edge.bundle.store import load, resolve_bundle
     from wise_edge.errors import UsageError
@@ -143,7 +149,7 @@ def _choose(bundle: Path | None, backends: str, mask_backend: str, variants: str
     known = ["auto", *(backend.name for backend in list_backends("policy"))]
     compared = options.split_names("--backends", "policy backend", backends, known)
     opened = load(resolve_bundle(bundle))
-    has = list(opened.manifest.policy.prompts.variants)
+    has = list(opened.manifest.policy.within(pixels).prompts.variants)
     usual = [name for name in _USUAL if name in has] or has
     asked = usual if variants is None else options.split_names("--variants", "variant", variants, has)
     first = [find_candidates(opened, name, mask_backend)[1]["policy"][0].name for name in compared]

@@ -98,6 +98,7 @@ def find_differences(a: Document, b: Document) -> list[str]:
             ("GPU", a["device"]["gpu"], b["device"]["gpu"]),
             ("power mode", a["conditions"]["before"]["power_mode"], b["conditions"]["before"]["power_mode"]),
             ("queries", a["data"]["name"], b["data"]["name"]),
+            ("most pixels", a["data"].get("pixels"), b["data"].get("pixels")),
         )
         if first != second
     ]

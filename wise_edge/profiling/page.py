@@ -66,8 +66,9 @@ def _subtitle(document: Document) -> str:
     asked = f"{data['queries']} queries of {data['name']}" + (
         f", {data['repeat']} times each" if data["repeat"] > 1 else ""
     )
+    pixels = f"at most {data['pixels']} pixels" if data.get("pixels") else None
     cores = f"{device['cores']} processors" if device["cores"] else None
-    what = [device["board"], cores, f"bundle {document['bundle']['name']}", asked]
+    what = [device["board"], cores, f"bundle {document['bundle']['name']}", asked, pixels]
     return ", ".join(part for part in what if part)
 
 
