@@ -15,12 +15,21 @@ from tiny_qwen import make_qwen, save_qwen
 from wise_edge.errors import UsageError
 from wise_edge.policy.answers import conventions
 from wise_edge.policy.answers.conventions import FILE, Conventions, Told, write_conventions
-from wise_edge.policy.answers.form import BOX, BOX_LABEL_LIST, BOX_POINTS, LABEL, POINT, AnswerField, AnswerForm
+from wise_edge.policy.answers.form import (
+    BOX,
+    BOX_LABEL_LIST,
+    BOX_POINT_LIST,
+    BOX_POINTS,
+    LABEL,
+    POINT,
+    AnswerField,
+    AnswerForm,
+)
 from wise_edge.policy.answers.frame import PER_MILLE, PIXELS, PIXELS_XY, XY, YX, Coordinates
 from wise_edge.policy.checkpoint import read_policy_spec
 from wise_edge.policy.families import FAMILIES
 from wise_edge.policy.picture import ASPECT, PictureGeometry
-from wise_edge.policy.prompts import DEFAULT, EMBEDDED, PromptSet, fit_wording
+from wise_edge.policy.prompts import DEFAULT, EMBEDDED, PromptSet, Template, fit_wording
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.policy.wording import check_wording
 
@@ -124,6 +133,23 @@ def test_a_form_of_answers_is_told_or_in_policy_json(qwen3: Path, tmp_path: Path
     write_conventions(qwen3, Conventions(form=own))
     assert read_policy_spec(qwen3).form == own
     assert read_policy_spec(qwen3, told=Told(form="box-points")).form == BOX_POINTS
+
+
+def test_a_form_that_nobody_says_is_the_one_whose_keys_the_wording_names(qwen3: Path) -> None:
+    def found(*words: str) -> AnswerForm:
+        variants = {f"v{number}": Template(f"{{query}} {text}") for number, text in enumerate(words)}
+        (qwen3 / "prompts.json").write_text(json.dumps(PromptSet("own", "", variants).to_dict()))
+        return read_policy_spec(qwen3).form
+
+    assert found("""<answer>[{'bbox_2d': [1,2,3,4], "point_2d": [2,3]}]</answer>""", "Be brief.") == BOX_POINT_LIST
+    assert found('[{"bbox_2d": [1, 2, 3, 4], "label": "mug"}]') == BOX_LABEL_LIST
+    assert found("Where is it?") == BOX_POINTS
+    for other in ('{"rectangle": [1, 2, 3, 4]}', '{"bbox_2d": [1, 2, 3, 4]}'):
+        with pytest.raises(UsageError, match="'v0' of the prompts 'own' names the keys"):
+            found(other)
+    write_conventions(qwen3, Conventions(form=BOX_LABEL_LIST))
+    with pytest.raises(UsageError, match="but answers of the form box-label-list have bbox_2d, label; export with"):
+        found('[{"bbox_2d": [1,2,3,4], "point_2d": [2,3]}]')
 
 
 def test_a_form_is_refused_whose_keys_the_wording_does_not_name(qwen3: Path) -> None:

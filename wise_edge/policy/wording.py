@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from wise_edge.errors import UsageError
@@ -65,6 +65,13 @@ def check_wording(prompts: PromptSet, form: AnswerForm | None, template_system: 
     return remarks
 
 
+def named_form(prompts: PromptSet) -> AnswerForm | None:
+    """Return the shipped form whose keys the templates name; None if they name none or differ."""
+    named = {frozenset(_KEY.findall(prompts.system + template.user)) for template in prompts.variants.values()}
+    keys, *others = named - {frozenset()} or {frozenset()}
+    return None if others else _form_of(keys)
+
+
 def refuse_other_keys(prompts: PromptSet, form: AnswerForm) -> None:
     """Raise `UsageError` if a template names keys that are not those of a form."""
     for name, template in prompts.variants.items():
@@ -86,7 +93,7 @@ def _keys(text: str, form: AnswerForm | None) -> Iterator[str]:
     named = dict.fromkeys(_KEY.findall(text))
     if not named:
         return
-    fitting = next((each for each in FORMS.values() if set(each.keys) == set(named)), None)
+    fitting = _form_of(named)
     form = form or fitting
     if form is None:
         forms = "; ".join(f"{each.name}: {', '.join(each.keys)}" for each in FORMS.values())
@@ -97,6 +104,11 @@ def _keys(text: str, form: AnswerForm | None) -> Iterator[str]:
     if strange or missing:
         says = f"names the keys {', '.join(named)}, but answers of the form {form.name} have {', '.join(form.keys)}"
         yield f"{says}; export with the form {fitting.name}" if fitting else says
+
+
+def _form_of(keys: Iterable[str]) -> AnswerForm | None:
+    """Return the shipped form with some keys; None if there is none."""
+    return next((form for form in FORMS.values() if set(form.keys) == set(keys)), None)
 
 
 def _parts(prompts: PromptSet, template: Template) -> Iterator[str]:
