@@ -118,7 +118,7 @@ def test_a_mapped_file_that_changes_in_place_is_an_error(
 def test_an_answer_of_files_that_change_meanwhile_is_dropped(
     bundle: Path, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for part, method in (("policy", "generate"), ("mask", "decode")):
+    for part, method in (("policy", "generate"), ("mask", "decode_many")):
         session = open_session(bundle, backend)
         whole = getattr(getattr(session, part), method)
 
