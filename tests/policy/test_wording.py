@@ -64,6 +64,11 @@ WRONG = {
         BOX_POINTS,
         "for no <think>, but its rationale is true",
     ),
+    "begun-too-far": (
+        wording("{query}", prefill='<answer>{"bbox": [12, ', rationale=False),
+        BOX_POINTS,
+        "more than the beginning of an answer up to its first value",
+    ),
     "space": (wording("{query}", prefill="<think>The "), BOX_POINTS, "prefill that ends with a space"),
 }
 

@@ -28,7 +28,7 @@ from wise_edge.policy.folder import check_policy_folder
 from wise_edge.policy.processor import read_image_settings
 from wise_edge.policy.prompts import IMAGE_TOKEN, MARKUP, TURN_END, PromptSet, fit_wording, read_prompts
 from wise_edge.policy.spec import PolicySpec
-from wise_edge.policy.wording import named_form, refuse_other_keys
+from wise_edge.policy.wording import named_form, refuse_other_form
 from wise_edge.ranges import shorten
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -54,7 +54,7 @@ def read_policy_spec(folder: Path, prompts: PromptSet | None = None, told: Told 
     known = complete_entries(folder, config["model_type"], images, told or Told())
     form = known.setdefault("form", named_form(prompts) or BOX_POINTS)
     prompts = fit_wording(prompts, known["coordinates"], form)
-    refuse_other_keys(prompts, form)
+    refuse_other_form(prompts, form)
     tokens = _TokenNames(folder)
     text = config.get("text_config") or config  # older folders keep the language model's entries at the top
     try:

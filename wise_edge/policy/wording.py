@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from wise_edge.errors import UsageError
+from wise_edge.policy.answers.course import course_of
 from wise_edge.policy.answers.form import FORMS, AnswerForm
 from wise_edge.policy.prompts import VARIANTS, PromptSet, Template
 
@@ -43,7 +44,7 @@ def check_wording(prompts: PromptSet, form: AnswerForm | None, template_system: 
     remarks = [Remark(True, "system", text) for text in _leftovers(prompts.system)]
     for name, template in prompts.variants.items():
         texts = (*_leftovers(template.user), *_keys(prompts.system + template.user, form), *_parts(prompts, template))
-        remarks += [Remark(True, name, text) for text in texts]
+        remarks += [Remark(True, name, text) for text in (*texts, *_prefill(template, form))]
     if template_system and not prompts.system:
         remarks.append(
             Remark(
@@ -72,10 +73,10 @@ def named_form(prompts: PromptSet) -> AnswerForm | None:
     return None if others else _form_of(keys)
 
 
-def refuse_other_keys(prompts: PromptSet, form: AnswerForm) -> None:
-    """Raise `UsageError` if a template names keys that are not those of a form."""
+def refuse_other_form(prompts: PromptSet, form: AnswerForm) -> None:
+    """Raise `UsageError` if a template names keys that are not those of a form, or begins what no answer of it is."""
     for name, template in prompts.variants.items():
-        for text in _keys(prompts.system + template.user, form):
+        for text in (*_keys(prompts.system + template.user, form), *_prefill(template, form)):
             raise UsageError(f"the variant {name!r} of the prompts {prompts.name!r} {text}")
 
 
@@ -104,6 +105,15 @@ def _keys(text: str, form: AnswerForm | None) -> Iterator[str]:
     if strange or missing:
         says = f"names the keys {', '.join(named)}, but answers of the form {form.name} have {', '.join(form.keys)}"
         yield f"{says}; export with the form {fitting.name}" if fitting else says
+
+
+def _prefill(template: Template, form: AnswerForm | None) -> Iterator[str]:
+    """Yield what is wrong with the answer that a prefill begins: the policy must write all of its values itself."""
+    if form is None or not form.before or (place := template.prefill.rfind(form.before)) < 0:
+        return
+    begun = template.prefill[place:]
+    if not any(way.text.startswith(begun) for way in course_of(form).opening):
+        yield f"has a prefill with {begun!r}, which is more than the beginning of an answer up to its first value"
 
 
 def _form_of(keys: Iterable[str]) -> AnswerForm | None:
