@@ -52,7 +52,7 @@ def text_of(name: str) -> str:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lessons = [Lesson(picture(name), f"the {name} one", "answer", text_of(name)) for name in SIZES]
-    return make_knowing_qwen("qwen2_5_vl", tmp_path_factory.mktemp("stock") / "policy", lessons, as_stock)
+    return make_knowing_qwen("qwen2_5_vl", tmp_path_factory.mktemp("stock") / "policy", lessons, prepare=as_stock)
 
 
 @pytest.fixture(scope="module")

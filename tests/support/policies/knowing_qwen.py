@@ -7,7 +7,7 @@ that computes another state, from a wrong position, picture or prompt, writes so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,13 @@ class Lesson:
     text: str
 
 
-def make_knowing_qwen(family: str, folder: Path, lessons: Sequence[Lesson], told: Told | None = None) -> Path:
+def make_knowing_qwen(
+    family: str,
+    folder: Path,
+    lessons: Sequence[Lesson],
+    told: Told | None = None,
+    prepare: Callable[[Path], None] | None = None,
+) -> Path:
     """Write a checkpoint folder of a family that knows some lessons.
 
     Args:
@@ -50,9 +56,12 @@ def make_knowing_qwen(family: str, folder: Path, lessons: Sequence[Lesson], told
         folder: to write.
         lessons: what it must write; all texts together have fewer tokens than `WIDTH`.
         told: what an export of it will be told of its pictures, which the states depend on.
+        prepare: changes the folder's other files, on which the states depend too.
     """
     model = make_qwen(family, width=WIDTH, max_position_embeddings=1024, **_HEADS)
     save_qwen(model, folder)
+    if prepare is not None:
+        prepare(folder)
     policy = TorchPolicy(folder, read_policy_spec(folder, told=told))
     states, targets = zip(*(_walk(policy, lesson) for lesson in lessons), strict=True)
     rows, tokens = np.concatenate(states), np.concatenate(targets)
@@ -63,7 +72,10 @@ def make_knowing_qwen(family: str, folder: Path, lessons: Sequence[Lesson], told
     head, *_ = np.linalg.lstsq(rows.astype(np.float64), wanted, rcond=None)
     with torch.no_grad():
         model.lm_head.weight.copy_(torch.from_numpy(head.T))
-    return save_qwen(model, folder)
+    save_qwen(model, folder)
+    if prepare is not None:
+        prepare(folder)
+    return folder
 
 
 def _walk(policy: TorchPolicy, lesson: Lesson) -> tuple[npt.NDArray[np.float32], list[int]]:
