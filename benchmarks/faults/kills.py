@@ -183,9 +183,19 @@ def kill_once(place: Place, forked: bool, number: int, after_s: float, expected:
         return [*problems, f"the next run ended with {code}"]
     problems += [f"after the next run: {line}" for line in scenario.check(place.inputs, place.run)]
     problems += [f"left behind: {name}" for name in sorted(place.names() - names)[:3]]
-    if scenario.result(place.inputs, place.run) != expected:
-        problems.append("the next run made something else than an unbroken one")
+    result = scenario.result(place.inputs, place.run)
+    if result != expected:
+        problems.append(f"the next run made something else than an unbroken one{_differences(result, expected)}")
     return problems
+
+
+def _differences(result: Any, expected: Any) -> str:
+    """Return which parts of two results differ, and the beginning of both, if results have named parts."""
+    if not isinstance(result, dict) or not isinstance(expected, dict):
+        return ""
+    names = [name for name in sorted({*result, *expected}, key=str) if result.get(name) != expected.get(name)]
+    pairs = (f"{name}: {expected.get(name)!r:.300} became {result.get(name)!r:.300}" for name in names[:3])
+    return f" in {len(names)} parts: {'; '.join(pairs)}"
 
 
 def main() -> None:
