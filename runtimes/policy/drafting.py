@@ -1,4 +1,4 @@
-"""Running a language model over a draft of its completion in one call.
+"""Running a language model over a draft of its completion, many tokens in one call.
 
 A draft is a likely completion: that of the same query on the last frame of a video. After every token of it the model
 says what it would have written; as long as that is the draft's next token, nothing else has to be run
@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from wise_edge.runtimes.policy.prompt import common_length
 from wise_edge.runtimes.policy.written import Logits
 
@@ -21,54 +23,53 @@ logits (third: how many): float32 [rows, vocabulary]."""
 
 
 class DraftedRun:
-    """Runs tokens after a prompt's prefix, the first of them together with a draft.
+    """Runs tokens after a prompt's prefix, together with the part of a draft that follows them.
 
     Args:
         run_rows: the language model.
         position: of the first token after the prefix.
         suffix: number of tokens of the first call that belong to the prompt.
         draft: the expected tokens of the completion, from the first on; may be empty.
+        most: tokens of the draft that one call may check, at least one; each has logits of its own.
 
     Attributes:
         calls: number of runs of the model.
     """
 
-    def __init__(self, run_rows: RunRows, position: int, suffix: int, draft: Sequence[int] = ()) -> None:
+    def __init__(
+        self, run_rows: RunRows, position: int, suffix: int, draft: Sequence[int] = (), most: int = 128
+    ) -> None:
         self._run_rows = run_rows
         self._position = position
-        self._suffix = suffix
+        self._suffix = suffix  # 0 after the first call
         self._ahead = list(draft)
-        self._rows: Logits | None = None  # after each token of `_ahead`, once it was run
+        self._rows: Logits = np.empty((0, 0), np.float32)  # after each of the first tokens of `_ahead`, which were run
+        self._most = most
         self.calls = 0
 
     def __call__(self, tokens: Sequence[int]) -> Logits:
         """Return the logits after `tokens`, which follow those of the last call."""
-        if self._rows is None:
-            return self._begin(list(tokens))
-        known = common_length(tokens, self._ahead)
+        known = common_length(tokens, self._ahead[: len(self._rows)])
         if known == len(tokens):
             logits: Logits = self._rows[known - 1]
             self._ahead, self._rows = self._ahead[known:], self._rows[known:]
         else:
-            logits = self._run(tokens[known:], self._position + known, 1)[-1]
-            self._ahead = []
+            written = list(tokens[self._suffix :])
+            holds = self._ahead[: len(written)] == written
+            self._ahead = self._ahead[len(written) :] if holds else []
+            logits = self._run(tokens[known:], self._position + known)
+        self._suffix = 0
         self._position += len(tokens)
         return logits
 
-    def _begin(self, tokens: list[int]) -> Logits:
-        begun = tokens[self._suffix :]
-        if self._ahead[: len(begun)] != begun:
-            self._ahead = begun
-        self._ahead = self._ahead[len(begun) :]
-        rows = self._run([*tokens, *self._ahead], self._position, 1 + len(self._ahead))
-        first: Logits = rows[0]
-        self._rows = rows[1:]
-        self._position += len(tokens)
-        return first
-
-    def _run(self, tokens: Sequence[int], position: int, rows: int) -> Logits:
+    def _run(self, tokens: Sequence[int], position: int) -> Logits:
+        """Run tokens and the draft's next ones; return the logits after the former."""
         self.calls += 1
-        return self._run_rows(tokens, position, rows)
+        draft = self._ahead[: self._most]
+        rows = self._run_rows([*tokens, *draft], position, 1 + len(draft))
+        self._rows = rows[1:]
+        first: Logits = rows[0]
+        return first
 
 
 class Drafts:

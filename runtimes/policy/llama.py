@@ -35,6 +35,8 @@ from wise_edge.runtimes.policy.written import Logits
 
 _QUERY_TOKENS = 128 + MAX_NEW_TOKENS
 """Room for each query and its completion beyond the first one."""
+_DRAFT_BYTES = 64 << 20
+"""Most logits of a draft in one call: 110 tokens with Qwen's vocabulary. Those of a list may be over 2,000."""
 
 
 def open_policy(
@@ -125,7 +127,8 @@ class LlamaPolicy(BasePolicy):
         draft = self._text.encode(expected.removeprefix(prompt.template.prefill))
         self._hold(encoded, prompt.prefix)
         self._end = -1
-        run = DraftedRun(self._run_rows, prompt.prefix.end, len(prompt.suffix), draft)
+        most = max(1, _DRAFT_BYTES // (4 * self._text.vocabulary))
+        run = DraftedRun(self._run_rows, prompt.prefix.end, len(prompt.suffix), draft, most)
         written = self._writer.write(run, prompt, request)
         return written.output(self._text, prompt, start, steps=run.calls - 1)
 

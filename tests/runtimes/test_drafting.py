@@ -53,7 +53,7 @@ def test_what_is_written_does_not_depend_on_the_draft(forced: list[int], length:
     expected = write(plain, forced, length)
     kept = data.draw(st.integers(0, len(expected)))
     draft = [*expected[:kept], *data.draw(st.lists(TOKENS, max_size=6))]
-    drafted = DraftedRun(model, 2, len(PROMPT), draft)
+    drafted = DraftedRun(model, 2, len(PROMPT), draft, data.draw(st.integers(1, 20)))
 
     assert write(drafted, forced, length) == expected
     assert drafted.calls <= plain.calls
@@ -66,3 +66,20 @@ def test_a_draft_that_holds_needs_one_call(forced: list[int], length: int) -> No
 
     assert write(drafted, forced, length) == expected
     assert drafted.calls == 1
+
+
+@given(st.lists(TOKENS, max_size=3), st.integers(1, 40), st.integers(1, 6))
+def test_a_long_draft_is_run_in_parts_of_bounded_logits(forced: list[int], length: int, most: int) -> None:
+    expected = write(DraftedRun(Remembering(), 2, len(PROMPT)), forced, length)
+    rows: list[int] = []
+    model = Remembering()
+
+    def run(tokens: Sequence[int], position: int, count: int) -> Logits:
+        rows.append(count)
+        return model(tokens, position, count)
+
+    drafted = DraftedRun(run, 2, len(PROMPT), expected, most)
+
+    assert write(drafted, forced, length) == expected
+    assert max(rows) <= 1 + most
+    assert drafted.calls <= 1 + (len(expected) - len(forced)) / most

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -19,6 +19,7 @@ from wise_edge.errors import QueryCancelledError, WiseEdgeError
 from wise_edge.export.to_gguf.convert import PolicyGguf
 from wise_edge.native.llama import MAX_SEQUENCES, LlamaModel, Piece
 from wise_edge.runtimes.base import Request
+from wise_edge.runtimes.policy import llama
 from wise_edge.runtimes.policy.llama import LlamaPolicy
 
 SCENES = SceneDataset("test")
@@ -126,6 +127,24 @@ def test_a_draft_changes_the_calls_and_not_the_text(policy: LlamaPolicy) -> None
     assert all(output.tokens.decode_steps <= 1 for output in right)
     assert all(w.tokens.decode_steps <= p.tokens.decode_steps for w, p in zip(wrong, plain, strict=False))
     assert [output.tokens.forced for output in right] == [output.tokens.forced for output in plain]
+
+
+def test_a_long_draft_asks_for_bounded_logits(policy: LlamaPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = policy.encode(SCENES[0].image)
+    plain = policy.generate(frame, Request(QUERIES[0], "wise-s"))
+    monkeypatch.setattr(llama, "_DRAFT_BYTES", 4 * 10 * policy._text.vocabulary)
+    append, asked = policy._model.append, list[int]()
+
+    def run(tokens: Sequence[int], position: int, *, rows: int = 1) -> npt.NDArray[np.float32]:
+        asked.append(rows)
+        return append(tokens, position, rows=rows)
+
+    monkeypatch.setattr(policy._model, "append", run)
+    drafted = policy.generate(frame, Request(QUERIES[0], "wise-s", draft=plain.text))
+
+    assert drafted.text == plain.text
+    assert asked[0] == max(asked) == 11
+    assert 1 < drafted.tokens.decode_steps < plain.tokens.decode_steps
 
 
 def test_a_cancelled_query_ends_before_the_next_call(
