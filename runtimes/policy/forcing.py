@@ -26,6 +26,7 @@ _THINK, _END_OF_THINK = "<think", "</think"
 """Both lack their last character, which a tokenizer may merge with the next one, unless the whole tag is a token."""
 _TAIL = 128  # last tokens of a completion, searched for the end of the rationale; a form's `before` has at most 100
 _MERGED = 16  # tokens; a word that a tokenizer merges with a tag's end takes fewer without it
+_TRIED = 512  # best tokens that a label tries, before those of one character: a vocabulary takes seconds to try
 _LABEL = re.compile(r'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*')
 _BEGUN_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?")
 
@@ -51,6 +52,7 @@ class FormTokens:
         self.text = text
         self.spec = spec
         self.course: Course = course_of(spec.form)
+        self.characters = np.array([text.encode(chr(code))[0] for code in range(32, 127)])
         self.digits = np.array([text.encode(str(digit))[0] for digit in range(10)])
         self.after = [[self.option(way.text, way) for way in ways] for ways in self.course.after]
         self.ends = [
@@ -223,7 +225,7 @@ class Forced:
         self, logits: Logits, written: list[int], opening: str, options: list[_Option]
     ) -> tuple[int, str, str]:
         """Return the best token that may follow in a label, the text with it, and its part behind the label."""
-        for token in _descending(logits):
+        for token in self._likely(logits):
             if self._text.is_end(token) or self._text.is_added(token) or not self._text.piece(token):
                 continue
             text = self._text.decode([*written, token])
@@ -234,7 +236,15 @@ class Forced:
                 _BEGUN_ESCAPE.fullmatch(rest) or any(option.text.startswith(rest) for option in options)
             ):
                 return token, text, "" if rest.startswith("\\") else rest
-        raise AssertionError("each character is a token, and one of them may always follow")
+        raise AssertionError("a character may always follow")
+
+    def _likely(self, logits: Logits) -> Iterator[int]:
+        """Yield the best token, the next best, and then the characters, each group in falling order."""
+        yield int(logits.argmax())
+        most = min(_TRIED, len(logits))
+        best = np.argpartition(-logits, most - 1)[:most]
+        for tokens in (best, self._form.characters):
+            yield from tokens[np.argsort(-logits[tokens])].tolist()
 
     def _rest(self, written: list[int], text: str, end: str, option: _Option) -> _Option:
         """Return what is missing of an option that a label's text ends with the beginning of."""
@@ -312,12 +322,6 @@ class Forced:
         self._runs += 1
         self._prefilled = self._prefilled or perf_counter()
         return logits
-
-
-def _descending(logits: Logits) -> Iterator[int]:
-    """Yield tokens, the best first, and sort them only if that is not enough."""
-    yield int(logits.argmax())
-    yield from np.argsort(-logits).tolist()
 
 
 def _behind_label(body: str) -> str:

@@ -291,6 +291,36 @@ def test_a_real_vocabulary_merges_what_forms_dictate_with_what_follows(qwen2: Pa
         assert [policy.text.piece(each) for each in policy.text.encode(text)] == tokens
 
 
+@pytest.mark.parametrize("label", ["", ' "ring\\', ' "ring\\u0'])
+def test_a_model_that_wants_no_label_does_not_try_a_whole_vocabulary(
+    label: str, qwen2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = Policy(BOX_LABEL_LIST, tokenizer=qwen2)
+    text, prompt, decoded = policy.text, policy.prompt("answer"), [0]
+    script = text.encode('```json\n[\n\t{"bbox_2d": [1, 2, 3, 4], "label":' + label)
+    scripted = Scripted(script, text, len(prompt.suffix))
+    tokens = range(text.vocabulary)
+    unwilling = np.array(
+        [text.piece(token)[:1] not in ' "\\/nrtuabcdefABCDEF0123456789' for token in tokens], np.float32
+    )
+    decode = text.decode
+
+    def run(tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        decoded.append(0)
+        logits = scripted(tokens)
+        return logits if logits.argmax() != text.encode("<|im_end|>")[0] else unwilling
+
+    def count(ids: Sequence[int]) -> str:
+        decoded[-1] += 1
+        return decode(ids)
+
+    monkeypatch.setattr(text, "decode", count)
+    written = policy.writer.write(run, prompt, Request("the red ring", "answer", ONE))
+
+    assert len(parse_answer_strict(decode(written.tokens), BOX_LABEL_LIST, policy.frame).objects) == 1
+    assert max(decoded) < 1000 < unwilling.sum()
+
+
 def test_an_impossible_limit_is_refused() -> None:
     for most in (0, -1, 1.5, True):
         with pytest.raises(UsageError, match="max_objects must be 1 or more"):
