@@ -88,6 +88,13 @@ def test_what_an_older_version_trained_answers_in_pixels_of_its_square(trained: 
     assert (spec.coordinates, spec.picture) == (PIXELS_XY, PictureGeometry.square(side))
 
 
+@pytest.mark.parametrize("pixels", [32 * 32 * 1280, 33 * 33, 896 * 896 + 1])
+def test_a_stock_checkpoint_of_one_number_of_pixels_stays_one(qwen3: Path, pixels: int) -> None:
+    edit(qwen3 / "preprocessor_config.json", size={"shortest_edge": pixels, "longest_edge": pixels})
+    spec = read_policy_spec(qwen3)
+    assert (spec.coordinates, spec.picture) == (Coordinates(PER_MILLE), PictureGeometry(ASPECT, None, pixels, pixels))
+
+
 def test_a_policy_json_counts_more_than_family_and_processor(qwen3: Path) -> None:
     said = Conventions(Coordinates(PIXELS, YX), PictureGeometry.square(64))
     write_conventions(qwen3, said)

@@ -23,7 +23,7 @@ from wise_edge.policy.answers.frame import PIXELS_XY, AnswerFrame, Coordinates
 from wise_edge.policy.architecture import CLASSES
 from wise_edge.policy.folder import check_policy_folder
 from wise_edge.policy.picture import PictureGeometry
-from wise_edge.policy.processor import pixel_bounds, read_image_settings, square_side
+from wise_edge.policy.processor import has_one_square, pixel_bounds, read_image_settings, square_side
 from wise_edge.policy.prompts import DEFAULT, MARKUP, PromptSet, fit_wording, following_words, read_prompts
 from wise_edge.policy.quantized import refuse_quantized
 from wise_edge.training.wise.config import FORMS, WiseConfig
@@ -112,7 +112,9 @@ def open_policy(config: WiseConfig) -> StartPolicy:
         raise UsageError(f"input_size: {size} is not a multiple of {unit}, the side of this model's image tokens")
     images.size = {"shortest_edge": size * size, "longest_edge": size * size}  # as it arrives
     dtype = str(settings.dtype or "float32").removeprefix("torch.")
-    coordinates = find_coordinates(folder, settings.model_type, config.coordinates, one_size=least == most)
+    coordinates = find_coordinates(
+        folder, settings.model_type, config.coordinates, one_square=has_one_square(least, most, unit)
+    )
     form = FORMS[config.form]
     prompts = fit_wording(read_prompts(folder) if (folder / _PROMPTS).is_file() else DEFAULT, coordinates, form)
     _check_wording(config, prompts)

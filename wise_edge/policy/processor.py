@@ -54,9 +54,9 @@ class ImageSettings:
     most_pixels: int
 
     @property
-    def one_size(self) -> bool:
-        """Whether it makes images of one number of pixels, as our trainings set it for their squares."""
-        return self.least_pixels == self.most_pixels
+    def one_square(self) -> bool:
+        """Whether it makes images of one number of pixels, that of a square; see `has_one_square`."""
+        return has_one_square(self.least_pixels, self.most_pixels, self.patch_size * self.merge_size)
 
     def square(self) -> PictureGeometry:
         """Return the geometry of squares; see `square_side`."""
@@ -135,6 +135,17 @@ def pixel_bounds(file: Path, settings: Mapping[str, Any], unit: int) -> tuple[in
     if not is_count(least) or not is_count(most) or least > most or most < unit * unit:
         raise UsageError(f"{file}: images of {least} to {most} pixels cannot be cut into tokens of {unit} x {unit}")
     return least, most
+
+
+def has_one_square(least: int, most: int, unit: int) -> bool:
+    """Return whether a processor's only number of pixels is that of a square, as our trainings set it for theirs.
+
+    Args:
+        least: pixels of the smallest image that it makes.
+        most: pixels of the largest one.
+        unit: side of an image token, px; a square has a multiple of it.
+    """
+    return least == most == (math.isqrt(most) // unit * unit) ** 2
 
 
 def square_side(least: int, most: int, unit: int) -> int:

@@ -1,7 +1,7 @@
 """What a policy expects of pictures and what its answers mean: facts of its family, or of how it was trained.
 
 Our trainings write `policy.json` beside the weights. Older ones did not: their policies are known by an image processor
-of one size, saw pictures as squares and answer in pixels of them. Every other checkpoint without that file is taken for
+of one square, saw pictures as that and answer in pixels of it. Every other checkpoint without that file is taken for
 a stock one, which keeps to its family's facts. What an export is told counts more than all of that.
 """
 
@@ -27,7 +27,7 @@ FAMILY_COORDINATES = {
     "qwen2_vl": Coordinates(PER_MILLE),  # https://arxiv.org/abs/2409.12191, section 2.2
     "qwen2_5_vl": PIXELS_XY,  # https://arxiv.org/abs/2502.13923, section 2.2
     "qwen3_vl": Coordinates(PER_MILLE),  # https://github.com/QwenLM/Qwen3-VL, cookbooks/2d_grounding.ipynb
-    "qwen3_5": Coordinates(PER_MILLE),  # as Qwen3-VL
+    "qwen3_5": Coordinates(PER_MILLE),  # https://github.com/QwenLM/Qwen3.8-Flash-Next/issues/4
 }
 """How stock checkpoints of a family write coordinates, by transformers' name."""
 _PICTURE = re.compile(rf"({SQUARE})(?::(\d{{1,9}}))?|({ASPECT})(?::(\d{{1,9}})-(\d{{1,9}}))?")
@@ -122,21 +122,21 @@ class Told:
         return tuple(dict.fromkeys((int(match[1]), int(match[2])) for match in found if match)) if all(found) else ()
 
 
-def find_coordinates(folder: Path, family: str, told: str | None, *, one_size: bool) -> Coordinates:
+def find_coordinates(folder: Path, family: str, told: str | None, *, one_square: bool) -> Coordinates:
     """Return what the numbers of a policy's answers count.
 
     Args:
         folder: the checkpoint's.
         family: transformers' name of its architecture.
         told: what counts more than what is known, see `Told.coordinates`.
-        one_size: whether its image processor has one size.
+        one_square: whether its image processor makes squares of one size, see `has_one_square`.
 
     Raises:
         UsageError: `told` or `policy.json` is malformed, or nobody says what the numbers count.
     """
     if told is not None:
         return parse_coordinates(told, "coordinates: ")
-    known = read_conventions(folder).coordinates or (PIXELS_XY if one_size else FAMILY_COORDINATES.get(family))
+    known = read_conventions(folder).coordinates or (PIXELS_XY if one_square else FAMILY_COORDINATES.get(family))
     if known is None:
         raise UsageError(
             f"{folder}: it is not known whether a {family} policy answers in pixels or per mille; pass --coordinates "
@@ -158,9 +158,9 @@ def complete_entries(folder: Path, family: str, images: ImageSettings, told: Tol
         UsageError: as `find_coordinates` and `Told.fit_picture`.
     """
     said = read_conventions(folder)
-    picture = said.picture or (images.square() if images.one_size else images.aspect())
+    picture = said.picture or (images.square() if images.one_square else images.aspect())
     entries = {
-        "coordinates": find_coordinates(folder, family, told.coordinates, one_size=images.one_size),
+        "coordinates": find_coordinates(folder, family, told.coordinates, one_square=images.one_square),
         "picture": told.fit_picture(picture, images),
     }
     form = said.form if told.form is None else find_form(told.form, "--form ")
