@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tiny_qwen import make_qwen, save_qwen
 from wise_edge.cli.main import main
-from wise_edge.policy.prompts import EMBEDDED, read_prompt_file
+from wise_edge.policy.answers.conventions import Conventions, write_conventions
+from wise_edge.policy.answers.form import FORMS
+from wise_edge.policy.checkpoint import read_policy_spec
+from wise_edge.policy.prompts import DEFAULT, EMBEDDED, read_prompt_file
 
 SCRIPT = """
 WORDS = "Show '{Question}', <think> why </think><answer>{Answer}</answer>"
@@ -105,3 +109,38 @@ def test_check_fails_where_keys_differ_from_the_form(tmp_path: Path, capsys: pyt
     assert main(["prompts", "check", str(file), "--form", "box-point-list"]) == 0
     assert main(["prompts", "check", str(file), "--form", "boxes"]) == 2
     assert main(["prompts", "check", str(tmp_path / "none.json")]) in (1, 2)
+
+
+def test_a_form_in_a_file_counts_as_it_does_for_an_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    form = {"name": "own", "fields": [{"key": "square", "kind": "box"}]}
+    user = '{query}: <think>x</think><answer>{"square": [1]}</answer>'
+    mine = {"version": 2, "name": "m", "system": "", "variants": {"wise-s": {"user": user}}}
+    (tmp_path / "prompts.json").write_text(json.dumps(mine))
+    (tmp_path / "own.json").write_text(json.dumps(form))
+    assert main(["prompts", "check", str(tmp_path)]) == 5
+    assert "those of no shipped form" in capsys.readouterr().out
+    assert main(["prompts", "check", str(tmp_path), "--form", str(tmp_path / "own.json")]) == 0
+    (tmp_path / "policy.json").write_text(json.dumps({"form": form}))
+    assert main(["prompts", "check", str(tmp_path)]) == 0
+    assert main(["prompts", "check", str(tmp_path), "--form", "box-points"]) == 5
+
+
+@pytest.mark.parametrize("told", [None, "box-label-list"])
+def test_the_default_wording_of_a_checkpoint_is_shown_as_its_bundle_will_have_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], told: str | None
+) -> None:
+    folder = save_qwen(make_qwen("qwen3_vl", max_position_embeddings=4096), tmp_path / "stock")
+    (folder / "prompts.json").write_text(json.dumps(DEFAULT.to_dict()))
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    settings["size"] = {"shortest_edge": 65536, "longest_edge": 16777216}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    if told:
+        write_conventions(folder, Conventions(form=FORMS[told]))
+    capsys.readouterr()
+
+    assert main(["prompts", "show", str(folder), "--query", "the mug", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["prompts"]
+    prompts = read_policy_spec(folder).prompts
+    assert shown == {name: prompts.render("the mug", name, 1) for name in prompts.variants}
+    assert "from 0 to 1000" in shown["wise-s"] and ("bbox_2d" in shown["wise-s"]) == bool(told)
+    assert main(["prompts", "check", str(folder)]) == 0

@@ -50,7 +50,8 @@ def show(
 def check(
     source: Source = "embedded",
     form: Annotated[
-        str | None, options.option("NAME", "Form of the answers; the bundle's, or the one whose keys are named.")
+        str | None,
+        options.option("NAME|FILE", "Form of the answers; the policy's, or the shipped one whose keys are named."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -58,15 +59,12 @@ def check(
 
     Exit code 5 if something has to be mended.
     """
-    from wise_edge.errors import UsageError, VerificationError
-    from wise_edge.policy.answers.form import FORMS
+    from wise_edge.errors import VerificationError
     from wise_edge.policy.chat_template import default_system
     from wise_edge.policy.wording import check_wording
 
-    if form is not None and form not in FORMS:
-        raise UsageError(f"unknown form {form!r}; choose one of {', '.join(FORMS)}")
-    prompts, known, folder = _open(source)
-    remarks = check_wording(prompts, FORMS[form] if form else known, default_system(folder) if folder else None)
+    prompts, known, folder = _open(source, form)
+    remarks = check_wording(prompts, known, default_system(folder) if folder else None)
     if as_json:
         typer.echo(to_json({"name": prompts.name, "remarks": [asdict(remark) for remark in remarks]}))
     for remark in () if as_json else remarks:
@@ -133,19 +131,40 @@ def read(
         )
 
 
-def _open(source: str) -> tuple[PromptSet, AnswerForm | None, Path | None]:
-    """Return a prompt set, the form of the answers if it is known, and the checkpoint's folder if it is one."""
+def _open(source: str, form: str | None = None) -> tuple[PromptSet, AnswerForm | None, Path | None]:
+    """Return a prompt set, the form of the answers if it is known or told, and the checkpoint's folder if it is one."""
     from wise_edge.bundle.manifest import MANIFEST_NAME
     from wise_edge.bundle.store import read_bundle, resolve_bundle
+    from wise_edge.policy.answers.conventions import read_conventions
+    from wise_edge.policy.answers.named import find_form
     from wise_edge.policy.prompts import read_prompt_file, read_prompts
 
+    told = None if form is None else find_form(form, "--form ")
     folder = resolve_bundle(source)
     if folder.is_file():
-        return read_prompt_file(folder), None, None
+        return read_prompt_file(folder), told, None
     if (folder / "prompts.json").is_file() and not (folder / MANIFEST_NAME).is_file():
-        return read_prompts(folder), None, folder
+        told = told or read_conventions(folder).form
+        return _fit(folder, read_prompts(folder), told), told, folder
     policy = read_bundle(folder).manifest.policy
-    return policy.prompts, policy.form, None
+    return policy.prompts, told or policy.form, None
+
+
+def _fit(folder: Path, prompts: PromptSet, form: AnswerForm | None) -> PromptSet:
+    """Return a checkpoint's wording as an export writes it into a bundle."""
+    from wise_edge.files.documents import read_json
+    from wise_edge.policy.answers.conventions import find_coordinates
+    from wise_edge.policy.answers.form import BOX_POINTS
+    from wise_edge.policy.processor import read_image_settings
+    from wise_edge.policy.prompts import fit_wording
+    from wise_edge.policy.wording import named_form
+
+    if not (folder / "config.json").is_file():
+        return prompts
+    config = read_json(folder / "config.json")
+    images = read_image_settings(folder, config.get("vision_config") or {})
+    coordinates = find_coordinates(folder, str(config.get("model_type")), None, one_square=images.one_square)
+    return fit_wording(prompts, coordinates, form or named_form(prompts) or BOX_POINTS)
 
 
 def _choose(pairs: list[str], count: int) -> dict[str, int]:
