@@ -98,15 +98,23 @@ class Told:
         unit = images.patch_size * images.merge_size
         try:
             picture = known if self.picture is None else self._picture(images)
-            if self.pixels is not None:
-                picture = picture.with_budget(self.pixels, unit)
-            if picture.kind == SQUARE and self.grids is not None:
-                raise UsageError("--grids are of pictures that keep their aspect; add --picture aspect, or omit them")
-            if picture.kind == ASPECT and (self.grids is not None or (self.fixed_grids and not picture.grids)):
-                picture = replace(picture, grids=self._grids() or picture.usual_grids(unit))
         except ValueError as error:
             raise UsageError(f"--picture: {error}") from error
+        if self.pixels is not None:
+            picture = picture.with_budget(self.pixels, unit)
+        if self.grids is not None:
+            return self._with_grids(picture)
+        if picture.kind == ASPECT and self.fixed_grids and not picture.grids:
+            return replace(picture, grids=picture.usual_grids(unit))
         return picture
+
+    def _with_grids(self, picture: PictureGeometry) -> PictureGeometry:
+        if picture.kind == SQUARE:
+            raise UsageError("--grids are of pictures that keep their aspect; add --picture aspect, or omit them")
+        try:
+            return replace(picture, grids=self._grids())
+        except ValueError as error:
+            raise UsageError(f"--grids: {error}") from error
 
     def _picture(self, images: ImageSettings) -> PictureGeometry:
         match = _PICTURE.fullmatch(self.picture or "")
