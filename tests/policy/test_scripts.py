@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
 
@@ -12,11 +13,11 @@ from wise_edge.policy.prompts import PromptSet
 from wise_edge.policy.scripts import QueryWriting, ScriptWording, read_script
 
 AS_IS, LOWER, BARE = QueryWriting(), QueryWriting(True), QueryWriting(True, ".")
-PICTURE_FIRST = '[{"type": "image", "image": image}, {"type": "text", "text": text}]'
+Read = Callable[[str], ScriptWording]
 
 
 @pytest.fixture
-def read(tmp_path: Path):  # type: ignore[no-untyped-def]
+def read(tmp_path: Path) -> Read:
     def run(source: str) -> ScriptWording:
         (tmp_path / "script.py").write_text(dedent(source), encoding="utf-8")
         return read_script(tmp_path / "script.py")
@@ -52,7 +53,7 @@ EVALUATION = '''
 '''
 
 
-def test_one_name_with_several_texts_is_as_many_templates(read) -> None:  # type: ignore[no-untyped-def]
+def test_one_name_with_several_texts_is_as_many_templates(read: Read) -> None:
     found = read(EVALUATION)
     assert [(each.user, each.condition, each.rationale) for each in found.templates] == [
         ("Show me '{query}'.First <think> why </think><answer>{\"bbox\": [1, 2, 3, 4]}</answer>", "", True),
@@ -110,13 +111,13 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("case", SHAPES)
-def test_a_text_is_found_however_it_is_put_together(read, case: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_text_is_found_however_it_is_put_together(read: Read, case: str) -> None:
     source, user, writing = SHAPES[case]
     (found,) = read(source).templates
     assert (found.user, found.writing, found.open_places) == (user, writing, ())
 
 
-def test_a_picture_behind_the_text_stays_behind_it(read) -> None:  # type: ignore[no-untyped-def]
+def test_a_picture_behind_the_text_stays_behind_it(read: Read) -> None:
     text = '{"type": "text", "text": f"Find {query} here."}'
     image = '{"type": "image", "image": image}'
     assert read(f"c = [{text}, {image}]").templates[0].user == "Find {query} here.{image}"
@@ -132,7 +133,7 @@ SYSTEMS = {
 
 
 @pytest.mark.parametrize("case", SYSTEMS)
-def test_the_system_message_is_found(read, case: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_system_message_is_found(read: Read, case: str) -> None:
     content, system, unknown = SYSTEMS[case]
     found = read(
         f'SYSTEM = "You find it."\nm = [{{"role": "system", "content": {content}}}, '
@@ -141,7 +142,7 @@ def test_the_system_message_is_found(read, case: str) -> None:  # type: ignore[n
     assert (found.system, found.open_system) == (system, unknown)
 
 
-def test_chosen_templates_become_a_prompt_set(read) -> None:  # type: ignore[no-untyped-def]
+def test_chosen_templates_become_a_prompt_set(read: Read) -> None:
     made = read(EVALUATION).prompts("mine", {"wise-s": 0, "answer": 1}, "Look.")
     assert isinstance(made, PromptSet)
     assert made.user_text("The Mug.", "answer") == ("", "Only 'the mug'.<answer>{\"bbox\": [1, 2, 3, 4]}</answer>")
@@ -157,24 +158,6 @@ BAD = {
     "changed": ('t = f"Find {query.title()} here."', r"changes a query by query\.title\(\), which"),
     "twice": ('t = "Find {Question}, yes {Question}.".format(Question=q)', r"has \{query\} 2 times"),
     "markup": ('t = f"<|im_start|>user find {query} here"', r"has '<\|', which is reserved"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_what_no_prompt_set_can_say_is_named(read, case: str) -> None:  # type: ignore[no-untyped-def]
-    source, words = BAD[case]
-    with pytest.raises(UsageError, match=words) as caught:
-        read(source).prompts("mine", {"wise-s": 0}, "")
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_templates_that_write_a_query_differently_are_no_one_set(read) -> None:  # type: ignore[no-untyped-def]
-    found = read('a = f"Find {query} here."\nb = f"Find {query.lower()} there."')
-    with pytest.raises(UsageError, match="write a query in different ways"):
-        found.prompts("mine", {"wise-s": 0, "answer": 1}, "")
-
-
-USELESS = {
     "no-python": ("def f(:\n", r"script\.py, line 1: is no Python script"),
     "zero": ("x = '\0'", "is no Python script"),
     "deep": ("x = " + "(" * 300 + ")" * 300, "is no Python script"),
@@ -187,15 +170,21 @@ USELESS = {
 }
 
 
-@pytest.mark.parametrize("case", USELESS)
-def test_a_script_without_wording_is_refused(read, case: str) -> None:  # type: ignore[no-untyped-def]
-    source, words = USELESS[case]
+@pytest.mark.parametrize("case", BAD)
+def test_a_script_of_which_no_prompt_set_can_be_made_is_refused_in_one_line(read: Read, case: str) -> None:
+    source, words = BAD[case]
     with pytest.raises(UsageError, match=words) as caught:
-        read(source)
+        read(source).prompts("mine", {"wise-s": 0}, "")
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_tangle_of_names_ends(read) -> None:  # type: ignore[no-untyped-def]
+def test_templates_that_write_a_query_differently_are_no_one_set(read: Read) -> None:
+    found = read('a = f"Find {query} here."\nb = f"Find {query.lower()} there."')
+    with pytest.raises(UsageError, match="write a query in different ways"):
+        found.prompts("mine", {"wise-s": 0, "answer": 1}, "")
+
+
+def test_a_tangle_of_names_ends(read: Read) -> None:
     names = [f"n{place}" for place in range(30)]
     lines = [f"{name} = {' + '.join(names)} + 'word '" for name in names for _ in range(4)]
     with pytest.raises(UsageError, match="no text has a place"):
