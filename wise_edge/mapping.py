@@ -64,6 +64,13 @@ def _suggestion(key: str, known: Mapping[str, Any]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def without_version(mapping: Mapping[str, Any], known: int) -> dict[str, Any]:
+    """Return the entries of a mapping but its version, which may be missing; raises ValueError for another version."""
+    if (version := mapping.get("version", known)) != known or isinstance(version, bool):
+        raise ValueError(f"version: is {shorten(version)}, this wise-edge knows {known}; update wise-edge")
+    return {key: value for key, value in mapping.items() if key != "version"}
+
+
 def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
         return value

@@ -113,6 +113,7 @@ def test_a_policy_json_may_leave_things_out(qwen3: Path) -> None:
     ("content", "message"),
     [
         ('{"coordinates": {"unit": "inches"}}', r"policy.json: coordinates.unit: choose one of pixels, per-mille"),
+        ('{"version": 2}', r"policy.json: version: is 2, this wise-edge knows 1; update wise-edge$"),
         ('{"coordinates": "pixels"}', r"policy.json: coordinates: 'pixels' is not a mapping"),
         ('{"cordinates": {}}', r"policy.json: cordinates: unknown key; did you mean 'coordinates'"),
         ('{"picture": {"kind": "square"}}', r"policy.json: picture.side: missing"),

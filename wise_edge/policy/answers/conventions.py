@@ -8,13 +8,14 @@ a stock one, which keeps to its family's facts. What an export is told counts mo
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import read_json, to_json
-from wise_edge.mapping import from_mapping
+from wise_edge.mapping import from_mapping, without_version
 from wise_edge.policy.answers.form import AnswerForm
 from wise_edge.policy.answers.frame import PER_MILLE, PIXELS_XY, Coordinates
 from wise_edge.policy.answers.named import find_form
@@ -23,6 +24,7 @@ from wise_edge.policy.processor import ImageSettings
 from wise_edge.ranges import Checked
 
 FILE = "policy.json"
+VERSION = 1
 FAMILY_COORDINATES = {
     "qwen2_vl": Coordinates(PER_MILLE),  # https://arxiv.org/abs/2409.12191, section 2.2
     "qwen2_5_vl": PIXELS_XY,  # https://arxiv.org/abs/2502.13923, section 2.2
@@ -47,6 +49,11 @@ class Conventions(Checked):
     coordinates: Coordinates | None = None
     picture: PictureGeometry | None = None
     form: AnswerForm | None = None
+
+    @classmethod
+    def upgrade(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the entries of any version, of which there is one; see `from_mapping`."""
+        return without_version(data, VERSION)
 
 
 @dataclass(frozen=True)
@@ -183,7 +190,7 @@ def read_conventions(folder: Path) -> Conventions:
 
 def write_conventions(folder: Path, conventions: Conventions) -> None:
     """Write a checkpoint's `policy.json`."""
-    said = {name: value for name, value in asdict(conventions).items() if value is not None}
+    said = {"version": VERSION} | {name: value for name, value in asdict(conventions).items() if value is not None}
     (folder / FILE).write_text(to_json(said, indent=2) + "\n", encoding="utf-8")
 
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from wise_edge.ranges import Checked, Name, OneOf, Range, shorten
+from wise_edge.mapping import without_version
+from wise_edge.ranges import Checked, Name, OneOf, Range
 
 VERSION = 1
 BOX, POINT, LABEL = "box", "point", "label"
@@ -96,9 +97,7 @@ class AnswerForm(Checked):
     @classmethod
     def upgrade(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the entries of a form of any version, of which there is one; see `from_mapping`."""
-        if (version := data.get("version", VERSION)) != VERSION or isinstance(version, bool):
-            raise ValueError(f"version: is {shorten(version)}, this wise-edge knows {VERSION}; update wise-edge")
-        return {key: value for key, value in data.items() if key != "version"}
+        return without_version(data, VERSION)
 
     def __str__(self) -> str:
         """Say what an answer has."""
