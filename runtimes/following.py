@@ -123,7 +123,11 @@ def _nearest(mask: npt.NDArray[np.bool_], point: Point) -> Point:
     """Return a point if it is inside the mask, else the nearest pixel of the mask."""
     x, y = point
     if 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1] and mask[y, x]:
-        return point  # the usual case; searching every pixel of the mask takes milliseconds
-    rows, columns = np.nonzero(mask)
+        return point
+    ends = mask.copy()  # in each row the nearest pixel is in the point's column, or an end of a run
+    ends[:, 1:-1] &= ~(mask[:, :-2] & mask[:, 2:])
+    if 0 <= x < mask.shape[1]:
+        ends[:, x] = mask[:, x]
+    rows, columns = np.nonzero(ends)
     place = int(((columns - x) ** 2 + (rows - y) ** 2).argmin())
     return int(columns[place]), int(rows[place])

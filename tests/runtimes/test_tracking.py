@@ -10,6 +10,8 @@ from queue import Queue
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fake_session import FakePolicy
 from tracking_fakes import SIDE, SeeingMask, make, square_image
@@ -17,7 +19,7 @@ from waiting import wait_for
 from wise_edge.errors import WiseEdgeError
 from wise_edge.geometry import mask_box
 from wise_edge.policy.answers.form import BOX_LABEL_LIST
-from wise_edge.runtimes.following import Follower
+from wise_edge.runtimes.following import Follower, _nearest
 from wise_edge.runtimes.session import Session
 from wise_edge.runtimes.tracking import Grounding, NewestFrame, Stamped, Tracked, at_recorded_pace
 
@@ -229,6 +231,19 @@ def test_a_frame_of_another_size_is_taken() -> None:
     assert (second.mask.shape, second.box) == (large.shape[:2], (10, 40, 30, 60))
 
 
+@given(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 9), st.integers(-4, 12), st.integers(-4, 12))
+def test_a_point_moves_to_the_nearest_pixel_of_the_mask(seed: int, height: int, width: int, x: int, y: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((height, width)) < rng.random()
+    mask[rng.integers(height), rng.integers(width)] = True
+    rows, columns = np.nonzero(mask)
+
+    left, top = _nearest(mask, (x, y))
+
+    assert mask[top, left]
+    assert (left - x) ** 2 + (top - y) ** 2 == ((columns - x) ** 2 + (rows - y) ** 2).min()
+
+
 def test_a_recording_is_given_at_the_pace_it_was_taken() -> None:
     now, slept = [100.0], []
 
@@ -237,13 +252,13 @@ def test_a_recording_is_given_at_the_pace_it_was_taken() -> None:
         now[0] += seconds
 
     frames = [Stamped(square_image(10), stamp) for stamp in (7.0, 7.5, 9.0)]
-    given = []
+    paced = []
     for frame in at_recorded_pace(frames, lambda: now[0], sleep):
-        given.append(now[0])
+        paced.append(now[0])
         now[0] += 0.75  # somebody is slow
         assert frame in frames
 
-    assert given == [100.0, 100.75, 102.0]
+    assert paced == [100.0, 100.75, 102.0]
     assert slept == [0.5]
 
 
