@@ -150,7 +150,37 @@ def test_chosen_templates_become_a_prompt_set(read: Read) -> None:
     assert made.system == "Look." and made.default_variant == "wise-s"
 
 
+PREFILLS = {
+    "text": ('t = p.apply_chat_template(m, tokenize=False) + "<think>"', "<think>"),
+    "name": ('A = "Why: "\nt = [tok.apply_chat_template(m) + A + "<think>" for m in ms]', "Why: <think>"),
+    "later": ('t = apply_chat_template(m)\nt += "<think>\\n"', "<think>\n"),
+    "turn": ('t = p.apply_chat_template(m) + "<|im_start|>assistant\\n<think>"', "<think>"),
+    "default": ('def ask(m, begin=""):\n  return p.apply_chat_template(m) + begin', ""),
+    "none": ('t = p.apply_chat_template(m)\nu = t + ""\nn = "<think>" + end', ""),
+}
+
+
+@pytest.mark.parametrize("case", PREFILLS)
+def test_what_a_script_adds_to_the_chat_template_begins_the_answer(read: Read, case: str) -> None:
+    source, prefill = PREFILLS[case]
+    found = read(f'm = f"Find {{query}} here."\n{source}')
+    template = found.prompts("mine", {"wise-s": 0}, "").template("wise-s")
+    assert (template.prefill, template.rationale) == (prefill, "<think>" in prefill)
+
+
 BAD = {
+    "two-prefills": (
+        't = f"Find {query} here."\nu = p.apply_chat_template(t) + "<think>"\nv = p.apply_chat_template(t) + "So:"',
+        r"the answer with 'So:', which",
+    ),
+    "prefill": (
+        't = f"Find {query} here."\nu = p.apply_chat_template(t) + args.begin',
+        r"the answer with args\.begin, which",
+    ),
+    "prefills": (
+        'u = p.apply_chat_template(f"Find {query} here.") + (A if a else B)\nA = "<think>"\nB = "<answer>"',
+        r"the answer with A if a else B, which",
+    ),
     "open": (
         't = "Find {Question} or {Options}.".format(Question=q, Options=o)',
         r"line 1 has \{Options\}, which only",

@@ -200,8 +200,8 @@ def _list(script: Path, wording: ScriptWording, as_json: bool) -> None:
         for number, each in enumerate(wording.templates, 1)
     ]
     if as_json:
-        system = {"system": wording.system, "open_system": wording.open_system}
-        typer.echo(to_json({"script": str(script), "templates": found, **system}))
+        others = {key: value for key, value in asdict(wording).items() if key != "templates"}
+        typer.echo(to_json({"script": str(script), "templates": found, **others}))
         return
     for each in wording.templates:
         number = wording.templates.index(each) + 1
@@ -211,6 +211,8 @@ def _list(script: Path, wording: ScriptWording, as_json: bool) -> None:
         typer.echo("".join(f"     {line}\n" for line in each.user.splitlines() or [""]), nl=False)
     unknown = "only known when it runs" if wording.open_system else "none"
     typer.echo(f"system message: {unknown if wording.system is None else repr(wording.system)}")
+    if beginning := repr(wording.prefill) if wording.prefill else wording.open_prefill:
+        typer.echo(f"beginning of the answer: {beginning}")
     typer.echo(f"write some of them: wise-edge prompts read {script} --variant wise-s=1 --out CHECKPOINT/prompts.json")
 
 

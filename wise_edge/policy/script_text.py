@@ -142,7 +142,7 @@ class Script:
             case ast.JoinedStr(values=parts):
                 yield from self._joined([self._part(part, depth) for part in parts], node)
             case ast.BinOp(op=ast.Add()):
-                found = [(part, self.read(part, depth)) for part in _summands(node)]
+                found = [(part, self.read(part, depth)) for part in summands(node)]
                 if any(texts for _, texts in found):
                     yield from self._joined([texts or [_hole(part)] for part, texts in found], node)
             case ast.BinOp(left=left, op=ast.Mod(), right=right):
@@ -314,7 +314,7 @@ def _length(text: Text) -> int:
     return sum(len(piece) if isinstance(piece, str) else 1 for piece in text.pieces)
 
 
-def _summands(node: ast.expr) -> list[ast.expr]:
+def summands(node: ast.expr) -> list[ast.expr]:
     """Return the parts of a sum, however many there are."""
     parts: list[ast.expr] = []
     while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):

@@ -16,7 +16,7 @@ from typing import Any
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import MOST_BYTES, read_text
 from wise_edge.policy.prompts import PromptSet, Template
-from wise_edge.policy.script_text import Hole, Script, Text, in_order, name_of, split_fields
+from wise_edge.policy.script_text import Hole, Script, Text, in_order, name_of, split_fields, summands
 
 _QUERY_NAMES = (
     "question", "query", "problem", "instruction", "expression", "phrase", "sentence", "utterance", "referring",
@@ -31,6 +31,8 @@ _SILENT = {
 """Calls whose texts are no prompts."""
 _ABOUT_TEXT = {"replace", "startswith", "endswith", "count", "index", "find", "partition", "strip", "lstrip", "rstrip"}
 """Methods whose arguments are parts of a text."""
+_TEMPLATE, _TURN = "apply_chat_template", "<|im_start|>assistant\n"
+_THINK = "<think>"
 _PICTURE = re.compile(r"<\|vision_start\|>(?:<\|image_pad\|>)+<\|vision_end\|>|<image>|<IMG>|<ImageHere>")
 
 
@@ -70,7 +72,7 @@ class ScriptTemplate:
     @property
     def rationale(self) -> bool:
         """Whether the text asks for a rationale."""
-        return "<think>" in self.user
+        return _THINK in self.user
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,15 @@ class ScriptWording:
         templates: texts with a place for a query, in the order of the script.
         system: the text of the system message; None if the script writes none, or only knows it when it runs.
         open_system: whether there is a system message that only the running script knows.
+        prefill: the text behind the chat template's, with which the script begins the answer; empty for none.
+        open_prefill: such a text that only the running script knows, as the script says it; empty for none.
     """
 
     templates: tuple[ScriptTemplate, ...]
     system: str | None
     open_system: bool
+    prefill: str = ""
+    open_prefill: str = ""
 
     def prompts(self, name: str, chosen: dict[str, int], system: str) -> PromptSet:
         """Return the prompt set of chosen templates.
@@ -98,6 +104,11 @@ class ScriptWording:
         Raises:
             UsageError: a template cannot be one of a prompt set, or two write a query in different ways.
         """
+        if self.open_prefill:
+            raise UsageError(
+                f"the script begins the answer with {self.open_prefill}, which only the running script knows; write it "
+                "into a copy of the script"
+            )
         templates = {variant: self.templates[place] for variant, place in chosen.items()}
         for variant, found in templates.items():
             if found.open_places:
@@ -117,7 +128,8 @@ class ScriptWording:
         variants = {}
         for variant, found in templates.items():
             try:
-                variants[variant] = Template(found.user, rationale=found.rationale)
+                rationale = found.rationale or _THINK in self.prefill
+                variants[variant] = Template(found.user, self.prefill, rationale=rationale)
             except ValueError as error:
                 raise UsageError(f"{variant}: the template of line {found.line}: {error}") from error
         try:
@@ -146,7 +158,9 @@ def read_script(file: Path) -> ScriptWording:
         raise UsageError(
             f"{file}: no text has a place for a query, such as {{Question}}; pass the script that writes the prompt"
         )
-    return ScriptWording(tuple(found.templates), found.system, found.open_system)
+    return ScriptWording(
+        tuple(found.templates), found.system, found.open_system, found.prefill or "", found.open_prefill
+    )
 
 
 class _Finder:
@@ -165,11 +179,18 @@ class _Finder:
         self._picture_behind = False
         self.system: str | None = None
         self.open_system = False
+        self.prefill: str | None = None
+        self.open_prefill = ""
         for node in nodes:
             if isinstance(node, ast.Dict):
                 self._read_message(node)
             if isinstance(node, ast.List):
                 self._read_order(node)
+            if isinstance(node, ast.BinOp) and not isinstance(script.parents[node], ast.BinOp):
+                self._read_prefill(_added(node))
+            if isinstance(node, ast.AugAssign):
+                for known in script.values(node.target):
+                    self._read_prefill(_added(known))
         self.templates = list(self._find())
 
     def _find(self) -> Iterator[ScriptTemplate]:
@@ -194,7 +215,7 @@ class _Finder:
             if isinstance(child, ast.Raise | ast.Assert | ast.Compare) or called in _SILENT:
                 continue
             composite = ast.Constant | ast.JoinedStr | ast.BinOp | ast.Call
-            if isinstance(child, composite) and self._script.read(child):
+            if isinstance(child, composite) and not _added(child) and self._script.read(child):
                 yield child
             elif called not in _ABOUT_TEXT:
                 yield from self._maximal(child)
@@ -309,6 +330,18 @@ class _Finder:
         else:
             self.open_system = True
 
+    def _read_prefill(self, added: list[ast.expr]) -> None:
+        """Read what a script adds to the text of a chat template."""
+        if not added:
+            return
+        readings = [{text.constant for text in self._script.read(part)} for part in added]
+        texts = [text for each in readings for text in each if len(each) == 1 and text is not None]
+        prefill = "".join(texts).removeprefix(_TURN)
+        if len(texts) == len(added) and self.prefill in (None, prefill):
+            self.prefill = prefill
+        else:
+            self.open_prefill = " + ".join(map(ast.unparse, added))
+
     def _read_order(self, content: ast.List) -> None:
         """Note a user's content in which the picture follows the text."""
         kinds = []
@@ -320,6 +353,14 @@ class _Finder:
                 kinds += named or ([str(kind.value)] if isinstance(kind, ast.Constant) else [])
         if "image" in kinds and "text" in kinds and kinds.index("text") < kinds.index("image"):
             self._picture_behind = True
+
+
+def _added(node: ast.AST) -> list[ast.expr]:
+    """Return what a sum adds to the text of a chat template; nothing if the node is no such sum."""
+    if not isinstance(node, ast.BinOp):
+        return []
+    template, *added = summands(node)
+    return added if _name_of_call(template) == _TEMPLATE else []
 
 
 def _name_of_call(node: ast.AST) -> str:
