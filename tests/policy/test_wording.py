@@ -89,10 +89,18 @@ STATED = "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\
 UNSTATED = (
     "{%- if messages[0].role == 'system' %}{{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}"
 )
+DOUBLE = UNSTATED.replace("'", '"')
 TEMPLATES: dict[str, tuple[str, object, str | None]] = {
     "jinja": ("chat_template.jinja", STATED, "You help."),
     "quoted": ("chat_template.jinja", STATED.replace("\n", "\\n"), "You help."),
     "none": ("chat_template.jinja", UNSTATED, ""),
+    "none-double-quotes": ("chat_template.jinja", DOUBLE, ""),
+    "none-tight": ("chat_template.jinja", UNSTATED.replace(" + ", "+"), ""),
+    "else": (
+        "chat_template.jinja",
+        DOUBLE + r'{%- else %}{{- "<|im_start|>system\nYou help.<|im_end|>\n" }}',
+        "You help.",
+    ),
     "json": ("chat_template.json", {"chat_template": STATED}, "You help."),
     "tokenizer": ("tokenizer_config.json", {"chat_template": STATED}, "You help."),
     "several": ("tokenizer_config.json", {"chat_template": [{"name": "default", "template": STATED}]}, "You help."),
@@ -113,11 +121,11 @@ def test_the_system_message_of_a_chat_template_is_found(tmp_path: Path, case: st
     assert default_system(tmp_path) == system
 
 
-@pytest.mark.parametrize("case", ["jinja", "none"])
+@pytest.mark.parametrize("case", ["jinja", "none", "none-double-quotes", "none-tight", "else"])
 def test_it_is_what_transformers_writes(tmp_path: Path, case: str) -> None:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    template = str(TEMPLATES[case][1]) + ("{% endif %}" if case == "none" else "")
+    template = str(TEMPLATES[case][1]) + ("{% endif %}" if case != "jinja" else "")
     whole = f"{{% for message in messages %}}{template}<|im_start|>user\n{{% endfor %}}"
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     written = environment.from_string(whole).render(messages=[{"role": "user", "content": "x"}])

@@ -8,7 +8,8 @@ from pathlib import Path
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import MOST_BYTES, read_json, read_text
 
-_SYSTEM = re.compile(r"<\|im_start\|>system(?:\n|\\n)((?:(?!' \+)[^<{}])+)<\|im_end\|>")
+_SYSTEM = re.compile(r"<\|im_start\|>system(?:\n|\\n)((?:(?!['\"]\s*[+~])[^<{}])+)<\|im_end\|>")
+"""The message as a text of the template; where a quote and an operator follow, something else is written."""
 
 
 def default_system(folder: Path) -> str | None:
