@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 from wise_edge.drawing import typography
 from wise_edge.drawing.overlay import (
@@ -77,6 +78,40 @@ def test_several_objects_have_a_color_each_and_their_number() -> None:
     assert not _has(drawn, POINT_COLOR)
     badge, unlabeled = (np.asarray(draw_overlay(GRAY, [objects[0], other])) for other in (objects[1], DrawnObject()))
     assert _filled(badge[:, 320:], COLORS[1]) > _filled(unlabeled[:, 320:], COLORS[1]) + 500
+
+
+def test_an_object_is_drawn_the_same_wherever_others_are() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    rows, columns = np.mgrid[:240, :320]
+    small = (rows - 101) ** 2 + (columns - 87) ** 2 < 31**2
+    corners = small.copy()
+    corners[0, 0] = corners[-1, -1] = True  # so that all of the image is looked at
+
+    one, other = (np.asarray(draw_overlay(image, [DrawnObject(mask)])).astype(int) for mask in (small, corners))
+
+    scale = one.shape[1] / 320
+    near = slice(round(20 * scale), round(-20 * scale))
+    differs = np.abs(one - other).max(axis=-1)[near, near] > 0
+    assert differs.sum() < 50  # of 224,000: where rounding decides what is inside
+
+
+def test_small_objects_cost_their_own_area(monkeypatch: pytest.MonkeyPatch) -> None:
+    blurred = [0]
+    blur = Image.Image.filter
+
+    def count(picture: Image.Image, kernel: ImageFilter.GaussianBlur) -> Image.Image:
+        blurred[-1] += picture.width * picture.height
+        return blur(picture, kernel)
+
+    monkeypatch.setattr(Image.Image, "filter", count)
+    image = np.zeros((1080, 1920, 3), np.uint8)
+    masks = np.zeros((20, 1080, 1920), np.bool_)
+    for place, mask in enumerate(masks):
+        mask[500:520, 80 * place : 80 * place + 20] = True
+
+    drawn = draw_overlay(image, [DrawnObject(mask) for mask in masks])
+
+    assert 0 < blurred[0] < drawn.width * drawn.height
 
 
 def test_without_mask_the_image_stays_as_it_is() -> None:

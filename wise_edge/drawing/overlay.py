@@ -6,6 +6,7 @@ Everything is drawn at twice the size and then reduced, so edges are smooth.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from wise_edge.drawing.panel import ACCENT
 from wise_edge.drawing.typography import font_for
-from wise_edge.geometry import Box, Point
+from wise_edge.geometry import Box, Point, mask_box
 
 READABLE_PX = 640
 LARGEST_PX = 1200
@@ -131,19 +132,29 @@ def _tint(canvas: Image.Image, masks: Sequence[tuple[npt.NDArray[np.bool_], _Col
     drawn = Image.blend(Image.new("RGB", canvas.size, SHADOW), canvas, DIMMED)
     stroke = _stroke(canvas.size)
     for mask, fill, _ in masks:
-        drawn.paste(Image.blend(canvas, Image.new("RGB", canvas.size, fill), TINT_SHARE), mask=_inside(mask, canvas))
+        inside, area = _inside(mask, canvas.size)
+        tinted = Image.blend(canvas.crop(area), Image.new("RGB", inside.size, fill), TINT_SHARE)
+        drawn.paste(tinted, area, inside)
     for mask, _, line in masks:  # once more, since an object may cover the line of another
-        inside = _inside(mask, canvas)
+        inside, area = _inside(mask, canvas.size)
         for color, reach in ((SHADOW, stroke + 4), (line, stroke + 2)):
-            drawn.paste(color, mask=_rim(inside, reach))
+            drawn.paste(color, area, _rim(inside, reach))
     return drawn
 
 
-def _inside(mask: npt.NDArray[np.bool_], canvas: Image.Image) -> Image.Image:
-    """Return a mask at the size of the canvas, 0 or 255."""
-    soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(canvas.size, Image.Resampling.BILINEAR)
-    soft = soft.filter(ImageFilter.GaussianBlur(0.4 * canvas.width / mask.shape[1]))  # hides the steps of pixels
-    return soft.point([255 if level >= 128 else 0 for level in range(256)])
+def _inside(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> tuple[Image.Image, Box]:
+    """Return a mask at a size, 0 or 255, cut to where it and its rim lie, and that area of the whole, XYXY."""
+    height, width = mask.shape
+    scale = (size[0] / width, size[1] / height)
+    margin = 2 * (_stroke(size) + 4 + math.ceil(max(scale)))  # beyond what enlarging, blurring and lining reach
+    x1, y1, x2, y2 = mask_box(mask)
+    left, top = (max(0, math.floor(edge * scale[axis]) - margin) for axis, edge in enumerate((x1, y1)))
+    right, bottom = (min(size[axis], math.ceil(edge * scale[axis]) + margin) for axis, edge in enumerate((x2, y2)))
+    source = (left / scale[0], top / scale[1], min(width, right / scale[0]), min(height, bottom / scale[1]))
+    soft = Image.fromarray(mask.astype(np.uint8) * 255)
+    soft = soft.resize((right - left, bottom - top), Image.Resampling.BILINEAR, source)
+    soft = soft.filter(ImageFilter.GaussianBlur(0.4 * scale[0]))  # hides the steps of pixels
+    return soft.point([255 if level >= 128 else 0 for level in range(256)]), (left, top, right, bottom)
 
 
 def _rim(inside: Image.Image, reach: int) -> Image.Image:
