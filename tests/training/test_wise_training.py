@@ -25,7 +25,7 @@ import torch
 from wise_edge.training.recipe import load_recipe, recipe_names
 from wise_edge.training.wise.config import DataConfig, ValidationConfig
 from wise_edge.training.wise.data import Selection
-from wise_edge.training.wise.policy import open_policy
+from wise_edge.training.wise.policy import open_policy, save_side_files
 from wise_edge.training.wise.trainer import WiseTrainer
 from wise_edge.training.wise.validation import Validator
 
@@ -109,6 +109,13 @@ def test_recipe_trains_two_steps_of_the_embedded_policy(
     assert len(read_lines(out / "samples" / "step-00001.jsonl")) == 4
     assert (out / "policy" / "prompts.json").is_file() and (out / "curves.png").is_file()
     assert {str(value.dtype) for value in weights(out / "policy").values()} == {"torch.float16"}  # as in the checkpoint
+
+
+def test_files_beside_the_weights_do_not_depend_on_what_the_process_did(embedded_run: Path, tmp_path: Path) -> None:
+    config: Any = load_recipe("wise-embedded", SMALL)
+    save_side_files(open_policy(config), tmp_path)
+    for file in tmp_path.iterdir():
+        assert file.read_bytes() == (embedded_run / "policy" / file.name).read_bytes(), file.name
 
 
 def test_trained_policy_can_be_exported(embedded_run: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ them. A policy goes on with the coordinates that it knows, see `wise_edge.policy
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,13 @@ class StartPolicy:
     def frame(self) -> AnswerFrame:
         """The frame of its answers."""
         return self.coordinates.frame((self.input_size, self.input_size))
+
+    def copy_processor(self) -> Any:
+        """Return a copy of the processor for a trainer, which notes in its tokenizer that it was saved with one.
+
+        The policy's own files must not tell whether the process that wrote them had trained before.
+        """
+        return copy.deepcopy(self.processor)
 
     def messages(self, query: str, variant: str) -> list[dict[str, Any]]:
         """Return the prompt as chat messages with a place for the image."""

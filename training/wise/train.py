@@ -150,7 +150,7 @@ def _train(config: WiseConfig, start: StartPolicy, parts: _Parts, out: Path, che
         validator,
         rewards,
         model=start.name,
-        processing_class=start.processor,
+        processing_class=start.copy_processor(),
         args=grpo_arguments(config, out, rewards.weights(), validate_first=not best_folder(out).exists()),
         train_dataset=rows,
         eval_dataset=rows,  # required for validations, although the trainer's own use other data

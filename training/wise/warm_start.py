@@ -101,7 +101,7 @@ def _build_trainer(config: WiseConfig, warm: WarmStartConfig, start: StartPolicy
     return trl.SFTTrainer(
         model=start.name,
         args=arguments,
-        processing_class=start.processor,
+        processing_class=start.copy_processor(),
         train_dataset=demonstrations(warm, start, config.order, config.seed),
         peft_config=None if config.lora is None else lora_config(config.lora),
         quantization_config=quantization_config(config),
