@@ -23,17 +23,19 @@ from wise_edge.bundle.store import (
 from wise_edge.errors import UsageError
 from wise_edge.export.options import ExportOptions
 from wise_edge.export.progress import Progress
-from wise_edge.export.provenance import checkpoint_weights, describe_checkpoint, describe_tools
+from wise_edge.export.provenance import describe_checkpoint, describe_tools
 from wise_edge.export.source.adapter import merge_checkpoint
 from wise_edge.export.source.calibration import CalibrationSample, read_calibration
 from wise_edge.export.source.policy import PolicyCheckpoint
 from wise_edge.export.source.shards import join_shards
+from wise_edge.export.space import repeated_share, stored_bytes, written_bytes
 from wise_edge.export.targets import MERGED, Target, find_targets
 from wise_edge.export.to_onnx.bf16 import cpu_equivalent
 from wise_edge.export.to_onnx.segmenter import SamSource
 from wise_edge.export.to_onnx.verify import check_figures
 from wise_edge.files.temporary import scratch_in
 from wise_edge.files.writing import naming, replacing_folder
+from wise_edge.native.weight_files import list_tensors
 from wise_edge.policy.adapter_names import fit_adapter
 from wise_edge.policy.answers.conventions import Told
 from wise_edge.policy.architecture import load_config
@@ -135,10 +137,12 @@ def export_bundle(
     samples = read_calibration(options.calibration, options.samples)
     if shards is not None:
         read_prompts(_worded(base, adapter))  # what would fail later is found before the work
-    temporary = _stored(base) * ((shards is not None) + (adapter is not None))
+    repeated = repeated_share(base, list_tensors(base) if shards is None else shards.tensors(), options.told)
+    needed = written_bytes(base, options, repeated) + written_bytes(sam_checkpoint, options)
+    needed += stored_bytes(base) * ((shards is not None) + (adapter is not None))
     read = (base, sam_checkpoint, adapter, options.calibration)
     with replacing_folder(target, marker=MANIFEST_NAME, force=force, keep=read) as folder, scratch_in(folder.parent):
-        check_space(folder.parent.parent, temporary + _space(base, options) + _space(sam_checkpoint, options))
+        check_space(folder.parent.parent, needed)
         told = options.told
         with (
             _joined(base, shards, folder.parent, progress) as whole,
@@ -196,7 +200,7 @@ def export_merged(
     if adapter is None and shards is None:
         raise UsageError(f"--target {MERGED} merges an adapter; name one with --adapter, or use {policy} as it is")
     with replacing_folder(target, marker="config.json", force=force, keep=(base, adapter)) as folder:
-        check_space(folder.parent.parent, _stored(base) * ((shards is not None) + (adapter is not None)))
+        check_space(folder.parent.parent, stored_bytes(base) * ((shards is not None) + (adapter is not None)))
         if adapter is not None:
             fitted = fit_adapter(adapter, load_config(base), base=base)
             with _joined(base, shards, folder.parent, progress) as whole:
@@ -259,15 +263,3 @@ def _merged(
             figures = list(merge_checkpoint(base, fitted, folder, progress, verify=verify))
             check_figures(figures)
             yield folder, figures
-
-
-def _space(checkpoint: Path, options: ExportOptions) -> int:
-    """Return about how many bytes an export of a checkpoint writes, intermediate files included."""
-    lowered = {options.onnx_precision, options.sam_precision} != {"fp32"}
-    # Float32 at most, or a lossless file next to the quantized one; a graph of lower precision exists three times.
-    return 2 * _stored(checkpoint) * (len(options.targets) + 2 * lowered)
-
-
-def _stored(checkpoint: Path) -> int:
-    """Return how many bytes the weights of a checkpoint have."""
-    return sum(file.stat().st_size for file in checkpoint_weights(checkpoint))

@@ -85,7 +85,7 @@ class ShardedPolicy:
             raise UsageError(f"{self.files[0]} holds no tensors; copy it again, or use an earlier step of the training")
         if any(".lora_" in name for name in names):
             raise UsageError(_explain_adapter(folder))
-        check_weights(self.config_folder, self._stored(), source=folder)
+        check_weights(self.config_folder, self.tensors(), source=folder)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._ranks[0])
@@ -107,7 +107,8 @@ class ShardedPolicy:
                 f"{self.files[0].parent}: {name} cannot be joined: {error}; copy the shards again"
             ) from error
 
-    def _stored(self) -> Iterator[StoredTensor]:
+    def tensors(self) -> Iterator[StoredTensor]:
+        """Yield where each whole tensor begins: its name, type and shape, and the first rank's file."""
         for name, piece in self._ranks[0].items():
             dtype = str(piece.values.dtype).removeprefix("torch.")
             yield StoredTensor(self.files[0], name, DTYPES.get(dtype, dtype), piece.shape)
