@@ -121,17 +121,12 @@ class TorchReference:
         positions = seen["position_ids"][-3:].numpy()  # transformers may prepend the tokens' places
         embeds, deeper = seen["inputs_embeds"].numpy(), seen.get("deepstack_visual_embeds")
         features = None if deeper is None else torch.stack(list(deeper)).numpy()
-        return self.vision_inputs(reference, reference.grid), {
+        return vision_inputs(self._spec, reference, reference.grid), {
             "inputs_embeds": embeds,
             "position_ids": positions,
             **empty_cache(self._spec),
             **deepstack_rows(self._spec, embeds.shape[1], features, start=len(reference.before)),
         }
-
-    def vision_inputs(self, reference: Reference, grid: Grid) -> Batch:
-        """Return the inputs of the vision tower for an image stretched to a grid of tokens."""
-        picture = resize(reference.image, self._spec.grid_size(grid))
-        return {"pixel_values": picture_patches(picture, self._spec)}
 
     def _inputs(self, ids: Sequence[int], image: npt.NDArray[np.uint8]) -> dict[str, Any]:
         columns, rows = patch_grid(self._spec, self._spec.image_grid(image.shape[1::-1]))
@@ -146,3 +141,8 @@ class TorchReference:
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+
+def vision_inputs(spec: PolicySpec, reference: Reference, grid: Grid) -> Batch:
+    """Return the inputs of the vision tower's graph for a prompt's image, stretched to a grid of tokens."""
+    return {"pixel_values": picture_patches(resize(reference.image, spec.grid_size(grid)), spec)}

@@ -18,6 +18,7 @@ from wise_edge.errors import UsageError
 from wise_edge.export.precisions import ONNX_PRECISIONS
 from wise_edge.export.progress import Progress
 from wise_edge.export.source.policy import PolicyCheckpoint
+from wise_edge.export.source.reference import vision_inputs
 from wise_edge.export.to_onnx import verify
 from wise_edge.export.to_onnx.blocks import quantize_weights
 from wise_edge.export.to_onnx.edit import describe_graph, replace_graph
@@ -29,11 +30,9 @@ from wise_edge.export.to_onnx.vision import VisionTower
 from wise_edge.policy.architecture import load_config
 from wise_edge.policy.graph_io import (
     DEEPSTACK,
-    Batch,
     past_names,
     patch_grid,
     patch_values,
-    policy_graphs,
     present_names,
     vision_graphs,
     vision_outputs,
@@ -99,17 +98,16 @@ def compare_policy(source: PolicyCheckpoint, out: Path, precision: str, progress
 
 
 def _lower(source: PolicyCheckpoint, out: Path, precision: str, fp16_arithmetic: bool, progress: Progress) -> None:
-    decoder, graphs = out / _DECODER, vision_graphs(source.spec)
-    batches: dict[Path, list[Batch]] = {out / f"{role}.onnx": [] for role in policy_graphs(source.spec)}
-    if fp16_arithmetic or precision == "fp8":
-        torch_reference = source.torch_reference
-        batches[decoder] = [torch_reference.graph_inputs(reference)[1] for reference in source.references]
-        for grid, role in graphs.items():
-            batches[out / f"{role}.onnx"] = [torch_reference.vision_inputs(each, grid) for each in source.references]
+    decoder, measured = out / _DECODER, fp16_arithmetic or precision == "fp8"
+    references = source.references if measured else []
+    words = [source.torch_reference.graph_inputs(each)[1] for each in references]
     source.release()  # a large policy's weights and those of a graph do not fit into memory together
     progress(f"bringing the policy's graphs to {precision}")
     arithmetic = precision if precision in HALF_TYPES else "fp16"
-    for file, given in batches.items():
+    grids = {out / f"{role}.onnx": grid for grid, role in vision_graphs(source.spec).items()}
+    for file in (*grids, decoder):
+        # Of one graph at a time: a picture of 840 px has 17 MB of patches.
+        given = words if file == decoder else [vision_inputs(source.spec, each, grids[file]) for each in references]
         if precision.startswith("int"):
             bits, kept = (int(precision[3:]), ("logits",)) if file == decoder else (8, ())
             replace_graph(file, partial(quantize_weights, bits=bits, keep_8_bits=kept))
