@@ -12,17 +12,16 @@ from itertools import combinations, product
 
 from wise_edge.scenes.family import Family
 from wise_edge.scenes.layout import ObjectSpec
-from wise_edge.scenes.queries import (
+from wise_edge.scenes.naming import (
     ATTRIBUTES,
     CLEAR_DISTANCE,
-    KINDS,
     SIDES,
-    find_queries,
     name_by,
     object_groups,
     plural_noun,
     unique_names,
 )
+from wise_edge.scenes.queries import KINDS, find_queries
 
 GROUP_KINDS = ("none", "one", "several")
 

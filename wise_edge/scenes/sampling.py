@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,10 +175,8 @@ def sample(split: str, index: int, side: int = SIDE_PX, family: Family = SHAPES)
     kind = KINDS[seed % len(KINDS)]
     scene = generate(seed, side, family, kind)
     rng = Random(f"{seed}/query")
-    target = rng.choice(sorted({query.target for query in scene.queries}))
-    query = rng.choice([query for query in scene.queries if query.target == target])
-    request = rng.choice(_REQUESTS) if rng.random() < 0.3 else "{}"
-    return Sample(scene, query, request.format(query.text))
+    query = _choose(rng, scene.queries, lambda query: query.target)
+    return Sample(scene, query, _request(rng, _REQUESTS, query.text))
 
 
 def sample_group(split: str, index: int, side: int = SIDE_PX, family: Family = SHAPES) -> GroupSample:
@@ -194,8 +192,18 @@ def sample_group(split: str, index: int, side: int = SIDE_PX, family: Family = S
     kind = GROUP_KINDS[seed % len(GROUP_KINDS)]
     scene, queries = _draw(seed, f"group-{kind}", side, family, lambda specs: find_group_queries(specs, kind, family))
     rng = Random(f"{seed}/group-query")
-    form = rng.choice(sorted({query.form for query in queries}))
-    targets = rng.choice(sorted({query.targets for query in queries if query.form == form}))
-    query = rng.choice([query for query in queries if (query.form, query.targets) == (form, targets)])
-    request = rng.choice(_GROUP_REQUESTS) if rng.random() < 0.3 else "{}"
-    return GroupSample(scene, query, request.format(query.text))
+    query = _choose(rng, queries, lambda query: query.form, lambda query: query.targets)
+    return GroupSample(scene, query, _request(rng, _GROUP_REQUESTS, query.text))
+
+
+def _choose(rng: Random, queries: Sequence[_Found], *keys: Callable[[_Found], Any]) -> _Found:
+    """Return a query; by each key in turn, every value that is left is as likely, however many queries have it."""
+    for key in keys:
+        value = rng.choice(sorted({key(query) for query in queries}))
+        queries = [query for query in queries if key(query) == value]
+    return rng.choice(queries)
+
+
+def _request(rng: Random, requests: Sequence[str], text: str) -> str:
+    """Return a query as a request, or more often as it is."""
+    return (rng.choice(requests) if rng.random() < 0.3 else "{}").format(text)
