@@ -8,17 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx")
-trt = pytest.importorskip("tensorrt_rtx")
-from onnx import TensorProto, helper  # noqa: E402
+pytest.importorskip("onnx")
+pytest.importorskip("tensorrt_rtx")
 
-from wise_edge.bundle.devices import GpuKind, find_gpu_kind, parse_gpu_kinds  # noqa: E402
-from wise_edge.bundle.engines import ShapeRange, Sidecar  # noqa: E402
-from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError  # noqa: E402
-from wise_edge.export.to_tensorrt import build as engine  # noqa: E402
-from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine  # noqa: E402
-from wise_edge.export.to_tensorrt.progress import Phases  # noqa: E402
-from wise_edge.files.hashing import hash_file  # noqa: E402
+import onnx
+import tensorrt_rtx as trt
+from onnx import TensorProto, helper
+
+from wise_edge.bundle.devices import GpuKind, find_gpu_kind, parse_gpu_kinds
+from wise_edge.bundle.engines import ShapeRange, Sidecar
+from wise_edge.errors import BundleError, DeviceError, UsageError, WiseEdgeError
+from wise_edge.export.to_tensorrt import build as engine
+from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine
+from wise_edge.export.to_tensorrt.progress import Phases
+from wise_edge.files.hashing import hash_file
 
 RANGE = ShapeRange((1, 8), (2, 8), (16, 8))
 PORTABLE = parse_gpu_kinds("sm86,sm89,sm120")

@@ -11,24 +11,26 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("onnx")
-trt = pytest.importorskip("tensorrt_rtx")
+pytest.importorskip("tensorrt_rtx")
 
-from specs import POLICY  # noqa: E402
-from wise_edge.bundle.devices import parse_gpu_kinds  # noqa: E402
-from wise_edge.bundle.engines import BuildPlan, Sidecar  # noqa: E402
-from wise_edge.bundle.roles import GRAPHS, engine_role  # noqa: E402
-from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle  # noqa: E402
-from wise_edge.cli.main import main  # noqa: E402
-from wise_edge.errors import BundleError, DeviceError, MissingExtraError, UsageError, WiseEdgeError  # noqa: E402
-from wise_edge.export.options import ExportOptions  # noqa: E402
-from wise_edge.export.to_onnx.segmenter import SamSource  # noqa: E402
-from wise_edge.export.to_tensorrt import bundle as engine_bundle  # noqa: E402
-from wise_edge.export.to_tensorrt import plan  # noqa: E402
-from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine  # noqa: E402
-from wise_edge.export.to_tensorrt.bundle import build_engines  # noqa: E402
-from wise_edge.export.to_tensorrt.target import add_engines, check_builders  # noqa: E402
-from wise_edge.files.locks import holding  # noqa: E402
-from wise_edge.native import cuda  # noqa: E402
+import tensorrt_rtx as trt
+
+from specs import POLICY
+from wise_edge.bundle.devices import parse_gpu_kinds
+from wise_edge.bundle.engines import BuildPlan, Sidecar
+from wise_edge.bundle.roles import GRAPHS, engine_role
+from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
+from wise_edge.cli.main import main
+from wise_edge.errors import BundleError, DeviceError, MissingExtraError, UsageError, WiseEdgeError
+from wise_edge.export.options import ExportOptions
+from wise_edge.export.to_onnx.segmenter import SamSource
+from wise_edge.export.to_tensorrt import bundle as engine_bundle
+from wise_edge.export.to_tensorrt import plan
+from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine
+from wise_edge.export.to_tensorrt.bundle import build_engines
+from wise_edge.export.to_tensorrt.target import add_engines, check_builders
+from wise_edge.files.locks import holding
+from wise_edge.native import cuda
 
 
 def quiet(step: str, share: float | None = None) -> None:

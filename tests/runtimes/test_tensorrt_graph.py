@@ -15,18 +15,21 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
-trt = pytest.importorskip("tensorrt_rtx")
-from fake_tensorrt import Context, Counters, RuntimeCache, compile_cudart, make_package  # noqa: E402
-from wise_edge.bundle.devices import parse_gpu_kinds  # noqa: E402
-from wise_edge.bundle.roles import GRAPHS, engine_role  # noqa: E402
-from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle  # noqa: E402
-from wise_edge.errors import BundleError, DeviceError, MissingExtraError, WiseEdgeError  # noqa: E402
-from wise_edge.export.to_tensorrt.target import add_engines  # noqa: E402
-from wise_edge.native import cuda  # noqa: E402
-from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates  # noqa: E402
-from wise_edge.runtimes.graphs.tensorrt_engine import EngineRuntime  # noqa: E402
-from wise_edge.runtimes.session import Session  # noqa: E402
-from wise_edge.scenes import generate  # noqa: E402
+pytest.importorskip("tensorrt_rtx")
+
+import tensorrt_rtx as trt
+
+from fake_tensorrt import Context, Counters, RuntimeCache, compile_cudart, make_package
+from wise_edge.bundle.devices import parse_gpu_kinds
+from wise_edge.bundle.roles import GRAPHS, engine_role
+from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
+from wise_edge.errors import BundleError, DeviceError, MissingExtraError, WiseEdgeError
+from wise_edge.export.to_tensorrt.target import add_engines
+from wise_edge.native import cuda
+from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates
+from wise_edge.runtimes.graphs.tensorrt_engine import EngineRuntime
+from wise_edge.runtimes.session import Session
+from wise_edge.scenes import generate
 
 
 @pytest.fixture(scope="module")
