@@ -33,10 +33,7 @@ BOUND = 5e-3
 """Tolerance for half precision, relative to the largest value."""
 _DOMAIN = "trt_edgellm"
 _PAGE = 128  # positions in a page of keys and values
-_PLUGIN_PRODUCTS = (
-    "int4_awq",
-    "nvfp4",
-)  # methods whose products onnx.reference cannot run; their operators are checked
+_PLUGIN_PRODUCTS = ("int4_awq", "nvfp4")  # onnx.reference cannot run their products; their operators are checked
 _HEADS = 1  # products that stay float: the one that gives the logits
 
 Array = npt.NDArray[Any]

@@ -165,8 +165,11 @@ def test_a_mistake_in_what_only_qwen3_has_shows(
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fp8", "int8_sq", "nvfp4"])
 def test_each_method_leaves_its_operators(source: PolicyCheckpoint, method: str, tmp_path: Path) -> None:
-    graph = _export(source, method, tmp_path) / "llm" / "model.onnx"
+    folder = _export(source, method, tmp_path)
+    graph = folder / "llm" / "model.onnx"
     edgellm_check.check_operators(graph, method)
+    compared = {figure.what for figure in edgellm_check.check_numbers(source, folder, method)}
+    assert compared == {"edgellm vision tower", *(() if method == "nvfp4" else ("edgellm language model",))}
     for other in EDGELLM_METHODS.keys() - {method}:
         with pytest.raises(VerificationError, match=r"left them out|was asked for"):
             edgellm_check.check_operators(graph, other)
@@ -176,8 +179,12 @@ def test_each_method_leaves_its_operators(source: PolicyCheckpoint, method: str,
 def test_four_bits_leave_their_operators(tmp_path: Path) -> None:
     """On a model whose widths 128 divides; the embedded one's are not."""
     source = _source(_make_wide(tmp_path / "wide"))
-    graph = _export(source, "int4_awq", tmp_path) / "llm" / "model.onnx"
+    folder = _export(source, "int4_awq", tmp_path)
+    graph = folder / "llm" / "model.onnx"
     edgellm_check.check_operators(graph, "int4_awq")
+    assert [figure.what for figure in edgellm_check.check_numbers(source, folder, "int4_awq")] == [
+        "edgellm vision tower"
+    ]
     with pytest.raises(VerificationError, match="has products of int4_awq, fp16 was asked for"):
         edgellm_check.check_operators(graph, "fp16")
 
