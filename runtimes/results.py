@@ -128,7 +128,7 @@ class SegmentedObject:
     def to_facts(self) -> dict[str, Any]:
         """Return JSON-ready data without the mask."""
         data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "mask"}
-        return data | {"mask_px": int(self.mask.sum()), "mask_reason": self.mask_reason}
+        return data | {"mask_px": int(np.count_nonzero(self.mask)), "mask_reason": self.mask_reason}
 
     def to_dict(self, code: MaskCode = run_lengths) -> dict[str, Any]:
         """Return JSON-ready data; see `SegmentationResult.to_dict`."""
@@ -203,7 +203,7 @@ class Findings:
             "box": self.box,
             "points": self.points,
             "score": self.score,
-            "mask_px": None if self.mask is None else int(self.mask.sum()),
+            "mask_px": None if self.mask is None else int(np.count_nonzero(self.mask)),
             "mask_reason": self.mask_reason,
         }
 

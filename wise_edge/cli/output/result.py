@@ -107,7 +107,7 @@ def _object(item: SegmentedObject) -> Iterator[tuple[str, str]]:
 
 
 def _share(mask: npt.NDArray[np.bool_]) -> str:
-    area, (height, width) = int(mask.sum()), mask.shape
+    area, (height, width) = int(np.count_nonzero(mask)), mask.shape
     return f"{area} px, {area / mask.size:.1%} of {width} x {height}"
 
 
