@@ -20,6 +20,7 @@ from wise_edge.export.to_tensorrt.plan import plan_engines
 from wise_edge.images import save_png
 from wise_edge.policy.answers.frame import PER_MILLE, YX, Coordinates
 from wise_edge.policy.checkpoint import load_policy
+from wise_edge.runtimes.graphs import onnx_runtime
 from wise_edge.runtimes.session import Session
 
 pytestmark = pytest.mark.slow
@@ -92,12 +93,23 @@ def test_an_answer_lies_where_it_was_meant_in_pictures_of_each_aspect(bundle: Bu
         assert result.tokens.image == GRIDS[name][0] * GRIDS[name][1]
 
 
-def test_graphs_are_opened_when_their_first_picture_comes(bundle: Bundle) -> None:
+def test_graphs_are_opened_when_their_first_picture_comes(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    class Recorded(onnx_runtime.OnnxGraph):
+        def __init__(self, file: Path, *settings: Any) -> None:
+            opened.append(file.name)
+            super().__init__(file, *settings)
+
+    monkeypatch.setattr(onnx_runtime, "OnnxGraph", Recorded)
     session = Session.from_bundle(bundle, policy_backend="onnx", mask_backend="onnx")
-    opened: Any = session.policy._vision  # type: ignore[attr-defined]
-    assert set(opened) == {(4, 4)}
-    session.segment(picture("wide"), "the wide one", "answer")
-    assert set(opened) == {(4, 4), (5, 3)}
+    assert [name for name in opened if "vision" in name] == [bundle.file("policy.vision.4x4").name]
+    for _ in range(2):
+        session.segment(picture("wide"), "the wide one", "answer")
+    assert len(opened) == len(set(opened))
+    assert {name for name in opened if "vision" in name} == {
+        bundle.file(f"policy.vision.{grid}").name for grid in ("4x4", "5x3")
+    }
 
 
 def test_engines_are_planned_for_each_grid(bundle: Bundle) -> None:
