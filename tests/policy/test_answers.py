@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from squares import format_answer, one_object, parse_answer, parse_answer_strict
 from wise_edge.policy.answers import tolerant
-from wise_edge.policy.answers.answer import Answer
+from wise_edge.policy.answers.answer import Answer, object_in_frame
 from wise_edge.policy.answers.completion import MAX_COMPLETION_CHARACTERS, Completion, split_completion
 from wise_edge.policy.answers.form import FORMS
 from wise_edge.policy.answers.frame import AnswerFrame
@@ -151,6 +151,15 @@ def test_points_are_repaired(points: str, read: tuple[tuple[int, int], ...], rep
     assert parsed.repairs == (
         ("points_1 clipped to the image", "points_2 clipped to the image") if repairs is None else repairs
     )
+
+
+def test_points_stay_in_a_box_that_rounding_moves() -> None:
+    frame = AnswerFrame((100, 100))
+    for left in range(0, 1900, 7):
+        box = (left, left, left + 5, left + 5)
+        found = object_in_frame(box, ((left, left), (left + 4, left + 4)), (1920, 1920), frame)
+        x1, y1, x2, y2 = found.box
+        assert all(x1 <= x < x2 and y1 <= y < y2 for x, y in found.points)
 
 
 def test_an_answer_cut_short_keeps_what_is_complete() -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,16 @@ def test_a_qwen3_folder_is_read_as_its_publishers_wrote_it(tmp_path: Path) -> No
     again = load_policy(folder).model.language_model.rotary_emb
     assert torch.equal(again.inv_freq, rotary.inv_freq)
     assert again.mrope_section == rotary.mrope_section
+
+
+def test_a_list_has_room_for_more_than_one_object(policy: Path) -> None:
+    def room(form: str, positions: int) -> int:
+        spec = replace(read_policy_spec(policy, told=Told(form=form)), max_positions=positions)
+        return spec.context_tokens - spec.max_image_tokens
+
+    assert room("box-points", 128_000) == 2048
+    assert room("box-point-list", 128_000) == 4096
+    assert read_policy_spec(policy, told=Told(form="box-point-list")).context_tokens == 2048, "all that the model has"
 
 
 def test_features_for_more_layers_than_there_are_are_refused(tmp_path: Path) -> None:
