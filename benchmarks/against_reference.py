@@ -93,20 +93,18 @@ class ReferenceWay:
                 pad_token_id=self._end[0],
             )
         written = perf_counter()
-        answer_frame = spec.frame(spec.picture_size(size))
-        answer = parse_answer(
-            self._tokenizer.decode(output[0, ids.shape[1] :].tolist()), spec.form, answer_frame
-        ).answer
-        if answer is None:
+        frame = spec.frame(spec.picture_size(size))
+        answer = parse_answer(self._tokenizer.decode(output[0, ids.shape[1] :].tolist()), spec.form, frame).answer
+        if answer is None or not answer.objects:
             return None
-        frame = answer_frame.size
+        found = answer.objects[0]
         predictor = SamPredictor(self._sam)
         predictor.set_image(image)
         seen = perf_counter()
         masks, _, _ = predictor.predict(
-            point_coords=np.array([scale_point(point, frame, size) for point in answer.points]),
-            point_labels=np.ones(2, np.int64),
-            box=np.array(scale_box(answer.objects[0].box, frame, size)),
+            point_coords=np.array([scale_point(point, frame.size, size) for point in found.points]),
+            point_labels=np.ones(len(found.points), np.int64),
+            box=np.array(scale_box(found.box, frame.size, size)),
             multimask_output=False,
         )
         mask: npt.NDArray[np.bool_] = masks[0]
