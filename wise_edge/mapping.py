@@ -9,8 +9,6 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import numpy as np
-
 from wise_edge.errors import UsageError
 from wise_edge.ranges import field_hints, label, shorten
 
@@ -82,7 +80,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_mapping(typing.cast("type[Any]", hint), value, f"{where}.")
-    if origin is np.ndarray and isinstance(value, np.ndarray):
+    if getattr(origin, "__name__", None) == "ndarray" and isinstance(value, origin):  # by name: help imports no numpy
         return value
     if origin is tuple and isinstance(value, (list, tuple)):
         return _convert_tuple(arguments, value, where)
