@@ -17,17 +17,17 @@ import typer
 
 from wise_edge import __version__
 from wise_edge.__main__ import run_main as run_main  # where console scripts look that were installed before it moved
-from wise_edge.cli.bag import bag
 from wise_edge.cli.build import build
 from wise_edge.cli.bundle import app as bundle
 from wise_edge.cli.demo import demo
 from wise_edge.cli.doctor import doctor
-from wise_edge.cli.dora import dora
 from wise_edge.cli.evaluate import app as evaluate
 from wise_edge.cli.export import export
 from wise_edge.cli.profile import app as profile
 from wise_edge.cli.prompts import app as prompts
-from wise_edge.cli.ros2 import ros2
+from wise_edge.cli.robot.bag import bag
+from wise_edge.cli.robot.dora import dora
+from wise_edge.cli.robot.ros2 import ros2
 from wise_edge.cli.run import run
 from wise_edge.cli.serve import serve
 from wise_edge.cli.train import train

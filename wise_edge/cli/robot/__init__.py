@@ -1,0 +1,1 @@
+"""The commands of robots: bags, dora and ROS 2."""
