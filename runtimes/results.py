@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.geometry import Box, Point, Size, unite
-from wise_edge.rle import run_lengths
+from wise_edge.rle import compressed_runs
 from wise_edge.runtimes.deadline import DeadlineChoice
 from wise_edge.runtimes.spans import PHASES, Span
 
 Status = Literal["found", "nothing", "unreadable"]
 """Whether the policy named objects, answered that there is none, or wrote what is no answer."""
-RESULT_VERSION = 2
-"""Of results as JSON; version 1 had one object, and no entry `version`."""
+RESULT_VERSION = 3
+"""Of results as JSON; docs/python.md has its history."""
 MaskCode = Callable[[npt.NDArray[np.bool_]], Any]
 NOTHING = "nothing of what was asked for was found"
 
@@ -130,7 +130,7 @@ class SegmentedObject:
         data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "mask"}
         return data | {"mask_px": int(np.count_nonzero(self.mask)), "mask_reason": self.mask_reason}
 
-    def to_dict(self, code: MaskCode = run_lengths) -> dict[str, Any]:
+    def to_dict(self, code: MaskCode = compressed_runs) -> dict[str, Any]:
         """Return JSON-ready data; see `SegmentationResult.to_dict`."""
         return self.to_facts() | {"mask": code(self.mask)}
 
@@ -256,12 +256,11 @@ class SegmentationResult(Findings):
         """Whether an answer could be read; that nothing is there is one."""
         return self.status != "unreadable"
 
-    def to_dict(self, code: MaskCode = run_lengths) -> dict[str, Any]:
+    def to_dict(self, code: MaskCode = compressed_runs) -> dict[str, Any]:
         """Return JSON-ready data.
 
         Args:
-            code: makes a mask JSON-ready; by default as COCO's uncompressed run lengths (column-major, background
-                first).
+            code: makes a mask JSON-ready; by default as COCO's compressed run lengths.
         """
         data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "spans"}
         objects = [item.to_dict(code) for item in self.objects]

@@ -1,11 +1,12 @@
-"""Masks as COCO's run lengths: runs down the columns, background first, as numbers or compressed into a string.
+"""Masks as COCO's compressed run lengths: runs down the columns, background first, packed into a string.
 
-https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c
+Every JSON of this project has its masks in this form, which pycocotools reads and writes
+(https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,41 +17,7 @@ from wise_edge.images.strips import strips
 
 _PAYLOAD_BITS = 5
 _SIGN, _MORE, _FIRST_CHARACTER = 16, 32, 48
-
-
-def run_lengths(mask: NDArray[np.bool_]) -> dict[str, list[int]]:
-    """Return a mask's runs as JSON-ready data.
-
-    Args:
-        mask: bool, H x W.
-
-    Returns:
-        "size" as [H, W] and "counts" in pixels, alternating between background and foreground; the first may be 0.
-    """
-    height, width = mask.shape
-    edges, last = [np.zeros(1, np.int64)], np.zeros(1, np.bool_)
-    for columns in strips((height, width)):
-        flat = np.concatenate([last, mask[:, columns].ravel(order="F")])
-        edges.append(np.flatnonzero(flat[1:] != flat[:-1]) + columns.start * height)
-        last = flat[-1:]
-    counts = np.diff(np.concatenate([*edges, [mask.size]]))
-    return {"size": [height, width], "counts": counts.tolist()}
-
-
-def mask_of_runs(runs: Mapping[str, Sequence[int]]) -> NDArray[np.bool_]:
-    """Return the mask, bool, H x W, from the result of `run_lengths`.
-
-    Raises:
-        UsageError, ValueError: the size is none of an image, or the runs do not fill it.
-    """
-    height, width = runs["size"]
-    check_size((width, height), "a mask")
-    area = height * width
-    if not all(type(count) is int and 0 <= count <= area for count in runs["counts"]) or sum(runs["counts"]) != area:
-        raise ValueError(f"the runs do not fill {width} x {height} pixels")
-    counts = np.asarray(runs["counts"], np.int64)
-    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-    return flat.reshape((height, width), order="F")
+_LONGEST_NUMBER = 8  # characters of five bits
 
 
 def compressed_runs(mask: NDArray[np.bool_]) -> dict[str, Any]:
@@ -62,11 +29,70 @@ def compressed_runs(mask: NDArray[np.bool_]) -> dict[str, Any]:
     Returns:
         "size" as [H, W] and "counts" as text.
     """
-    runs = run_lengths(mask)
-    counts = runs["counts"]
+    counts = run_lengths(mask)
     # From the fourth run on, the difference to the previous run of the same kind is written.
     differences = [count - counts[i - 2] if i > 2 else count for i, count in enumerate(counts)]
-    return {"size": runs["size"], "counts": "".join(map(_pack, differences))}
+    return {"size": list(mask.shape), "counts": "".join(map(_pack, differences))}
+
+
+def mask_of_runs(runs: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Return the mask, bool, H x W, from the result of `compressed_runs`.
+
+    Args:
+        runs: "size" as [H, W] and "counts" as text.
+
+    Raises:
+        UsageError, ValueError, TypeError, KeyError: the size is none of an image, or the runs do not fill it.
+    """
+    height, width = runs["size"]
+    check_size((width, height), "a mask")
+    area, counts = height * width, unpack_counts(runs["counts"])
+    if not all(0 <= count <= area for count in counts) or sum(counts) != area:
+        raise ValueError(f"the runs do not fill {width} x {height} pixels")
+    flat = np.repeat(np.arange(len(counts)) % 2 == 1, np.asarray(counts, np.int64))
+    return flat.reshape((height, width), order="F")
+
+
+def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
+    """Return the lengths, px, of a mask's runs down its columns, of background and foreground in turn.
+
+    Args:
+        mask: bool, H x W.
+
+    Returns:
+        The first is of the background and may be 0.
+    """
+    height, width = mask.shape
+    edges, last = [np.zeros(1, np.int64)], np.zeros(1, np.bool_)
+    for columns in strips((height, width)):
+        flat = np.concatenate([last, mask[:, columns].ravel(order="F")])
+        edges.append(np.flatnonzero(flat[1:] != flat[:-1]) + columns.start * height)
+        last = flat[-1:]
+    counts: list[int] = np.diff(np.concatenate([*edges, [mask.size]])).tolist()
+    return counts
+
+
+def unpack_counts(text: str) -> list[int]:
+    """Read compressed run lengths: five bits a character, lowest first; from the fourth on, differences.
+
+    Raises:
+        ValueError: the text is damaged or cut short.
+    """
+    counts: list[int] = []
+    value = length = 0
+    for character in text:
+        bits = ord(character) - _FIRST_CHARACTER
+        if not 0 <= bits < 2 * _MORE or length == _LONGEST_NUMBER:
+            raise ValueError("compressed run lengths are damaged")
+        value |= (bits & (_MORE - 1)) << _PAYLOAD_BITS * length
+        length += 1
+        if not bits & _MORE:
+            value -= (bits & _SIGN) << _PAYLOAD_BITS * (length - 1) + 1
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = length = 0
+    if length:
+        raise ValueError("compressed run lengths are cut short")
+    return counts
 
 
 def _pack(value: int) -> str:

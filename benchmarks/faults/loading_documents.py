@@ -32,7 +32,7 @@ from wise_edge.policy.prompts import EMBEDDED, normalize_query, read_prompts
 from wise_edge.profiling.document import read_document
 from wise_edge.profiling.page import render_page
 from wise_edge.profiling.wall_meter import check_wall_meter, read_wall_meter
-from wise_edge.rle import compressed_runs, mask_of_runs, run_lengths
+from wise_edge.rle import compressed_runs, mask_of_runs
 from wise_edge.runtimes.deadline import LatencyHistory
 from wise_edge.training.common.step_log import drop_records_after, read_log
 from wise_edge.training.recipe import load_recipe
@@ -358,7 +358,7 @@ LOADERS = (
     Loader("answer of several", lambda f: (f / "answer.txt").write_text(_LIST), _read_answer, share=5.0),
     Loader(
         "run lengths",
-        lambda f: (f / "runs.json").write_text(json.dumps(run_lengths(_MASK))),
+        lambda f: (f / "runs.json").write_text(json.dumps(compressed_runs(_MASK))),
         _as_documents(_read_masks, "runs.json"),
         share=2.0,
     ),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from wise_edge.rle import compressed_runs, run_lengths
+from wise_edge.rle import compressed_runs, mask_of_runs, run_lengths
 from wise_edge.scenes import sample
 
 small_masks = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12))
@@ -18,8 +18,8 @@ wide_masks = st.integers(1, 4).flatmap(lambda height: arrays(np.bool_, (height, 
 
 def test_runs_go_down_the_columns_and_begin_with_the_background() -> None:
     mask = np.array([[1, 0], [1, 1]], bool)
-    assert run_lengths(mask) == {"size": [2, 2], "counts": [0, 2, 1, 1]}
-    assert run_lengths(~mask) == {"size": [2, 2], "counts": [2, 1, 1]}
+    assert run_lengths(mask) == [0, 2, 1, 1]
+    assert run_lengths(~mask) == [2, 1, 1]
 
 
 @given(st.one_of(small_masks, wide_masks))
@@ -27,6 +27,17 @@ def test_compressed_runs_are_those_of_coco(mask: NDArray[np.bool_]) -> None:
     coco = pytest.importorskip("pycocotools.mask")
     theirs = coco.encode(np.asfortranarray(mask, np.uint8))
     assert compressed_runs(mask) == {"size": theirs["size"], "counts": theirs["counts"].decode()}
+
+
+@given(small_masks)
+def test_a_mask_is_read_from_its_runs(mask: NDArray[np.bool_]) -> None:
+    np.testing.assert_array_equal(mask_of_runs(compressed_runs(mask)), mask)
+
+
+@pytest.mark.parametrize("counts", ["1\n", "p", "oooooooo0", "é"])
+def test_damaged_runs_are_refused(counts: str) -> None:
+    with pytest.raises(ValueError, match="compressed run lengths are"):
+        mask_of_runs({"size": [2, 2], "counts": counts})
 
 
 def test_a_compressed_scene_is_small() -> None:

@@ -25,7 +25,6 @@ from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.power.gauge import PowerGauge
 from wise_edge.power.sources import PowerSource
-from wise_edge.rle import mask_of_runs, run_lengths
 from wise_edge.robot.bag_files import FOUND, MASKS, TOLD
 from wise_edge.robot.bags import process_bag
 from wise_edge.robot.messages import stamp_of
@@ -161,12 +160,6 @@ def test_invalid_input_is_rejected_in_one_line(tmp_path: Path, monkeypatch: pyte
         process_bag(session(), bag, None, "the ring", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out.log").exists()  # the results are kept
-
-
-def test_masks_of_run_lengths_are_the_masks() -> None:
-    rng = np.random.default_rng(1)
-    for mask in (rng.random((7, 5)) > 0.5, np.zeros((3, 4), np.bool_), np.ones((3, 4), np.bool_)):
-        assert np.array_equal(mask_of_runs(run_lengths(mask)), mask)
 
 
 def test_the_command_reports_what_a_live_run_would_have_done(

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from wise_edge.extras import require
 from wise_edge.geometry import Size
+from wise_edge.rle import unpack_counts
 
 _MIN_NUMBERS = 6  # x and y of three corners; pycocotools reads four numbers as a box
-_LONGEST_NUMBER = 8  # characters of five bits
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Segmentation:
         if self.polygons:
             coco = require("pycocotools.mask", extra="data")
             parts = coco.frPyObjects([list(polygon) for polygon in self.polygons], height, width)
-            runs.append(tuple(_unpack(coco.merge(parts)["counts"].decode("ascii"))))
+            runs.append(tuple(unpack_counts(coco.merge(parts)["counts"].decode("ascii"))))
         mask = np.zeros((height, width), dtype=np.bool_)
         for counts in runs:
             values = np.arange(len(counts)) % 2 == 1
@@ -89,28 +89,9 @@ def _read_runs(raw: dict[str, Any], size: Size) -> tuple[int, ...]:
         )
     counts = raw.get("counts")
     if isinstance(counts, str):
-        counts = _unpack(counts)
+        counts = unpack_counts(counts)
     if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
         raise ValueError("run lengths are not integers of at least 0")
     if sum(counts) != width * height:
         raise ValueError(f"run lengths cover {sum(counts)} pixels of {width * height}")
     return tuple(counts)
-
-
-def _unpack(text: str) -> list[int]:
-    """Read compressed counts: five bits a character, lowest first; from the fourth on, differences to two earlier."""
-    counts: list[int] = []
-    value = length = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or length == _LONGEST_NUMBER:
-            raise ValueError("compressed run lengths are damaged")
-        value |= (bits & 31) << 5 * length
-        length += 1
-        if not bits & 32:
-            value -= (bits & 16) << 5 * (length - 1) + 1
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = length = 0
-    if length:
-        raise ValueError("compressed run lengths are cut short")
-    return counts

@@ -23,6 +23,7 @@ from wise_edge.files.targets import make_folder
 from wise_edge.images.depth import StreamDepth
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.ranges import Checked
+from wise_edge.rle import unpack_counts
 from wise_edge.robot.bag_files import Deserializer, Plan, choose_images, plan_copy, write_bag
 from wise_edge.robot.frames import Frame
 from wise_edge.robot.messages import stamp_of, to_frame
@@ -304,7 +305,9 @@ def _report(records: list[_Record], reused: int, plan: Plan) -> BagReport:
     times_s, clock = choose_times([record["stamp_ns"] for record in records], [record["time_ns"] for record in records])
     return BagReport(
         frames=len(records),
-        found=sum(any(len(item["mask"]["counts"]) > 1 for item in record["objects"]) for record in records),
+        found=sum(
+            any(len(unpack_counts(item["mask"]["counts"])) > 1 for item in record["objects"]) for record in records
+        ),
         reused=reused,
         unreadable=len(unreadable),
         reason=unreadable[0] if unreadable else None,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from wise_edge.arguments import check_size
 from wise_edge.geometry import Point, Size
 from wise_edge.mapping import from_mapping
-from wise_edge.rle import mask_of_runs, run_lengths
+from wise_edge.rle import compressed_runs, mask_of_runs
 from wise_edge.robot.frames import Frame, Place
 from wise_edge.runtimes.results import Findings, SegmentationResult, SegmentedObject
 from wise_edge.runtimes.tracking import Tracked
@@ -163,10 +163,10 @@ class NodeResult(Findings):
         return data | {"objects": [item.to_dict() for item in self.objects]}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready data, with masks as COCO's uncompressed run lengths."""
+        """Return JSON-ready data, with masks as COCO's compressed run lengths."""
         return self.to_facts() | {
             "objects": [item.to_dict() for item in self.objects],
-            "mask": None if self.mask is None else run_lengths(self.mask),
+            "mask": None if self.mask is None else compressed_runs(self.mask),
         }
 
     def to_facts(self) -> dict[str, Any]:
