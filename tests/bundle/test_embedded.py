@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,14 @@ def test_the_bundle_was_made_from_the_committed_checkpoints(shipped: str) -> Non
         assert recorded == hash_file(folder / "model.safetensors")
     assert bundle.file("policy.tokenizer").read_bytes() == (policy / "tokenizer.json").read_bytes()
     assert all(figure.passed for figure in bundle.manifest.verification)
+
+
+def test_it_is_known_as_embedded_wherever_it_lies(bundle: Bundle) -> None:
+    assert all(load(resolve_bundle(shipped)).is_embedded for shipped in SHIPPED)
+    provenance = bundle.manifest.provenance
+    for other in ({"policy": "/models/embedded"}, {"policy_adapter": "/adapters/mugs"}, {"policy": ""}):
+        changed = replace(bundle.manifest, provenance={**provenance, **other})
+        assert not replace(bundle, manifest=changed).is_embedded, other
 
 
 def test_the_assets_are_small() -> None:

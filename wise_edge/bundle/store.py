@@ -94,6 +94,12 @@ class Bundle:
         """The hash of `bundle.json`, hexadecimal, which identifies the bundle: the file holds the others' hashes."""
         return hash_file(self.directory / MANIFEST_NAME)
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether its policy is a shipped one without an adapter, which knows only scenes (`wise_edge.scenes`)."""
+        provenance = self.manifest.provenance
+        return provenance.get("policy") in SHIPPED and "policy_adapter" not in provenance
+
     def find_faults(self, *, hashes: bool) -> list[str]:
         """Return what is wrong with the files, one line each.
 
