@@ -219,7 +219,7 @@ def test_help_imports_no_stage_and_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     modules = done.stdout.splitlines()[-1].split()
     assert "typer" in modules
-    assert {"numpy", "onnxruntime", "PIL", "tokenizers", "torch", "transformers"}.isdisjoint(modules)
+    assert {"numpy", "onnxruntime", "PIL", "rich", "tokenizers", "torch", "transformers"}.isdisjoint(modules)
     stages = [
         name for name in modules if name.startswith(("wise_edge.export.", "wise_edge.runtimes.", "wise_edge.train"))
     ]

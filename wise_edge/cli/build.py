@@ -16,10 +16,10 @@ from wise_edge.files.documents import to_json
 def build(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle exported with --target tensorrt.")],
     device: Annotated[
-        str | None, option("NAMES", "GPUs to build for; if omitted, those of the export that can be built here.")
+        str | None, option("NAME,...", "GPUs to build for; if omitted, those of the export that can be built here.")
     ] = None,
     as_json: options.Json = False,
-    force: Annotated[bool, typer.Option("--force", help="Rebuild engines that are up to date.")] = False,
+    force: Annotated[bool, options.flag("--force", "Rebuild engines that are up to date.")] = False,
 ) -> None:
     """Build the engines of a bundle that are missing or outdated; an interrupted build resumes."""
     from wise_edge.cli.output.progress import ProgressLine

@@ -39,7 +39,7 @@ def verify(
         str | None, options.option("HASH", "Fail, before anything else, unless bundle.json has this hash.")
     ] = None,
     require_verified: Annotated[
-        bool, typer.Option("--require-verified", help="Fail if the export was not compared with its checkpoints.")
+        bool, options.flag("--require-verified", "Fail if the export was not compared with its checkpoints.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:

@@ -37,14 +37,26 @@ def evaluate(
     context: typer.Context,
     dataset: Annotated[
         str,
-        option("NAME", "Labeled data: scenes, scenes-generalized, reasonseg, refcoco, refcoco+, refcocog or grefcoco."),
+        option(
+            "NAME",
+            "Labeled data: scenes, scenes-generalized, reasonseg, refcoco, refcoco+, refcocog or grefcoco.",
+            panel=options.ASKED,
+        ),
     ] = "scenes",
-    data: Annotated[Path | None, option("DIR", "Folder of the data set; not for scenes.")] = None,
+    data: Annotated[Path | None, option("DIR", "Folder of the data set; not for scenes.", panel=options.ASKED)] = None,
     split: Annotated[
-        str | None, option("NAME", "Split to evaluate; default: test (testA of RefCOCO and RefCOCO+, val of gRefCOCO).")
+        str | None,
+        option(
+            "NAME",
+            "Split to evaluate; default: test (testA of RefCOCO and RefCOCO+, val of gRefCOCO).",
+            panel=options.ASKED,
+        ),
     ] = None,
     limit: Annotated[
-        int | None, option("N", "Evaluate the first N samples; default: 100 scenes, all samples of other data.")
+        int | None,
+        option(
+            "N", "Evaluate the first N samples; default: 100 scenes, all samples of other data.", panel=options.ASKED
+        ),
     ] = None,
     variant: options.Variant = None,
     metric_mode: Annotated[
@@ -53,30 +65,52 @@ def evaluate(
             "NAME",
             "lisa: leave ignored regions out; paper: count them as target; gres: as lisa, and an unreadable answer is "
             "never right. Default: lisa (gres of grefcoco and scenes-generalized).",
+            panel=options.ASKED,
         ),
     ] = None,
     bundle: options.Bundle = None,
     policy: Annotated[
-        str | None, option("CKPT", "Policy checkpoint to run with torch instead of a bundle; needs --sam.")
+        str | None,
+        option("CKPT", "Policy checkpoint to run with torch instead of a bundle; needs --sam.", panel=options.MODEL),
     ] = None,
-    sam: Annotated[str | None, option("CKPT", "Segmenter checkpoint folder, or 'embedded'; needs --policy.")] = None,
+    sam: Annotated[
+        str | None, option("CKPT", "Segmenter checkpoint folder, or 'embedded'; needs --policy.", panel=options.MODEL)
+    ] = None,
     policy_backend: options.PolicyBackend = "auto",
     mask_backend: options.MaskBackend = "auto",
     free_decoding: Annotated[
-        bool, typer.Option("--free-decoding", help="Let the policy decode every token, as the reference code does.")
+        bool,
+        options.flag(
+            "--free-decoding", "Let the policy decode every token, as the reference code does.", panel=options.ANSWER
+        ),
     ] = False,
     max_objects: options.MaxObjects = MAX_OBJECTS,
     pixels: options.Pixels = None,
     oracle_prompt: Annotated[
-        bool, typer.Option("--oracle-prompt", help="Prompt the segmenter with the true box and points; runs no policy.")
+        bool,
+        options.flag(
+            "--oracle-prompt",
+            "Prompt the segmenter with the true box and points; runs no policy.",
+            panel=options.ANSWER,
+        ),
     ] = False,
     as_json: options.Json = False,
-    out: Annotated[Path | None, option("FILE", "Write one JSON line per sample to this file.")] = None,
+    out: Annotated[
+        Path | None, option("FILE", "Write one JSON line per sample to this file.", panel=options.OUTPUT)
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Resume the run whose records are in --out, if the file exists.")
+        bool,
+        options.flag(
+            "--resume", "Resume the run whose records are in --out, if the file exists.", panel=options.OUTPUT
+        ),
     ] = False,
     shard: Annotated[
-        str | None, option("I/N", "Evaluate every N-th sample from I (0 to N-1) on; set by torchrun and accelerate.")
+        str | None,
+        option(
+            "I/N",
+            "Evaluate every N-th sample from I (0 to N-1) on; set by torchrun and accelerate.",
+            panel=options.OUTPUT,
+        ),
     ] = None,
     force: options.Force = False,
 ) -> None:

@@ -27,18 +27,27 @@ _READ_BY_MERGED = ("policy", "out", "sam", "adapter", "target", "verify", "as_js
 """What `--target hf` reads, and the segmenter, which belongs to the model without being written."""
 
 
+_FORM, _PRECISION, _CHECK = "How the policy reads and answers", "Target and precision", "Comparison"
+
+
 def _choice(text: str, names: Iterable[str], metavar: str = "NAME") -> Any:
-    return option(metavar, f"{text}: {', '.join(names)}.")
+    return option(metavar, f"{text}: {', '.join(names)}.", panel=_PRECISION)
 
 
 def export(
     context: typer.Context,
-    policy: Annotated[str, option("CKPT", "Hugging Face folder of the policy, verl's shards, or 'embedded'.")],
-    out: Annotated[Path, option("BUNDLE", "Folder of the bundle to write.")],
-    sam: Annotated[str | None, option("CKPT", "Checkpoint of the segmenter, or 'embedded'.")] = None,
-    adapter: Annotated[Path | None, option("DIR", "LoRA adapter to merge into the policy.")] = None,
-    target: Annotated[str, option("NAMES", describe_targets())] = "onnx",
-    device: Annotated[str, _choice("GPUs to build for", [*(kind.name for kind in GPU_KINDS), THIS], "NAMES")] = "",
+    policy: Annotated[
+        str, option("CKPT", "Hugging Face folder of the policy, verl's shards, or 'embedded'.", panel=options.ASKED)
+    ],
+    out: Annotated[Path, option("DIR", "Folder of the bundle to write.", panel=options.OUTPUT)],
+    sam: Annotated[
+        str | None, option("CKPT", "Checkpoint of the segmenter, or 'embedded'.", panel=options.ASKED)
+    ] = None,
+    adapter: Annotated[
+        Path | None, option("DIR", "LoRA adapter to merge into the policy.", panel=options.ASKED)
+    ] = None,
+    target: Annotated[str, option("NAME,...", describe_targets(), panel=_PRECISION)] = "onnx",
+    device: Annotated[str, _choice("GPUs to build for", [*(kind.name for kind in GPU_KINDS), THIS], "NAME,...")] = "",
     quant: Annotated[str, _choice("GGUF type of the language model", TEXT_TYPES, "TYPE")] = "F16",
     vision_quant: Annotated[str, _choice("GGUF type of the vision tower", VISION_TYPES, "TYPE")] = "F16",
     onnx_precision: Annotated[
@@ -49,32 +58,47 @@ def export(
     ] = "fp32",
     edgellm_quant: Annotated[str, _choice("Quantization of edgellm's language model", EDGELLM_METHODS)] = "fp16",
     importance: Annotated[
-        bool, typer.Option("--importance/--no-importance", help="Quantize columns that matter with more care.")
+        bool,
+        options.flag("--importance/--no-importance", "Quantize columns that matter with more care.", panel=_PRECISION),
     ] = True,
     calibration: Annotated[
-        Path | None, option("DIR", "Images, each with its queries in a .txt file of the same name; scenes if omitted.")
+        Path | None,
+        option(
+            "DIR",
+            "Images, each with its queries in a .txt file of the same name; scenes if omitted.",
+            panel=_CHECK,
+        ),
     ] = None,
-    samples: Annotated[int, option("N", "Number of images and queries to calibrate and compare with.")] = 8,
+    samples: Annotated[
+        int, option("N", "Number of images and queries to calibrate and compare with.", panel=_CHECK)
+    ] = 8,
     form: Annotated[
-        str | None, option("NAME|FILE", f"How the policy writes its answers: {', '.join(FORMS)}, or a JSON file.")
+        str | None,
+        option("NAME|FILE", f"How the policy writes its answers: {', '.join(FORMS)}, or a JSON file.", panel=_FORM),
     ] = None,
     coordinates: Annotated[
-        str | None, option("UNIT", "What answers count: pixels or per-mille, and ,yx if rows come first.")
+        str | None, option("UNIT", "What answers count: pixels or per-mille, and ,yx if rows come first.", panel=_FORM)
     ] = None,
     picture: Annotated[
-        str | None, option("HOW", "How images are resized: square[:SIDE] or aspect[:LEAST-MOST], in pixels.")
+        str | None,
+        option("HOW", "How images are resized: square[:SIDE] or aspect[:LEAST-MOST], in pixels.", panel=_FORM),
     ] = None,
-    pixels: Annotated[int | None, option("N", "Most pixels of an image; fewer are faster.", min=1)] = None,
+    pixels: Annotated[int | None, option("N", "Most pixels of an image; fewer are faster.", panel=_FORM, min=1)] = None,
     grids: Annotated[
-        str | None, option("COLSxROWS,…", "The grids of image tokens to make graphs for; usual aspects if omitted.")
+        str | None,
+        option("COLSxROWS,...", "The grids of image tokens to make graphs for; usual aspects if omitted.", panel=_FORM),
     ] = None,
-    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare with torch before writing.")] = True,
+    verify: Annotated[
+        bool, options.flag("--verify/--no-verify", "Compare with torch before writing.", panel=_CHECK)
+    ] = True,
     min_mask_iou: Annotated[
         float | None,
-        option("IOU", "Required mean IoU with torch's masks; 0.99 if omitted, 0.95 for 8 bits.", min=0, max=1),
+        option(
+            "IOU", "Required mean IoU with torch's masks; 0.99 if omitted, 0.95 for 8 bits.", panel=_CHECK, min=0, max=1
+        ),
     ] = None,
     as_json: options.Json = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    force: Annotated[bool, options.flag("--force", "Replace an existing bundle.", panel=options.OUTPUT)] = False,
 ) -> None:
     """Export a policy and a segmenter, compare them with torch, and write a bundle if they agree."""
     from wise_edge.extras import check_python

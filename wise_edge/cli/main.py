@@ -11,7 +11,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +20,7 @@ from wise_edge import __version__
 from wise_edge.__main__ import run_main as run_main  # where console scripts look that were installed before it moved
 from wise_edge.cli.build import build
 from wise_edge.cli.bundle import app as bundle
+from wise_edge.cli.common.help import write_help, write_usage
 from wise_edge.cli.demo import demo
 from wise_edge.cli.doctor import doctor
 from wise_edge.cli.evaluate import app as evaluate
@@ -39,6 +41,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -66,6 +70,22 @@ app.add_typer(profile, name="profile")
 app.add_typer(prompts, name="prompts")
 
 
+def build_command() -> Any:
+    """Return the tree of all commands as click runs it."""
+    command = typer.main.get_command(app)
+    for each in walk(command).values():
+        each.format_help, each.format_usage = partial(write_help, each), partial(write_usage, each)
+    return command
+
+
+def walk(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Return a command and all below it, by the words that call them."""
+    found = {path: command}
+    for name, subcommand in getattr(command, "commands", {}).items():
+        found |= walk(subcommand, (*path, name))
+    return found
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command line and turn its outcome into an exit code.
 
@@ -78,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
         _check_arguments(argv)
-        typer.main.get_command(app)(args=argv, prog_name="wise-edge")
+        build_command()(args=argv, prog_name="wise-edge")
     except SystemExit as stop:  # from Typer: done, invalid arguments, interrupted, reader gone
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:  # outside of a command, where Typer makes it a SystemExit

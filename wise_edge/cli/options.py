@@ -12,16 +12,29 @@ import typer
 from wise_edge.errors import UsageError
 from wise_edge.runtimes.backends import list_names
 
+ASKED, MODEL, ANSWER, DEVICE, OUTPUT = "Input", "Model", "Answer", "Device", "Output"
+"""Headings under which `--help` lists options; those of no heading come last, under "Options"."""
 
-def option(metavar: str, text: str, **limits: Any) -> Any:
+
+def option(metavar: str, text: str, *names: str, panel: str | None = None, **more: Any) -> Any:
     """Return an option with a value, named like its parameter.
 
     Args:
         metavar: what `--help` shows for the value.
         text: the line in `--help`.
-        limits: `min` and `max` of numbers.
+        names: names of the option, if its parameter has another one.
+        panel: heading in `--help`; one of the above, or one of the command's own.
+        more: what Typer's `Option` accepts, such as `min` and `max` of numbers, which the help says.
     """
-    return typer.Option(metavar=metavar, help=text, callback=_check_finite, **limits)
+    least, most = more.get("min"), more.get("max")
+    if most is not None:
+        text = f"{text.removesuffix('.')} ({least or 0:,} to {most:,})."
+    return typer.Option(*names, metavar=metavar, help=text, callback=_check_finite, rich_help_panel=panel, **more)
+
+
+def flag(name: str, text: str, *, panel: str | None = None) -> Any:
+    """Return an option without a value: a name, or two with a slash between them ("--verify/--no-verify")."""
+    return typer.Option(name, help=text, rich_help_panel=panel)
 
 
 def _check_finite(parameter: typer.CallbackParam, value: Any) -> Any:
@@ -76,18 +89,25 @@ def note(line: str) -> None:
 
 
 Bundle = Annotated[
-    Path | None, option("DIR", "Bundle to run; the embedded one by default. DIR@sha256:HASH runs no other.")
+    Path | None,
+    option("DIR", "Bundle to run; the embedded one by default. DIR@sha256:HASH runs no other.", panel=MODEL),
 ]
 Variant = Annotated[
     str | None,
-    option("NAME", "Prompt variant, such as verbose, wise-s or answer; the bundle's default if omitted."),
+    option("NAME", "Prompt variant, such as verbose, wise-s or answer; the bundle's default if omitted.", panel=MODEL),
 ]
-Pixels = Annotated[int | None, option("N", "Most pixels of an image as the policy sees it: fewer are faster.", min=1)]
-MaxObjects = Annotated[int, option("N", "End an answer that is a list at N objects.", min=1, max=1000)]
-PolicyBackend = Annotated[str, option("NAME", f"Runtime of the policy: {list_names('policy')}.")]
-MaskBackend = Annotated[str, option("NAME", f"Runtime of the segmenter: {list_names('mask')}.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace output files that exist.")]
+Pixels = Annotated[
+    int | None, option("N", "Most pixels of an image as the policy sees it: fewer are faster.", panel=MODEL, min=1)
+]
+MaxObjects = Annotated[int, option("N", "End an answer that is a list at N objects.", panel=ANSWER, min=1, max=1000)]
+PolicyBackend = Annotated[str, option("NAME", f"Runtime of the policy: {list_names('policy')}.", panel=MODEL)]
+MaskBackend = Annotated[str, option("NAME", f"Runtime of the segmenter: {list_names('mask')}.", panel=MODEL)]
+Threads = Annotated[
+    int | None, option("N", "CPU threads; the runtime chooses by default.", panel=MODEL, min=1, max=1024)
+]
+Json = Annotated[bool, flag("--json", "Print one JSON document instead of text.", panel=OUTPUT)]
+Force = Annotated[bool, flag("--force", "Replace output files that exist.", panel=OUTPUT)]
 Rerun = Annotated[
-    str | None, option("FILE|connect", "Also log to the Rerun viewer: to a .rrd file, or to a running viewer.")
+    str | None,
+    option("FILE|connect", "Also log to the Rerun viewer: to a .rrd file, or to a running viewer.", panel=OUTPUT),
 ]

@@ -35,38 +35,58 @@ def profile(
     context: typer.Context,
     bundle: options.Bundle = None,
     scenes: Annotated[
-        int | None, option("N", f"Number of synthetic test scenes to ask. [default: {_SCENES}]", min=1)
+        int | None,
+        option("N", "Number of synthetic test scenes to ask.", panel=options.ASKED, min=1, show_default=str(_SCENES)),
     ] = None,
-    images: Annotated[Path | None, option("DIR", "Ask your own images instead.")] = None,
+    images: Annotated[Path | None, option("DIR", "Ask your own images instead.", panel=options.ASKED)] = None,
     query: Annotated[
         str | None,
-        option("TEXT", "The query for all --images; without it, NAME.txt next to each image holds its query."),
+        option(
+            "QUERY",
+            "The query for all --images; without it, NAME.txt next to each image holds its query.",
+            panel=options.ASKED,
+        ),
     ] = None,
-    dataset: Annotated[str | None, option("NAME", "Ask a labeled data set instead, as in evaluate.")] = None,
-    data: Annotated[Path | None, option("DIR", "Folder of --dataset.")] = None,
-    split: Annotated[str | None, option("NAME", "Split of --dataset.")] = None,
+    dataset: Annotated[
+        str | None, option("NAME", "Ask a labeled data set instead, as in evaluate.", panel=options.ASKED)
+    ] = None,
+    data: Annotated[Path | None, option("DIR", "Folder of --dataset.", panel=options.ASKED)] = None,
+    split: Annotated[str | None, option("NAME", "Split of --dataset.", panel=options.ASKED)] = None,
     limit: Annotated[
-        int, option("N", "Ask only the first N samples of --dataset or images of --images.", min=1)
+        int, option("N", "Ask only the first N samples of --dataset or images of --images.", panel=options.ASKED, min=1)
     ] = _SCENES,
-    repeat: Annotated[int, option("N", "How often to ask each query.", min=1)] = 1,
+    repeat: Annotated[int, option("N", "How often to ask each query.", panel=options.ASKED, min=1)] = 1,
     variants: Annotated[
         str | None,
-        option("NAMES", f"Prompt variants, separated by commas; by default the bundle's of {', '.join(_USUAL)}."),
+        option(
+            "NAME,...",
+            f"Prompt variants, separated by commas; by default the bundle's of {', '.join(_USUAL)}.",
+            panel=options.MODEL,
+        ),
     ] = None,
     pixels: options.Pixels = None,
-    backends: Annotated[str, option("NAMES", "Runtimes of the policy, separated by commas.")] = "auto",
+    backends: Annotated[
+        str, option("NAME,...", "Runtimes of the policy, separated by commas.", panel=options.MODEL)
+    ] = "auto",
     mask_backend: options.MaskBackend = "auto",
-    threads: Annotated[
-        int | None, option("N", "CPU threads. [default: chosen by the runtime]", min=1, max=1024)
-    ] = None,
+    threads: options.Threads = None,
     power: Annotated[
-        Path | None, option("FILE", "Log of a wall meter (CSV: time, power_w), read after all measurements.")
+        Path | None,
+        option("FILE", "Log of a wall meter (CSV: time, power_w), read after all measurements.", panel="Measurement"),
     ] = None,
     window: Annotated[
-        float, option("S", "Seconds for which each part is repeated to measure its energy.", min=0.1, max=3600)
+        float,
+        option(
+            "SECONDS",
+            "Seconds for which each part is repeated to measure its energy.",
+            panel="Measurement",
+            min=0.1,
+            max=3600,
+        ),
     ] = 1.5,
     out: Annotated[
-        list[Path] | None, option("FILE", "Write the report to a .html, .json or .csv file; repeatable.")
+        list[Path] | None,
+        option("FILE", "Write the report to a .html, .json or .csv file; repeatable.", panel=options.OUTPUT),
     ] = None,
     force: options.Force = False,
     as_json: options.Json = False,

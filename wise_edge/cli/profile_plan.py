@@ -29,10 +29,11 @@ def plan(
     device: Annotated[str, option("NAME", "The device, for example orin-nx.")] = "orin-nx",
     variant: Annotated[str, option("NAME", "The prompt variant whose phases are listed.")] = "wise-s",
     side: Annotated[
-        int | None, option("PX", "Side of the resized image. [default: 840, or the closest that the model accepts]")
+        int | None,
+        option("PX", "Side of the resized image.", show_default="840, or the closest that the model accepts"),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="List every published measurement with its estimate from the others.")
+        bool, options.flag("--check", "List every published measurement with its estimate from the others.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:

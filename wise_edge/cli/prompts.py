@@ -81,11 +81,11 @@ def read(
     script: Annotated[Path, typer.Argument(metavar="FILE.py", help="A script that asks the policy; it is not run.")],
     variant: Annotated[
         list[str] | None,
-        typer.Option("--variant", metavar="NAME=NUMBER", help="Which template a variant is; may be repeated."),
+        options.option("NAME=NUMBER", "Which template a variant is; repeatable."),
     ] = None,
     system: Annotated[
         str | None,
-        typer.Option("--system", metavar="TEXT", help="The system message, if the script has none; '' is none."),
+        options.option("MESSAGE", "The system message, if the script has none; '' is none."),
     ] = None,
     name: Annotated[str | None, options.option("NAME", "Name of the prompt set; the script's by default.")] = None,
     out: Annotated[

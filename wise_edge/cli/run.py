@@ -30,27 +30,39 @@ def run(
     bundle: options.Bundle = None,
     variant: options.Variant = None,
     mask: Annotated[
-        Path | None, option("FILE", "Write the masks as PNG of the image's size: 255 in object 1, 254 in 2 …, else 0.")
+        Path | None,
+        option(
+            "FILE",
+            "Write the masks as PNG of the image's size: 255 in object 1, 254 in 2 …, else 0.",
+            panel=options.OUTPUT,
+        ),
     ] = None,
-    overlay: Annotated[Path | None, option("FILE", "Write the image with masks, boxes and points as PNG.")] = None,
+    overlay: Annotated[
+        Path | None, option("FILE", "Write the image with masks, boxes and points as PNG.", panel=options.OUTPUT)
+    ] = None,
     max_rationale_tokens: Annotated[
-        int | None, option("N", "Close the rationale at N tokens; by default it is not limited.", min=0)
+        int | None,
+        option("N", "Close the rationale at N tokens; by default it is not limited.", panel=options.ANSWER, min=0),
     ] = None,
     max_objects: options.MaxObjects = MAX_OBJECTS,
     deadline_ms: Annotated[
         float | None,
-        option("T", "Take the richest of wise-infer, wise-s and answer that is expected to fit T milliseconds."),
+        option(
+            "MS",
+            "Take the richest of wise-infer, wise-s and answer that is expected to fit MS milliseconds.",
+            panel=options.ANSWER,
+        ),
     ] = None,
     pixels: options.Pixels = None,
     energy: Annotated[
-        bool, typer.Option("--energy", help="Measure the query's energy, if the device has a power sensor.")
+        bool, options.flag("--energy", "Measure the query's energy, if the device has a power sensor.")
     ] = False,
     as_json: options.Json = False,
     force: options.Force = False,
     policy_backend: options.PolicyBackend = "auto",
     mask_backend: options.MaskBackend = "auto",
     explain: Annotated[
-        bool, typer.Option("--explain", help="Say why each backend was chosen; --json always does.")
+        bool, options.flag("--explain", "Say why each backend was chosen; --json always does.", panel=options.OUTPUT)
     ] = False,
 ) -> None:
     """Find what a sentence means in an image and segment it.

@@ -13,28 +13,39 @@ from wise_edge.cli.options import option
 from wise_edge.policy.answers.reading import MAX_OBJECTS
 
 TOKEN_VARIABLE = "WISE_EDGE_TOKEN"
+SERVICE = "Service"
 
 
 def serve(
     bundle: options.Bundle = None,
-    host: Annotated[str, option("ADDRESS", "Address to listen on; any but a loopback address needs a token.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, option("N", "Port to listen on; 0 takes any free one.", min=0, max=65535)] = 8020,
-    waiting: Annotated[int, option("N", "Queries that may wait; further ones get status 429.", min=1)] = 16,
+    host: Annotated[
+        str, option("ADDRESS", "Address to listen on; any but a loopback address needs a token.", panel=SERVICE)
+    ] = ("127.0.0.1"),
+    port: Annotated[
+        int, option("N", "Port to listen on; 0 takes any free one.", panel=SERVICE, min=0, max=65535)
+    ] = 8020,
+    waiting: Annotated[
+        int, option("N", "Queries that may wait; further ones get status 429.", panel=SERVICE, min=1)
+    ] = 16,
     time_limit: Annotated[
-        float, option("S", "Seconds that a query may take, waiting included.", min=0.1, max=86_400)
+        float, option("SECONDS", "Seconds that a query may take, waiting included.", panel=SERVICE, min=0.1, max=86_400)
     ] = 60.0,
-    frames: Annotated[int, option("N", "Images stored for further queries.", min=1)] = 8,
-    max_megabytes: Annotated[float, option("N", "Largest body of a request, in MB.", min=0.001, max=1000)] = 10.0,
+    frames: Annotated[int, option("N", "Images stored for further queries.", panel=SERVICE, min=1)] = 8,
+    max_megabytes: Annotated[
+        float, option("MB", "Largest body of a request, in MB.", panel=SERVICE, min=0.001, max=1000)
+    ] = 10.0,
     forwarded_allow_ips: Annotated[
         str | None,
-        option("ADDRESSES", "Proxies whose X-Forwarded-For names the client: addresses or networks, or * for all."),
+        option(
+            "ADDRESS,...",
+            "Proxies whose X-Forwarded-For names the client: addresses or networks, or * for all.",
+            panel=SERVICE,
+        ),
     ] = None,
     max_objects: options.MaxObjects = MAX_OBJECTS,
     policy_backend: options.PolicyBackend = "auto",
     mask_backend: options.MaskBackend = "auto",
-    threads: Annotated[int | None, option("N", "CPU threads; the runtime chooses by default.", min=1, max=1024)] = None,
+    threads: options.Threads = None,
 ) -> None:
     """Serve a web page and an HTTP API: images and queries in, masks out.
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from wise_edge.cli import options
+from wise_edge.cli.options import option
 
 
 def train(
-    recipe: Annotated[str, typer.Option(help="Name of a recipe of this package, or a YAML file.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run.", file_okay=False)],
+    recipe: Annotated[str, option("NAME|FILE", "Name of a recipe of this package, or a YAML file.")],
+    out: Annotated[Path, option("DIR", "Folder of the run.", file_okay=False)],
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe.")
+        list[str] | None, option("KEY=VALUE", "Override a key of the recipe; repeatable.", "--set")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint in --out.")] = False,
+    resume: Annotated[bool, options.flag("--resume", "Continue from the newest checkpoint in --out.")] = False,
     accept_changes: Annotated[
         bool,
-        typer.Option("--accept-changes", help="With --resume: continue although the recipe or its inputs changed."),
+        options.flag("--accept-changes", "With --resume: continue although the recipe or its inputs changed."),
     ] = False,
 ) -> None:
     """Train from a recipe: a policy (stage sft: supervised, wise: reinforcement learning) or a SAM (stage sam)."""

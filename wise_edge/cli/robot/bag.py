@@ -10,7 +10,6 @@ import typer
 
 from wise_edge.cli import options
 from wise_edge.cli.options import option
-from wise_edge.cli.output.progress import ProgressLine
 from wise_edge.files.documents import to_json
 
 if TYPE_CHECKING:
@@ -19,17 +18,21 @@ if TYPE_CHECKING:
 
 def bag(
     source: Annotated[Path, typer.Argument(metavar="IN", help="rosbag2 folder, or an .mcap, .db3 or ROS 1 .bag file.")],
-    query: Annotated[str, option("TEXT", "What to find in every image.")],
-    out: Annotated[Path, option("DIR", "Folder of the new rosbag2.")],
-    topic: Annotated[str | None, option("NAME", "Topic of the images; needed if several have images.")] = None,
-    storage: Annotated[str, option("NAME", "Storage of the new bag: mcap or sqlite3.")] = "mcap",
+    query: Annotated[str, option("QUERY", "What to find in every image.", panel=options.ASKED)],
+    out: Annotated[Path, option("DIR", "Folder of the new rosbag2.", panel=options.OUTPUT)],
+    topic: Annotated[
+        str | None, option("NAME", "Topic of the images; needed if several have images.", panel=options.ASKED)
+    ] = None,
+    storage: Annotated[str, option("NAME", "Storage of the new bag: mcap or sqlite3.", panel=options.OUTPUT)] = "mcap",
     results_only: Annotated[
-        bool, typer.Option("--results-only", help="Do not copy the input's messages into the new bag.")
+        bool, options.flag("--results-only", "Do not copy the input's messages into the new bag.", panel=options.OUTPUT)
     ] = False,
     rerun: options.Rerun = None,
-    report: Annotated[Path | None, option("FILE", "Also write an HTML page of latencies and dropped frames.")] = None,
+    report: Annotated[
+        Path | None, option("FILE", "Also write an HTML page of latencies and dropped frames.", panel=options.OUTPUT)
+    ] = None,
     force: options.Force = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume an unfinished run.")] = False,
+    resume: Annotated[bool, options.flag("--resume", "Resume an unfinished run.", panel=options.OUTPUT)] = False,
     variant: options.Variant = None,
     bundle: options.Bundle = None,
     policy_backend: options.PolicyBackend = "auto",
@@ -42,6 +45,7 @@ def bag(
     how old its answers would have been.
     """
     from wise_edge.bundle.store import load, resolve_bundle
+    from wise_edge.cli.output.progress import ProgressLine
     from wise_edge.files.targets import check_target
     from wise_edge.files.writing import atomic_write
     from wise_edge.robot.bag_page import render_bag

@@ -9,8 +9,10 @@ from wise_edge.cli.options import option
 
 
 def dora(
-    query: Annotated[str | None, option("TEXT", "Initial standing query.")] = None,
-    deadline_ms: Annotated[float | None, option("T", "Deadline that chooses each grounding's variant.")] = None,
+    query: Annotated[str | None, option("QUERY", "Initial standing query.")] = None,
+    deadline_ms: Annotated[
+        float | None, option("MS", "Deadline in milliseconds that chooses each grounding's variant.")
+    ] = None,
     rerun: options.Rerun = None,
     force: options.Force = False,
     variant: options.Variant = None,
