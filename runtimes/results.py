@@ -139,11 +139,13 @@ class Findings:
     """What all kinds of results on an image say of their objects: of the first one, and of all together.
 
     Attributes:
+        query: what was asked for.
         objects: what the query names; empty if that is nothing, and without an answer.
         reason: why there is no answer, None if there is one.
         image_size: (width, height) of the image in pixels.
     """
 
+    query: str
     objects: tuple[SegmentedObject, ...]
     reason: str | None
     image_size: Size

@@ -58,6 +58,7 @@ class Tracked(Findings):
     """What is known of the objects on one frame.
 
     Attributes:
+        query: what is followed.
         frame: the frame itself; boxes and masks are in its pixels.
         objects: by their numbers; empty if the policy's last answer names nothing, or nothing of it is there any more.
         reason: why the policy's last answer could not be read; None if it could.
@@ -67,6 +68,7 @@ class Tracked(Findings):
         dropped: number of frames before this one that have no result.
     """
 
+    query: str
     frame: Stamped
     objects: tuple[SegmentedObject, ...]
     reason: str | None
@@ -293,7 +295,16 @@ class _Board:
 def _track_one(follower: Follower, grounding: Grounding, frame: Stamped, dropped: int) -> Tracked:
     height, width, _ = frame.image.shape
     answer = grounding.result
-    return Tracked(frame, follower.follow(frame), answer.reason, (width, height), answer, grounding.frame, dropped)
+    return Tracked(
+        query=answer.query,
+        frame=frame,
+        objects=follower.follow(frame),
+        reason=answer.reason,
+        image_size=(width, height),
+        grounding=answer,
+        grounded_frame=grounding.frame,
+        dropped=dropped,
+    )
 
 
 def _check_stamped(frame: object) -> Stamped:

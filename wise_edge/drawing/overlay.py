@@ -40,7 +40,8 @@ COLORS = (
 )
 """Of several objects; see `object_color`."""
 
-_Color = tuple[int, int, int]
+Color = tuple[int, int, int]
+"""RGB, 0 to 255."""
 _LONGEST_BADGE = 24  # characters of a number and a label
 
 
@@ -53,15 +54,17 @@ class DrawnObject:
         box: XYXY half-open, or None.
         points: XY, numbered in order if the object is the only one.
         label: what it is called; None draws none.
+        number: gives it its color and its badge; None takes its place in order.
     """
 
     mask: npt.NDArray[np.bool_] | None = None
     box: Box | None = None
     points: tuple[Point, ...] = ()
     label: str | None = None
+    number: int | None = None
 
 
-def object_color(number: int) -> _Color:
+def object_color(number: int) -> Color:
     """Return the color, RGB, of one of several objects by its number from 1 on; after eight they begin again."""
     return COLORS[(number - 1) % len(COLORS)]
 
@@ -100,7 +103,8 @@ def draw_overlay(
     large = (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING)
     canvas = Image.fromarray(image).resize(large, Image.Resampling.BICUBIC)
     several = len(objects) > 1
-    colors = [object_color(number) for number in range(1, len(objects) + 1)]
+    numbers = [item.number or place for place, item in enumerate(objects, start=1)]
+    colors = [object_color(number) for number in numbers]
     masks = [
         (item.mask, color if several else ACCENT, color if several else CONTOUR)
         for item, color in zip(objects, colors, strict=True)
@@ -114,10 +118,11 @@ def draw_overlay(
             _draw_box(draw, item.box, scale, _stroke(large), color if several else BOX_COLOR)
         for number, point in enumerate(item.points, start=1):
             _draw_point(draw, point, "" if several else str(number), scale, large, color if several else POINT_COLOR)
-    for number, (item, color) in enumerate(zip(objects, colors, strict=True), start=1):
-        words = [*([str(number)] if several else []), *([item.label] if item.label else [])]
-        if words and item.box is not None:
-            _draw_badge(draw, " ".join(words), item.box, scale, large, color if several else BOX_COLOR)
+    stroke, font_px = _stroke(large), round(max(24, max(large) / 45))
+    for number, item, color in zip(numbers, objects, colors, strict=True):
+        if item.box is not None and (text := badge_text(item, number if several else None)):
+            corner = (round(item.box[0] * scale[0]) - stroke, round(item.box[1] * scale[1]) - stroke)
+            draw_badge(draw, text, corner, large, font_px, color if several else BOX_COLOR)
     return canvas.resize(size, Image.Resampling.LANCZOS)
 
 
@@ -125,7 +130,7 @@ def _stroke(large: tuple[int, int]) -> int:
     return max(4, round(max(large) / 240))
 
 
-def _tint(canvas: Image.Image, masks: Sequence[tuple[npt.NDArray[np.bool_], _Color, _Color]]) -> Image.Image:
+def _tint(canvas: Image.Image, masks: Sequence[tuple[npt.NDArray[np.bool_], Color, Color]]) -> Image.Image:
     """Fill masks with their first color and line them with their second; dim the rest of the image."""
     if not masks:
         return canvas
@@ -164,7 +169,7 @@ def _rim(inside: Image.Image, reach: int) -> Image.Image:
     return grown
 
 
-def _draw_box(draw: ImageDraw.ImageDraw, box: Box, scale: tuple[float, float], stroke: int, line: _Color) -> None:
+def _draw_box(draw: ImageDraw.ImageDraw, box: Box, scale: tuple[float, float], stroke: int, line: Color) -> None:
     x1, y1, x2, y2 = (round(edge * scale[axis % 2]) for axis, edge in enumerate(box))
     for color, outward, width in ((SHADOW, stroke + 2, stroke + 4), (line, stroke, stroke)):
         edges = [x1 - outward, y1 - outward, x2 - 1 + outward, y2 - 1 + outward]
@@ -177,7 +182,7 @@ def _draw_point(
     text: str,
     scale: tuple[float, float],
     large: tuple[int, int],
-    fill: _Color,
+    fill: Color,
 ) -> None:
     x, y = ((place + 0.5) * scale[axis] for axis, place in enumerate(point))
     radius = max(14.0, max(large) / 62) * (1 if text else 0.5)
@@ -187,17 +192,30 @@ def _draw_point(
     draw.text((x, y), text, fill=WHITE, font=font_for(text, round(radius * 1.3)), anchor="mm")
 
 
-def _draw_badge(
-    draw: ImageDraw.ImageDraw, text: str, box: Box, scale: tuple[float, float], large: tuple[int, int], fill: _Color
+def badge_text(item: DrawnObject, number: int | None) -> str:
+    """Return the number, if one is given, and the label of an object, cut to what a badge has room for."""
+    text = " ".join([*([str(number)] if number else []), *([item.label] if item.label else [])])
+    return text if len(text) <= _LONGEST_BADGE else f"{text[: _LONGEST_BADGE - 1]}…"
+
+
+def draw_badge(
+    draw: ImageDraw.ImageDraw, text: str, corner: Point, canvas: tuple[int, int], font_px: int, fill: Color
 ) -> None:
-    """Write a text above the upper left corner of a box, or within it where the image ends."""
-    text = text if len(text) <= _LONGEST_BADGE else f"{text[: _LONGEST_BADGE - 1]}…"
-    size = round(max(24, max(large) / 45))
-    font = font_for(text, size)
-    width, height, stroke = round(font.getlength(text)) + size, round(size * 1.4), _stroke(large)
-    left = max(0, min(round(box[0] * scale[0]) - stroke, large[0] - width))
-    top = max(0, round(box[1] * scale[1]) - stroke - height)
+    """Write a text above the upper left corner of a box, or within it where the canvas ends.
+
+    Args:
+        draw: of the canvas.
+        text: in one line.
+        corner: XY, px of the canvas.
+        canvas: its width and height, px.
+        font_px: height of the text.
+        fill: color below the text.
+    """
+    font = font_for(text, font_px)
+    width, height = round(font.getlength(text)) + font_px, round(font_px * 1.4)
+    left = max(0, min(corner[0], canvas[0] - width))
+    top = max(0, corner[1] - height)
     draw.rounded_rectangle(
-        [left, top, left + width, top + height], size // 4, fill=fill, outline=SHADOW, width=max(2, stroke // 3)
+        [left, top, left + width, top + height], font_px // 4, fill=fill, outline=SHADOW, width=max(1, font_px // 12)
     )
     draw.text((left + width / 2, top + height / 2), text, fill=SHADOW, font=font, anchor="mm")

@@ -93,21 +93,34 @@ def load_image(
         raise UsageError(f"cannot read {str(source)[:200]}: {error.strerror or error}") from None
 
 
+def encode_image(array: NDArray[np.uint8] | NDArray[np.bool_], suffix: str = ".png") -> bytes:
+    """Return the content of an image file.
+
+    Args:
+        array: HWC uint8 RGB or RGBA, HW uint8 gray, or HW bool (written as 0 and 255).
+        suffix: ".png", or ".jpg" or ".jpeg", which has no RGBA; of any case.
+    """
+    pixels = array.astype(np.uint8) * np.uint8(255) if array.dtype == np.bool_ else array
+    buffer = io.BytesIO()
+    if suffix.lower() == ".png":
+        Image.fromarray(pixels).save(buffer, format="PNG")
+    else:  # colors at full resolution: thin colored lines bleed without
+        Image.fromarray(pixels).save(buffer, format="JPEG", quality=92, subsampling="4:4:4")
+    return buffer.getvalue()
+
+
 def save_png(array: NDArray[np.uint8] | NDArray[np.bool_], path: str | Path, force: bool = False) -> None:
     """Write a PNG file atomically, so that no reader sees an incomplete one.
 
     Args:
-        array: HWC uint8 RGB, HW uint8 gray, or HW bool (written as 0 and 255).
+        array: as of `encode_image`.
         path: the file to write; its folder must exist.
         force: replace an existing file.
 
     Raises:
         UsageError: the file exists and `force` is off, or it cannot be written.
     """
-    pixels = array.astype(np.uint8) * np.uint8(255) if array.dtype == np.bool_ else array
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    atomic_write(path, buffer.getvalue(), force=force)
+    atomic_write(path, encode_image(array), force=force)
 
 
 def _decode(

@@ -1,0 +1,103 @@
+"""Writes a result to a file, as what its name's suffix or its kind says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from wise_edge.errors import UsageError
+from wise_edge.files.documents import to_json
+from wise_edge.files.writing import atomic_write
+from wise_edge.images import encode_image
+from wise_edge.outputs.coco import to_coco
+from wise_edge.outputs.outlines import to_svg
+from wise_edge.outputs.pictures import cut_out, draw_result
+from wise_edge.runtimes.results import SegmentationResult
+
+Kind = Literal["json", "coco", "outlines", "overlay", "mask", "cutout"]
+SUFFIXES: dict[Kind, tuple[str, ...]] = {
+    "json": (".json",),
+    "coco": (".json",),
+    "outlines": (".svg",),
+    "overlay": (".png", ".jpg", ".jpeg"),
+    "mask": (".png",),
+    "cutout": (".png",),
+}
+"""Of the files of each kind; a suffix without a kind means the first one that has it."""
+
+
+def kind_of(path: str | Path, kind: Kind | None = None) -> Kind:
+    """Return what a file will hold: `kind` if its suffix fits, else what the suffix means.
+
+    Raises:
+        UsageError: the suffix means nothing, or does not fit.
+    """
+    suffix = Path(path).suffix.lower()
+    if kind is not None and kind not in SUFFIXES:
+        raise UsageError(f"unknown kind of output {kind!r}; known: {', '.join(get_args(Kind))}")
+    kinds = [each for each in (SUFFIXES if kind is None else (kind,)) if suffix in SUFFIXES[each]]
+    if not kinds:
+        known = dict.fromkeys(suffix for each in ([kind] if kind else SUFFIXES) for suffix in SUFFIXES[each])
+        written = "a result is written" if kind is None else f"the kind {kind} is written"
+        raise UsageError(f"{path}: {written} to files that end in {', '.join(known)}")
+    return kinds[0]
+
+
+def encode_result(
+    result: SegmentationResult, image: npt.NDArray[np.uint8], kind: Kind, suffix: str, name: str
+) -> bytes:
+    """Return the content of a file.
+
+    Args:
+        result: on the image.
+        image: HWC uint8 RGB.
+        kind: what the file holds.
+        suffix: of the file.
+        name: of the image's file, for COCO.
+
+    Raises:
+        UsageError: a mask or cut-out is asked for of a result without an answer.
+    """
+    mask = result.mask
+    if mask is None and kind in ("mask", "cutout"):
+        raise UsageError(f"there is no {kind}, since there is no answer: {result.reason}")
+    if kind == "json":
+        return f"{to_json(result.to_dict())}\n".encode()
+    if kind == "coco":
+        return f"{to_json(to_coco([(name, result)]))}\n".encode()
+    if kind == "outlines":
+        return to_svg(result).encode()
+    if kind == "mask":
+        return encode_image(result.mask_image())
+    if kind == "cutout" and mask is not None:
+        return encode_image(cut_out(mask, image))
+    return encode_image(draw_result(result, image), suffix)
+
+
+def save_result(
+    result: SegmentationResult,
+    image: npt.NDArray[np.uint8],
+    path: str | Path,
+    kind: Kind | None = None,
+    *,
+    name: str = "image",
+    force: bool = False,
+) -> None:
+    """Write a result atomically.
+
+    Args:
+        result: on the image.
+        image: HWC uint8 RGB.
+        path: the file to write; its folder must exist.
+        kind: what it holds; None goes by the suffix: .json the whole result, .svg outlines, .png and .jpg an overlay.
+        name: as of `encode_result`.
+        force: replace an existing file.
+
+    Raises:
+        UsageError: the suffix does not fit, the file exists and `force` is off, or there is no answer to write.
+    """
+    content = encode_result(result, image, kind_of(path, kind), Path(path).suffix, name)
+    atomic_write(path, content, force=force)
