@@ -13,6 +13,7 @@ from hypothesis import settings
 import wise_edge  # noqa: F401 - switches telemetry off before a test imports onnxruntime itself
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported; nothing here may fetch from a hub
+os.environ["WISE_EDGE_CONFIG"] = "none"  # what a developer keeps in files is none of the tests' business
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch: tests run side by side, and tiny models gain nothing
 
 # Shared machines stall for longer than the default 200 ms. CI draws the same examples every time: what is new there

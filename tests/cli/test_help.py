@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from wise_edge.cli import main as entry
+from wise_edge.cli.common.tree import Tree
 
-COMMANDS = entry.walk(entry.build_command())
+COMMANDS = Tree(entry.app).commands
 PATHS = [pytest.param(path, id=" ".join(path) or "wise-edge") for path in COMMANDS]
 VAGUE = {"TEXT", "INTEGER", "FLOAT", "PATH", "BOOLEAN", "FILENAME", "DIRECTORY", "NAMES", "STRING"}
 """Metavars that say the type and not the thing."""

@@ -11,8 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,7 +19,9 @@ from wise_edge import __version__
 from wise_edge.__main__ import run_main as run_main  # where console scripts look that were installed before it moved
 from wise_edge.cli.build import build
 from wise_edge.cli.bundle import app as bundle
-from wise_edge.cli.common.help import write_help, write_usage
+from wise_edge.cli.common.settings import Defaults, read_defaults
+from wise_edge.cli.common.tree import Tree
+from wise_edge.cli.config import app as config
 from wise_edge.cli.demo import demo
 from wise_edge.cli.doctor import doctor
 from wise_edge.cli.evaluate import app as evaluate
@@ -35,6 +36,9 @@ from wise_edge.cli.serve import serve
 from wise_edge.cli.train import train
 from wise_edge.errors import UsageError, WiseEdgeError, one_line
 from wise_edge.files.refusals import explain_refusal
+
+COMPLETION_VARIABLE = "_WISE_EDGE_COMPLETE"
+"""Set by a shell that asks for completions."""
 
 app = typer.Typer(
     help="Image and sentence in, mask out: concise reasoning segmentation on edge devices.",
@@ -68,22 +72,7 @@ app.add_typer(evaluate, name="evaluate")
 app.add_typer(bundle, name="bundle")
 app.add_typer(profile, name="profile")
 app.add_typer(prompts, name="prompts")
-
-
-def build_command() -> Any:
-    """Return the tree of all commands as click runs it."""
-    command = typer.main.get_command(app)
-    for each in walk(command).values():
-        each.format_help, each.format_usage = partial(write_help, each), partial(write_usage, each)
-    return command
-
-
-def walk(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Return a command and all below it, by the words that call them."""
-    found = {path: command}
-    for name, subcommand in getattr(command, "commands", {}).items():
-        found |= walk(subcommand, (*path, name))
-    return found
+app.add_typer(config, name="config")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,9 +85,11 @@ def main(argv: list[str] | None = None) -> int:
         0 for success, 1 to 5 as in `wise_edge.errors` (2 also for invalid arguments), 130 for Ctrl-C, 143 for SIGTERM.
     """
     argv = sys.argv[1:] if argv is None else argv
+    tree = Tree(app)
     try:
         _check_arguments(argv)
-        build_command()(args=argv, prog_name="wise-edge")
+        tree.defaults = _read_defaults(tree, argv)
+        tree.root(args=argv, prog_name="wise-edge", default_map=tree.defaults.as_map())
     except SystemExit as stop:  # from Typer: done, invalid arguments, interrupted, reader gone
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:  # outside of a command, where Typer makes it a SystemExit
@@ -107,6 +98,8 @@ def main(argv: list[str] | None = None) -> int:
         if (code := _signal_behind(error)) is not None:
             return code
         if isinstance(error, WiseEdgeError):
+            if isinstance(error, UsageError) and tree.in_effect:
+                print_error(f"note: defaults in effect: {', '.join(tree.in_effect)}")
             print_error(f"error: {error}")
             return error.exit_code
         if os.environ.get("WISE_EDGE_DEBUG") == "1":
@@ -124,6 +117,20 @@ def main(argv: list[str] | None = None) -> int:
             )
         return 1
     return 0
+
+
+def _read_defaults(tree: Tree, argv: Sequence[str]) -> Defaults:
+    """Return what the files of settings say; help and completion answer without a file that is wrong."""
+    lenient = not {"-h", "--help", "--version"}.isdisjoint(argv) or COMPLETION_VARIABLE in os.environ
+    try:
+        defaults = read_defaults(tree.commands)
+    except UsageError:
+        if lenient:
+            return Defaults()
+        raise
+    for line in () if lenient else defaults.notes:
+        print_error(f"note: {line}")
+    return defaults
 
 
 def _check_arguments(argv: Sequence[str]) -> None:

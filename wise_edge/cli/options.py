@@ -24,7 +24,8 @@ def option(metavar: str, text: str, *names: str, panel: str | None = None, **mor
         text: the line in `--help`.
         names: names of the option, if its parameter has another one.
         panel: heading in `--help`; one of the above, or one of the command's own.
-        more: what Typer's `Option` accepts, such as `min` and `max` of numbers, which the help says.
+        more: what Typer's `Option` accepts: `min` and `max` of numbers, which the help says; `envvar`, which makes it a
+            setting, see `wise_edge.cli.common.settings`.
     """
     least, most = more.get("min"), more.get("max")
     if most is not None:
@@ -76,8 +77,8 @@ def refuse_options(context: typer.Context, *, but: Sequence[str] = (), command: 
     """
     for option in context.command.params:
         name = option.name or ""
-        if name in but or getattr(context.get_parameter_source(name), "name", "") == "DEFAULT":
-            continue
+        if name in but or getattr(context.get_parameter_source(name), "name", "") != "COMMANDLINE":
+            continue  # a default from the environment or a file is for other commands
         given = option.secondary_opts if context.params.get(name) is False else option.opts
         command = command or f"{context.info_name} {context.invoked_subcommand}"
         raise UsageError(f"'{command}' does not accept {given[0]}; leave it out")
@@ -90,20 +91,51 @@ def note(line: str) -> None:
 
 Bundle = Annotated[
     Path | None,
-    option("DIR", "Bundle to run; the embedded one by default. DIR@sha256:HASH runs no other.", panel=MODEL),
+    option(
+        "DIR",
+        "Bundle to run; the embedded one by default. DIR@sha256:HASH runs no other.",
+        panel=MODEL,
+        envvar="WISE_EDGE_BUNDLE",
+    ),
 ]
 Variant = Annotated[
     str | None,
-    option("NAME", "Prompt variant, such as verbose, wise-s or answer; the bundle's default if omitted.", panel=MODEL),
+    option(
+        "NAME",
+        "Prompt variant, such as verbose, wise-s or answer; the bundle's default if omitted.",
+        panel=MODEL,
+        envvar="WISE_EDGE_VARIANT",
+    ),
 ]
 Pixels = Annotated[
-    int | None, option("N", "Most pixels of an image as the policy sees it: fewer are faster.", panel=MODEL, min=1)
+    int | None,
+    option(
+        "N",
+        "Most pixels of an image as the policy sees it: fewer are faster.",
+        panel=MODEL,
+        envvar="WISE_EDGE_PIXELS",
+        min=1,
+    ),
 ]
-MaxObjects = Annotated[int, option("N", "End an answer that is a list at N objects.", panel=ANSWER, min=1, max=1000)]
-PolicyBackend = Annotated[str, option("NAME", f"Runtime of the policy: {list_names('policy')}.", panel=MODEL)]
-MaskBackend = Annotated[str, option("NAME", f"Runtime of the segmenter: {list_names('mask')}.", panel=MODEL)]
+MaxObjects = Annotated[
+    int,
+    option(
+        "N", "End an answer that is a list at N objects.", panel=ANSWER, envvar="WISE_EDGE_MAX_OBJECTS", min=1, max=1000
+    ),
+]
+PolicyBackend = Annotated[
+    str,
+    option("NAME", f"Runtime of the policy: {list_names('policy')}.", panel=MODEL, envvar="WISE_EDGE_POLICY_BACKEND"),
+]
+MaskBackend = Annotated[
+    str,
+    option("NAME", f"Runtime of the segmenter: {list_names('mask')}.", panel=MODEL, envvar="WISE_EDGE_MASK_BACKEND"),
+]
 Threads = Annotated[
-    int | None, option("N", "CPU threads; the runtime chooses by default.", panel=MODEL, min=1, max=1024)
+    int | None,
+    option(
+        "N", "CPU threads; the runtime chooses by default.", panel=MODEL, envvar="WISE_EDGE_THREADS", min=1, max=1024
+    ),
 ]
 Json = Annotated[bool, flag("--json", "Print one JSON document instead of text.", panel=OUTPUT)]
 Force = Annotated[bool, flag("--force", "Replace output files that exist.", panel=OUTPUT)]

@@ -19,20 +19,50 @@ SERVICE = "Service"
 def serve(
     bundle: options.Bundle = None,
     host: Annotated[
-        str, option("ADDRESS", "Address to listen on; any but a loopback address needs a token.", panel=SERVICE)
+        str,
+        option(
+            "ADDRESS",
+            "Address to listen on; any but a loopback address needs a token.",
+            panel=SERVICE,
+            envvar="WISE_EDGE_HOST",
+        ),
     ] = ("127.0.0.1"),
     port: Annotated[
-        int, option("N", "Port to listen on; 0 takes any free one.", panel=SERVICE, min=0, max=65535)
+        int,
+        option(
+            "N", "Port to listen on; 0 takes any free one.", panel=SERVICE, envvar="WISE_EDGE_PORT", min=0, max=65535
+        ),
     ] = 8020,
     waiting: Annotated[
-        int, option("N", "Queries that may wait; further ones get status 429.", panel=SERVICE, min=1)
+        int,
+        option(
+            "N", "Queries that may wait; further ones get status 429.", panel=SERVICE, envvar="WISE_EDGE_WAITING", min=1
+        ),
     ] = 16,
     time_limit: Annotated[
-        float, option("SECONDS", "Seconds that a query may take, waiting included.", panel=SERVICE, min=0.1, max=86_400)
+        float,
+        option(
+            "SECONDS",
+            "Seconds that a query may take, waiting included.",
+            panel=SERVICE,
+            envvar="WISE_EDGE_TIME_LIMIT",
+            min=0.1,
+            max=86_400,
+        ),
     ] = 60.0,
-    frames: Annotated[int, option("N", "Images stored for further queries.", panel=SERVICE, min=1)] = 8,
+    frames: Annotated[
+        int, option("N", "Images stored for further queries.", panel=SERVICE, envvar="WISE_EDGE_FRAMES", min=1)
+    ] = 8,
     max_megabytes: Annotated[
-        float, option("MB", "Largest body of a request, in MB.", panel=SERVICE, min=0.001, max=1000)
+        float,
+        option(
+            "MB",
+            "Largest body of a request, in MB.",
+            panel=SERVICE,
+            envvar="WISE_EDGE_MAX_MEGABYTES",
+            min=0.001,
+            max=1000,
+        ),
     ] = 10.0,
     forwarded_allow_ips: Annotated[
         str | None,
@@ -40,6 +70,7 @@ def serve(
             "ADDRESS,...",
             "Proxies whose X-Forwarded-For names the client: addresses or networks, or * for all.",
             panel=SERVICE,
+            envvar="WISE_EDGE_FORWARDED_ALLOW_IPS",
         ),
     ] = None,
     max_objects: options.MaxObjects = MAX_OBJECTS,

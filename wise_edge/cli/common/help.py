@@ -111,7 +111,8 @@ def _describe(parameter: Any, context: Any) -> str:
             names = parameter.opts if default else parameter.secondary_opts
             facts += [f"default: {names[0]}"] if parameter.secondary_opts else []
         else:
-            facts.append(f"default: {default}")
+            told = " by wise-edge.toml" if parameter.name in (context.default_map or ()) else ""
+            facts.append(f"default{told}: {default}")
     facts += [f"env: {parameter.envvar}"] if parameter.envvar else []
     text = " ".join((parameter.help or "").split())
     facts = [fact.replace(" ", _UNBROKEN) if len(fact) <= _SHORT_FACT else fact for fact in facts]

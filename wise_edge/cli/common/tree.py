@@ -1,0 +1,87 @@
+"""The tree of all commands as click runs it, and what each of them gets: its help, and defaults of known origin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import typer
+
+from wise_edge.cli.common.help import write_help, write_usage
+from wise_edge.cli.common.settings import Defaults, Words, settings_of
+
+GIVES_WAY_TO: Mapping[str, tuple[str, ...]] = {
+    "bundle": ("policy", "sam"),
+    "variant": ("deadline_ms", "oracle_prompt"),
+    "pixels": ("oracle_prompt",),
+}
+"""Parameter to those that exclude it: a default gives way to one of them on the command line."""
+
+
+def walk(command: Any, words: Words = ()) -> dict[Words, Any]:
+    """Return a command and all below it, by the words that call them."""
+    found = {words: command}
+    for name, subcommand in getattr(command, "commands", {}).items():
+        found |= walk(subcommand, (*words, name))
+    return found
+
+
+class Tree:
+    """All commands of an application.
+
+    Attributes:
+        root: the command to call, with `default_map`.
+        commands: all commands, by the words that call them.
+        defaults: what the files say; to be set before `root` is called.
+        in_effect: lines about the defaults of the command that runs which are not its own.
+    """
+
+    def __init__(self, app: typer.Typer) -> None:
+        self.root: Any = typer.main.get_command(app)
+        self.commands = walk(self.root)
+        self.defaults = Defaults()
+        self.in_effect: list[str] = []
+        for words, command in self.commands.items():
+            command.format_help, command.format_usage = partial(write_help, command), partial(write_usage, command)
+            command.make_context = partial(self._make_context, command.make_context, words)
+            command.invoke = partial(self._invoke, command.invoke, command, words)
+
+    def origin(self, words: Words, parameter: Any, context: Any) -> str | None:
+        """Return the variable or the file and line that a value comes from; None if neither gave it."""
+        source = getattr(context.get_parameter_source(parameter.name), "name", "")
+        if source == "ENVIRONMENT":
+            return str(parameter.envvar)
+        return self.defaults.found[words, parameter.name].origin if source == "DEFAULT_MAP" else None
+
+    def _make_context(self, original: Callable[..., Any], words: Words, *args: Any, **more: Any) -> Any:
+        """Parse the arguments of a command; if a default is wrong, say where it is from."""
+        try:
+            return original(*args, **more)
+        except Exception as error:
+            parameter, context = getattr(error, "param", None), getattr(error, "ctx", None)
+            if parameter is not None and context is not None and hasattr(error, "message"):
+                default = self.defaults.found.get((words, parameter.name))
+                if default and self.origin(words, parameter, context) == default.origin:  # click names variables
+                    error.message += f" (from {default.origin})"
+            raise
+
+    def _invoke(self, original: Callable[..., Any], command: Any, words: Words, context: Any) -> Any:
+        """Run a command with its defaults, except those that an option on the command line excludes."""
+        for key, parameter in settings_of(command).items():
+            origin = self.origin(words, parameter, context)
+            if origin is None:
+                continue
+            if any(_is_given(context, other) for other in GIVES_WAY_TO.get(parameter.name, ())):
+                context.params[parameter.name] = parameter.default
+                continue
+            self.in_effect.append(f"--{key} {context.params[parameter.name]} (from {origin})")
+            default = self.defaults.found.get((words, parameter.name))
+            if key == "bundle" and default and default.of_project and origin == default.origin:
+                typer.echo(f"note: the bundle is {default.value}, since {origin} says so", err=True)
+        return original(context)
+
+
+def _is_given(context: Any, name: str) -> bool:
+    """Return whether an option is on the command line."""
+    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
