@@ -6,7 +6,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from wise_edge.errors import UsageError
@@ -43,7 +43,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in mapping:
         if key not in fields:
-            raise UsageError(f"{where}{label(key)}: unknown key{_suggestion(str(key), fields)}")
+            raise UsageError(f"{where}{label(key)}: unknown key{suggestion(str(key), fields)}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in mapping:
@@ -55,10 +55,11 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
         raise UsageError(f"{where}{error}") from error
 
 
-def _suggestion(key: str, known: Mapping[str, Any]) -> str:
+def suggestion(key: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" for an unknown key that is nearly a known one, else nothing."""
     import difflib
 
-    close = difflib.get_close_matches(key[:100], known, n=1)
+    close = difflib.get_close_matches(key[:100], list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

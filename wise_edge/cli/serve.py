@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -73,6 +74,9 @@ def serve(
             envvar="WISE_EDGE_FORWARDED_ALLOW_IPS",
         ),
     ] = None,
+    access_log: Annotated[
+        bool, typer.Option(help="Write a line for each request to stderr, without queries and images.")
+    ] = True,
     max_objects: options.MaxObjects = MAX_OBJECTS,
     policy_backend: options.PolicyBackend = "auto",
     mask_backend: options.MaskBackend = "auto",
@@ -83,9 +87,11 @@ def serve(
     The token that clients send (`Authorization: Bearer ...`) is read from the environment variable WISE_EDGE_TOKEN, so
     that process lists do not show it. On SIGTERM or Ctrl-C the service first answers the queries that it has accepted.
     """
+    from wise_edge.bundle.store import load, resolve_bundle
     from wise_edge.errors import UsageError
     from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.session import Session
+    from wise_edge.service.access_log import AccessLog
     from wise_edge.service.app import make_app
     from wise_edge.service.guard import OWN_HOSTS, check_token
     from wise_edge.service.limits import Limits
@@ -102,8 +108,9 @@ def serve(
     proxies = parse_proxies(forwarded_allow_ips) if forwarded_allow_ips is not None else ()
     limits = Limits(body_bytes=int(max_megabytes * 1e6), waiting=waiting, query_s=time_limit, images=frames)
     with listen(host, port) as listener:  # before the models are loaded
+        loaded = load(resolve_bundle(bundle))
         session = Session.from_bundle(
-            bundle,
+            loaded,
             policy_backend=policy_backend,
             mask_backend=mask_backend,
             threads=threads,
@@ -111,9 +118,16 @@ def serve(
             decoding=Decoding(max_objects=max_objects),
         )
         own_hosts = (*OWN_HOSTS, _in_url(host)) if token is None else ()
-        app = make_app(session, limits, token, own_hosts=tuple(dict.fromkeys(own_hosts)))
-        say = lambda url: typer.echo(f"serving {url}", err=True)  # noqa: E731
-        run_server(app, host, port, limits, say, proxies=proxies, listener=listener)
+        say = partial(typer.echo, err=True)
+        app = make_app(
+            session,
+            limits,
+            token,
+            own_hosts=tuple(dict.fromkeys(own_hosts)),
+            demo=loaded.built_in,
+            access_log=AccessLog(say) if access_log else None,
+        )
+        run_server(app, host, port, limits, lambda url: say(f"serving {url}"), proxies=proxies, listener=listener)
 
 
 def _is_loopback(host: str) -> bool:

@@ -24,6 +24,7 @@ from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.rle import compressed_runs
 from wise_edge.runtimes.results import MaskCode, SegmentationResult
 from wise_edge.runtimes.session import Session
+from wise_edge.scenes.recognition import OTHER_KIND, is_scene_like
 from wise_edge.service.guard import BUG, Receive
 from wise_edge.service.image_store import ImageStore
 from wise_edge.service.limits import Limits
@@ -74,6 +75,7 @@ class Service:
         session: answers queries; it caches as many images as `limits.images`.
         limits: bounds on what clients may send.
         meter: measures the energy of queries.
+        demo: whether the models are the shipped ones, which know one kind of picture.
         queue: runs one query at a time.
         images: uploaded images, stored for further queries.
         metrics: for Prometheus.
@@ -83,6 +85,7 @@ class Service:
     session: Session
     limits: Limits
     meter: QueryMeter
+    demo: bool = False
     queue: QueryQueue = field(init=False)
     images: ImageStore = field(init=False)
     metrics: Metrics = field(init=False)
@@ -154,7 +157,8 @@ class Service:
 
         result = await self.queue.run(work, client)
         self.metrics.count_query(result)
-        return await asyncio.to_thread(describe, result, request.mask)  # a large mask takes a while
+        described = await asyncio.to_thread(describe, result, request.mask)  # a large mask takes a while
+        return described | {"notes": [OTHER_KIND] if self.demo and not is_scene_like(image) else []}
 
     async def stream(self, image: npt.NDArray[np.uint8], request: SegmentRequest, client: str) -> AsyncIterator[str]:
         """Yield server-sent events: "text" with what the completion has grown by, then "result" or "error"."""

@@ -4,9 +4,9 @@ FastAPI is imported inside `make_app` and reads the annotations of the functions
 module does not postpone annotations, and it can be imported with the core package alone.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,19 +15,31 @@ from wise_edge import __version__
 from wise_edge.errors import WiseEdgeError
 from wise_edge.extras import require
 from wise_edge.files.documents import to_json
-from wise_edge.policy.prompts import MAX_QUERY_CHARACTERS
+from wise_edge.mapping import suggestion
 from wise_edge.profiling.query_meter import QueryMeter
+from wise_edge.ranges import label
 from wise_edge.runtimes.session import Session
-from wise_edge.service.answering import MaskForm, SegmentRequest, Service, status_of, while_connected
+from wise_edge.service import example, samples
+from wise_edge.service.access_log import AccessLog, Served
+from wise_edge.service.answering import SegmentRequest, Service, status_of, while_connected
+from wise_edge.service.fields import read_fields
 from wise_edge.service.guard import BUG, Guard, client_of
 from wise_edge.service.limits import Limits
-from wise_edge.service.pages import content_policy, read_page, render_reference
+from wise_edge.service.pages import content_policy, read_page
 from wise_edge.service.query_queue import BusyError
+from wise_edge.service.reference import render_reference
+from wise_edge.service.schema import (
+    ANSWERS,
+    REFUSALS,
+    STORED,
+    UNKNOWN,
+    describe_body,
+    describe_fields,
+    request_models,
+)
 
-_LONGEST_DEADLINE_MS = 600_000
-_DEADLINE = "Choose the variant by this deadline instead."
-_MASK = "Masks as COCO compressed run lengths, as base64 PNGs (of all: 255 in object 1, 254 in object 2), or none."
-_ENERGY = "Read the device's power sensor during the query, which adds up to half a second; the answer has energy_j."
+MOST_FAULTS = 5
+QUERY_EXAMPLE = {"query": samples.QUERY}
 
 
 def make_app(
@@ -37,6 +49,8 @@ def make_app(
     *,
     own_hosts: tuple[str, ...] = (),
     meter: QueryMeter | None = None,
+    demo: bool = False,
+    access_log: AccessLog | None = None,
 ) -> Any:
     """Make the ASGI application.
 
@@ -47,6 +61,9 @@ def make_app(
         own_hosts: reject requests that name another host or come from a page of another site. Names are written as in a
             URL, in lower case and without a port, such as `wise_edge.service.guard.OWN_HOSTS`. Empty accepts all.
         meter: measures the energy of queries; None looks for a sensor on this machine.
+        demo: the models are the shipped ones: the page opens with an example, and answers on pictures of another kind
+            than theirs have a note.
+        access_log: gets a line for each request, and is closed with the application; None writes none.
 
     Raises:
         UsageError: no client can send the token.
@@ -54,18 +71,19 @@ def make_app(
     """
     require("fastapi", "serve")
     require("python_multipart", "serve")  # FastAPI imports it only when a form is declared
-    from fastapi import FastAPI, File, Form, Request
-    from fastapi.exceptions import RequestValidationError
+    from fastapi import FastAPI, Request
     from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
-    from pydantic import BaseModel, Field
+    from pydantic import BaseModel, ValidationError
     from starlette.exceptions import HTTPException
 
-    service = Service(session, limits or Limits(), meter or QueryMeter.find(session.on_gpu))
+    service = Service(session, limits or Limits(), meter or QueryMeter.find(session.on_gpu), demo)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         await service.warm_up()
         yield
+        if access_log is not None:
+            access_log.close()
         service.close()
 
     app = FastAPI(
@@ -78,33 +96,7 @@ def make_app(
     )
     app.state.service = service
 
-    Variant = Literal[tuple(session.policy.variants)]  # type: ignore[valid-type]
-
-    class Question(BaseModel):
-        query: str = Field(max_length=MAX_QUERY_CHARACTERS, description="What to find.")
-        variant: Variant | None = Field(None, description="Prompt variant.")  # type: ignore[valid-type]
-        deadline_ms: float | None = Field(None, gt=0, le=_LONGEST_DEADLINE_MS, description=_DEADLINE)
-        mask: MaskForm = Field("rle", description=_MASK)
-        energy: bool = Field(False, description=_ENERGY)
-
-    class Failure(BaseModel):
-        error: str
-
-    refusals: dict[int | str, dict[str, Any]] = {
-        400: {"model": Failure, "description": "The image or the query cannot be used."},
-        401: {"model": Failure, "description": "The token is missing or wrong."},
-        403: {"model": Failure, "description": "The request names another host, or comes from a page of another site."},
-        408: {"model": Failure, "description": "The body arrived too slowly."},
-        413: {"model": Failure, "description": "The body is too large."},
-        422: {"model": Failure, "description": "A field is missing or has an invalid value."},
-        429: {"model": Failure, "description": "Too many queries or bodies; Retry-After says when to retry."},
-        500: {"model": Failure, "description": "The engine or the service failed."},
-        503: {"model": Failure, "description": "The query took too long, or the device cannot run it."},
-    }
-    answers: dict[int | str, dict[str, Any]] = {
-        200: {"description": "The answer.", "content": {"application/json": {}, "text/event-stream": {}}}
-    }
-    unknown: dict[int | str, dict[str, Any]] = {404: {"model": Failure, "description": "The image is not stored."}}
+    Query, Picture, PictureQuery = request_models(session.policy.variants, session.policy.default_variant)
 
     def refuse(status: int, line: str, headers: Mapping[str, str] | None = None) -> Response:
         # ASCII, because a line may quote a lone surrogate, which UTF-8 cannot encode.
@@ -113,6 +105,15 @@ def make_app(
     def show(page: str) -> Response:
         return HTMLResponse(page, headers={"content-security-policy": content_policy(page)})
 
+    async def read(request: Request, model: type[BaseModel]) -> dict[str, Any]:
+        fields = await read_fields(request, service.limits.question_bytes)
+        try:
+            return model.model_validate(fields).model_dump()
+        except ValidationError as error:
+            known = list(model.model_fields)
+            faults = error.errors()[:MOST_FAULTS]
+            raise HTTPException(422, "; ".join(describe_fault(fault, known) for fault in faults)) from None
+
     async def respond(request: Request, image: npt.NDArray[np.uint8], asked: SegmentRequest) -> Response:
         client = client_of(request.scope)
         if "text/event-stream" not in request.headers.get("accept", ""):
@@ -120,68 +121,107 @@ def make_app(
         service.queue.check_room(client)
         return StreamingResponse(service.stream(image, asked, client), media_type="text/event-stream")
 
-    @app.post("/v1/segment", responses=answers | refusals, summary="Find what a query names in an image")
-    async def segment(
-        request: Request,
-        image: Annotated[bytes, File(description="PNG, JPEG, WebP, BMP, TIFF, GIF, PPM or AVIF.")],
-        query: Annotated[str, Form(max_length=MAX_QUERY_CHARACTERS, description="What to find.")],
-        variant: Annotated[Variant | None, Form(description="Prompt variant.")] = None,  # type: ignore[valid-type]
-        deadline_ms: Annotated[
-            float | None,
-            Form(gt=0, le=_LONGEST_DEADLINE_MS, description=_DEADLINE),
-        ] = None,
-        mask: Annotated[MaskForm, Form(description=_MASK)] = "rle",
-        energy: Annotated[bool, Form(description=_ENERGY)] = False,
-    ) -> Response:
-        """Answer with JSON; with `Accept: text/event-stream`, stream the rationale while it is generated."""
-        pixels = await service.read(image, client_of(request.scope))
-        return await respond(request, pixels, SegmentRequest(query, variant, deadline_ms, mask, energy))
+    @app.get(
+        example.PATH,
+        summary="A picture to try queries on",
+        response_class=Response,
+        responses={200: {"description": "The picture.", "content": {"image/png": {}}}},
+        openapi_extra=samples.extra(samples.EXAMPLE),
+    )
+    async def show_example() -> Response:
+        return Response(example.example_png(), media_type="image/png")
 
-    @app.post("/v1/frames", status_code=201, responses=refusals, summary="Store an image for several queries")
-    async def keep(
-        request: Request, image: Annotated[bytes, File(description="As for /v1/segment.")]
-    ) -> dict[str, Any]:
+    @app.post(
+        "/v1/segment",
+        responses=ANSWERS | REFUSALS,
+        summary="Find what a query names in an image",
+        openapi_extra=samples.extra(samples.SEGMENT) | {"requestBody": describe_body(PictureQuery, QUERY_EXAMPLE)},
+    )
+    async def segment(request: Request) -> Response:
+        """Answer with JSON; with `Accept: text/event-stream`, stream the rationale while it is written."""
+        asked = await read(request, PictureQuery)
+        pixels = await service.read(asked.pop("image"), client_of(request.scope))
+        return await respond(request, pixels, SegmentRequest(**asked))
+
+    @app.post(
+        "/v1/frames",
+        status_code=201,
+        responses=STORED | REFUSALS,
+        summary="Store an image for several queries",
+        openapi_extra=samples.extra(samples.STORE) | {"requestBody": describe_body(Picture, {})},
+    )
+    async def keep(request: Request) -> dict[str, Any]:
         """Store an image; each further query on it costs only its own tokens."""
-        pixels = await service.read(image, client_of(request.scope))
+        sent = await read(request, Picture)
+        pixels = await service.read(sent["image"], client_of(request.scope))
         height, width, _ = pixels.shape
         return {"frame": service.images.add(pixels), "width": width, "height": height}
 
-    @app.post("/v1/frames/{frame}/segment", responses=answers | refusals | unknown, summary="Query a stored image")
-    async def ask(request: Request, frame: str, question: Question) -> Response:
+    @app.post(
+        "/v1/frames/{frame}/segment",
+        responses=ANSWERS | REFUSALS | UNKNOWN,
+        summary="Query a stored image",
+        openapi_extra=samples.extra(samples.ASK) | {"requestBody": describe_body(Query, QUERY_EXAMPLE)},
+    )
+    async def ask(request: Request, frame: str) -> Response:
         """Answer like /v1/segment."""
+        asked = SegmentRequest(**await read(request, Query))
         pixels = service.images.find(frame)
         if pixels is None:
             raise HTTPException(404, "this image is no longer stored; upload it again")
-        return await respond(request, pixels, SegmentRequest(**question.model_dump()))
+        return await respond(request, pixels, asked)
 
     @app.delete(
-        "/v1/frames/{frame}", status_code=204, responses=unknown | {422: refusals[422]}, summary="Delete a stored image"
+        "/v1/frames/{frame}",
+        status_code=204,
+        responses=UNKNOWN | {422: REFUSALS[422]},
+        summary="Delete a stored image",
+        openapi_extra=samples.extra(samples.DELETE),
     )
     async def forget(frame: str) -> Response:
         if not service.images.remove(frame):
             raise HTTPException(404, "this image is not stored")
         return Response(status_code=204)
 
-    @app.get("/healthz", summary="Whether the process is alive")
+    @app.get("/healthz", summary="Whether the process is alive", openapi_extra=samples.get("/healthz"))
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/readyz", summary="Whether the service answers queries")
+    @app.get(
+        "/readyz",
+        summary="Whether the service answers queries",
+        responses={503: {"description": "It does not, or no longer."}},
+        openapi_extra=samples.get("/readyz"),
+    )
     async def readiness() -> Response:
         return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
 
-    @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
+    @app.get(
+        "/metrics",
+        summary="Prometheus metrics",
+        response_class=PlainTextResponse,
+        responses={401: REFUSALS[401]},
+        openapi_extra=samples.get("/metrics"),
+    )
     async def metrics() -> Response:
         text, kind = service.metrics.render()
         return Response(text, media_type=kind)
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return show(read_page(session.policy.variants, session.policy.default_variant))
+        return show(read_page(session.policy.variants, session.policy.default_variant, demo))
 
     @app.get("/docs", include_in_schema=False)
-    async def reference() -> Response:
-        return show(render_reference(app.openapi()))
+    async def reference(request: Request) -> Response:
+        return show(render_reference(app.openapi(), str(request.base_url).rstrip("/"), token is not None))
+
+    def describe() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = FastAPI.openapi(app)
+            describe_fields(schema["components"]["schemas"])
+        return app.openapi_schema or {}
+
+    app.openapi = describe  # type: ignore[method-assign]
 
     @app.exception_handler(WiseEdgeError)
     async def explain(request: Request, error: WiseEdgeError) -> Response:
@@ -192,20 +232,26 @@ def make_app(
     async def translate(request: Request, error: HTTPException) -> Response:
         return refuse(error.status_code, str(error.detail), error.headers)
 
-    @app.exception_handler(RequestValidationError)
-    async def point_out(request: Request, error: RequestValidationError) -> Response:
-        return refuse(422, "; ".join(map(describe_fault, error.errors())))
-
     @app.exception_handler(Exception)  # raised again by Starlette, and logged by the guard
     async def admit(request: Request, error: Exception) -> Response:
         return refuse(500, BUG)
 
-    return Guard(app, service.limits, token, own_hosts, service.metrics.count_request)
+    def record(served: Served) -> None:
+        service.metrics.count_request(served)
+        if access_log is not None:
+            access_log.add(served)
+
+    return Guard(app, service.limits, token, own_hosts, record)
 
 
-def describe_fault(fault: Mapping[str, Any]) -> str:
-    """Return what pydantic found wrong as "field: reason", without the value."""
-    if fault["type"] == "json_invalid":
-        return f"the body is not valid JSON: {fault['ctx']['error']}"
-    field = ".".join(map(str, fault["loc"][1:]))
-    return f"{field or 'the body'}: {fault['msg']}"
+def describe_fault(fault: Mapping[str, Any], known: Sequence[str]) -> str:
+    """Return what pydantic found wrong as "field: reason", without the value.
+
+    Args:
+        fault: an entry of `ValidationError.errors`.
+        known: the fields there are.
+    """
+    field = ".".join(map(label, fault["loc"]))
+    if fault["type"] != "extra_forbidden":
+        return f"{field}: {fault['msg']}"
+    return f"{field}: unknown field{suggestion(field, known) or '; there are ' + ', '.join(known)}"

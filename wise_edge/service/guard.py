@@ -9,6 +9,7 @@ import asyncio
 import logging
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any
@@ -16,15 +17,20 @@ from typing import Any
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files.documents import to_json
+from wise_edge.service import example
+from wise_edge.service.access_log import Served
 from wise_edge.service.bodies import Bodies
+from wise_edge.service.fields import JSON, MULTIPART, media_type
 from wise_edge.service.limits import Limits
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
-OPEN_TO_ALL = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
+OPEN_TO_ALL = ("/", "/docs", "/openapi.json", "/healthz", "/readyz", example.PATH)
 """Paths that reveal nothing about images and need no token."""
+TAKE_IMAGES = ("/v1/segment", "/v1/frames")
+"""Paths that take an image, in a form or in JSON."""
 OWN_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 BUG = "internal error; see the service's log"
 _HEADERS = (
@@ -53,7 +59,7 @@ class Guard:
         own_hosts: reject requests that name a host other than these, written as in a URL, or that a page of another
             host sends; empty accepts all. Otherwise a web page whose own name resolves to this machine (DNS rebinding),
             or that posts a form here, would be served like a local program.
-        count: receives each request's path, as the application declares it, and the status of its response.
+        record: receives each request after its response.
 
     Raises:
         UsageError: no client can send the token.
@@ -61,9 +67,9 @@ class Guard:
     """
 
     def __init__(
-        self, app: App, limits: Limits, token: str | None, own_hosts: tuple[str, ...], count: Callable[[str, int], None]
+        self, app: App, limits: Limits, token: str | None, own_hosts: tuple[str, ...], record: Callable[[Served], None]
     ) -> None:
-        self._app, self._limits, self._token, self._count = app, limits, token, count
+        self._app, self._limits, self._token, self._record = app, limits, token, record
         self._own_hosts, self._bodies = own_hosts, Bodies(limits)
         if token is not None:
             check_token(token)
@@ -75,10 +81,11 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 0
+        status, sent_bytes, began_s = 0, 0, time.perf_counter()
 
         async def watched_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent_bytes
+            sent_bytes += len(message.get("body", b""))
             if message["type"] == "http.response.start":
                 status, own = message["status"], list(message.get("headers", ()))
                 set_already = {name for name, _ in own}
@@ -86,7 +93,7 @@ class Guard:
             await send(message)
 
         headers = {name.lower(): value for name, value in scope["headers"]}
-        too_large = partial(self._too_large, headers)
+        too_large = partial(self._too_large, scope["path"], headers)
         body = _Body(receive, client_of(scope), self._limits, self._bodies, too_large, self._refusal)
         try:
             self._check_head(scope, headers)
@@ -100,7 +107,11 @@ class Guard:
                 await _refuse(watched_send, 500, BUG)
         finally:
             body.forget()
-            self._count(getattr(scope.get("route"), "path", "unknown"), status)
+            path = scope.get("raw_path") or scope["path"].encode("ascii", "backslashreplace")
+            route = getattr(scope.get("route"), "path", None)
+            ms = (time.perf_counter() - began_s) * 1e3
+            client = client_of(scope)
+            self._record(Served(client, scope["method"], path.decode("latin-1"), route, status, ms, sent_bytes))
 
     def _check_head(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> None:
         if self._own_hosts:
@@ -110,16 +121,17 @@ class Guard:
             if not secrets.compare_digest(shown, f"Bearer {self._token}".encode()):
                 raise self._refusal(401, "send the service's token: Authorization: Bearer TOKEN")
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and (refused := self._too_large(headers, int(length))) is not None:
+        if length.isdigit() and (refused := self._too_large(scope["path"], headers, int(length))) is not None:
             raise refused
 
-    def _too_large(self, headers: Mapping[bytes, bytes], length: int) -> Exception | None:
+    def _too_large(self, path: str, headers: Mapping[bytes, bytes], length: int) -> Exception | None:
         """Return the refusal of a body of so many bytes, or more; None if it may have them."""
-        with_image = headers.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
+        kind = media_type(headers.get(b"content-type", b"").decode("latin-1"))
+        with_image = kind == MULTIPART or (kind == JSON and path in TAKE_IMAGES)
         most = self._limits.body_bytes if with_image else min(self._limits.question_bytes, self._limits.body_bytes)
         if length <= most:
             return None
-        what = "a body" if with_image else "a body that is no multipart/form-data"
+        what = "a body" if with_image else "a body without an image"
         refused: Exception = self._refusal(413, f"{what} may have at most {most} bytes")
         return refused
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from wise_edge.extras import require
 from wise_edge.runtimes.results import SegmentationResult
+from wise_edge.service.access_log import Served
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
@@ -41,9 +42,9 @@ class Metrics:
         ):
             prometheus.Gauge(name, text, **own).set_function(value)
 
-    def count_request(self, path: str, status: int) -> None:
-        """Count a request under its declared path, such as "/v1/frames/{frame}", not the requested one."""
-        self._requests.labels(path, status).inc()
+    def count_request(self, served: Served) -> None:
+        """Count a request under its declared path, since anyone may request any number of others."""
+        self._requests.labels(served.route or "unknown", served.status).inc()
 
     def count_query(self, result: SegmentationResult) -> None:
         """Count an answered query."""

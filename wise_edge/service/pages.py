@@ -1,17 +1,16 @@
-"""The service's pages: one to try it on, and the API reference."""
+"""The service's page to try it on, and what its pages may load."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection
 from html import escape
 from pathlib import Path
-from typing import Any
 
-from wise_edge.drawing.web import render, section, table
 from wise_edge.policy.prompts import VARIANTS
+from wise_edge.service import example
 
 _LABELS = {
     "wise-s": "short rationale",
@@ -20,12 +19,18 @@ _LABELS = {
     "answer": "no rationale",
 }
 """What the page calls our variants; it leaves out "wise", which is for trainings."""
-_OPTIONS = "<!-- variants -->"
+_OPTIONS, _QUERIES, _BODY = "<!-- variants -->", "<!-- queries -->", "<body>"
 PAGE = Path(__file__).parents[1] / "assets" / "service.html"
 
 
-def read_page(variants: Collection[str], default: str) -> str:
-    """Return the page to try the service on, which offers a policy's variants, the default one selected."""
+def read_page(variants: Collection[str], default: str, demo: bool) -> str:
+    """Return the page to try the service on.
+
+    Args:
+        variants: the policy's, which the page offers.
+        default: the one that is selected.
+        demo: open with the example.
+    """
     offered = [*(name for name in _LABELS if name in variants), *(name for name in variants if name not in VARIANTS)]
     options = [(name, f"{_LABELS[name]} ({name})" if name in _LABELS else name) for name in offered or variants]
     if {"verbose", "wise-s"} <= set(variants):
@@ -34,7 +39,9 @@ def read_page(variants: Collection[str], default: str) -> str:
         f'<option value="{escape(value)}"{" selected" if value == default else ""}>{escape(text)}</option>'
         for value, text in options
     )
-    return PAGE.read_text(encoding="utf-8").replace(_OPTIONS, "".join(lines))
+    queries = "".join(f'<button type="button">{escape(query)}</button>' for query in example.QUERIES)
+    page = PAGE.read_text(encoding="utf-8").replace(_OPTIONS, "".join(lines)).replace(_QUERIES, queries)
+    return page.replace(_BODY, f'<body data-example="{"open" if demo else ""}">')
 
 
 def content_policy(page: str) -> str:
@@ -53,51 +60,3 @@ def content_policy(page: str) -> str:
         "frame-ancestors": "'none'",
     }
     return "; ".join(f"{name} {sources}" for name, sources in rules.items())
-
-
-def render_reference(schema: Mapping[str, Any]) -> str:
-    """Return the OpenAPI document as a page that loads nothing else."""
-    info = schema["info"]
-    style = "<style>td, th { text-align: left; white-space: normal; }</style>"  # words, where reports have numbers
-    link = '<a href="openapi.json">openapi.json</a>'
-    blocks = [
-        style,
-        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>",
-        f"<p>{escape(info.get('description', ''))} For programs: {link}.</p>",
-    ]
-    for path, methods in schema["paths"].items():
-        for method, operation in methods.items():
-            blocks.append(f"<h2><code>{escape(method.upper())} {escape(path)}</code></h2>")
-            blocks += [f"<p>{escape(operation.get(key, ''))}</p>" for key in ("summary", "description")]
-            rows = list(_fields(operation, schema))
-            blocks.append(section(table(("field", "in", ""), rows)) if rows else "")
-            answers = [(status, answer.get("description", "")) for status, answer in operation["responses"].items()]
-            blocks.append(section(table(("status", ""), answers)))
-    return render("wise-edge, reference", blocks)
-
-
-def _fields(operation: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield name, location and meaning of each field of a request."""
-    for parameter in operation.get("parameters", ()):
-        yield parameter["name"], parameter["in"], parameter.get("description", "")
-    for kind, content in operation.get("requestBody", {}).get("content", {}).items():
-        body = _resolve(content["schema"], schema)
-        needed = body.get("required", ())
-        for name, field in body.get("properties", {}).items():
-            where = f"{kind}{', required' if name in needed else ''}"
-            yield name, where, f"{field.get('description', '')} {_values(field)}"
-
-
-def _values(field: Mapping[str, Any]) -> str:
-    options = [field, *field.get("anyOf", ())]
-    named = next((option["enum"] for option in options if "enum" in option), ())
-    return f"One of {', '.join(map(str, named))}." if named else ""
-
-
-def _resolve(part: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    while "$ref" in part:
-        found: Any = schema
-        for key in part["$ref"].removeprefix("#/").split("/"):
-            found = found[key]
-        part = found
-    return part

@@ -1,0 +1,83 @@
+"""The access log: a line for each request, without what was asked and shown."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Full, Queue
+from threading import Thread
+
+_MOST_LINES = 1000
+_LONGEST_PATH, _LONGEST_ADDRESS = 200, 60
+_CLOSE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """A request that was answered, or whose client left.
+
+    Attributes:
+        client: its address; behind a trusted proxy the one that the proxy names.
+        method: of the request, such as "POST".
+        path: as it was requested, without what follows a question mark.
+        route: as the application declares it, such as "/v1/frames/{frame}"; None if no route was found.
+        status: of the response; 0 without one.
+        ms: from the request's head to the end of its response.
+        sent_bytes: of the response's body.
+    """
+
+    client: str
+    method: str
+    path: str
+    route: str | None
+    status: int
+    ms: float
+    sent_bytes: int
+
+    def to_line(self) -> str:
+        """Return a line for the log; it names no stored image, since who knows the name may query it."""
+        path = self.route or self.path[:_LONGEST_PATH]
+        status = self.status or "-"
+        client = re.sub(r"[^\w.:%-]", "?", self.client)[:_LONGEST_ADDRESS]  # a proxy may name anything
+        return f"{client or '-'} {self.method} {path} {status} {self.ms:.1f} ms {self.sent_bytes} bytes"
+
+
+class AccessLog:
+    """Writes lines in its own thread, since a terminal or pipe that takes no more would stop the event loop.
+
+    Lines beyond a thousand that wait are left out, and their number is written instead.
+
+    Args:
+        write: takes a line without its end.
+    """
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._lines: Queue[str | None] = Queue(_MOST_LINES)
+        self._lost = 0
+        self._thread = Thread(target=self._work, name="access-log", daemon=True)  # a pipe that hangs keeps no process
+        self._thread.start()
+
+    def add(self, served: Served) -> None:
+        """Write a line about a request, with the time in UTC."""
+        try:
+            self._lines.put_nowait(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {served.to_line()}")
+        except Full:
+            self._lost += 1
+
+    def close(self) -> None:
+        """Write the lines that wait, unless nobody takes them."""
+        try:
+            self._lines.put(None, timeout=_CLOSE_S)
+        except Full:
+            return
+        self._thread.join(_CLOSE_S)
+
+    def _work(self) -> None:
+        while (line := self._lines.get()) is not None:
+            self._write(line)
+            if self._lost:
+                lost, self._lost = self._lost, 0
+                self._write(f"{lost} lines of the access log were left out: they were not taken in time")
