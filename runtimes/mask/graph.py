@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -100,36 +100,64 @@ class GraphMask:
         self, encoded: GraphMaskImage, logits: npt.NDArray[np.float32], score: float, decoder_ms: float
     ) -> MaskOutput:
         start = perf_counter()
-        mask = np.empty(encoded.size[::-1], np.bool_)
-        for rows, enlarged in upsample(logits, self._spec, encoded.resized, encoded.size):
-            np.greater(enlarged, _THRESHOLD, out=mask[rows])
+        mask = np.zeros(encoded.size[::-1], np.bool_)
+        steps = find_steps(self._spec, encoded.resized, encoded.size)
+        area = find_area(logits > _THRESHOLD, steps)
+        for rows, enlarged in upsample(logits, steps, area):
+            np.greater(enlarged, _THRESHOLD, out=mask[rows, area.columns])
         return MaskOutput(mask, score, logits, decoder_ms + (perf_counter() - start) * 1e3)
 
 
-def upsample(
-    logits: npt.NDArray[np.float32], spec: SamSpec, resized: Size, size: Size
-) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
-    """Upsample low-resolution logits to the original image, which as float would take four times its mask.
+class Area(NamedTuple):
+    """A rectangle of the original image."""
+
+    rows: slice
+    columns: slice
+
+
+def upsample(logits: npt.NDArray[np.float32], steps: Steps, area: Area) -> Iterator[tuple[slice, Any]]:
+    """Upsample low-resolution logits to an area of the original image, which as float takes four times its mask.
 
     Args:
         logits: float32 [L, L], covering the encoder's square.
-        spec: the segmenter.
-        resized: the image's (width, height) in that square.
-        size: the image's own (width, height).
+        steps: how columns and rows are resized.
+        area: the part of the image.
 
     Yields:
-        The image's rows in order, and their logits, float32 [rows, W]. segment-anything resizes bilinearly to the
-        square, crops to the image and resizes to its own size; SAM 2 resizes once.
+        The area's rows in order, and their logits, float32 [rows, columns of the area]. segment-anything resizes
+        bilinearly to the square, crops to the image and resizes to its own size; SAM 2 resizes once.
     """
-    columns, (*before, last) = (_steps(spec, resized[axis], size[axis]) for axis in (0, 1))
+    (*wider, widest), (*higher, highest) = steps
     wide = logits.T
-    for taps in columns:
+    for taps in wider:
         wide = taps.gather(wide)
-    wide = np.ascontiguousarray(wide.T)
-    for taps in before:
+    wide = np.ascontiguousarray(widest.gather(wide, area.columns).T)
+    for taps in higher:
         wide = taps.gather(wide)
-    for rows in strips(size):
-        yield rows, last.gather(wide, rows)
+    top = area.rows.start
+    for rows in strips((max(1, wide.shape[1]), area.rows.stop - top)):
+        rows = slice(top + rows.start, top + rows.stop)
+        yield rows, highest.gather(wide, rows)
+
+
+def find_area(inside: npt.NDArray[np.bool_], steps: Steps) -> Area:
+    """Return the part of the original image where a pixel of the mask may be; the rest need not be upsampled.
+
+    Between two values that are not above 0 no value is, also as rounded: `_Taps.gather` subtracts and adds the same.
+
+    Args:
+        inside: bool [L, L], where low-resolution logits are above the threshold.
+        steps: how columns and rows are resized.
+    """
+    found = []
+    for axis, chain in enumerate(steps):
+        live = np.asarray(inside.any(axis=axis))
+        for taps in chain:
+            live = live[taps.left] | live[taps.right]
+        places = np.flatnonzero(live)
+        found.append(slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0))
+    columns, rows = found
+    return Area(rows, columns)
 
 
 class _Taps(NamedTuple):
@@ -161,7 +189,22 @@ class _Taps(NamedTuple):
         return found
 
 
-def _steps(spec: SamSpec, cropped: int, original: int) -> tuple[_Taps, ...]:
+Steps = tuple[tuple[_Taps, ...], tuple[_Taps, ...]]
+"""How columns, and how rows, are resized one after the other."""
+
+
+def find_steps(spec: SamSpec, resized: Size, size: Size) -> Steps:
+    """Return how low-resolution logits become the original image.
+
+    Args:
+        spec: the segmenter.
+        resized: the image's (width, height) in the encoder's square.
+        size: the image's own (width, height).
+    """
     if spec.family == SAM2:
-        return (_Taps.between(spec.low_res_size, original),)
-    return _Taps.between(spec.low_res_size, spec.input_size, cropped), _Taps.between(cropped, original)
+        return (_Taps.between(spec.low_res_size, size[0]),), (_Taps.between(spec.low_res_size, size[1]),)
+    columns, rows = (
+        (_Taps.between(spec.low_res_size, spec.input_size, cropped), _Taps.between(cropped, original))
+        for cropped, original in zip(resized, size, strict=True)
+    )
+    return columns, rows

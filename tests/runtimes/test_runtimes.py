@@ -25,7 +25,7 @@ from wise_edge.policy.image import patchify, resize
 from wise_edge.policy.prompts import Template
 from wise_edge.runtimes.base import Decoding, Graph, MaskPrompt, Request
 from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
-from wise_edge.runtimes.mask.graph import GraphMask, upsample
+from wise_edge.runtimes.mask.graph import Area, GraphMask, find_area, find_steps, upsample
 from wise_edge.runtimes.policy.graph import GraphPolicy
 from wise_edge.runtimes.policy.prompt import Prefix, Prompt, image_positions, text_positions
 from wise_edge.runtimes.policy.text import PolicyText
@@ -331,11 +331,35 @@ def test_upsampling_is_that_of_sam2(size: tuple[int, int]) -> None:
 
 
 def upsample_whole(logits: Any, spec: SamSpec, resized: tuple[int, int], size: tuple[int, int]) -> Any:
-    parts = list(upsample(logits, spec, resized, size))
+    parts = list(upsample(logits, find_steps(spec, resized, size), Area(slice(0, size[1]), slice(0, size[0]))))
     assert [rows.start for rows, _ in parts] == [0, *(rows.stop for rows, _ in parts[:-1])]
     whole = np.concatenate([part for _, part in parts])
     assert whole.shape == size[::-1]
     return whole
+
+
+@pytest.mark.parametrize("family", ["segment_anything", SAM2])
+@pytest.mark.parametrize("size", SHAPES[:6])
+def test_only_where_the_mask_may_be_is_upsampled(size: tuple[int, int], family: str) -> None:
+    """The mask is that of the whole image, bit for bit; what is upsampled is little more than its box."""
+    rng = np.random.default_rng(1)
+    spec = SamSpec(family, SAM.input_size, 32, (), (), False)
+    scale = SAM.input_size / max(size)
+    resized = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    for top, left, bottom, right in ((0, 0, 0, 0), (0, 0, 4, 4), (9, 13, 20, 15), (0, 0, 32, 32), (31, 31, 32, 32)):
+        logits = -np.abs(rng.standard_normal((32, 32), np.float32)) * rng.choice([1e-30, 1, 1e6], (32, 32))
+        logits = logits.astype(np.float32)
+        logits[top:bottom, left:right] *= -1
+        steps = find_steps(spec, resized, size)
+        whole = upsample_whole(logits, spec, resized, size) > 0
+        area = find_area(logits > 0, steps)
+        mask = np.zeros_like(whole)
+        for rows, enlarged in upsample(logits, steps, area):
+            mask[rows, area.columns] = enlarged > 0
+
+        np.testing.assert_array_equal(mask, whole)
+        if bottom == right == 4:
+            assert (area.columns.stop - area.columns.start) < size[0] / 2 + 4
 
 
 def test_a_file_that_is_no_graph_is_named(tmp_path: Path) -> None:
