@@ -299,12 +299,21 @@ class Session:
         variant: str | None = None,
         *,
         deadline_ms: float | None = None,
+        ground_every_s: float | None = None,
         cancel: Event | None = None,
     ) -> Iterator[Tracked]:
-        """Follow what a query names through the frames of a camera; see `wise_edge.runtimes.tracking.track`."""
+        """Follow what a query names through frames of a camera or recording; see `runtimes.tracking.track`."""
         from wise_edge.runtimes.tracking import track
 
-        return track(self, frames, query, variant, deadline_ms=deadline_ms, cancel=cancel)
+        return track(
+            self,
+            frames,
+            query,
+            variant,
+            deadline_ms=deadline_ms,
+            ground_every_s=ground_every_s,
+            cancel=cancel,
+        )
 
     def find_mask(self, image: npt.NDArray[np.uint8], box: Box, points: tuple[Point, ...]) -> MaskOutput:
         """Segment what a box and points mark, without the policy.

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _LONGEST_GAP_S = 3600.0
 """Between two frames of a recording: a stamp of 0 before one since 1970 would be waited for, for decades."""
+_Ask = Callable[[npt.NDArray[np.uint8]], SegmentationResult]
 _LOOK_S = 0.1  # how often a waiting thread checks whether it was cancelled
 
 
@@ -141,25 +142,30 @@ def track(
     variant: str | None = None,
     *,
     deadline_ms: float | None = None,
+    ground_every_s: float | None = None,
     cancel: Event | None = None,
 ) -> Iterator[Tracked]:
-    """Follow what a query names, always on the newest frame.
+    """Follow what a query names, always on the newest frame, or on every frame of a recording.
 
     Arguments are checked at the call; the work begins with the first result that is asked for.
 
     Args:
         session: runs policy and segmenter; others may use it meanwhile.
         frames: an iterable is read by a thread of its own, as fast as frames come: a camera waits for its next frame.
-            Pass a recording through `at_recorded_pace` to see it as it was. A `NewestFrame` is filled by the caller;
-            tracking begins with the frame that waits there.
+            Pass a recording through `at_recorded_pace` to see it as it was, or set `ground_every_s` to lose none of
+            it. A `NewestFrame` is filled by the caller; tracking begins with the frame that waits there.
         query: what to find, in words.
         variant: prompt variant; None takes the bundle's default.
         deadline_ms: chooses the variant of each grounding instead, as in `Session.segment`.
+        ground_every_s: a recording: every frame waits its turn, and the policy is asked on the first one and whenever
+            so many seconds of the frames' stamps have passed, so that the results do not depend on this machine's
+            speed. Not with a `NewestFrame`.
         cancel: set from another thread, it ends the tracking; so does closing the iterator.
 
     Yields:
         From the first grounding on, a result for each frame that there was time for, and a second one for a frame
-        that is still the newest when its own grounding arrives. So the last result is grounded on the last frame.
+        that is still the newest when its own grounding arrives. So the last result is grounded on the last frame. With
+        `ground_every_s` one result for each frame.
 
     Raises:
         UsageError: an argument is wrong, or something else than a `Stamped` comes from `frames`.
@@ -169,7 +175,30 @@ def track(
     if not isinstance(frames, Iterable | NewestFrame) or isinstance(frames, np.ndarray | str):
         raise UsageError(f"frames must be an iterable of Stamped(image, stamp_s), got {describe(frames)}")
     query = normalize_query(query)
-    return _follow(session, frames, query, variant, deadline_ms, cancel)
+    if ground_every_s is None:
+        return _follow(session, frames, query, variant, deadline_ms, cancel)
+    check_number(ground_every_s, "ground_every_s")
+    if ground_every_s < 0 or isinstance(frames, NewestFrame):
+        raise UsageError(f"ground_every_s is for recordings and at least 0, got {describe(ground_every_s)}")
+    ask = partial(session.segment, query=query, variant=variant, deadline_ms=deadline_ms, cancel=cancel)
+    return _follow_each(session, frames, ask, ground_every_s, cancel or Event())
+
+
+def _follow_each(
+    session: Session, frames: Iterable[Stamped], ask: _Ask, ground_every_s: float, cancel: Event
+) -> Iterator[Tracked]:
+    follower = Follower(session)
+    for frame in map(_check_stamped, frames):
+        if cancel.is_set():
+            return
+        grounding = follower.grounding
+        if grounding is None or not 0 <= frame.stamp_s - grounding.frame.stamp_s < ground_every_s:
+            try:
+                grounding = Grounding(frame, ask(frame.image))
+            except QueryCancelledError:
+                return
+            follower.reground(grounding)
+        yield _track_one(follower, grounding, frame, 0)
 
 
 def _follow(
@@ -325,7 +354,7 @@ def _read(frames: Iterable[Stamped], newest: NewestFrame, stop: Event) -> None:
         newest.end()
 
 
-def _ground(ask: Callable[[npt.NDArray[np.uint8]], SegmentationResult], board: _Board, seen: int, stop: Event) -> None:
+def _ground(ask: _Ask, board: _Board, seen: int, stop: Event) -> None:
     try:
         while seen >= 0 and not stop.is_set():
             seen, frame = board.next_frame(seen)

@@ -35,6 +35,7 @@ EACH = 3
 """Values that one option gets."""
 REQUIRED = {
     "run": ["picture.png", "the ring"],
+    "track": ["picture.png", "the ring"],  # a video of one frame
     "train": ["--recipe", "embedded-sam", "--out", "run"],
     "export": ["--policy", "embedded", "--sam", "embedded", "--out", "bundle"],
     "build": ["folder"],

@@ -28,6 +28,7 @@ KNOWS_ALL_STAGES = (
     "wise_edge/profiling/",
     "wise_edge/robot/",
     "wise_edge/service/",
+    "wise_edge/video/",
 )
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 

@@ -19,13 +19,13 @@ from torch import nn
 
 from wise_edge.errors import UsageError, WiseEdgeError, first_line
 from wise_edge.files.documents import to_json
+from wise_edge.native.stopping import stop_signals_call
 from wise_edge.training.common.checkpoints import load_checkpoint, save_checkpoint, sweep_checkpoints
 from wise_edge.training.common.config import OptimizerConfig
 from wise_edge.training.common.curves import CURVES, draw_curves
 from wise_edge.training.common.optimizers import Muon
 from wise_edge.training.common.run import hold_run, identify_run
 from wise_edge.training.common.step_log import STEPS, VALIDATIONS, StepLog, append_record, drop_records_after, read_log
-from wise_edge.training.common.stopping import stop_signals_call
 
 if TYPE_CHECKING:
     from wise_edge.training.sam.config import SamConfig

@@ -24,8 +24,8 @@ from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.files.refusals import explain_refusal
 from wise_edge.files.targets import refuse_input
+from wise_edge.native.stopping import stop_signals_call
 from wise_edge.training.common.run import hold_run, refuse_begun
-from wise_edge.training.common.stopping import stop_signals_call
 from wise_edge.training.wise.arguments import grpo_arguments, lora_config, quantization_config, tensorboard
 from wise_edge.training.wise.best import best_folder
 from wise_edge.training.wise.checkpoints import checkpoint_step, staging_folder

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+
+class _TimeLeft(ProgressColumn):
+    """How long a step will still take, once its progress says so."""
+
+    def render(self, task: Task) -> Text:
+        left_s = None if task.finished else task.time_remaining
+        return Text("" if left_s is None else f"{timedelta(seconds=int(left_s))} left", style="progress.remaining")
 
 
 class ProgressLine:
@@ -17,8 +27,10 @@ class ProgressLine:
         self._task: TaskID | None = None
         self._bars: Progress | None = None
         if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-            self._bars = Progress(*columns, console=Console(stderr=True))
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), _TimeLeft())
+            # Else rich would print to stderr what a command prints to stdout, which may be a file.
+            mixed = sys.stdout.isatty()
+            self._bars = Progress(*columns, console=Console(stderr=True), redirect_stdout=mixed)
 
     def __enter__(self) -> ProgressLine:
         """Start drawing."""

@@ -1,0 +1,294 @@
+"""`wise-edge track`: follow what a sentence names through a video or a camera's frames."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wise_edge.cli import options
+from wise_edge.cli.options import flag, option
+from wise_edge.cli.output.progress import ProgressLine
+from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.files.documents import to_json
+from wise_edge.policy.answers.reading import MAX_OBJECTS
+
+if TYPE_CHECKING:
+    from wise_edge.runtimes.tracking import NewestFrame, Stamped, Tracked
+    from wise_edge.video.cameras import Live
+    from wise_edge.video.reading import Recording
+    from wise_edge.video.sources import CameraSettings
+
+_GROUND_EVERY_S = 1.0
+_SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
+_Write = Callable[["Tracked"], object]
+
+
+def track(
+    source: Annotated[
+        str, typer.Argument(metavar="VIDEO|CAMERA", help="Video file, camera (0, /dev/video0) or address (rtsp://...).")
+    ],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to follow, for example 'the red ring'.")],
+    out: Annotated[
+        Path | None,
+        option(
+            "FILE",
+            "Write the video, with what was found drawn in and without sound, as .mp4, .mov or .mkv.",
+            panel=options.OUTPUT,
+        ),
+    ] = None,
+    jsonl: Annotated[
+        Path | None, option("FILE", "Write a line of JSON for each frame into a file.", panel=options.OUTPUT)
+    ] = None,
+    as_json: Annotated[
+        bool, flag("--json", "Print a line of JSON for each frame instead of text.", panel=options.OUTPUT)
+    ] = False,
+    force: options.Force = False,
+    ground_every: Annotated[
+        float | None,
+        option("S", "Ask the policy every S seconds of a file; 1 by default.", panel=options.ANSWER, min=0),
+    ] = None,
+    realtime: Annotated[
+        bool,
+        flag("--realtime", "Play a file like a camera: frames that come too fast are dropped.", panel=options.ASKED),
+    ] = False,
+    size: Annotated[
+        str | None, option("WxH", "Ask a camera for pictures of this size, such as 1280x720.", panel=options.ASKED)
+    ] = None,
+    fps: Annotated[
+        float | None, option("N", "Ask a camera for N frames a second.", panel=options.ASKED, min=0.01)
+    ] = None,
+    coding: Annotated[
+        str | None,
+        option("NAME", "Ask a camera for a format, such as mjpeg or yuyv422.", "--format", panel=options.ASKED),
+    ] = None,
+    variant: options.Variant = None,
+    deadline_ms: Annotated[
+        float | None, option("MS", "Choose the variant by how long the policy may take.", panel=options.ANSWER)
+    ] = None,
+    max_objects: options.MaxObjects = MAX_OBJECTS,
+    pixels: options.Pixels = None,
+    bundle: options.Bundle = None,
+    policy_backend: options.PolicyBackend = "auto",
+    mask_backend: options.MaskBackend = "auto",
+) -> None:
+    """Follow what a sentence means through a video or a camera's frames.
+
+    The policy finds it, and the segmenter follows it from frame to frame until the policy is asked again. Every frame
+    of a file is processed. Of a camera the newest one is, and the others are counted as dropped.
+
+    Ctrl-C and SIGTERM end it in order: what was written until then is kept, and the video plays.
+    """
+    from wise_edge.bundle.store import load, resolve_bundle
+    from wise_edge.native.stopping import stop_signals_call
+    from wise_edge.policy.prompts import normalize_query
+    from wise_edge.runtimes.base import Decoding
+    from wise_edge.runtimes.deadline import check_choice
+    from wise_edge.runtimes.session import Session
+    from wise_edge.video.cameras import Live, open_video
+    from wise_edge.video.sources import find_source
+
+    normalize_query(query)
+    camera = _camera_settings(size, fps, coding)
+    found = find_source(source, camera)
+    loaded = load(resolve_bundle(bundle))
+    check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms)
+    loaded.manifest.policy.within(pixels)
+    _check_outputs(out, jsonl, [Path(source), *loaded.files] if found.kind == "file" else loaded.files, force)
+    cancel, totals = Event(), _Totals()
+    with closing(open_video(found, camera)) as video:
+        frames, every_s = _choose_frames(video, realtime, ground_every)
+        session = Session.from_bundle(
+            loaded,
+            policy_backend=policy_backend,
+            mask_backend=mask_backend,
+            decoding=Decoding(max_objects=max_objects),
+            pixels=pixels,
+        )
+        results = session.track(frames, query, variant, deadline_ms=deadline_ms, ground_every_s=every_s, cancel=cancel)
+        with stop_signals_call(cancel.set) as received:
+            with ExitStack() as stack:
+                sinks = [totals.add, *_open_sinks(stack, video, out, jsonl, as_json, force)]
+                show = stack.enter_context(ProgressLine())
+                for tracked in _first_of_each_frame(totals.until_failure(results)):
+                    if loaded.is_embedded and not totals.frames:
+                        _note_other_kind(tracked)
+                    for write in sinks:
+                        write(tracked)
+                    show("tracking", None if video.frames is None else min(1.0, totals.frames / video.frames))
+                if not totals.frames:  # so that no empty file takes a place
+                    raise totals.failure or _explain_no_frame(received.number, found.name)
+            for line in video.describe_losses():
+                options.note(line)
+            typer.echo(totals.describe(video.frames), err=as_json)
+    if totals.failure is not None:
+        raise totals.failure
+    if received.number is not None and not isinstance(video, Live):
+        options.note("stopped before the end; what was written until there is whole")
+        raise typer.Exit(128 + received.number)
+
+
+@dataclass
+class _Totals:
+    """What became of the frames.
+
+    Attributes:
+        frames: those with a result.
+        found: those with an object.
+        dropped: those without a result.
+        failure: what ended the tracking before the video.
+    """
+
+    frames: int = 0
+    found: int = 0
+    dropped: int = 0
+    failure: WiseEdgeError | None = None
+    _begun_s: float = field(default_factory=perf_counter)
+
+    def until_failure(self, results: Iterable[Tracked]) -> Iterator[Tracked]:
+        """Yield results until the tracking fails; what was written of them is then kept."""
+        self._begun_s = perf_counter()
+        try:
+            yield from results
+        except WiseEdgeError as error:
+            self.failure = error
+
+    def add(self, tracked: Tracked) -> None:
+        self.frames += 1
+        self.found += bool(tracked.objects)
+        self.dropped += tracked.dropped
+
+    def describe(self, expected: int | None) -> str:
+        of = "" if expected is None or self.frames + self.dropped >= expected else f" of about {expected}"
+        rate = self.frames / max(perf_counter() - self._begun_s, 1e-9)
+        return f"{self.frames} frames{of}, {self.found} with an object, {self.dropped} dropped; {rate:.1f} frames/s"
+
+
+def _camera_settings(size: str | None, fps: float | None, coding: str | None) -> CameraSettings:
+    from wise_edge.video.sources import CameraSettings
+
+    sides = None if size is None else _SIZE.fullmatch(size)
+    if size is not None and sides is None:
+        raise UsageError(f"--size is {size}; pass width and height, such as 1280x720")
+    return CameraSettings(None if sides is None else (int(sides[1]), int(sides[2])), fps, coding)
+
+
+def _check_outputs(out: Path | None, jsonl: Path | None, inputs: list[Path], force: bool) -> None:
+    """Reject outputs that cannot be written before anything is computed."""
+    from wise_edge.files.targets import check_target
+    from wise_edge.video.writing import check_video_name, find_encoder
+
+    if out is not None:
+        check_video_name(out)
+        find_encoder()
+    for path in (out, jsonl):
+        if path is not None:
+            check_target(path, force=force, keep=inputs)
+    if out is not None and jsonl is not None and out.resolve() == jsonl.resolve():
+        raise UsageError(f"--out and --jsonl both name {out}; name two files")
+
+
+def _choose_frames(
+    video: Recording | Live, realtime: bool, ground_every: float | None
+) -> tuple[Iterable[Stamped] | NewestFrame, float | None]:
+    """Return what the tracking reads, and how often the policy is asked; None at its own pace."""
+    from wise_edge.runtimes.tracking import at_recorded_pace
+    from wise_edge.video.cameras import Live
+
+    live = isinstance(video, Live)
+    if ground_every is not None and (live or realtime):
+        raise UsageError("--ground-every is for files; of a camera, the policy is asked as often as it can answer")
+    if isinstance(video, Live):
+        if realtime:
+            raise UsageError("a camera is always in real time; leave out --realtime")
+        video.wait()
+        return video.newest, None
+    if realtime:
+        return at_recorded_pace(video), None
+    return video, _GROUND_EVERY_S if ground_every is None else ground_every
+
+
+def _open_sinks(
+    stack: ExitStack, video: Recording | Live, out: Path | None, jsonl: Path | None, as_json: bool, force: bool
+) -> Iterator[_Write]:
+    """Yield what each result is handed to; files take their places when the stack ends without an error."""
+    from wise_edge.files.writing import replacing
+
+    if out is not None:
+        yield _video_sink(stack, video, out, stack.enter_context(replacing(out, force=force)))
+    if jsonl is not None:
+        fresh = stack.enter_context(replacing(jsonl, force=force))
+        file = stack.enter_context(fresh.open("w", encoding="utf-8"))
+        yield lambda tracked: file.write(f"{_json_line(tracked)}\n")
+    if as_json:
+        yield lambda tracked: _print(_json_line(tracked))
+    elif out is None and jsonl is None:
+        yield lambda tracked: _print(_text_line(tracked))
+
+
+def _video_sink(stack: ExitStack, video: Recording | Live, out: Path, fresh: Path) -> _Write:
+    from wise_edge.outputs.pictures import draw_result
+    from wise_edge.video.reading import number_of
+    from wise_edge.video.writing import PREFERRED, VideoWriter, check_video_name
+
+    if video.has_audio:
+        options.note(f"{out} is written without sound")
+    writer = VideoWriter(fresh, check_video_name(out), video.rate, video.tick_s, video.aspect)
+    if writer.codec != PREFERRED:
+        options.note(f"this build of FFmpeg cannot write {PREFERRED}; {out} is coded in {writer.codec}")
+    stack.enter_context(writer)
+    return lambda tracked: writer.write(draw_result(tracked, tracked.frame.image), number_of(tracked.frame).ticks)
+
+
+def _note_other_kind(tracked: Tracked) -> None:
+    """Say it if the embedded models see what they were not made for."""
+    from wise_edge.scenes.recognition import OTHER_KIND, is_scene_like
+
+    if not is_scene_like(tracked.frame.image):
+        options.note(OTHER_KIND)
+
+
+def _json_line(tracked: Tracked) -> str:
+    from wise_edge.video.records import frame_record
+
+    return to_json(frame_record(tracked))
+
+
+def _text_line(tracked: Tracked) -> str:
+    from wise_edge.cli.output.result import printable
+    from wise_edge.runtimes.results import NOTHING
+
+    found = "; ".join(
+        f"{item.number}{f' {item.label}' if item.label else ''} {'{}, {} to {}, {}'.format(*item.box)}"
+        for item in tracked.objects
+    )
+    found = found or (NOTHING if tracked.reason is None else f"no answer: {tracked.reason}")
+    age = f"; {tracked.age_s:.2f} s after the policy saw it" if tracked.stale else ""
+    dropped = f"; {tracked.dropped} dropped before" if tracked.dropped else ""
+    return printable(f"{tracked.stamp_s:8.3f} s  {found}{age}{dropped}")
+
+
+def _print(line: str) -> None:
+    typer.echo(line)  # which flushes: a reader of a camera's lines must not wait for a full buffer
+
+
+def _first_of_each_frame(results: Iterable[Tracked]) -> Iterator[Tracked]:
+    """Leave out a second result for a frame, which the tracking gives when the frame's own grounding arrives."""
+    last = None
+    for tracked in results:
+        if tracked.frame is not last:
+            yield tracked
+        last = tracked.frame
+
+
+def _explain_no_frame(signal: int | None, name: str) -> Exception:
+    if signal is not None:
+        return typer.Exit(128 + signal)
+    return UsageError(f"{name} holds no frame that can be read; check it with another program")

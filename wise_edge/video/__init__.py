@@ -1,0 +1,1 @@
+"""Reading videos and cameras, and writing videos, through FFmpeg's libraries (PyAV)."""
