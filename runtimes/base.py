@@ -23,6 +23,7 @@ from wise_edge.policy.answers.completion import Completion
 from wise_edge.policy.answers.form import AnswerForm
 from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.policy.answers.reading import MAX_OBJECTS
+from wise_edge.policy.picture import Grid
 from wise_edge.runtimes.results import TokenCounts
 
 Finish = Literal["answer", "end", "length", "objects"]
@@ -244,12 +245,24 @@ class PolicyBackend(Protocol[PolicyImageT]):
     @property
     def limits_rationale(self) -> bool: ...
 
-    def frame(self, size: Size) -> AnswerFrame:
-        """Return the frame of answers on an image of a width and height in px."""
+    def grid(self, size: Size, pixels: int | None = None) -> Grid:
+        """Return the columns and rows of image tokens of an image, which depend on nothing else.
+
+        Args:
+            size: width and height of the image in px.
+            pixels: most pixels of the image as the policy sees it; None for as many as the policy was opened with.
+
+        Raises:
+            UsageError: the policy cannot see images of so few pixels, or so many.
+        """
         ...
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> PolicyImageT:
-        """Prepare an image (HWC uint8 RGB, any size) for queries."""
+    def frame(self, grid: Grid) -> AnswerFrame:
+        """Return the frame of answers on an image of so many columns and rows of tokens."""
+        ...
+
+    def encode(self, image: npt.NDArray[np.uint8], pixels: int | None = None) -> PolicyImageT:
+        """Prepare an image (HWC uint8 RGB, any size) for queries; `pixels` as in `grid`."""
         ...
 
     def generate(self, encoded: PolicyImageT, request: Request) -> PolicyOutput:

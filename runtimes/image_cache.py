@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from wise_edge.arguments import MAX_KEPT_BYTES, check_count
 from wise_edge.geometry import Size
+from wise_edge.policy.picture import Grid
 from wise_edge.runtimes.base import MaskImage, PolicyImage
 
 
@@ -18,11 +19,13 @@ class CachedImage:
 
     Attributes:
         pixels: its own, which do not change, HWC uint8 RGB.
+        grid: columns and rows of image tokens as which the policy saw it.
         policy: encoded for the policy.
         mask: encoded for the segmenter; None until it is.
     """
 
     pixels: npt.NDArray[np.uint8]
+    grid: Grid
     policy: PolicyImage
     mask: MaskImage | None = None
 
@@ -56,6 +59,10 @@ class ImageCache:
                 self._images.append(image)
                 return image
         return None
+
+    def remove(self, image: CachedImage) -> None:
+        """Drop an image that is kept."""
+        self._images.remove(image)
 
     def make_room(self, image: npt.NDArray[np.uint8]) -> None:
         """Drop the oldest images if there is no room for another; call it before encoding, which needs the memory."""

@@ -28,6 +28,7 @@ from wise_edge.bundle.store import Bundle, load, resolve_bundle
 from wise_edge.errors import UsageError
 from wise_edge.files.mapped import MappedFiles
 from wise_edge.geometry import Box, Point
+from wise_edge.policy.picture import Grid
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.runtimes.answering import build_result, locate
 from wise_edge.runtimes.backends import any_on_gpu, find_backend
@@ -65,6 +66,8 @@ class Session:
         frames: number of images whose embeddings are kept, within `MAX_KEPT_BYTES` of pixels; with several cameras,
             one for each.
         files: files of the models, which are checked before and after each query.
+        pixels: most pixels of an image as the policy sees it, unless a query asks for fewer; None for as many as the
+            policy was opened with.
 
     Attributes:
         latency_history: what queries took so far, from which deadlines are met.
@@ -80,11 +83,13 @@ class Session:
         overlap_mask_encoding: bool = False,
         frames: int = 1,
         files: MappedFiles | None = None,
+        pixels: int | None = None,
     ) -> None:
         self.policy = policy
         self.mask = mask
         self.choices = choices
         self.decoding = decoding or Decoding()
+        self.pixels = pixels
         self.latency_history = LatencyHistory()
         self._worker = ThreadPoolExecutor(1, "mask-encoder") if overlap_mask_encoding else None
         self._images = ImageCache(frames)
@@ -138,7 +143,9 @@ class Session:
         )
         overlap = find_backend(choices["mask"].name).overlap_mask_encoding
         files = MappedFiles(loaded.directory / artifact.path for artifact in loaded.manifest.artifacts)
-        return cls(policy, mask, choices, decoding, overlap_mask_encoding=overlap, frames=frames, files=files)
+        return cls(
+            policy, mask, choices, decoding, overlap_mask_encoding=overlap, frames=frames, files=files, pixels=pixels
+        )
 
     @classmethod
     def from_checkpoints(
@@ -182,6 +189,7 @@ class Session:
         variant: str | None = None,
         *,
         deadline_ms: float | None = None,
+        pixels: int | None = None,
         cancel: Event | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> SegmentationResult:
@@ -195,6 +203,7 @@ class Session:
             deadline_ms: chooses the variant instead: the richest whose expected time, from the image to the mask,
                 fits (`wise_edge.runtimes.deadline`). It is no guarantee; the result says what was expected. Waiting
                 for queries of other threads does not count.
+            pixels: most pixels of the image as the policy sees it; None for the session's. The segmenter sees all.
             cancel: set from another thread, it ends the query before the policy's next call.
             on_text: called with the completion as it grows, in this thread, before each of the policy's calls; never
                 called by backends that write in one call (Edge-LLM).
@@ -204,7 +213,7 @@ class Session:
 
         Raises:
             UsageError: the image is no uint8 RGB array or too large, the query is empty or too long, the variant is
-                unknown, or both a variant and a deadline are given.
+                unknown, both a variant and a deadline are given, or the policy does not take so many or few pixels.
             BundleError: a file of the bundle was altered in its place since the bundle was opened.
             QueryCancelledError: it was cancelled.
             WiseEdgeError: an engine failed; the session can answer the next query.
@@ -216,12 +225,14 @@ class Session:
             raise UsageError(f"cancel must be a threading.Event, got {describe(cancel)}")
         if on_text is not None:
             check_callable(on_text, "on_text")
+        pixels = self.pixels if pixels is None else pixels
+        grid = self._grid(image, pixels)
         spans: list[Span] = []
         with self._policy_lock:
             self._files.check()
             start = perf_counter()
             cached = self._images.find(image)
-            known = cached is not None
+            known = cached is not None and cached.grid == grid
             choice = (
                 None
                 if deadline_ms is None
@@ -229,12 +240,13 @@ class Session:
             )
             variant = choice.variant if choice else variant or self.policy.default_variant
             # On a known image nobody repeats a query but those who measure: a draft would spoil their readings.
-            draft = "" if known else self._drafts.find(query, variant)
+            asked = query, variant, grid
+            draft = "" if known else self._drafts.find(asked)
             request = Request(query, variant, self._decoding_within(choice), draft, cancel, on_text)
-            cached = cached or self._encode(image, spans)
+            cached = self._encode(image, cached, pixels, spans)
             with self._mask_encoded_meanwhile(cached, spans):
                 output = self._generate(cached, request, spans)
-            self._drafts.keep(query, variant, output.text)
+            self._drafts.keep(asked, output.text)
             spent_ms = (perf_counter() - start) * 1e3
         request.check_cancelled()
         result = self._finish(cached, request, output, spans, spent_ms, reused=known)
@@ -271,14 +283,15 @@ class Session:
         if not queries:
             return []
         variant = variant or self.policy.default_variant
+        grid = self._grid(image, self.pixels)
         requests = [Request(normalize_query(query), variant, self.decoding, cancel=cancel) for query in queries]
         spans: list[Span] = []
         with self._policy_lock:
             self._files.check()
             start = perf_counter()
             cached = self._images.find(image)
-            known = cached is not None
-            cached = cached or self._encode(image, spans)
+            known = cached is not None and cached.grid == grid
+            cached = self._encode(image, cached, self.pixels, spans)
             encoded = perf_counter()
             with self._mask_encoded_meanwhile(cached, spans):
                 outputs = self._generate_each(cached, requests)
@@ -344,20 +357,33 @@ class Session:
             self._files.check()
             return found
 
-    def _encode(self, image: npt.NDArray[np.uint8], spans: list[Span]) -> CachedImage:
-        """Encode a new image for the policy and keep it."""
+    def _grid(self, image: npt.NDArray[np.uint8], pixels: int | None) -> Grid:
+        """Return the grid of image tokens as which the policy sees an image; one image of one grid is encoded once."""
+        height, width, _ = image.shape
+        return self.policy.grid((width, height), pixels)
+
+    def _encode(
+        self, image: npt.NDArray[np.uint8], known: CachedImage | None, pixels: int | None, spans: list[Span]
+    ) -> CachedImage:
+        """Encode an image for the policy and keep it, unless it is; of an image, only its latest grid is kept."""
+        grid, mask = self._grid(image, pixels), None
+        if known is not None:
+            if known.grid == grid:
+                return known
+            image, mask = known.pixels, known.mask
+            self._images.remove(known)
         self._images.make_room(image)
         kept = image.flags.owndata and not image.flags.writeable
-        pixels = image if kept else image.copy()  # a camera may reuse the buffer
+        own = image if known is not None or kept else image.copy()  # a camera may reuse the buffer
         start = perf_counter()
-        encoded = self.policy.encode(pixels)
+        encoded = self.policy.encode(own, pixels)
         spans += lay_spans(
             start,
             preprocess=encoded.preprocess_ms,
             vision_encode=encoded.vision_encode_ms,
             prefill=encoded.prefill_ms,
         )
-        cached = CachedImage(pixels, encoded)
+        cached = CachedImage(own, grid, encoded, mask)
         self._images.add(cached)
         return cached
 
@@ -393,7 +419,7 @@ class Session:
             reused: whether the image was known.
         """
         start = perf_counter()
-        frame, most = self.policy.frame(cached.size), request.decoding.max_objects
+        frame, most = self.policy.frame(cached.grid), request.decoding.max_objects
         located = locate(output, self.policy.form, frame, cached.size, most)
         found: list[MaskOutput] = []
         if located.objects:

@@ -13,10 +13,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from wise_edge.policy.picture import Grid
 from wise_edge.runtimes.policy.prompt import common_length
 from wise_edge.runtimes.policy.written import Logits
 
 _QUERIES = 16
+Asked = tuple[str, str, Grid]
+"""A query, its variant, and the grid of the picture, whose pixels an answer may count."""
 RunRows = Callable[[Sequence[int], int, int], Logits]
 """Runs tokens (first argument) from a position on (second), discarding what followed it, and returns the last rows of
 logits (third: how many): float32 [rows, vocabulary]."""
@@ -76,18 +79,18 @@ class Drafts:
     """The last completion of each recent query, as a draft of its next one."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str], tuple[str, bool]] = OrderedDict()
+        self._kept: OrderedDict[Asked, tuple[str, bool]] = OrderedDict()
 
-    def find(self, query: str, variant: str) -> str:
+    def find(self, asked: Asked) -> str:
         """Return a query's last completion; "" if it differed much from the one before: a bad draft only costs."""
-        text, alike = self._kept.get((query, variant), ("", False))
+        text, alike = self._kept.get(asked, ("", False))
         return text if alike else ""
 
-    def keep(self, query: str, variant: str, text: str) -> None:
+    def keep(self, asked: Asked, text: str) -> None:
         """Replace a query's last completion."""
-        before, _ = self._kept.get((query, variant), ("", True))
+        before, _ = self._kept.get(asked, ("", True))
         alike = not before or common_length(before, text) >= len(text) / 2
-        self._kept[query, variant] = text, alike
-        self._kept.move_to_end((query, variant))
+        self._kept[asked] = text, alike
+        self._kept.move_to_end(asked)
         while len(self._kept) > _QUERIES:
             self._kept.popitem(last=False)

@@ -89,13 +89,14 @@ class EdgellmPolicy(BasePolicy):
         except Exception as error:  # various classes, from a missing library to a failed build
             raise DeviceError(f"TensorRT Edge-LLM does not start with {checkpoint}: {first_line(error)}") from error
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> EdgellmImage:
-        """Prepare an image (HWC uint8 RGB, any size) for queries."""
+    def encode(self, image: npt.NDArray[np.uint8], pixels: int | None = None) -> EdgellmImage:
+        """Prepare an image for queries; see `PolicyBackend`."""
+        spec = self._within(pixels)
         start = perf_counter()
         stream = BytesIO()
-        Image.fromarray(fit_picture(image, self._spec)).save(stream, "PNG", compress_level=1)
+        Image.fromarray(fit_picture(image, spec)).save(stream, "PNG", compress_level=1)
         url = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
-        return EdgellmImage(url, self._spec.grid_of(image), (perf_counter() - start) * 1e3)
+        return EdgellmImage(url, spec.grid_of(image), (perf_counter() - start) * 1e3)
 
     def generate(self, encoded: EdgellmImage, request: Request) -> PolicyOutput:
         """Write greedily; see `PolicyBackend`. Prefill ends with the first token.

@@ -124,7 +124,9 @@ class Forced:
         whole = self._text.encode(f"{_THINK}>")
         tag = f"{_THINK}>" if len(whole) == 1 else _THINK  # Qwen3's and Qwen3.5's tokenizers have it as a token
         self._force(self._text.encode("" if _THINK in prefill else tag[_begun(prefill, _THINK) :]))
-        room = min(self._limit, MAX_NEW_TOKENS) - len(self._tokens) - self._text.room_for_answer
+        room = (
+            min(self._limit, MAX_NEW_TOKENS) - len(self._tokens) - self._text.room_for_answer(self._prompt.prefix.grid)
+        )
         last_of_tags = {_END_OF_THINK[-1], *self._form.spec.form.before[-2:-1]}
         before = len(self._tokens)
         while True:
@@ -287,7 +289,7 @@ class Forced:
             return False
         if self._objects >= self._decoding.max_objects:
             self._finish = "objects"
-        elif len(self._tokens) + self._text.room_for_answer > self._limit:
+        elif len(self._tokens) + self._text.room_for_answer(self._prompt.prefix.grid) > self._limit:
             self._finish = "length"
         return self._finish != "answer"
 

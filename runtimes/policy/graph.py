@@ -89,24 +89,20 @@ class GraphPolicy(BasePolicy):
             BundleError: the bundle lists no grids.
             UsageError: none of them has as few pixels as asked for.
         """
-        spec = bundle.manifest.policy.within(pixels)
-        if not spec.grids:
+        if not bundle.manifest.policy.grids:
             raise BundleError(f"{bundle.directory} lists no grids of images for its graphs; export it again")
-        if not set(spec.grids) <= set(bundle.manifest.policy.grids):
-            raise UsageError(
-                f"the bundle's graphs take {bundle.manifest.policy.picture}, whatever pixels says; choose llama or "
-                "torch, or export it again with --pixels"
-            )
+        spec = cls._limit(bundle.manifest.policy, pixels)
         vision = _VisionGraphs(vision_graphs(spec), open_graph)
         vision[spec.grids[0]]  # what is wrong with the graphs is found before the first image
         return cls(name, spec, vision, open_graph(DECODER), bundle.file(EMBEDDING), bundle.file(TOKENIZER))
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> GraphPolicyImage:
-        """Prepare an image (HWC uint8 RGB, any size) for queries."""
-        grid = self._spec.grid_of(image)
+    def encode(self, image: npt.NDArray[np.uint8], pixels: int | None = None) -> GraphPolicyImage:
+        """Prepare an image for queries, see `PolicyBackend`; budgets choose among the grids that were exported."""
+        spec = self._within(pixels)
+        grid = spec.grid_of(image)
         graph = self._vision[grid]
         start = perf_counter()
-        patches = image_patches(image, self._spec)
+        patches = image_patches(image, spec)
         prepared = perf_counter()
         features = graph.run({"pixel_values": patches})
         seen = perf_counter()
@@ -129,6 +125,16 @@ class GraphPolicy(BasePolicy):
             return logits
 
         return self._writer.write(run, prompt, request).output(self._text, prompt, start)
+
+    @staticmethod
+    def _limit(spec: PolicySpec, pixels: int | None) -> PolicySpec:
+        fewer = spec.within(pixels)
+        if not set(fewer.grids) <= set(spec.grids):
+            raise UsageError(
+                f"the bundle's graphs take {spec.picture}, whatever pixels says; choose llama or torch, or export it "
+                "again with --pixels"
+            )
+        return fewer
 
     def _prefill(self, encoded: GraphPolicyImage, prefix: Prefix) -> Batch:
         """Return the keys and values of a prompt's beginning; the image keeps them for the next query."""

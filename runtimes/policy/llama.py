@@ -105,14 +105,15 @@ class LlamaPolicy(BasePolicy):
         self._held: weakref.ref[LlamaPolicyImage] | None = None
         self._end = -1  # position after the tokens of a query; -1 if unknown
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> LlamaPolicyImage:
-        """Prepare an image (HWC uint8 RGB, any size) for queries; the vision tower's time includes normalizing."""
+    def encode(self, image: npt.NDArray[np.uint8], pixels: int | None = None) -> LlamaPolicyImage:
+        """Prepare an image for queries, see `PolicyBackend`; the vision tower's time includes normalizing."""
+        spec = self._within(pixels)
         start = perf_counter()
-        picture = fit_picture(image, self._spec)
+        picture = fit_picture(image, spec)
         prepared = perf_counter()
         embeddings = self._model.encode(picture)
         seen = perf_counter()
-        grid = self._spec.grid_of(image)
+        grid = spec.grid_of(image)
         encoded = LlamaPolicyImage(embeddings, grid, (prepared - start) * 1e3, (seen - prepared) * 1e3)
         if prefix := self._text.prefix(self._variant, grid):
             self._hold(encoded, prefix)

@@ -52,6 +52,7 @@ class PolicyText:
         self._spec = spec
         self._file = file
         self._pieces: dict[int, str] = {}
+        self._rooms: dict[int, int] = {}
         with loading(file, "the policy's tokenizer", remedy, error=BundleError):
             self._measure_prompt()
 
@@ -63,12 +64,16 @@ class PolicyText:
         self._image_token = self._token(spec.image_token)
         self._constant: dict[str, tuple[tuple[int, ...], tuple[int, ...]] | None] = {}
         self._constant[spec.default_variant] = self._find_constant(spec.default_variant)
-        self.room_for_answer = self._measure_answer() + _SPARE
-        """Tokens that an answer of one object without a rationale may take, tags included."""
 
-    def _measure_answer(self) -> int:
-        form, number = self._spec.form, self._spec.largest_number
-        point = (number, number)
+    def room_for_answer(self, grid: Grid) -> int:
+        """Return the tokens, tags included, that an answer of one object without a rationale may take."""
+        number = self._spec.frame_of_grid(grid).largest
+        if number not in self._rooms:
+            self._rooms[number] = self._measure_answer(number) + _SPARE
+        return self._rooms[number]
+
+    def _measure_answer(self, number: int) -> int:
+        form, point = self._spec.form, (number, number)
         widest = AnsweredObject((*point, *point), (point,) * len(form.point_keys))
         text = format_answer(Answer((widest,)), form, AnswerFrame(point))
         label = 0 if form.label_key is None else MAX_LABEL_TOKENS
@@ -106,10 +111,10 @@ class PolicyText:
         if prefix is None or kept < len(prefix.after):
             prefix = Prefix(before, grid, after[:kept])
         prompt = Prompt(prefix, list(after[kept:]), template)
-        room = self._spec.context_tokens - prompt.length
-        if room < self.room_for_answer:
+        room, needed = self._spec.context_tokens - prompt.length, self.room_for_answer(grid)
+        if room < needed:
             words = len(self.encode(query))
-            if (most := words + room - self.room_for_answer) < 1:
+            if (most := words + room - needed) < 1:
                 raise UsageError(f"the words of the variant {variant!r} leave no room for a query; shorten them")
             raise UsageError(f"the query takes {words} tokens, this policy has room for {most}; shorten it")
         return prompt

@@ -64,10 +64,10 @@ class TorchPolicy(BasePolicy):
         self.device = "cuda" if require("torch", "export").cuda.is_available() else "cpu"
         self._model = load_policy(folder, self.device)
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> TorchPolicyImage:
-        """Prepare an image (HWC uint8 RGB, any size) for queries."""
+    def encode(self, image: npt.NDArray[np.uint8], pixels: int | None = None) -> TorchPolicyImage:
+        """Prepare an image for queries; see `PolicyBackend`."""
         torch = require("torch", "export")
-        spec = self._spec
+        spec = self._within(pixels)
         start = perf_counter()
         patches = image_patches(image, spec)
         columns, rows = spec.grid_of(image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,32 @@ def test_fewer_pixels_are_fewer_tokens(bundle: Bundle, backend: str) -> None:
     assert result.tokens.image == 12  # of (4, 3) and (3, 4)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_session_answers_within_each_budget_as_one_that_was_opened_with_it(bundle: Bundle, backend: str) -> None:
+    def answers(session: Session, pixels: int | None = None) -> list[dict[str, Any]]:
+        results = [session.segment(picture(name), f"the {name} one", "answer", pixels=pixels) for name in SIZES]
+        kept = ("text", "objects", "mask", "image_size")
+        tokens = [replace(result.tokens, decode_steps=0) for result in results]  # a draft saves some
+        found = zip(results, tokens, strict=True)
+        return [{entry: result.to_dict()[entry] for entry in kept} | {"tokens": counts} for result, counts in found]
+
+    def open_session(pixels: int | None) -> Session:
+        return Session.from_bundle(
+            bundle, policy_backend=backend, mask_backend="onnx", pixels=pixels, frames=2, verify_hashes=False
+        )
+
+    budgets = [None, 13 * UNIT**2, 12 * UNIT**2, 13 * UNIT**2 + 500]
+    expected = {pixels: answers(open_session(pixels)) for pixels in budgets}
+    assert [answer[0]["tokens"].image for answer in expected.values()] == [15, 12, 12, 12]
+    session = open_session(None)
+    for pixels in (*budgets, *budgets[::-1], budgets[1], None):
+        assert answers(session, pixels) == expected[pixels], pixels
+    for name in SIZES:
+        for pixels in (budgets[1], None, budgets[1]):  # on a picture that is kept, too
+            result = session.segment(picture(name), f"the {name} one", "answer", pixels=pixels)
+            assert result.text == expected[pixels][list(SIZES).index(name)]["text"]
+
+
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
@@ -137,6 +164,10 @@ def test_fewer_pixels_are_fewer_tokens(bundle: Bundle, backend: str) -> None:
 def test_pixels_that_cannot_be_are_refused(bundle: Bundle, pixels: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Session.from_bundle(bundle, pixels=pixels)
+    session = Session.from_bundle(bundle, policy_backend="onnx", verify_hashes=False)
+    with pytest.raises(UsageError, match=message):
+        session.segment(picture("wide"), "the wide one", pixels=pixels)
+    assert session.segment(picture("wide"), "the wide one", "answer").text == text_of("wide")
 
 
 def test_the_command_line_reads_and_refuses(
@@ -167,5 +198,5 @@ def test_the_command_line_reads_and_refuses(
 def test_a_square_in_graphs_keeps_its_size() -> None:
     with pytest.raises(UsageError, match=r"take images stretched to 112 x 112 px, whatever pixels says; choose llama"):
         Session.from_bundle(policy_backend="onnx", pixels=84 * 84)
-    with pytest.raises(UsageError, match=r"pixels is 20000, but the bundle has room for 16 image tokens of 28 x 28 px"):
+    with pytest.raises(UsageError, match=r"pixels is 20000, but the policy has room for 16 image tokens of 28 x 28 px"):
         Session.from_bundle(pixels=140 * 140 + 400)

@@ -25,12 +25,11 @@ from wise_edge.policy.answers.form import (
     AnswerField,
     AnswerForm,
 )
-from wise_edge.policy.answers.frame import PER_MILLE, PIXELS, PIXELS_XY, XY, YX, Coordinates
+from wise_edge.policy.answers.frame import PER_MILLE, PIXELS, PIXELS_XY, YX, Coordinates
 from wise_edge.policy.checkpoint import read_policy_spec
 from wise_edge.policy.families import FAMILIES
 from wise_edge.policy.picture import ASPECT, PictureGeometry
 from wise_edge.policy.prompts import DEFAULT, EMBEDDED, PromptSet, Template, fit_wording
-from wise_edge.policy.spec import PolicySpec
 from wise_edge.policy.wording import check_wording
 
 STOCK = {"shortest_edge": 3136, "longest_edge": 12_845_056}
@@ -262,16 +261,6 @@ def test_the_default_wording_asks_for_the_form(qwen3: Path, tmp_path: Path) -> N
         spec = read_policy_spec(qwen3, told=Told(form=told))
         assert re.search(re.escape(asked).replace(r"\.\*", ".*"), spec.prompts.system), spec.prompts.system
         assert not [remark for remark in check_wording(spec.prompts, spec.form) if remark.wrong]
-
-
-def test_numbers_reach_as_far_as_the_frame(qwen3: Path) -> None:
-    def largest(spec: PolicySpec) -> int:
-        return spec.largest_number
-
-    assert largest(read_policy_spec(qwen3)) == 1000
-    assert largest(read_policy_spec(qwen3, told=Told("pixels", grids="4x3,3x9"))) == 9 * 32
-    assert largest(read_policy_spec(qwen3, told=Told("pixels", "square:64"))) == 64
-    assert Coordinates().order == XY
 
 
 @pytest.mark.parametrize("pixels", [900_000, 90_000_000, 10**12])

@@ -161,9 +161,9 @@ def test_energy_is_of_whole_rounds_of_the_same_images(count: int) -> None:
     rounds = Rounds()
 
     class NotingPolicy(FakePolicy):
-        def encode(self, image: np.ndarray) -> FakeImage:
+        def encode(self, image: np.ndarray, pixels: int | None = None) -> FakeImage:
             rounds.asked.append(int(image[0, 0, 0]))
-            return super().encode(image)
+            return super().encode(image, pixels)
 
     examples = [replace(EXAMPLES[0], id=f"{n}", image=np.full((20, 30, 3), n, np.uint8)) for n in range(count)]
     assert len(list(profile_session(Session(NotingPolicy(), FakeMask(), {}), examples, ["wise-s"], 1, rounds))) == 1

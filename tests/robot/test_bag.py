@@ -101,11 +101,11 @@ class Failing(FakePolicy):
 
     failed = False
 
-    def encode(self, image: np.ndarray) -> fake_session.FakeImage:
+    def encode(self, image: np.ndarray, pixels: int | None = None) -> fake_session.FakeImage:
         if image[0, 0, 0] == 2 and not self.failed:
             self.failed = True
             raise WiseEdgeError("the engine is lost")
-        return super().encode(image)
+        return super().encode(image, pixels)
 
 
 def test_a_failed_run_is_resumed_where_it_stopped(tmp_path: Path) -> None:

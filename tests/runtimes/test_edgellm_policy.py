@@ -146,6 +146,13 @@ def test_the_policy_gets_its_prompt_and_the_picture_in_its_size(policy: EdgellmP
     np.testing.assert_array_equal(np.asarray(Image.open(BytesIO(data))), resize(IMAGE, (112, 112)))
 
 
+def test_a_query_may_show_it_fewer_pixels(policy: EdgellmPolicy) -> None:
+    encoded = policy.encode(IMAGE, 84 * 84)
+    sent = Image.open(BytesIO(base64.b64decode(encoded.url.partition(",")[2])))
+    assert (encoded.grid, sent.size) == ((3, 3), (84, 84))
+    assert policy.encode(IMAGE).grid == policy.grid((300, 200)) == (4, 4)
+
+
 def test_it_writes_greedily_and_in_the_form(policy: EdgellmPolicy) -> None:
     output = _generate(policy)
     parameters = LLM.made.parameters

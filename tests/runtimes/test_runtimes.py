@@ -227,7 +227,7 @@ def test_a_query_that_leaves_no_room_for_an_answer_is_refused(
 def test_a_forced_answer_fits_into_the_least_room(bundle: Bundle, spare: int) -> None:
     text = PolicyText(bundle.file("policy.tokenizer"), bundle.manifest.policy)  # a token a byte: the longest answers
     prefix = Prefix((5,) * 9, (4, 4), (5,))
-    rest = bundle.manifest.policy.max_positions - prefix.length - text.room_for_answer - spare
+    rest = bundle.manifest.policy.max_positions - prefix.length - text.room_for_answer((4, 4)) - spare
     prompt = Prompt(prefix, [5] * rest, Template("{query}"))
     rng = np.random.default_rng(spare)
 

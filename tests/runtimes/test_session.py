@@ -420,10 +420,10 @@ def test_kept_pictures_are_bounded_by_bytes() -> None:
     cache, encoded = ImageCache(8), FakePolicy().encode(PICTURE)
     pictures = [np.broadcast_to(np.uint8(n), (4000 + n, 4000, 3)) for n in range(4)]  # 48 MB each, if they were
     for picture in pictures[:3]:
-        cache.add(CachedImage(picture, encoded))
+        cache.add(CachedImage(picture, (4, 4), encoded))
     assert [cache.find(picture) is not None for picture in pictures] == [False, True, True, False]
     largest = np.broadcast_to(np.uint8(0), (9000, 9000, 3))
-    cache.add(CachedImage(largest, encoded))
+    cache.add(CachedImage(largest, (4, 4), encoded))
     assert cache.find(largest) is not None
     assert cache.find(pictures[2]) is None
 

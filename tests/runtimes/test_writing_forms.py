@@ -201,7 +201,7 @@ def test_an_endless_list_ends_before_the_room_does_and_says_so(form: AnswerForm,
 
     limit = policy.text.token_limit(policy.prompt(variant))
     assert written.finish == "length"
-    assert limit - 2 * policy.text.room_for_answer <= len(written.tokens) <= limit
+    assert limit - 2 * policy.text.room_for_answer(policy.prompt(variant).prefix.grid) <= len(written.tokens) <= limit
     read = parse_answer_strict(policy.text.decode(written.tokens), form, policy.frame)
     assert read.objects == answer.objects[: len(read.objects)]
     assert len(read.objects) >= 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +19,7 @@ from wise_edge.policy.answers.answer import Answer, AnsweredObject
 from wise_edge.policy.answers.completion import split_completion
 from wise_edge.policy.answers.form import BOX_LABEL_LIST, BOX_POINTS, AnswerForm
 from wise_edge.policy.answers.frame import AnswerFrame
+from wise_edge.policy.picture import Grid
 from wise_edge.policy.prompts import VARIANTS, check_variant
 from wise_edge.runtimes import opening
 from wise_edge.runtimes.backends import Backend, Support
@@ -68,10 +70,13 @@ class FakePolicy:
     default_variant: str = "wise-s"
     limits_rationale: bool = True
 
-    def frame(self, size: Size) -> AnswerFrame:
+    def grid(self, size: Size, pixels: int | None = None) -> Grid:
+        return (4, 4) if pixels is None else (math.isqrt(pixels) // 28, math.isqrt(pixels) // 28)
+
+    def frame(self, grid: Grid) -> AnswerFrame:
         return AnswerFrame((self.side, self.side))
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> FakeImage:
+    def encode(self, image: npt.NDArray[np.uint8], pixels: int | None = None) -> FakeImage:
         self.encoded += 1
         return FakeImage(image)
 

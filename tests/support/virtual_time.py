@@ -80,8 +80,8 @@ class TimedPolicy(FakePolicy):
         super().__init__(write, name=name)
         self.time = time
 
-    def encode(self, image: npt.NDArray[np.uint8]) -> FakeImage:
-        encoded = super().encode(image)
+    def encode(self, image: npt.NDArray[np.uint8], pixels: int | None = None) -> FakeImage:
+        encoded = super().encode(image, pixels)
         self.time.pause((encoded.preprocess_ms + encoded.vision_encode_ms + encoded.prefill_ms) / 1e3)
         return encoded
 

@@ -135,7 +135,7 @@ class PolicySpec(Checked):
             raise UsageError(f"pixels is {pixels}: {error}") from error
         if picture.most_tokens(self.token_side) > self.max_image_tokens:
             raise UsageError(
-                f"pixels is {pixels}, but the bundle has room for {self.max_image_tokens} image tokens of "
+                f"pixels is {pixels}, but the policy has room for {self.max_image_tokens} image tokens of "
                 f"{self.token_side} x {self.token_side} px; choose fewer, or export it again with more --pixels"
             )
         return replace(self, picture=picture)
@@ -144,12 +144,6 @@ class PolicySpec(Checked):
     def grids(self) -> tuple[Grid, ...]:
         """The grids of image tokens that pictures have, as (columns, rows); empty if any may come."""
         return self.picture.grid_sizes(self.token_side)
-
-    @property
-    def largest_number(self) -> int:
-        """The largest coordinate that an answer may have."""
-        longest = max((max(grid) for grid in self.grids), default=self.max_image_tokens) * self.token_side
-        return self.coordinates.frame((longest, longest)).largest
 
     @property
     def context_tokens(self) -> int:
