@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from wise_edge.bundle.evaluated import Evaluated
 from wise_edge.bundle.manifest import Figure, Manifest
 from wise_edge.sam.spec import SAM2, SEGMENT_ANYTHING
 
@@ -47,6 +48,7 @@ def render_card(manifest: Manifest, sha256: str) -> str:
         ),
         "## Compared with the checkpoints\n",
         _verification(manifest.verified, manifest.verification),
+        *_evaluations(manifest.evaluated),
         "## Prompts\n",
         f"Set `{policy.prompts.name}`; `{policy.default_variant}` where none is asked for. System message: "
         f"{policy.prompts.system}\n",
@@ -75,6 +77,28 @@ def _verification(verified: bool, figures: Sequence[Figure]) -> str:
         if verified
         else f"Parts were compared; complete queries were not, so the bundle is unverified.\n\n{table}"
     )
+
+
+def _evaluations(evaluated: Evaluated | None) -> Iterable[str]:
+    if evaluated is not None:
+        yield "## Evaluated\n"
+        how = f"{evaluated.metric_mode} metrics, {evaluated.decoding} decoding"
+        yield f"On {evaluated}; {how}. A deadline chooses the best gIoU that fits.\n"
+        yield _table(*evaluated_rows(evaluated))
+
+
+def evaluated_rows(evaluated: Evaluated) -> tuple[Sequence[str], Iterable[Sequence[str]]]:
+    """Return the head and the rows of a table of evaluations, as text."""
+    rows = (
+        (
+            run.variant,
+            "all" if run.pixels is None else str(run.pixels),
+            *(f"{figure:.3f}" for figure in (run.giou, run.ciou)),
+            *(f"{tokens:.1f}" for tokens in (run.rationale_tokens, run.answer_tokens)),
+        )
+        for run in evaluated.runs
+    )
+    return ("variant", "pixels", "gIoU", "cIoU", "rationale tokens", "answer tokens"), rows
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

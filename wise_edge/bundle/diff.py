@@ -16,7 +16,7 @@ class Difference:
     """One entry that differs.
 
     Attributes:
-        part: "policy", "prompts", "sam", "artifacts", "verification" or "provenance".
+        part: "policy", "prompts", "sam", "artifacts", "verification", "evaluated" or "provenance".
         what: name of the entry in that part.
         before: its value in the first bundle, None if it has none.
         after: its value in the second bundle, None if it has none.
@@ -36,6 +36,7 @@ def compare_manifests(first: Manifest, second: Manifest) -> list[Difference]:
         *_specs("sam", first.sam, second.sam),
         *_entries("artifacts", _files(first), _files(second)),
         *_entries("verification", _figures(first), _figures(second)),
+        *_entries("evaluated", _evaluated(first), _evaluated(second)),
         *_entries("provenance", dict(first.provenance), dict(second.provenance)),
     ]
 
@@ -69,6 +70,12 @@ def _described(artifact: Artifact) -> dict[str, Any]:
 
 def _figures(manifest: Manifest) -> dict[str, Any]:
     return {"verified": manifest.verified, **{figure.what: figure.value for figure in manifest.verification}}
+
+
+def _evaluated(manifest: Manifest) -> dict[str, Any]:
+    if (evaluated := manifest.evaluated) is None:
+        return {}
+    return {"with": str(evaluated), **{f"{run.name}, gIoU": run.giou for run in evaluated.runs}}
 
 
 def _entries(part: str, first: dict[str, Any], second: dict[str, Any]) -> list[Difference]:

@@ -6,11 +6,12 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Annotated, Any
 
+from wise_edge.bundle.evaluated import Evaluated
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.mapping import from_mapping
 from wise_edge.policy.picture import SQUARE
@@ -21,8 +22,10 @@ from wise_edge.sam.spec import SamSpec
 MANIFEST_NAME = "bundle.json"
 CARD_NAME = "README.md"
 SCHEMA_VERSION = 4
+EVALUATED_SCHEMA = 5
 _OLDEST_SCHEMA = 2
-"""Schema 2 spells "artifacts" as "artefacts". Schemas 2 and 3 stretch pictures to a square of `input_size`."""
+"""Schema 2 spells "artifacts" as "artefacts". Schemas 2 and 3 stretch pictures to a square of `input_size`. Schema 5 is
+schema 4 with a record of evaluations; a bundle without one keeps schema 4, which earlier versions read."""
 SHA256 = re.compile("[0-9a-f]{64}")
 BFLOAT16 = "bf16"
 """Precision of graphs that TensorRT runs and ONNX Runtime does not, since it has few kernels for bfloat16."""
@@ -100,7 +103,7 @@ class Manifest(Checked):
         verified: whether the export was compared with the checkpoints; if not, its results may be wrong.
         verification: the comparisons of the export with the checkpoints.
         provenance: the checkpoints ("policy", "sam": "embedded" or a folder), their hashes and the tools' versions.
-        schema_version: version of this layout.
+        evaluated: how accurate variants and budgets of pixels are; None if nothing was recorded.
     """
 
     name: Name
@@ -111,20 +114,24 @@ class Manifest(Checked):
     verified: bool
     verification: tuple[Figure, ...]
     provenance: Mapping[str, Text]
-    schema_version: int = SCHEMA_VERSION
+    evaluated: Evaluated | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
         _refuse_repeated("role", [artifact.role for artifact in self.artifacts])
+        for run in self.evaluated.runs if self.evaluated else ():
+            if run.variant not in self.policy.prompts.variants:
+                raise ValueError(f"evaluated: the policy has no variant {run.variant[:80]!r}")
         _refuse_repeated("path", [MANIFEST_NAME, CARD_NAME, *(artifact.path for artifact in self.artifacts)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data, the schema version first."""
         policy = {field.name: getattr(self.policy, field.name) for field in fields(self.policy)}
         parts = {name: asdict(policy[name]) for name in ("picture", "coordinates", "form")}
+        evaluated = {"evaluated": asdict(self.evaluated)} if self.evaluated else {}
         return {
-            "schema_version": self.schema_version,
+            "schema_version": EVALUATED_SCHEMA if evaluated else SCHEMA_VERSION,
             "name": self.name,
             "created": self.created,
             "policy": policy | parts | {"prompts": self.policy.prompts.to_dict()},
@@ -133,6 +140,7 @@ class Manifest(Checked):
             "verified": self.verified,
             "verification": [asdict(figure) for figure in self.verification],
             "provenance": dict(self.provenance),
+            **evaluated,
         }
 
     @classmethod
@@ -143,7 +151,7 @@ class Manifest(Checked):
             BundleError: the schema is newer than this version reads, or an entry is missing or of the wrong type.
         """
         _check_schema(data)
-        entries = dict(data)
+        entries = {key: value for key, value in data.items() if key != "schema_version"}
         if data["schema_version"] == 2 and "artefacts" in entries:
             entries["artifacts"] = entries.pop("artefacts")
         policy = entries.get("policy")
@@ -151,10 +159,9 @@ class Manifest(Checked):
             others = {name: value for name, value in policy.items() if name != "input_size"}
             entries["policy"] = others | {"picture": {"kind": SQUARE, "side": policy["input_size"]}}
         try:
-            manifest = from_mapping(cls, entries)
+            return from_mapping(cls, entries)
         except UsageError as error:
             raise BundleError(f"malformed ({error}); export the bundle again") from error
-        return replace(manifest, schema_version=SCHEMA_VERSION)
 
 
 def _refuse_repeated(entry: str, values: Sequence[str]) -> None:
@@ -174,8 +181,8 @@ def _check_schema(data: Mapping[str, Any]) -> None:
     version = data.get("schema_version") if isinstance(data, Mapping) else None
     if not isinstance(version, int):
         raise BundleError("malformed (no schema_version); export the bundle again")
-    problem = f"the bundle has schema {version}, this wise-edge reads {_OLDEST_SCHEMA} to {SCHEMA_VERSION}"
-    if version > SCHEMA_VERSION:
+    problem = f"the bundle has schema {version}, this wise-edge reads {_OLDEST_SCHEMA} to {EVALUATED_SCHEMA}"
+    if version > EVALUATED_SCHEMA:
         raise BundleError(f"{problem}; update wise-edge")
     if version < _OLDEST_SCHEMA:
         raise BundleError(f"{problem}; export it again")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
@@ -104,6 +104,13 @@ class Bundle:
         """Whether its policy is a shipped one without an adapter, which knows only scenes (`wise_edge.scenes`)."""
         provenance = self.manifest.provenance
         return provenance.get("policy") in SHIPPED and "policy_adapter" not in provenance
+
+    @property
+    def evaluated_sha256(self) -> str:
+        """The hash that `bundle.json` has without the record of its evaluations: that of what was evaluated."""
+        if self.manifest.evaluated is None:
+            return self.sha256
+        return hashlib.sha256(_content(replace(self.manifest, evaluated=None))).hexdigest()
 
     def find_faults(self, *, hashes: bool) -> list[str]:
         """Return what is wrong with the files, one line each.
@@ -246,11 +253,15 @@ def describe_file(directory: Path, path: str, role: str, file_format: str, preci
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `bundle.json` and the model card with the same content for people, each atomically."""
-    content = (to_json(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
+    content = _content(manifest)
     card = render_card(manifest, hashlib.sha256(content).hexdigest()).encode()
     for name, data in ((CARD_NAME, card), (MANIFEST_NAME, content)):
         with replacing(directory / name) as fresh:
             fresh.write_bytes(data)
+
+
+def _content(manifest: Manifest) -> bytes:
+    return (to_json(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def creation_time() -> str:

@@ -1,8 +1,9 @@
-"""`wise-edge bundle`: shows what a bundle contains, verifies its files, and compares two bundles."""
+"""`wise-edge bundle`: shows what a bundle contains, verifies its files, compares two, and records evaluations."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,10 +13,11 @@ from wise_edge.files.documents import to_json
 
 if TYPE_CHECKING:
     from wise_edge.bundle.diff import Difference
+    from wise_edge.bundle.evaluated import Evaluated
     from wise_edge.bundle.manifest import Manifest
     from wise_edge.bundle.store import Bundle
 
-app = typer.Typer(help="Show, verify and compare bundles.", no_args_is_help=True)
+app = typer.Typer(help="Show, verify and compare bundles; record their evaluations.", no_args_is_help=True)
 
 Directory = Annotated[str, typer.Argument(metavar="DIR", help="A bundle directory, 'embedded' or 'embedded-start'.")]
 DIFFERENT = 1
@@ -96,6 +98,42 @@ def diff(
         raise typer.Exit(DIFFERENT)
 
 
+@app.command()
+def record(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="The bundle that was evaluated.")],
+    logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="What 'evaluate --bundle DIR --out LOG' wrote.")],
+    as_json: options.Json = False,
+) -> None:
+    """Record in a bundle how accurate its variants and budgets of pixels are, so that deadlines choose among them.
+
+    Give all logs at once: they replace what was recorded before. All are of the same samples, settings and backends;
+    variant and --pixels differ. This changes bundle.json, its hash and the model card.
+    """
+    from dataclasses import replace
+
+    from wise_edge.bundle.manifest import MANIFEST_NAME
+    from wise_edge.bundle.store import SHIPPED, write_manifest
+    from wise_edge.errors import UsageError
+    from wise_edge.evaluation.recording import read_evaluations
+
+    if directory.partition("@")[0] in SHIPPED:
+        raise UsageError(f"{directory} belongs to wise-edge and stays as it is; record in a bundle of your own")
+    bundle = _load(directory)
+    before = bundle.sha256
+    evaluated = read_evaluations(logs, bundle)
+    manifest = replace(bundle.manifest, evaluated=evaluated)
+    write_manifest(bundle.directory, manifest)
+    if as_json:
+        typer.echo(to_json(asdict(evaluated) | {"sha256": bundle.sha256}))
+    else:
+        _print_evaluated(evaluated)
+        typer.echo(f"bundle.json sha256:{bundle.sha256}")
+    if bundle.sha256 != before:
+        options.note(f"before, it was sha256:{before}; who names that hash (DIR@sha256:HASH) must name the new one")
+        for signature in sorted(bundle.directory.glob(f"{MANIFEST_NAME}.*")):
+            options.note(f"{signature} signs what {MANIFEST_NAME} was before; sign it again")
+
+
 def _load(directory: str) -> Bundle:
     from wise_edge.bundle.store import load, resolve_bundle
 
@@ -115,6 +153,8 @@ def _print_manifest(bundle: Bundle) -> None:
     console.print(files_table(manifest))
     if manifest.verification:
         console.print(figures_table(manifest))
+    if manifest.evaluated is not None:
+        _print_evaluated(manifest.evaluated)
     origin = Table("provenance", "")
     for key in sorted(manifest.provenance):
         origin.add_row(Text(key), Text(manifest.provenance[key]))
@@ -137,6 +177,24 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("segmenter", f"{sam.family}, images of {sam.input_size} px"),
         ("verified", "compared with torch" if manifest.verified else "no: never compared with torch"),
     ]
+
+
+def _print_evaluated(evaluated: Evaluated) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from wise_edge.bundle.card import evaluated_rows
+
+    head, rows = evaluated_rows(evaluated)
+    table = Table(*head)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console = Console()
+    console.print(Text(f"evaluated on {evaluated}"))
+    console.print(table)
 
 
 def files_table(manifest: Manifest) -> Any:

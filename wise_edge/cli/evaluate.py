@@ -212,20 +212,20 @@ def _open(
     decoding: Decoding,
 ) -> tuple[Session, str, str]:
     """Return a session, the model's name for tables, and the model's hash."""
-    from wise_edge.bundle.manifest import MANIFEST_NAME
     from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle, resolve_checkpoint
-    from wise_edge.evaluation.evaluate import hash_models
+    from wise_edge.evaluation.evaluate import hash_bundle, hash_models
     from wise_edge.policy.checkpoint import read_policy_spec
     from wise_edge.policy.prompts import check_variant
     from wise_edge.runtimes.session import Session
 
     if policy is None and sam is None:
+        loaded = load(resolve_bundle(bundle))
         if variant is not None:
-            check_variant(variant, load(resolve_bundle(bundle)).manifest.policy.prompts.variants)
+            check_variant(variant, loaded.manifest.policy.prompts.variants)
         session = Session.from_bundle(
-            bundle, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding, pixels=pixels
+            loaded, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding, pixels=pixels
         )
-        return session, str(bundle or EMBEDDED), hash_models(resolve_bundle(bundle) / MANIFEST_NAME)
+        return session, str(bundle or EMBEDDED), hash_bundle(loaded)
     _check(policy is not None and sam is not None, "--policy and --sam go together; name both checkpoints")
     torch_alone = bundle is None and {policy_backend, mask_backend} <= {"auto", "torch"}
     _check(torch_alone, "--policy and --sam run with torch; leave out --bundle and other backends")

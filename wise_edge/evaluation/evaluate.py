@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wise_edge.bundle.store import Bundle
 from wise_edge.datasets import DRAWN, Dataset, Example, open_dataset
 from wise_edge.errors import UsageError
 from wise_edge.evaluation.records import MaskRecord, Record, is_counted, shown_figures
@@ -166,6 +167,11 @@ def hash_models(*paths: Path) -> str:
             if file.is_file():
                 digest.update(f"{file.relative_to(path)} {hash_file(file)}\n".encode())
     return digest.hexdigest()
+
+
+def hash_bundle(bundle: Bundle) -> str:
+    """Return what `hash_models` returns for the manifest of a bundle, without its record of evaluations."""
+    return hashlib.sha256(f". {bundle.evaluated_sha256}\n".encode()).hexdigest()
 
 
 def _read(dataset: Dataset, places: Iterable[int]) -> Iterator[tuple[int, Example | UsageError]]:
