@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from wise_edge.geometry import Box, box_iou
 
 METRIC_MODES = ("lisa", "paper", "gres")
-METRIC_MODES_BY_NAME = {"grefcoco": "gres", "scenes-generalized": "gres"}
+METRIC_MODES_BY_NAME = dict.fromkeys(("grefcoco", "scenes-generalized", "coco", "table"), "gres")
 """Data set to its metric mode, if that is not "lisa"."""
 RESAMPLES = 1000
 # Resampled indices are drawn in blocks of about this many numbers, which bounds the memory for any data set.

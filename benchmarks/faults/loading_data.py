@@ -15,6 +15,7 @@ from PIL import Image
 from workers import Loader
 
 from dataset_files import mask_rows, write_grefcoco, write_parquet, write_reasonseg, write_refcoco, write_refcocog_2k
+from own_files import TOOLS, write_coco, write_table
 from wise_edge.datasets import open_dataset
 from wise_edge.datasets.coco_masks import read_segmentation
 from wise_edge.datasets.labeled_tables import read_objects
@@ -79,6 +80,43 @@ def _read_all(name: str, folder: Path, split: str) -> None:
             refused = error
     if refused is not None:
         raise refused
+
+
+def _read_own_files(name: str, pattern: str, folder: Path) -> None:
+    """Read every file of a pattern as one's own data; some are refused."""
+    refused = None
+    for file in sorted(folder.rglob(pattern)):
+        try:
+            _read_all(name, file, "")
+        except UsageError as error:
+            refused = error
+    if refused is not None:
+        raise refused
+
+
+def _write_coco_of_each_tool(folder: Path) -> None:
+    for tool in TOOLS:
+        write_coco(folder / tool, tool, 2)
+
+
+def _write_tables(folder: Path) -> None:
+    for suffix in (".csv", ".tsv", ".jsonl"):
+        write_table(folder / suffix[1:], 2, suffix)
+    runs = json.loads((folder / "jsonl" / "table.jsonl").read_text().splitlines()[0])
+    runs["mask"] = {"size": [224, 224], "counts": [1000, 500, 224 * 224 - 1500]}
+    (folder / "jsonl" / "runs.jsonl").write_text(json.dumps(runs) + "\n")
+
+
+def _write_mask_files(folder: Path) -> None:
+    gray = Image.fromarray((_GRAY > 128).astype(np.uint8) * 255)
+    forms = {"gray.png": gray, "bits.png": gray.convert("1"), "palette.png": gray.convert("P"), "a.tiff": gray}
+    forms |= {"alpha.png": gray.convert("RGBA"), "la.png": gray.convert("LA"), "deep.png": Image.fromarray(_DEEP)}
+    lines = ["picture,mask,sentence"]
+    Image.fromarray(_PIXELS).save(folder / "picture.bmp")
+    for name, image in forms.items():
+        image.save(folder / name)
+        lines.append(f"picture.bmp,{name},mask of {name}")
+    (folder / "table.csv").write_text("\n".join(lines))
 
 
 def _write_pickle(folder: Path) -> None:
@@ -154,6 +192,9 @@ LOADERS = (
     Loader(
         "gRefCOCO", lambda f: write_grefcoco(f, 3), lambda f: _read_all("grefcoco", f, "val"), "grefcoco/*", share=3.0
     ),
+    Loader("own COCO", _write_coco_of_each_tool, lambda f: _read_own_files("coco", "*.json", f), "*.json", share=3.0),
+    Loader("own tables", _write_tables, lambda f: _read_own_files("table", "*.[ctj]*", f), "*.[ctj]*", share=3.0),
+    Loader("mask files", _write_mask_files, lambda f: _read_own_files("table", "*.csv", f), "*.png", share=3.0),
     Loader(
         "training table",
         lambda f: write_refcocog_2k(f, "train", 2),

@@ -23,7 +23,8 @@ from time import monotonic
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / path) for path in ("", "benchmarks", "tests/support", "tests/support/robot")]
+_SUPPORT = ("tests/support", "tests/support/robot", "tests/support/labeled")
+sys.path[:0] = [str(ROOT / path) for path in ("", "benchmarks", *_SUPPORT)]
 os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 from figures import make_parser  # noqa: E402

@@ -48,12 +48,13 @@ def test_scenes() -> None:
 @pytest.mark.parametrize(
     ("name", "data", "split", "message"),
     [
-        ("coco", None, "val", "choose one of scenes"),
+        ("voc", None, "val", "choose one of scenes"),
+        ("coco", None, "", "^--dataset coco needs --data FILE$"),
         ("scenes", None, "val", "choose one of test"),
         ("scenes", Path(), "test", "leave out --data"),
         ("scenes-generalized", None, "val", "choose one of test"),
         ("scenes-generalized", Path(), "test", "leave out --data"),
-        ("reasonseg", None, "val", "--data"),
+        ("reasonseg", None, "val", "^--dataset reasonseg needs --data DIR$"),
         *((name, Path("nowhere"), "test", "nowhere does not exist") for name in NAMES if name not in DRAWN),
     ],
 )
@@ -64,7 +65,7 @@ def test_what_cannot_be_opened(name: str, data: Path | None, split: str, message
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in DRAWN])
 def test_an_empty_folder_names_what_was_looked_for(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"parquet|refs"):
+    with pytest.raises(UsageError, match=r"parquet|refs|holds no \.json|holds no \.csv, "):
         open_dataset(name, tmp_path, "test")
 
 

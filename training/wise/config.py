@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from wise_edge.datasets import DRAWN
+from wise_edge.datasets import DRAWN, FILES
 from wise_edge.policy.answers.form import BOX_POINT_LIST, BOX_POINTS
 from wise_edge.ranges import Checked, Count, Index, Name, NotNegative, OneOf, Positive, Range, Share, Side, Width
 from wise_edge.training.common.config import Batch, Rate, Seed, Threads
@@ -28,7 +28,7 @@ class DataConfig(Checked):
     name: Name = "scenes"
     """Dataset: one of `wise_edge.datasets.NAMES`."""
     path: Name | None = None
-    """Its folder; not needed for scenes."""
+    """Its folder, or the file of `coco` and `table`; not needed for scenes."""
     first: Index = 0
     """Index of the first sample to use."""
     samples: Count | None = None
@@ -38,6 +38,10 @@ class DataConfig(Checked):
         super().__post_init__()
         if self.name in DRAWN and self.samples is None:
             raise ValueError("samples: scenes are endless; set the number to use")
+        if self.name not in DRAWN and self.path is None:
+            raise ValueError(
+                f"path: {self.name} is read from files; name its {'file' if self.name in FILES else 'folder'}"
+            )
 
 
 @dataclass(frozen=True)

@@ -39,16 +39,32 @@ def evaluate(
         str,
         option(
             "NAME",
-            "Labeled data: scenes, scenes-generalized, reasonseg, refcoco, refcoco+, refcocog or grefcoco.",
+            "Your own data: coco (COCO JSON) or table (picture, mask and sentence in each row). Published data: "
+            "reasonseg, refcoco, refcoco+, refcocog or grefcoco. Drawn: scenes or scenes-generalized.",
             panel=options.ASKED,
         ),
     ] = "scenes",
-    data: Annotated[Path | None, option("DIR", "Folder of the data set; not for scenes.", panel=options.ASKED)] = None,
+    data: Annotated[
+        Path | None,
+        option(
+            "FILE|DIR",
+            "FILE.json of coco, FILE.csv, .tsv or .jsonl of table; DIR of published data.",
+            panel=options.ASKED,
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        option(
+            "DIR",
+            "Folder of the images of coco; default: in and beside the folder of the file.",
+            panel=options.ASKED,
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         option(
             "NAME",
-            "Split to evaluate; default: test (testA of RefCOCO and RefCOCO+, val of gRefCOCO).",
+            "Split of published data; default: test (testA of RefCOCO and RefCOCO+, val of gRefCOCO).",
             panel=options.ASKED,
         ),
     ] = None,
@@ -64,7 +80,7 @@ def evaluate(
         option(
             "NAME",
             "lisa: leave ignored regions out; paper: count them as target; gres: as lisa, and an unreadable answer is "
-            "never right. Default: lisa (gres of grefcoco and scenes-generalized).",
+            "never right. Default: lisa (gres of coco, table, grefcoco and scenes-generalized).",
             panel=options.ASKED,
         ),
     ] = None,
@@ -121,6 +137,7 @@ def evaluate(
     """
     from wise_edge import __version__
     from wise_edge.bundle.store import resolve_bundle
+    from wise_edge.datasets import FILES
     from wise_edge.evaluation.evaluate import open_labeled
     from wise_edge.evaluation.records import Settings
     from wise_edge.evaluation.shards import choose_gpu, find_shard
@@ -135,10 +152,11 @@ def evaluate(
     _check(metric_mode in METRIC_MODES, f"unknown metric mode '{metric_mode}'; choose {' or '.join(METRIC_MODES)}")
     for name, given in (("--variant", variant), ("--pixels", pixels)):
         _check(given is None or not oracle_prompt, f"--oracle-prompt runs no policy; leave out {name}")
-    labeled, samples = open_labeled(dataset, data, split, limit)
+    labeled, samples = open_labeled(dataset, data, split, limit, images)
     share = find_shard(shard)
     models = [resolve_bundle(bundle)] if policy is None else [Path(name) for name in (policy, sam) if name]
-    with _claim(out, share, [] if resume else [data, *models], resume, force):
+    read = [data, *(labeled.sources(samples) if dataset in FILES else []), *models]
+    with _claim(out, share, [] if resume else read, resume, force):
         if share.launched:
             choose_gpu()
         decoding = Decoding(not free_decoding, max_objects=max_objects)

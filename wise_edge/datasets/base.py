@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from wise_edge.errors import UsageError
 from wise_edge.geometry import Box, Point, interior_points, mask_box
 from wise_edge.images import load_image
+from wise_edge.ranges import shorten
 
 # Points are searched for in every pixel of masks up to this side (COCO's largest image); larger masks are thinned
 # first, since finding inscribed circles takes time proportional to the cube of the side.
 _POINTS_SIDE_PX = 640
+_LONGEST_NAME = 200
 
 Row = TypeVar("Row")
 
@@ -208,6 +210,12 @@ def make_unique(names: Iterable[str]) -> tuple[str, ...]:
             unique = f"{name}-{seen[name]}"
         taken[unique] = None
     return tuple(taken)
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for an id that a line of a log or a message cannot show."""
+    if not 1 <= len(name) <= _LONGEST_NAME or not name.isprintable():
+        raise ValueError(f"its id {shorten(name)} is not 1 to {_LONGEST_NAME} printable characters")
 
 
 def read_image(source: Path | bytes, where: str) -> NDArray[np.uint8]:

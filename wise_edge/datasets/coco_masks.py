@@ -16,6 +16,8 @@ from wise_edge.extras import require
 from wise_edge.geometry import Size
 from wise_edge.rle import unpack_counts
 
+MOST_MASKED_PIXELS = 500_000_000
+"""Of all objects of a query together; 1,600 objects of COCO's size."""
 _MIN_NUMBERS = 6  # x and y of three corners; pycocotools reads four numbers as a box
 
 

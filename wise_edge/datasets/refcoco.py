@@ -18,7 +18,7 @@ from typing import Any
 
 from wise_edge.arguments import check_size
 from wise_edge.datasets.base import Example, RowDataset, count_kind, masked_objects, read_image
-from wise_edge.datasets.coco_masks import Segmentation, read_segmentation
+from wise_edge.datasets.coco_masks import MOST_MASKED_PIXELS, Segmentation, read_segmentation
 from wise_edge.datasets.plain_pickle import load_plain_pickle
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
@@ -39,8 +39,6 @@ IMAGE_FOLDERS = ("images/mscoco/images/train2014", "images/train2014", "train201
 """Where images are searched for, below the data folder."""
 _MOST_BYTES = 1_000_000_000
 """Of instances.json and grefs(unc).json; COCO's largest has 450 MB."""
-_MOST_MASKED_PIXELS = 500_000_000
-"""Of all objects of a ref together; 1,600 objects of COCO's size."""
 _NOTHING = -1
 """gRefCOCO's annotation of a sentence that means nothing in the image."""
 
@@ -155,8 +153,8 @@ class _Index:
             raise ValueError(f"no_target is {ref['no_target']!r:.20} and ann_id {reprlib.repr(numbers)}")
         if nothing:
             return _Target(image, size, ())
-        if len(numbers) * size[0] * size[1] > _MOST_MASKED_PIXELS:
-            raise ValueError(f"the masks of its {len(numbers)} objects have more than {_MOST_MASKED_PIXELS:,} pixels")
+        if len(numbers) * size[0] * size[1] > MOST_MASKED_PIXELS:
+            raise ValueError(f"the masks of its {len(numbers)} objects have more than {MOST_MASKED_PIXELS:,} pixels")
         segmentations = []
         for number in numbers:
             annotation = self._annotations.get(number)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wise_edge.bundle.store import Bundle
-from wise_edge.datasets import DRAWN, Dataset, Example, open_dataset
+from wise_edge.datasets import DRAWN, FILES, Dataset, Example, open_dataset
 from wise_edge.errors import UsageError
 from wise_edge.evaluation.records import MaskRecord, Record, is_counted, shown_figures
 from wise_edge.files.hashing import hash_file
@@ -36,6 +36,7 @@ DEFAULT_SPLITS = {
     "refcoco+": "testA",
     "refcocog": "test",
     "grefcoco": "val",
+    **dict.fromkeys(FILES, ""),
 }
 """The data sets with masks, each with the split of the paper's table."""
 
@@ -43,14 +44,17 @@ DEFAULT_SCENES = 100
 QUANTILES = {"p50": 50, "p90": 90}
 
 
-def open_labeled(name: str, data: Path | None, split: str | None, limit: int | None) -> tuple[Dataset, int]:
+def open_labeled(
+    name: str, data: Path | None, split: str | None, limit: int | None, images: Path | None = None
+) -> tuple[Dataset, int]:
     """Open a data set with masks and return how many of its samples are evaluated.
 
     Args:
         name: a key of `DEFAULT_SPLITS`.
-        data: its folder; None for scenes.
+        data: its folder or file; None for scenes.
         split: name of the split; None uses that of the paper's table.
         limit: how many samples, from the first on; None uses 100 scenes, or all samples of another data set.
+        images: as of `open_dataset`.
 
     Returns:
         The data set and the number of samples, at least 1.
@@ -60,7 +64,9 @@ def open_labeled(name: str, data: Path | None, split: str | None, limit: int | N
     """
     if name not in DEFAULT_SPLITS:
         raise UsageError(f"unknown dataset '{name}'; choose one of {', '.join(DEFAULT_SPLITS)}")
-    dataset = open_dataset(name, data, DEFAULT_SPLITS[name] if split is None else split)
+    if split is not None and name in FILES:
+        raise UsageError(f"--dataset {name} is one file without splits; leave out --split")
+    dataset = open_dataset(name, data, DEFAULT_SPLITS[name] if split is None else split, images)
     if limit is None:
         limit = DEFAULT_SCENES if name in DRAWN else len(dataset)
     if not 1 <= limit <= len(dataset):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -75,16 +75,36 @@ def load_image(
         UsageError: the file is missing, a folder, a device, a pipe, empty, damaged, too large or not an image of these
             formats; the message names what else it is.
     """
+    with open_image(source, max_pixels) as (image, file, name):
+        return _read(image, file, name, upright, say, stream)
+
+
+@contextmanager
+def open_image(
+    source: str | Path | bytes, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[ImageFile.ImageFile, BinaryIO, str]]:
+    """Yield an image that is opened and not yet decoded, its file, and its name for messages.
+
+    Args:
+        source: as of `load_image`.
+        max_pixels: as of `load_image`.
+
+    Raises:
+        UsageError: as `load_image`, also for what Pillow raises while the block decodes the image.
+    """
     if not isinstance(source, str | Path | bytes):
         raise UsageError(f"pass the path of an image file or its bytes, got {describe(source)}")
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "the image", max_pixels, upright, say, stream)
+        with _opened(io.BytesIO(source), "the image", max_pixels) as opened:
+            yield opened
+        return
     refuse_special(source)
     try:
         with Path(source).open("rb") as file:
             if not file.seekable():
                 raise UsageError(f"{source} is a pipe; pass an image file")
-            return _decode(file, str(source), max_pixels, upright, say, stream)
+            with _opened(file, str(source), max_pixels) as opened:
+                yield opened
     except FileNotFoundError:
         raise UsageError(f"{source} does not exist; pass an image file") from None
     except IsADirectoryError:
@@ -123,9 +143,8 @@ def save_png(array: NDArray[np.uint8] | NDArray[np.bool_], path: str | Path, for
     atomic_write(path, encode_image(array), force=force)
 
 
-def _decode(
-    file: BinaryIO, name: str, max_pixels: int, upright: bool, say: Say | None, stream: StreamDepth | None
-) -> NDArray[np.uint8]:
+@contextmanager
+def _opened(file: BinaryIO, name: str, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, BinaryIO, str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about large images and odd metadata; the size is checked here
         try:
@@ -133,7 +152,7 @@ def _decode(
                 check_size(image.size, name, max_pixels)
                 if raw := describe_raw(image, _head(file), getattr(file, "name", None)):
                     raise UsageError(f"{name} {raw}")
-                return _read(image, file, name, upright, say, stream)
+                yield image, file, name
         except UsageError:
             raise
         except Image.DecompressionBombError:

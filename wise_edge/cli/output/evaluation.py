@@ -58,7 +58,7 @@ def _table(report: Mapping[str, Any]) -> Table:
     from rich import box
     from rich.table import Table
 
-    columns = {"all": report, **report["by_kind"]}
+    columns = {"all": report, **(report["by_kind"] if len(report["by_kind"]) > 1 else {})}
     table = Table(box=box.SIMPLE, padding=0, show_edge=False)
     table.add_column("", no_wrap=True)
     for name in columns:
