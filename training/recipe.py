@@ -54,14 +54,15 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Config
     return config
 
 
-def train_function(config: Config) -> Callable[[Config, Path, bool, bool], None]:
+def train_function(config: Config) -> Callable[[Config, Path, bool, bool], Path | None]:
     """Return the function that trains from a config.
 
     Its arguments are the config, the folder of the run, whether to resume it, and whether to accept that the recipe, or
-    what it names, has changed since the run began.
+    what it names, has changed since the run began. It returns the folder of the trained model, or None if the training
+    was stopped or leaves that to another process.
     """
     module = import_module(f"wise_edge.training.{config.stage}.train")
-    function: Callable[[Config, Path, bool, bool], None] = getattr(module, STAGES[config.stage][1])
+    function: Callable[[Config, Path, bool, bool], Path | None] = getattr(module, STAGES[config.stage][1])
     return function
 
 

@@ -7,6 +7,7 @@ import fcntl
 import io
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -291,12 +292,23 @@ def test_the_terminal_has_phases_runs_and_power(
     opened: fake_session.Opened, capsys: pytest.CaptureFixture[str], power: Callable[..., None]
 ) -> None:
     power(CONSTANT)
-    assert profile("--variants", "wise-s,answer") == 0
+    assert profile("--variants", "wise-s,answer", "--details") == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "wise-s on fake and fake: 2 queries after 3 warm-up queries" in told
+    assert told.index("idle 10.00 W before, 10.00 W after") < told.index("phase")
+    assert "wise-s (policy fake, masks fake): 2 queries after 3 warm-up queries" in told
     assert "a query: " in told
     assert "power from a load: " in told
-    assert "idle 10.00 W before, 10.00 W after" in told
+
+
+def test_the_terminal_has_the_runs_alone_unless_details_are_asked_for(
+    opened: fake_session.Opened, capsys: pytest.CaptureFixture[str], power: Callable[..., None]
+) -> None:
+    power(CONSTANT)
+    assert profile("--variants", "wise-s,answer") == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^wise-s +\d", told, re.MULTILINE)
+    assert "idle 10.00 W before" in " ".join(told.split())
+    assert "warm-up" not in told
 
 
 def test_reports_are_written_by_their_names(

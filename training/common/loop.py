@@ -151,11 +151,14 @@ class TrainingLoop(ABC, Generic[B]):
         """Return what checkpoints hold in addition to the models and optimizers."""
         return {}
 
-    def run(self, checkpoint: dict[str, Any] | None) -> None:
+    def run(self, checkpoint: dict[str, Any] | None) -> bool:
         """Take the remaining steps; stop early, with a checkpoint, on SIGTERM or SIGINT.
 
         Args:
             checkpoint: what to continue from, if not from the start.
+
+        Returns:
+            Whether all steps are taken.
 
         Raises:
             UsageError: it does not fit the recipe.
@@ -173,6 +176,7 @@ class TrainingLoop(ABC, Generic[B]):
                 self._take_steps(checkpoint or {})
             if self._stopped and self._step < self._steps:
                 print(f"stopped after step {self._step}; continue with --resume", file=sys.stderr)
+        return self._step == self._steps
 
     def _load(self, state: dict[str, Any]) -> None:
         try:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import parse_json, read_lines, to_json
 from wise_edge.files.writing import atomic_write
+from wise_edge.training.common.pace import Pace
 
 STEPS, VALIDATIONS = "train.jsonl", "validation.jsonl"
 """The logs of a run."""
@@ -35,6 +36,7 @@ class StepLog:
         self._path = path
         self._steps = steps
         self._every = every
+        self._pace = Pace(step, steps)
         now = time.monotonic()
         self._origin = now - state.get("seconds", 0.0)
         self._started = now - state.get("window_seconds", 0.0)
@@ -97,7 +99,7 @@ class StepLog:
         append_record(self._path, {"step": step, **labels, **means, **speed})
         figures = " ".join(f"{name} {value}" for name, value in {**labels, **means, **speed}.items())
         if self._bar.disable:
-            print(f"step {step}/{self._steps} {figures}", file=sys.stderr, flush=True)
+            print(f"step {step}/{self._steps} {figures}{self._pace.left(step)}", file=sys.stderr, flush=True)
         else:
             self._bar.update(self._task, description=figures[:_BAR_FIGURES])
 

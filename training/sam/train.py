@@ -27,7 +27,7 @@ from wise_edge.training.sam.loss import sam_loss
 from wise_edge.training.sam.validation import validate_sam
 
 
-def train_sam(config: SamConfig, out: Path, resume: bool, accept_changes: bool = False) -> None:
+def train_sam(config: SamConfig, out: Path, resume: bool, accept_changes: bool = False) -> Path | None:
     """Train a SAM and write its folder, log, curves and checkpoints.
 
     Args:
@@ -36,12 +36,16 @@ def train_sam(config: SamConfig, out: Path, resume: bool, accept_changes: bool =
         resume: continue from the newest checkpoint in `out`, or start if there is none.
         accept_changes: continue although the recipe has changed.
 
+    Returns:
+        The model's folder; None if the training was stopped.
+
     Raises:
         UsageError: `out` already holds a run and `resume` is not set, or it began with another recipe.
         WiseEdgeError: the loss is not finite; the last checkpoint is kept.
     """
     with open_run(config, out, resume, accept_changes) as checkpoint:
-        SamTrainer(config, out).run(checkpoint)
+        complete = SamTrainer(config, out).run(checkpoint)
+    return out / "sam" if complete else None
 
 
 class SamTrainer(TrainingLoop[SamBatch]):

@@ -36,7 +36,7 @@ from wise_edge.training.sft.tokenizer import scene_texts, special_ids, train_tok
 from wise_edge.training.sft.validation import load_validation, validate_dense, validate_text
 
 
-def train_sft(config: SftConfig, out: Path, resume: bool, accept_changes: bool = False) -> None:
+def train_sft(config: SftConfig, out: Path, resume: bool, accept_changes: bool = False) -> Path | None:
     """Train a policy and write its folder, log, curves and checkpoints.
 
     Args:
@@ -44,6 +44,9 @@ def train_sft(config: SftConfig, out: Path, resume: bool, accept_changes: bool =
         out: folder of the run; each checkpoint writes the policy to its `policy` folder.
         resume: continue from the newest checkpoint in `out`, or start if there is none.
         accept_changes: continue although the recipe, or the policy that it starts from, has changed.
+
+    Returns:
+        The policy's folder; None if the training was stopped.
 
     Raises:
         UsageError: `out` already holds a run and `resume` is not set, it began with another recipe or policy, or the
@@ -59,7 +62,8 @@ def train_sft(config: SftConfig, out: Path, resume: bool, accept_changes: bool =
             raise UsageError(f"start: {error}") from error
         refuse_input(out / "policy", [start])
     with open_run(config, out, resume, accept_changes, inputs) as checkpoint:
-        Trainer(config, _make_tokenizer(config, out, checkpoint), out).run(checkpoint)
+        complete = Trainer(config, _make_tokenizer(config, out, checkpoint), out).run(checkpoint)
+    return out / "policy" if complete else None
 
 
 def _make_tokenizer(config: SftConfig, out: Path, checkpoint: dict[str, Any] | None) -> Tokenizer:

@@ -71,14 +71,18 @@ def tensorboard(requested: tuple[str, ...], out: Path, step: int | None) -> list
 
 def lora_config(options: LoraOptions) -> Any:
     """Return PEFT's config of an adapter on the language model; the vision tower is not adapted."""
-    names = "|".join(options.targets)
     return peft.LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,  # type: ignore[arg-type]  # PEFT only divides it by the rank
         lora_dropout=options.dropout,
-        target_modules=rf"^(?!.*visual).*\.({names})$",
+        target_modules=adapted_modules(options),
         task_type="CAUSAL_LM",
     )
+
+
+def adapted_modules(options: LoraOptions) -> str:
+    """Return the pattern of the names of the adapted modules: those of the language model."""
+    return rf"^(?!.*visual).*\.({'|'.join(options.targets)})$"
 
 
 def quantization_config(config: WiseConfig) -> Any:

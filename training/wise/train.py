@@ -44,7 +44,7 @@ _Parts = tuple[RewardFunctions, Selection, Validator]
 """Rewards, the samples that are trained on, and the validation."""
 
 
-def train_wise(config: WiseConfig, out: Path, resume: bool, accept_changes: bool = False) -> None:
+def train_wise(config: WiseConfig, out: Path, resume: bool, accept_changes: bool = False) -> Path | None:
     """Train a policy and write its folder, adapter, log, samples, curves and checkpoints.
 
     Args:
@@ -52,6 +52,9 @@ def train_wise(config: WiseConfig, out: Path, resume: bool, accept_changes: bool
         out: folder of the run; the best policy is written to its `policy` folder.
         resume: continue from the newest sound checkpoint in `out`, or start if there is none.
         accept_changes: continue although the recipe, or the policy or data that it names, has changed.
+
+    Returns:
+        The best policy's folder; None if the training was stopped, and on all processes but the first.
 
     Raises:
         UsageError: `out` already holds a run and `resume` is not set, or one that began otherwise or is damaged, or
@@ -73,12 +76,14 @@ def train_wise(config: WiseConfig, out: Path, resume: bool, accept_changes: bool
         with quiet_libraries():
             if config.warm_start is not None:
                 start = dataclasses.replace(start, name=str(warm_start(config, start, start_folder(out))))
+            complete = True
             if checkpoint is None or checkpoint_step(checkpoint) < config.steps or not best_folder(out).exists():
-                _train(config, start, parts, out, checkpoint)
+                complete = _train(config, start, parts, out, checkpoint)
             leads = accelerate.PartialState().is_main_process
             leave_group()
             if leads:  # the others end, and nothing waits for minutes
                 finish_run(config, start, out)
+    return out / "policy" if leads and complete else None
 
 
 @contextmanager
@@ -140,7 +145,8 @@ def quiet_libraries() -> Iterator[None]:
             logs.enable_progress_bar()
 
 
-def _train(config: WiseConfig, start: StartPolicy, parts: _Parts, out: Path, checkpoint: Path | None) -> None:
+def _train(config: WiseConfig, start: StartPolicy, parts: _Parts, out: Path, checkpoint: Path | None) -> bool:
+    """Train, and return whether all steps are taken."""
     rewards, data, validator = parts
     rows = training_rows(data, start, config.order, config.steps * config.prompts_per_step, config.seed)
     step = None if checkpoint is None else checkpoint_step(checkpoint)
@@ -164,6 +170,7 @@ def _train(config: WiseConfig, start: StartPolicy, parts: _Parts, out: Path, che
         print(f"stopped after step {trainer.state.global_step}; continue with --resume", file=sys.stderr)
     if isinstance(rewards.encoder, TransformerEncoder) and rewards.encoder.cut:
         print(rewards.encoder.describe_cut(rewards.encoder.encoded, rewards.encoder.cut), file=sys.stderr)
+    return bool(trainer.state.global_step >= config.steps)
 
 
 def _inputs(config: WiseConfig, data: Selection, validator: Validator) -> dict[str, Path | str]:

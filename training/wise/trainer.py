@@ -21,6 +21,7 @@ from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
 from wise_edge.errors import WiseEdgeError
+from wise_edge.training.common.pace import Pace
 from wise_edge.training.common.step_log import STEPS, VALIDATIONS, append_record
 from wise_edge.training.wise.best import BestPolicy
 from wise_edge.training.wise.checkpoints import checkpoint_name, drop_old_checkpoints, publish, staging_folder
@@ -53,6 +54,7 @@ class WiseTrainer(GRPOTrainer):
         self._validator = validator
         self._rewards = rewards
         self._stopped = False
+        self._pace: Pace | None = None
         self._sampled: int | None = None
         self._validated: tuple[int, dict[str, float]] | None = None
         super().__init__(reward_funcs=list[Any](rewards.functions()), **arguments)
@@ -149,7 +151,9 @@ class WiseTrainer(GRPOTrainer):
         if self.is_world_process_zero() and "reward" in logs:
             known = {name: value for name, value in logs.items() if value is None or math.isfinite(value)}
             append_record(self._out / STEPS, {"step": self.state.global_step, **dict.fromkeys(logs), **known})
-            print(f"step {self.state.global_step}/{self._config.steps} {_line(logs)}", file=sys.stderr)
+            step = self.state.global_step
+            self._pace = self._pace or Pace(step, self._config.steps)
+            print(f"step {step}/{self._config.steps} {_line(logs)}{self._pace.left(step)}", file=sys.stderr)
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """Validate; transformers calls this when it is due, and twice after the last step."""

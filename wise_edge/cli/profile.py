@@ -89,6 +89,10 @@ def profile(
         option("FILE", "Write the report to a .html, .json or .csv file; repeatable.", panel=options.OUTPUT),
     ] = None,
     force: options.Force = False,
+    details: Annotated[
+        bool,
+        options.flag("--details", "Print the phases of each run, too; reports always have them.", panel=options.OUTPUT),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure what queries cost on this device, phase by phase, and the accuracy of their masks on labeled data.
@@ -152,7 +156,7 @@ def profile(
         if as_json:
             typer.echo(to_json(document))
         else:
-            print_profile(document)
+            print_profile(document, details)
     if failure is not None:
         raise failure
 

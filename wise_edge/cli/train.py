@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from wise_edge.cli import options
 from wise_edge.cli.options import option
 
@@ -20,6 +22,10 @@ def train(
         bool,
         options.flag("--accept-changes", "With --resume: continue although the recipe or its inputs changed."),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        options.flag("--dry-run", "Check recipe, model and data, and say what the training will take; train nothing."),
+    ] = False,
 ) -> None:
     """Train from a recipe: a policy (stage sft: supervised, wise: reinforcement learning) or a SAM (stage sam)."""
     from wise_edge.extras import check_python
@@ -31,4 +37,17 @@ def train(
     if accept_changes and not resume:
         raise UsageError("--accept-changes goes with --resume; a new run has no other recipe")
     config = load_recipe(recipe, overrides)
-    train_function(config)(config, out, resume, accept_changes)
+    if dry_run:
+        from wise_edge.cli.output.plan import print_plan
+        from wise_edge.training.plan.make import make_plan
+
+        print_plan(make_plan(config, out, resume))
+        return
+    model = train_function(config)(config, out, resume, accept_changes)
+    if model is not None:
+        typer.echo(f"done: the trained {model.name} is in {model}; {_next_step(config.stage, model)}", err=True)
+
+
+def _next_step(stage: str, model: Path) -> str:
+    option, other = ("--sam", "--policy POLICY") if stage == "sam" else ("--policy", "--sam SAM")
+    return f"next: wise-edge export {option} {model} {other} --target gguf --out bundle"

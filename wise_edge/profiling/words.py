@@ -17,7 +17,7 @@ PART_LABELS = {
 
 def name_run(run: Mapping[str, Any]) -> str:
     """Return the name of a run: its variant and backends."""
-    return f"{run['variant']} on {run['policy']} and {run['mask']}"
+    return f"{run['variant']} (policy {run['policy']}, masks {run['mask']})"
 
 
 def name_rows(runs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -9,14 +9,11 @@ from wise_edge.drawing.panel import milliseconds
 from wise_edge.profiling import words
 
 
-def print_profile(document: Mapping[str, Any]) -> None:
-    """Print the phases of each run, a comparison of the runs, and how power was read."""
+def print_profile(document: Mapping[str, Any], details: bool = False) -> None:
+    """Print the runs side by side and how power was read, then the phases of each run if details are asked for."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    for run in document["runs"]:
-        console.print(_phases(run))
-        console.print(_remarks(run), markup=False)
     console.print(_side_by_side(document["runs"]))
     for line in words.describe_energy(document["power"]):
         console.print(line, markup=False)
@@ -24,6 +21,10 @@ def print_profile(document: Mapping[str, Any]) -> None:
         console.print(line, markup=False)
     for line in words.describe_doubts(document):
         console.print(f"! {line}", markup=False)
+    for run in document["runs"] if details else ():
+        console.print()
+        console.print(_phases(run))
+        console.print(_remarks(run), markup=False)
 
 
 def _phases(run: Mapping[str, Any]) -> Any:
