@@ -6,16 +6,13 @@ import errno
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from io import BytesIO
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from mjpeg_server import begin_mjpeg, send_jpeg, serving
 from movies import encode, pan
 from waiting import wait_for
 from wise_edge.errors import DeviceError
@@ -31,40 +28,6 @@ def open_address(address: str) -> Live | Recording:
     return open_video(find_source(address), CameraSettings())
 
 
-@contextmanager
-def serving(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """Serve HTTP and yield its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            answer(self)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def send_jpeg(request: BaseHTTPRequestHandler, image: np.ndarray) -> None:
-    buffer = BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG")
-    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {buffer.tell()}\r\n\r\n"
-    request.wfile.write(head.encode() + buffer.getvalue() + b"\r\n")
-
-
-def begin_mjpeg(request: BaseHTTPRequestHandler) -> None:
-    request.send_response(200)
-    request.send_header("Content-Type", "multipart/x-mixed-replace;boundary=frame")
-    request.end_headers()
-
-
 def test_the_newest_frame_of_a_network_camera_waits() -> None:
     """An IP camera's MJPEG, which has no times of its own."""
     go_on = threading.Event()
@@ -78,7 +41,6 @@ def test_the_newest_frame_of_a_network_camera_waits() -> None:
     with serving(answer) as address:
         camera = open_address(f"{address}/video.mjpg")
         assert isinstance(camera, Live)
-        camera.wait()
         wait_for(lambda: camera.newest.place >= 11)
         frame = camera.newest.frame
         go_on.set()
@@ -90,6 +52,36 @@ def test_the_newest_frame_of_a_network_camera_waits() -> None:
     assert np.abs(frame.image.astype(int) - IMAGES[frame.index]).mean() < 6
     assert frame.stamp_s == pytest.approx(frame.ticks / 90_000, abs=1e-4)
     assert "was lost: Input/output error" in str(camera.newest.error)  # the server went away within the stream
+
+
+def test_numbers_and_times_begin_when_the_tracking_does() -> None:
+    """Models may take a minute to load, while the camera is running."""
+    go_on = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        begin_mjpeg(request)
+        for image in IMAGES[:6]:
+            send_jpeg(request, image)
+        assert go_on.wait(30)
+        for image in IMAGES[6:]:
+            send_jpeg(request, image)
+        go_on.clear()
+        go_on.wait(30)
+
+    with serving(answer) as address:
+        camera = open_address(address)
+        assert isinstance(camera, Live)
+        wait_for(lambda: camera.newest.place >= 5)
+        before, newest = camera.newest, camera.begin()
+        assert (newest.place, newest.frame) == (0, None)
+        go_on.set()
+        wait_for(lambda: newest.place >= 5)
+        frame = newest.frame
+        go_on.set()
+        wait_for(lambda: newest.over)
+    assert isinstance(frame, NumberedFrame) and frame.index == newest.place - 1
+    assert before.place <= 6 and frame.stamp_s < 30
+    assert str(camera.begin().error) == str(newest.error)  # a camera that is lost stays lost
 
 
 def test_a_recording_on_the_network_is_read_like_a_file(tmp_path: Path) -> None:
@@ -121,7 +113,10 @@ def test_an_address_that_delivers_nothing_is_told_without_its_password(monkeypat
         open_address(address)
 
     monkeypatch.setitem(cameras._NETWORK, "timeout", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DeviceError, match="cannot open http://"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(DeviceError, match=r"cannot open http://.*: nothing came for 10 s"),
+    ):
         open_address(f"http://127.0.0.1:{silent.getsockname()[1]}/a")
 
 
@@ -137,7 +132,6 @@ def test_a_stream_that_falls_silent_or_never_begins_is_told(monkeypatch: pytest.
     with serving(answer) as address:
         camera = open_address(address)
         assert isinstance(camera, Live)
-        camera.wait()
         monkeypatch.setattr(cameras, "PATIENCE_S", -0.9)
         wait_for(lambda: camera.newest.error)
         go_on.set()

@@ -175,11 +175,12 @@ def test_what_is_no_video_is_one_line(tmp_path: Path) -> None:
             open_file(path)
 
 
-def test_a_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_may_be_named_by_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg takes what stands before the colon for a protocol."""
     monkeypatch.chdir(tmp_path)
-    encode(tmp_path / "a.mp4", MOVIE.images[:2]).rename(tmp_path / "cam:1.mp4")
+    encode(tmp_path / "a.mp4", MOVIE.images[:2]).rename(tmp_path / "2026-11-30T12:00:00.mp4")
 
-    assert len(list(open_file("cam:1.mp4"))) == 2
+    assert len(list(open_file("2026-11-30T12:00:00.mp4"))) == 2
 
 
 @pytest.mark.parametrize(

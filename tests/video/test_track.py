@@ -8,7 +8,10 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,13 @@ import numpy as np
 import pytest
 
 import fake_session
+from mjpeg_server import begin_mjpeg, send_jpeg, serving
 from movies import encode, pan, play
 from wise_edge.cli.main import main
 from wise_edge.errors import WiseEdgeError
 from wise_edge.geometry import mask_box
 from wise_edge.metrics import mask_iou
+from wise_edge.outputs import pictures
 from wise_edge.policy.answers.form import BOX_LABEL_LIST
 from wise_edge.rle import mask_of_runs
 from wise_edge.runtimes import tracking
@@ -38,6 +43,18 @@ def video(tmp_path: Path) -> Path:
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> fake_session.Opened:
     return fake_session.install(monkeypatch)
+
+
+def raise_at_frame(last: int, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise a signal while a frame is drawn."""
+    drawn, draw = count(1), pictures.draw_result
+
+    def draw_and_stop(*arguments: Any) -> Any:
+        if next(drawn) == last:
+            signal.raise_signal(number)
+        return draw(*arguments)
+
+    monkeypatch.setattr(pictures, "draw_result", draw_and_stop)
 
 
 def lines_of(text: str) -> list[dict[str, Any]]:
@@ -278,18 +295,8 @@ def test_a_signal_ends_it_in_order(
     number: signal.Signals,
 ) -> None:
     """The signal comes while the fifth frame is drawn."""
-    from wise_edge.outputs import pictures
-
     file, out, jsonl = encode(tmp_path / "in.mp4", MOVIE.images), tmp_path / "out.mp4", tmp_path / "out.jsonl"
-    drawn, draw = [], pictures.draw_result
-
-    def draw_and_stop(*arguments: Any) -> Any:
-        drawn.append(None)
-        if len(drawn) == 5:
-            signal.raise_signal(number)
-        return draw(*arguments)
-
-    monkeypatch.setattr(pictures, "draw_result", draw_and_stop)
+    raise_at_frame(5, number, monkeypatch)
     before = signal.getsignal(number)
 
     assert main(["track", str(file), RING, "--out", str(out), "--jsonl", str(jsonl)]) == 128 + number
@@ -297,7 +304,7 @@ def test_a_signal_ends_it_in_order(
     assert signal.getsignal(number) is before
     said = capsys.readouterr()
     assert said.out.startswith("5 frames of about 36, ")
-    assert "note: stopped before the end; what was written until there is whole" in said.err
+    assert said.err.splitlines()[1:] == ["note: stopped before the end; what was written until there is whole"]
     assert len(lines_of(jsonl.read_text())) == len(play(out).images) == 5
 
 
@@ -320,3 +327,34 @@ def test_lines_go_to_stdout_and_the_bar_to_the_terminal(video: Path, tmp_path: P
     assert process.wait(30) == 0
     assert [line["frame"] for line in lines_of(lines.read_text())] == list(range(8))
     assert b"tracking" in shown and b'"frame"' not in shown
+
+
+def test_a_camera_is_followed_until_a_signal_ends_it(
+    tmp_path: Path,
+    opened: fake_session.Opened,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Over HTTP; a camera's normal end is Ctrl-C, so that the exit code is 0."""
+    over = threading.Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        begin_mjpeg(request)
+        for image in cycle(MOVIE.images):
+            if over.wait(0.02):
+                return
+            send_jpeg(request, image)
+
+    out, jsonl = tmp_path / "out.mp4", tmp_path / "out.jsonl"
+    raise_at_frame(5, signal.SIGINT, monkeypatch)
+    with serving(answer) as address:
+        assert main(["track", address, RING, "--out", str(out), "--jsonl", str(jsonl)]) == 0
+        over.set()
+
+    said = capsys.readouterr()
+    lines = lines_of(jsonl.read_text())
+    dropped = sum(line["dropped"] for line in lines)
+    assert said.out.startswith(f"5 frames, 5 with an object, {dropped} dropped; ")
+    assert len(lines) == 5 and lines[0]["time_s"] < 30
+    played = play(out)
+    np.testing.assert_allclose(played.times_s, [line["time_s"] for line in lines], atol=1e-3)

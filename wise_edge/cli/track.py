@@ -104,7 +104,7 @@ def track(
     _check_outputs(out, jsonl, [Path(source), *loaded.files] if found.kind == "file" else loaded.files, force)
     cancel, totals = Event(), _Totals()
     with closing(open_video(found, camera)) as video:
-        frames, every_s = _choose_frames(video, realtime, ground_every)
+        _check_pace(video, realtime, ground_every)
         session = Session.from_bundle(
             loaded,
             policy_backend=policy_backend,
@@ -112,6 +112,7 @@ def track(
             decoding=Decoding(max_objects=max_objects),
             pixels=pixels,
         )
+        frames, every_s = _choose_frames(video, realtime, ground_every)
         results = session.track(frames, query, variant, deadline_ms=deadline_ms, ground_every_s=every_s, cancel=cancel)
         with stop_signals_call(cancel.set) as received:
             with ExitStack() as stack:
@@ -122,11 +123,12 @@ def track(
                         _note_other_kind(tracked)
                     for write in sinks:
                         write(tracked)
-                    show("tracking", None if video.frames is None else min(1.0, totals.frames / video.frames))
+                    show("tracking", None if video.frames is None else min(1.0, totals.passed / video.frames))
                 if not totals.frames:  # so that no empty file takes a place
                     raise totals.failure or _explain_no_frame(received.number, found.name)
-            for line in video.describe_losses():
-                options.note(line)
+            if received.number is None and totals.failure is None:
+                for line in video.describe_losses():
+                    options.note(line)
             typer.echo(totals.describe(video.frames), err=as_json)
     if totals.failure is not None:
         raise totals.failure
@@ -165,8 +167,13 @@ class _Totals:
         self.found += bool(tracked.objects)
         self.dropped += tracked.dropped
 
+    @property
+    def passed(self) -> int:
+        """Frames that are over, with a result or without."""
+        return self.frames + self.dropped
+
     def describe(self, expected: int | None) -> str:
-        of = "" if expected is None or self.frames + self.dropped >= expected else f" of about {expected}"
+        of = "" if expected is None or self.passed >= expected else f" of about {expected}"
         rate = self.frames / max(perf_counter() - self._begun_s, 1e-9)
         return f"{self.frames} frames{of}, {self.found} with an object, {self.dropped} dropped; {rate:.1f} frames/s"
 
@@ -195,6 +202,16 @@ def _check_outputs(out: Path | None, jsonl: Path | None, inputs: list[Path], for
         raise UsageError(f"--out and --jsonl both name {out}; name two files")
 
 
+def _check_pace(video: Recording | Live, realtime: bool, ground_every: float | None) -> None:
+    from wise_edge.video.cameras import Live
+
+    live = isinstance(video, Live)
+    if realtime and live:
+        raise UsageError("a camera is always in real time; leave out --realtime")
+    if ground_every is not None and (live or realtime):
+        raise UsageError("--ground-every is for files; of a camera, the policy is asked as often as it can answer")
+
+
 def _choose_frames(
     video: Recording | Live, realtime: bool, ground_every: float | None
 ) -> tuple[Iterable[Stamped] | NewestFrame, float | None]:
@@ -202,14 +219,8 @@ def _choose_frames(
     from wise_edge.runtimes.tracking import at_recorded_pace
     from wise_edge.video.cameras import Live
 
-    live = isinstance(video, Live)
-    if ground_every is not None and (live or realtime):
-        raise UsageError("--ground-every is for files; of a camera, the policy is asked as often as it can answer")
     if isinstance(video, Live):
-        if realtime:
-            raise UsageError("a camera is always in real time; leave out --realtime")
-        video.wait()
-        return video.newest, None
+        return video.begin(), None
     if realtime:
         return at_recorded_pace(video), None
     return video, _GROUND_EVERY_S if ground_every is None else ground_every

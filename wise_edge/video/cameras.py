@@ -10,8 +10,11 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.extras import require
@@ -52,7 +55,7 @@ class Live:
         source: what it is.
 
     Attributes:
-        newest: where the newest frame waits.
+        newest: where the newest frame waits; `begin` replaces it.
     """
 
     rate = Fraction(30)
@@ -68,6 +71,7 @@ class Live:
         self.aspect = self._stream.sample_aspect_ratio or self.aspect
         self.has_audio = bool(container.streams.audio)
         self.newest = NewestFrame()
+        self._turn = Lock()  # of whoever puts a frame, or replaces the place where it waits
         self._arrived_s = self._begun_s = time.monotonic()
         self._closed = Event()
         for work in (self._read, self._watch):  # daemons: a device may hold the first one forever
@@ -88,6 +92,14 @@ class Live:
             if not newest.place:
                 raise DeviceError(f"{self._source.name} ended before its first frame")
 
+    def begin(self) -> NewestFrame:
+        """Return where the newest frame waits from now on; numbers and times begin again with the next one."""
+        with self._turn:
+            before, self.newest = self.newest, NewestFrame()
+            if before.over:
+                self.newest.end(before.error)
+            return self.newest
+
     def describe_losses(self) -> Iterator[str]:
         """Yield nothing: what a camera or a network loses cannot be known here."""
         yield from ()
@@ -99,19 +111,13 @@ class Live:
     def _read(self) -> None:
         errors = require("av", "video").error
         try:
-            index = 0
             for packet in self._container.demux(self._stream):
                 try:
                     decoded = packet.decode()
                 except errors.InvalidDataError:  # lost on the network: the next key frame mends it
                     continue
                 for frame in decoded:
-                    self._arrived_s = time.monotonic()
-                    self._begun_s = self._begun_s if index else self._arrived_s
-                    since_s = self._arrived_s - self._begun_s
-                    image = to_rgb(frame, self._source.name)
-                    self.newest.put(NumberedFrame(image, since_s, index, round(since_s / LIVE_TICK_S)))
-                    index += 1
+                    self._put(to_rgb(frame, self._source.name))
                 if self._closed.is_set():
                     break
         except errors.FFmpegError as error:
@@ -123,13 +129,21 @@ class Live:
         finally:
             self._container.close()
 
+    def _put(self, image: npt.NDArray[np.uint8]) -> None:
+        with self._turn:
+            self._arrived_s = time.monotonic()
+            if (index := self.newest.place) == 0:
+                self._begun_s = self._arrived_s
+            since_s = self._arrived_s - self._begun_s
+            self.newest.put(NumberedFrame(image, since_s, index, round(since_s / LIVE_TICK_S)))
+
     def _watch(self) -> None:
         while not (self._closed.wait(_LOOK_S) or self.newest.over):
             if time.monotonic() - self._arrived_s > PATIENCE_S + 1:
                 self._end(DeviceError(f"{self._source.name} has delivered no frame for {PATIENCE_S:g} s"))
 
     def _end(self, error: WiseEdgeError | None = None) -> None:
-        with self.newest.changed:
+        with self._turn:
             if not self.newest.over:  # the first reason is the true one
                 self.newest.end(error)
 
@@ -148,12 +162,22 @@ def open_video(source: Source, settings: CameraSettings) -> Live | Recording:
     if source.kind == "camera":
         check_camera(source.address)
         try:
-            return Live(open_patiently(source, format="v4l2", options=settings.options), source)
+            return _begin(Live(open_patiently(source, format="v4l2", options=settings.options), source))
         except DeviceError as error:
             raise DeviceError(f"{error}; {_advice(error, settings)}") from None
     options = {"rtsp_transport": "tcp"} if source.address.lower().startswith("rtsp") else {}
     container = open_patiently(source, options=options, **_NETWORK)
-    return Recording(container, source.name) if container.duration else Live(container, source)
+    return Recording(container, source.name) if container.duration else _begin(Live(container, source))
+
+
+def _begin(live: Live) -> Live:
+    """Return a camera or stream once its first frame has come."""
+    try:
+        live.wait()
+    except BaseException:
+        live.close()
+        raise
+    return live
 
 
 def check_camera(device: str) -> None:

@@ -221,4 +221,6 @@ def to_rgb(frame: VideoFrame, name: str) -> npt.NDArray[np.uint8]:
 
 def reason_of(error: BaseException) -> str:
     """Return what FFmpeg says of an error, without the address, which may hold a password."""
+    if isinstance(error, require("av", "video").error.ExitError):  # FFmpeg was told that its time is over
+        return f"nothing came for {PATIENCE_S:g} s"
     return getattr(error, "strerror", None) or type(error).__name__
