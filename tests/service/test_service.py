@@ -15,14 +15,18 @@ import pytest
 from PIL import Image
 
 import fake_session
-from gated_service import serving
+from gated_service import gated_session, serving
 from service_client import ask, pixels_of, png
+from wise_edge.images import load_image
+from wise_edge.outputs.saving import Kind, encode_result
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.base import PolicyOutput, Request
+from wise_edge.scenes.recognition import OTHER_KIND
 from wise_edge.service import answering
 from wise_edge.service.image_store import ImageStore
 from wise_edge.service.limits import Limits
+from wise_edge.service.schema import MEDIA_TYPES
 
 
 def test_a_query_is_answered_with_the_sessions_result() -> None:
@@ -150,3 +154,27 @@ def test_metrics_count_requests_queries_and_phases() -> None:
         assert 'wise_edge_requests_total{path="/v1/segment",status="200"} 1.0' in text
         assert 'wise_edge_requests_total{path="unknown",status="404"} 1.0' in text
         assert 'wise_edge_phase_seconds_count{phase="decode"} 1.0' in text
+
+
+@pytest.mark.parametrize("kind", ["coco", "outlines", "overlay", "mask", "cutout"])
+def test_an_answer_may_be_a_file_as_the_command_writes_it(kind: Kind) -> None:
+    image = load_image(png())
+    with serving(demo=True) as (client, _):
+        answer = ask(client, output=kind)
+        stored = client.post("/v1/frames", files={"image": png()}).json()["frame"]
+        again = client.post(f"/v1/frames/{stored}/segment", json={"query": "the ring", "output": kind})
+        streamed = ask(client, output=kind, headers={"accept": "text/event-stream"})
+        result = gated_session()[0].segment(image, "the ring")
+    assert answer.content == again.content == encode_result(result, image, kind, ".png", "image")
+    assert answer.headers["content-type"] == MEDIA_TYPES[kind]
+    assert answer.headers["wise-edge-notes"] == OTHER_KIND
+    assert streamed.json()["error"] == f"output: {kind} cannot be streamed; leave out Accept or output"
+
+
+def test_there_is_no_mask_of_an_answer_that_cannot_be_read() -> None:
+    with serving() as (client, policy):
+        policy.write = lambda *_: "no answer"
+        assert ask(client).json()["status"] == "unreadable"
+        answer = ask(client, output="mask")
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith("there is no mask, since there is no answer: ")

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from service_process import fakes, process, started
+from service_browser import complaints, needs_browser, open_empty, open_image, pixels_of, said, wait_for
+from service_process import fakes, started
 from wise_edge.datasets.base import mask_points
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.images import save_png
+from wise_edge.outputs.pictures import draw_result
 from wise_edge.runtimes.session import Session
 from wise_edge.scenes import sample_group
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="no Chromium with its driver is installed"),
-]
-FLAGS = "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking --hide-scrollbars"
-FLAGS += " --use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
+pytestmark = [pytest.mark.slow, needs_browser]
 TINTED = """
 const canvas = document.querySelectorAll("article canvas")[arguments[0]], draw = canvas.getContext("2d");
 const plain = image.getContext("2d").getImageData(0, 0, image.width, image.height).data;
@@ -85,56 +77,6 @@ return arguments[0].map(([x, y]) => [...seen.slice(4 * (y * canvas.width + x), 4
 """Colors of the first result at places."""
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with process() as (_, address):
-        yield address
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(str(DRIVER)))
-    driver.set_window_size(1180, 1100)
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def browser(chromium: Any) -> Any:
-    """The browser, with an empty page, an empty log and the size of a desktop."""
-    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    chromium.get("about:blank")
-    chromium.get_log("browser")
-    return chromium
-
-
-def wait_for(driver: Any, script: str, *arguments: Any) -> Any:
-    for _ in range(600):
-        if found := driver.execute_script(script, *arguments):
-            return found
-        threading.Event().wait(0.05)
-    raise AssertionError(f"{script!r} did not come true; the page says {said(driver)!r}")
-
-
-def said(driver: Any) -> str:
-    return str(driver.execute_script('return document.getElementById("say").textContent'))
-
-
-def complaints(driver: Any) -> list[dict[str, Any]]:
-    return [line for line in driver.get_log("browser") if line["level"] in ("SEVERE", "WARNING")]
-
-
-def open_image(driver: Any, url: str, file: Path) -> None:
-    driver.get(url)
-    driver.find_element("id", "file").send_keys(str(file))
-    wait_for(driver, "return image !== null")
-
-
 def test_an_image_and_a_sentence_give_a_mask(browser: Any, url: str, tmp_path: Path) -> None:
     example = SceneDataset("test")[0]
     save_png(example.image, tmp_path / "scene.png")
@@ -155,8 +97,9 @@ def test_an_image_and_a_sentence_give_a_mask(browser: Any, url: str, tmp_path: P
     canvas = card.find_element("css selector", "canvas")
     label = f"{example.query}: mask, box {left}, {top} to {right}, {bottom}"
     assert (canvas.get_attribute("role"), canvas.get_attribute("aria-label")) == ("img", label)
-    tinted = browser.execute_script(TINTED, 0)
-    assert expected.mask.sum() * 0.9 < tinted < expected.mask.sum() * 2 + 800  # box and points extend beyond the mask
+    assert np.array_equal(pixels_of(browser), draw_result(expected, example.image))
+    browser.find_element("id", "marks").click()
+    assert browser.execute_script(TINTED, 0) > np.any(draw_result(expected, example.image) != example.image, 2).sum()
     assert complaints(browser) == []
 
 
@@ -214,7 +157,7 @@ def test_two_rationales_stand_side_by_side(browser: Any, url: str, tmp_path: Pat
 
 
 def test_the_camera_gives_an_image(browser: Any, url: str) -> None:
-    browser.get(url)
+    open_empty(browser, url)
     browser.find_element("css selector", "body").send_keys("w")
     wait_for(browser, "return image !== null")
     assert browser.execute_script("return image.width * image.height") > 10_000
@@ -225,11 +168,12 @@ def test_the_camera_gives_an_image(browser: Any, url: str) -> None:
 
 
 def test_keys_and_mistakes(browser: Any, url: str, tmp_path: Path) -> None:
-    browser.get(url)
+    open_empty(browser, url)
+    browser.find_element("css selector", "body").click()
     browser.find_element("css selector", "body").send_keys("/")
     assert browser.switch_to.active_element.get_attribute("id") == "query"
     browser.find_element("id", "query").send_keys("the mug\n")
-    assert said(browser) == "Open an image first."
+    assert said(browser) == "Open a picture first."
     (tmp_path / "no.png").write_bytes(b"no image")
     browser.find_element("id", "file").send_keys(str(tmp_path / "no.png"))
     wait_for(browser, 'return document.getElementById("say").textContent.includes("is not an image")')
@@ -247,7 +191,7 @@ def test_a_phone_has_nothing_to_scroll_sideways(browser: Any, url: str, tmp_path
     root = "document.documentElement"
     assert browser.execute_script(f"return {root}.scrollWidth <= {root}.clientWidth")
     small = (
-        "return [...document.querySelectorAll('button, input:not([hidden]), select')].every(e => e.offsetHeight >= 44)"
+        "return [...document.querySelectorAll('form > :not([hidden]), #pick > button')].every(e => e.offsetHeight > 43)"
     )
     assert browser.execute_script(small)
     assert complaints(browser) == []
@@ -332,14 +276,16 @@ def test_what_is_transparent_is_white(browser: Any, url: str, tmp_path: Path) ->
 
 
 def test_without_https_the_camera_says_what_it_needs(browser: Any, url: str) -> None:
-    browser.get(url)
+    open_empty(browser, url)
     browser.execute_script("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
-    browser.find_element("css selector", "body").send_keys("w")
-    assert said(browser) == "The camera is not available: the page needs https or localhost to use it."
+    for button in ("camera", "live"):
+        browser.execute_script("say('')")
+        browser.find_element("id", button).click()
+        assert said(browser) == "The camera is not available: the page needs https or localhost to use it."
 
 
 def test_the_camera_is_opened_once_at_a_time(browser: Any, url: str) -> None:
-    browser.get(url)
+    open_empty(browser, url)
     browser.execute_script(
         "window.opened = 0; navigator.mediaDevices.getUserMedia = () => new Promise((_, fail) => {"
         " opened += 1; window.refuse = () => fail(new Error('no camera is there')); });"

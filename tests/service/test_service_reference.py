@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from PIL import Image
 
 from gated_service import serving
 from service_client import ask
@@ -34,7 +35,11 @@ def test_the_interface_is_described() -> None:
     assert faults == [{"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}] * 4
     kinds = {"/metrics": "get", "/v1/segment": "post", "/example.png": "get"}
     received = [set(schema["paths"][path][method]["responses"]["200"]["content"]) for path, method in kinds.items()]
-    assert received == [{"text/plain"}, {"application/json", "text/event-stream"}, {"image/png"}]
+    assert received == [
+        {"text/plain"},
+        {"application/json", "text/event-stream", "image/png", "image/svg+xml"},
+        {"image/png"},
+    ]
     bodies = {
         path: about["post"]["requestBody"]["content"] for path, about in schema["paths"].items() if "post" in about
     }
@@ -104,5 +109,7 @@ def test_every_line_of_the_reference_works(tmp_path: Path, monkeypatch: pytest.M
     assert len(answers) == len(lines) >= 12
     assert (tmp_path / "scene.png").read_bytes() == example.example_png()
     found = [answer for answer in answers if '"status":"found"' in answer.replace('": ', '":')]
-    assert len(found) == sum("/segment" in line for line in lines)
+    assert len(found) == sum("/segment" in line and "-o " not in line for line in lines)
+    with Image.open(tmp_path / "cutout.png") as cut:
+        assert cut.mode == "RGBA"
     assert sum("Bearer $WISE_EDGE_TOKEN" in line for line in lines) == len(lines) - 3  # example, healthz, readyz

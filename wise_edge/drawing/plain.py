@@ -17,7 +17,7 @@ from wise_edge.geometry import Size, mask_box
 
 _TINTED = 5  # parts of a pixel, one of which is tinted
 _FULL = 64  # share of a pixel that a contour covers
-_NAMES = (
+COLOR_NAMES = (
     "cyan turquoise teal aqua azure blue green",
     "amber yellow gold golden orange beige tan",
     "pink magenta fuchsia rose red crimson scarlet maroon",
@@ -34,7 +34,8 @@ def free_colors(query: str) -> tuple[Color, ...]:
     """Return those of `COLORS` that the words of a query do not name; all of them if it names each."""
     words = {word.removesuffix("ish") for word in re.findall("[a-z]+", query.lower())}
     return (
-        tuple(color for color, names in zip(COLORS, _NAMES, strict=True) if words.isdisjoint(names.split())) or COLORS
+        tuple(color for color, names in zip(COLORS, COLOR_NAMES, strict=True) if words.isdisjoint(names.split()))
+        or COLORS
     )
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from wise_edge.errors import DeviceError, QueryCancelledError, UsageError, WiseEdgeError
 from wise_edge.files.documents import to_json
 from wise_edge.images import load_image
+from wise_edge.outputs.saving import Kind, encode_result
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.rle import compressed_runs
 from wise_edge.runtimes.results import MaskCode, SegmentationResult
@@ -58,6 +59,7 @@ class SegmentRequest:
         deadline_ms: choose the variant by this deadline instead.
         mask: form of the masks in the answer.
         energy: read the device's power sensor during the query, which occupies the device a little longer.
+        output: what is answered: "json", or a file of `wise_edge.outputs.saving`.
     """
 
     query: str
@@ -65,6 +67,7 @@ class SegmentRequest:
     deadline_ms: float | None = None
     mask: MaskForm = "rle"
     energy: bool = False
+    output: Kind = "json"
 
 
 @dataclass
@@ -141,14 +144,14 @@ class Service:
         finally:
             self._reading -= 1
 
-    async def answer(
+    async def ask(
         self,
         image: npt.NDArray[np.uint8],
         request: SegmentRequest,
         client: str,
         on_text: Callable[[str], None] | None = None,
-    ) -> dict[str, Any]:
-        """Answer a query when its client's turn comes; raises what `QueryQueue.run` and `Session.segment` raise."""
+    ) -> SegmentationResult:
+        """Ask when the client's turn comes; raises what `QueryQueue.run` and `Session.segment` raise."""
 
         def work(cancel: Event) -> SegmentationResult:
             ask = partial(self.session.segment, image, request.query, request.variant, deadline_ms=request.deadline_ms)
@@ -157,8 +160,28 @@ class Service:
 
         result = await self.queue.run(work, client)
         self.metrics.count_query(result)
+        return result
+
+    async def answer(
+        self,
+        image: npt.NDArray[np.uint8],
+        request: SegmentRequest,
+        client: str,
+        on_text: Callable[[str], None] | None = None,
+    ) -> dict[str, Any]:
+        """Return the answer to a query as JSON; raises what `ask` raises."""
+        result = await self.ask(image, request, client, on_text)
         described = await asyncio.to_thread(describe, result, request.mask)  # a large mask takes a while
-        return described | {"notes": [OTHER_KIND] if self.demo and not is_scene_like(image) else []}
+        return described | {"notes": self.notes(image)}
+
+    async def write(self, image: npt.NDArray[np.uint8], request: SegmentRequest, client: str) -> bytes:
+        """Return the answer to a query as the content of a file; raises what `ask` and `encode_result` raise."""
+        result = await self.ask(image, request, client)
+        return await asyncio.to_thread(encode_result, result, image, request.output, ".png", "image")
+
+    def notes(self, image: npt.NDArray[np.uint8]) -> list[str]:
+        """Return what to know about answers on an image."""
+        return [OTHER_KIND] if self.demo and not is_scene_like(image) else []
 
     async def stream(self, image: npt.NDArray[np.uint8], request: SegmentRequest, client: str) -> AsyncIterator[str]:
         """Yield server-sent events: "text" with what the completion has grown by, then "result" or "error"."""

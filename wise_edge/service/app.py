@@ -30,6 +30,8 @@ from wise_edge.service.query_queue import BusyError
 from wise_edge.service.reference import render_reference
 from wise_edge.service.schema import (
     ANSWERS,
+    MEDIA_TYPES,
+    NOTES_HEADER,
     REFUSALS,
     STORED,
     UNKNOWN,
@@ -116,7 +118,14 @@ def make_app(
 
     async def respond(request: Request, image: npt.NDArray[np.uint8], asked: SegmentRequest) -> Response:
         client = client_of(request.scope)
-        if "text/event-stream" not in request.headers.get("accept", ""):
+        streamed = "text/event-stream" in request.headers.get("accept", "")
+        if asked.output != "json":
+            if streamed:
+                raise HTTPException(422, f"output: {asked.output} cannot be streamed; leave out Accept or output")
+            content = await while_connected(request.receive, service.write(image, asked, client))
+            notes = " ".join(service.notes(image))
+            return Response(content, 200, {NOTES_HEADER: notes} if notes else None, MEDIA_TYPES[asked.output])
+        if not streamed:
             return JSONResponse(await while_connected(request.receive, service.answer(image, asked, client)))
         service.queue.check_room(client)
         return StreamingResponse(service.stream(image, asked, client), media_type="text/event-stream")

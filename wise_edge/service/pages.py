@@ -9,6 +9,8 @@ from collections.abc import Collection
 from html import escape
 from pathlib import Path
 
+from wise_edge.drawing.overlay import COLORS
+from wise_edge.drawing.plain import COLOR_NAMES
 from wise_edge.policy.prompts import VARIANTS
 from wise_edge.service import example
 
@@ -19,8 +21,8 @@ _LABELS = {
     "answer": "no rationale",
 }
 """What the page calls our variants; it leaves out "wise", which is for trainings."""
-_OPTIONS, _QUERIES, _BODY = "<!-- variants -->", "<!-- queries -->", "<body>"
-PAGE = Path(__file__).parents[1] / "assets" / "service.html"
+_ASSETS = Path(__file__).parents[1] / "assets" / "service"
+_SCRIPTS = ("drawing.js", "live.js", "asking.js")
 
 
 def read_page(variants: Collection[str], default: str, demo: bool) -> str:
@@ -39,9 +41,24 @@ def read_page(variants: Collection[str], default: str, demo: bool) -> str:
         f'<option value="{escape(value)}"{" selected" if value == default else ""}>{escape(text)}</option>'
         for value, text in options
     )
-    queries = "".join(f'<button type="button">{escape(query)}</button>' for query in example.QUERIES)
-    page = PAGE.read_text(encoding="utf-8").replace(_OPTIONS, "".join(lines)).replace(_QUERIES, queries)
-    return page.replace(_BODY, f'<body data-example="{"open" if demo else ""}">')
+    paints = (
+        f"[[{', '.join(map(str, color))}], {names.split()}]" for color, names in zip(COLORS, COLOR_NAMES, strict=True)
+    )
+    script = "".join(['\n"use strict";\n', *(_read(name) for name in _SCRIPTS)])
+    parts = {
+        "<!-- variants -->": "".join(lines),
+        "<!-- queries -->": " ".join(f'<button type="button">{escape(query)}</button>' for query in example.QUERIES),
+        "<body>": f'<body data-example="{"open" if demo else ""}">',
+        "<!-- script -->": script.replace("/* paints */", ", ".join(paints)),
+    }
+    page = _read("page.html")
+    for place, part in parts.items():
+        page = page.replace(place, part)
+    return page
+
+
+def _read(name: str) -> str:
+    return (_ASSETS / name).read_text(encoding="utf-8")
 
 
 def content_policy(page: str) -> str:

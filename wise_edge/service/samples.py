@@ -18,6 +18,10 @@ EXAMPLE = (("Get a picture to try", f"curl -o scene.png {ADDRESS}{example.PATH}"
 SEGMENT = (
     ("A form", f"curl -F image=@scene.png {_FIELD} {ADDRESS}/v1/segment"),
     (
+        "A file: what was found, cut out",
+        f"curl -F image=@scene.png {_FIELD} -F output=cutout -o cutout.png {ADDRESS}/v1/segment",
+    ),
+    (
         "The rationale while it is written",
         f'curl -N -H "Accept: text/event-stream" -F image=@scene.png {_FIELD} {ADDRESS}/v1/segment',
     ),

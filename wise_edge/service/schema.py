@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from wise_edge.outputs.saving import Kind
 from wise_edge.policy.prompts import MAX_QUERY_CHARACTERS
 from wise_edge.runtimes import results
 from wise_edge.runtimes.deadline import DeadlineChoice
@@ -142,11 +143,25 @@ STREAM = (
     'event: text\ndata: {"delta": "<think>The only small"}\n\n'
     'event: result\ndata: {"version": 3, "status": "found", ...}\n\n'
 )
+MEDIA_TYPES: dict[Kind, str] = {
+    "json": JSON,
+    "coco": JSON,
+    "outlines": "image/svg+xml",
+    "overlay": "image/png",
+    "mask": "image/png",
+    "cutout": "image/png",
+}
+NOTES_HEADER = "wise-edge-notes"
+"""Of an answer that is a file, with the notes that JSON has."""
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": Answer,
-        "description": "The answer, or a stream of events that ends with it.",
-        "content": {JSON: {}, "text/event-stream": {"schema": {"type": "string"}, "example": STREAM}},
+        "description": "The answer, a stream of events that ends with it, or the file that `output` names.",
+        "content": {
+            JSON: {},
+            "text/event-stream": {"schema": {"type": "string"}, "example": STREAM},
+            **{kind: {"schema": {"type": "string"}} for kind in MEDIA_TYPES.values() if kind != JSON},
+        },
     }
 }
 
@@ -177,6 +192,11 @@ def request_models(variants: Collection[str], default: str) -> tuple[type[Any], 
             False,
             description="Read the device's power sensor during the query, which adds up to half a second; the answer "
             "has energy_j.",
+        )
+        output: Kind = Field(
+            "json",
+            description="What is answered: the whole answer, or a file: a COCO document, outlines as SVG, or a PNG "
+            "of the image with the objects drawn on it, of their masks, or of what is cut out.",
         )
 
     class Picture(BaseModel, extra="forbid"):

@@ -70,7 +70,7 @@ def fake_command(head_s: float, query_s: float, hanging: str) -> list[str]:
 
 
 def fake_environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 @contextmanager
