@@ -75,6 +75,7 @@ def build_result(
     spans: Sequence[Span],
     total_ms: float,
     *,
+    pixels: int | None,
     backends: Mapping[str, BackendChoice],
     frame_reused: bool,
 ) -> SegmentationResult:
@@ -87,6 +88,7 @@ def build_result(
         found: the mask of each object.
         spans: the phases that the query paid for.
         total_ms: from the image to the mask.
+        pixels: most pixels of the image as the policy saw it.
         backends: what ran.
         frame_reused: whether the image was known.
     """
@@ -109,5 +111,6 @@ def build_result(
         energy_source=None,
         backends=backends,
         frame_reused=frame_reused,
+        pixels=pixels,
         spans=tuple(spans),
     )

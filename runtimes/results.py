@@ -231,6 +231,7 @@ class SegmentationResult(Findings):
         energy_source: what measured it, and what it covers; None if it was not measured.
         backends: for "policy" and "mask", the backend and why it was chosen.
         frame_reused: whether the image was known, so that its embeddings were reused.
+        pixels: most pixels of the image as the policy saw it; None for as many as the bundle takes.
         deadline: what was chosen to meet a deadline; None without one.
         spans: when each phase of `latency_ms` ran; not part of `to_dict`.
     """
@@ -250,6 +251,7 @@ class SegmentationResult(Findings):
     energy_source: str | None
     backends: Mapping[str, BackendChoice]
     frame_reused: bool
+    pixels: int | None = None
     deadline: DeadlineChoice | None = None
     spans: tuple[Span, ...] = ()
 

@@ -11,10 +11,12 @@ leaves no partial state: the next query starts clean.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock
 from time import perf_counter
@@ -42,13 +44,15 @@ from wise_edge.runtimes.base import (
     PolicyOutput,
     Request,
 )
-from wise_edge.runtimes.deadline import DeadlineChoice, Decode, LatencyHistory, check_choice
+from wise_edge.runtimes.deadline import DeadlineChoice, Decode, FrameCost, LatencyHistory, check_choice
+from wise_edge.runtimes.deadline_options import fit_options, list_options
 from wise_edge.runtimes.image_cache import CachedImage, ImageCache
 from wise_edge.runtimes.policy.drafting import Drafts
 from wise_edge.runtimes.results import BackendChoice, SegmentationResult
 from wise_edge.runtimes.spans import Span, lay_spans
 
 if TYPE_CHECKING:
+    from wise_edge.bundle.evaluated import Evaluated
     from wise_edge.policy.spec import PolicySpec
     from wise_edge.runtimes.tracking import NewestFrame, Stamped, Tracked
 
@@ -68,6 +72,7 @@ class Session:
         files: files of the models, which are checked before and after each query.
         pixels: most pixels of an image as the policy sees it, unless a query asks for fewer; None for as many as the
             policy was opened with.
+        evaluated: what the bundle records of its accuracy, by which deadlines choose; None for nothing.
 
     Attributes:
         latency_history: what queries took so far, from which deadlines are met.
@@ -84,12 +89,14 @@ class Session:
         frames: int = 1,
         files: MappedFiles | None = None,
         pixels: int | None = None,
+        evaluated: Evaluated | None = None,
     ) -> None:
         self.policy = policy
         self.mask = mask
         self.choices = choices
         self.decoding = decoding or Decoding()
         self.pixels = pixels
+        self.evaluated = evaluated
         self.latency_history = LatencyHistory()
         self._worker = ThreadPoolExecutor(1, "mask-encoder") if overlap_mask_encoding else None
         self._images = ImageCache(frames)
@@ -144,7 +151,15 @@ class Session:
         overlap = find_backend(choices["mask"].name).overlap_mask_encoding
         files = MappedFiles(loaded.directory / artifact.path for artifact in loaded.manifest.artifacts)
         return cls(
-            policy, mask, choices, decoding, overlap_mask_encoding=overlap, frames=frames, files=files, pixels=pixels
+            policy,
+            mask,
+            choices,
+            decoding,
+            overlap_mask_encoding=overlap,
+            frames=frames,
+            files=files,
+            pixels=pixels,
+            evaluated=loaded.manifest.evaluated,
         )
 
     @classmethod
@@ -173,7 +188,7 @@ class Session:
 
     def check_choice(self, variant: str | None, deadline_ms: float | None = None) -> None:
         """Check what chooses the prompt variant of a query, see `wise_edge.runtimes.deadline.check_choice`."""
-        check_choice(self.policy.variants, variant, deadline_ms)
+        check_choice(self.policy.variants, variant, deadline_ms, self.evaluated)
 
     def forget(self) -> None:
         """Forget every image, draft and reading, so that the next query costs what it costs a new session."""
@@ -200,9 +215,10 @@ class Session:
                 unless it is read-only and owns its memory.
             query: what to find, in words.
             variant: prompt variant; None takes the bundle's default.
-            deadline_ms: chooses the variant instead: the richest whose expected time, from the image to the mask,
-                fits (`wise_edge.runtimes.deadline`). It is no guarantee; the result says what was expected. Waiting
-                for queries of other threads does not count.
+            deadline_ms: chooses the variant instead, and `pixels` unless it is given: the most accurate that the bundle
+                records whose expected time, from the image to the mask, fits; without a record, the richest variant
+                (`wise_edge.runtimes.deadline`). It is no guarantee; the result says what was expected. Waiting for
+                queries of other threads does not count.
             pixels: most pixels of the image as the policy sees it; None for the session's. The segmenter sees all.
             cancel: set from another thread, it ends the query before the policy's next call.
             on_text: called with the completion as it grows, in this thread, before each of the policy's calls; never
@@ -232,13 +248,13 @@ class Session:
             self._files.check()
             start = perf_counter()
             cached = self._images.find(image)
+            choice, fresh = None, cached is None
+            if deadline_ms is not None:
+                choice = self._choose(deadline_ms, image, pixels, cached.grid if cached else None)
+                variant, pixels = choice.variant, choice.pixels
+                grid = self._grid(image, pixels)
             known = cached is not None and cached.grid == grid
-            choice = (
-                None
-                if deadline_ms is None
-                else self.latency_history.choose(deadline_ms, new_frame=not known, variants=self.policy.variants)
-            )
-            variant = choice.variant if choice else variant or self.policy.default_variant
+            variant = variant or self.policy.default_variant
             # On a known image nobody repeats a query but those who measure: a draft would spoil their readings.
             asked = query, variant, grid
             draft = "" if known else self._drafts.find(asked)
@@ -249,8 +265,8 @@ class Session:
             self._drafts.keep(asked, output.text)
             spent_ms = (perf_counter() - start) * 1e3
         request.check_cancelled()
-        result = self._finish(cached, request, output, spans, spent_ms, reused=known)
-        self._observe(result, output, new_frame=not known, drafted=bool(draft))
+        result = self._finish(cached, request, output, spans, spent_ms, pixels=pixels, reused=known)
+        self._observe(result, output, cached if fresh else None, drafted=bool(draft))
         return replace(result, deadline=choice)
 
     def segment_many(
@@ -301,7 +317,9 @@ class Session:
         for number, (request, output) in enumerate(zip(requests, outputs, strict=True)):
             request.check_cancelled()
             spans += _spans_of(output, encoded + number * share_ms / 1e3)
-            results.append(self._finish(cached, request, output, spans, spent_ms, reused=known or number > 0))
+            reused = known or number > 0
+            result = self._finish(cached, request, output, spans, spent_ms, pixels=self.pixels, reused=reused)
+            results.append(result)
             spans, spent_ms = [], share_ms
         return results
 
@@ -406,6 +424,7 @@ class Session:
         spans: list[Span],
         spent_ms: float,
         *,
+        pixels: int | None,
         reused: bool,
     ) -> SegmentationResult:
         """Turn what the policy wrote into masks and a result.
@@ -416,6 +435,7 @@ class Session:
             output: what it wrote.
             spans: the phases that this query paid for so far.
             spent_ms: the time of this query so far.
+            pixels: most pixels of the image as the policy saw it.
             reused: whether the image was known.
         """
         start = perf_counter()
@@ -432,20 +452,41 @@ class Session:
         total_ms = spent_ms + (perf_counter() - start) * 1e3
         self._files.check()
         return build_result(
-            request, output, located, found, spans, total_ms, backends=self.choices, frame_reused=reused
+            request, output, located, found, spans, total_ms, pixels=pixels, backends=self.choices, frame_reused=reused
         )
 
-    def _observe(self, result: SegmentationResult, output: PolicyOutput, *, new_frame: bool, drafted: bool) -> None:
-        """Let deadlines learn from a query; one without a mask was cheaper than others will be."""
+    def _choose(
+        self, deadline_ms: float, image: npt.NDArray[np.uint8], pixels: int | None, held: Grid | None
+    ) -> DeadlineChoice:
+        listed = list_options(self.policy.variants, self.evaluated, pixels)
+        options, refused = fit_options(listed, partial(self._grid, image), held)
+        choice = self.latency_history.choose(deadline_ms, options)
+        return replace(choice, considered=(*choice.considered, *refused))
+
+    def _observe(
+        self, result: SegmentationResult, output: PolicyOutput, new: CachedImage | None, *, drafted: bool
+    ) -> None:
+        """Let deadlines learn from a query; one without a mask was cheaper than others will be.
+
+        Args:
+            result: of the query.
+            output: what the policy wrote.
+            new: the image, if nothing of it was known.
+            drafted: whether there was a draft.
+        """
         if not result.objects:
             return
-        spent = result.latency_ms
+        spent, frame = result.latency_ms, None
         query_ms = output.prefill_ms + spent.mask_decode
-        frame_ms = max(0.0, spent.total - query_ms - output.decode_ms) if new_frame else None
+        if new is not None:
+            policy_ms = new.policy.preprocess_ms + new.policy.vision_encode_ms + new.policy.prefill_ms
+            frame_ms = max(0.0, spent.total - query_ms - output.decode_ms)
+            frame = FrameCost(frame_ms, min(policy_ms, frame_ms), math.prod(new.grid))
         steps = 0 if drafted else output.tokens.decode_steps
         self.latency_history.observe(
             result.variant,
-            frame_ms=frame_ms,
+            result.pixels,
+            frame=frame,
             query_ms=query_ms,
             decode=Decode(output.decode_ms, steps, output.tokens.rationale),
         )

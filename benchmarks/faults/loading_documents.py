@@ -34,6 +34,7 @@ from wise_edge.profiling.page import render_page
 from wise_edge.profiling.wall_meter import check_wall_meter, read_wall_meter
 from wise_edge.rle import compressed_runs, mask_of_runs
 from wise_edge.runtimes.deadline import LatencyHistory
+from wise_edge.runtimes.deadline_options import RICHEST_FIRST, list_options
 from wise_edge.training.common.step_log import drop_records_after, read_log
 from wise_edge.training.recipe import load_recipe
 from wise_edge.training.wise.reading import read_completion, read_list
@@ -286,7 +287,7 @@ def _write_history(folder: Path) -> None:
 
 def _read_history(folder: Path) -> None:
     history = LatencyHistory.read(folder / "latency.json")
-    choice = history.choose(200.0, new_frame=True)
+    choice = history.choose(200.0, list_options(RICHEST_FIRST, None, None))
     json.dumps(asdict(choice), allow_nan=False)
     history.write(folder / "kept.json")
 

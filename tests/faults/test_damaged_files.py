@@ -32,6 +32,7 @@ from wise_edge.profiling.comparison import compare_profiles, find_differences
 from wise_edge.profiling.document import read_document
 from wise_edge.profiling.wall_meter import read_wall_meter
 from wise_edge.runtimes.deadline import LatencyHistory
+from wise_edge.runtimes.deadline_options import list_options
 
 Read = Callable[[Path], object]
 EXAMPLES = settings(max_examples=40, derandomize=True, deadline=None)
@@ -80,7 +81,7 @@ def _compare_profiles(file: Path) -> None:
 
 
 def _choose(file: Path) -> None:
-    LatencyHistory.read(file).choose(200.0, new_frame=True)
+    LatencyHistory.read(file).choose(200.0, list_options(["wise-s", "answer"], None, None))
 
 
 DOCUMENTS: dict[str, tuple[Any, str, Read]] = {
@@ -89,7 +90,15 @@ DOCUMENTS: dict[str, tuple[Any, str, Read]] = {
     "plan": (json.loads(BuildPlan(("orin",), (GraphPlan("a", {"x": SHAPES}),)).to_json()), "a.json", BuildPlan.read),
     "prompts": (EMBEDDED.to_dict(), "prompts.json", lambda file: read_prompts(file.parent)),
     "profile": (make_document(), "a.json", _compare_profiles),
-    "latencies": ({"frame_ms": [30.0], "query_ms": [5.0], "step_ms": [2.0], "wise-s": [12]}, "a.json", _choose),
+    "latencies": (
+        {
+            "completions": {"answer_steps": [20], "wise-s": [12]},
+            "all": {"frame_ms": [30.0], "image_ms": [20.0], "image_tokens": [16], "query_ms": [5.0], "step_ms": [2.0]},
+            "7056": {"frame_ms": [30.0], "image_ms": [20.0], "image_tokens": [9], "query_ms": [5.0], "step_ms": [2.0]},
+        },
+        "a.json",
+        _choose,
+    ),
 }
 """Reader to a valid document, the name of its file, and what reads it."""
 

@@ -23,6 +23,7 @@ from wise_edge.policy.answers.form import BOX_LABEL_LIST, BOX_POINT_LIST
 from wise_edge.rle import mask_of_runs
 from wise_edge.runtimes.backends import BACKENDS
 from wise_edge.runtimes.base import PolicyOutput, Request
+from wise_edge.runtimes.deadline_options import list_options
 from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates, list_rejected
 from wise_edge.runtimes.image_cache import CachedImage, ImageCache
 from wise_edge.runtimes.results import BackendChoice, Latencies
@@ -114,11 +115,12 @@ def test_a_session_that_forgot_is_as_new() -> None:
     policy = Drafted(lambda _, query, __: completion(query))
     session = Session(policy, FakeMask(), {}, frames=2)
     first = session.segment(PICTURE, "the ring").latency_ms
-    assert session.latency_history.choose(1e9, new_frame=True).expected_ms is not None
+    options = list_options(["wise-s", "answer"], None, None)
+    assert session.latency_history.choose(1e9, options).expected_ms is not None
 
     session.forget()
 
-    assert session.latency_history.choose(1e9, new_frame=True).expected_ms is None
+    assert session.latency_history.choose(1e9, options).expected_ms is None
     again = session.segment(PICTURE, "the ring")
     assert not again.frame_reused
     assert again.latency_ms.vision_encode == first.vision_encode == 20.0

@@ -49,7 +49,8 @@ def run(
         float | None,
         option(
             "MS",
-            "Take the richest of wise-infer, wise-s and answer that is expected to fit MS milliseconds.",
+            "Take what is expected to fit MS milliseconds: the most accurate variant and pixels that the bundle "
+            "records, else the richest of wise-infer, wise-s and answer.",
             panel=options.ANSWER,
         ),
     ] = None,
@@ -62,7 +63,12 @@ def run(
     policy_backend: options.PolicyBackend = "auto",
     mask_backend: options.MaskBackend = "auto",
     explain: Annotated[
-        bool, options.flag("--explain", "Say why each backend was chosen; --json always does.", panel=options.OUTPUT)
+        bool,
+        options.flag(
+            "--explain",
+            "Say why each backend was chosen, and what a deadline chose from; --json always does.",
+            panel=options.OUTPUT,
+        ),
     ] = False,
 ) -> None:
     """Find what a sentence means in an image and segment it.
@@ -80,7 +86,7 @@ def run(
 
     normalize_query(query)  # an invalid query fails before the bundle is hashed and opened
     loaded = load(resolve_bundle(bundle))
-    check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms)
+    check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms, loaded.manifest.evaluated)
     loaded.manifest.policy.within(pixels)
     _check_outputs(mask, overlay, [image, *loaded.files], force)
     loaded_image = load_image(image, say=options.note)
@@ -94,7 +100,7 @@ def run(
 
     def ask() -> SegmentationResult:
         if deadline_ms is not None:
-            kept = _history_file(session, loaded, pixels)
+            kept = _history_file(session, loaded)
             return _meet_deadline(session, kept, loaded_image, query, variant, deadline_ms)
         return session.segment(loaded_image, query, variant)
 
@@ -107,15 +113,14 @@ def run(
             ending.callback(save_png, result.mask_image(), mask, force)
 
 
-def _history_file(session: Session, bundle: Bundle, pixels: int | None) -> Path:
-    """Return where it is kept what queries took on this bundle, on these backends, at this resolution."""
+def _history_file(session: Session, bundle: Bundle) -> Path:
+    """Return where it is kept what queries took on this bundle, on these backends."""
     import hashlib
 
     from wise_edge.files.cache import cache_folder
 
     files = [artifact.sha256 for artifact in bundle.manifest.artifacts]
-    resolution = [] if pixels is None else [str(pixels)]
-    named = "\n".join([session.policy.name, session.mask.name, *files, *resolution])
+    named = "\n".join([session.policy.name, session.mask.name, *files])
     return cache_folder() / "pace" / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
 
 

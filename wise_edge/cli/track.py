@@ -99,7 +99,7 @@ def track(
     camera = _camera_settings(size, fps, coding)
     found = find_source(source, camera)
     loaded = load(resolve_bundle(bundle))
-    check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms)
+    check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms, loaded.manifest.evaluated)
     loaded.manifest.policy.within(pixels)
     _check_outputs(out, jsonl, [Path(source), *loaded.files] if found.kind == "file" else loaded.files, force)
     cancel, totals = Event(), _Totals()

@@ -93,6 +93,7 @@ class Answer:
     energy_source: str | None
     backends: dict[str, BackendChoice]
     frame_reused: bool
+    pixels: int | None
     deadline: DeadlineChoice | None
 
 
@@ -181,7 +182,10 @@ def request_models(variants: Collection[str], default: str) -> tuple[type[Any], 
         query: str = Field(max_length=MAX_QUERY_CHARACTERS, description="What to find.")
         variant: Variant | None = Field(None, description=f"Prompt variant; {default} by default.")  # type: ignore[valid-type]
         deadline_ms: float | None = Field(
-            None, gt=0, le=LONGEST_DEADLINE_MS, description="Choose the variant by this deadline instead."
+            None,
+            gt=0,
+            le=LONGEST_DEADLINE_MS,
+            description="Choose the variant by this deadline instead, and pixels where the bundle records evaluations.",
         )
         mask: MaskForm = Field(
             "rle",

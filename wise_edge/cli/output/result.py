@@ -26,7 +26,7 @@ def result_table(result: SegmentationResult, explain: bool, console: Console) ->
 
     Args:
         result: what to show.
-        explain: also say why each backend was chosen.
+        explain: also say why each backend was chosen, and what a deadline chose from.
         console: prints the result; its encoding decides whether bars are drawn with block characters.
     """
     table = Table.grid(padding=(0, 2))
@@ -37,7 +37,7 @@ def result_table(result: SegmentationResult, explain: bool, console: Console) ->
     table.add_row("tokens", Text(_tokens(result)))
     table.add_row("latency", _latency(asdict(result.latency_ms), "█" if "utf" in console.encoding.lower() else "#"))
     if result.deadline is not None:
-        table.add_row("deadline", Text(_deadline(result.deadline, result.latency_ms.total)))
+        table.add_row("deadline", Text(_deadline(result.deadline, result.latency_ms.total, explain)))
     table.add_row("energy", Text(energy_line(result)))
     table.add_row("backends", Text(_backends(result, explain)))
     return table
@@ -132,9 +132,10 @@ def _latency(latency_ms: Mapping[str, float], block: str) -> Table:
     return table
 
 
-def _deadline(choice: DeadlineChoice, total_ms: float) -> str:
+def _deadline(choice: DeadlineChoice, total_ms: float, explain: bool) -> str:
     met = "met" if total_ms <= choice.deadline_ms else f"missed by {total_ms - choice.deadline_ms:.0f} ms"
-    return f"{choice.deadline_ms:g} ms {met}; {choice.reason}"
+    considered = choice.considered if explain else ()
+    return "\n  ".join([f"{choice.deadline_ms:g} ms {met}; {choice.reason}", *considered])
 
 
 def _backends(result: SegmentationResult, explain: bool) -> str:

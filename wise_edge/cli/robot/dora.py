@@ -36,7 +36,7 @@ def dora(
     if query is not None:
         normalize_query(query)
     loaded = load(resolve_bundle(bundle))
-    check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms)
+    check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms, loaded.manifest.evaluated)
     session = Session.from_bundle(loaded, policy_backend=policy_backend, mask_backend=mask_backend)
     with open_rerun(rerun, session, force=force) as observe:
         serve_dataflow(open_dataflow(), session, query, variant=variant, deadline_ms=deadline_ms, observe=observe)
