@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import pty
@@ -17,11 +19,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
+from rich.console import Console
+from rich.progress import Progress
 
 import fake_session
 from mjpeg_server import begin_mjpeg, send_jpeg, serving
 from movies import encode, pan, play
 from wise_edge.cli.main import main
+from wise_edge.cli.output.progress import _TimeLeft
 from wise_edge.errors import WiseEdgeError
 from wise_edge.geometry import mask_box
 from wise_edge.metrics import mask_iou
@@ -286,6 +292,27 @@ def test_what_was_written_until_a_failure_is_kept(
     assert len(lines_of(jsonl.read_text())) == len(play(out).images) == 6
 
 
+def test_a_reader_that_is_gone_costs_no_other_output(
+    video: Path,
+    tmp_path: Path,
+    opened: fake_session.Opened,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As `| head -2`, or a program that crashes."""
+    echo, lines = typer.echo, count(1)
+
+    def refuse(text: str, err: bool = False) -> None:
+        if not err and next(lines) == 3:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        echo(text, err=err)
+
+    monkeypatch.setattr(typer, "echo", refuse)
+
+    assert main(["track", str(video), RING, "--json", "--out", str(tmp_path / "out.mp4")]) == 1
+
+    assert len(play(tmp_path / "out.mp4").images) == 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_in_order(
     tmp_path: Path,
@@ -358,3 +385,17 @@ def test_a_camera_is_followed_until_a_signal_ends_it(
     assert len(lines) == 5 and lines[0]["time_s"] < 30
     played = play(out)
     np.testing.assert_allclose(played.times_s, [line["time_s"] for line in lines], atol=1e-3)
+
+
+def test_the_bar_says_how_long_it_will_still_take() -> None:
+    now_s = 0.0
+    bars = Progress(_TimeLeft(), get_time=lambda: now_s, console=Console(file=io.StringIO()))
+    task = bars.add_task("tracking", total=1.0)
+    said = [str(_TimeLeft().render(bars.tasks[0]))]
+    for share in (0.1, 0.2):
+        now_s += 10
+        bars.update(task, completed=share)
+        said.append(str(_TimeLeft().render(bars.tasks[0])))
+    bars.update(task, completed=1.0)
+
+    assert [*said, str(_TimeLeft().render(bars.tasks[0]))] == ["", "", "0:01:20 left", ""]

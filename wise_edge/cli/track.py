@@ -102,7 +102,7 @@ def track(
     check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms, loaded.manifest.evaluated)
     loaded.manifest.policy.within(pixels)
     _check_outputs(out, jsonl, [Path(source), *loaded.files] if found.kind == "file" else loaded.files, force)
-    cancel, totals = Event(), _Totals()
+    totals = _Totals()
     with closing(open_video(found, camera)) as video:
         _check_pace(video, realtime, ground_every)
         session = Session.from_bundle(
@@ -113,10 +113,12 @@ def track(
             pixels=pixels,
         )
         frames, every_s = _choose_frames(video, realtime, ground_every)
-        results = session.track(frames, query, variant, deadline_ms=deadline_ms, ground_every_s=every_s, cancel=cancel)
-        with stop_signals_call(cancel.set) as received:
+        results = session.track(
+            frames, query, variant, deadline_ms=deadline_ms, ground_every_s=every_s, cancel=totals.ended
+        )
+        with stop_signals_call(totals.ended.set) as received:
             with ExitStack() as stack:
-                sinks = [totals.add, *_open_sinks(stack, video, out, jsonl, as_json, force)]
+                sinks = [totals.add, *_open_sinks(stack, video, totals, out, jsonl, as_json, force)]
                 show = stack.enter_context(ProgressLine())
                 for tracked in _first_of_each_frame(totals.until_failure(results)):
                     if loaded.is_embedded and not totals.frames:
@@ -142,16 +144,18 @@ class _Totals:
     """What became of the frames.
 
     Attributes:
+        ended: set, it ends the tracking.
         frames: those with a result.
         found: those with an object.
         dropped: those without a result.
         failure: what ended the tracking before the video.
     """
 
+    ended: Event = field(default_factory=Event)
     frames: int = 0
     found: int = 0
     dropped: int = 0
-    failure: WiseEdgeError | None = None
+    failure: Exception | None = None
     _begun_s: float = field(default_factory=perf_counter)
 
     def until_failure(self, results: Iterable[Tracked]) -> Iterator[Tracked]:
@@ -167,6 +171,14 @@ class _Totals:
         self.found += bool(tracked.objects)
         self.dropped += tracked.dropped
 
+    def print(self, line: str) -> None:
+        """Print a line at once; a reader that is gone ends the tracking, and what else is written is kept."""
+        try:
+            typer.echo(line)
+        except BrokenPipeError as error:
+            self.failure = error
+            self.ended.set()
+
     @property
     def passed(self) -> int:
         """Frames that are over, with a result or without."""
@@ -175,7 +187,8 @@ class _Totals:
     def describe(self, expected: int | None) -> str:
         of = "" if expected is None or self.passed >= expected else f" of about {expected}"
         rate = self.frames / max(perf_counter() - self._begun_s, 1e-9)
-        return f"{self.frames} frames{of}, {self.found} with an object, {self.dropped} dropped; {rate:.1f} frames/s"
+        frames = "1 frame" if self.frames == 1 else f"{self.frames} frames"
+        return f"{frames}{of}, {self.found} with an object, {self.dropped} dropped; {rate:.1f} frames/s"
 
 
 def _camera_settings(size: str | None, fps: float | None, coding: str | None) -> CameraSettings:
@@ -227,7 +240,13 @@ def _choose_frames(
 
 
 def _open_sinks(
-    stack: ExitStack, video: Recording | Live, out: Path | None, jsonl: Path | None, as_json: bool, force: bool
+    stack: ExitStack,
+    video: Recording | Live,
+    totals: _Totals,
+    out: Path | None,
+    jsonl: Path | None,
+    as_json: bool,
+    force: bool,
 ) -> Iterator[_Write]:
     """Yield what each result is handed to; files take their places when the stack ends without an error."""
     from wise_edge.files.writing import replacing
@@ -239,9 +258,9 @@ def _open_sinks(
         file = stack.enter_context(fresh.open("w", encoding="utf-8"))
         yield lambda tracked: file.write(f"{_json_line(tracked)}\n")
     if as_json:
-        yield lambda tracked: _print(_json_line(tracked))
+        yield lambda tracked: totals.print(_json_line(tracked))
     elif out is None and jsonl is None:
-        yield lambda tracked: _print(_text_line(tracked))
+        yield lambda tracked: totals.print(_text_line(tracked))
 
 
 def _video_sink(stack: ExitStack, video: Recording | Live, out: Path, fresh: Path) -> _Write:
@@ -284,10 +303,6 @@ def _text_line(tracked: Tracked) -> str:
     age = f"; {tracked.age_s:.2f} s after the policy saw it" if tracked.stale else ""
     dropped = f"; {tracked.dropped} dropped before" if tracked.dropped else ""
     return printable(f"{tracked.stamp_s:8.3f} s  {found}{age}{dropped}")
-
-
-def _print(line: str) -> None:
-    typer.echo(line)  # which flushes: a reader of a camera's lines must not wait for a full buffer
 
 
 def _first_of_each_frame(results: Iterable[Tracked]) -> Iterator[Tracked]:
