@@ -40,7 +40,7 @@ def test_help_fits_the_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     lines = _help(path, capsys).splitlines()
-    assert max(map(len, lines)) <= columns
+    assert [line for line in lines if len(line) > columns and " " in line.strip()] == []  # a long name is not broken
     assert "…" not in {line[-1:] for line in lines}  # nothing is cut
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 from wise_edge.bundle.evaluated import Evaluated
+from wise_edge.bundle.shipped import MANIFEST_NAME as MANIFEST_NAME
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.mapping import from_mapping
 from wise_edge.policy.picture import SQUARE
@@ -19,7 +20,6 @@ from wise_edge.policy.spec import PolicySpec
 from wise_edge.ranges import Checked, Name, Range, Text
 from wise_edge.sam.spec import SamSpec
 
-MANIFEST_NAME = "bundle.json"
 CARD_NAME = "README.md"
 SCHEMA_VERSION = 4
 EVALUATED_SCHEMA = 5

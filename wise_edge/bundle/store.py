@@ -15,6 +15,10 @@ from pathlib import Path, PurePosixPath
 
 from wise_edge.bundle.card import render_card
 from wise_edge.bundle.manifest import CARD_NAME, MANIFEST_NAME, SHA256, Artifact, Manifest
+from wise_edge.bundle.shipped import ASSETS, find_folder
+from wise_edge.bundle.shipped import EMBEDDED as EMBEDDED
+from wise_edge.bundle.shipped import EMBEDDED_START as EMBEDDED_START
+from wise_edge.bundle.shipped import SHIPPED as SHIPPED
 from wise_edge.errors import BundleError, UsageError, VerificationError
 from wise_edge.files.documents import read_json, to_json
 from wise_edge.files.environment import read_int
@@ -22,14 +26,8 @@ from wise_edge.files.hashing import hash_file
 from wise_edge.files.inputs import refuse_lfs_pointer, refuse_special
 from wise_edge.files.writing import replacing
 
-EMBEDDED = "embedded"
-EMBEDDED_START = "embedded-start"
-SHIPPED = (EMBEDDED, EMBEDDED_START)
-"""Names of the shipped models: with the trained policy, and with the policy that its training started from."""
-
 _SHA256_LENGTH = 64
 _LAST_SECOND = 253_402_300_799  # of the year 9999
-_ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def resolve_bundle(name: str | Path | None) -> Path:
@@ -44,7 +42,7 @@ def resolve_bundle(name: str | Path | None) -> Path:
     """
     given = EMBEDDED if name is None else str(name)
     shipped, pinned, sha256 = given.partition("@sha256:")
-    directory = _ASSETS / shipped if shipped in SHIPPED else Path(shipped)
+    directory = find_folder(shipped)
     if pinned:
         check_sha256(directory, sha256)
     return directory
@@ -57,7 +55,7 @@ def resolve_checkpoint(name: str, part: str) -> Path:
         name: a folder, or one of `SHIPPED`.
         part: "policy" or "sam".
     """
-    return _ASSETS / f"{name}-{part}" if name in SHIPPED else Path(name)
+    return ASSETS / f"{name}-{part}" if name in SHIPPED else Path(name)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ from wise_edge import __version__
 from wise_edge.__main__ import run_main as run_main  # where console scripts look that were installed before it moved
 from wise_edge.cli.build import build
 from wise_edge.cli.bundle import app as bundle
+from wise_edge.cli.common import completion as completions
 from wise_edge.cli.common.settings import Defaults, read_defaults
 from wise_edge.cli.common.tree import Tree
+from wise_edge.cli.completion import completion
 from wise_edge.cli.config import app as config
 from wise_edge.cli.demo import demo
 from wise_edge.cli.doctor import doctor
@@ -37,9 +39,6 @@ from wise_edge.cli.track import track
 from wise_edge.cli.train import train
 from wise_edge.errors import UsageError, WiseEdgeError, one_line
 from wise_edge.files.refusals import explain_refusal
-
-COMPLETION_VARIABLE = "_WISE_EDGE_COMPLETE"
-"""Set by a shell that asks for completions."""
 
 app = typer.Typer(
     help="Image and sentence in, mask out: concise reasoning segmentation on edge devices.",
@@ -66,7 +65,7 @@ def _options(
     pass
 
 
-for command in (demo, run, track, train, export, build, bag, serve, dora, doctor):
+for command in (demo, run, track, train, export, build, bag, serve, dora, doctor, completion):
     app.command()(command)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(ros2)
 app.add_typer(evaluate, name="evaluate")
@@ -87,6 +86,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     tree = Tree(app)
+    if shell := os.environ.get(completions.VARIABLE):
+        return _answer(tree, argv, shell)
     try:
         _check_arguments(argv)
         tree.defaults = _read_defaults(tree, argv)
@@ -120,9 +121,19 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _answer(tree: Tree, words: Sequence[str], shell: str) -> int:
+    """Answer a shell that asks what may follow; errors would stand in the middle of what is being typed."""
+    try:
+        found = completions.answer(tree.root, words, shell, _read_defaults(tree, ["--help"]))
+    except Exception:
+        found = "files"
+    typer.echo(found)
+    return 0
+
+
 def _read_defaults(tree: Tree, argv: Sequence[str]) -> Defaults:
     """Return what the files of settings say; help and completion answer without a file that is wrong."""
-    lenient = not {"-h", "--help", "--version"}.isdisjoint(argv) or COMPLETION_VARIABLE in os.environ
+    lenient = not {"-h", "--help", "--version"}.isdisjoint(argv)
     try:
         defaults = read_defaults(tree.commands)
     except UsageError:

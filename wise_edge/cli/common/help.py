@@ -37,19 +37,31 @@ def write_usage(command: Any, context: Any, formatter: Any) -> None:
     formatter.write("\n".join(_wrap(line, _width(), "       ")) + "\n")
 
 
-def write_help(command: Any, context: Any, formatter: Any) -> None:
-    """Write the whole help of a command into a formatter of click's."""
+def write_help(command: Any, context: Any, formatter: Any, more: Sequence[tuple[str, str]] = ()) -> None:
+    """Write the whole help of a command into a formatter of click's.
+
+    Args:
+        command: the command.
+        context: click's.
+        formatter: click's.
+        more: names and texts of options that the command has besides its own.
+    """
     write_usage(command, context, formatter)
     for paragraph in _paragraphs(command.help or ""):
         formatter.write("\n" + "\n".join(_wrap(paragraph, _width())) + "\n")
-    sections = _sections(command, context)
+    sections = _sections(command, context, more)
     first = min(max(len(label) for rows in sections.values() for label, _ in rows) + 2 + _GAP, _width() // 3)
     for title, rows in sections.items():
         formatter.write(f"\n{_style(title, bold=True)}:\n")
-        for line in _lay_out(rows, first if title != "Commands" else 0):
+        for line in lay_out(rows, first if title != "Commands" else 0):
             formatter.write(f"{line}\n")
     for paragraph in _paragraphs(command.epilog or ""):
         formatter.write("\n" + "\n".join(_wrap(paragraph, _width())) + "\n")
+
+
+def summarize(text: str | None) -> str:
+    """Return the first paragraph of a help text as one line."""
+    return (_paragraphs(text or "") or [""])[0]
 
 
 def _width() -> int:
@@ -67,7 +79,7 @@ def _paragraphs(text: str) -> list[str]:
     return [" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n") if paragraph.strip()]
 
 
-def _sections(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
+def _sections(command: Any, context: Any, more: Sequence[tuple[str, str]]) -> dict[str, list[tuple[str, str]]]:
     """Return the groups of rows: arguments, options by their panels, and commands."""
     sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
     for parameter in command.get_params(context):
@@ -77,9 +89,9 @@ def _sections(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
         title = "Arguments" if argument else getattr(parameter, "rich_help_panel", None) or _OPTIONS
         row = (_argument(parameter) if argument else option_label(parameter), _describe(parameter, context))
         sections.setdefault(title, []).append(row)
-    sections[_OPTIONS] = sections.pop(_OPTIONS, [])  # what belongs to no group comes last
+    sections[_OPTIONS] = [*more, *sections.pop(_OPTIONS, [])]  # what belongs to no group comes last
     sections["Commands"] = [
-        (name, (_paragraphs(subcommand.help or "") or [""])[0])
+        (name, summarize(subcommand.help))
         for name, subcommand in getattr(command, "commands", {}).items()
         if not subcommand.hidden
     ]
@@ -119,7 +131,7 @@ def _describe(parameter: Any, context: Any) -> str:
     return f"{text} [{'; '.join(facts)}]" if facts else text
 
 
-def _lay_out(rows: Sequence[tuple[str, str]], first: int) -> Iterator[str]:
+def lay_out(rows: Sequence[tuple[str, str]], first: int) -> Iterator[str]:
     """Yield the lines of a table of two columns; where it is narrow, texts go below what they describe.
 
     Args:

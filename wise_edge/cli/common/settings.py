@@ -230,7 +230,7 @@ class _Reader:
 
     def _bundle(self, words: Words, value: str) -> str:
         """Return a bundle with its path as seen from the file."""
-        from wise_edge.bundle.store import SHIPPED
+        from wise_edge.bundle.shipped import SHIPPED
 
         folder, pinned, sha256 = value.partition("@sha256:")
         if folder in SHIPPED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import typer
 
 from wise_edge.cli.common.help import write_help, write_usage
+from wise_edge.cli.common.listing import LIST, LIST_HELP, print_list, wants_list
+from wise_edge.cli.common.names import Place, list_names, takes_names
 from wise_edge.cli.common.settings import Defaults, Words, settings_of
 
 GIVES_WAY_TO: Mapping[str, tuple[str, ...]] = {
@@ -43,8 +46,10 @@ class Tree:
         self.defaults = Defaults()
         self.in_effect: list[str] = []
         for words, command in self.commands.items():
-            command.format_help, command.format_usage = partial(write_help, command), partial(write_usage, command)
-            command.make_context = partial(self._make_context, command.make_context, words)
+            more = [(LIST, LIST_HELP)] if takes_names(words, command) else []
+            command.format_help = partial(write_help, command, more=more)
+            command.format_usage = partial(write_usage, command)
+            command.make_context = partial(self._make_context, command.make_context, command, words)
             command.invoke = partial(self._invoke, command.invoke, command, words)
 
     def origin(self, words: Words, parameter: Any, context: Any) -> str | None:
@@ -54,10 +59,18 @@ class Tree:
             return str(parameter.envvar)
         return self.defaults.found[words, parameter.name].origin if source == "DEFAULT_MAP" else None
 
-    def _make_context(self, original: Callable[..., Any], words: Words, *args: Any, **more: Any) -> Any:
-        """Parse the arguments of a command; if a default is wrong, say where it is from."""
+    def _make_context(
+        self, original: Callable[..., Any], command: Any, words: Words, name: str, arguments: list[str], **more: Any
+    ) -> Any:
+        """Parse the arguments of a command, or answer `--list`; if a default is wrong, say where it is from."""
+        if wants_list(command, words, arguments):
+            chosen = self.defaults.found.get((words, "bundle"))
+            bundle = _after("--bundle", arguments) or os.environ.get("WISE_EDGE_BUNDLE")
+            place = Place(bundle or (chosen.value if chosen else None))
+            print_list(list_names(words, command, place), as_json="--json" in arguments)
+            raise typer.Exit
         try:
-            return original(*args, **more)
+            return original(name, arguments, **more)
         except Exception as error:
             parameter, context = getattr(error, "param", None), getattr(error, "ctx", None)
             if parameter is not None and context is not None and hasattr(error, "message"):
@@ -80,6 +93,16 @@ class Tree:
             if key == "bundle" and default and default.of_project and origin == default.origin:
                 typer.echo(f"note: the bundle is {default.value}, since {origin} says so", err=True)
         return original(context)
+
+
+def _after(option: str, arguments: list[str]) -> str | None:
+    """Return the value of an option among arguments that are not parsed."""
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == option:
+            return following
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+    return None
 
 
 def _is_given(context: Any, name: str) -> bool:
