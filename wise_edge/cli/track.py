@@ -15,7 +15,6 @@ import typer
 
 from wise_edge.cli import options
 from wise_edge.cli.options import flag, option
-from wise_edge.cli.output.progress import ProgressLine
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.files.documents import to_json
 from wise_edge.policy.answers.reading import MAX_OBJECTS
@@ -87,6 +86,7 @@ def track(
     Ctrl-C and SIGTERM end it in order: what was written until then is kept, and the video plays.
     """
     from wise_edge.bundle.store import load, resolve_bundle
+    from wise_edge.cli.output.progress import ProgressLine
     from wise_edge.native.stopping import stop_signals_call
     from wise_edge.policy.prompts import normalize_query
     from wise_edge.runtimes.base import Decoding

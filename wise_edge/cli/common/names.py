@@ -5,7 +5,6 @@ Completion runs at every press of a key, so nothing here imports more than the t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any
 
 from wise_edge.bundle.shipped import EMBEDDED, MANIFEST_NAME, SHIPPED, find_folder
 from wise_edge.cli.common.settings import Words
+from wise_edge.errors import UsageError
+from wise_edge.files.documents import read_json, read_text
 
 _MOST_BYTES = 4_000_000
 _MOST_FOLDERS = 1000
@@ -81,7 +82,7 @@ def find_recipes(place: Place) -> Names:
     found = {}
     for file in sorted(files("wise_edge.training").joinpath("recipes").iterdir(), key=lambda file: file.name):
         if file.name.endswith(".yaml"):
-            text = file.read_text(encoding="utf-8")
+            text = read_text(Path(str(file)), _MOST_BYTES)
             comment = " ".join(re.match(r"(?:#.*\n)*", text)[0].replace("#", " ").split())  # type: ignore[index]
             stage = re.search(r"^stage: (\w+)", text, re.MULTILINE)
             sentence = re.split(r"(?<=[.:])\s", comment, maxsplit=1)[0].rstrip(".:")
@@ -116,11 +117,9 @@ def _describe_bundle(folder: Path) -> str:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     """Return a manifest as it is; an empty one for what cannot be read."""
     try:
-        with (folder / MANIFEST_NAME).open("rb") as stream:
-            data = json.loads(stream.read(_MOST_BYTES))
-    except (OSError, ValueError, RecursionError):
+        return read_json(folder / MANIFEST_NAME, _MOST_BYTES)
+    except UsageError:
         return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _plain(names: Iterable[str]) -> Callable[[Place], Names]:
