@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from wise_edge.geometry import Size, scale_box, scale_point
 from wise_edge.policy.answers.answer import AnsweredObject
 from wise_edge.policy.answers.form import AnswerForm
@@ -74,6 +77,7 @@ def build_result(
     found: Sequence[MaskOutput],
     spans: Sequence[Span],
     total_ms: float,
+    image: npt.NDArray[np.uint8],
     *,
     pixels: int | None,
     backends: Mapping[str, BackendChoice],
@@ -88,6 +92,7 @@ def build_result(
         found: the mask of each object.
         spans: the phases that the query paid for.
         total_ms: from the image to the mask.
+        image: HWC uint8 RGB, which does not change.
         pixels: most pixels of the image as the policy saw it.
         backends: what ran.
         frame_reused: whether the image was known.
@@ -113,4 +118,5 @@ def build_result(
         frame_reused=frame_reused,
         pixels=pixels,
         spans=tuple(spans),
+        image=image,
     )

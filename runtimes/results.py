@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.arguments import check_image, describe
+from wise_edge.errors import UsageError
 from wise_edge.geometry import Box, Point, Size, unite
 from wise_edge.rle import compressed_runs
 from wise_edge.runtimes.deadline import DeadlineChoice
 from wise_edge.runtimes.spans import PHASES, Span
+
+if TYPE_CHECKING:
+    from wise_edge.outputs.saving import Kind
 
 Status = Literal["found", "nothing", "unreadable"]
 """Whether the policy named objects, answered that there is none, or wrote what is no answer."""
 RESULT_VERSION = 3
 """Of results as JSON; docs/python.md has its history."""
 MaskCode = Callable[[npt.NDArray[np.bool_]], Any]
+_NOT_IN_JSON = ("spans", "image")
 NOTHING = "nothing of what was asked for was found"
 
 
@@ -151,6 +158,11 @@ class Findings:
     image_size: Size
 
     @property
+    def image(self) -> npt.NDArray[np.uint8] | None:
+        """The image, HWC uint8 RGB; None if the result does not hold it."""
+        return None
+
+    @property
     def status(self) -> Status:
         """Whether objects were found, the answer is that there is none, or it could not be read."""
         if self.reason is not None:
@@ -196,6 +208,67 @@ class Findings:
             np.maximum(image, item.mask * np.uint8(item.level), out=image)
         return image
 
+    def overlay(
+        self,
+        image: npt.NDArray[np.uint8] | None = None,
+        *,
+        boxes: bool = False,
+        points: bool = False,
+        labels: bool | None = None,
+    ) -> npt.NDArray[np.uint8]:
+        """Draw the objects on a copy of the image: a contour and a light fill each, in no color that the query names.
+
+        Args:
+            image: HWC uint8 RGB; None takes the one that the result holds.
+            boxes: draw the policy's boxes, too.
+            points: draw the policy's points, too.
+            labels: write labels and, of several objects, numbers; None writes them if there are several.
+
+        Returns:
+            HWC uint8 RGB of the image's size.
+
+        Raises:
+            UsageError: there is no image, or it has another size.
+        """
+        from wise_edge.outputs.pictures import draw_result
+
+        return draw_result(self, self.require_image(image), boxes=boxes, points=points, labels=labels)
+
+    def to_coco(self, file_name: str = "image") -> dict[str, Any]:
+        """Return a COCO document of this image alone; `wise_edge.outputs.coco.to_coco` makes one of several.
+
+        Args:
+            file_name: of the image, as the document's reader finds it.
+        """
+        from wise_edge.outputs.coco import to_coco
+
+        return to_coco([(file_name, self)])
+
+    def to_supervision(self) -> Any:
+        """Return the objects as `supervision.Detections`, see `wise_edge.outputs.detections.to_supervision`.
+
+        Raises:
+            MissingExtraError: supervision is not installed.
+        """
+        from wise_edge.outputs.detections import to_supervision
+
+        return to_supervision(self)
+
+    def require_image(self, image: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint8]:
+        """Return an image that is given, or the one that the result holds, HWC uint8 RGB.
+
+        Raises:
+            UsageError: there is none, or it has another size than the result's.
+        """
+        found = self.image if image is None else image
+        if found is None:
+            raise UsageError("the result holds no image; pass the image that it is about")
+        check_image(found)
+        if (found.shape[1], found.shape[0]) != self.image_size:
+            width, height = self.image_size
+            raise UsageError(f"the result is about an image of {width} x {height}, got {describe(found)}")
+        return found
+
     def _facts(self) -> dict[str, Any]:
         """Return JSON-ready data of what is not a field, without masks."""
         return {
@@ -234,6 +307,8 @@ class SegmentationResult(Findings):
         pixels: most pixels of the image as the policy saw it; None for as many as the bundle takes.
         deadline: what was chosen to meet a deadline; None without one.
         spans: when each phase of `latency_ms` ran; not part of `to_dict`.
+        image: the image, HWC uint8 RGB, which the session does not copy again; 6 MB at 1920 x 1080. Not part of
+            `to_dict`. Whoever keeps many results drops it: `dataclasses.replace(result, image=None)`.
     """
 
     query: str
@@ -254,6 +329,7 @@ class SegmentationResult(Findings):
     pixels: int | None = None
     deadline: DeadlineChoice | None = None
     spans: tuple[Span, ...] = ()
+    image: npt.NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
     @property
     def answer_valid(self) -> bool:
@@ -266,7 +342,7 @@ class SegmentationResult(Findings):
         Args:
             code: makes a mask JSON-ready; by default as COCO's compressed run lengths.
         """
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "spans"}
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in _NOT_IN_JSON}
         objects = [item.to_dict(code) for item in self.objects]
         union = objects[0]["mask"] if len(objects) == 1 else None if self.mask is None else code(self.mask)
         return (data | self._facts()) | {
@@ -278,3 +354,39 @@ class SegmentationResult(Findings):
             "deadline": None if self.deadline is None else asdict(self.deadline),
             "backends": {part: asdict(choice) for part, choice in self.backends.items()},
         }
+
+    def save(
+        self,
+        path: str | Path,
+        kind: Kind | None = None,
+        *,
+        image: npt.NDArray[np.uint8] | None = None,
+        file_name: str = "image",
+        force: bool = False,
+    ) -> None:
+        """Write the result to a file, atomically.
+
+        | kind | suffix | holds |
+        | --- | --- | --- |
+        | `overlay` | .png, .jpg | `overlay`; what a suffix of a picture means without a kind |
+        | `mask` | .png | `mask_image` |
+        | `cutout` | .png | the objects, cropped to them, transparent around them |
+        | `outlines` | .svg | exact outlines, of the image's size and to be laid over it |
+        | `json` | .json | `to_dict` |
+        | `coco` | .json | `to_coco`; has to be named |
+
+        Args:
+            path: the file; its folder must exist.
+            kind: what it holds; None goes by the suffix.
+            image: as of `overlay`; for overlays and cut-outs alone.
+            file_name: as of `to_coco`.
+            force: replace an existing file.
+
+        Raises:
+            UsageError: the suffix does not fit, the file exists and `force` is off, there is no image, or, for a mask
+                or cut-out, no answer.
+            WiseEdgeError: the write failed.
+        """
+        from wise_edge.outputs.saving import save_result
+
+        save_result(self, path, kind, image=image, file_name=file_name, force=force)

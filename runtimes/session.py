@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.arguments import check_callable, check_count, check_image, describe
+from wise_edge.arguments import check_callable, check_count, describe
 from wise_edge.bundle.store import Bundle, load, resolve_bundle
 from wise_edge.errors import UsageError
 from wise_edge.files.mapped import MappedFiles
 from wise_edge.geometry import Box, Point
+from wise_edge.images import Picture, read_picture
 from wise_edge.policy.picture import Grid
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.runtimes.answering import build_result, locate
@@ -199,7 +200,7 @@ class Session:
 
     def segment(
         self,
-        image: npt.NDArray[np.uint8],
+        image: Picture,
         query: str,
         variant: str | None = None,
         *,
@@ -211,8 +212,8 @@ class Session:
         """Find what a query names in an image.
 
         Args:
-            image: HWC uint8 RGB, 0 to 255, of a size that `wise_edge.arguments.check_size` accepts. It is copied,
-                unless it is read-only and owns its memory.
+            image: a path, an image of Pillow, or an array, HWC uint8 RGB, 0 to 255, which is copied unless it is
+                read-only and owns its memory; of a size that `wise_edge.arguments.check_size` accepts.
             query: what to find, in words.
             variant: prompt variant; None takes the bundle's default.
             deadline_ms: chooses the variant instead, and `pixels` unless it is given: the most accurate that the bundle
@@ -228,19 +229,19 @@ class Session:
             The result, with as many objects as the answer names; if it cannot be read, with the reason.
 
         Raises:
-            UsageError: the image is no uint8 RGB array or too large, the query is empty or too long, the variant is
-                unknown, both a variant and a deadline are given, or the policy does not take so many or few pixels.
+            UsageError: the image is none, cannot be read or is too large, the query is empty or too long, the variant
+                is unknown, both a variant and a deadline are given, or the policy does not take so many or few pixels.
             BundleError: a file of the bundle was altered in its place since the bundle was opened.
             QueryCancelledError: it was cancelled.
             WiseEdgeError: an engine failed; the session can answer the next query.
         """
-        check_image(image)
         self.check_choice(variant, deadline_ms)
         query = normalize_query(query)
         if cancel is not None and not isinstance(cancel, Event):
             raise UsageError(f"cancel must be a threading.Event, got {describe(cancel)}")
         if on_text is not None:
             check_callable(on_text, "on_text")
+        image = read_picture(image)
         pixels = self.pixels if pixels is None else pixels
         grid = self._grid(image, pixels)
         spans: list[Span] = []
@@ -271,7 +272,7 @@ class Session:
 
     def segment_many(
         self,
-        image: npt.NDArray[np.uint8],
+        image: Picture,
         queries: Sequence[str],
         variant: str | None = None,
         *,
@@ -280,7 +281,7 @@ class Session:
         """Find what several queries name in one image; on llama.cpp the policy answers them together.
 
         Args:
-            image: HWC uint8 RGB, 0 to 255, any size.
+            image: as of `segment`.
             queries: what to find, in words.
             variant: prompt variant of all; None takes the bundle's default.
             cancel: as in `segment`.
@@ -292,13 +293,13 @@ class Session:
         Raises:
             UsageError, QueryCancelledError, WiseEdgeError: as `segment`.
         """
-        check_image(image)
         self.check_choice(variant)
         if isinstance(queries, str) or not isinstance(queries, Sequence):
             raise UsageError(f"queries must be a list of texts, got {describe(queries)}")
         if not queries:
             return []
         variant = variant or self.policy.default_variant
+        image = read_picture(image)
         grid = self._grid(image, self.pixels)
         requests = [Request(normalize_query(query), variant, self.decoding, cancel=cancel) for query in queries]
         spans: list[Span] = []
@@ -346,29 +347,26 @@ class Session:
             cancel=cancel,
         )
 
-    def find_mask(self, image: npt.NDArray[np.uint8], box: Box, points: tuple[Point, ...]) -> MaskOutput:
+    def find_mask(self, image: Picture, box: Box, points: tuple[Point, ...]) -> MaskOutput:
         """Segment what a box and points mark, without the policy.
 
         Args:
-            image: HWC uint8 RGB, 0 to 255, any size.
+            image: as of `segment`.
             box: XYXY pixels of the image, around the object.
             points: XY pixels of the image, inside the object.
 
         Raises:
-            UsageError: the image is no uint8 RGB array, the box or a point is none, or the box lies outside.
+            UsageError: the image is none, the box or a point is none, or the box lies outside.
             BundleError: a file of the bundle was altered in its place since the bundle was opened.
             WiseEdgeError: the segmenter failed.
         """
         return self.find_masks(image, [MaskPrompt(box, points)])[0]
 
-    def find_masks(self, image: npt.NDArray[np.uint8], prompts: Sequence[MaskPrompt]) -> list[MaskOutput]:
+    def find_masks(self, image: Picture, prompts: Sequence[MaskPrompt]) -> list[MaskOutput]:
         """Segment what each of several prompts marks, without the policy; see `find_mask`."""
-        check_image(image)
-        height, width, _ = image.shape
+        image = read_picture(image)
         for prompt in prompts:
-            x1, y1, x2, y2 = prompt.box
-            if not (x1 < width and y1 < height and x2 > 0 and y2 > 0):
-                raise UsageError(f"the box {tuple(prompt.box)} lies outside of the image, which is {width} x {height}")
+            prompt.check_inside((image.shape[1], image.shape[0]))
         with self._mask_lock:
             self._files.check()
             found = self.mask.decode_many(self.mask.encode(image), prompts)
@@ -393,6 +391,7 @@ class Session:
         self._images.make_room(image)
         kept = image.flags.owndata and not image.flags.writeable
         own = image if known is not None or kept else image.copy()  # a camera may reuse the buffer
+        own.flags.writeable = False  # results hold it, too
         start = perf_counter()
         encoded = self.policy.encode(own, pixels)
         spans += lay_spans(
@@ -452,7 +451,16 @@ class Session:
         total_ms = spent_ms + (perf_counter() - start) * 1e3
         self._files.check()
         return build_result(
-            request, output, located, found, spans, total_ms, pixels=pixels, backends=self.choices, frame_reused=reused
+            request,
+            output,
+            located,
+            found,
+            spans,
+            total_ms,
+            cached.pixels,
+            pixels=pixels,
+            backends=self.choices,
+            frame_reused=reused,
         )
 
     def _choose(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Condition, Event, Thread
 from typing import TYPE_CHECKING
@@ -77,6 +77,11 @@ class Tracked(Findings):
     grounding: SegmentationResult
     grounded_frame: Stamped
     dropped: int
+
+    @property
+    def image(self) -> npt.NDArray[np.uint8]:
+        """The frame's image, HWC uint8 RGB."""
+        return self.frame.image
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -359,7 +364,8 @@ def _ground(ask: _Ask, board: _Board, seen: int, stop: Event) -> None:
         while seen >= 0 and not stop.is_set():
             seen, frame = board.next_frame(seen)
             if frame is not None:
-                board.put_grounding(Grounding(frame, ask(frame.image)))
+                # The frame holds an image already; the session's copy of it need not outlive the session's cache.
+                board.put_grounding(Grounding(frame, replace(ask(frame.image), image=frame.image)))
     except QueryCancelledError:
         board.end_grounding()
     except BaseException as error:

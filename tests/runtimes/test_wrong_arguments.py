@@ -19,10 +19,8 @@ from wise_edge.runtimes.tracking import at_recorded_pace
 
 PIXELS = np.zeros((4, 6, 3), np.uint8)
 IMAGES = [
-    ("photo.jpg", "got str 'photo.jpg'"),
     (None, "got None"),
     (PIXELS.tolist(), "got list [["),
-    (Image.new("RGB", (6, 4)), "got Image <"),
     (PIXELS.astype(np.float32), "got float32 [4, 6, 3]"),
     (PIXELS.astype(np.int64), "got int64 [4, 6, 3]"),
     (PIXELS[..., 0], "got uint8 [4, 6]"),
@@ -55,11 +53,18 @@ def node() -> Node:
         lambda image: session().segment(image, "the ring"),
         lambda image: session().segment_many(image, ["the ring"]),
         lambda image: session().find_mask(image, (0, 0, 2, 2), ()),
-        lambda image: Stamped(image, 0.0),
-        lambda image: Frame.of(image, 0),
     ],
 )
-def test_an_image_is_a_uint8_rgb_array(call: Callable[[Any], Any], image: object, given: str) -> None:
+def test_an_image_is_a_path_an_image_of_pillow_or_an_array(
+    call: Callable[[Any], Any], image: object, given: str
+) -> None:
+    with pytest.raises(UsageError, match=rf"uint8 RGB (image|array) \[H, W, 3\], {re.escape(given)}"):
+        call(image)
+
+
+@pytest.mark.parametrize(("image", "given"), [*IMAGES, ("photo.jpg", "got str"), (Image.new("RGB", (6, 4)), "got Im")])
+@pytest.mark.parametrize("call", [lambda image: Stamped(image, 0.0), lambda image: Frame.of(image, 0)])
+def test_a_frame_is_a_uint8_rgb_array(call: Callable[[Any], Any], image: object, given: str) -> None:
     with pytest.raises(UsageError, match=re.escape(f"expected a uint8 RGB image [H, W, 3], {given}")):
         call(image)
 

@@ -14,9 +14,9 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
-from wise_edge.arguments import MAX_PIXELS, check_size, describe
+from wise_edge.arguments import MAX_PIXELS, check_image, check_size, describe
 from wise_edge.errors import UsageError
 from wise_edge.files.inputs import refuse_special
 from wise_edge.files.writing import atomic_write
@@ -42,6 +42,9 @@ SUFFIXES = (
     ".heif",
 )
 """Names of images in a folder; those of kinds that are not read are refused rather than left out."""
+
+Picture = str | Path | Image.Image | NDArray[np.uint8]
+"""What stands for an image: a path, an image of Pillow, or HWC uint8 RGB."""
 
 Say = Callable[[str], object]
 """Is told what a caller should know about an image that was read, in a line."""
@@ -113,6 +116,33 @@ def open_image(
         raise UsageError(f"cannot read {str(source)[:200]}: {error.strerror or error}") from None
 
 
+def read_picture(picture: Picture) -> NDArray[np.uint8]:
+    """Return what stands for an image as an array.
+
+    An image of Pillow is read as `load_image` reads a file, but for depths that only the file states: of 16 bits per
+    channel, gray is scaled by its largest value, and color has only the upper 8 bits that Pillow keeps.
+
+    Args:
+        picture: a path, an image of Pillow, or HWC uint8 RGB.
+
+    Returns:
+        HWC uint8 RGB, of a size that `wise_edge.arguments.check_size` accepts: an array itself, for anything else one
+        that is read-only, which a session keeps without a copy.
+
+    Raises:
+        UsageError: it is something else, cannot be read, or is too large.
+    """
+    if isinstance(picture, np.ndarray):
+        check_image(picture)
+        return picture
+    if not isinstance(picture, str | Path | Image.Image):
+        wanted = "a path, an image of Pillow or a uint8 RGB array [H, W, 3]"
+        raise UsageError(f"expected an image as {wanted}, got {describe(picture)}")
+    pixels = _convert(picture) if isinstance(picture, Image.Image) else load_image(picture)
+    pixels.flags.writeable = False
+    return pixels
+
+
 def encode_image(array: NDArray[np.uint8] | NDArray[np.bool_], suffix: str = ".png") -> bytes:
     """Return the content of an image file.
 
@@ -164,6 +194,19 @@ def _opened(file: BinaryIO, name: str, max_pixels: int) -> Iterator[tuple[ImageF
             raise UsageError(f"{name} is damaged or cut short ({detail}); save it again") from None
 
 
+def _convert(image: Image.Image) -> NDArray[np.uint8]:
+    """Read an image of Pillow, which stays as it is."""
+    check_size(image.size, "the image")
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return _read(ImageOps.exif_transpose(image) if turned else image, None, "the image", False, None, None)
+    except UsageError:
+        raise
+    except Exception as error:  # what Pillow raises for a damaged or closed file, and for what it cannot convert
+        detail = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UsageError(f"the image of mode {image.mode} cannot be read ({detail})") from None
+
+
 def _describe(file: BinaryIO) -> str:
     """Say what is wrong with a file that is not an image of the read formats."""
     if not (head := _head(file)):
@@ -181,14 +224,16 @@ def _head(file: BinaryIO) -> bytes:
 
 
 def _read(
-    image: ImageFile.ImageFile,
-    file: BinaryIO,
+    image: Image.Image,
+    file: BinaryIO | None,
     name: str,
     upright: bool,
     say: Say | None,
     stream: StreamDepth | None,
 ) -> NDArray[np.uint8]:
-    notes = [spread_color(image, file, stream)]
+    notes = []
+    if file is not None and isinstance(image, ImageFile.ImageFile):
+        notes.append(spread_color(image, file, stream))
     if upright:
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "F":

@@ -73,7 +73,7 @@ def scale_to_8_bits(values: NDArray[np.integer[Any]], bits: int) -> NDArray[np.u
 
 
 def read_gray(
-    image: Image.Image, file: BinaryIO, stream: StreamDepth | None = None
+    image: Image.Image, file: BinaryIO | None, stream: StreamDepth | None = None
 ) -> tuple[NDArray[np.uint8], str | None]:
     """Return an image of Pillow's modes "I" and "I;16" with 8 bits.
 
@@ -81,8 +81,8 @@ def read_gray(
     largest value of PGM); without one it is `find_depth`'s.
 
     Args:
-        image: the opened image.
-        file: what it was opened from.
+        image: the image.
+        file: what it was opened from; None if only the image is at hand.
         stream: of the camera, if it is one of a camera's images.
 
     Returns:
@@ -156,12 +156,14 @@ def _swap_bytes(args: Any) -> Any:
     return (swapped, *rest) if isinstance(args, tuple) else swapped
 
 
-def _stated_depth(image: Image.Image, file: BinaryIO, values: NDArray[np.integer[Any]]) -> int | None:
+def _stated_depth(image: Image.Image, file: BinaryIO | None, values: NDArray[np.integer[Any]]) -> int | None:
     if image.format == "TIFF":
         bits, largest = _tiff_number(image, _BITS_PER_SAMPLE), _tiff_number(image, _MAX_SAMPLE_VALUE)
         if largest:
             return max(8, largest.bit_length())
         return bits if bits and 8 < bits < 16 else None
+    if file is None:
+        return None
     if image.format == "PNG":
         return _png_depth(file, values)
     return _pgm_depth(file) if image.format == "PPM" else None

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import to_json
+from wise_edge.files.targets import check_target
 from wise_edge.files.writing import atomic_write
 from wise_edge.images import encode_image
-from wise_edge.outputs.coco import to_coco
 from wise_edge.outputs.outlines import to_svg
-from wise_edge.outputs.pictures import cut_out, draw_result
+from wise_edge.outputs.pictures import cut_out
 from wise_edge.runtimes.results import SegmentationResult
 
 Kind = Literal["json", "coco", "outlines", "overlay", "mask", "cutout"]
@@ -47,19 +47,24 @@ def kind_of(path: str | Path, kind: Kind | None = None) -> Kind:
 
 
 def encode_result(
-    result: SegmentationResult, image: npt.NDArray[np.uint8], kind: Kind, suffix: str, name: str
+    result: SegmentationResult,
+    kind: Kind,
+    suffix: str,
+    *,
+    image: npt.NDArray[np.uint8] | None = None,
+    file_name: str = "image",
 ) -> bytes:
     """Return the content of a file.
 
     Args:
-        result: on the image.
-        image: HWC uint8 RGB.
+        result: what to write.
         kind: what the file holds.
         suffix: of the file.
-        name: of the image's file, for COCO.
+        image: HWC uint8 RGB, for overlays and cut-outs; None takes the one that the result holds.
+        file_name: of the image, for COCO.
 
     Raises:
-        UsageError: a mask or cut-out is asked for of a result without an answer.
+        UsageError: there is no image; or a mask or cut-out is asked for of a result without an answer.
     """
     mask = result.mask
     if mask is None and kind in ("mask", "cutout"):
@@ -67,37 +72,40 @@ def encode_result(
     if kind == "json":
         return f"{to_json(result.to_dict())}\n".encode()
     if kind == "coco":
-        return f"{to_json(to_coco([(name, result)]))}\n".encode()
+        return f"{to_json(result.to_coco(file_name))}\n".encode()
     if kind == "outlines":
         return to_svg(result).encode()
     if kind == "mask":
         return encode_image(result.mask_image())
     if kind == "cutout" and mask is not None:
-        return encode_image(cut_out(mask, image))
-    return encode_image(draw_result(result, image), suffix)
+        return encode_image(cut_out(mask, result.require_image(image)))
+    return encode_image(result.overlay(image), suffix)
 
 
 def save_result(
     result: SegmentationResult,
-    image: npt.NDArray[np.uint8],
     path: str | Path,
     kind: Kind | None = None,
     *,
-    name: str = "image",
+    image: npt.NDArray[np.uint8] | None = None,
+    file_name: str = "image",
     force: bool = False,
 ) -> None:
     """Write a result atomically.
 
     Args:
-        result: on the image.
-        image: HWC uint8 RGB.
+        result: what to write.
         path: the file to write; its folder must exist.
         kind: what it holds; None goes by the suffix: .json the whole result, .svg outlines, .png and .jpg an overlay.
-        name: as of `encode_result`.
+        image: as of `encode_result`.
+        file_name: as of `encode_result`.
         force: replace an existing file.
 
     Raises:
-        UsageError: the suffix does not fit, the file exists and `force` is off, or there is no answer to write.
+        UsageError: the suffix does not fit, the file exists and `force` is off, or there is no image or
+            answer to write.
     """
-    content = encode_result(result, image, kind_of(path, kind), Path(path).suffix, name)
+    kind = kind_of(path, kind)
+    check_target(path, force=force)
+    content = encode_result(result, kind, Path(path).suffix, image=image, file_name=file_name)
     atomic_write(path, content, force=force)
