@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Status = Literal["found", "nothing", "unreadable"]
 """Whether the policy named objects, answered that there is none, or wrote what is no answer."""
 RESULT_VERSION = 3
-"""Of results as JSON; docs/python.md has its history."""
+"""Of results as JSON; docs/result.md has its history."""
 MaskCode = Callable[[npt.NDArray[np.bool_]], Any]
 _NOT_IN_JSON = ("spans", "image")
 NOTHING = "nothing of what was asked for was found"
