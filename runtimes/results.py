@@ -387,6 +387,10 @@ class SegmentationResult(Findings):
                 or cut-out, no answer.
             WiseEdgeError: the write failed.
         """
-        from wise_edge.outputs.saving import save_result
+        from wise_edge.files.targets import check_target
+        from wise_edge.files.writing import atomic_write
+        from wise_edge.outputs.saving import encode_result, kind_of
 
-        save_result(self, path, kind, image=image, file_name=file_name, force=force)
+        kind = kind_of(path, kind)
+        check_target(path, force=force)
+        atomic_write(path, encode_result(self, image, kind, Path(path).suffix, file_name), force=force)

@@ -1,4 +1,4 @@
-"""Writes a result to a file, as what its name's suffix or its kind says."""
+"""A result as the content of a file, of the kind that its name's suffix or a word says."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import to_json
-from wise_edge.files.targets import check_target
-from wise_edge.files.writing import atomic_write
 from wise_edge.images import encode_image
 from wise_edge.outputs.outlines import to_svg
 from wise_edge.outputs.pictures import cut_out
@@ -47,20 +45,15 @@ def kind_of(path: str | Path, kind: Kind | None = None) -> Kind:
 
 
 def encode_result(
-    result: SegmentationResult,
-    kind: Kind,
-    suffix: str,
-    *,
-    image: npt.NDArray[np.uint8] | None = None,
-    file_name: str = "image",
+    result: SegmentationResult, image: npt.NDArray[np.uint8] | None, kind: Kind, suffix: str, file_name: str
 ) -> bytes:
     """Return the content of a file.
 
     Args:
         result: what to write.
+        image: HWC uint8 RGB, for overlays and cut-outs; None takes the one that the result holds.
         kind: what the file holds.
         suffix: of the file.
-        image: HWC uint8 RGB, for overlays and cut-outs; None takes the one that the result holds.
         file_name: of the image, for COCO.
 
     Raises:
@@ -80,32 +73,3 @@ def encode_result(
     if kind == "cutout" and mask is not None:
         return encode_image(cut_out(mask, result.require_image(image)))
     return encode_image(result.overlay(image), suffix)
-
-
-def save_result(
-    result: SegmentationResult,
-    path: str | Path,
-    kind: Kind | None = None,
-    *,
-    image: npt.NDArray[np.uint8] | None = None,
-    file_name: str = "image",
-    force: bool = False,
-) -> None:
-    """Write a result atomically.
-
-    Args:
-        result: what to write.
-        path: the file to write; its folder must exist.
-        kind: what it holds; None goes by the suffix: .json the whole result, .svg outlines, .png and .jpg an overlay.
-        image: as of `encode_result`.
-        file_name: as of `encode_result`.
-        force: replace an existing file.
-
-    Raises:
-        UsageError: the suffix does not fit, the file exists and `force` is off, or there is no image or
-            answer to write.
-    """
-    kind = kind_of(path, kind)
-    check_target(path, force=force)
-    content = encode_result(result, kind, Path(path).suffix, image=image, file_name=file_name)
-    atomic_write(path, content, force=force)
