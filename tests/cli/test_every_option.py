@@ -42,6 +42,7 @@ REQUIRED = {
     "bag": ["folder", "--query", "the ring", "--out", "bag"],
     "evaluate compare": ["file.txt", "file.txt"],
     "evaluate table": ["file.txt"],
+    "evaluate gallery": ["file.txt"],
     "bundle diff": ["embedded", "embedded-start"],
     "profile compare": ["file.txt", "file.txt"],
 }

@@ -26,7 +26,7 @@ from wise_edge.cli.completion import completion
 from wise_edge.cli.config import app as config
 from wise_edge.cli.demo import demo
 from wise_edge.cli.doctor import doctor
-from wise_edge.cli.evaluate import app as evaluate
+from wise_edge.cli.evaluation.evaluate import app as evaluate
 from wise_edge.cli.export import export
 from wise_edge.cli.profile import app as profile
 from wise_edge.cli.prompts import app as prompts

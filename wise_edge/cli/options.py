@@ -115,6 +115,7 @@ Pixels = Annotated[
         panel=MODEL,
         envvar="WISE_EDGE_PIXELS",
         min=1,
+        max=25_000_000,  # as the largest image that is read has
     ),
 ]
 MaxObjects = Annotated[

@@ -14,6 +14,19 @@ BOX_THRESHOLD = 0.5
 _COUNTING = ("n_acc", "t_acc", "count_accuracy")
 """Figures that say something only where a query may mean several objects, or none."""
 
+LABELS = {
+    "giou": "gIoU",
+    "ciou": "cIoU",
+    "n_acc": "N-acc",
+    "t_acc": "T-acc",
+    "count_accuracy": "right number",
+    "box_accuracy": f"box IoU > {BOX_THRESHOLD:g}",
+    "valid_rate": "valid",
+    "rationale_tokens_mean": "rationale tokens",
+    "answer_tokens_mean": "answer tokens",
+}
+"""Figure to what people call it."""
+
 Terms = dict[str, tuple[float, float]]
 """Figure to what a sample adds to its numerator and its denominator."""
 

@@ -143,19 +143,20 @@ def read_picture(picture: Picture) -> NDArray[np.uint8]:
     return pixels
 
 
-def encode_image(array: NDArray[np.uint8] | NDArray[np.bool_], suffix: str = ".png") -> bytes:
+def encode_image(array: NDArray[np.uint8] | NDArray[np.bool_], suffix: str = ".png", quality: int = 92) -> bytes:
     """Return the content of an image file.
 
     Args:
         array: HWC uint8 RGB or RGBA, HW uint8 gray, or HW bool (written as 0 and 255).
         suffix: ".png", or ".jpg" or ".jpeg", which has no RGBA; of any case.
+        quality: of JPEG, 1 to 95.
     """
     pixels = array.astype(np.uint8) * np.uint8(255) if array.dtype == np.bool_ else array
     buffer = io.BytesIO()
     if suffix.lower() == ".png":
         Image.fromarray(pixels).save(buffer, format="PNG")
     else:  # colors at full resolution: thin colored lines bleed without
-        Image.fromarray(pixels).save(buffer, format="JPEG", quality=92, subsampling="4:4:4")
+        Image.fromarray(pixels).save(buffer, format="JPEG", quality=quality, subsampling="4:4:4")
     return buffer.getvalue()
 
 

@@ -13,19 +13,8 @@ from wise_edge.files.documents import to_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-ROWS = {
-    "giou": ("gIoU", 3),
-    "ciou": ("cIoU", 3),
-    "n_acc": ("N-acc", 3),
-    "t_acc": ("T-acc", 3),
-    "count_accuracy": ("right number", 3),
-    "box_accuracy": ("box IoU > 0.5", 3),
-    "valid_rate": ("valid", 3),
-    "rationale_tokens_mean": ("rationale tokens", 0),
-    "answer_tokens_mean": ("answer tokens", 0),
-}
-"""Figure to its label and decimals."""
-
+_WHOLE = ("rationale_tokens_mean", "answer_tokens_mean")
+"""Figures that are shown without decimals."""
 SHOWN_PROBLEMS = 5
 
 
@@ -58,14 +47,17 @@ def _table(report: Mapping[str, Any]) -> Table:
     from rich import box
     from rich.table import Table
 
+    from wise_edge.evaluation.records import LABELS
+
     columns = {"all": report, **(report["by_kind"] if len(report["by_kind"]) > 1 else {})}
     table = Table(box=box.SIMPLE, padding=0, show_edge=False)
     table.add_column("", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_row("samples", *(str(figures["samples"]) for figures in columns.values()), end_section=True)
-    for name, (label, decimals) in ROWS.items():
+    for name, label in LABELS.items():
         if name in report:
+            decimals = 0 if name in _WHOLE else 3
             table.add_row(
                 label, *(_cell(figures[name], figures["intervals"][name], decimals) for figures in columns.values())
             )

@@ -1,6 +1,6 @@
 """`wise-edge evaluate`: accuracy and cost on labeled data, by kind of query, with intervals.
 
-`evaluate compare` and `evaluate table` put its results side by side.
+`evaluate compare` and `evaluate table` put its results side by side, `evaluate gallery` shows its worst samples.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wise_edge.cli import options
-from wise_edge.cli.evaluate_compare import compare, table
+from wise_edge.cli.evaluation.compare import compare, table
+from wise_edge.cli.evaluation.gallery import check_page, gallery, write_page
 from wise_edge.cli.options import option
 from wise_edge.cli.output.evaluation import print_report
 from wise_edge.policy.answers.reading import MAX_OBJECTS
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 app = typer.Typer(invoke_without_command=True)
 app.command()(compare)
 app.command()(table)
+app.command()(gallery)
 
 
 @app.callback()
@@ -114,6 +116,14 @@ def evaluate(
     out: Annotated[
         Path | None, option("FILE", "Write one JSON line per sample to this file.", panel=options.OUTPUT)
     ] = None,
+    gallery: Annotated[
+        Path | None,
+        option(
+            "FILE.html",
+            "Write a page with the 100 worst samples: picture, truth, answer and rationale.",
+            panel=options.OUTPUT,
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         options.flag(
@@ -139,6 +149,7 @@ def evaluate(
     from wise_edge.bundle.store import resolve_bundle
     from wise_edge.datasets import FILES
     from wise_edge.evaluation.evaluate import open_labeled
+    from wise_edge.evaluation.gallery import WORST, Run
     from wise_edge.evaluation.records import Settings
     from wise_edge.evaluation.shards import choose_gpu, find_shard
     from wise_edge.files.hashing import fingerprint
@@ -156,6 +167,10 @@ def evaluate(
     share = find_shard(shard)
     models = [resolve_bundle(bundle)] if policy is None else [Path(name) for name in (policy, sam) if name]
     read = [data, *(labeled.sources(samples) if dataset in FILES else []), *models]
+    if gallery is not None:
+        again = f"; to draw it anew, run 'wise-edge evaluate gallery {out} --force'"
+        _check(not (resume and out and gallery.exists()), f"{gallery} exists; name another file{again}")
+        check_page(gallery, force, [*read, out])
     with _claim(out, share, [] if resume else read, resume, force):
         if share.launched:
             choose_gpu()
@@ -181,7 +196,12 @@ def evaluate(
         records = _gather(_run(session, labeled, settings, share, out, resume), settings, share, out)
     if records is not None:
         backends = {part: asdict(choice) for part, choice in used.items()}
-        print_report(_report(settings, labeled, records, model, backends), as_json)
+        report = _report(settings, labeled, records, model, backends)
+        try:  # before the report, whose reader may close the pipe
+            if gallery is not None:
+                write_page(gallery, [Run(Path(model).name, settings, records)], labeled, WORST, force)
+        finally:
+            print_report(report, as_json)
 
 
 def _check(holds: bool, line: str) -> None:

@@ -1,0 +1,1 @@
+"""`wise-edge evaluate` and its commands."""
