@@ -281,7 +281,18 @@ def _read_queries(folder: Path) -> None:
 
 def _write_history(folder: Path) -> None:
     (folder / "latency.json").write_text(
-        json.dumps({"frame_ms": [30.0], "query_ms": [5.0], "step_ms": [2.0], "answer_steps": [40], "wise-s": [12]})
+        json.dumps(
+            {
+                "completions": {"answer_steps": [40], "wise-s": [12]},
+                "all": {
+                    "frame_ms": [30.0],
+                    "image_ms": [20.0],
+                    "image_tokens": [16],
+                    "query_ms": [5.0],
+                    "step_ms": [2.0],
+                },
+            }
+        )
     )
 
 
