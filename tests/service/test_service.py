@@ -13,10 +13,12 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 import fake_session
 from gated_service import gated_session, serving
 from service_client import ask, pixels_of, png
+from wise_edge.bundle.evaluated import Evaluated, EvaluatedRun
 from wise_edge.images import load_image
 from wise_edge.outputs.saving import Kind, encode_result
 from wise_edge.power.sources import PowerSource
@@ -24,6 +26,7 @@ from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.base import PolicyOutput, Request
 from wise_edge.scenes.recognition import OTHER_KIND
 from wise_edge.service import answering
+from wise_edge.service.app import make_app
 from wise_edge.service.image_store import ImageStore
 from wise_edge.service.limits import Limits
 from wise_edge.service.schema import MEDIA_TYPES
@@ -44,6 +47,26 @@ def test_a_query_is_answered_with_the_sessions_result() -> None:
         assert (np.asarray(image) > 0).sum() == 150
         assert ask(client, mask="none").json()["mask"] is None
         assert ask(client, deadline_ms=500).json()["deadline"]["deadline_ms"] == 500
+
+
+def test_a_deadline_chooses_pixels_where_they_were_evaluated() -> None:
+    runs = (
+        EvaluatedRun("wise-s", None, 0.9, 0.9, 10.0, 45.0, "0" * 64),
+        EvaluatedRun("answer", 7056, 0.5, 0.5, 0.0, 45.0, "0" * 64),
+    )
+    session, _ = gated_session()
+    session.evaluated = Evaluated("scenes", "test", 9, "lisa", "forced", {"policy": "fake"}, "0" * 64, runs)
+    with TestClient(make_app(session), base_url="http://127.0.0.1") as client:
+        path = f"/v1/frames/{client.post('/v1/frames', files={'image': png()}).json()['frame']}/segment"
+        chosen = []
+        for deadline_ms in (600_000, 0.001, 600_000, 0.001):
+            result = client.post(path, json={"query": "the ring", "deadline_ms": deadline_ms}).json()
+            chosen.append((result["variant"], result["pixels"]))
+            assert result["deadline"]["pixels"] == result["pixels"]
+            assert len(result["deadline"]["considered"]) == 2
+        assert chosen[0] == chosen[2] == ("wise-s", None)
+        assert set(chosen) <= {(run.variant, run.pixels) for run in runs}
+        assert client.post(path, json={"query": "the ring"}).json()["pixels"] is None
 
 
 def test_an_image_is_stored_for_several_queries() -> None:
