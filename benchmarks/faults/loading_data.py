@@ -24,7 +24,8 @@ from wise_edge.errors import UsageError
 from wise_edge.export.source.calibration import read_calibration
 from wise_edge.images import load_image
 from wise_edge.images.depth import StreamDepth
-from wise_edge.profiling.own_images import find_images, read_images
+from wise_edge.images.sources import find_images
+from wise_edge.profiling.own_images import read_images
 
 _PIXELS = np.random.default_rng(0).integers(0, 256, (24, 31, 3), np.uint8)
 _GRAY = _PIXELS[..., 0]

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import read_text
-from wise_edge.images import SUFFIXES, load_image
+from wise_edge.images import load_image
+from wise_edge.images.sources import find_images
 from wise_edge.policy.prompts import normalize_query
 from wise_edge.scenes import sample
 
@@ -47,11 +48,7 @@ def read_calibration(folder: Path | None, count: int) -> list[CalibrationSample]
     if folder is None:
         scenes = (sample(_SPLIT, number) for number in range(count))
         return [CalibrationSample(f"scene {n}", s.scene.image, s.request) for n, s in enumerate(scenes)]
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder; pass one with images and their queries to --calibration")
-    images = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-    if not images:
-        raise UsageError(f"{folder} has no images ({', '.join(SUFFIXES)}); add some for the calibration")
+    images = find_images(folder)
     named = ((file, query) for file in images for query in _queries(file))
     return [CalibrationSample(file.name, load_image(file), query) for file, query in islice(named, count)]
 

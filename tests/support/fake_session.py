@@ -120,7 +120,7 @@ def install(
     policy: FakePolicy | None = None,
     mask: FakeMask | None = None,
 ) -> Opened:
-    """Let `Session.from_bundle` return a session of fakes."""
+    """Let `Session.from_bundle` return a session of fakes, which know every kind of picture."""
     opened = Opened(policy or FakePolicy(write))
     choice = BackendChoice("fake", "the test asked for it")
 
@@ -132,6 +132,7 @@ def install(
         return None, {"policy": [replace(ROW, name=policy)]}
 
     monkeypatch.setattr(Session, "from_bundle", from_bundle)
+    monkeypatch.setattr(Bundle, "is_embedded", False)
     monkeypatch.setattr(opening, "find_candidates", find_candidates)
     return opened
 

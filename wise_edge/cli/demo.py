@@ -170,7 +170,7 @@ def _outcomes(ways: Sequence[Way], cases: Sequence[Case]) -> Iterator[Outcome]:
 def _write_images(rows: Sequence[Sequence[Outcome]], out: Path) -> None:
     import numpy as np
 
-    from wise_edge.cli.output.result import energy_line, result_caption, result_drawing
+    from wise_edge.cli.output.result import result_caption, result_drawing
     from wise_edge.drawing.report import Cell, contact_sheet, overlay_card
     from wise_edge.images import save_png
 
@@ -182,7 +182,7 @@ def _write_images(rows: Sequence[Sequence[Outcome]], out: Path) -> None:
             notes = () if outcome.iou is None else (f"mask IoU with the truth: {outcome.iou:.2f}",)
             caption = replace(result_caption(outcome.result, notes), variant=outcome.way.label)
             cells.append(Cell(drawing, caption))
-            card = overlay_card(drawing, replace(caption, notes=(*notes, f"energy {energy_line(outcome.result)}")))
+            card = overlay_card(drawing, caption)
             save_png(np.asarray(card), _card_file(out, outcome.case, outcome.way), force=True)
         sheet_rows.append(cells)
     backends = rows[0][0].result.backends

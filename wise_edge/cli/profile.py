@@ -106,13 +106,13 @@ def profile(
         return
     from wise_edge.bundle.store import read_bundle, resolve_bundle
     from wise_edge.cli.output.profile import print_profile
+    from wise_edge.images.sources import find_images
     from wise_edge.power.find import find_sources
     from wise_edge.profiling.conditions import read_conditions
     from wise_edge.profiling.document import make_document
     from wise_edge.profiling.lock import running_alone
     from wise_edge.profiling.measure import profile_session
     from wise_edge.profiling.meter import Meter
-    from wise_edge.profiling.own_images import find_images
     from wise_edge.profiling.wall_meter import check_wall_meter
     from wise_edge.runtimes.session import Session
 
@@ -191,8 +191,9 @@ def _open_examples(
     """Return the name of the data and its examples."""
     from wise_edge.errors import UsageError
     from wise_edge.evaluation.evaluate import open_labeled
+    from wise_edge.images.sources import find_images
     from wise_edge.policy.prompts import normalize_query
-    from wise_edge.profiling.own_images import find_images, read_images
+    from wise_edge.profiling.own_images import read_images
 
     name, data, split, limit = labeled
     if sum(given is not None for given in (scenes, images, name)) > 1:

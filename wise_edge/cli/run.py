@@ -1,16 +1,18 @@
-"""`wise-edge run`: one image and one query in, one mask and its cost out."""
+"""`wise-edge run`: pictures and one query in, masks and their cost out."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from wise_edge.cli import options
 from wise_edge.cli.options import option
-from wise_edge.files.documents import to_json
+from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.policy.answers.reading import MAX_OBJECTS
 
 if TYPE_CHECKING:
@@ -18,27 +20,57 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from wise_edge.bundle.store import Bundle
+    from wise_edge.outputs.saving import Kind
     from wise_edge.runtimes.results import SegmentationResult
     from wise_edge.runtimes.session import Session
 
+_EXAMPLE = "the red ring"
+_KINDS: tuple[Kind, ...] = ("overlay", "mask", "cutout", "outlines", "json", "coco")
+
 
 def run(
-    image: Annotated[
-        Path, typer.Argument(metavar="IMAGE", help="Image: PNG, JPEG, GIF, BMP, WEBP, TIFF, PPM or AVIF.")
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE... QUERY",
+            help="Pictures, then what to find in them, for example 'the red ring'. A picture is a file, a folder, a "
+            "pattern in quotes ('photos/**/*.jpg'), - for one from standard input, or @FILE for a list of paths (@- "
+            "from standard input).",
+        ),
     ],
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to find, for example 'the red ring'.")],
     bundle: options.Bundle = None,
     variant: options.Variant = None,
     mask: Annotated[
         Path | None,
         option(
             "FILE",
-            "Write the masks as PNG of the image's size: 255 in object 1, 254 in 2 …, else 0.",
+            "Write the masks as PNG of the image's size: 255 in object 1, 254 in object 2 …, else 0.",
             panel=options.OUTPUT,
         ),
     ] = None,
     overlay: Annotated[
-        Path | None, option("FILE", "Write the image with masks, boxes and points as PNG.", panel=options.OUTPUT)
+        Path | None, option("FILE", "Write the image with what was found drawn in: .png or .jpg.", panel=options.OUTPUT)
+    ] = None,
+    overlay_style: Annotated[
+        Literal["panel", "plain"],
+        option(
+            "NAME",
+            "Overlays: panel, with query, rationale and latency below a dimmed image; plain, in the image's own size "
+            "and colors.",
+            panel=options.OUTPUT,
+        ),
+    ] = "panel",
+    out: Annotated[
+        Path | None,
+        option("DIR", "Write files for each picture into this folder, named after it.", panel=options.OUTPUT),
+    ] = None,
+    save: Annotated[
+        str | None,
+        option(
+            "LIST",
+            f"What --out gets: {', '.join(_KINDS)}, by commas; overlay by default. coco is one file for all pictures.",
+            panel=options.OUTPUT,
+        ),
     ] = None,
     max_rationale_tokens: Annotated[
         int | None,
@@ -56,9 +88,11 @@ def run(
     ] = None,
     pixels: options.Pixels = None,
     energy: Annotated[
-        bool, options.flag("--energy", "Measure the query's energy, if the device has a power sensor.")
+        bool, options.flag("--energy", "Measure each query's energy, if the device has a power sensor.")
     ] = False,
-    as_json: options.Json = False,
+    as_json: Annotated[
+        bool, options.flag("--json", "Print one line of JSON for each picture instead of text.", panel=options.OUTPUT)
+    ] = False,
     force: options.Force = False,
     policy_backend: options.PolicyBackend = "auto",
     mask_backend: options.MaskBackend = "auto",
@@ -71,46 +105,165 @@ def run(
         ),
     ] = False,
 ) -> None:
-    """Find what a sentence means in an image and segment it.
+    """Find what a sentence means in pictures and segment it.
 
     The policy may answer that nothing is there; then the mask is empty. If its answer cannot be read, its text is
     printed with the reason, and no mask is written.
+
+    One of several pictures that cannot be read is skipped; the exit code is 1 then. Ctrl-C keeps what was written.
     """
     from wise_edge.bundle.store import load, resolve_bundle
-    from wise_edge.images import load_image, save_png
+    from wise_edge.cli.output.answers import Answers
+    from wise_edge.cli.output.progress import counting
+    from wise_edge.files.targets import make_folder
+    from wise_edge.images.sources import find_pictures, read_each
     from wise_edge.policy.prompts import normalize_query
-    from wise_edge.profiling.query_meter import QueryMeter
     from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.deadline import check_choice
     from wise_edge.runtimes.session import Session
+    from wise_edge.scenes.recognition import OTHER_KIND, is_scene_like
 
+    names, query = _split(words)
     normalize_query(query)  # an invalid query fails before the bundle is hashed and opened
+    pictures = find_pictures(names)
     loaded = load(resolve_bundle(bundle))
     check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms, loaded.manifest.evaluated)
     loaded.manifest.policy.within(pixels)
-    _check_outputs(mask, overlay, [image, *loaded.files], force)
-    loaded_image = load_image(image, say=options.note)
-    loaded_image.flags.writeable = False  # so that the session keeps it without a copy
-    decoding = Decoding(max_rationale_tokens=max_rationale_tokens, max_objects=max_objects)
+    files, coco = _plan(pictures, {"mask": mask, "overlay": overlay}, out, save)
+    targets = [file for planned in files for _, file in planned] + ([coco] if coco else [])
+    _check_targets(targets, out, pictures, loaded, force)
+    readings = read_each(pictures, options.note, ahead=not energy)  # which would be measured, too
+    if len(pictures) == 1:  # is refused before the models are opened
+        (only,) = readings
+        if isinstance(only, UsageError):
+            raise only
+        readings = iter([only])
+    if out is not None:
+        make_folder(out)
     if not loaded.manifest.verified:
         options.note(f"{bundle} was never compared with its checkpoints (export --no-verify)")
     session = Session.from_bundle(
-        loaded, policy_backend=policy_backend, mask_backend=mask_backend, decoding=decoding, pixels=pixels
+        loaded,
+        policy_backend=policy_backend,
+        mask_backend=mask_backend,
+        decoding=Decoding(max_rationale_tokens=max_rationale_tokens, max_objects=max_objects),
+        pixels=pixels,
+    )
+    ask = _asking(session, loaded, query, variant, deadline_ms)
+    if energy:
+        ask = _metered(ask, session)
+    unknown = loaded.is_embedded
+    answers = Answers(len(pictures), coco, as_json, energy, explain, overlay_style == "panel", force)
+    with counting("pictures", len(pictures)) as count, answers:
+        for picture, image, wanted in zip(pictures, readings, files, strict=True):
+            if isinstance(image, UsageError):
+                answers.skip(image)
+            else:
+                answers.add(picture, image, ask(image), wanted)
+                if unknown and not is_scene_like(image):
+                    options.note(OTHER_KIND)
+                    unknown = False  # once is enough
+            count()
+    if answers.skipped:
+        raise WiseEdgeError(f"{answers.skipped} of {len(pictures)} pictures could not be read; each is named above")
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], str]:
+    """Return the names of pictures and the query, which is the last word; raises `UsageError` if one is missing."""
+    from wise_edge.images import SUFFIXES
+    from wise_edge.images.sources import LIST_MARK, STDIN
+
+    *names, query = words
+    like_picture = query == STDIN or query.startswith(LIST_MARK) or query.lower().endswith(SUFFIXES)
+    shown = quote(query[:100])
+    if not names and (like_picture or os.path.exists(query)):
+        raise UsageError(f"what is to be found in {shown}? Add the query: wise-edge run {shown} '{_EXAMPLE}'")
+    if not names:
+        raise UsageError(f"in which picture is {shown} to be found? Name it first: wise-edge run photo.jpg {shown}")
+    if like_picture and len(query.split()) == 1:
+        raise UsageError(f"the last argument is the query, and {shown} is a picture; add a query, as '{_EXAMPLE}'")
+    unknown = [name for name in names if not os.path.exists(name)]
+    if 0 < len(unknown) < len(names) and names[-len(unknown) :] == unknown and all(map(str.isalnum, unknown)):
+        raise UsageError(
+            f"{unknown[0]} does not exist; if it belongs to the query, put the query in quotes: "
+            f"{quote(' '.join([*unknown, query]))}"
+        )
+    return names, query
+
+
+def _plan(
+    pictures: Sequence[str], named: dict[Kind, Path | None], out: Path | None, save: str | None
+) -> tuple[list[list[tuple[Kind, Path]]], Path | None]:
+    """Return the files that are written for each picture, and the one for all."""
+    from wise_edge.outputs.folder import COCO_NAME, plan_files
+    from wise_edge.outputs.saving import kind_of
+
+    given = [(kind, file) for kind, file in named.items() if file is not None]
+    for kind, file in given:
+        kind_of(file, kind)
+        if len(pictures) > 1:
+            raise UsageError(
+                f"--{kind} writes one file, and there are {len(pictures)} pictures; pass --out DIR --save {kind}"
+            )
+    if out is None:
+        if save is not None:
+            raise UsageError("--save says what --out gets; add --out DIR")
+        return [given for _ in pictures], None
+    asked = ["overlay"] if save is None else options.split_names("--save", "kind", save, _KINDS)
+    kinds = [kind for kind in _KINDS if kind in asked]
+    planned = [[*given, *files.items()] for files in plan_files(out, pictures, kinds)]
+    return planned, out / COCO_NAME if "coco" in kinds else None
+
+
+def _check_targets(
+    targets: Sequence[Path], out: Path | None, pictures: Sequence[str], bundle: Bundle, force: bool
+) -> None:
+    """Raise `UsageError` if a file cannot be written, or a further run would take results for pictures."""
+    from wise_edge.files.targets import make_folder
+    from wise_edge.images.sources import STDIN
+    from wise_edge.outputs.folder import check_files
+
+    new = out is not None and not os.path.lexists(out)
+    if out is not None and not new:
+        make_folder(out)
+        if len(pictures) > 1 and any(out.samefile(Path(name).parent) for name in pictures if name != STDIN):
+            raise UsageError(
+                f"--out {out} is where the pictures are; name another folder, or they mix with the results"
+            )
+    check_files(
+        [file for file in targets if not (new and file.parent == out)], pictures, force=force, keep=bundle.files
     )
 
-    def ask() -> SegmentationResult:
-        if deadline_ms is not None:
-            kept = _history_file(session, loaded)
-            return _meet_deadline(session, kept, loaded_image, query, variant, deadline_ms)
-        return session.segment(loaded_image, query, variant)
 
-    result = QueryMeter.find(session.on_gpu).measure(ask) if energy else ask()
-    with ExitStack() as ending:  # each happens, the last one first, even if another fails
-        ending.callback(_print, result, as_json, explain)
-        if overlay is not None:
-            ending.callback(_write_overlay, result, loaded_image, overlay, force)
-        if mask is not None and result.mask is not None:
-            ending.callback(save_png, result.mask_image(), mask, force)
+def _asking(
+    session: Session, bundle: Bundle, query: str, variant: str | None, deadline_ms: float | None
+) -> Callable[[npt.NDArray[np.uint8]], SegmentationResult]:
+    """Return what asks a session about an image, within a deadline from what earlier queries of the kind took."""
+    if deadline_ms is None:
+        return lambda image: session.segment(image, query, variant)
+    from contextlib import suppress
+
+    from wise_edge.runtimes.deadline import LatencyHistory
+
+    kept = _history_file(session, bundle)
+    session.latency_history = LatencyHistory.read(kept)
+
+    def ask(image: npt.NDArray[np.uint8]) -> SegmentationResult:
+        result = session.segment(image, query, variant, deadline_ms=deadline_ms)
+        with suppress(OSError, WiseEdgeError):  # if the cache cannot be written, the next run only lacks these readings
+            session.latency_history.write(kept)
+        return result
+
+    return ask
+
+
+def _metered(
+    ask: Callable[[npt.NDArray[np.uint8]], SegmentationResult], session: Session
+) -> Callable[[npt.NDArray[np.uint8]], SegmentationResult]:
+    from wise_edge.profiling.query_meter import QueryMeter
+
+    meter = QueryMeter.find(session.on_gpu)
+    return lambda image: meter.measure(lambda: ask(image))
 
 
 def _history_file(session: Session, bundle: Bundle) -> Path:
@@ -122,66 +275,3 @@ def _history_file(session: Session, bundle: Bundle) -> Path:
     files = [artifact.sha256 for artifact in bundle.manifest.artifacts]
     named = "\n".join([session.policy.name, session.mask.name, *files])
     return cache_folder() / "pace" / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
-
-
-def _meet_deadline(
-    session: Session,
-    kept: Path,
-    pixels: npt.NDArray[np.uint8],
-    query: str,
-    variant: str | None,
-    deadline_ms: float,
-) -> SegmentationResult:
-    """Answer within a deadline, from what earlier runs of the kind took; add this run to them."""
-    from contextlib import suppress
-
-    from wise_edge.errors import WiseEdgeError
-    from wise_edge.runtimes.deadline import LatencyHistory
-
-    session.latency_history = LatencyHistory.read(kept)
-    result = session.segment(pixels, query, variant, deadline_ms=deadline_ms)
-    with suppress(OSError, WiseEdgeError):  # if the cache cannot be written, the next run only lacks these readings
-        session.latency_history.write(kept)
-    return result
-
-
-def _check_outputs(mask: Path | None, overlay: Path | None, inputs: list[Path], force: bool) -> None:
-    """Reject outputs that cannot be written before anything is computed."""
-    from wise_edge.errors import UsageError
-    from wise_edge.files.targets import check_target
-
-    for path in (mask, overlay):
-        if path is None:
-            continue
-        if path.suffix.lower() != ".png":
-            raise UsageError(f"{path} is written as PNG; give it a name that ends in .png")
-        check_target(path, force=force, keep=inputs)
-    if mask is not None and overlay is not None and mask.resolve() == overlay.resolve():
-        raise UsageError(f"--mask and --overlay both name {mask}; name two files")
-
-
-def _write_overlay(result: SegmentationResult, pixels: npt.NDArray[np.uint8], file: Path, force: bool) -> None:
-    import numpy as np
-
-    from wise_edge.cli.output.result import energy_line, result_caption, result_drawing
-    from wise_edge.drawing.report import overlay_card
-    from wise_edge.images import save_png
-
-    caption = result_caption(result, (f"energy {energy_line(result)}",))
-    save_png(np.asarray(overlay_card(result_drawing(result, pixels), caption)), file, force)
-
-
-def _print(result: SegmentationResult, as_json: bool, explain: bool) -> None:
-    from rich.console import Console
-
-    from wise_edge.cli.output.result import no_answer_line, result_table
-
-    if as_json:
-        typer.echo(to_json(result.to_dict()))
-    else:
-        console = Console()
-        console.print(result_table(result, explain, console))
-    if not result.answer_valid:
-        typer.echo(f"{no_answer_line(result)}; no mask was written", err=True)
-    elif result.mask_reason is not None:
-        options.note(f"the mask is empty: {result.mask_reason}")

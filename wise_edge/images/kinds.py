@@ -12,7 +12,9 @@ HEAD = 512
 _MAGICK = "convert it: magick {name} {png}"
 _MAGICK_8 = "convert it to 8 bits: magick {name} -depth 8 {png}"
 _RAW = "develop it to TIFF or PNG: darktable-cli {name} {png}"
-_FRAME = "take a frame out of it: ffmpeg -i {name} -frames:v 1 {png}"
+_FRAME = (
+    "follow the object through it: wise-edge track {name} QUERY; or take a frame: ffmpeg -i {name} -frames:v 1 {png}"
+)
 _AVIF = "convert it, for example: avifdec {name} {png}; or update Pillow, whose version 11.3 and later reads it"
 _HEIC = "convert it, for example: heif-convert {name} {jpg}, or on a Mac: sips -s format jpeg {name} --out {jpg}"
 

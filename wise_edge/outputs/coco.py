@@ -16,39 +16,53 @@ from wise_edge.rle import compressed_runs
 from wise_edge.runtimes.results import Findings, SegmentedObject
 
 
-def to_coco(results: Iterable[tuple[str, Findings]]) -> dict[str, Any]:
-    """Return the objects of results as one JSON-ready COCO document.
+class CocoDocument:
+    """A COCO document that grows by one result after another, of which it keeps no mask.
 
     An object's category is its label, or the query where the policy's answers have no labels. Its area and box are the
     mask's; without a pixel in the mask, the area is 0 and the box the policy's. A picture in which nothing was found,
     or whose answer could not be read, is listed without an annotation.
-
-    Args:
-        results: a picture's file name and its result; a picture with several results is listed once.
-
-    Returns:
-        "info", "licenses", "images", "categories" and "annotations", whose "segmentation" is compressed run lengths,
-        "bbox" XYWH in pixels, "area" in pixels, "score" the segmenter's estimate of the IoU or None, "query" the query.
     """
-    images: dict[str, dict[str, Any]] = {}
-    categories: dict[str, int] = {}
-    annotations: list[dict[str, Any]] = []
-    for file_name, result in results:
+
+    def __init__(self) -> None:
+        self._images: dict[str, dict[str, Any]] = {}
+        self._categories: dict[str, int] = {}
+        self._annotations: list[dict[str, Any]] = []
+
+    def add(self, file_name: str, result: Findings) -> None:
+        """Add a result on the picture of a file; a picture with several results is listed once."""
         width, height = result.image_size
-        image = images.setdefault(
-            file_name, {"id": len(images) + 1, "file_name": file_name, "width": width, "height": height}
+        image = self._images.setdefault(
+            file_name, {"id": len(self._images) + 1, "file_name": file_name, "width": width, "height": height}
         )
         for item in result.objects:
-            category = categories.setdefault(item.label or result.query, len(categories) + 1)
-            place = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": category}
-            annotations.append(place | _describe(item) | {"query": result.query})
-    return {
-        "info": {"description": f"Made by wise-edge {__version__}", "version": __version__},
-        "licenses": [],
-        "images": list(images.values()),
-        "categories": [{"id": number, "name": name, "supercategory": ""} for name, number in categories.items()],
-        "annotations": annotations,
-    }
+            category = self._categories.setdefault(item.label or result.query, len(self._categories) + 1)
+            place = {"id": len(self._annotations) + 1, "image_id": image["id"], "category_id": category}
+            self._annotations.append(place | _describe(item) | {"query": result.query})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready data.
+
+        It has "info", "licenses", "images", "categories" and "annotations", whose "segmentation" is compressed run
+        lengths, "bbox" XYWH in pixels, "area" in pixels, "score" the segmenter's estimate of the IoU or None, "query"
+        the query.
+        """
+        categories = self._categories.items()
+        return {
+            "info": {"description": f"Made by wise-edge {__version__}", "version": __version__},
+            "licenses": [],
+            "images": list(self._images.values()),
+            "categories": [{"id": number, "name": name, "supercategory": ""} for name, number in categories],
+            "annotations": self._annotations,
+        }
+
+
+def to_coco(results: Iterable[tuple[str, Findings]]) -> dict[str, Any]:
+    """Return pictures' file names and their results as one COCO document, see `CocoDocument`."""
+    document = CocoDocument()
+    for file_name, result in results:
+        document.add(file_name, result)
+    return document.to_dict()
 
 
 def _describe(item: SegmentedObject) -> dict[str, Any]:

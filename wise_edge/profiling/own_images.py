@@ -8,24 +8,11 @@ from pathlib import Path
 from wise_edge.datasets.base import Example
 from wise_edge.errors import UsageError, first_line
 from wise_edge.files.documents import read_text
-from wise_edge.images import SUFFIXES, Say, load_image
+from wise_edge.images import Say, load_image
 from wise_edge.policy.prompts import normalize_query
 
 _MOST_BYTES = 100_000
 """Of a file with a query."""
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Return the images of a folder, sorted by name; raises `UsageError` if there are none."""
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder; pass a folder of images to --images")
-    try:
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-    except OSError as error:
-        raise UsageError(f"cannot read the folder {folder}: {error.strerror}") from error
-    if not files:
-        raise UsageError(f"{folder} contains no images; their names end in {', '.join(SUFFIXES)}")
-    return files
 
 
 def read_images(files: Sequence[Path], query: str | None, say: Say | None = None) -> list[Example]:

@@ -100,7 +100,7 @@ def _sections(command: Any, context: Any, more: Sequence[tuple[str, str]]) -> di
 
 def _argument(parameter: Any) -> str:
     name = parameter.metavar or parameter.name.upper()
-    return name if parameter.nargs == 1 or name.endswith("...") else f"{name}..."
+    return name if parameter.nargs == 1 or "..." in name else f"{name}..."
 
 
 def option_label(parameter: Any) -> str:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
 
@@ -28,9 +39,7 @@ class ProgressLine:
         self._bars: Progress | None = None
         if sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), _TimeLeft())
-            # Else rich would print to stderr what a command prints to stdout, which may be a file.
-            mixed = sys.stdout.isatty()
-            self._bars = Progress(*columns, console=Console(stderr=True), redirect_stdout=mixed)
+            self._bars = Progress(*columns, console=Console(stderr=True), redirect_stdout=_mixed())
 
     def __enter__(self) -> ProgressLine:
         """Start drawing."""
@@ -63,3 +72,23 @@ class ProgressLine:
     def _finish(self) -> None:
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, total=1.0, completed=1.0)
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show how many of several things are done, and the time left, if stderr is a terminal and there are several.
+
+    Yields:
+        What counts one more.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _TimeLeft())
+    shown = total > 1 and console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not shown, redirect_stdout=_mixed()) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+def _mixed() -> bool:
+    """Return whether stdout is shown above a bar; else rich would print to stderr what belongs into a file."""
+    return sys.stdout.isatty()

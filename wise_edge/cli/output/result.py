@@ -21,13 +21,14 @@ from wise_edge.runtimes.results import NOTHING, SegmentationResult, SegmentedObj
 BAR_CELLS = 24
 
 
-def result_table(result: SegmentationResult, explain: bool, console: Console) -> Table:
+def result_table(result: SegmentationResult, console: Console, *, energy: bool = False, explain: bool = False) -> Table:
     """Lay a result out as labeled lines.
 
     Args:
         result: what to show.
-        explain: also say why each backend was chosen, and what a deadline chose from.
         console: prints the result; its encoding decides whether bars are drawn with block characters.
+        energy: also say the energy, or why it was not measured.
+        explain: also say why each backend was chosen, and what a deadline chose from.
     """
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold cyan", no_wrap=True)
@@ -38,9 +39,26 @@ def result_table(result: SegmentationResult, explain: bool, console: Console) ->
     table.add_row("latency", _latency(asdict(result.latency_ms), "█" if "utf" in console.encoding.lower() else "#"))
     if result.deadline is not None:
         table.add_row("deadline", Text(_deadline(result.deadline, result.latency_ms.total, explain)))
-    table.add_row("energy", Text(energy_line(result)))
-    table.add_row("backends", Text(_backends(result, explain)))
+    if energy:
+        table.add_row("energy", Text(energy_line(result)))
+    table.add_row("backends", Text(backend_lines(result) if explain else _backends(result)))
     return table
+
+
+def result_line(name: str, result: SegmentationResult) -> str:
+    """Return a result on one of several pictures as a line.
+
+    Args:
+        name: of the picture.
+        result: on it.
+    """
+    told = {"nothing": "nothing found", "unreadable": no_answer_line(result)}.get(result.status) or _found(result)
+    facts = [told, milliseconds(result.latency_ms.total)]
+    if result.energy_j is not None:
+        facts.append(f"{result.energy_j['total']:.3g} J")
+    if result.deadline is not None and result.latency_ms.total > result.deadline.deadline_ms:
+        facts.append(f"deadline missed by {result.latency_ms.total - result.deadline.deadline_ms:.0f} ms")
+    return printable(f"{name}: {'; '.join(facts)}")
 
 
 def result_drawing(result: SegmentationResult, image: npt.NDArray[np.uint8]) -> Drawing:
@@ -63,8 +81,10 @@ def result_caption(result: SegmentationResult, notes: tuple[str, ...] = ()) -> C
 
 
 def printable(text: str) -> str:
-    """Escape control characters, so that neither a query nor a policy's text can control the terminal."""
-    return "".join(c if unicodedata.category(c) != "Cc" else c.encode("unicode_escape").decode() for c in text)
+    """Escape control characters, so that no name, query or policy's text can control the terminal, and surrogates."""
+    return "".join(
+        c if unicodedata.category(c) not in ("Cc", "Cs") else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def energy_line(result: SegmentationResult) -> str:
@@ -138,10 +158,21 @@ def _deadline(choice: DeadlineChoice, total_ms: float, explain: bool) -> str:
     return "\n  ".join([f"{choice.deadline_ms:g} ms {met}; {choice.reason}", *considered])
 
 
-def _backends(result: SegmentationResult, explain: bool) -> str:
-    if explain:
-        lines = []
-        for part, choice in result.backends.items():
-            lines += [f"{part} {choice.name}: {choice.reason}", *(f"  not {why}" for why in choice.rejected)]
-        return "\n".join(lines)
+def backend_lines(result: SegmentationResult) -> str:
+    """Say why each backend was chosen, and why not those that are preferred to it."""
+    lines = []
+    for part, choice in result.backends.items():
+        lines += [f"{part} {choice.name}: {choice.reason}", *(f"  not {why}" for why in choice.rejected)]
+    return "\n".join(lines)
+
+
+def _found(result: SegmentationResult) -> str:
+    if len(result.objects) > 1 and result.mask is not None:
+        return f"{len(result.objects)} objects, {_share(result.mask)}"
+    described = dict(_object(result.objects[0]))
+    described.pop("points", None)
+    return "; ".join(f"box {text}" if part == "box" else text for part, text in described.items())
+
+
+def _backends(result: SegmentationResult) -> str:
     return ", ".join(f"{part} {choice.name}" for part, choice in result.backends.items())
