@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import threading
 
@@ -74,3 +75,13 @@ def test_the_command_writes_it_to_stderr_unless_told_otherwise(options: tuple[st
         assert said == ""
     else:
         assert re.fullmatch(r"\S+Z 10\.1\.2\.3 GET /healthz 200 \d+\.\d ms 15 bytes\n", said)
+
+
+def test_a_pipe_that_nobody_reads_does_not_keep_the_process() -> None:
+    with process() as (running, url), httpx.Client(base_url=url) as client:
+        assert running.stderr is not None
+        fcntl.fcntl(running.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        for _ in range(100):  # lines of 68 bytes
+            assert client.get("/healthz").status_code == 200
+        running.terminate()
+        assert running.wait(20) == 0

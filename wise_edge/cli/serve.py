@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -91,7 +90,7 @@ def serve(
     from wise_edge.errors import UsageError
     from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.session import Session
-    from wise_edge.service.access_log import AccessLog
+    from wise_edge.service.access_log import AccessLog, write_to_stderr
     from wise_edge.service.app import make_app
     from wise_edge.service.guard import OWN_HOSTS, check_token
     from wise_edge.service.limits import Limits
@@ -118,16 +117,16 @@ def serve(
             decoding=Decoding(max_objects=max_objects),
         )
         own_hosts = (*OWN_HOSTS, _in_url(host)) if token is None else ()
-        say = partial(typer.echo, err=True)
+        say = lambda url: typer.echo(f"serving {url}", err=True)  # noqa: E731
         app = make_app(
             session,
             limits,
             token,
             own_hosts=tuple(dict.fromkeys(own_hosts)),
             demo=loaded.built_in,
-            access_log=AccessLog(say) if access_log else None,
+            access_log=AccessLog(write_to_stderr) if access_log else None,
         )
-        run_server(app, host, port, limits, lambda url: say(f"serving {url}"), proxies=proxies, listener=listener)
+        run_server(app, host, port, limits, say, proxies=proxies, listener=listener)
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Full, Queue
 from threading import Thread
@@ -81,3 +83,9 @@ class AccessLog:
             if self._lost:
                 lost, self._lost = self._lost, 0
                 self._write(f"{lost} lines of the access log were left out: they were not taken in time")
+
+
+def write_to_stderr(line: str) -> None:
+    """Write a line past Python's buffer, whose lock a write that hangs would hold."""
+    with suppress(OSError):  # the terminal or pipe is gone
+        os.write(2, f"{line}\n".encode())
