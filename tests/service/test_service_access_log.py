@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import re
+import socket
 import threading
 
 import httpx
@@ -12,12 +14,13 @@ import pytest
 from gated_service import serving
 from service_client import ask, png
 from service_process import process
-from wise_edge.service.access_log import AccessLog, Served
+from wise_edge.service.access_log import Log, Served
 
 
 def test_each_request_has_a_line_without_its_query() -> None:
     lines: list[str] = []
-    with serving(token="secret", access_log=AccessLog(lines.append)) as (client, _):
+    log = Log(lines.append)
+    with serving(token="secret", access_log=log) as (client, _):
         headers = {"authorization": "Bearer secret"}
         assert ask(client, "the private ring", headers=headers).status_code == 200
         stored = client.post("/v1/frames", files={"image": png()}, headers=headers).json()["frame"]
@@ -25,6 +28,7 @@ def test_each_request_has_a_line_without_its_query() -> None:
         client.get("/v1/nothing%0A2026-01-01T00:00:00Z?query=private")
         client.get("/metrics")
         sent = len(client.get("/example.png").content)
+    log.close()
     stamp, ms = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ testclient ", r" \d+\.\d ms (\d+) bytes$"
     expected = [
         "POST /v1/segment 200",
@@ -53,9 +57,9 @@ def test_a_log_that_nobody_reads_delays_nothing_and_counts_what_is_lost() -> Non
         gate.wait(20)
         lines.append(line)
 
-    log = AccessLog(write)
+    log = Log(write)
     for _ in range(1500):
-        log.add(Served("a", "GET", "/", "/", 200, 1.0, 0))
+        log.add_request(Served("a", "GET", "/", "/", 200, 1.0, 0))
     gate.set()
     log.close()
     told = [line for line in lines if "left out" in line]
@@ -83,5 +87,24 @@ def test_a_pipe_that_nobody_reads_does_not_keep_the_process() -> None:
         fcntl.fcntl(running.stderr, fcntl.F_SETPIPE_SZ, 4096)
         for _ in range(100):  # lines of 68 bytes
             assert client.get("/healthz").status_code == 200
+        for _ in range(3):  # uvicorn warns of each
+            with socket.create_connection(("127.0.0.1", client.base_url.port)) as stream:
+                stream.sendall(b"no HTTP\r\n\r\n")
+                assert stream.recv(100).startswith(b"HTTP/1.1 400")
+        assert client.get("/healthz").status_code == 200
         running.terminate()
         assert running.wait(20) == 0
+
+
+def test_warnings_are_lines_of_the_log() -> None:
+    lines: list[str] = []
+    log = Log(lines.append)
+    log.take_over("wise_edge.tested")
+    logger = logging.getLogger("wise_edge.tested")
+    try:
+        logger.info("nothing")
+        logger.warning("a %s", "warning")
+    finally:
+        logger.handlers, logger.propagate = [], True
+    log.close()
+    assert [line.partition(" ")[2] for line in lines] == ["WARNING: a warning"]

@@ -58,6 +58,8 @@ def test_the_interface_is_described() -> None:
                 content["schema"],
             )
     assert all(call["x-codeSamples"] and call["summary"] for call in calls)
+    links = schema["paths"]["/v1/frames"]["post"]["responses"]["201"]["links"]
+    assert set(links) == {"segment_stored", "delete_image"} < {call["operationId"] for call in calls}
 
 
 @pytest.mark.parametrize("mask", ["rle", "png", "none"])

@@ -90,7 +90,7 @@ def serve(
     from wise_edge.errors import UsageError
     from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.session import Session
-    from wise_edge.service.access_log import AccessLog, write_to_stderr
+    from wise_edge.service.access_log import Log, write_to_stderr
     from wise_edge.service.app import make_app
     from wise_edge.service.guard import OWN_HOSTS, check_token
     from wise_edge.service.limits import Limits
@@ -118,15 +118,16 @@ def serve(
         )
         own_hosts = (*OWN_HOSTS, _in_url(host)) if token is None else ()
         say = lambda url: typer.echo(f"serving {url}", err=True)  # noqa: E731
+        log = Log(write_to_stderr)
         app = make_app(
             session,
             limits,
             token,
             own_hosts=tuple(dict.fromkeys(own_hosts)),
             demo=loaded.built_in,
-            access_log=AccessLog(write_to_stderr) if access_log else None,
+            access_log=log if access_log else None,
         )
-        run_server(app, host, port, limits, say, proxies=proxies, listener=listener)
+        run_server(app, host, port, limits, say, proxies=proxies, listener=listener, log=log)
 
 
 def _is_loopback(host: str) -> bool:

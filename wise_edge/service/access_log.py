@@ -1,7 +1,8 @@
-"""The access log: a line for each request, without what was asked and shown."""
+"""The log of the service: a line for each request, without what was asked and shown, and warnings."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -46,7 +47,7 @@ class Served:
         return f"{client or '-'} {self.method} {path} {status} {self.ms:.1f} ms {self.sent_bytes} bytes"
 
 
-class AccessLog:
+class Log:
     """Writes lines in its own thread, since a terminal or pipe that takes no more would stop the event loop.
 
     Lines beyond a thousand that wait are left out, and their number is written instead.
@@ -59,15 +60,27 @@ class AccessLog:
         self._write = write
         self._lines: Queue[str | None] = Queue(_MOST_LINES)
         self._lost = 0
-        self._thread = Thread(target=self._work, name="access-log", daemon=True)  # a pipe that hangs keeps no process
+        self._thread = Thread(target=self._work, name="log", daemon=True)  # a pipe that hangs keeps no process
         self._thread.start()
 
-    def add(self, served: Served) -> None:
-        """Write a line about a request, with the time in UTC."""
+    def add(self, line: str) -> None:
+        """Write a line, with the time in UTC before it."""
         try:
-            self._lines.put_nowait(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {served.to_line()}")
+            self._lines.put_nowait(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {line}")
         except Full:
             self._lost += 1
+
+    def add_request(self, served: Served) -> None:
+        """Write the line of a request."""
+        self.add(served.to_line())
+
+    def take_over(self, *loggers: str) -> None:
+        """Write the warnings of Python's loggers, too, instead of their own handlers."""
+        handler = _Handler(self)
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        for name in loggers:
+            logger = logging.getLogger(name)
+            logger.handlers, logger.propagate = [handler], False
 
     def close(self) -> None:
         """Write the lines that wait, unless nobody takes them."""
@@ -82,7 +95,16 @@ class AccessLog:
             self._write(line)
             if self._lost:
                 lost, self._lost = self._lost, 0
-                self._write(f"{lost} lines of the access log were left out: they were not taken in time")
+                self._write(f"{lost} lines of this log were left out: they were not taken in time")
+
+
+class _Handler(logging.Handler):
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.add(self.format(record))
 
 
 def write_to_stderr(line: str) -> None:

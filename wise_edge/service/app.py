@@ -6,7 +6,7 @@ module does not postpone annotations, and it can be imported with the core packa
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.ranges import label
 from wise_edge.runtimes.session import Session
 from wise_edge.service import example, samples
-from wise_edge.service.access_log import AccessLog, Served
+from wise_edge.service.access_log import Log, Served
 from wise_edge.service.answering import SegmentRequest, Service, status_of, while_connected
 from wise_edge.service.fields import read_fields
 from wise_edge.service.guard import BUG, Guard, client_of
@@ -52,7 +52,7 @@ def make_app(
     own_hosts: tuple[str, ...] = (),
     meter: QueryMeter | None = None,
     demo: bool = False,
-    access_log: AccessLog | None = None,
+    access_log: Log | None = None,
 ) -> Any:
     """Make the ASGI application.
 
@@ -65,7 +65,7 @@ def make_app(
         meter: measures the energy of queries; None looks for a sensor on this machine.
         demo: the models are the shipped ones: the page opens with an example, and answers on pictures of another kind
             than theirs have a note.
-        access_log: gets a line for each request, and is closed with the application; None writes none.
+        access_log: gets a line for each request; None writes none.
 
     Raises:
         UsageError: no client can send the token.
@@ -73,7 +73,7 @@ def make_app(
     """
     require("fastapi", "serve")
     require("python_multipart", "serve")  # FastAPI imports it only when a form is declared
-    from fastapi import FastAPI, Request
+    from fastapi import FastAPI, Path, Request
     from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
     from pydantic import BaseModel, ValidationError
     from starlette.exceptions import HTTPException
@@ -84,8 +84,6 @@ def make_app(
     async def life(app: FastAPI) -> AsyncIterator[None]:
         await service.warm_up()
         yield
-        if access_log is not None:
-            access_log.close()
         service.close()
 
     app = FastAPI(
@@ -95,9 +93,11 @@ def make_app(
         lifespan=life,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
 
+    Frame = Annotated[str, Path(description="Name of the stored image.")]
     Query, Picture, PictureQuery = request_models(session.policy.variants, session.policy.default_variant)
 
     def refuse(status: int, line: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -137,7 +137,7 @@ def make_app(
         responses={200: {"description": "The picture.", "content": {"image/png": {}}}},
         openapi_extra=samples.extra(samples.EXAMPLE),
     )
-    async def show_example() -> Response:
+    async def example_image() -> Response:
         return Response(example.example_png(), media_type="image/png")
 
     @app.post(
@@ -159,7 +159,7 @@ def make_app(
         summary="Store an image for several queries",
         openapi_extra=samples.extra(samples.STORE) | {"requestBody": describe_body(Picture, {})},
     )
-    async def keep(request: Request) -> dict[str, Any]:
+    async def store_image(request: Request) -> dict[str, Any]:
         """Store an image; each further query on it costs only its own tokens."""
         sent = await read(request, Picture)
         pixels = await service.read(sent["image"], client_of(request.scope))
@@ -172,7 +172,7 @@ def make_app(
         summary="Query a stored image",
         openapi_extra=samples.extra(samples.ASK) | {"requestBody": describe_body(Query, QUERY_EXAMPLE)},
     )
-    async def ask(request: Request, frame: str) -> Response:
+    async def segment_stored(request: Request, frame: Frame) -> Response:
         """Answer like /v1/segment."""
         asked = SegmentRequest(**await read(request, Query))
         pixels = service.images.find(frame)
@@ -185,20 +185,27 @@ def make_app(
         status_code=204,
         responses=UNKNOWN | {422: REFUSALS[422]},
         summary="Delete a stored image",
+        response_description="The image is deleted.",
         openapi_extra=samples.extra(samples.DELETE),
     )
-    async def forget(frame: str) -> Response:
+    async def delete_image(frame: Frame) -> Response:
         if not service.images.remove(frame):
             raise HTTPException(404, "this image is not stored")
         return Response(status_code=204)
 
-    @app.get("/healthz", summary="Whether the process is alive", openapi_extra=samples.get("/healthz"))
+    @app.get(
+        "/healthz",
+        summary="Whether the process is alive",
+        response_description="It is.",
+        openapi_extra=samples.get("/healthz"),
+    )
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get(
         "/readyz",
         summary="Whether the service answers queries",
+        response_description="It does.",
         responses={503: {"description": "It does not, or no longer."}},
         openapi_extra=samples.get("/readyz"),
     )
@@ -208,6 +215,7 @@ def make_app(
     @app.get(
         "/metrics",
         summary="Prometheus metrics",
+        response_description="Requests, queries, phases and the queue.",
         response_class=PlainTextResponse,
         responses={401: REFUSALS[401]},
         openapi_extra=samples.get("/metrics"),
@@ -248,7 +256,7 @@ def make_app(
     def record(served: Served) -> None:
         service.metrics.count_request(served)
         if access_log is not None:
-            access_log.add(served)
+            access_log.add_request(served)
 
     return Guard(app, service.limits, token, own_hosts, record)
 

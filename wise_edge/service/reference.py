@@ -85,19 +85,20 @@ def _describe(verb: str, path: str, call: Mapping[str, Any], address: str, with_
     yield _table("", rows)
 
 
-def _field(name: str, about: Mapping[str, Any], needed: bool) -> tuple[str, str, str]:
+def _field(name: str, about: Mapping[str, Any], needed: bool | None = None) -> tuple[str, str, str]:
     default = about.get("default")
     shown = "" if default is None else f"; default {escape(str(default).lower())}"
     text = about.get("description", "")
-    kind = escape(_type(about)) + (", required" if needed else shown)
+    kind = escape(_type(about))
+    if needed is not None:  # a request leaves out what it has no value for
+        kind = kind.removesuffix(" or null") + (", required" if needed else shown)
     return f"<code>{escape(name)}</code>", kind, _text(text[:1].upper() + text[1:])
 
 
 def _type(about: Mapping[str, Any]) -> str:
     """Return the type of a value in words."""
     if "anyOf" in about:
-        kinds = [_type(each) for each in about["anyOf"]]
-        return " or ".join("nothing" if kind == "null" else kind for kind in kinds if kind != "null" or len(kinds) > 2)
+        return " or ".join(_type(each) for each in about["anyOf"])
     if "enum" in about:
         return " | ".join(map(str, about["enum"]))
     if "contentMediaType" in about:
@@ -113,7 +114,7 @@ def _type(about: Mapping[str, Any]) -> str:
 
 
 def _answer(status: str, about: Mapping[str, Any]) -> tuple[str, ...]:
-    told = escape(about.get("description", ""))
+    told = _text(about.get("description", ""))
     for kind, content in about.get("content", {}).items() if status.startswith("2") else ():
         name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
         told += f"<br><code>{escape(kind)}</code>" + (f': <a href="#{name}">{name}</a>' if name else "")
@@ -123,7 +124,7 @@ def _answer(status: str, about: Mapping[str, Any]) -> tuple[str, ...]:
 def _schemas(schema: Mapping[str, Any]) -> Iterator[str]:
     """Yield the fields of what is answered."""
     for name, about in schema["components"]["schemas"].items():
-        rows = [_field(key, value, False) for key, value in about.get("properties", {}).items()]
+        rows = [_field(key, value) for key, value in about.get("properties", {}).items()]
         yield f'<h2 id="{name}">{name}</h2><p>{_text(about.get("description", ""))}</p>{_table("fields", rows)}'
 
 

@@ -138,7 +138,16 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         (503, "The query took too long, or the device cannot run it."),
     )
 }
-STORED: dict[int | str, dict[str, Any]] = {201: {"model": Stored, "description": "The image is stored."}}
+STORED: dict[int | str, dict[str, Any]] = {
+    201: {
+        "model": Stored,
+        "description": "The image is stored.",
+        "links": {
+            call: {"operationId": call, "parameters": {"frame": "$response.body#/frame"}}
+            for call in ("segment_stored", "delete_image")
+        },
+    }
+}
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"model": Failure, "description": "The image is not stored."}}
 STREAM = (
     'event: text\ndata: {"delta": "<think>The only small"}\n\n'
@@ -233,15 +242,19 @@ def describe_body(model: type[Any], example: Mapping[str, Any]) -> dict[str, Any
 
 def describe_fields(schemas: Mapping[str, dict[str, Any]]) -> None:
     """Move the texts under "Attributes:" of the schemas' descriptions to their properties, in place."""
-    own = {name: about.__doc__ for name, about in vars(results.Findings).items() if about.__doc__}
-    shared = own | _attributes(results.SegmentedObject.__doc__) | _attributes(results.SegmentationResult.__doc__)
-    for schema in schemas.values():
-        attributes = shared | _attributes(schema.get("description"))
+    properties = {name: about.__doc__ for name, about in vars(results.Findings).items() if about.__doc__}
+    shared = {
+        "Answer": properties | _attributes(results.SegmentationResult.__doc__),
+        "Object": _attributes(results.SegmentedObject.__doc__),
+    }
+    for name, schema in schemas.items():
+        attributes = shared.get(name, {}) | _attributes(schema.get("description"))
         schema["description"] = schema.get("description", "").partition("\n\nAttributes:")[0]
-        for name, about in schema.get("properties", {}).items():
+        for key, about in schema.get("properties", {}).items():
             about.pop("title", None)
-            if name in attributes:
-                about.setdefault("description", " ".join(attributes[name].split()))
+            if key in attributes:
+                text = re.sub(r"\bNone\b", "null", " ".join(attributes[key].split()))
+                about.setdefault("description", text)
 
 
 def _attributes(docstring: str | None) -> dict[str, str]:

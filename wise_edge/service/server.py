@@ -15,6 +15,7 @@ from typing import Any
 
 from wise_edge.errors import DeviceError, UsageError
 from wise_edge.extras import require
+from wise_edge.service.access_log import Log
 from wise_edge.service.limits import Limits
 
 _KEEP_ALIVE_S = 10
@@ -31,6 +32,7 @@ def run_server(
     *,
     proxies: Sequence[str] = (),
     listener: socket.socket | None = None,
+    log: Log | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish the requests in progress and refuse new connections.
 
@@ -47,6 +49,7 @@ def run_server(
         proxies: whose X-Forwarded-For names the client, as from `parse_proxies`; by default nobody's, since any client
             could take turns as many that way.
         listener: from `listen`, before the models were loaded; None listens now.
+        log: gets warnings, and is closed at the end; None leaves them to Python's loggers, which wait for stderr.
 
     Raises:
         MissingExtraError: uvicorn is not installed.
@@ -79,6 +82,8 @@ def run_server(
         forwarded_allow_ips=list(proxies),
     )
 
+    if log is not None:  # after uvicorn has set up its own
+        log.take_over("uvicorn.error", "wise_edge")
     base: Any = uvicorn.Server
 
     class Server(base):  # type: ignore[misc]
@@ -104,7 +109,11 @@ def run_server(
                 say(f"http://{f'[{address}]' if ':' in address else address}:{number}")
 
     with listener or listen(host, port) as taken:
-        Server(config).run(sockets=[taken])
+        try:
+            Server(config).run(sockets=[taken])
+        finally:
+            if log is not None:
+                log.close()
     if failures:  # of the shutdown: Python would wait for other threads of the engine
         print(f"error: {failures[0]}", file=sys.stderr, flush=True)
         os._exit(DeviceError.exit_code)
