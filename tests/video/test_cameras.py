@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 import threading
@@ -16,8 +17,9 @@ from mjpeg_server import begin_mjpeg, send_jpeg, serving
 from movies import encode, pan
 from waiting import wait_for
 from wise_edge.errors import DeviceError
-from wise_edge.video import cameras, reading
-from wise_edge.video.cameras import Live, explain_opening, find_lack, open_video
+from wise_edge.video import cameras, opening, reading
+from wise_edge.video.cameras import Live, advise, explain_opening, find_lack
+from wise_edge.video.opening import open_video
 from wise_edge.video.reading import NumberedFrame, Recording
 from wise_edge.video.sources import CameraSettings, find_source
 
@@ -25,7 +27,7 @@ IMAGES = pan(3, 12).images
 
 
 def open_address(address: str) -> Live | Recording:
-    return open_video(find_source(address), CameraSettings())
+    return open_video(address)
 
 
 def test_the_newest_frame_of_a_network_camera_waits() -> None:
@@ -112,7 +114,7 @@ def test_an_address_that_delivers_nothing_is_told_without_its_password(monkeypat
     with serving(deny) as address, pytest.raises(DeviceError, match="401 Unauthorized"):
         open_address(address)
 
-    monkeypatch.setitem(cameras._NETWORK, "timeout", 0.2)
+    monkeypatch.setitem(opening._NETWORK, "timeout", 0.2)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         pytest.raises(DeviceError, match=r"cannot open http://.*: nothing came for 10 s"),
@@ -165,6 +167,10 @@ def test_what_to_do_about_a_camera_that_is_refused() -> None:
     assert "usermod -aG video" in explain_opening(errno.EACCES)
     assert "another program uses it" in explain_opening(errno.EBUSY)
     assert "/dev/video" in explain_opening(errno.ENODEV)
+    taken = DeviceError(f"cannot open /dev/video0: {os.strerror(errno.EBUSY)}")  # which FFmpeg meets, not the check
+    assert "another program uses it" in advise(taken, CameraSettings())
+    silent = DeviceError("/dev/video0 delivers no picture")
+    assert "with this --size, --fps or --format" in advise(silent, CameraSettings(rate_hz=120))
 
 
 def test_only_devices_that_capture_pictures_are_cameras() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from movies import Movie, encode, pan
 from wise_edge.errors import UsageError
-from wise_edge.video.cameras import open_video
+from wise_edge.video.opening import open_video
 from wise_edge.video.reading import NumberedFrame, Recording
 from wise_edge.video.sources import CameraSettings, find_source
 
@@ -23,7 +23,7 @@ MOVIE = pan(3, 12)
 
 
 def open_file(file: Path | str) -> Recording:
-    opened = open_video(find_source(str(file)), CameraSettings())
+    opened = open_video(str(file))
     assert isinstance(opened, Recording)
     return opened
 

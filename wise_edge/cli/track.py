@@ -92,7 +92,8 @@ def track(
     from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.deadline import check_choice
     from wise_edge.runtimes.session import Session
-    from wise_edge.video.cameras import Live, open_video
+    from wise_edge.video.cameras import Live
+    from wise_edge.video.opening import open_video
     from wise_edge.video.sources import find_source
 
     normalize_query(query)

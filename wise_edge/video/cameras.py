@@ -22,9 +22,6 @@ from wise_edge.runtimes.tracking import NewestFrame
 from wise_edge.video.reading import (
     PATIENCE_S,
     NumberedFrame,
-    Recording,
-    open_patiently,
-    open_recording,
     pick_stream,
     reason_of,
     to_rgb,
@@ -42,7 +39,6 @@ _CAPABILITY = struct.Struct("16s32s32sIII3I")
 _CAPTURE, _CAPTURE_PLANES, _HAS_OWN = 0x1, 0x1000, 0x80000000
 """V4L2's question what a device can do, its answer (driver, card, bus, version, capabilities of the hardware, of this
 device file, reserved), and bits of it: https://docs.kernel.org/userspace-api/media/v4l/vidioc-querycap.html."""
-_NETWORK = {"timeout": PATIENCE_S}
 
 
 class Live:
@@ -148,38 +144,6 @@ class Live:
                 self.newest.end(error)
 
 
-def open_video(source: Source, settings: CameraSettings) -> Live | Recording:
-    """Open a file, a camera or an address; what has an end is a recording, wherever it lies.
-
-    Raises:
-        MissingExtraError: PyAV is not installed.
-        DeviceError: it is not there, busy, denied, no camera, or delivers nothing.
-        UsageError: what a file or an address holds is no video.
-    """
-    require("av", "video")
-    if source.kind == "file":
-        return open_recording(source)
-    if source.kind == "camera":
-        check_camera(source.address)
-        try:
-            return _begin(Live(open_patiently(source, format="v4l2", options=settings.options), source))
-        except DeviceError as error:
-            raise DeviceError(f"{error}; {_advice(error, settings)}") from None
-    options = {"rtsp_transport": "tcp"} if source.address.lower().startswith("rtsp") else {}
-    container = open_patiently(source, options=options, **_NETWORK)
-    return Recording(container, source.name) if container.duration else _begin(Live(container, source))
-
-
-def _begin(live: Live) -> Live:
-    """Return a camera or stream once its first frame has come."""
-    try:
-        live.wait()
-    except BaseException:
-        live.close()
-        raise
-    return live
-
-
 def check_camera(device: str) -> None:
     """Ask the kernel whether a device file is a camera that FFmpeg can read, without taking it.
 
@@ -220,7 +184,8 @@ def explain_opening(number: int | None) -> str:
     return _others()
 
 
-def _advice(error: DeviceError, settings: CameraSettings) -> str:
+def advise(error: DeviceError, settings: CameraSettings) -> str:
+    """Return what to do about a camera that was refused or delivers nothing."""
     if os.strerror(errno.EBUSY) in str(error):
         return explain_opening(errno.EBUSY)
     asked = " with this --size, --fps or --format" if settings.options else ""
