@@ -67,6 +67,8 @@ def test_a_deadline_chooses_pixels_where_they_were_evaluated() -> None:
         assert chosen[0] == chosen[2] == ("wise-s", None)
         assert set(chosen) <= {(run.variant, run.pixels) for run in runs}
         assert client.post(path, json={"query": "the ring"}).json()["pixels"] is None
+        asked = [client.post(path, json={"query": "the ring", "pixels": 3136}).json() for _ in range(2)]
+        assert [(result["pixels"], result["frame_reused"]) for result in asked] == [(3136, False), (3136, True)]
 
 
 def test_an_image_is_stored_for_several_queries() -> None:

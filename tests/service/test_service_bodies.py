@@ -83,7 +83,7 @@ def test_other_bodies_are_refused(sent: dict[str, Any], status: int, line: str, 
 
 
 def test_an_unknown_field_is_named_with_what_was_meant(client: TestClient) -> None:
-    known = "image, query, variant, deadline_ms, mask, energy, output"
+    known = "image, query, variant, deadline_ms, pixels, mask, energy, output"
     lines = {
         "querry": "querry: unknown field; did you mean 'query'?",
         "varient": "varient: unknown field; did you mean 'variant'?",

@@ -34,6 +34,8 @@ def client() -> Iterator[TestClient]:
         ({"deadline_ms": "nan"}, 422, ""),
         ({"deadline_ms": "-1"}, 422, ""),
         ({"deadline_ms": "80", "variant": "wise-s"}, 400, "leave the variant out"),
+        ({"pixels": "0"}, 422, "pixels: Input should be greater than or equal to 1"),
+        ({"pixels": "many"}, 422, "pixels"),
         ({"mask": "gif"}, 422, ""),
         ({"image": b"no image"}, 400, "not an image"),
         ({"image": png()[:60]}, 400, "damaged or cut short"),
@@ -180,7 +182,7 @@ def test_malformed_forms_are_rejected_in_one_line(client: TestClient) -> None:
         assert (answer.status_code, answer.json()) == (422, {"error": line})
 
 
-@pytest.mark.parametrize("name", ["query", "variant", "deadline_ms", "mask", "energy"])
+@pytest.mark.parametrize("name", ["query", "variant", "deadline_ms", "pixels", "mask", "energy"])
 def test_half_a_character_in_a_form_is_refused(name: str, client: TestClient) -> None:
     part = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
     head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'

@@ -19,7 +19,8 @@ Grid = tuple[int, int]
 _Pixels = Annotated[int, Range(1, 2**28)]
 _Cells = Annotated[int, Range(1, 65_536)]
 _MOST_GRIDS = 100
-_MOST_BUDGET = 4096**2  # pixels; a square has a side of at most 4096
+MOST_BUDGET = 4096**2
+"""Pixels of the largest picture; a square has a side of at most 4096."""
 _USUAL_ASPECTS = ((1, 1), (4, 3), (3, 4), (16, 9), (9, 16))
 
 
@@ -111,8 +112,8 @@ class PictureGeometry(Checked):
         """
         if pixels < unit**2:
             raise UsageError(f"{pixels} pixels hold no image token of {unit} x {unit}; allow {unit**2} or more")
-        if pixels > _MOST_BUDGET:
-            raise UsageError(f"{shorten(pixels)} pixels are too many; allow at most {_MOST_BUDGET}")
+        if pixels > MOST_BUDGET:
+            raise UsageError(f"{shorten(pixels)} pixels are too many; allow at most {MOST_BUDGET}")
         if self.least_pixels is None:
             return replace(self, side=math.isqrt(pixels) // unit * unit)
         kept = tuple(grid for grid in self.grids if grid[0] * grid[1] * unit**2 <= pixels)

@@ -57,6 +57,7 @@ class SegmentRequest:
         query: what to find, in words.
         variant: prompt variant; None takes the bundle's default.
         deadline_ms: choose the variant by this deadline instead.
+        pixels: most pixels of the image as the policy sees it; None for the session's, or the deadline's choice.
         mask: form of the masks in the answer.
         energy: read the device's power sensor during the query, which occupies the device a little longer.
         output: what is answered: "json", or a file of `wise_edge.outputs.saving`.
@@ -65,6 +66,7 @@ class SegmentRequest:
     query: str
     variant: str | None = None
     deadline_ms: float | None = None
+    pixels: int | None = None
     mask: MaskForm = "rle"
     energy: bool = False
     output: Kind = "json"
@@ -154,8 +156,8 @@ class Service:
         """Ask when the client's turn comes; raises what `QueryQueue.run` and `Session.segment` raise."""
 
         def work(cancel: Event) -> SegmentationResult:
-            ask = partial(self.session.segment, image, request.query, request.variant, deadline_ms=request.deadline_ms)
-            answer = partial(ask, cancel=cancel, on_text=on_text)
+            ask = partial(self.session.segment, image, request.query, request.variant, pixels=request.pixels)
+            answer = partial(ask, deadline_ms=request.deadline_ms, cancel=cancel, on_text=on_text)
             return self.meter.measure(answer) if request.energy else answer()
 
         result = await self.queue.run(work, client)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from wise_edge.outputs.saving import Kind
+from wise_edge.policy.picture import MOST_BUDGET
 from wise_edge.policy.prompts import MAX_QUERY_CHARACTERS
 from wise_edge.runtimes import results
 from wise_edge.runtimes.deadline import DeadlineChoice
@@ -195,6 +196,9 @@ def request_models(variants: Collection[str], default: str) -> tuple[type[Any], 
             gt=0,
             le=LONGEST_DEADLINE_MS,
             description="Choose the variant by this deadline instead, and pixels where the bundle records evaluations.",
+        )
+        pixels: int | None = Field(
+            None, ge=1, le=MOST_BUDGET, description="Most pixels of the image as the policy sees it: fewer are faster."
         )
         mask: MaskForm = Field(
             "rle",
