@@ -332,6 +332,15 @@ LOADERS = (
         share=0.1,
     ),
     Loader(
+        "evaluate gallery",
+        _write_logs,
+        lambda f: run_command(
+            "evaluate", "gallery", str(f / "a.jsonl"), str(f / "b.jsonl"), "--out", str(f / "page.html"), "--force"
+        ),
+        "*.jsonl",
+        share=0.2,
+    ),
+    Loader(
         "evaluate table",
         _write_reports,
         lambda f: run_command("evaluate", "table", str(f / "a.json"), str(f / "b.json")),

@@ -23,7 +23,7 @@ from time import monotonic
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-_SUPPORT = ("tests/support", "tests/support/robot", "tests/support/labeled")
+_SUPPORT = ("tests/support", *(f"tests/support/{name}" for name in ("robot", "labeled", "service")))
 sys.path[:0] = [str(ROOT / path) for path in ("", "benchmarks", *_SUPPORT)]
 os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 

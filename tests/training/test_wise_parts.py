@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from damage import flip_bit
+from own_files import write_table
 from wise_edge.errors import MissingExtraError, UsageError
 from wise_edge.policy.answers.completion import split_completion
 from wise_edge.policy.answers.frame import AnswerFrame
@@ -104,6 +105,23 @@ def test_rows_come_in_a_new_order_each_round_and_depend_on_their_index_alone() -
     assert all(sorted(each) == sorted(rounds[0]) for each in rounds) and len(set(rounds[0])) == 5
     assert rounds[0] != rounds[1] and take(range(8, 15)) == whole[8:]
     assert take(range(15), seed=1) != whole
+
+
+def test_one_s_own_table_is_trained_on(tmp_path: Path) -> None:
+    file, items = write_table(tmp_path, 3)
+    source = open_policy(load_recipe("wise-embedded"))  # type: ignore[arg-type]
+    data = Selection(DataConfig("mine", name="table", path=str(file)), "data")
+    rows = training_rows(data, source, "concise-first", 3, 0)
+    boxes = {row["sample"]: row["box"] for row in (rows[place] for place in range(3))}
+    for place, item in enumerate(items, 2):
+        half = [edge // 2 for edge in item.box]  # the policy sees 112 of 224 px
+        assert all(abs(edge - other) <= 1 for edge, other in zip(boxes[str(place)], half, strict=True))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("reasonseg", "folder"), ("table", "file"), ("coco", "file")])
+def test_data_that_is_read_needs_a_path(name: str, kind: str) -> None:
+    with pytest.raises(ValueError, match=f"^path: {name} is read from files; name its {kind}$"):
+        DataConfig("train", name=name)
 
 
 def test_trained_weights_become_float32_and_frozen_ones_stay() -> None:
