@@ -70,6 +70,13 @@ class Decoding:
             given = describe(self.max_rationale_tokens)
             raise UsageError(f"max_rationale_tokens must be 0 or more, and needs forced decoding; got {given}")
 
+    def limited(self, max_rationale_tokens: int | None) -> Decoding:
+        """Return this with a rationale of at most so many tokens, too; only a forced form can end one."""
+        if max_rationale_tokens is None or not self.forced:
+            return self
+        limits = [max_rationale_tokens, self.max_rationale_tokens]
+        return replace(self, max_rationale_tokens=min(limit for limit in limits if limit is not None))
+
     @property
     def summary(self) -> str:
         """How completions are written, in a few words for records."""

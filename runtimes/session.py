@@ -11,10 +11,7 @@ leaves no partial state: the next query starts clean.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,11 +42,13 @@ from wise_edge.runtimes.base import (
     PolicyOutput,
     Request,
 )
-from wise_edge.runtimes.deadline import DeadlineChoice, Decode, FrameCost, LatencyHistory, check_choice
+from wise_edge.runtimes.deadline import DeadlineChoice, LatencyHistory, check_choice
 from wise_edge.runtimes.deadline_options import fit_options, list_options
 from wise_edge.runtimes.image_cache import CachedImage, ImageCache
+from wise_edge.runtimes.observing import observe_query
 from wise_edge.runtimes.policy.drafting import Drafts
 from wise_edge.runtimes.results import BackendChoice, SegmentationResult
+from wise_edge.runtimes.segmenter import Segmenter
 from wise_edge.runtimes.spans import Span, lay_spans
 
 if TYPE_CHECKING:
@@ -99,12 +98,11 @@ class Session:
         self.pixels = pixels
         self.evaluated = evaluated
         self.latency_history = LatencyHistory()
-        self._worker = ThreadPoolExecutor(1, "mask-encoder") if overlap_mask_encoding else None
         self._images = ImageCache(frames)
         self._files = files or MappedFiles()
         self._drafts = Drafts()
         self._policy_lock = Lock()
-        self._mask_lock = Lock()
+        self._segmenter = Segmenter(mask, self._files, overlap=overlap_mask_encoding)
 
     @classmethod
     def from_bundle(
@@ -193,7 +191,7 @@ class Session:
 
     def forget(self) -> None:
         """Forget every image, draft and reading, so that the next query costs what it costs a new session."""
-        with self._policy_lock, self._mask_lock:
+        with self._policy_lock, self._segmenter.lock:
             self._images.clear()
             self._drafts = Drafts()
             self.latency_history = LatencyHistory()
@@ -259,15 +257,16 @@ class Session:
             # On a known image nobody repeats a query but those who measure: a draft would spoil their readings.
             asked = query, variant, grid
             draft = "" if known else self._drafts.find(asked)
-            request = Request(query, variant, self._decoding_within(choice), draft, cancel, on_text)
+            limit = choice.max_rationale_tokens if choice and self.policy.limits_rationale else None
+            request = Request(query, variant, self.decoding.limited(limit), draft, cancel, on_text)
             cached = self._encode(image, cached, pixels, spans)
-            with self._mask_encoded_meanwhile(cached, spans):
+            with self._segmenter.encoding(cached, spans):
                 output = self._generate(cached, request, spans)
             self._drafts.keep(asked, output.text)
             spent_ms = (perf_counter() - start) * 1e3
         request.check_cancelled()
         result = self._finish(cached, request, output, spans, spent_ms, pixels=pixels, reused=known)
-        self._observe(result, output, cached if fresh else None, drafted=bool(draft))
+        observe_query(self.latency_history, result, output, cached if fresh else None, drafted=bool(draft))
         return replace(result, deadline=choice)
 
     def segment_many(
@@ -310,7 +309,7 @@ class Session:
             known = cached is not None and cached.grid == grid
             cached = self._encode(image, cached, self.pixels, spans)
             encoded = perf_counter()
-            with self._mask_encoded_meanwhile(cached, spans):
+            with self._segmenter.encoding(cached, spans):
                 outputs = self._generate_each(cached, requests)
             share_ms = (perf_counter() - encoded) * 1e3 / len(requests)
         spent_ms = (encoded - start) * 1e3 + share_ms
@@ -367,11 +366,7 @@ class Session:
         image = read_picture(image)
         for prompt in prompts:
             prompt.check_inside((image.shape[1], image.shape[0]))
-        with self._mask_lock:
-            self._files.check()
-            found = self.mask.decode_many(self.mask.encode(image), prompts)
-            self._files.check()
-            return found
+        return self._segmenter.find(image, prompts)
 
     def _grid(self, image: npt.NDArray[np.uint8], pixels: int | None) -> Grid:
         """Return the grid of image tokens as which the policy sees an image; one image of one grid is encoded once."""
@@ -442,12 +437,8 @@ class Session:
         located = locate(output, self.policy.form, frame, cached.size, most)
         found: list[MaskOutput] = []
         if located.objects:
-            with self._mask_lock:
-                self._encode_mask(cached, spans)
-                decoding = perf_counter()
-                prompts = [MaskPrompt(item.box, item.points) for item in located.objects]
-                found = self.mask.decode_many(cached.mask, prompts)
-            spans += lay_spans(decoding, mask_decode=sum(each.decode_ms for each in found))
+            prompts = [MaskPrompt(item.box, item.points) for item in located.objects]
+            found = self._segmenter.find_in(cached, prompts, spans)
         total_ms = spent_ms + (perf_counter() - start) * 1e3
         self._files.check()
         return build_result(
@@ -470,67 +461,6 @@ class Session:
         options, refused = fit_options(listed, partial(self._grid, image), held)
         choice = self.latency_history.choose(deadline_ms, options)
         return replace(choice, considered=(*choice.considered, *refused))
-
-    def _observe(
-        self, result: SegmentationResult, output: PolicyOutput, new: CachedImage | None, *, drafted: bool
-    ) -> None:
-        """Let deadlines learn from a query; one without a mask was cheaper than others will be.
-
-        Args:
-            result: of the query.
-            output: what the policy wrote.
-            new: the image, if nothing of it was known.
-            drafted: whether there was a draft.
-        """
-        if not result.objects:
-            return
-        spent, frame = result.latency_ms, None
-        query_ms = output.prefill_ms + spent.mask_decode
-        if new is not None:
-            policy_ms = new.policy.preprocess_ms + new.policy.vision_encode_ms + new.policy.prefill_ms
-            frame_ms = max(0.0, spent.total - query_ms - output.decode_ms)
-            frame = FrameCost(frame_ms, min(policy_ms, frame_ms), math.prod(new.grid))
-        steps = 0 if drafted else output.tokens.decode_steps
-        self.latency_history.observe(
-            result.variant,
-            result.pixels,
-            frame=frame,
-            query_ms=query_ms,
-            decode=Decode(output.decode_ms, steps, output.tokens.rationale),
-        )
-
-    def _decoding_within(self, choice: DeadlineChoice | None) -> Decoding:
-        """Return how to write so that a deadline is met."""
-        can_limit = self.decoding.forced and self.policy.limits_rationale
-        if choice is None or choice.max_rationale_tokens is None or not can_limit:
-            return self.decoding
-        limits = [choice.max_rationale_tokens, self.decoding.max_rationale_tokens]
-        return replace(self.decoding, max_rationale_tokens=min(limit for limit in limits if limit is not None))
-
-    @contextmanager
-    def _mask_encoded_meanwhile(self, cached: CachedImage, spans: list[Span]) -> Iterator[None]:
-        """Encode an image for the segmenter while the block runs, if the session overlaps the two."""
-        if self._worker is None:
-            yield
-            return
-        pending = self._worker.submit(self._encode_mask_alone, cached)
-        try:
-            yield
-        finally:  # also if the block raises: the next query must not meet a half-encoded image
-            spans += pending.result()
-
-    def _encode_mask_alone(self, cached: CachedImage) -> list[Span]:
-        spans: list[Span] = []
-        with self._mask_lock:
-            self._encode_mask(cached, spans)
-        return spans
-
-    def _encode_mask(self, cached: CachedImage, spans: list[Span]) -> None:
-        """Encode an image for the segmenter unless it is; the caller holds the segmenter's lock."""
-        if cached.mask is None:
-            start = perf_counter()
-            encoded = cached.mask = self.mask.encode(cached.pixels)
-            spans += lay_spans(start, preprocess=encoded.preprocess_ms, mask_encode=encoded.encode_ms)
 
 
 def _spans_of(output: PolicyOutput, start_s: float) -> list[Span]:
