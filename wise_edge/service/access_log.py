@@ -74,13 +74,15 @@ class Log:
         """Write the line of a request."""
         self.add(served.to_line())
 
-    def take_over(self, *loggers: str) -> None:
-        """Write the warnings of Python's loggers, too, instead of their own handlers."""
+    def take_over(self) -> None:
+        """Write the warnings of all of Python's loggers, too, in place of the handlers that they have."""
         handler = _Handler(self)
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-        for name in loggers:
+        logging.getLogger().handlers = [handler]
+        for name in ("uvicorn", "uvicorn.error"):
             logger = logging.getLogger(name)
-            logger.handlers, logger.propagate = [handler], False
+            logger.handlers, logger.propagate = [], True
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what is wrong with a form is told its client
 
     def close(self) -> None:
         """Write the lines that wait, unless nobody takes them."""

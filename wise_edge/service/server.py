@@ -49,7 +49,7 @@ def run_server(
         proxies: whose X-Forwarded-For names the client, as from `parse_proxies`; by default nobody's, since any client
             could take turns as many that way.
         listener: from `listen`, before the models were loaded; None listens now.
-        log: gets warnings, and is closed at the end; None leaves them to Python's loggers, which wait for stderr.
+        log: gets warnings, and is closed at the end; None leaves them where they are.
 
     Raises:
         MissingExtraError: uvicorn is not installed.
@@ -83,7 +83,7 @@ def run_server(
     )
 
     if log is not None:  # after uvicorn has set up its own
-        log.take_over("uvicorn.error", "wise_edge")
+        log.take_over()
     base: Any = uvicorn.Server
 
     class Server(base):  # type: ignore[misc]
