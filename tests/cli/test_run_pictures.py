@@ -128,6 +128,17 @@ def test_pycocotools_reads_what_is_written(opened: fake_session.Opened, capsys: 
         assert annotation["area"] == coco.annToMask(annotation).sum()
 
 
+def test_an_overlay_of_one_picture_may_be_jpeg_and_plain(
+    opened: fake_session.Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "photos/b.png", QUERY, "--overlay", "panel.jpg"]) == 0
+    assert main(["run", "photos/b.png", QUERY, "--overlay", "plain.PNG", "--overlay-style", "plain"]) == 0
+    with Image.open("panel.jpg") as panel, Image.open("plain.PNG") as plain:
+        assert (panel.format, panel.width > 80) == ("JPEG", True)
+        assert (plain.format, plain.size) == ("PNG", (80, 50))
+    assert main(["run", "photos/b.png", QUERY, "--overlay-style", "nice"]) == 2
+
+
 def test_pictures_of_one_name_have_files_of_their_own(
     opened: fake_session.Opened, capsys: pytest.CaptureFixture[str]
 ) -> None:
