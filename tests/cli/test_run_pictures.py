@@ -334,9 +334,17 @@ def test_the_demo_models_say_once_what_they_do_not_know(
     assert capsys.readouterr().err.count(line) == 1
 
 
-def test_explain_says_once_which_backends_run(opened: fake_session.Opened, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "photos/a.jpg", "photos/b.png", QUERY, "--explain"]) == 0
-    assert capsys.readouterr().err.count("policy fake: the test asked for it\n") == 1
+def test_explain_says_once_what_was_chosen(
+    opened: fake_session.Opened,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main(["run", "photos/a.jpg", "photos/b.png", QUERY, "--explain", "--deadline-ms", "60000"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("policy fake: the test asked for it\n") == 1
+    assert err.count("deadline 60000 ms met; ") == 1
 
 
 class Terminal(io.StringIO):

@@ -38,7 +38,7 @@ def result_table(result: SegmentationResult, console: Console, *, energy: bool =
     table.add_row("tokens", Text(_tokens(result)))
     table.add_row("latency", _latency(asdict(result.latency_ms), "█" if "utf" in console.encoding.lower() else "#"))
     if result.deadline is not None:
-        table.add_row("deadline", Text(_deadline(result.deadline, result.latency_ms.total, explain)))
+        table.add_row("deadline", Text(deadline_lines(result.deadline, result.latency_ms.total, explain=explain)))
     if energy:
         table.add_row("energy", Text(energy_line(result)))
     table.add_row("backends", Text(backend_lines(result) if explain else _backends(result)))
@@ -152,7 +152,8 @@ def _latency(latency_ms: Mapping[str, float], block: str) -> Table:
     return table
 
 
-def _deadline(choice: DeadlineChoice, total_ms: float, explain: bool) -> str:
+def deadline_lines(choice: DeadlineChoice, total_ms: float, *, explain: bool) -> str:
+    """Say what a deadline chose, and whether it was met; also what it chose from, if that is to be explained."""
     met = "met" if total_ms <= choice.deadline_ms else f"missed by {total_ms - choice.deadline_ms:.0f} ms"
     considered = choice.considered if explain else ()
     return "\n  ".join([f"{choice.deadline_ms:g} ms {met}; {choice.reason}", *considered])
