@@ -183,8 +183,10 @@ def track(
     if ground_every_s is None:
         return _follow(session, frames, query, variant, deadline_ms, cancel)
     check_number(ground_every_s, "ground_every_s")
-    if ground_every_s < 0 or isinstance(frames, NewestFrame):
-        raise UsageError(f"ground_every_s is for recordings and at least 0, got {describe(ground_every_s)}")
+    if isinstance(frames, NewestFrame):
+        raise UsageError("frames is a NewestFrame, which drops frames; leave out ground_every_s")
+    if ground_every_s < 0:
+        raise UsageError(f"ground_every_s must be at least 0, got {describe(ground_every_s)}")
     ask = partial(session.segment, query=query, variant=variant, deadline_ms=deadline_ms, cancel=cancel)
     return _follow_each(session, frames, ask, ground_every_s, cancel or Event())
 

@@ -345,3 +345,33 @@ def test_nothing_is_followed_while_the_policy_finds_nothing() -> None:
     assert (found.status, len(found.objects), found.box) == ("found", 2, (30, 40, 40, 50))
     assert found.mask is not None
     assert int(found.mask.sum()) == 200
+
+
+def test_a_recording_waits_for_each_of_its_frames() -> None:
+    """Frames at 0, 0.4, 0.8 ... s; the policy is asked again as soon as a second has passed, and if stamps go back."""
+    session = Session(policy := FakePolicy(_list_squares, form=BOX_LABEL_LIST), SeeingMask(), {})
+    stamps = [0.4 * place for place in range(7)]
+    frames = [Stamped(_squares(10 + 2 * place), stamp_s) for place, stamp_s in enumerate([*stamps, 1.0])]
+
+    results = list(session.track(iter(frames), "the squares", ground_every_s=1.0))
+
+    assert [result.stamp_s for result in results] == [*stamps, 1.0]
+    assert [frames.index(result.grounded_frame) for result in results] == [0, 0, 0, 3, 3, 3, 6, 7]
+    assert [result.box for result in results] == [(left, 10, left + 10, 20) for left in range(10, 26, 2)]
+    assert {result.dropped for result in results} == {0}
+    assert policy.encoded == 4
+
+
+def test_a_recording_ends_when_it_is_cancelled() -> None:
+    session, policy = make()
+    cancel = threading.Event()
+    frames = [Stamped(square_image(left), float(left)) for left in range(10, 20)]
+    policy.allowed.put("answer")
+    results = session.track(frames, "the square", ground_every_s=3.0, cancel=cancel)
+    followed = [next(results) for _ in range(3)]
+    timer = threading.Timer(0.05, cancel.set)  # the policy is being asked about the frame at 13 s, and would wait
+    timer.start()
+
+    assert list(results) == []
+    assert [result.stamp_s for result in followed] == [10.0, 11.0, 12.0]
+    assert policy.seen == [10, 13]

@@ -15,7 +15,7 @@ from wise_edge import Decoding, Session, Stamped, load_image
 from wise_edge.errors import UsageError
 from wise_edge.robot.frames import Frame, Intrinsics
 from wise_edge.robot.node import Node
-from wise_edge.runtimes.tracking import at_recorded_pace
+from wise_edge.runtimes.tracking import NewestFrame, at_recorded_pace
 
 PIXELS = np.zeros((4, 6, 3), np.uint8)
 IMAGES = [
@@ -132,6 +132,15 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: session().track(7, "it"), "frames must be an iterable of Stamped(image, stamp_s), got int 7"),
     (lambda: session().track([], "it", "short"), "unknown variant 'short'"),
     (lambda: session().track([], "it", deadline_ms=-1), "deadline_ms must be a positive number, got int -1"),
+    (lambda: session().track([], "it", ground_every_s=-1), "ground_every_s must be at least 0, got int -1"),
+    (
+        lambda: session().track([], "it", ground_every_s=float("nan")),
+        "ground_every_s must be a finite number, got float nan",
+    ),
+    (
+        lambda: session().track(NewestFrame(), "it", ground_every_s=1),
+        "frames is a NewestFrame, which drops frames; leave out ground_every_s",
+    ),
     (
         lambda: session().find_mask(PIXELS, (2, 0, 2, 2), ()),
         "the box must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2",

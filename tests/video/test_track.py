@@ -26,6 +26,7 @@ from rich.progress import Progress
 import fake_session
 from mjpeg_server import begin_mjpeg, send_jpeg, serving
 from movies import encode, pan, play
+from wise_edge.bundle.store import Bundle
 from wise_edge.cli.main import main
 from wise_edge.cli.output.progress import _TimeLeft
 from wise_edge.errors import WiseEdgeError
@@ -197,8 +198,12 @@ def test_without_h264_the_codec_is_told(
 
 
 def test_a_video_of_something_else_is_told_once(
-    tmp_path: Path, opened: fake_session.Opened, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    opened: fake_session.Opened,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(Bundle, "is_embedded", True)  # the fakes stand for models that know everything
     noise = [np.random.default_rng(place).integers(0, 255, (96, 96, 3), np.uint8) for place in range(3)]
 
     assert main(["track", str(encode(tmp_path / "in.mp4", noise)), RING, "--json"]) == 0

@@ -70,7 +70,8 @@ def track(
     ] = None,
     variant: options.Variant = None,
     deadline_ms: Annotated[
-        float | None, option("MS", "Choose the variant by how long the policy may take.", panel=options.ANSWER)
+        float | None,
+        option("MS", "Ask the policy in the way that is expected to fit MS milliseconds.", panel=options.ANSWER),
     ] = None,
     max_objects: options.MaxObjects = MAX_OBJECTS,
     pixels: options.Pixels = None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from wise_edge.rle import compressed_runs
 from wise_edge.runtimes.results import RESULT_VERSION
 from wise_edge.runtimes.tracking import Tracked
 from wise_edge.video.reading import number_of
@@ -23,7 +22,7 @@ def frame_record(tracked: Tracked) -> dict[str, Any]:
         "status": tracked.status,
         "reason": tracked.reason,
         "rationale": answer.rationale,
-        "objects": [item.to_dict(compressed_runs) for item in tracked.objects],
+        "objects": [item.to_dict() for item in tracked.objects],
         "stale": tracked.stale,
         "age_s": round(tracked.age_s, 6),
         "grounded_frame": number_of(tracked.grounded_frame).index,
