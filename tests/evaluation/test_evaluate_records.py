@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 import fake_session
 from locations import SUPPORT
+from wise_edge.bundle.store import load, resolve_bundle, write_manifest
 from wise_edge.cli.main import main
 from wise_edge.errors import WiseEdgeError
 from wise_edge.evaluation.record_log import join_shards, open_log, read_log, write_log
@@ -150,8 +152,8 @@ def test_other_settings_are_not_resumed(arguments: list[str], word: str, capsys:
 
 @pytest.mark.usefixtures("recorded")
 def test_another_model_is_not_resumed(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("bundle").mkdir()
-    Path("bundle/bundle.json").write_text("{}")
+    shutil.copytree(resolve_bundle("embedded"), "bundle")
+    write_manifest(Path("bundle"), replace(load("bundle").manifest, name="another"))
     assert main(["evaluate", "--limit", "2", "--out", "records.jsonl", "--resume", "--bundle", "bundle"]) == 2
     assert "model_sha256" in capsys.readouterr().err
 

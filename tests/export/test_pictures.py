@@ -111,6 +111,9 @@ def test_graphs_are_opened_when_their_first_picture_comes(bundle: Bundle, monkey
     assert {name for name in opened if "vision" in name} == {
         bundle.file(f"policy.vision.{grid}").name for grid in ("4x4", "5x3")
     }
+    for pixels in (12 * UNIT**2, None, 12 * UNIT**2):  # budgets share every graph but the vision tower's
+        session.segment(picture("wide"), "the wide one", "answer", pixels=pixels)
+    assert len(opened) == len(set(opened)) and opened[-1] == bundle.file("policy.vision.4x3").name
 
 
 def test_engines_are_planned_for_each_grid(bundle: Bundle) -> None:
