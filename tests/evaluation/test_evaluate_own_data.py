@@ -83,6 +83,11 @@ def test_figures_by_hand(name: str, file: str, capsys: pytest.CaptureFixture[str
     assert {kind: figures["samples"] for kind, figures in report["by_kind"].items()} == {"one": 2, "several": 1}
 
 
+@pytest.mark.parametrize(("name", "file"), OWN)
+def test_the_suffix_tells_the_form(name: str, file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _evaluate(capsys, "--data", file)["dataset"] == name
+
+
 def test_an_unreadable_answer_is_not_right_where_nothing_is(capsys: pytest.CaptureFixture[str]) -> None:
     Path("none.png").write_bytes(image_bytes(_square(0, 0, 0, 0), "PNG"))
     write_rows(Path("none.csv"), [{"picture": "a.png", "mask": "none.png", "sentence": "the unicorn"}])
@@ -126,6 +131,7 @@ def test_one_kind_of_query_has_no_second_column(capsys: pytest.CaptureFixture[st
         ),
         (["--dataset", "coco", "--data", "own.json", "--out", "a.png", "--force"], "would replace what this command"),
         (["--dataset", "table", "--data", "own.csv", "--out", "0.png", "--force"], "would replace what this command"),
+        (["--data", "."], "the name of . does not say what it holds; add --dataset NAME"),
         (["--dataset", "table", "--data", "gone.csv"], "gone.csv does not exist; name the file of table with --data"),
     ],
 )

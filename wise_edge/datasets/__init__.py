@@ -7,14 +7,15 @@ from pathlib import Path
 from wise_edge.datasets.base import Dataset, Example, ExampleObject
 from wise_edge.datasets.coco_instances import CocoInstances
 from wise_edge.datasets.labeled_tables import MaskTable, SolutionTable
-from wise_edge.datasets.picture_table import SUFFIXES, PictureTable
+from wise_edge.datasets.picture_table import SUFFIXES as TABLE_SUFFIXES
+from wise_edge.datasets.picture_table import PictureTable
 from wise_edge.datasets.reasonseg import ReasonSegFolder, find_folder
 from wise_edge.datasets.refcoco import GENERALIZED, RefCocoDataset
 from wise_edge.datasets.scenes import GENERALIZED_SCENES, GroupSceneDataset, SceneDataset
 from wise_edge.datasets.tables import find_table
 from wise_edge.errors import UsageError
 
-__all__ = ["DRAWN", "FILES", "NAMES", "Dataset", "Example", "ExampleObject", "open_dataset"]
+__all__ = ["DRAWN", "FILES", "NAMES", "Dataset", "Example", "ExampleObject", "name_dataset", "open_dataset"]
 
 DRAWN = ("scenes", GENERALIZED_SCENES)
 """Data sets that are drawn, not read."""
@@ -23,6 +24,8 @@ FILES = ("coco", "table")
 NAMES = (*DRAWN, *FILES, "refcocog-2k", "visionreasoner", "refcoco", "refcoco+", "refcocog", "grefcoco", "reasonseg")
 """What `open_dataset` opens."""
 
+_SUFFIXES = {"coco": (".json",), "table": TABLE_SUFFIXES}
+"""Of the files of `FILES`."""
 _SOLUTION_FOLDERS = {
     "refcocog-2k": ("refCOCOg_2k_840",),
     "visionreasoner": ("VisionReasoner_multi_object_7k_840", "VisionReasoner_multi_object_1k_840", "refCOCOg_9k_840"),
@@ -35,6 +38,20 @@ _TABLE_PREFIXES = {
     "reasonseg": "ReasonSeg",
 }
 """Data set to the prefix of its tables on the hub; the split follows."""
+
+
+def name_dataset(data: Path | None) -> str:
+    """Return the name of a data set that is not named: by a file's suffix, "scenes" without data.
+
+    Raises:
+        UsageError: the suffix does not tell.
+    """
+    if data is None:
+        return "scenes"
+    for name, suffixes in _SUFFIXES.items():
+        if data.suffix.lower() in suffixes:
+            return name
+    raise UsageError(f"the name of {data} does not say what it holds; add --dataset NAME, for example reasonseg")
 
 
 def open_dataset(name: str, data: Path | None, split: str, images: Path | None = None) -> Dataset:
@@ -81,7 +98,7 @@ def open_dataset(name: str, data: Path | None, split: str, images: Path | None =
 
 
 def _open_file(name: str, file: Path, images: Path | None) -> Dataset:
-    suffixes = (".json",) if name == "coco" else SUFFIXES
+    suffixes = _SUFFIXES[name]
     wanted = " or ".join(filter(None, (", ".join(suffixes[:-1]), suffixes[-1])))
     if file.is_dir():
         inside = sorted(path.name for path in file.iterdir() if path.suffix.lower() in suffixes)[:3]

@@ -38,14 +38,15 @@ app.command()(gallery)
 def evaluate(
     context: typer.Context,
     dataset: Annotated[
-        str,
+        str | None,
         option(
             "NAME",
             "Your own data: coco (COCO JSON) or table (picture, mask and sentence in each row). Published data: "
-            "reasonseg, refcoco, refcoco+, refcocog or grefcoco. Drawn: scenes or scenes-generalized.",
+            "reasonseg, refcoco, refcoco+, refcocog or grefcoco. Drawn: scenes or scenes-generalized. Default: coco or "
+            "table by the suffix of --data, scenes without.",
             panel=options.ASKED,
         ),
-    ] = "scenes",
+    ] = None,
     data: Annotated[
         Path | None,
         option(
@@ -147,7 +148,7 @@ def evaluate(
     """
     from wise_edge import __version__
     from wise_edge.bundle.store import resolve_bundle
-    from wise_edge.datasets import FILES
+    from wise_edge.datasets import FILES, name_dataset
     from wise_edge.evaluation.evaluate import open_labeled
     from wise_edge.evaluation.gallery import WORST, Run
     from wise_edge.evaluation.records import Settings
@@ -159,6 +160,7 @@ def evaluate(
     if context.invoked_subcommand is not None:
         options.refuse_options(context)
         return
+    dataset = dataset or name_dataset(data)
     metric_mode = metric_mode or METRIC_MODES_BY_NAME.get(dataset, "lisa")
     _check(metric_mode in METRIC_MODES, f"unknown metric mode '{metric_mode}'; choose {' or '.join(METRIC_MODES)}")
     for name, given in (("--variant", variant), ("--pixels", pixels)):

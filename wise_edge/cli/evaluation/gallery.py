@@ -37,7 +37,7 @@ def gallery(
     With two runs, the samples that OTHER lost against RECORDS come first. The page is one file without scripts, which
     needs no network.
     """
-    from wise_edge.datasets import FILES
+    from wise_edge.datasets import DRAWN, FILES
     from wise_edge.evaluation.append_log import UNRECORDED
     from wise_edge.evaluation.compare import compare_runs
     from wise_edge.evaluation.evaluate import open_labeled
@@ -53,6 +53,8 @@ def gallery(
         if runs[0].name == runs[1].name:
             runs = [run._replace(name=str(path)) for path, run in zip(paths, runs, strict=True)]
     made = runs[0].settings
+    if data is None and made.dataset not in DRAWN:
+        raise UsageError(f"{records} is of {made.dataset}/{made.split}; name that data with --data")
     split = None if made.dataset in FILES else made.split
     labeled, samples = open_labeled(made.dataset, data, split, made.samples, images)
     if made.data_sha256 not in (UNRECORDED, fingerprint(labeled.sources(samples))):
