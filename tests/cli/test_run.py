@@ -75,7 +75,7 @@ def test_energy_is_measured_where_it_is_asked_for(
     monkeypatch.setattr(QueryMeter, "find", lambda on_gpu: QueryMeter(rails, **world.options))
     opened.policy.write = lambda *about: world.pause(0.4) or fake_session.completion()  # type: ignore[func-returns-value]
     assert main(["run", str(picture), "the red ring", "--energy"]) == 0
-    assert re.search(r"energy +total 4 J \(rails: VDD_IN\)", capsys.readouterr().out)
+    assert re.search(r"energy +total 4.00 J \(rails: VDD_IN\)", capsys.readouterr().out)
 
 
 def test_explain_names_the_reasons(

@@ -18,9 +18,10 @@ from wise_edge.drawing.overlay import (
     draw_overlay,
     fitted_size,
 )
-from wise_edge.drawing.panel import BRIGHT, Caption, bar_block, legend_block, milliseconds, phases, text_block
+from wise_edge.drawing.panel import BRIGHT, Caption, bar_block, legend_block, phases, text_block
 from wise_edge.drawing.report import CARD_WIDTH, Cell, Drawing, contact_sheet, overlay_card
 from wise_edge.drawing.typography import font_for, missing_letters, wrap
+from wise_edge.drawing.units import milliseconds
 
 LATENCY_MS = {"preprocess": 2.0, "prefill": 30.0, "decode": 300.0, "mask_encode": 0.0, "total": 340.0}
 CAPTION = Caption("the red ring", "wise-s", "The red ring is at the left.", 9, 49, LATENCY_MS)

@@ -15,9 +15,10 @@ from PIL import Image
 from profile_documents import make_document
 from wise_edge.cli.output.profile import print_profile
 from wise_edge.drawing.svg import Scale
+from wise_edge.drawing.units import joules
 from wise_edge.profiling.charts import draw_phases, draw_timeline, draw_tradeoff
 from wise_edge.profiling.page import render_page
-from wise_edge.profiling.words import joules, name_rows
+from wise_edge.profiling.words import name_rows
 from wise_edge.runtimes.spans import PHASES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

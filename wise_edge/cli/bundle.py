@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wise_edge.cli import options
+from wise_edge.drawing import units
 from wise_edge.files.documents import to_json
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def verify(
     if not as_json:
         compared = f"{len(manifest.verification)} figures passed" if manifest.verified else "never compared with torch"
         unaltered = "the bundle of this hash" if sha256 or "@sha256:" in directory else "unaltered by accident"
-        typer.echo(f"{directory} is {unaltered}: {len(manifest.artifacts)} files, {size / 1e6:.1f} MB; {compared}")
+        typer.echo(f"{directory} is {unaltered}: {len(manifest.artifacts)} files, {units.size(size)}; {compared}")
         typer.echo(f"bundle.json sha256:{bundle.sha256}")
 
 
@@ -141,24 +142,27 @@ def _load(directory: str) -> Bundle:
 
 
 def _print_manifest(bundle: Bundle) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console, manifest = Console(), bundle.manifest
+    from wise_edge.cli.output.tables import open_console, show
+
+    console, manifest = open_console(), bundle.manifest
     facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
     for label, value in _facts(bundle):
         facts.add_row(Text(label, "bold cyan"), Text(value))
     console.print(facts)
-    console.print(files_table(manifest))
+    show(console, files_table(manifest))
     if manifest.verification:
-        console.print(figures_table(manifest))
+        show(console, figures_table(manifest))
     if manifest.evaluated is not None:
         _print_evaluated(manifest.evaluated)
     origin = Table("provenance", "")
     for key in sorted(manifest.provenance):
         origin.add_row(Text(key), Text(manifest.provenance[key]))
-    console.print(origin)
+    show(console, origin)
 
 
 def _facts(bundle: Bundle) -> list[tuple[str, str]]:
@@ -166,7 +170,7 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
     policy, sam = manifest.policy, manifest.sam
     size = sum(artifact.bytes for artifact in manifest.artifacts)
     return [
-        ("bundle", f"{manifest.name}, {size / 1e6:.1f} MB, exported {manifest.created}"),
+        ("bundle", f"{manifest.name}, {units.size(size)}, exported {manifest.created}"),
         ("sha256", bundle.sha256),
         ("policy", f"{policy.family}, {policy.num_layers} layers, {policy.picture}"),
         (
@@ -180,11 +184,11 @@ def _facts(bundle: Bundle) -> list[tuple[str, str]]:
 
 
 def _print_evaluated(evaluated: Evaluated) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from wise_edge.bundle.card import evaluated_rows
+    from wise_edge.cli.output.tables import open_console, show
 
     head, rows = evaluated_rows(evaluated)
     table = Table(*head)
@@ -192,9 +196,9 @@ def _print_evaluated(evaluated: Evaluated) -> None:
         column.justify = "right"
     for row in rows:
         table.add_row(*map(Text, row))
-    console = Console()
+    console = open_console()
     console.print(Text(f"evaluated on {evaluated}"))
-    console.print(table)
+    show(console, table)
 
 
 def files_table(manifest: Manifest) -> Any:
@@ -202,12 +206,16 @@ def files_table(manifest: Manifest) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("artifact", "file", "weights", "kB", "sha256")
-    table.columns[0].overflow = table.columns[1].overflow = "fold"
+    table = Table("artifact", "file", "weights", "size", "sha256")
     table.columns[3].justify = "right"
     for artifact in manifest.artifacts:
-        kilobytes = f"{artifact.bytes / 1000:.0f}"
-        cells = (artifact.role, artifact.path, artifact.precision or "-", kilobytes, artifact.sha256[:12])
+        cells = (
+            artifact.role,
+            artifact.path,
+            artifact.precision or "-",
+            units.size(artifact.bytes),
+            artifact.sha256[:12],
+        )
         table.add_row(*(Text(cell) for cell in cells))
     return table
 

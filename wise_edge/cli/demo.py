@@ -77,8 +77,7 @@ def demo(
     before its WISE training and wise-s the one from after it.
     Writes one overlay per image and variant, and a contact sheet of all.
     """
-    from rich.console import Console
-
+    from wise_edge.cli.output.tables import open_console, show
     from wise_edge.files.locks import holding
     from wise_edge.files.targets import check_target, make_folder
 
@@ -92,7 +91,7 @@ def demo(
                 check_target(_card_file(out, case, way), force=True, keep=[image])
         rows = _run(ways, cases)
         _write_images(rows, out)
-    Console(highlight=False).print(_table(rows))
+    show(open_console(), _table(rows))
     typer.echo(f"Contact sheet: {out / SHEET_NAME}")
     if bundle is None:
         typer.echo("The embedded models are tiny and know only synthetic shapes; they do not work on photographs.")
@@ -202,7 +201,7 @@ def _table(rows: Sequence[Sequence[Outcome]]) -> Table:
     from rich.text import Text
 
     from wise_edge.cli.output.result import printable
-    from wise_edge.drawing.panel import milliseconds
+    from wise_edge.drawing.units import milliseconds
 
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("query", overflow="fold")

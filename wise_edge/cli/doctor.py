@@ -18,13 +18,16 @@ def doctor(as_json: options.Json = False) -> None:
     if as_json:
         typer.echo(to_json([asdict(finding) for finding in findings]))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from wise_edge.cli.output.tables import open_console
+
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
     for finding in findings:
         table.add_row(Text(finding.name, "bold cyan"), Text(finding.text or "none"))
         if finding.advice:
             table.add_row("", Text(f"→ {finding.advice}", "yellow"))
-    Console().print(table)
+    open_console().print(table)

@@ -215,15 +215,14 @@ class EndToEnd:
 
 
 def _print(manifest: Manifest, sha256: str, out: Path) -> None:
-    from rich.console import Console
-
     from wise_edge.cli.bundle import figures_table, files_table
+    from wise_edge.cli.output.tables import open_console, show
 
-    console = Console()
+    console = open_console()
     console.print(f"bundle {out}", markup=False, highlight=False)
-    console.print(files_table(manifest))
+    show(console, files_table(manifest))
     if manifest.verification:
-        console.print(figures_table(manifest))
+        show(console, figures_table(manifest))
     typer.echo(f"bundle.json sha256:{sha256}")
     if not manifest.verified:
         reason = "no backend runs its policy on a CPU" if manifest.verification else "--no-verify"

@@ -66,10 +66,11 @@ def compare(
 
 
 def _print(compared: Sequence[Compared], differences: Sequence[str]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from wise_edge.cli.output.tables import open_console, show
+
+    console = open_console()
     for run in compared:
         how = "query by query" if run.paired else "different queries"
         table = Table("", "A", "B", "B / A", "interval", title=f"{run.name}, {how}", title_justify="left")
@@ -81,15 +82,14 @@ def _print(compared: Sequence[Compared], differences: Sequence[str]) -> None:
         table.add_row("rationale tokens", *tokens, "", "")
         if run.ciou is not None:
             table.add_row("cIoU", *(f"{value:.3f}" for value in run.ciou), "", "")
-        console.print(table)
+        show(console, table)
     for line in differences:
         console.print(f"! {line}", markup=False)
 
 
 def _value(figure: Ratio, value: float) -> str:
-    from wise_edge.drawing.panel import milliseconds
-    from wise_edge.profiling.words import joules, megabytes
+    from wise_edge.drawing.units import joules, milliseconds, size
 
     if figure.name == "memory":
-        return megabytes(value)
+        return size(value)
     return joules(value) if figure.name == "energy" else milliseconds(value)

@@ -99,11 +99,10 @@ def _print(
     estimates: Mapping[str, Sequence[PhaseEstimate]],
     resident_gb: float,
 ) -> None:
-    from rich.console import Console
+    from wise_edge.cli.output.tables import open_console, show
+    from wise_edge.drawing.units import joules, milliseconds
 
-    from wise_edge.drawing.panel import milliseconds
-
-    console = Console(highlight=False)
+    console = open_console()
     console.print(
         f"estimated, not measured: {policy.name} {quant.name} on {device.description}, {variant}", markup=False
     )
@@ -116,17 +115,17 @@ def _print(
             f"{phase.bytes / 1e9:.1f}",
             milliseconds(phase.bound_ms),
             "-" if phase.estimate_ms is None else milliseconds(phase.estimate_ms),
-            "-" if low is None or high is None or low == high else f"{low:,.0f} to {high:,.0f} ms",
+            "-" if low is None or high is None or low == high else f"{milliseconds(low)} to {milliseconds(high)}",
             "-" if share is None else f"{share.middle:.0%} ({share.rows})",
         )
-    console.print(table)
+    show(console, table)
     totals = _table("", "bound", "estimate", f"at most, at {device.power_w:.0f} W")
     for name, phases in estimates.items():
         figures = _variant(phases, device)
-        about, joules = figures["estimate_ms"], figures["energy_j_at_most"]
-        row = ("-", "-") if about is None else (milliseconds(about), f"{joules:.0f} J")
+        about, most_j = figures["estimate_ms"], figures["energy_j_at_most"]
+        row = ("-", "-") if about is None else (milliseconds(about), joules(most_j))
         totals.add_row(name, milliseconds(figures["bound_ms"]), *row)
-    console.print(totals)
+    show(console, totals)
     foreign = [phase for phase in estimates[variant] if phase.share and phase.share.of != device.family]
     for phase in foreign:
         name = phase.phase.replace("_", " ")
@@ -150,9 +149,9 @@ def _table(*headings: str) -> Table:
 
 
 def _print_check(deviations: Sequence[Deviation], each: bool) -> None:
-    from rich.console import Console
+    from wise_edge.cli.output.tables import open_console
 
-    console = Console(highlight=False)
+    console = open_console()
     known = [abs(found.deviation) for found in deviations if found.deviation is not None]
     console.print(
         f"{len(deviations)} published measurements, each estimated from the others: median error {median(known):.0%}, "

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from PIL import Image, ImageDraw
 
 from wise_edge.drawing.typography import font_for, line_height, wrap
+from wise_edge.drawing.units import milliseconds
 
 BACKGROUND = (17, 22, 33)
 RAISED = (30, 38, 54)
@@ -50,13 +51,6 @@ class Caption:
     latency_ms: Mapping[str, float]
     notes: Sequence[str] = field(default=())
     problem: str | None = None
-
-
-def milliseconds(value: float) -> str:
-    """Format a duration in ms for reading: `0.4 ms`, `38 ms`, `2.31 s`."""
-    if value >= 1000:
-        return f"{value / 1000:.2f} s"
-    return f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
 
 
 def text_block(text: str, size: int, color: tuple[int, int, int], width: int, bar: bool = False) -> Image.Image:

@@ -21,12 +21,12 @@ from wise_edge.drawing.panel import (
     bar_block,
     chip_block,
     legend_block,
-    milliseconds,
     outcome_block,
     stack,
     text_block,
 )
 from wise_edge.drawing.typography import font_for
+from wise_edge.drawing.units import milliseconds
 
 MARGIN = 24
 CARD_WIDTH = 640

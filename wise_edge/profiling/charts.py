@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from wise_edge.drawing.panel import OTHER_COLOR, PHASE_COLORS, milliseconds
+from wise_edge.drawing.panel import OTHER_COLOR, PHASE_COLORS
 from wise_edge.drawing.svg import AXIS, WIDTH, Scale, axis, rect, svg, text
-from wise_edge.profiling.words import joules, name_rows, query_energy_j
+from wise_edge.drawing.units import joules, milliseconds
+from wise_edge.profiling.words import name_rows, query_energy_j
 
 _LABELS = 190  # width for the names of rows
 _ROW = 34

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from wise_edge.drawing.panel import milliseconds
+from wise_edge.drawing.units import joules, milliseconds, size
 from wise_edge.drawing.web import render, section, table
 from wise_edge.profiling import words
 from wise_edge.profiling.charts import (
@@ -101,8 +101,8 @@ def _glance(runs: Sequence[Mapping[str, Any]]) -> str:
                 "–" if accuracy is None else _with_interval(accuracy["ciou"], accuracy["ciou_interval"]),
                 milliseconds(latency["first_token"]["p50"]),
                 *(milliseconds(latency["total"][key]) for key in ("p50", "p90", "p99")),
-                "–" if energy_j is None else words.joules(energy_j),
-                words.megabytes(run["memory"]["host_peak_bytes"]),
+                "–" if energy_j is None else joules(energy_j),
+                size(run["memory"]["host_peak_bytes"]),
             )
         )
     return table(head, rows)
@@ -156,9 +156,9 @@ def _energy_row(part: str, source: str, each: Mapping[str, Any]) -> tuple[str, .
     )
     return (
         part,
-        "not measurable" if each["energy_j"] is None else words.joules(each["energy_j"]),
+        "not measurable" if each["energy_j"] is None else joules(each["energy_j"]),
         "–" if each["error_share"] is None else f"{each['error_share']:.1%}",
-        "–" if each["net_j"] is None else words.joules(each["net_j"]),
+        "–" if each["net_j"] is None else joules(each["net_j"]),
         *(window if each["times"] else ("–",) * len(window)),
         source,
     )

@@ -60,16 +60,6 @@ def describe_doubts(document: Mapping[str, Any]) -> list[str]:
     return [*stopped, *document["conditions"]["changes"], *lost]
 
 
-def joules(value: float) -> str:
-    """Format an energy: "1.23 J", "45.6 mJ"."""
-    return f"{value:.2f} J" if abs(value) >= 0.9995 else f"{value * 1e3:.3g} mJ"  # 999.5 mJ would be 1e+03 mJ
-
-
-def megabytes(value: float | None) -> str:
-    """Format a size in memory; "-" if it is unknown."""
-    return "-" if value is None else f"{value / 1e6:.0f} MB"
-
-
 def query_energy_j(run: Mapping[str, Any]) -> float | None:
     """Return the energy of a query by the source that counts; None if it was not measured."""
     found = run["energy"]["query"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from wise_edge.drawing.panel import milliseconds
 from wise_edge.drawing.svg import AXIS, WIDTH, Scale, axis, svg, text
+from wise_edge.drawing.units import milliseconds
 from wise_edge.drawing.web import render, section, table
 from wise_edge.robot.bags import BagReport
 

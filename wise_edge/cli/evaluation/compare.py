@@ -52,8 +52,9 @@ def table(
 
 def _print(figures: Mapping[str, Mapping[str, Any]]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from wise_edge.cli.output.tables import open_console, show
 
     shown = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     shown.add_column("")
@@ -63,4 +64,4 @@ def _print(figures: Mapping[str, Mapping[str, Any]]) -> None:
         low, high = figure["interval"]
         change = f"{figure['difference']:+.3f}"
         shown.add_row(name, f"{figure['a']:.3f}", f"{figure['b']:.3f}", change, f"{low:+.3f} to {high:+.3f}")
-    Console(highlight=False).print(shown)
+    show(open_console(), shown)

@@ -12,7 +12,6 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 import typer
-from rich.console import Console
 
 from wise_edge.cli import options
 from wise_edge.cli.output.result import (
@@ -25,8 +24,9 @@ from wise_edge.cli.output.result import (
     result_line,
     result_table,
 )
-from wise_edge.drawing.panel import milliseconds
+from wise_edge.cli.output.tables import open_console
 from wise_edge.drawing.report import overlay_card
+from wise_edge.drawing.units import milliseconds
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import to_json
 from wise_edge.files.writing import atomic_write
@@ -130,7 +130,7 @@ class Answers:
         elif self.total > 1:
             typer.echo(result_line(picture, result))
         else:
-            console = Console()
+            console = open_console()
             console.print(result_table(result, console, energy=self.energy, explain=self.explain))
         if self.total > 1:
             if first and self.explain and not self.as_json:

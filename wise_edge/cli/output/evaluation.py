@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from wise_edge.cli import options
+from wise_edge.drawing.units import milliseconds
 from wise_edge.files.documents import to_json
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ SHOWN_PROBLEMS = 5
 
 def print_report(report: Mapping[str, Any], as_json: bool) -> None:
     """Print a report to stdout and the samples that were left out to stderr."""
-    from rich.console import Console
+    from wise_edge.cli.output.tables import open_console, show
 
     problems = report["problems"]
     for line in problems[:SHOWN_PROBLEMS]:
@@ -32,14 +33,14 @@ def print_report(report: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(to_json(report, indent=2))
         return
-    console = Console(highlight=False)
+    console = open_console()
     how = "true box and points" if report["variant"] is None else f"variant {report['variant']}"
     budget = "" if report["pixels"] is None else f", at most {report['pixels']} pixels"
     mode = "" if report["metric_mode"] == "lisa" else f", metric mode {report['metric_mode']}"
     console.print(
         f"{report['samples']} samples of {report['dataset']}/{report['split']}, {how}{budget}{mode}", markup=False
     )
-    console.print(_table(report))
+    show(console, _table(report))
     console.print("Below each figure: its 95 % bootstrap interval over samples.", style="dim")
 
 
@@ -63,11 +64,21 @@ def _table(report: Mapping[str, Any]) -> Table:
             )
     for quantile in ("p50", "p90"):
         cells = (
-            _cell(figures["latency_ms"]["total"][quantile], figures["intervals"]["latency_ms"]["total"][quantile], 0)
+            _time(figures["latency_ms"]["total"][quantile], figures["intervals"]["latency_ms"]["total"][quantile])
             for figures in columns.values()
         )
-        table.add_row(f"latency {quantile}, ms", *cells)
+        table.add_row(f"latency {quantile}", *cells)
     return table
+
+
+def _time(value_ms: float | None, interval_ms: tuple[float, float] | None) -> str:
+    if value_ms is None or interval_ms is None:
+        return "-"
+    value, (low, high) = milliseconds(value_ms), map(milliseconds, interval_ms)
+    unit = value.partition(" ")[2]
+    if low.endswith(f" {unit}") and high.endswith(f" {unit}"):  # the value says it, and the column stays narrow
+        low, high = (text.removesuffix(f" {unit}") for text in (low, high))
+    return f"[bold]{value}[/]\n[dim]{low}-{high}[/]"
 
 
 def _cell(value: float | None, interval: tuple[float, float] | None, decimals: int) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wise_edge.drawing.units import size
+
 if TYPE_CHECKING:
     from wise_edge.training.plan.parts import TrainingPlan
 
@@ -12,11 +14,14 @@ _PHASES = {"always": "", "vision": "vision: ", "writing": "writing: ", "backward
 
 def print_plan(plan: TrainingPlan) -> None:
     """Print the facts, the memory of each process part by part, its sum, and what is free here."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from wise_edge.cli.output.tables import open_console
+
+    console = open_console()
     lines = Table.grid(padding=(0, 2))
+    lines.add_column()
+    lines.add_column(overflow="fold")
     for name, text in plan.facts:
         lines.add_row(name, text)
     console.print(lines)
@@ -24,27 +29,23 @@ def print_plan(plan: TrainingPlan) -> None:
     memory = Table.grid(padding=(0, 2))
     memory.add_column()
     memory.add_column(justify="right", no_wrap=True)
+    memory.add_column(overflow="fold")
     for part in plan.memory:
-        size = "?" if part.size_bytes is None else gigabytes(part.size_bytes)
-        memory.add_row(f"  {_PHASES[part.phase]}{part.name}", size, part.reason or part.sum)
+        amount = "?" if part.size_bytes is None else size(part.size_bytes)
+        memory.add_row(f"  {_PHASES[part.phase]}{part.name}", amount, part.reason or part.sum)
     console.print(memory)
     for line in _sums(plan):
         console.print(line, markup=False)
 
 
 def _sums(plan: TrainingPlan) -> list[str]:
-    peak = gigabytes(plan.peak_bytes)
+    peak = size(plan.peak_bytes)
     unknown = any(part.size_bytes is None for part in plan.memory)
     together = f"{peak} without what has no figure" if unknown else f"at most {peak} at a time"
     lines = [f"{together}; {_free()}", ""]
-    lines.append(f"the folder of the run takes {gigabytes(plan.disk_bytes)} at most; {_free_disk(plan.model)}")
+    lines.append(f"the folder of the run takes {size(plan.disk_bytes)} at most; {_free_disk(plan.model)}")
     lines += [f"note: {note}" for note in plan.notes]
     return [*lines, f"the trained model will be in {plan.model}; nothing was trained"]
-
-
-def gigabytes(size_bytes: float) -> str:
-    """Format a size for reading: `0.4 GB`, `12 MB`."""
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e8 else f"{size_bytes / 1e6:.0f} MB"
 
 
 def _free() -> str:
@@ -52,7 +53,7 @@ def _free() -> str:
 
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
-        return f"{gigabytes(free)} of the GPU's {gigabytes(total)} are free"
+        return f"{size(free)} of the GPU's {size(total)} are free"
     return "no GPU was found, so it would train on the CPU"
 
 
@@ -61,4 +62,4 @@ def _free_disk(model: str) -> str:
     from pathlib import Path
 
     folder = next(parent for parent in Path(model).absolute().parents if parent.exists())
-    return f"{gigabytes(shutil.disk_usage(folder).free)} are free in {folder}"
+    return f"{size(shutil.disk_usage(folder).free)} are free in {folder}"

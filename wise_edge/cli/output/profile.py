@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wise_edge.drawing.panel import milliseconds
+from wise_edge.drawing.units import joules, milliseconds, size
 from wise_edge.profiling import words
 
 
 def print_profile(document: Mapping[str, Any], details: bool = False) -> None:
     """Print the runs side by side and how power was read, then the phases of each run if details are asked for."""
-    from rich.console import Console
+    from wise_edge.cli.output.tables import open_console, show
 
-    console = Console(highlight=False)
-    console.print(_side_by_side(document["runs"]))
+    console = open_console()
+    show(console, _side_by_side(document["runs"]))
     for line in words.describe_energy(document["power"]):
         console.print(line, markup=False)
     for line in words.describe_power(document["power"]):
@@ -23,7 +23,7 @@ def print_profile(document: Mapping[str, Any], details: bool = False) -> None:
         console.print(f"! {line}", markup=False)
     for run in document["runs"] if details else ():
         console.print()
-        console.print(_phases(run))
+        show(console, _phases(run))
         console.print(_remarks(run), markup=False)
 
 
@@ -35,13 +35,13 @@ def _phases(run: Mapping[str, Any]) -> Any:
     for name, spread in run["latency_ms"].items():
         low, high = spread["interval"]
         times = [milliseconds(spread[key]) for key in ("p50", "p90", "p99", "mean")]
-        table.add_row(name.replace("_", " "), *times, f"{low:.1f} to {high:.1f} ms")
+        table.add_row(name.replace("_", " "), *times, f"{milliseconds(low)} to {milliseconds(high)}")
     return table
 
 
 def _remarks(run: Mapping[str, Any]) -> str:
     step = "" if run["step_ms"] is None else f", {run['step_ms']:.2f} ms"
-    step += "" if run["step_j"] is None else f" and {words.joules(run['step_j'])}"
+    step += "" if run["step_j"] is None else f" and {joules(run['step_j'])}"
     each = f"{step} each" if step else ""
     lines = [f"{run['rationale_tokens']:.1f} rationale tokens, {run['decode_steps']:.1f} decode steps{each}"]
     reasons: dict[str, None] = {}
@@ -50,10 +50,10 @@ def _remarks(run: Mapping[str, Any]) -> str:
             if energy["energy_j"] is None:
                 reasons[f"{words.PART_LABELS[part]}: not measurable, {energy['reason']}"] = None
             else:
-                net = "" if energy["net_j"] is None else f", {words.joules(energy['net_j'])} above idle"
+                net = "" if energy["net_j"] is None else f", {joules(energy['net_j'])} above idle"
                 window = f"{energy['times']} in {energy['window_s']:.1f} s"
-                joules = f"{words.joules(energy['energy_j'])} ± {energy['error_share']:.1%}{net}"
-                lines.append(f"{words.PART_LABELS[part]}: {joules} ({window})")
+                spent = f"{joules(energy['energy_j'])} ± {energy['error_share']:.1%}{net}"
+                lines.append(f"{words.PART_LABELS[part]}: {spent} ({window})")
     return "\n".join([*lines, *reasons])
 
 
@@ -74,7 +74,7 @@ def _side_by_side(runs: list[Mapping[str, Any]]) -> Any:
             milliseconds(latency["first_token"]["p50"]),
             milliseconds(latency["total"]["p50"]),
             milliseconds(latency["total"]["p99"]),
-            "-" if energy_j is None else words.joules(energy_j),
-            words.megabytes(run["memory"]["host_peak_bytes"]),
+            "-" if energy_j is None else joules(energy_j),
+            size(run["memory"]["host_peak_bytes"]),
         )
     return table

@@ -13,12 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from wise_edge.drawing.overlay import DrawnObject
-from wise_edge.drawing.panel import Caption, milliseconds, phases
+from wise_edge.drawing.panel import Caption, phases
 from wise_edge.drawing.report import Drawing
+from wise_edge.drawing.units import joules, milliseconds
 from wise_edge.runtimes.deadline import DeadlineChoice
 from wise_edge.runtimes.results import NOTHING, SegmentationResult, SegmentedObject
 
 BAR_CELLS = 24
+_LEAST_FOR_BARS = 60
+"""Columns of a terminal below which the bars of phases have no room."""
 
 
 def result_table(result: SegmentationResult, console: Console, *, energy: bool = False, explain: bool = False) -> Table:
@@ -36,7 +39,8 @@ def result_table(result: SegmentationResult, console: Console, *, energy: bool =
     for label, text in _outcome(result):
         table.add_row(label, Text(printable(text)))
     table.add_row("tokens", Text(_tokens(result)))
-    table.add_row("latency", _latency(asdict(result.latency_ms), "█" if "utf" in console.encoding.lower() else "#"))
+    block = "" if console.width < _LEAST_FOR_BARS else "█" if "utf" in console.encoding.lower() else "#"
+    table.add_row("latency", _latency(asdict(result.latency_ms), block))
     if result.deadline is not None:
         table.add_row("deadline", Text(deadline_lines(result.deadline, result.latency_ms.total, explain=explain)))
     if energy:
@@ -91,8 +95,8 @@ def energy_line(result: SegmentationResult) -> str:
     """Return the energy of the query in J, or why it was not measured."""
     if result.energy_j is None:
         return f"not measured: {result.energy_reason}"
-    spent = ", ".join(f"{phase.replace('_', ' ')} {joules:.3g} J" for phase, joules in result.energy_j.items())
-    return f"{spent} ({result.energy_source})"
+    parts = ", ".join(f"{phase.replace('_', ' ')} {joules(spent)}" for phase, spent in result.energy_j.items())
+    return f"{parts} ({result.energy_source})"
 
 
 def no_answer_line(result: SegmentationResult) -> str:
@@ -154,7 +158,7 @@ def _latency(latency_ms: Mapping[str, float], block: str) -> Table:
 
 def deadline_lines(choice: DeadlineChoice, total_ms: float, *, explain: bool) -> str:
     """Say what a deadline chose, and whether it was met; also what it chose from, if that is to be explained."""
-    met = "met" if total_ms <= choice.deadline_ms else f"missed by {total_ms - choice.deadline_ms:.0f} ms"
+    met = "met" if total_ms <= choice.deadline_ms else f"missed by {milliseconds(total_ms - choice.deadline_ms)}"
     considered = choice.considered if explain else ()
     return "\n  ".join([f"{choice.deadline_ms:g} ms {met}; {choice.reason}", *considered])
 

@@ -10,6 +10,7 @@ import typer
 
 from wise_edge.cli import options
 from wise_edge.cli.options import option
+from wise_edge.drawing.units import milliseconds
 from wise_edge.files.documents import to_json
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _facts(figures: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [("images", f"{figures['frames']}"), ("with a mask", f"{figures['found']}")]
     if figures["unreadable"]:
         facts.append(("could not be read", "{unreadable}, the first since {unreadable_reason}".format(**figures)))
-    latency = "{took_ms_p50:.0f} ms at the median, {took_ms_p99:.0f} ms at p99".format(**figures)
+    latency = _spread(figures, "took_ms")
     facts.append(("latency per image", latency))
     if figures["bits"]:
         facts.append(("bits per channel", "{bits} of 16, the most that an image used".format(**figures)))
@@ -120,9 +121,14 @@ def _facts(figures: dict[str, Any]) -> list[tuple[str, str]]:
         seen = "{grounded} of {frames} answered by the policy, {dropped} dropped".format(**figures)
         facts.append((f"live at {figures['rate_hz']:.1f} Hz", seen))
     if figures["age_ms_p50"] is not None:
-        age = "{age_ms_p50:.0f} ms at the median, {age_ms_p99:.0f} ms at p99".format(**figures)
+        age = _spread(figures, "age_ms")
         facts.append(("age of the newest answer", age))
     return facts
+
+
+def _spread(figures: dict[str, Any], name: str) -> str:
+    p50, p99 = (milliseconds(figures[f"{name}_{quantile}"]) for quantile in ("p50", "p99"))
+    return f"{p50} at the median, {p99} at p99"
 
 
 def _figures(report: BagReport) -> dict[str, Any]:

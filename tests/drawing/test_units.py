@@ -1,0 +1,47 @@
+"""Quantities as text."""
+
+from __future__ import annotations
+
+import pytest
+
+from wise_edge.drawing.units import joules, milliseconds, size
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.0 ms"), (0.44, "0.4 ms"), (9.94, "9.9 ms"), (9.96, "10 ms"), (999.4, "999 ms"), (999.6, "1.00 s"),
+        (1234.0, "1.23 s"), (9994.0, "9.99 s"), (9996.0, "10.0 s"), (12345.6, "12.3 s"), (99_960.0, "100 s"),
+        (123_456.0, "123 s"), (-25.0, "-25 ms"),
+    ],
+)  # fmt: skip
+def test_milliseconds(value: float, text: str) -> None:
+    assert milliseconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0004, "0.4 mJ"),
+        (0.0456, "45.6 mJ"),
+        (0.9996, "1.00 J"),
+        (1.234, "1.23 J"),
+        (12.34, "12.3 J"),
+        (123.4, "123 J"),
+    ],
+)
+def test_joules(value: float, text: str) -> None:
+    assert joules(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0, "0 B"), (512, "512 B"), (999, "999 B"), (1000, "1.0 kB"), (12_345, "12 kB"), (999_600, "1.0 MB"),
+        (9_800_000, "9.8 MB"), (123_000_000, "123 MB"), (999_700_000, "1.0 GB"), (7_400_000_000, "7.4 GB"),
+        (123_000_000_000, "123 GB"), (1_234_000_000_000, "1,234 GB"),
+    ],
+)  # fmt: skip
+def test_size(value: float | None, text: str) -> None:
+    assert size(value) == text

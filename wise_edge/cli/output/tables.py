@@ -1,0 +1,45 @@
+"""Tables that lose nothing: where one does not fit the terminal, each row becomes lines of its own.
+
+Rich cuts what does not fit and ends it with "…", also in the middle of a figure, and takes a pipe for 80 columns.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+_UNBOUND = 10_000
+"""Columns of what is no terminal, such as a pipe into grep."""
+
+
+def open_console() -> Console:
+    """Return a console for stdout; what is not printed on a terminal is not wrapped, unless COLUMNS says so."""
+    bound = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Console(highlight=False, width=None if bound else _UNBOUND)
+
+
+def show(console: Console, table: Table) -> None:
+    """Print a table; if it is too wide, its rows one below the other: the first cell, then each with its heading."""
+    needed = console.measure(table, options=console.options.update_width(_UNBOUND)).maximum
+    if needed <= console.width:
+        console.print(table)
+        return
+    if table.title:
+        console.print(table.title, markup=isinstance(table.title, str))
+    if title := " ".join(str(table.columns[0].header).split()):
+        console.print(title, style="dim", markup=False)
+    first, *others = ([cell for cell in column.cells] for column in table.columns)
+    headings = [column.header for column in table.columns[1:]]
+    for number, name in enumerate(first):
+        if str(name):
+            console.print(name, style="bold", overflow="fold")
+        block = Table.grid(padding=(0, 2))
+        block.add_column(no_wrap=True)
+        block.add_column(overflow="fold")
+        for heading, cells in zip(headings, others, strict=True):
+            if str(cells[number]):
+                block.add_row(f"  {' '.join(str(heading).split())}", cells[number])
+        console.print(block)
