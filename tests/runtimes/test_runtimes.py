@@ -381,9 +381,20 @@ def test_a_provider_that_is_not_there_is_no_fallback(bundle: Bundle) -> None:
         OnnxGraph(bundle.file("sam.encoder"), CUDA)
 
 
-def test_a_provider_that_drops_to_the_cpu_in_silence_is_found(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_provider_that_drops_to_the_cpu_in_silence_is_found(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import onnxruntime
 
+    loaded: list[bool] = []
+
+    def preload_dlls() -> None:
+        loaded.append(True)
+        print("Failed to load libcudnn.so.9")
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload_dlls)
+    OnnxGraph(bundle.file("sam.encoder"))
+    assert not loaded
     create = onnxruntime.InferenceSession
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
     monkeypatch.setattr(
@@ -392,8 +403,10 @@ def test_a_provider_that_drops_to_the_cpu_in_silence_is_found(bundle: Bundle, mo
         lambda *args, providers, **more: create(*args, providers=["CPUExecutionProvider"], **more),
     )
 
-    with pytest.raises(DeviceError, match="CPUExecutionProvider would run instead"):
+    with pytest.raises(DeviceError, match=r"CPUExecutionProvider would run instead.*onnxruntime-gpu\[cuda,cudnn\]"):
         OnnxGraph(bundle.file("sam.encoder"), CUDA)
+    assert loaded
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("role", ["policy.embedding", "policy.tokenizer"])

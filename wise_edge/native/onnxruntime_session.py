@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +26,16 @@ def quiet_options(onnxruntime: ModuleType) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     return options
+
+
+def _load_cuda(onnxruntime: ModuleType) -> None:
+    """Load CUDA and cuDNN from NVIDIA's wheels, where ONNX Runtime itself does not look.
+
+    It prints what it lacks, although the session may find that in the system.
+    """
+    if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
+        with redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
 
 
 def find_gpu_lack(gpu: Capability) -> str | None:
@@ -68,6 +80,8 @@ class OnnxSession:
         self._file = file
         if provider not in onnxruntime.get_available_providers():
             raise DeviceError(f"this onnxruntime has no {provider}; run: pip install 'wise-edge[gpu]'")
+        if provider == CUDA:
+            _load_cuda(onnxruntime)
         try:
             self._session = onnxruntime.InferenceSession(
                 str(file),
@@ -82,7 +96,10 @@ class OnnxSession:
                 raise shortage from error
             raise BundleError(f"{file} cannot be loaded: {first_line(error)}; export the bundle again") from error
         if (first := self._session.get_providers()[0]) != provider:
-            raise DeviceError(f"{provider} does not start here and {first} would run instead; check its libraries")
+            raise DeviceError(
+                f"{provider} does not start here and {first} would run instead; it needs NVIDIA's driver, CUDA and "
+                "cuDNN; for the last two run: pip install 'onnxruntime-gpu[cuda,cudnn]'"
+            )
 
     def check_outputs(self, names: Iterable[str]) -> None:
         """Raise `BundleError` if the graph lacks an output."""
