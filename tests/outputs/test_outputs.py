@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
+from PIL import Image
 
 from wise_edge.errors import UsageError
 from wise_edge.geometry import mask_box
@@ -129,6 +130,17 @@ def test_coco_tools_read_several_pictures_of_one_document(tmp_path: Path) -> Non
             assert each["bbox"] == coco.maskUtils.toBbox(each["segmentation"]).tolist()
     assert annotations[3]["bbox"] == [1, 2, 3, 6]
     assert read.loadRes([each for each in annotations if each["area"]]).getAnnIds(imgIds=[1]) == [1, 2, 4]
+
+
+def test_supervision_reads_a_document_with_its_masks(tmp_path: Path) -> None:
+    supervision = pytest.importorskip("supervision")
+    found = Found((segmented(1, ring(2, 3), "cup"), segmented(2, ring(30, 20), "mug")))
+    (tmp_path / "coco.json").write_text(json.dumps(to_coco([("a.png", found)])))
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    data = supervision.DetectionDataset.from_coco(str(tmp_path), str(tmp_path / "coco.json"), force_masks=True)
+    ((_, _, read),) = data
+    assert ([data.classes[number] for number in read.class_id], len(data)) == (["cup", "mug"], 1)
+    np.testing.assert_array_equal(read.mask, [item.mask for item in found.objects])
 
 
 @given(masks)

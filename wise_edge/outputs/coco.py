@@ -1,4 +1,4 @@
-"""Results as one COCO document, as pycocotools, FiftyOne and other tools of data sets read it.
+"""Results as one COCO document, as pycocotools, supervision and FiftyOne read it.
 
 https://cocodataset.org/#format-data
 """
@@ -66,6 +66,7 @@ def to_coco(results: Iterable[tuple[str, Findings]]) -> dict[str, Any]:
 
 
 def _describe(item: SegmentedObject) -> dict[str, Any]:
+    # FiftyOne 1.22 cuts a mask to its box, so the policy's own, which may be smaller, will not do.
     x1, y1, x2, y2 = mask_box(item.mask) if item.mask.any() else item.box
     return {
         "segmentation": compressed_runs(item.mask),
