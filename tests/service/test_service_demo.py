@@ -10,7 +10,6 @@ from PIL import Image
 
 from gated_service import serving
 from service_client import ask, png
-from wise_edge.bundle.store import load, resolve_bundle
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.runtimes.session import Session
 from wise_edge.scenes.recognition import OTHER_KIND
@@ -46,8 +45,3 @@ def test_an_answer_on_another_kind_of_picture_has_a_note(demo: bool) -> None:
         stored = client.post("/v1/frames", files={"image": png()}).json()["frame"]
         again = client.post(f"/v1/frames/{stored}/segment", json={"query": "the ring"}).json()
     assert photo["notes"] == again["notes"] == ([OTHER_KIND] if demo else [])
-
-
-def test_the_shipped_bundles_are_known_by_what_they_contain() -> None:
-    assert load(resolve_bundle("embedded")).built_in
-    assert load(resolve_bundle("embedded-start")).built_in

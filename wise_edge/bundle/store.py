@@ -70,11 +70,6 @@ class Bundle:
     directory: Path
     manifest: Manifest
 
-    @property
-    def built_in(self) -> bool:
-        """Whether the policy or the segmenter is a shipped one; a bundle of the user's own may contain them, too."""
-        return any(self.manifest.provenance.get(part) in SHIPPED for part in ("policy", "sam"))
-
     def artifact(self, role: str) -> Artifact:
         """Return the artifact of a role; raises `BundleError` if the bundle has none."""
         for artifact in self.manifest.artifacts:

@@ -124,7 +124,7 @@ def serve(
             limits,
             token,
             own_hosts=tuple(dict.fromkeys(own_hosts)),
-            demo=loaded.built_in,
+            demo=loaded.is_embedded,
             access_log=log if access_log else None,
         )
         run_server(app, host, port, limits, say, proxies=proxies, listener=listener, log=log)
