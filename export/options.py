@@ -102,6 +102,19 @@ class ExportOptions:
                 option = "--no-importance" if field.name == "importance" else f"--{field.name.replace('_', '-')}"
                 raise UsageError(f"{option} applies to --target {' and '.join(owners)} alone; add it or omit {option}")
 
+    def arguments(self) -> list[str]:
+        """Return the arguments of `wise-edge export` that ask for these options; defaults are left out."""
+        found: list[str] = []
+        for field in fields(self):
+            value, option = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
+            if field.name == "targets":
+                found += ["--target", ",".join(value)]
+            elif field.name == "importance":
+                found += [] if value else ["--no-importance"]
+            elif value != field.default:
+                found += [option, str(value)]
+        return found
+
     @property
     def told(self) -> Told:
         """What the options say of the policy; raises `UsageError` if one is malformed."""

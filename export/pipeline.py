@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ from wise_edge.export.source.adapter import merge_checkpoint
 from wise_edge.export.source.calibration import CalibrationSample, read_calibration
 from wise_edge.export.source.policy import PolicyCheckpoint
 from wise_edge.export.source.shards import join_shards
-from wise_edge.export.space import repeated_share, stored_bytes, written_bytes
+from wise_edge.export.space import needed_bytes, stored_bytes
 from wise_edge.export.targets import MERGED, Target, find_targets
 from wise_edge.export.to_onnx.bf16 import cpu_equivalent
 from wise_edge.export.to_onnx.segmenter import SamSource
@@ -41,7 +42,7 @@ from wise_edge.policy.answers.conventions import Told
 from wise_edge.policy.architecture import load_config
 from wise_edge.policy.checkpoint import read_policy_spec
 from wise_edge.policy.folder import check_policy_folder
-from wise_edge.policy.prompts import read_prompts
+from wise_edge.policy.prompts import PromptSet, read_prompts
 from wise_edge.policy.shards import ShardedPolicy, find_shards
 from wise_edge.sam.checkpoint import read_sam_spec
 
@@ -102,6 +103,7 @@ def export_bundle(
     *,
     verify: QueryCheck | None,
     adapter: Path | None = None,
+    prompts: PromptSet | None = None,
     force: bool = False,
     progress: Progress,
 ) -> Manifest:
@@ -115,6 +117,7 @@ def export_bundle(
         verify: asks complete queries after each part was compared with torch; a bundle counts as verified only if that
             measured something. None compares nothing.
         adapter: PEFT folder to merge into the policy first.
+        prompts: the wording of a policy whose folder names none, as a published one's.
         force: replace an existing bundle.
         progress: called at each step.
 
@@ -137,9 +140,8 @@ def export_bundle(
     samples = read_calibration(options.calibration, options.samples)
     if shards is not None:
         read_prompts(_worded(base, adapter))  # what would fail later is found before the work
-    repeated = repeated_share(base, list_tensors(base) if shards is None else shards.tensors(), options.told)
-    needed = written_bytes(base, options, repeated) + written_bytes(sam_checkpoint, options)
-    needed += stored_bytes(base) * ((shards is not None) + (adapter is not None))
+    tensors = list_tensors(base) if shards is None else shards.tensors()
+    needed = needed_bytes(base, tensors, sam_checkpoint, options, (shards is not None) + (adapter is not None))
     read = (base, sam_checkpoint, adapter, options.calibration)
     with replacing_folder(target, marker=MANIFEST_NAME, force=force, keep=read) as folder, scratch_in(folder.parent):
         check_space(folder.parent.parent, needed)
@@ -151,7 +153,7 @@ def export_bundle(
                 figures,
             ),
         ):
-            source = PolicyCheckpoint(policy_folder, samples, progress, read_policy_spec(policy_folder, told=told))
+            source = PolicyCheckpoint(policy_folder, samples, progress, read_policy_spec(policy_folder, prompts, told))
             for chosen in targets:
                 chosen.check_policy(source, options)
             export = _Export(source, SamSource(sam_checkpoint), samples, targets, options, progress)
@@ -165,6 +167,7 @@ def export_bundle(
                 verification=(),
                 provenance=describe_checkpoint(policy, policy_folder, "policy", adapter)
                 | describe_checkpoint(sam, sam_checkpoint, "sam")
+                | {"export": shlex.join(options.arguments())}
                 | describe_tools(),
             )
             write_manifest(folder, manifest)
@@ -182,6 +185,7 @@ def _verified(export: _Export, folder: Path, manifest: Manifest, verify: QueryCh
         figures = export.compare(checked)
         check_figures(figures)
         export.progress("comparing answers and masks with torch")
+        export.source.release()  # the queries load it again, and it would be in memory twice
         queries = verify(checked, export.source.folder, export.samples)
         check_figures(queries)
     return replace(manifest, verified=bool(queries), verification=(*figures, *queries))

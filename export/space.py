@@ -20,6 +20,25 @@ def stored_bytes(checkpoint: Path) -> int:
     return sum(file.stat().st_size for file in checkpoint_weights(checkpoint))
 
 
+def needed_bytes(
+    policy: Path, tensors: Iterable[StoredTensor], sam: Path, options: ExportOptions, copies: int = 0
+) -> int:
+    """Return about how many bytes of a disk an export takes while it runs.
+
+    Args:
+        policy: has the policy's config and weights.
+        tensors: the policy's.
+        sam: the segmenter's checkpoint.
+        options: of the export.
+        copies: of the policy's checkpoint that are made first, to join shards and to merge an adapter.
+
+    Raises:
+        UsageError: as `complete_entries`.
+    """
+    written = written_bytes(policy, options, repeated_share(policy, tensors, options.told))
+    return written + written_bytes(sam, options) + copies * stored_bytes(policy)
+
+
 def written_bytes(checkpoint: Path, options: ExportOptions, repeated: float = 0.0) -> int:
     """Return about how many bytes an export of a checkpoint writes, intermediate files included.
 

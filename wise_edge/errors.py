@@ -44,16 +44,17 @@ class MissingExtraError(WiseEdgeError):
     Args:
         module: import name of the package, for example "onnxruntime".
         extra: the extra of wise-edge that installs it, for example "onnx".
+        remedy: what to do, if pip's line for the extra is not enough.
     """
 
     exit_code = 3
 
-    def __init__(self, module: str, extra: str) -> None:
+    def __init__(self, module: str, extra: str, remedy: str = "") -> None:
         from wise_edge.extras import find_python_lack  # which imports this module
 
         self.module = module
         self.extra = extra
-        remedy = find_python_lack(extra) or f"run: pip install 'wise-edge[{extra}]'"
+        remedy = remedy or find_python_lack(extra) or f"run: pip install 'wise-edge[{extra}]'"
         super().__init__(f"{module} is not installed; {remedy}")
 
 

@@ -39,6 +39,11 @@ _DRAFT_BYTES = 64 << 20
 """Most logits of a draft in one call: 110 tokens with Qwen's vocabulary. Those of a list may be over 2,000."""
 
 
+def cache_tokens(spec: PolicySpec) -> int:
+    """Return for how many tokens keys and values are made: a query's, and those that run beside it."""
+    return spec.context_tokens + (MAX_SEQUENCES - 1) * _QUERY_TOKENS
+
+
 def open_policy(
     bundle: Bundle, row: Backend, *, threads: int | None, flash_attention: bool | None, pixels: int | None = None
 ) -> LlamaPolicy:
@@ -97,7 +102,7 @@ class LlamaPolicy(BasePolicy):
     ) -> None:
         super().__init__(name, spec, tokenizer)
         self._writer = Writer(self._text, spec)
-        self._room = spec.context_tokens + (MAX_SEQUENCES - 1) * _QUERY_TOKENS
+        self._room = cache_tokens(spec)
         self._model = LlamaModel(text, vision, self._room, threads=threads, gpu=gpu, flash_attention=flash_attention)
         self._before: tuple[int, ...] = ()  # tokens before the image, which the language model holds
         if prefix := self._text.prefix(self._variant, (1, 1)):

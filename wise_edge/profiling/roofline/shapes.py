@@ -84,6 +84,7 @@ class DevicePeaks:
     Attributes:
         name: value of `--device`.
         description: the product.
+        gpu: name of its kind of GPU in `wise_edge.bundle.devices`.
         family: devices that reach similar shares of their peaks.
         bandwidth_gb_s: memory bandwidth.
         memory_gb: memory size.
@@ -94,6 +95,7 @@ class DevicePeaks:
 
     name: str
     description: str
+    gpu: str
     family: str
     bandwidth_gb_s: float
     memory_gb: float
@@ -136,20 +138,20 @@ SEGMENTERS = (
     SegmenterShape("sam-vit-h", 1280, 32),
 )
 DEVICES = (
-    DevicePeaks("orin-nano", "Jetson Orin Nano 8 GB, 15 W", "orin", 68, 8, 10.2, None, 15),
-    DevicePeaks("orin-nano-super", "Jetson Orin Nano 8 GB, MAXN_SUPER", "orin", 102, 8, 16.7, None, 25),
-    DevicePeaks("orin-nx", "Jetson Orin NX 16 GB, MAXN", "orin", 102.4, 16, 15.0, None, 25),
-    DevicePeaks("orin-nx-super", "Jetson Orin NX 16 GB, MAXN_SUPER", "orin", 102.4, 16, 19.2, None, 40),
-    DevicePeaks("agx-orin-32", "Jetson AGX Orin 32 GB", "orin", 204.8, 32, 26.7, None, 40),
-    DevicePeaks("agx-orin", "Jetson AGX Orin 64 GB", "orin", 204.8, 64, 42.6, None, 60),
-    DevicePeaks("thor", "Jetson AGX Thor, T5000", "thor", 273, 128, 259, 1035, 130),
-    DevicePeaks("rtx-3060", "GeForce RTX 3060 12 GB", "rtx", 360, 12, 25.5, None, 170),
-    DevicePeaks("rtx-3090", "GeForce RTX 3090", "rtx", 936, 24, 71, None, 350),
-    DevicePeaks("rtx-4060", "GeForce RTX 4060", "rtx", 272, 8, 30.2, None, 115),
-    DevicePeaks("rtx-4070", "GeForce RTX 4070", "rtx", 504, 12, 58.3, None, 200),
-    DevicePeaks("rtx-4090", "GeForce RTX 4090", "rtx", 1008, 24, 165, None, 450),
-    DevicePeaks("rtx-5090", "GeForce RTX 5090", "rtx", 1792, 32, 209.5, 1676, 575),
-    DevicePeaks("a100", "A100 80 GB SXM", "a100", 2039, 80, 312, None, 400),
+    DevicePeaks("orin-nano", "Jetson Orin Nano 8 GB, 15 W", "orin", "orin", 68, 8, 10.2, None, 15),
+    DevicePeaks("orin-nano-super", "Jetson Orin Nano 8 GB, MAXN_SUPER", "orin", "orin", 102, 8, 16.7, None, 25),
+    DevicePeaks("orin-nx", "Jetson Orin NX 16 GB, MAXN", "orin", "orin", 102.4, 16, 15.0, None, 25),
+    DevicePeaks("orin-nx-super", "Jetson Orin NX 16 GB, MAXN_SUPER", "orin", "orin", 102.4, 16, 19.2, None, 40),
+    DevicePeaks("agx-orin-32", "Jetson AGX Orin 32 GB", "orin", "orin", 204.8, 32, 26.7, None, 40),
+    DevicePeaks("agx-orin", "Jetson AGX Orin 64 GB", "orin", "orin", 204.8, 64, 42.6, None, 60),
+    DevicePeaks("thor", "Jetson AGX Thor, T5000", "thor", "thor", 273, 128, 259, 1035, 130),
+    DevicePeaks("rtx-3060", "GeForce RTX 3060 12 GB", "sm86", "rtx", 360, 12, 25.5, None, 170),
+    DevicePeaks("rtx-3090", "GeForce RTX 3090", "sm86", "rtx", 936, 24, 71, None, 350),
+    DevicePeaks("rtx-4060", "GeForce RTX 4060", "sm89", "rtx", 272, 8, 30.2, None, 115),
+    DevicePeaks("rtx-4070", "GeForce RTX 4070", "sm89", "rtx", 504, 12, 58.3, None, 200),
+    DevicePeaks("rtx-4090", "GeForce RTX 4090", "sm89", "rtx", 1008, 24, 165, None, 450),
+    DevicePeaks("rtx-5090", "GeForce RTX 5090", "sm120", "rtx", 1792, 32, 209.5, 1676, 575),
+    DevicePeaks("a100", "A100 80 GB SXM", "sm80", "a100", 2039, 80, 312, None, 400),
 )
 QUANTS = (
     Quant("fp16", 16, 16, "tensorrt"),
