@@ -36,6 +36,7 @@ EACH = 3
 REQUIRED = {
     "run": ["picture.png", "the ring"],
     "track": ["picture.png", "the ring"],  # a video of one frame
+    "setup": ["embedded", "embedded", "--dry-run"],
     "train": ["--recipe", "embedded-sam", "--out", "run"],
     "export": ["--policy", "embedded", "--sam", "embedded", "--out", "bundle"],
     "build": ["folder"],

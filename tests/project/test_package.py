@@ -25,6 +25,7 @@ KNOWS_ALL_STAGES = (
     "wise_edge/doctor.py",  # lists the backends
     "wise_edge/evaluation/",
     "wise_edge/outputs/",  # of results
+    "wise_edge/planning/",
     "wise_edge/profiling/",
     "wise_edge/robot/",
     "wise_edge/service/",

@@ -35,6 +35,7 @@ from wise_edge.cli.robot.dora import dora
 from wise_edge.cli.robot.ros2 import ros2
 from wise_edge.cli.run import run
 from wise_edge.cli.serve import serve
+from wise_edge.cli.setup import setup
 from wise_edge.cli.track import track
 from wise_edge.cli.train import train
 from wise_edge.errors import UsageError, WiseEdgeError, one_line
@@ -65,7 +66,7 @@ def _options(
     pass
 
 
-for command in (demo, run, track, train, export, build, bag, serve, dora, doctor, completion):
+for command in (demo, run, track, setup, train, export, build, bag, serve, dora, doctor, completion):
     app.command()(command)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(ros2)
 app.add_typer(evaluate, name="evaluate")

@@ -289,7 +289,7 @@ def read_prompts(folder: Path) -> PromptSet:
     if not file.is_file():
         raise UsageError(
             f"{file} is missing: it names the wording that the policy was trained with; for a published checkpoint "
-            f"write the default wording: {_WRITE_DEFAULT} > {file}"
+            f"add --default-wording to 'wise-edge setup', or write it: {_WRITE_DEFAULT} > {file}"
         )
     return read_prompt_file(file)
 

@@ -142,6 +142,10 @@ def _gpus(place: Place) -> Names:
     return {kind.name: kind.description for kind in GPU_KINDS} | {THIS: "the GPU of this machine"}
 
 
+def _devices(place: Place) -> Names:
+    return {"this": "this machine", "cpu": "its CPU alone", **_shapes("DEVICES")(place)}
+
+
 def _targets(place: Place) -> Names:
     from wise_edge.export.targets import MERGED, TARGETS
 
@@ -178,12 +182,6 @@ def _datasets(place: Place) -> Names:
     return dict.fromkeys(NAMES, "")
 
 
-def _outputs(place: Place) -> Names:
-    from wise_edge.cli.run import KINDS
-
-    return dict.fromkeys(KINDS, "")
-
-
 Sources = Mapping[str, Callable[[Place], Names]]
 _OF_ALL: Sources = {
     "bundle": find_bundles,
@@ -197,7 +195,6 @@ _OF_ALL: Sources = {
 }
 """Parameter to its names, in every command that has it."""
 _OF_COMMANDS: Mapping[Words, Sources] = {
-    ("run",): {"save": _outputs, "overlay_style": _plain(("panel", "plain"))},
     ("train",): {"recipe": find_recipes},
     ("export",): {
         "policy": _plain(("embedded", "embedded-start")),
@@ -210,6 +207,11 @@ _OF_COMMANDS: Mapping[Words, Sources] = {
         "sam_precision": _precisions("SAM_PRECISIONS"),
         "edgellm_quant": _precisions("EDGELLM_METHODS"),
         "coordinates": _plain(("pixels", "per-mille", "pixels,yx", "per-mille,yx")),
+        "picture": _plain(("square", "aspect")),
+    },
+    ("setup",): {
+        "device": _devices,
+        "bits": _plain(("16", "8", "4")),
         "picture": _plain(("square", "aspect")),
     },
     ("build",): {"device": _gpus},
