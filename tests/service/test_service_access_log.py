@@ -25,6 +25,7 @@ def test_each_request_has_a_line_without_its_query() -> None:
         stored = client.post("/v1/frames", files={"image": png()}, headers=headers).json()["frame"]
         client.post(f"/v1/frames/{stored}/segment", json={"query": "the private ring"}, headers=headers)
         client.get("/v1/nothing%0A2026-01-01T00:00:00Z?query=private")
+        client.delete(f"/v1/frames/{stored}")
         client.get("/metrics")
         sent = len(client.get("/example.png").content)
     log.close()
@@ -34,6 +35,7 @@ def test_each_request_has_a_line_without_its_query() -> None:
         "POST /v1/frames 201",
         "POST /v1/frames/{frame}/segment 200",
         "GET /v1/nothing%0A2026-01-01T00:00:00Z 401",
+        "DELETE /v1/frames/{frame} 401",
         "GET /metrics 401",
         "GET /example.png 200",
     ]

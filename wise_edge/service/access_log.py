@@ -15,6 +15,7 @@ from threading import Thread
 _MOST_LINES = 1000
 _LONGEST_PATH, _LONGEST_ADDRESS = 200, 60
 _CLOSE_S = 1.0
+_STORED = re.compile("^/v1/frames/[^/]+")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Served:
 
     def to_line(self) -> str:
         """Return a line for the log; it names no stored image, since who knows the name may query it."""
-        path = self.route or self.path[:_LONGEST_PATH]
+        path = self.route or _STORED.sub("/v1/frames/{frame}", self.path)[:_LONGEST_PATH]
         status = self.status or "-"
         client = re.sub(r"[^\w.:%-]", "?", self.client)[:_LONGEST_ADDRESS]  # a proxy may name anything
         return f"{client or '-'} {self.method} {path} {status} {self.ms:.1f} ms {self.sent_bytes} bytes"
