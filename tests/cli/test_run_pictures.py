@@ -128,6 +128,17 @@ def test_pycocotools_reads_what_is_written(opened: fake_session.Opened, capsys: 
         assert annotation["area"] == coco.annToMask(annotation).sum()
 
 
+def test_an_overlay_of_one_picture_may_be_jpeg_and_plain(
+    opened: fake_session.Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "photos/b.png", QUERY, "--overlay", "panel.jpg"]) == 0
+    assert main(["run", "photos/b.png", QUERY, "--overlay", "plain.PNG", "--overlay-style", "plain"]) == 0
+    with Image.open("panel.jpg") as panel, Image.open("plain.PNG") as plain:
+        assert (panel.format, panel.width > 80) == ("JPEG", True)
+        assert (plain.format, plain.size) == ("PNG", (80, 50))
+    assert main(["run", "photos/b.png", QUERY, "--overlay-style", "nice"]) == 2
+
+
 def test_pictures_of_one_name_have_files_of_their_own(
     opened: fake_session.Opened, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -323,9 +334,17 @@ def test_the_demo_models_say_once_what_they_do_not_know(
     assert capsys.readouterr().err.count(line) == 1
 
 
-def test_explain_says_once_which_backends_run(opened: fake_session.Opened, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "photos/a.jpg", "photos/b.png", QUERY, "--explain"]) == 0
-    assert capsys.readouterr().err.count("policy fake: the test asked for it\n") == 1
+def test_explain_says_once_what_was_chosen(
+    opened: fake_session.Opened,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main(["run", "photos/a.jpg", "photos/b.png", QUERY, "--explain", "--deadline-ms", "60000"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("policy fake: the test asked for it\n") == 1
+    assert err.count("deadline 60000 ms met; ") == 1
 
 
 class Terminal(io.StringIO):

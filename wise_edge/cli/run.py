@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from wise_edge.runtimes.session import Session
 
 _EXAMPLE = "the red ring"
-_KINDS: tuple[Kind, ...] = ("overlay", "mask", "cutout", "outlines", "json", "coco")
+KINDS: tuple[Kind, ...] = ("overlay", "mask", "cutout", "outlines", "json", "coco")
 
 
 def run(
@@ -67,8 +67,8 @@ def run(
     save: Annotated[
         str | None,
         option(
-            "LIST",
-            f"What --out gets: {', '.join(_KINDS)}, by commas; overlay by default. coco is one file for all pictures.",
+            "KIND,...",
+            f"What --out gets: {', '.join(KINDS)}; overlay by default. coco is one file for all pictures.",
             panel=options.OUTPUT,
         ),
     ] = None,
@@ -209,8 +209,8 @@ def _plan(
         if save is not None:
             raise UsageError("--save says what --out gets; add --out DIR")
         return [given for _ in pictures], None
-    asked = ["overlay"] if save is None else options.split_names("--save", "kind", save, _KINDS)
-    kinds = [kind for kind in _KINDS if kind in asked]
+    asked = ["overlay"] if save is None else options.split_names("--save", "kind", save, KINDS)
+    kinds = [kind for kind in KINDS if kind in asked]
     planned = [[*given, *files.items()] for files in plan_files(out, pictures, kinds)]
     return planned, out / COCO_NAME if "coco" in kinds else None
 

@@ -148,7 +148,7 @@ def _options(path: Words, command: Any) -> Iterator[tuple[str, str]]:
 
 def _values(path: Words, parameter: Any, place: Place, start: str) -> tuple[str, dict[str, str]]:
     metavar = parameter.metavar or ""
-    stems = metavar.removesuffix("...").split("|")
+    stems = metavar.partition(" ")[0].removesuffix("...").split("|")
     kind = "files" if set(stems) & set(_FILES) else "dirs" if set(stems) & set(_FOLDERS) else "none"
     names = names_of(path, parameter, place) or {}
     if metavar.endswith(",...") and "," in start:

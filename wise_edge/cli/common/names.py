@@ -182,6 +182,12 @@ def _datasets(place: Place) -> Names:
     return dict.fromkeys(NAMES, "")
 
 
+def _outputs(place: Place) -> Names:
+    from wise_edge.cli.run import KINDS
+
+    return dict.fromkeys(KINDS, "")
+
+
 Sources = Mapping[str, Callable[[Place], Names]]
 _OF_ALL: Sources = {
     "bundle": find_bundles,
@@ -195,6 +201,7 @@ _OF_ALL: Sources = {
 }
 """Parameter to its names, in every command that has it."""
 _OF_COMMANDS: Mapping[Words, Sources] = {
+    ("run",): {"save": _outputs, "overlay_style": _plain(("panel", "plain"))},
     ("train",): {"recipe": find_recipes},
     ("export",): {
         "policy": _plain(("embedded", "embedded-start")),

@@ -16,6 +16,7 @@ import typer
 from wise_edge.cli import options
 from wise_edge.cli.output.result import (
     backend_lines,
+    deadline_lines,
     energy_line,
     no_answer_line,
     result_caption,
@@ -134,6 +135,9 @@ class Answers:
         if self.total > 1:
             if first and self.explain and not self.as_json:
                 typer.echo(backend_lines(result), err=True)
+                if result.deadline is not None:
+                    spent_ms = result.latency_ms.total
+                    typer.echo(f"deadline {deadline_lines(result.deadline, spent_ms, explain=True)}", err=True)
             if first and self.energy and result.energy_reason is not None:
                 options.note(f"energy {energy_line(result)}")
         elif not result.answer_valid:
