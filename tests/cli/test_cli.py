@@ -6,17 +6,23 @@ Exit codes are tested through `main`, since Typer's test runner bypasses its err
 from __future__ import annotations
 
 import errno
+import getpass
+import json
 import os
+import socket
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import typer
 
 import wise_edge
+from locations import ROOT
 from wise_edge import errors
 from wise_edge.cli import main as entry
+from wise_edge.cli.common import version
 
 
 @pytest.fixture
@@ -204,6 +210,60 @@ def test_arguments_that_do_not_parse_exit_with_2(arguments: list[str], capsys: p
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["--version"]) == 0
     assert capsys.readouterr().out == f"wise-edge {wise_edge.__version__}\n"
+
+
+def test_the_version_for_reports_of_bugs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(["--version", "--verbose"]) == 0
+    text = capsys.readouterr().out
+    assert entry.main(["--version", "--verbose", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["wise-edge"] == wise_edge.__version__
+    assert facts["packages"]["numpy"] == metadata.version("numpy")
+    assert {"typer", "rich", "tokenizers"} <= set(facts["packages"])
+    for value in (facts["python"], facts["platform"], facts["packages"]["numpy"]):
+        assert value in text
+    personal = {socket.gethostname(), getpass.getuser(), str(Path.home()), str(ROOT)} - {"root", "/root", "localhost"}
+    assert [word for word in personal if word in text] == []
+    assert entry.main(["--version", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"wise-edge": wise_edge.__version__}
+
+
+def test_the_version_imports_no_library() -> None:
+    code = "import sys; from wise_edge.cli.main import main; main(['--version', '--verbose']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"onnxruntime", "rich", "torch", "transformers"}.isdisjoint(done.stdout.splitlines()[-1].split())
+
+
+def test_the_commit_is_that_of_the_installed_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        identity = ["-c", "user.name=n", "-c", "user.email=n@example.org"]
+        done = subprocess.run(
+            ["git", "-C", str(tmp_path), *identity, *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    monkeypatch.setattr("importlib.metadata.PathDistribution.read_text", lambda self, name: None)
+    package = tmp_path / "wise_edge"
+    package.mkdir()
+    monkeypatch.setattr(wise_edge, "__file__", str(package / "__init__.py"))
+    assert version.find_commit() is None
+    (package / "__init__.py").touch()
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "One")
+    commit = git("rev-parse", "HEAD")
+    assert version.find_commit() == commit[:12]
+    (package / "__init__.py").write_text("changed")
+    assert version.find_commit() == f"{commit[:12]}-dirty"
+    recorded = json.dumps({"url": "https://example.org", "vcs_info": {"vcs": "git", "commit_id": "0123"}})
+    monkeypatch.setattr("importlib.metadata.PathDistribution.read_text", lambda self, name: recorded)
+    assert version.find_commit() == "0123"
+
+
+@pytest.mark.parametrize("arguments", [["--verbose"], ["--json", "doctor"], ["--verbose", "run", "a.png", "x"]])
+def test_what_goes_with_the_version_alone(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(arguments) == 2
+    assert capsys.readouterr().err == f"error: {arguments[0]} before the command goes with --version\n"
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ ALLOWED = {
     "wise_edge/profiling/conditions.py": "/sys",
     "wise_edge/profiling/footprint.py": "/proc",
     "wise_edge/power/sysfs.py": "/sys and /proc",
+    "wise_edge/cli/common/version.py": "metadata of the installed package",
     "wise_edge/doctor.py": "/proc and files of the system",
     "wise_edge/service/pages.py": "a page of the package",
 }

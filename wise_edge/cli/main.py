@@ -17,6 +17,7 @@ import typer
 
 from wise_edge import __version__
 from wise_edge.__main__ import run_main as run_main  # where console scripts look that were installed before it moved
+from wise_edge.cli import options
 from wise_edge.cli.build import build
 from wise_edge.cli.bundle import app as bundle
 from wise_edge.cli.common import completion as completions
@@ -39,6 +40,7 @@ from wise_edge.cli.setup import setup
 from wise_edge.cli.track import track
 from wise_edge.cli.train import train
 from wise_edge.errors import UsageError, WiseEdgeError, one_line
+from wise_edge.files.documents import to_json
 from wise_edge.files.refusals import explain_refusal
 
 app = typer.Typer(
@@ -51,19 +53,32 @@ app = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"wise-edge {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    context: typer.Context,
+    version: Annotated[bool, options.flag("--version", "Print the version and exit.")] = False,
+    verbose: Annotated[
+        bool,
+        options.flag("--verbose", "With --version: also commit, system, device and packages, for a bug report."),
     ] = False,
+    as_json: Annotated[bool, options.flag("--json", "With --version: print one JSON document.")] = False,
 ) -> None:
-    pass
+    if version:
+        typer.echo(_version_text(verbose, as_json))
+        raise typer.Exit
+    if verbose or as_json:
+        raise UsageError(f"{'--verbose' if verbose else '--json'} before the command goes with --version")
+    if context.invoked_subcommand is None:
+        raise UsageError("name a command; wise-edge -h lists them")
+
+
+def _version_text(verbose: bool, as_json: bool) -> str:
+    if not verbose:
+        return to_json({"wise-edge": __version__}) if as_json else f"wise-edge {__version__}"
+    from wise_edge.cli.common.version import describe_version, format_version
+
+    facts = describe_version()
+    return to_json(facts) if as_json else format_version(facts)
 
 
 for command in (demo, run, track, setup, train, export, build, bag, serve, dora, doctor, completion):
