@@ -144,7 +144,6 @@ def _report(planned: Setup, bundle: Bundle, reused: bool, answered: dict[str, An
 def _lines(planned: Setup) -> Iterator[str]:
     """Yield the plan for people."""
     from wise_edge.planning.plan import gigabytes
-    from wise_edge.planning.setup import describe_choice
 
     choice, spec, disk = planned.choice, planned.policy.spec, planned.disk
     yield f"device    {planned.device.description}: {_rooms(planned)} may be used"
@@ -155,7 +154,7 @@ def _lines(planned: Setup) -> Iterator[str]:
     yield f"segmenter {planned.sam_name}: {planned.sam.spec.family}, {_count(planned.sam.weights)} weights"
     segmenter = f"segmenter {choice.options.sam_precision} on {choice.mask_backend}"
     yield f"plan      {choice.weights.name} on {choice.backend}, {segmenter}"
-    yield f"why       {describe_choice(choice)}"
+    yield f"why       {planned.why}"
     for reason, tried in groupby(choice.rejected, lambda each: each.reason):
         yield f"rejected  {', '.join(each.what for each in tried)}: {reason}"
     parts = ", ".join(f"{part.name} {gigabytes(part.bytes)}" for part in choice.memory)

@@ -72,6 +72,7 @@ class Setup:
         disk: what it takes on the disk.
         steps: what is done, with times.
         prompts: the wording if the policy's folder names none.
+        bits: bits of the policy's weights that were asked for.
     """
 
     policy_name: str
@@ -85,6 +86,7 @@ class Setup:
     disk: Disk
     steps: tuple[Step, ...]
     prompts: PromptSet | None
+    bits: int | None
 
     @property
     def export_command(self) -> str:
@@ -94,6 +96,13 @@ class Setup:
         return shlex.join(
             ["wise-edge", "export", *names, *self.choice.options.arguments(), *verify, "--out", str(self.out)]
         )
+
+    @property
+    def why(self) -> str:
+        """Why the choice was made."""
+        backend = find_backend(self.choice.backend)
+        form = "the most exact form that fits" if self.bits is None else f"the form of {self.bits} bits, as asked"
+        return f"{form}: {backend.runtime}, {'GPU' if backend.on_gpu is True else 'CPU'}"
 
     def check_room(self) -> None:
         """Raise `WiseEdgeError` if the disk has no room for the export."""
@@ -172,6 +181,7 @@ class Setup:
             "target": choice.weights.target,
             "precision": choice.weights.name,
             "sam_precision": choice.options.sam_precision,
+            "why": self.why,
             "verify": choice.verify,
             "rejected": [asdict(each) for each in choice.rejected],
             "notes": list(choice.notes),
@@ -226,7 +236,7 @@ def plan_setup(
     place = out or Path(_name(folder if policy == str(folder) else Path(policy), choice))
     disk = count_disk(folder, checkpoint, measured, segmenter, choice)
     steps = list_steps(folder, place.absolute().parent, measured, choice)
-    return Setup(policy, sam, place, device, this, measured, segmenter, choice, disk, steps, prompts)
+    return Setup(policy, sam, place, device, this, measured, segmenter, choice, disk, steps, prompts, wishes.bits)
 
 
 def _name(policy: Path, choice: Choice) -> str:
@@ -234,9 +244,3 @@ def _name(policy: Path, choice: Choice) -> str:
     names = [policy.resolve().name, policy.resolve().parent.name] if len(policy.parts) > 1 else [policy.name]
     known = next((name for name in names if not re.fullmatch(rf"({'|'.join(_GENERIC)})?(-?\d+)?", name)), names[0])
     return f"{known}-{choice.weights.target}-{choice.weights.name}"
-
-
-def describe_choice(choice: Choice) -> str:
-    """Return why a choice was made, in a sentence."""
-    backend = find_backend(choice.backend)
-    return f"the most exact form that fits: {backend.runtime}, {'GPU' if backend.on_gpu is True else 'CPU'}"
