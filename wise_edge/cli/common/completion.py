@@ -8,6 +8,7 @@ description behind a tab. Nothing is opened but `bundle.json`, for the variants 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,7 +18,9 @@ from wise_edge.cli.common.names import Place, names_of, takes_names
 from wise_edge.cli.common.settings import Defaults, Words
 
 VARIABLE = "_WISE_EDGE_COMPLETE"
-_FILES, _FOLDERS = ("FILE", "IN", "IMAGE", "REPORT", "A", "B"), ("DIR", "BUNDLE", "CKPT")
+_FILES = {"FILE", "IN", "IMAGE", "VIDEO", "REPORT", "RECORDS", "LOG", "OTHER", "A", "B"}
+_FOLDERS = {"DIR", "BUNDLE", "CKPT"}
+"""Words in metavars (FILE.html, POLICY_DIR, IMAGE...) for which a shell offers files or folders."""
 
 SCRIPTS = {
     "bash": """\
@@ -148,8 +151,8 @@ def _options(path: Words, command: Any) -> Iterator[tuple[str, str]]:
 
 def _values(path: Words, parameter: Any, place: Place, start: str) -> tuple[str, dict[str, str]]:
     metavar = parameter.metavar or ""
-    stems = metavar.partition(" ")[0].removesuffix("...").split("|")
-    kind = "files" if set(stems) & set(_FILES) else "dirs" if set(stems) & set(_FOLDERS) else "none"
+    stems = set(re.findall("[A-Z]+", metavar.partition(" ")[0]))
+    kind = "files" if stems & _FILES else "dirs" if stems & _FOLDERS else "none"
     names = names_of(path, parameter, place) or {}
     if metavar.endswith(",...") and "," in start:
         earlier = start.rpartition(",")[0]

@@ -30,7 +30,7 @@ def write_usage(command: Any, context: Any, formatter: Any) -> None:
     for parameter in command.get_params(context):
         if parameter.param_type_name == "argument":
             name = _argument(parameter)
-            pieces.append(name if parameter.required else f"[{name}]")
+            pieces.append(name if parameter.required or name.startswith("[") else f"[{name}]")
     if hasattr(command, "commands"):
         pieces.append("COMMAND" if not command.invoke_without_command else "[COMMAND]")
     line = f"Usage: {context.command_path} {' '.join(pieces)}"
