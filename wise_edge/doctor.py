@@ -259,17 +259,19 @@ def _examine_onnxruntime(target: GpuKind | None, capability: Capability | None) 
     onnxruntime = import_module("onnxruntime")
     graph = load(resolve_bundle(EMBEDDED)).file("sam.decoder")
     working: list[str] = []
-    failing: list[str] = []
+    failing: dict[str, str] = {}
     for provider in onnxruntime.get_available_providers():
         try:
             OnnxSession(graph, provider)
-        except WiseEdgeError:
-            failing.append(provider)
+        except WiseEdgeError as error:
+            failing[provider] = str(error)
         else:
             working.append(provider)
     advice = f"{', '.join(failing)}: listed, but does not start" if failing else None
     if capability and (lack := find_gpu_lack(capability)):
         advice = lack
+    elif capability and CUDA in failing:
+        advice = failing[CUDA]
     elif capability and CUDA not in working:
         advice = (
             "on the CPU only: no wheel of onnxruntime-gpu holds code for a Jetson; use llama.cpp or TensorRT on its GPU"
@@ -277,7 +279,7 @@ def _examine_onnxruntime(target: GpuKind | None, capability: Capability | None) 
             else "it has no CUDA; run: pip uninstall -y onnxruntime && pip install 'wise-edge[gpu]'"
         )
     number = str(onnxruntime.__version__)
-    data = {"version": number, "providers": working, "failing": failing}
+    data = {"version": number, "providers": working, "failing": list(failing)}
     return Finding("ONNX Runtime", f"{number}, {', '.join(working)}", advice, data)
 
 

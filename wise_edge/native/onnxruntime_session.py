@@ -31,8 +31,10 @@ def quiet_options(onnxruntime: ModuleType) -> Any:
 def _load_cuda(onnxruntime: ModuleType) -> None:
     """Load CUDA and cuDNN from NVIDIA's wheels, where ONNX Runtime itself does not look.
 
-    It prints what it lacks, although the session may find that in the system.
+    It prints what it lacks, although the session may find that in the system; and what the session then lacks is logged
+    besides being told by its providers.
     """
+    onnxruntime.set_default_logger_severity(4)
     if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
         with redirect_stdout(io.StringIO()):
             onnxruntime.preload_dlls()
