@@ -89,6 +89,13 @@ def test_a_phones_video_is_read_upright(tmp_path: Path, turned: int) -> None:
     assert all(frame.image.flags.c_contiguous for frame in frames)
 
 
+@pytest.mark.parametrize(("turned", "aspect"), [(0, (3, 2)), (90, (2, 3)), (180, (3, 2)), (270, (2, 3))])
+def test_pixels_that_are_no_squares_turn_with_the_picture(tmp_path: Path, turned: int, aspect: tuple[int, int]) -> None:
+    file = encode(tmp_path / "a.mp4", MOVIE.images[:2], rotation=turned, sample_aspect_ratio=Fraction(3, 2))
+
+    assert open_file(file).aspect == Fraction(*aspect)
+
+
 def test_colors_are_read_as_the_file_says(tmp_path: Path) -> None:
     """BT.709 and BT.601 differ by up to 25 levels."""
     patches = np.zeros((64, 192, 3), np.uint8)

@@ -273,6 +273,7 @@ def test_a_video_without_frames_takes_no_place(
     assert main(["track", str(file), RING, "--out", str(tmp_path / "out.mp4")]) == 2
 
     assert "holds no frame that can be read" in capsys.readouterr().err
+    assert opened.calls == []  # no model was loaded for it
     assert sorted(tmp_path.iterdir()) == [file]
 
 

@@ -15,7 +15,7 @@ import typer
 
 from wise_edge.cli import options
 from wise_edge.cli.options import flag, option
-from wise_edge.errors import UsageError, WiseEdgeError
+from wise_edge.errors import DeviceError, UsageError, WiseEdgeError
 from wise_edge.files.documents import to_json
 from wise_edge.policy.answers.reading import MAX_OBJECTS
 
@@ -317,6 +317,7 @@ def _first_of_each_frame(results: Iterable[Tracked]) -> Iterator[Tracked]:
 
 
 def _explain_no_frame(signal: int | None, name: str) -> Exception:
-    if signal is not None:
-        return typer.Exit(128 + signal)
-    return UsageError(f"{name} holds no frame that can be read; check it with another program")
+    """Return what to raise; a file that holds none was refused when it was opened."""
+    return (
+        DeviceError(f"{name} ended before its first frame was followed") if signal is None else typer.Exit(128 + signal)
+    )

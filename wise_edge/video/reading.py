@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from queue import Empty, Queue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,6 @@ class Recording:
         self._stream.thread_type = "AUTO"  # frames are decoded ahead, in as many threads as there are cores
         self.tick_s = self._stream.time_base or 1 / _DEFAULT_RATE
         self.rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE
-        self.aspect = self._stream.sample_aspect_ratio or Fraction(1)
         self._stated_s = self._find_duration()
         estimate = None if self._stated_s is None else max(1, round(self._stated_s * self.rate))
         self.frames = self._stream.frames or estimate
@@ -83,6 +83,12 @@ class Recording:
         self.damaged = 0
         self._ended_s = 0.0
         self._step = max(1, round(1 / (self.rate * self.tick_s)))
+        self._frames = self._decode()
+        if (first := next(self._frames, None)) is None:
+            raise UsageError(f"{name} holds no frame that can be read; check it with another program")
+        self._frames = chain([first], self._frames)
+        aspect = self._stream.sample_aspect_ratio or Fraction(1)
+        self.aspect = 1 / aspect if _quarter_turns(first) % 2 else aspect
 
     def __iter__(self) -> Iterator[NumberedFrame]:
         """Yield the frames in the order in which they are shown.
@@ -92,7 +98,7 @@ class Recording:
             WiseEdgeError: the connection to a recording on the network was lost.
         """
         first = last = shift = 0
-        for index, frame in enumerate(self._decode()):
+        for index, frame in enumerate(self._frames):
             at = frame.pts if frame.pts is not None else last + self._step - shift
             if index == 0:
                 first = at
@@ -215,8 +221,13 @@ def to_rgb(frame: VideoFrame, name: str) -> npt.NDArray[np.uint8]:
     """
     check_size((frame.width, frame.height), name)
     image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    turns = round(frame.rotation / _RIGHT_ANGLE_DEG) % 4  # counterclockwise, as numpy's
+    turns = _quarter_turns(frame)
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _quarter_turns(frame: VideoFrame) -> int:
+    """Return by how many right angles a frame is turned to be upright, counterclockwise, as numpy's."""
+    return round(frame.rotation / _RIGHT_ANGLE_DEG) % 4
 
 
 def reason_of(error: BaseException) -> str:
