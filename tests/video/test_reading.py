@@ -96,6 +96,19 @@ def test_pixels_that_are_no_squares_turn_with_the_picture(tmp_path: Path, turned
     assert open_file(file).aspect == Fraction(*aspect)
 
 
+def test_a_closed_file_ends_the_iteration(tmp_path: Path) -> None:
+    """PyAV's own iteration would go on, and end the process."""
+    file = encode(tmp_path / "a.mp4", MOVIE.images)
+    begun, untouched = open_file(file), open_file(file)
+    frames = iter(begun)
+    next(frames)
+    begun.close()
+    untouched.close()
+
+    assert len(list(frames)) < len(MOVIE.images) - 1
+    assert len(list(untouched)) == 1  # the one that was read at the opening
+
+
 def test_colors_are_read_as_the_file_says(tmp_path: Path) -> None:
     """BT.709 and BT.601 differ by up to 25 levels."""
     patches = np.zeros((64, 192, 3), np.uint8)

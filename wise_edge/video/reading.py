@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from queue import Empty, Queue
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,6 +74,7 @@ class Recording:
         self._container, self._name = container, name
         self._stream = pick_stream(container, name)
         self._stream.thread_type = "AUTO"  # frames are decoded ahead, in as many threads as there are cores
+        self._reading, self._closed = Lock(), False
         self.tick_s = self._stream.time_base or 1 / _DEFAULT_RATE
         self.rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE
         self._stated_s = self._find_duration()
@@ -110,8 +111,10 @@ class Recording:
             yield NumberedFrame(to_rgb(frame, self._name), float(ticks * self.tick_s), index, ticks)
 
     def close(self) -> None:
-        """Close the file."""
-        self._container.close()
+        """Close the file, and end the iteration, in whichever thread that is."""
+        with self._reading:  # PyAV reads on from a closed file, out of bounds
+            self._closed = True
+            self._container.close()
 
     def describe_losses(self) -> Iterator[str]:
         """Yield what was missing, in a line each, once all frames were read."""
@@ -128,7 +131,8 @@ class Recording:
         packets = self._container.demux(self._stream)
         while True:
             try:
-                packet = next(packets, None)
+                with self._reading:
+                    packet = None if self._closed else next(packets, None)
             except errors.InvalidDataError:  # the file ends in the middle of a packet
                 return
             except errors.FFmpegError as error:
