@@ -198,7 +198,7 @@ class MaskPrompt:
         """Raise `UsageError` if no part of the box lies inside an image of a size (width, height)."""
         x1, y1, x2, y2 = self.box
         if not (x1 < size[0] and y1 < size[1] and x2 > 0 and y2 > 0):
-            raise UsageError(f"the box {tuple(self.box)} lies outside of the image, which is {size[0]} x {size[1]}")
+            raise UsageError(f"the box {tuple(self.box)} is outside the image, which is {size[0]} x {size[1]}")
 
 
 @dataclass(frozen=True)

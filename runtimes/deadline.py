@@ -244,7 +244,7 @@ def check_choice(
     if not is_number(deadline_ms) or deadline_ms <= 0:
         raise UsageError(f"deadline_ms must be a positive number, got {describe(deadline_ms)}")
     if variant is not None:
-        raise UsageError("a deadline chooses the variant; leave the variant out")
+        raise UsageError("a deadline chooses the variant; pass only one of them")
 
 
 def _choice(

@@ -27,7 +27,7 @@ RESULT_VERSION = 3
 """Of results as JSON; docs/result.md has its history."""
 MaskCode = Callable[[npt.NDArray[np.bool_]], Any]
 _NOT_IN_JSON = ("spans", "image")
-NOTHING = "nothing of what was asked for was found"
+NOTHING = "nothing that matches the query was found"
 
 
 def explain_empty(mask: npt.NDArray[np.bool_] | None) -> str | None:

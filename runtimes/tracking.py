@@ -184,7 +184,7 @@ def track(
         return _follow(session, frames, query, variant, deadline_ms, cancel)
     check_number(ground_every_s, "ground_every_s")
     if isinstance(frames, NewestFrame):
-        raise UsageError("frames is a NewestFrame, which drops frames; leave out ground_every_s")
+        raise UsageError("frames is a NewestFrame, which drops frames; do not pass ground_every_s")
     if ground_every_s < 0:
         raise UsageError(f"ground_every_s must be at least 0, got {describe(ground_every_s)}")
     ask = partial(session.segment, query=query, variant=variant, deadline_ms=deadline_ms, cancel=cancel)

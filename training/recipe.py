@@ -93,7 +93,7 @@ def save_config(config: Any, path: Path) -> None:
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
-    mapping = read_yaml(path, remedy="mend the recipe")
+    mapping = read_yaml(path, remedy="fix the recipe")
     if not isinstance(mapping, dict):
         raise UsageError(f"recipe {path} must be a mapping of keys to values")
     return mapping

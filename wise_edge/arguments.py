@@ -62,7 +62,7 @@ def check_size(size: Size, name: str, max_pixels: int = MAX_PIXELS) -> None:
     if max(size) > MAX_SIDE_PX:
         raise UsageError(f"{has}; at most {MAX_SIDE_PX} on a side are read; make it smaller")
     if max(size) > MAX_ASPECT * min(size):
-        raise UsageError(f"{has}; a side of at most {MAX_ASPECT} times the other is read; cut out a part of it")
+        raise UsageError(f"{has}; a side of at most {MAX_ASPECT} times the other is read; crop it")
 
 
 def is_number(value: object) -> bool:

@@ -204,7 +204,7 @@ def test_queries_in_any_script_are_answered(
         (["--mask", "no/such/mask.png"], "the folder no/such does not exist"),
         (["--mask", "mask.jpg"], "end in .png"),
         (["--overlay", "overlay"], "end in .png, .jpg"),
-        (["--mask", "same.png", "--overlay", "./same.png"], "name two files"),
+        (["--mask", "same.png", "--overlay", "./same.png"], "choose another name for one"),
         (["--mask", "y" * 300 + ".png"], "too long"),
     ],
 )
@@ -241,7 +241,7 @@ def test_a_full_disk_leaves_no_half_of_a_file(
     assert main(["run", picture, "the red ring", "--mask", "mask.png"]) == 1
     answer, refusal = capsys.readouterr()
     assert "box" in answer  # what was computed is shown
-    assert refusal == "error: cannot write mask.png: No space left on device; make room and run it again\n"
+    assert refusal == "error: cannot write mask.png: No space left on device; free some space and run it again\n"
     assert sorted(Path.cwd().rglob("*")) == before
 
 

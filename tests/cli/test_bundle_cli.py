@@ -198,7 +198,7 @@ def test_the_card_holds_files_figures_prompts_and_origin(manifest: Manifest) -> 
 
 
 def test_the_card_of_what_nobody_compared_says_so(manifest: Manifest) -> None:
-    assert "may give anything" in render_card(replace(manifest, verified=False, verification=()), "5" * 64)
+    assert "and its answers may be wrong" in render_card(replace(manifest, verified=False, verification=()), "5" * 64)
 
 
 def test_the_card_is_written_with_the_manifest(bundle: Path, manifest: Manifest) -> None:

@@ -33,7 +33,7 @@ def test_text_that_stdout_cannot_encode_is_escaped(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path / "b") + b"\xff\xc3\xa9"
     shutil.copytree(os.fsencode(resolve_bundle(None)), folder)
     command = [sys.executable, "-m", "wise_edge", "bundle", "verify", folder]
-    for encoding, shown in (("utf-8", b"b\\udcff\xc3\xa9 is"), ("ascii", b"is unaltered")):
+    for encoding, shown in (("utf-8", b"b\\udcff\xc3\xa9 is"), ("ascii", b"is intact")):
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
         done = subprocess.run(command, capture_output=True, env=environment, check=False)
         assert (done.returncode, done.stderr) == (0, b"")
@@ -53,7 +53,7 @@ def test_a_full_disk_behind_stdout_is_one_line() -> None:
     done = subprocess.run(f"{COMMAND} >/dev/full", shell=True, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (
         1,
-        "error: No space left on device: stdout; make room and run it again\n",
+        "error: No space left on device: stdout; free some space and run it again\n",
     )
 
 

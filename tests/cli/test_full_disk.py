@@ -44,7 +44,7 @@ def test_a_query_shows_its_result_and_writes_what_can_be_written(
     assert json.loads(out)["query"] == "the red ring"
     assert (
         err.splitlines()[-1]
-        == f"error: cannot write {disk}/mask.png: No space left on device; make room and run it again"
+        == f"error: cannot write {disk}/mask.png: No space left on device; free some space and run it again"
     )
     assert (tmp_path / "overlay.png").exists()
     assert not list(disk.iterdir())

@@ -78,7 +78,7 @@ REFUSED = {
     "zero": (["--variant", "wise-s=0"], "from 1 to 2"),
     "no-number": (["--variant", "wise-s"], "pass NAME=NUMBER"),
     "twice": (["--variant", "a=1", "--variant", "a=2"], "names a twice"),
-    "name": (["--variant", "a b=1"], "'a b' is no name"),
+    "name": (["--variant", "a b=1"], "'a b' is not a valid name"),
     "exists": (["--variant", "a=1", "--out", "{old}"], "exists; use --force"),
     "itself": (["--variant", "a=1", "--out", "{script}", "--force"], "evaluate.py"),
 }
@@ -105,7 +105,7 @@ def test_check_fails_where_keys_differ_from_the_form(tmp_path: Path, capsys: pyt
     file.write_text(json.dumps({"version": 2, "name": "m", "system": "", "variants": {"wise-s": {"user": user}}}))
     assert main(["prompts", "check", str(file), "--form", "box-points"]) == 5
     captured = capsys.readouterr()
-    assert "wrong: wise-s: names the keys bbox_2d, point_2d" in captured.out and "1 thing to mend" in captured.err
+    assert "wrong: wise-s: names the keys bbox_2d, point_2d" in captured.out and "1 problem to fix" in captured.err
     assert main(["prompts", "check", str(file), "--form", "box-point-list"]) == 0
     assert main(["prompts", "check", str(file), "--form", "boxes"]) == 2
     assert main(["prompts", "check", str(tmp_path / "none.json")]) in (1, 2)

@@ -169,14 +169,17 @@ def test_ctrl_c_keeps_what_was_written(opened: fake_session.Opened, capsys: pyte
     [
         (["photos", "--mask", "m.png"], "--mask writes one file, and there are 4 pictures; pass --out DIR --save mask"),
         (["photos", "--overlay", "o.jpg"], "--overlay writes one file, and there are 4 pictures"),
-        (["photos", "--save", "mask"], "--save says what --out gets; add --out DIR"),
+        (["photos", "--save", "mask"], "--save needs a folder; add --out DIR"),
         (["photos", "--out", "out", "--save", "masks"], "unknown kind 'masks'; choose one of overlay, mask, cutout"),
-        (["photos", "--out", "photos"], "--out photos is where the pictures are; name another folder"),
+        (["photos", "--out", "photos"], "--out photos is where the pictures are; choose another folder"),
         (["photos", "--out", "./photos/../photos"], "is where the pictures are"),
         (["photos", "--out", "earlier"], "earlier/d-overlay.jpg exists; use --force to replace it"),
         (["photos", "--out", "earlier", "--save", "coco"], "earlier/coco.json exists; use --force to replace it"),
         (["photos", "--out", "photos/a.jpg"], "cannot create the folder photos/a.jpg"),
-        (["photos/a.jpg", "--out", "earlier", "--save", "mask", "--mask", "earlier/a-mask.png"], "name two files"),
+        (
+            ["photos/a.jpg", "--out", "earlier", "--save", "mask", "--mask", "earlier/a-mask.png"],
+            "choose another name for one",
+        ),
         (["photos/a.jpg", "photos/gone.jpg"], "photos/gone.jpg does not exist"),
     ],
 )
@@ -203,10 +206,10 @@ def test_what_can_be_known_is_said_before_the_first_picture(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["photos"], "what is to be found in photos? Add the query: wise-edge run photos 'the red ring'"),
-        (["-"], "what is to be found in -? Add the query"),
-        (["a photo.jpg"], "what is to be found in 'a photo.jpg'?"),
-        (["the mug"], "in which picture is 'the mug' to be found? Name it first: wise-edge run photo.jpg 'the mug'"),
+        (["photos"], "no query for photos; add one: wise-edge run photos 'the red ring'"),
+        (["-"], "no query for -; add one"),
+        (["a photo.jpg"], "no query for 'a photo.jpg'; add one"),
+        (["the mug"], "no picture for the query 'the mug'; pass one first: wise-edge run photo.jpg 'the mug'"),
         (["photos/a.jpg", "photos/b.png"], "the last argument is the query, and photos/b.png is a picture"),
         (["photos/a.jpg", "the", "red", "mug"], "put the query in quotes: 'the red mug'"),
         (["photos/a.jpg", "red", "mug"], "red does not exist; if it belongs to the query"),

@@ -118,17 +118,17 @@ def test_a_wrong_default_is_named_with_its_origin(
         ("pixels = true\n", ":1: 'pixels' must be text or a number"),
         ("variant = ['a']\n", ":1: 'variant' must be text or a number"),
         ("[evaluat]\npixels = 3\n", ":1: unknown command [evaluat]; did you mean 'evaluate'?"),
-        ("[run]\nhost = 'x'\n", ":2: 'host' is no setting of run; it has bundle, "),
+        ("[run]\nhost = 'x'\n", ":2: 'host' is not a setting of run; it has bundle, "),
         ("[run.deeper]\nhost = 'x'\n", ":1: unknown command [run.deeper]"),
-        ("[doctor]\nhost = 'x'\n", ":2: 'host' is no setting of doctor; it has no settings"),
-        ("pixels = \n", " is no TOML: "),
-        ("a." * 40_000 + "b = 1", " is no TOML: a line has more than 4,096 characters"),
-        ("[" * 4000 + "]", " is no TOML: "),
+        ("[doctor]\nhost = 'x'\n", ":2: 'host' is not a setting of doctor; it has no settings"),
+        ("pixels = \n", " is not valid TOML: "),
+        ("a." * 40_000 + "b = 1", " is not valid TOML: a line has more than 4,096 characters"),
+        ("[" * 4000 + "]", " is not valid TOML: "),
         ("[serve]\nhost = '0.0.0.0'\n", ":2: a project may not set 'host'; write it into "),
         ("forwarded-allow-ips = '*'\n", ":1: a project may not set 'forwarded-allow-ips'"),
-        ("bundle = '/etc'\n", ":1: the bundle of a project must lie beside wise-edge.toml, and /etc does not"),
-        ("bundle = '../other'\n", ":1: the bundle of a project must lie beside"),
-        ("bundle = 'link'\n", ":1: the bundle of a project must lie beside"),
+        ("bundle = '/etc'\n", ":1: the bundle of a project must be next to wise-edge.toml, and /etc is not"),
+        ("bundle = '../other'\n", ":1: the bundle of a project must be next to"),
+        ("bundle = 'link'\n", ":1: the bundle of a project must be next to"),
     ],
 )
 def test_what_a_file_of_a_project_may_not_say(
@@ -167,7 +167,7 @@ def test_files_that_others_can_write_are_not_read(
     file.chmod(0o666)
     assert entry.main(["config", "show"]) == 0
     err = capsys.readouterr().err
-    assert f"note: {file} is not read: everybody may write it; if you trust it, set WISE_EDGE_CONFIG={file}\n" == err
+    assert f"note: {file} is ignored: anyone can write to it; if you trust it, set WISE_EDGE_CONFIG={file}\n" == err
     assert _shown(capsys)["pixels"] == (None, None)
     file.chmod(0o644)
     monkeypatch.setenv(settings.FILE_VARIABLE, str(file))

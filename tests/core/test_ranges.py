@@ -133,7 +133,7 @@ def test_every_dataclass_of_a_recipe_checks_itself() -> None:
         (
             POLICY,
             {"picture": PictureGeometry.square(113)},
-            "picture.side: 113 is no multiple of patch_size x merge_size = 28",
+            "picture.side: 113 is not a multiple of patch_size x merge_size = 28",
         ),
         (POLICY, {"picture": PictureGeometry.square(4096), "patch_size": 1, "merge_size": 2}, "takes 4194304 tokens"),
         (POLICY, {"patch_size": 10**9}, "patch_size: must be from 1 to 1,024"),

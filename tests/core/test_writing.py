@@ -132,7 +132,7 @@ def test_a_folder_is_whole_wherever_its_writer_is_stopped(
             missing += 1
             with pytest.raises(UsageError, match="exists; use --force"):  # it is back before the check
                 write_folder(target, "next", force=False)
-            assert "is back as it was" in capsys.readouterr().err
+            assert "has been restored" in capsys.readouterr().err
             assert content_of(target) == "old"
         seen.add(content_of(target))
         write_folder(target, "next", force=True)
@@ -181,7 +181,7 @@ def test_what_appears_meanwhile_is_left_and_the_new_one_is_kept(
     (tmp_path / "x-2").mkdir()
     with (
         pytest.raises(
-            WiseEdgeError, match=r"x appeared meanwhile and was left as it is; the new one is .*/x-3"
+            WiseEdgeError, match=r"x was created meanwhile and was not replaced; the new one is .*/x-3"
         ) as folder,
         replacing_folder(tmp_path / "x", force=False) as fresh,
     ):
@@ -327,7 +327,7 @@ def test_a_git_repository_keeps_its_history(tmp_path: Path) -> None:
     (tmp_path / "x" / ".git").mkdir(parents=True)
     (tmp_path / "x" / "bundle.json").touch()
     with (
-        pytest.raises(UsageError, match="x is a git repository; name another folder"),
+        pytest.raises(UsageError, match="x is a git repository; choose another folder"),
         replacing_folder(tmp_path / "x", marker="bundle.json"),
     ):
         pass
@@ -337,5 +337,5 @@ def test_a_git_repository_keeps_its_history(tmp_path: Path) -> None:
 def test_a_folder_where_a_disk_is_mounted_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x").mkdir()
     monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "x")
-    with pytest.raises(UsageError, match="is where a disk is mounted"), replacing_folder(tmp_path / "x"):
+    with pytest.raises(UsageError, match="is a mount point"), replacing_folder(tmp_path / "x"):
         pytest.fail("the work began")

@@ -155,7 +155,7 @@ def test_images_are_found_by_the_names_that_tools_write(name: str, tmp_path: Pat
     (file.parent / "a.png").rename(tmp_path / "images" / "a.png")
     assert _open(file)[0].query == "mug", "beside the folder of the file"
     assert _open(file, tmp_path / "images")[0].query == "mug", "in the folder that was named"
-    with pytest.raises(UsageError, match=r"is not in .*; name the folder of the images with --images DIR"):
+    with pytest.raises(UsageError, match=r"is not in .*; pass the folder of the images with --images DIR"):
         _open(file, file.parent)
 
 
@@ -215,14 +215,14 @@ def test_one_bad_instance_spoils_its_category_alone(tmp_path: Path) -> None:
 
 def test_masks_without_a_pixel(tmp_path: Path) -> None:
     data = _open(_write(tmp_path, _annotation(1, plain_runs(np.zeros((HEIGHT, WIDTH), bool)))))
-    with pytest.raises(UsageError, match="7-0: its annotations have no pixel"):
+    with pytest.raises(UsageError, match="7-0: its annotations cover no pixel"):
         data[0]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "does not hold a JSON object; name the file of images, annotations and categories"),
+        ("[]", "does not hold a JSON object; pass the file of images, annotations and categories"),
         ("{}", "has no list 'images' of objects"),
         ('{"images": [1]}', "has no list 'images' of objects"),
         ('{"images": [{"id": 1}, {"id": "1"}]}', "two entries of 'images' have the id '1'; give each its own"),
@@ -239,10 +239,10 @@ def test_files_of_another_form(content: str, message: str, tmp_path: Path) -> No
 
 
 def test_a_folder_names_the_file_in_it(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"is a folder; name a file with --data; it holds no .json file"):
+    with pytest.raises(UsageError, match=r"is a folder; pass a file with --data; it holds no .json file"):
         _open(tmp_path)
     file = _write(tmp_path, _annotation(1))
-    with pytest.raises(UsageError, match=f"is a folder; name a file with --data, for example {file}"):
+    with pytest.raises(UsageError, match=f"is a folder; pass a file with --data, for example {file}"):
         _open(tmp_path)
     with pytest.raises(UsageError, match=r"--images .*nowhere is no folder"):
         _open(file, tmp_path / "nowhere")

@@ -51,9 +51,9 @@ def test_scenes() -> None:
         ("voc", None, "val", "choose one of scenes"),
         ("coco", None, "", "^--dataset coco needs --data FILE$"),
         ("scenes", None, "val", "choose one of test"),
-        ("scenes", Path(), "test", "leave out --data"),
+        ("scenes", Path(), "test", "remove --data"),
         ("scenes-generalized", None, "val", "choose one of test"),
-        ("scenes-generalized", Path(), "test", "leave out --data"),
+        ("scenes-generalized", Path(), "test", "remove --data"),
         ("reasonseg", None, "val", "^--dataset reasonseg needs --data DIR$"),
         *((name, Path("nowhere"), "test", "nowhere does not exist") for name in NAMES if name not in DRAWN),
     ],
@@ -181,7 +181,7 @@ def test_training_sets_of_several_objects(tmp_path: Path) -> None:
         ], "clipped"
         assert (data[0].box, data[0].mask) == (None, None)
         assert (data[1].objects, data[1].mask) == ((), None)
-    with pytest.raises(UsageError, match="name the folder of VisionReasoner_multi_object_7k_840 or"):
+    with pytest.raises(UsageError, match="pass the folder of VisionReasoner_multi_object_7k_840 or"):
         open_dataset("visionreasoner", Path(__file__).parent, "train")
 
 

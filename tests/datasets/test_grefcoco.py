@@ -114,7 +114,7 @@ def test_objects_without_a_pixel(tmp_path: Path) -> None:
             annotation["segmentation"] = nothing
     write_grefcoco_files(tmp_path / "grefcoco", refs, instances)
     data = open_dataset("grefcoco", tmp_path, "val")
-    with pytest.raises(UsageError, match="8-0: its annotations have no pixel"):
+    with pytest.raises(UsageError, match="8-0: its annotations cover no pixel"):
         data[1]
     example = data[2]
     assert (example.kind, len(example.objects or ())) == ("one", 1), "the one with pixels"

@@ -215,7 +215,10 @@ def test_run_lengths_in_json_lines(runs: Callable[[Mask], Any], folder: Path) ->
     [
         (_row("gone.png"), "row 2: its mask 'gone.png' is not a file in "),
         (_row() | {"picture": "gone.png"}, "row 2: its picture 'gone.png' is not a file in "),
-        (_row(""), "row 2: its mask is '' and not the path of a file; for a sentence that means nothing, name a mask"),
+        (
+            _row(""),
+            "row 2: its mask is '' and not the path of a file; for a sentence that means nothing in the picture, use",
+        ),
         (_row(sentence=" "), "row 2: there is no sentence"),
         (_row(id="x" * 201), "row 2: its id 'x"),
         (_row(kind="x" * 41), "row 2: its kind 'x"),
@@ -277,7 +280,7 @@ def test_a_damaged_mask_is_named(folder: Path) -> None:
         ("t.jsonl", '{"picture": 1}\n', "t.jsonl, line 1, has no column for the mask"),
         ("t.jsonl", "\n{\n", "t.jsonl, line 2, is not JSON"),
         ("t.jsonl", "", "has no usable rows: it has no rows"),
-        ("t.xlsx", "", "t.xlsx is no table; name a .csv, .tsv or .jsonl file"),
+        ("t.xlsx", "", "t.xlsx is not a table; pass a .csv, .tsv or .jsonl file"),
     ],
 )  # fmt: skip
 def test_tables_of_another_form(name: str, text: str, message: str, folder: Path) -> None:

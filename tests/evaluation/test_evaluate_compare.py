@@ -62,7 +62,7 @@ def test_what_either_run_dropped_counts_in_neither() -> None:
     assert compare_runs((SETTINGS, a), (OTHER, b)) == compare_runs(
         (SETTINGS, [a[i] for i in kept]), (OTHER, [b[i] for i in kept])
     )
-    with pytest.raises(UsageError, match="no sample counts in both"):
+    with pytest.raises(UsageError, match="no sample was counted in both"):
         compare_runs((SETTINGS, a[3:4]), (OTHER, b[3:4]))
 
 

@@ -204,7 +204,7 @@ def test_a_log_whose_middle_is_torn_is_named_with_its_line(content: str, capsys:
     assert main(COMMAND) == 0
     lines = Path("r.jsonl").read_text().splitlines()
     Path("r.jsonl").write_text("\n".join([*lines[:2], content, *lines[3:]]) + "\n")
-    word = "r.jsonl, line 3, was not written by 'wise-edge evaluate --out'; name another file or delete this one"
+    word = "r.jsonl, line 3, was not written by 'wise-edge evaluate --out'; choose another file or delete this one"
     assert word in _refused([*COMMAND, "--resume"], capsys)
 
 

@@ -122,7 +122,7 @@ def test_one_kind_of_query_has_no_second_column(capsys: pytest.CaptureFixture[st
         (["--dataset", "reasonseg"], "--dataset reasonseg needs --data DIR"),
         (
             ["--dataset", "coco", "--data", "own.json", "--split", "val"],
-            "is one file without splits; leave out --split",
+            "is one file without splits; remove --split",
         ),
         (["--dataset", "table", "--data", "own.csv", "--images", "."], "--images is of --dataset coco"),
         (
@@ -132,7 +132,7 @@ def test_one_kind_of_query_has_no_second_column(capsys: pytest.CaptureFixture[st
         (["--dataset", "coco", "--data", "own.json", "--out", "a.png", "--force"], "would replace what this command"),
         (["--dataset", "table", "--data", "own.csv", "--out", "0.png", "--force"], "would replace what this command"),
         (["--data", "."], "the name of . does not say what it holds; add --dataset NAME"),
-        (["--dataset", "table", "--data", "gone.csv"], "gone.csv does not exist; name the file of table with --data"),
+        (["--dataset", "table", "--data", "gone.csv"], "gone.csv does not exist; pass the file of table with --data"),
     ],
 )
 def test_what_cannot_be_evaluated(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -256,7 +256,7 @@ def test_small_objects_are_cut_out_of_large_pictures() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--gallery", "page.txt"], "a gallery is a page; name a .html file and not page.txt"),
+        (["--gallery", "page.txt"], "a gallery is an HTML page; choose a name that ends in .html, not page.txt"),
         (["--gallery", "old.html"], "old.html exists; use --force to replace it"),
         (["--gallery", "no/page.html"], "the folder no does not exist"),
         (["--gallery", "old.html", "--out", "r.jsonl", "--resume"], "run 'wise-edge evaluate gallery r.jsonl --force'"),
@@ -279,7 +279,7 @@ def test_pages_that_cannot_be_written_are_refused_before_the_work(
     ("change", "message"),
     [
         (lambda: Path("a.png").write_bytes(Path("0.png").read_bytes()), "is not the data of"),
-        (lambda: Path("run.jsonl").write_text(""), "run.jsonl holds no records"),
+        (lambda: Path("run.jsonl").write_text(""), "run.jsonl has no records"),
         (lambda: Path("own.csv").write_text("picture,mask,sentence\na.png,0.png,the mug\n"), "has 1 to 1 samples"),
     ],
 )  # fmt: skip

@@ -182,7 +182,7 @@ def _dropped(lines: list[Any]) -> None:
         (_settings(decoding="free"), "differ in decoding"),
         (_settings(shards=2, shard=0), "line 3, was not written by"),
         (_settings(variant=None), "is of the segmenter alone"),
-        (_settings(pixels=None), "is a second log of wise-s; leave one out"),
+        (_settings(pixels=None), "is a second log of wise-s; remove one"),
         (_settings(variant="mine"), "mine"),
         (_dropped, "count other samples; see 'dropped' in their records"),
     ],
@@ -205,12 +205,12 @@ def test_a_share_of_the_samples_is_refused(folder: Path, capsys: pytest.CaptureF
 
     edit(LOGS[0], share)
     assert record(LOGS[0]) == 2
-    assert "is one share of 2; name the file that they were joined to" in capsys.readouterr().err
+    assert "is one share of 2; pass the file that they were joined into" in capsys.readouterr().err
 
 
 def test_what_ships_is_not_changed_and_no_log_is_no_record(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bundle", "record", "embedded", LOGS[0]]) == 2
-    assert "embedded belongs to wise-edge and stays as it is" in capsys.readouterr().err
+    assert "embedded is part of wise-edge and is not changed" in capsys.readouterr().err
     assert record() == 2
     assert record("none.jsonl") == 2
     assert record("bundle/bundle.json") == 2

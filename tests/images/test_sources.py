@@ -100,7 +100,7 @@ def test_a_list_keeps_names_that_are_no_text(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_list_with_a_missing_picture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe(monkeypatch, b"photos/b.jpg\nphotos/gone.jpg\n")
-    with pytest.raises(UsageError, match=r"standard input lists 'photos/gone.jpg', which is no file"):
+    with pytest.raises(UsageError, match=r"standard input lists 'photos/gone.jpg', which is not a file"):
         find_pictures(["@-"])
 
 

@@ -81,7 +81,7 @@ class Call:
 
 def test_nothing_of_torch_distributed_is_called(tmp_path: Path) -> None:
     torch.save({"a": Call(dist.init_process_group, "fake")}, tmp_path / "a.pt")
-    with pytest.raises(UsageError, match="a is a init_process_group, which is no tensor of FSDP"):
+    with pytest.raises(UsageError, match="a is a init_process_group, which is not a tensor of FSDP"):
         load_pieces(tmp_path / "a.pt", 0)
     assert not dist.is_initialized()
 

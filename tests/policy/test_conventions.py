@@ -118,7 +118,7 @@ def test_a_policy_json_may_leave_things_out(qwen3: Path) -> None:
         ('{"picture": {"kind": "square"}}', r"policy.json: picture.side: missing"),
         (
             '{"picture": {"kind": "square", "side": 65}}',
-            r"picture.side: 65 is no multiple of patch_size x merge",
+            r"picture.side: 65 is not a multiple of patch_size x merge",
         ),
     ],
 )
@@ -209,7 +209,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"picture": "square:"}, "--picture square:: pass"),
     ({"picture": "aspect:9-4"}, "--picture: least_pixels: 9 is above most_pixels, 4"),
     ({"picture": "square:0"}, "--picture: side: must be from 1 to 4,096, is 0"),
-    ({"picture": "square:100"}, "picture.side: 100 is no multiple of patch_size x merge_size = 32"),
+    ({"picture": "square:100"}, "picture.side: 100 is not a multiple of patch_size x merge_size = 32"),
     ({"pixels": 1023}, "1023 pixels hold no image token of 32 x 32; allow 1024 or more"),
     ({"grids": "4"}, "--grids 4: pass columns and rows of image tokens, for example 30x30,40x22"),
     ({"grids": "4x3;3x4"}, "--grids 4x3;3x4: pass"),

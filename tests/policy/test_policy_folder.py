@@ -270,7 +270,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "accelerate": (touch("optimizer.bin", "scheduler.bin", "random_states_0.pkl"), "", "state of a training"),
     "torch": (touch("policy.pt"), "", r"policy\.pt is of a form that is not supported"),
     "keras": (touch("tf_model.h5"), "", "form that is not supported"),
-    "variant": (touch("model.fp16.safetensors"), "", "no name that transformers reads; rename it"),
+    "variant": (touch("model.fp16.safetensors"), "", "not a name that transformers reads; rename it"),
     "optimizer": (touch("optimizer.pt", "scheduler.pt", "trainer_state.json"), "", "state of a training"),
     "run": (copies("checkpoint-90", "checkpoint-500", "checkpoint-1000"), "",
      r"pass one of the folders in it, for example \S+/checkpoint-1000$"),

@@ -87,7 +87,7 @@ def test_what_is_taken_off_a_query_is_a_matter_of_the_set(strip: str | None) -> 
 
 
 def test_a_query_of_which_nothing_is_left_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"of the query '\.\.\.' nothing is left"):
+    with pytest.raises(UsageError, match=r"the query '\.\.\.' has no words"):
         prompts("{query}", style="lower-case").user_text("...", "short")
 
 
@@ -148,7 +148,7 @@ BAD: dict[str, tuple[Any, str]] = {
         r'variants\.v: is text; write \{"user": "… \{query\} …"\}',
     ),
     "no-variant": (version_2() | {"variants": {}}, r"variants: must have 1 to 100 entries"),
-    "no-name": (version_2() | {"variants": {"a, b": {"user": "{query}"}}}, r"'a, b' is no name"),
+    "no-name": (version_2() | {"variants": {"a, b": {"user": "{query}"}}}, r"'a, b' is not a valid name"),
     "newer": (version_2() | {"version": 3}, r"version: 3 is newer than 2; update wise-edge"),
     "no-number": (version_2() | {"version": "2"}, r"version: is '2'; write 2"),
     "list": ([], r"prompt set: \[\] is not a mapping"),

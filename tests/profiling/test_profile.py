@@ -335,7 +335,7 @@ def test_reports_are_written_by_their_names(
     assert profile(*files) == 2
     assert "exists; use --force" in capsys.readouterr().err
     assert profile("--out", str(tmp_path / "report.pdf")) == 2
-    assert "use a name that ends in .html, .json, .csv" in capsys.readouterr().err
+    assert "unknown report type; use .html, .json or .csv" in capsys.readouterr().err
 
 
 def test_a_spreadsheet_runs_no_name_as_a_formula() -> None:
@@ -468,10 +468,10 @@ def test_of_many_images_the_first_are_read(
             f"{number:02}.png" for number in range(count)
         ]
         assert document["data"]["queries"] == count
-        assert f"asking the first {count} of 22 images; raise --limit to ask more" in err
+        assert f"using the first {count} of 22 images; raise --limit to use more" in err
     (tmp_path / "21.png").unlink()
     assert main([*command, "--limit", "21"]) == 0
-    assert "asking the first" not in capsys.readouterr().err
+    assert "using the first" not in capsys.readouterr().err
 
 
 def test_a_change_of_conditions_flags_the_profile(

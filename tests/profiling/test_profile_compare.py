@@ -155,7 +155,7 @@ def test_runs_without_a_partner_are_told(tmp_path: Path, capsys: pytest.CaptureF
     assert "! wise-s on llama and onnx: only in A" in capsys.readouterr().out
     assert main(["profile", "compare", *files, "--max-regression", "5", "--json"]) == 5
     out, err = capsys.readouterr()
-    assert "runs of A without a counterpart in B: wise-s on llama and onnx" in err
+    assert "only in A: wise-s on llama and onnx" in err
     assert json.loads(out)["missing"] == ["wise-s on llama and onnx"]
 
 

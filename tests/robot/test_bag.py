@@ -137,10 +137,10 @@ def test_invalid_input_is_rejected_in_one_line(tmp_path: Path, monkeypatch: pyte
     bag = write_bag(tmp_path / "in", 2)
     (tmp_path / "no.mcap").write_bytes(b"nothing")
     for arguments, line in (
-        ((tmp_path / "none", None, tmp_path / "out"), "does not exist; name a rosbag2 folder"),
+        ((tmp_path / "none", None, tmp_path / "out"), "does not exist; pass a rosbag2 folder"),
         ((tmp_path / "no.mcap", None, tmp_path / "out"), "cannot be read as a bag"),
         ((bag, "/depth", tmp_path / "out"), f"has no images on /depth; its topics with images: {TOPIC}"),
-        ((bag, None, bag), "exists; name another folder"),
+        ((bag, None, bag), "exists; choose another folder"),
     ):
         source, topic, out = arguments
         with pytest.raises(UsageError) as refused:
@@ -266,7 +266,7 @@ def test_everything_that_can_be_known_is_checked_before_models_are_loaded(
         ({"--storage": "tape"}, "unknown storage 'tape'"),
         ({"--topic": "/depth"}, "has no images on /depth"),
         ({"--topic": ""}, "the argument after --topic is empty"),
-        ({"--out": str(tmp_path / "made")}, "exists; name another folder"),
+        ({"--out": str(tmp_path / "made")}, "exists; choose another folder"),
         ({"--out": str(tmp_path / "killed")}, "continue it with --resume, or delete the file"),
         ({"--out": str(tmp_path / "file" / "out")}, "cannot write into"),
         ({"--report": str(tmp_path / "none" / "page.html")}, "does not exist; create it first"),

@@ -342,7 +342,7 @@ def test_unreadable_images_are_said(
     bag = write_messages(tmp_path / "in", [image(0, **EMPTY), image(1), image(2)])
     command = ["bag", str(bag), "--query", "the ring", "--report", str(tmp_path / "page.html"), "--out"]
     assert main([*command, str(tmp_path / "out")]) == 0
-    assert "could not be read: 1, the first since" in capsys.readouterr().out
+    assert "could not be read: 1, the first because" in capsys.readouterr().out
     assert "could not be read" in (tmp_path / "page.html").read_text()
 
 

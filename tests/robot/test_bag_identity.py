@@ -163,7 +163,7 @@ def test_what_another_process_finished_just_before_is_not_replaced(
 
     monkeypatch.setattr("wise_edge.robot.bags.make_folder", finish_first)  # between the check and the lock
     assert main(command(bundle="embedded")) == 2
-    assert "out exists; name another folder" in capsys.readouterr().err
+    assert "out exists; choose another folder" in capsys.readouterr().err
     assert list(Path("out").iterdir()) == []
 
 
@@ -220,6 +220,6 @@ def test_another_bag_in_the_place_of_the_new_one_is_not_replaced(capsys: pytest.
     shutil.copytree("in", "out")
     before = {file.name: file.read_bytes() for file in Path("out").iterdir()}
     assert main(command("--resume")) == 2
-    assert "out exists; name another folder" in capsys.readouterr().err
+    assert "out exists; choose another folder" in capsys.readouterr().err
     assert {file.name: file.read_bytes() for file in Path("out").iterdir()} == before
     assert Path("out.log").exists()

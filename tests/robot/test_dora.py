@@ -212,7 +212,7 @@ def test_a_dataflow_that_is_gone_ends_the_node() -> None:
     dataflow = FakeDataflow()
     dataflow.put({"type": "ERROR", "error": "fatal event stream error: daemon channel broken"})
     dataflow.die()
-    with pytest.raises(DeviceError, match="dora is gone"):
+    with pytest.raises(DeviceError, match="dora ended the connection"):
         serve_dataflow(dataflow, Session(FakePolicy(), FakeMask(), {}), "the ring")
 
 

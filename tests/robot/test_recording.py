@@ -224,7 +224,7 @@ def test_a_folder_is_read_without_a_right_metadata_yaml(tmp_path: Path) -> None:
     assert read(bag) == expected
     (bag / "renamed_1.mcap").write_bytes(b"")  # the recorder was killed just after it began another file
     assert read(bag) == expected
-    assert notes(bag) == [f"left out: {bag / 'renamed_1.mcap'} is empty, as of a recorder that was killed at its start"]
+    assert notes(bag) == [f"left out: {bag / 'renamed_1.mcap'} is empty, as if its recorder was killed at the start"]
 
 
 def test_a_file_that_is_missing_is_said(tmp_path: Path) -> None:
@@ -271,10 +271,10 @@ def test_what_is_no_recording_is_named(tmp_path: Path) -> None:
     torn = write_messages(tmp_path / "in", words(400, size=100), storage="SQLITE3") / "in.db3"
     torn.write_bytes(torn.read_bytes()[:20_000])
     for name, content, line in (
-        ("none.mcap", None, "does not exist; name a rosbag2 folder"),
+        ("none.mcap", None, "does not exist; pass a rosbag2 folder"),
         ("text.mcap", b"nothing", "cannot be read as a bag: it is neither MCAP, SQLite nor a ROS 1 bag"),
-        ("empty.db3", b"", "is empty, as of a recorder that was killed at its start"),
-        ("zeros.mcap", bytes(5000), "is empty, as of a recorder that was killed at its start"),
+        ("empty.db3", b"", "is empty, as if its recorder was killed at the start"),
+        ("zeros.mcap", bytes(5000), "is empty, as if its recorder was killed at the start"),
         ("cut.mcap.zstd", zstandard.compress(bytes(5000))[:10], "is damaged or cut short"),
         ("pointer.mcap", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "run 'git lfs pull'"),
         ("cut.bag", b"#ROSBAG V2.0\n" + bytes(50), "if its recorder was killed, repair it: rosbag reindex"),

@@ -65,6 +65,6 @@ def test_what_the_last_result_says_is_said() -> None:
     assert told[::2] == [
         ("ok", "following"),
         ("ok", "following 2 objects"),
-        ("ok", "nothing of what was asked for was found"),
+        ("ok", "nothing that matches the query was found"),
     ]
     assert {*told[1::2]} == {("warn", "no answer: the answer has no {…}")}

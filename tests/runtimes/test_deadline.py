@@ -140,7 +140,7 @@ def test_deadlines_that_cannot_be(deadline_ms: float) -> None:
 
 
 def test_a_deadline_and_a_variant_exclude_each_other() -> None:
-    with pytest.raises(UsageError, match="a deadline chooses the variant; leave the variant out"):
+    with pytest.raises(UsageError, match="a deadline chooses the variant; pass only one of them"):
         Session(FakePolicy(), FakeMask(), {}).segment(PICTURE, "the ring", "wise-s", deadline_ms=100)
 
 

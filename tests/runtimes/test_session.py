@@ -227,7 +227,7 @@ def test_that_nothing_is_there_is_an_answer() -> None:
     assert result.latency_ms.mask_decode == 0.0
     data = json.loads(json.dumps(result.to_dict()))
     assert (data["status"], data["objects"], data["mask_px"], data["reason"]) == ("nothing", [], 0, None)
-    assert data["mask_reason"] == "nothing of what was asked for was found"
+    assert data["mask_reason"] == "nothing that matches the query was found"
 
 
 def test_what_was_mended_is_in_the_result() -> None:

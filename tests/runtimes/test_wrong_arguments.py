@@ -139,7 +139,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: session().track(NewestFrame(), "it", ground_every_s=1),
-        "frames is a NewestFrame, which drops frames; leave out ground_every_s",
+        "frames is a NewestFrame, which drops frames; do not pass ground_every_s",
     ),
     (
         lambda: session().find_mask(PIXELS, (2, 0, 2, 2), ()),
@@ -154,7 +154,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     ),
     (
         lambda: session().find_mask(PIXELS, (6, 0, 8, 2), ()),
-        "the box (6, 0, 8, 2) lies outside of the image, which is 6 x 4",
+        "the box (6, 0, 8, 2) is outside the image, which is 6 x 4",
     ),
 ]
 

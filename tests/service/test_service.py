@@ -193,7 +193,7 @@ def test_an_answer_may_be_a_file_as_the_command_writes_it(kind: Kind) -> None:
     assert answer.content == again.content == encode_result(result, image, kind, ".png", "image")
     assert answer.headers["content-type"] == MEDIA_TYPES[kind]
     assert answer.headers["wise-edge-notes"] == OTHER_KIND
-    assert streamed.json()["error"] == f"output: {kind} cannot be streamed; leave out Accept or output"
+    assert streamed.json()["error"] == f"output: {kind} cannot be streamed; remove Accept or output"
 
 
 def test_there_is_no_mask_of_an_answer_that_cannot_be_read() -> None:

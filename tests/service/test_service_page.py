@@ -218,7 +218,7 @@ def test_another_image_ends_the_query_on_the_one_before(browser: Any, url: str, 
     browser.find_element("id", "file").send_keys(str(tmp_path / "second.png"))
     wait_for(browser, 'return document.getElementById("name").textContent.startsWith("second.png")')
     browser.execute_async_script(f"{RELEASE}; setTimeout(arguments[0], 1500)")  # the first query would be done
-    assert said(browser) == "Say what to find."
+    assert said(browser) == "Enter what to find."
     assert len(browser.find_elements("css selector", "article")) == 1
     assert browser.execute_script(TINTED, 0) == 0
 

@@ -121,7 +121,7 @@ def test_a_picture_of_another_kind_has_a_note(browser: Any, url: str, tmp_path: 
 def test_the_live_camera_answers_frame_after_frame_until_it_is_stopped(browser: Any, url: str) -> None:
     open_empty(browser, url)
     browser.find_element("id", "live").click()
-    wait_for(browser, 'return document.getElementById("say").textContent === "Say what to find."')
+    wait_for(browser, 'return document.getElementById("say").textContent === "Enter what to find."')
     browser.find_element("id", "query").send_keys("the green object\n")
     wait_for(browser, RATE)
     first = pixels_of(browser)

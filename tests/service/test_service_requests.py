@@ -33,7 +33,7 @@ def client() -> Iterator[TestClient]:
         ({"variant": "loud"}, 422, ""),
         ({"deadline_ms": "nan"}, 422, ""),
         ({"deadline_ms": "-1"}, 422, ""),
-        ({"deadline_ms": "80", "variant": "wise-s"}, 400, "leave the variant out"),
+        ({"deadline_ms": "80", "variant": "wise-s"}, 400, "pass only one of them"),
         ({"pixels": "0"}, 422, "pixels: Input should be greater than or equal to 1"),
         ({"pixels": "many"}, 422, "pixels"),
         ({"mask": "gif"}, 422, ""),

@@ -25,7 +25,7 @@ SAM = SamConfig(steps=6, decay_steps=2)
 
 def test_accepting_changes_goes_with_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--recipe", "embedded-sam-smoke", "--out", str(tmp_path / "run"), "--accept-changes"]) == 2
-    assert "goes with --resume" in capsys.readouterr().err
+    assert "needs --resume" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -337,7 +337,7 @@ def test_demonstrations_are_read_from_a_file(tmp_path: Path) -> None:
     [
         ({"image": "a.png", "query": "the ring"}, "line 1 has no text 'completion'"),
         ({"image": "b.png", "query": "the ring", "completion": "x"}, "line 1: the image"),
-        ([1], "line 1 does not hold a JSON object; mend the line"),
+        ([1], "line 1 does not hold a JSON object; fix the line"),
     ],
 )
 def test_bad_demonstration_is_named(record: Any, message: str, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_record_of_the_best_policy_is_checked_first(name: str, value: Any, confi
     record = json.loads((run / "best.json").read_text())
     (run / "best.json").write_text(json.dumps({**record, name: value}))
     before = state(run)
-    with pytest.raises(UsageError, match=f"best.json is damaged: its {name} is no number"):
+    with pytest.raises(UsageError, match=f"best.json is damaged: its {name} is not a number"):
         prepare_run(config, run, {}, accept_changes=False)
     assert state(run) == before
 

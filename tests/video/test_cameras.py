@@ -155,7 +155,7 @@ def test_a_device_that_hangs_while_it_opens_is_given_up(monkeypatch: pytest.Monk
     [
         ("7213", "cannot open /dev/video7213: No such file or directory; there "),
         ("/dev/no-camera", "cannot open /dev/no-camera: No such file or directory; there "),
-        ("/dev/null", "/dev/null is no camera; there "),
+        ("/dev/null", "/dev/null is not a camera; there "),
     ],
 )
 def test_what_is_no_camera_is_told_before_anything_is_opened(name: str, line: str) -> None:

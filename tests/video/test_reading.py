@@ -185,9 +185,9 @@ def test_what_is_no_video_is_one_line(tmp_path: Path) -> None:
         file.writeframes(bytes(16_000))
 
     for path, line in {
-        cut: "no video that can be read .*a recording that was not ended lacks its index",
-        text: r"notes\.txt is no video that can be read",
-        sound: "holds no video",
+        cut: "is not a readable video .*an unfinished recording lacks its index",
+        text: r"notes\.txt is not a readable video",
+        sound: "contains no video",
         folder: "is a folder; pass a video file",
         tmp_path / "no.mp4": r"No such file or directory; pass a file, a camera \(0 or /dev/video0\)",
     }.items():
@@ -225,7 +225,7 @@ def test_a_source_is_known_by_its_name(text: str, kind: str, address: str, name:
 
 
 def test_settings_of_a_camera_are_refused_for_a_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"is no camera; leave out --size, --fps and --format"):
+    with pytest.raises(UsageError, match=r"is not a camera; remove --size, --fps and --format"):
         find_source(str(encode(tmp_path / "a.mp4", MOVIE.images[:1])), CameraSettings(size=(640, 480)))
     settings = CameraSettings((640, 480), 30.0, "mjpeg")
     assert settings.options == {"video_size": "640x480", "framerate": "30", "input_format": "mjpeg"}

@@ -216,18 +216,18 @@ def test_a_video_of_something_else_is_told_once(
     [
         (["no.mp4", RING], 2, "cannot read no.mp4: No such file or directory; pass a file, a camera"),
         (["in.mp4", " "], 2, "query"),
-        (["in.mp4", RING, "--out", "out.avi"], 2, "out.avi is no name of a video; give it a name that ends in .mp4"),
+        (["in.mp4", RING, "--out", "out.avi"], 2, "out.avi is not the name of a video; use one that ends in .mp4"),
         (["in.mp4", RING, "--out", "in.mp4", "--force"], 2, "would replace what this command reads"),
         (["in.mp4", RING, "--out", "there.mp4"], 2, "there.mp4 exists; use --force to replace it"),
         (["in.mp4", RING, "--jsonl", "there.mp4"], 2, "there.mp4 exists; use --force to replace it"),
         (["in.mp4", RING, "--out", "a.mp4", "--jsonl", "a.mp4"], 2, "--out and --jsonl both name a.mp4"),
         (["in.mp4", RING, "--realtime", "--ground-every", "2"], 2, "--ground-every is for files"),
-        (["in.mp4", RING, "--fps", "30"], 2, "in.mp4 is no camera; leave out --size, --fps and --format"),
+        (["in.mp4", RING, "--fps", "30"], 2, "in.mp4 is not a camera; remove --size, --fps and --format"),
         (["0", RING, "--size", "big"], 2, "--size is big; pass width and height, such as 1280x720"),
         (["in.mp4", RING, "--variant", "short"], 2, "short"),
-        (["/dev/null", RING], 4, "/dev/null is no camera; "),
+        (["/dev/null", RING], 4, "/dev/null is not a camera; "),
         (["7213", RING], 4, "cannot open /dev/video7213: No such file or directory; "),
-        (["empty.mp4", RING, "--out", "out.mp4"], 2, "empty.mp4 is no video that can be read"),
+        (["empty.mp4", RING, "--out", "out.mp4"], 2, "empty.mp4 is not a readable video"),
     ],
 )
 def test_what_cannot_be_is_one_line_before_the_work(
@@ -272,7 +272,7 @@ def test_a_video_without_frames_takes_no_place(
 
     assert main(["track", str(file), RING, "--out", str(tmp_path / "out.mp4")]) == 2
 
-    assert "holds no frame that can be read" in capsys.readouterr().err
+    assert "has no frame that can be read" in capsys.readouterr().err
     assert opened.calls == []  # no model was loaded for it
     assert sorted(tmp_path.iterdir()) == [file]
 
@@ -337,7 +337,7 @@ def test_a_signal_ends_it_in_order(
     assert signal.getsignal(number) is before
     said = capsys.readouterr()
     assert said.out.startswith("5 frames of about 36, ")
-    assert said.err.splitlines()[1:] == ["note: stopped before the end; what was written until there is whole"]
+    assert said.err.splitlines()[1:] == ["note: stopped before the end; what was written so far is complete"]
     assert len(lines_of(jsonl.read_text())) == len(play(out).images) == 5
 
 

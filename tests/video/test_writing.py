@@ -89,6 +89,6 @@ def test_without_h264_there_is_mpeg4(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_other_names_are_refused() -> None:
     with pytest.raises(
-        UsageError, match=r"a\.avi is no name of a video; give it a name that ends in \.mp4, \.mov, \.mkv"
+        UsageError, match=r"a\.avi is not the name of a video; use one that ends in \.mp4, \.mov, \.mkv"
     ):
         check_video_name(Path("a.avi"))

@@ -110,13 +110,13 @@ def identify_run(
         try:
             before = _read_record(out)
         except UsageError as error:
-            changes.append(f"{_RECORD} cannot be read any more ({error})")
+            changes.append(f"{_RECORD} can no longer be read ({error})")
         changes += _changes_of_inputs(before.inputs, fingerprints)
         if changes and not accept_changes:
             more = [f"and {len(changes) - _NAMED} more"] if len(changes) > _NAMED else []
             raise UsageError(
-                f"{out} began otherwise: {'; '.join(changes[:_NAMED] + more)}; choose another --out, or continue with"
-                " --accept-changes"
+                f"{out} was started with other settings: {'; '.join(changes[:_NAMED] + more)}; "
+                "choose another --out, or continue with --accept-changes"
             )
         _note_versions(before.versions, versions)
         if changes:
@@ -135,7 +135,7 @@ def _changes_of_recipe(config: Config, out: Path) -> list[str]:
     try:
         before = _leaves(asdict(load_recipe(str(out / RECIPE))))
     except UsageError as error:
-        return [f"{RECIPE} cannot be read any more ({error})"]
+        return [f"{RECIPE} can no longer be read ({error})"]
     now = _leaves(asdict(config))
     if before["stage"] != now["stage"]:  # no key has a counterpart
         return [f"stage was {before['stage']} and is {now['stage']}"]

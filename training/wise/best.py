@@ -113,7 +113,7 @@ class BestPolicy:
 def _read_record(file: Path) -> dict[str, Any]:
     record = read_json(file)
     if lacking := [name for name in _COMPARED if type(record.get(name)) not in (int, float)]:
-        raise UsageError(f"{file} is damaged: its {lacking[0]} is no number; restore it from a copy")
+        raise UsageError(f"{file} is damaged: its {lacking[0]} is not a number; restore it from a copy")
     return record
 
 

@@ -158,7 +158,7 @@ def _check_wording(config: WiseConfig, prompts: PromptSet) -> None:
         if template.prefill:
             raise UsageError(
                 f"model {config.model}: prompts.json: the variant {variant!r} has a prefill, with which nothing is "
-                "trained; leave it out"
+                "trained; remove it"
             )
         asks = f"{prompts.system}\n{template.user}"
         named = [key for form in FORMS.values() for key in form.keys if f'"{key}"' in asks]

@@ -159,7 +159,7 @@ def read_demonstrations(file: Path) -> list[dict[str, str]]:
 
 def _read_line(file: Path, number: int, line: bytes) -> dict[str, str]:
     where = f"warm_start.data: {file} line {number}"
-    record = parse_json(line, where, "mend the line")
+    record = parse_json(line, where, "fix the line")
     for name in _COLUMNS:
         if not isinstance(record.get(name), str):
             raise UsageError(f"{where} has no text {name!r}")

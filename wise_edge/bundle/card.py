@@ -36,11 +36,11 @@ def render_card(manifest: Manifest, sha256: str) -> str:
         f"outlines it. Exported {manifest.created}.\n",
         "```console\n$ wise-edge run image.jpg 'the red mug' --bundle .\n$ wise-edge bundle verify . --sha256 "
         f"{sha256}\n```\n",
-        "The hash is that of `bundle.json`, which holds the hashes of all other files. Whoever alters the files on "
-        "purpose can alter `bundle.json` and this card with them: take the hash from where the bundle was published.\n",
+        "The hash is that of `bundle.json`, which holds the hashes of all other files. Anyone who can alter the files "
+        "can alter `bundle.json` and this card with them: take the hash from the bundle's publisher.\n",
         f"The policy reads {policy.picture} and answers in {policy.coordinates}; images are "
         f"{_FITTING[sam.family]} {sam.input_size} x {sam.input_size} px for the segmenter. Prompt and answer together "
-        f"hold {policy.max_positions} tokens.\n",
+        f"take up to {policy.max_positions} tokens.\n",
         "## Files\n",
         _table(
             ("role", "file", "weights", "bytes", "sha256"),
@@ -69,7 +69,7 @@ def describe_bound(figure: Figure) -> str:
 
 def _verification(verified: bool, figures: Sequence[Figure]) -> str:
     if not figures:
-        return "Nothing was compared: the bundle was exported with `--no-verify` and may give anything.\n"
+        return "Nothing was compared: the bundle was exported with `--no-verify` and its answers may be wrong.\n"
     rows = ((f.what, f"{f.value:.3g}", f.unit, describe_bound(f)) for f in figures)
     table = _table(("what", "value", "unit", "bound"), rows)
     return (

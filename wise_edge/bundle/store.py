@@ -168,7 +168,7 @@ def check_sha256(directory: str | Path, expected: str) -> None:
     """
     wanted = expected.strip().lower().removeprefix("sha256:")
     if not SHA256.fullmatch(wanted):
-        raise UsageError(f"{expected[:80]!r} is no sha256; pass the 64 hexadecimal digits that export printed")
+        raise UsageError(f"{expected[:80]!r} is not a SHA-256 hash; pass the 64 hexadecimal digits that export printed")
     if (found := hash_file(_find_manifest(Path(directory)))) != wanted:
         raise VerificationError(
             f"{directory} is another bundle: its {MANIFEST_NAME} has sha256:{found}, not sha256:{wanted}; do not use "
@@ -273,4 +273,6 @@ def check_space(folder: Path, size: int) -> None:
     """Raise `UsageError` if the disk of a folder has less than `size` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < size:
-        raise UsageError(f"{folder} has {free / 1e9:.1f} GB free, but about {size / 1e9:.1f} GB are needed; make room")
+        raise UsageError(
+            f"{folder} has {free / 1e9:.1f} GB free, but about {size / 1e9:.1f} GB are needed; free some space"
+        )

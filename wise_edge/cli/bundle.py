@@ -65,7 +65,7 @@ def verify(
     for unlisted in bundle.unlisted_files():
         options.note(f"{unlisted} is not part of the bundle")
     faults = bundle.find_faults(hashes=True)
-    faults += [f"the recorded figure {figure.what!r} failed" for figure in manifest.verification if not figure.passed]
+    faults += [f"the recorded check {figure.what!r} failed" for figure in manifest.verification if not figure.passed]
     if not manifest.verified and require_verified:
         faults.append("it was never compared with its checkpoints (export --no-verify)")
     size = sum(artifact.bytes for artifact in manifest.artifacts)
@@ -75,9 +75,10 @@ def verify(
     if faults:
         raise VerificationError(f"{directory}: {'; '.join(faults)}; export the bundle again")
     if not as_json:
-        compared = f"{len(manifest.verification)} figures passed" if manifest.verified else "never compared with torch"
-        unaltered = "the bundle of this hash" if sha256 or "@sha256:" in directory else "unaltered by accident"
-        typer.echo(f"{directory} is {unaltered}: {len(manifest.artifacts)} files, {units.size(size)}; {compared}")
+        compared = f"{len(manifest.verification)} checks passed" if manifest.verified else "never compared with torch"
+        intact = "the bundle with this hash" if sha256 or "@sha256:" in directory else "intact"
+        typer.echo(f"{directory} is {intact}; {compared}")
+        typer.echo(f"{len(manifest.artifacts)} files, {units.size(size)}")
         typer.echo(f"bundle.json sha256:{bundle.sha256}")
 
 
@@ -102,7 +103,9 @@ def diff(
 @app.command()
 def record(
     directory: Annotated[str, typer.Argument(metavar="DIR", help="The bundle that was evaluated.")],
-    logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="What 'evaluate --bundle DIR --out LOG' wrote.")],
+    logs: Annotated[
+        list[Path], typer.Argument(metavar="LOG...", help="Records that 'evaluate --bundle DIR --out LOG' wrote.")
+    ],
     as_json: options.Json = False,
 ) -> None:
     """Record in a bundle how accurate its variants and budgets of pixels are, so that deadlines choose among them.
@@ -118,7 +121,7 @@ def record(
     from wise_edge.evaluation.recording import read_evaluations
 
     if directory.partition("@")[0] in SHIPPED:
-        raise UsageError(f"{directory} belongs to wise-edge and stays as it is; record in a bundle of your own")
+        raise UsageError(f"{directory} is part of wise-edge and is not changed; record in a bundle of your own")
     bundle = _load(directory)
     before = bundle.sha256
     evaluated = read_evaluations(logs, bundle)
@@ -130,9 +133,9 @@ def record(
         _print_evaluated(evaluated)
         typer.echo(f"bundle.json sha256:{bundle.sha256}")
     if bundle.sha256 != before:
-        options.note(f"before, it was sha256:{before}; who names that hash (DIR@sha256:HASH) must name the new one")
+        options.note(f"it was sha256:{before} before; update every DIR@sha256:HASH that names it")
         for signature in sorted(bundle.directory.glob(f"{MANIFEST_NAME}.*")):
-            options.note(f"{signature} signs what {MANIFEST_NAME} was before; sign it again")
+            options.note(f"{signature} is a signature of the old {MANIFEST_NAME}; sign it again")
 
 
 def _load(directory: str) -> Bundle:

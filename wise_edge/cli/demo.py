@@ -206,7 +206,7 @@ def _table(rows: Sequence[Sequence[Outcome]]) -> Table:
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("query", overflow="fold")
     table.add_column("answered by", no_wrap=True)
-    for heading in ("rationale\ntokens", "IoU with\ntruth", "latency"):
+    for heading in ("rationale\ntokens", "IoU with\nground truth", "latency"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         for number, outcome in enumerate(row):

@@ -59,13 +59,15 @@ def export(
     edgellm_quant: Annotated[str, _choice("Quantization of edgellm's language model", EDGELLM_METHODS)] = "fp16",
     importance: Annotated[
         bool,
-        options.flag("--importance/--no-importance", "Quantize columns that matter with more care.", panel=_PRECISION),
+        options.flag(
+            "--importance/--no-importance", "Weight columns by an importance matrix when quantizing.", panel=_PRECISION
+        ),
     ] = True,
     calibration: Annotated[
         Path | None,
         option(
             "DIR",
-            "Images, each with its queries in a .txt file of the same name; scenes if omitted.",
+            "Folder of images, each with its queries in a .txt file of the same name; scenes if omitted.",
             panel=_CHECK,
         ),
     ] = None,
@@ -77,16 +79,23 @@ def export(
         option("NAME|FILE", f"How the policy writes its answers: {', '.join(FORMS)}, or a JSON file.", panel=_FORM),
     ] = None,
     coordinates: Annotated[
-        str | None, option("UNIT", "What answers count: pixels or per-mille, and ,yx if rows come first.", panel=_FORM)
+        str | None,
+        option("UNIT", "Unit of coordinates in answers: pixels or per-mille; add ,yx if rows come first.", panel=_FORM),
     ] = None,
     picture: Annotated[
         str | None,
         option("HOW", "How images are resized: square[:SIDE] or aspect[:LEAST-MOST], in pixels.", panel=_FORM),
     ] = None,
-    pixels: Annotated[int | None, option("N", "Most pixels of an image; fewer are faster.", panel=_FORM, min=1)] = None,
+    pixels: Annotated[
+        int | None, option("N", "Most pixels of an image as the policy sees it; fewer is faster.", panel=_FORM, min=1)
+    ] = None,
     grids: Annotated[
         str | None,
-        option("COLSxROWS,...", "The grids of image tokens to make graphs for; usual aspects if omitted.", panel=_FORM),
+        option(
+            "COLSxROWS,...",
+            "Grids of image tokens to make graphs for; those of common aspect ratios if omitted.",
+            panel=_FORM,
+        ),
     ] = None,
     verify: Annotated[
         bool, options.flag("--verify/--no-verify", "Compare with torch before writing.", panel=_CHECK)
@@ -120,7 +129,7 @@ def export(
         typer.echo(to_json({"checkpoint": str(out)}) if as_json else f"checkpoint {out}")
         return
     if sam is None:
-        raise UsageError("a bundle needs a segmenter; name its checkpoint with --sam, or pass --sam embedded")
+        raise UsageError("a bundle needs a segmenter; pass its checkpoint with --sam, or --sam embedded")
     wanted = ExportOptions(
         targets=tuple(names),
         device=device,

@@ -123,9 +123,9 @@ def main(argv: list[str] | None = None) -> int:
         if os.environ.get("WISE_EDGE_DEBUG") == "1":
             traceback.print_exception(error)
         elif isinstance(error, MemoryError):
-            print_error(f"error: more memory is needed than is free ({error or 'MemoryError'}); close other programs")
+            print_error(f"error: out of memory ({error or 'MemoryError'}); close other programs")
         elif isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # Path.resolve before 3.13
-            print_error(f"error: {error}; mend the links that lead back to themselves")
+            print_error(f"error: {error}; remove the links that lead back to themselves")
         elif reason := explain_refusal(error):
             print_error(f"error: {one_line(reason)}")
         else:
@@ -171,7 +171,7 @@ def _check_arguments(argv: Sequence[str]) -> None:
             raise UsageError(
                 f"{of} is empty; pass the path, query or value that belongs there"
                 if empty
-                else f"{of} holds a zero byte, which no path or query has; leave it out"
+                else f"{of} contains a NUL byte; remove it"
             )
 
 

@@ -61,9 +61,9 @@ def split_names(option: str, what: str, text: str, known: Sequence[str] | None =
     for place, name in enumerate(names):
         if not name or (known is not None and name not in known):
             wrong = f"unknown {what} '{name}'" if name else f"{option} has an empty name"
-            raise UsageError(f"{wrong}; choose one of {', '.join(known)}" if known else f"{wrong}; leave it out")
+            raise UsageError(f"{wrong}; choose one of {', '.join(known)}" if known else f"{wrong}; remove it")
         if name in names[:place]:
-            raise UsageError(f"{option} names {name} twice; leave one out")
+            raise UsageError(f"{option} names {name} twice; remove one")
     return names
 
 
@@ -81,7 +81,7 @@ def refuse_options(context: typer.Context, *, but: Sequence[str] = (), command: 
             continue  # a default from the environment or a file is for other commands
         given = option.secondary_opts if context.params.get(name) is False else option.opts
         command = command or f"{context.info_name} {context.invoked_subcommand}"
-        raise UsageError(f"'{command}' does not accept {given[0]}; leave it out")
+        raise UsageError(f"'{command}' does not accept {given[0]}; remove it")
 
 
 def note(line: str) -> None:
@@ -93,7 +93,7 @@ Bundle = Annotated[
     Path | None,
     option(
         "DIR",
-        "Bundle to run; the embedded one by default. DIR@sha256:HASH runs no other.",
+        "Bundle to run, DIR or DIR@sha256:HASH; the embedded one by default.",
         panel=MODEL,
         envvar="WISE_EDGE_BUNDLE",
     ),
@@ -111,7 +111,7 @@ Pixels = Annotated[
     int | None,
     option(
         "N",
-        "Most pixels of an image as the policy sees it: fewer are faster.",
+        "Most pixels of an image as the policy sees it; fewer is faster.",
         panel=MODEL,
         envvar="WISE_EDGE_PIXELS",
         min=1,
@@ -121,16 +121,21 @@ Pixels = Annotated[
 MaxObjects = Annotated[
     int,
     option(
-        "N", "End an answer that is a list at N objects.", panel=ANSWER, envvar="WISE_EDGE_MAX_OBJECTS", min=1, max=1000
+        "N",
+        "Find at most N objects, if the policy answers with a list.",
+        panel=ANSWER,
+        envvar="WISE_EDGE_MAX_OBJECTS",
+        min=1,
+        max=1000,
     ),
 ]
 PolicyBackend = Annotated[
     str,
-    option("NAME", f"Runtime of the policy: {list_names('policy')}.", panel=MODEL, envvar="WISE_EDGE_POLICY_BACKEND"),
+    option("NAME", f"Backend of the policy: {list_names('policy')}.", panel=MODEL, envvar="WISE_EDGE_POLICY_BACKEND"),
 ]
 MaskBackend = Annotated[
     str,
-    option("NAME", f"Runtime of the segmenter: {list_names('mask')}.", panel=MODEL, envvar="WISE_EDGE_MASK_BACKEND"),
+    option("NAME", f"Backend of the segmenter: {list_names('mask')}.", panel=MODEL, envvar="WISE_EDGE_MASK_BACKEND"),
 ]
 Threads = Annotated[
     int | None,

@@ -36,9 +36,9 @@ def profile(
     bundle: options.Bundle = None,
     scenes: Annotated[
         int | None,
-        option("N", "Number of synthetic test scenes to ask.", panel=options.ASKED, min=1, show_default=str(_SCENES)),
+        option("N", "Number of synthetic test scenes to use.", panel=options.ASKED, min=1, show_default=str(_SCENES)),
     ] = None,
-    images: Annotated[Path | None, option("DIR", "Ask your own images instead.", panel=options.ASKED)] = None,
+    images: Annotated[Path | None, option("DIR", "Use your own images instead.", panel=options.ASKED)] = None,
     query: Annotated[
         str | None,
         option(
@@ -48,14 +48,14 @@ def profile(
         ),
     ] = None,
     dataset: Annotated[
-        str | None, option("NAME", "Ask a labeled data set instead, as in evaluate.", panel=options.ASKED)
+        str | None, option("NAME", "Use a labeled data set instead, as in evaluate.", panel=options.ASKED)
     ] = None,
     data: Annotated[Path | None, option("DIR", "Folder of --dataset.", panel=options.ASKED)] = None,
     split: Annotated[str | None, option("NAME", "Split of --dataset.", panel=options.ASKED)] = None,
     limit: Annotated[
-        int, option("N", "Ask only the first N samples of --dataset or images of --images.", panel=options.ASKED, min=1)
+        int, option("N", "Use only the first N samples of --dataset or images of --images.", panel=options.ASKED, min=1)
     ] = _SCENES,
-    repeat: Annotated[int, option("N", "How often to ask each query.", panel=options.ASKED, min=1)] = 1,
+    repeat: Annotated[int, option("N", "How many times to run each query.", panel=options.ASKED, min=1)] = 1,
     variants: Annotated[
         str | None,
         option(
@@ -66,7 +66,7 @@ def profile(
     ] = None,
     pixels: options.Pixels = None,
     backends: Annotated[
-        str, option("NAME,...", "Runtimes of the policy, separated by commas.", panel=options.MODEL)
+        str, option("NAME,...", "Backends of the policy, separated by commas.", panel=options.MODEL)
     ] = "auto",
     mask_backend: options.MaskBackend = "auto",
     threads: options.Threads = None,
@@ -178,7 +178,7 @@ def _choose(
     asked = usual if variants is None else options.split_names("--variants", "variant", variants, has)
     first = [find_candidates(opened, name, mask_backend)[1]["policy"][0].name for name in compared]
     if twice := [name for name in first if first.count(name) > 1]:
-        raise UsageError(f"--backends {backends} measures {twice[0]} twice, since auto chooses it here; leave one out")
+        raise UsageError(f"--backends {backends} measures {twice[0]} twice, since auto chooses it here; remove one")
     return compared, asked
 
 
@@ -203,7 +203,7 @@ def _open_examples(
     if images is not None:
         files = find_images(images)
         if len(files) > limit:
-            typer.echo(f"asking the first {limit} of {len(files)} images; raise --limit to ask more", err=True)
+            typer.echo(f"using the first {limit} of {len(files)} images; raise --limit to use more", err=True)
         return str(images), read_images(files[:limit], query, say=options.note)
     opened, count = open_labeled("scenes" if name is None else name, data, split, limit if scenes is None else scenes)
     examples = [opened[place] for place in range(count)]
@@ -231,9 +231,9 @@ def _check_out(files: list[Path], inputs: list[Path | None], force: bool) -> Non
 
     for file in files:
         if [other.resolve() for other in files].count(file.resolve()) > 1:
-            raise UsageError(f"--out names {file} twice; leave one out")
+            raise UsageError(f"--out names {file} twice; remove one")
         if file.suffix not in _FORMATS:
-            raise UsageError(f"--out {file} has an unknown format; use a name that ends in {', '.join(_FORMATS)}")
+            raise UsageError(f"--out {file}: unknown report type; use .html, .json or .csv")
         check_target(file, force=force, keep=inputs)
 
 

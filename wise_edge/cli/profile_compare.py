@@ -60,7 +60,7 @@ def compare(
     if regressions:
         failures.append(f"B costs more than A by more than {max_regression:g} %: {'; '.join(regressions)}")
     if missing:
-        failures.append(f"runs of A without a counterpart in B: {'; '.join(missing)}")
+        failures.append(f"only in A: {'; '.join(missing)}")
     if failures:
         raise VerificationError("; ".join(failures))
 

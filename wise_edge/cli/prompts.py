@@ -26,7 +26,7 @@ Source = Annotated[
 @app.command()
 def show(
     source: Source = "embedded",
-    query: Annotated[str, options.option("QUERY", "What is asked for.")] = "the red mug",
+    query: Annotated[str, options.option("QUERY", "The query in the prompts.")] = "the red mug",
     variant: Annotated[str | None, options.option("NAME", "One prompt variant; all if omitted.")] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -57,7 +57,7 @@ def check(
 ) -> None:
     """Say where the wording does not fit the form of the answers, and which variants it lacks.
 
-    Exit code 5 if something has to be mended.
+    Exit code 5 if something has to be fixed.
     """
     from wise_edge.errors import VerificationError
     from wise_edge.policy.chat_template import default_system
@@ -71,9 +71,9 @@ def check(
         where = f"{remark.where}: " if remark.where else ""
         typer.echo(f"{'wrong' if remark.wrong else 'note'}: {where}{remark.text}")
     if wrong := sum(remark.wrong for remark in remarks):
-        raise VerificationError(f"{prompts.name}: {wrong} thing{'s' * (wrong > 1)} to mend")
+        raise VerificationError(f"{prompts.name}: {wrong} problem{'s' * (wrong > 1)} to fix")
     if not remarks and not as_json:
-        typer.echo(f"{prompts.name}: the wording fits")
+        typer.echo(f"{prompts.name}: no problems found")
 
 
 @app.command()
@@ -81,11 +81,11 @@ def read(
     script: Annotated[Path, typer.Argument(metavar="FILE.py", help="A script that asks the policy; it is not run.")],
     variant: Annotated[
         list[str] | None,
-        options.option("NAME=NUMBER", "Which template a variant is; repeatable."),
+        options.option("NAME=NUMBER", "The template of a variant, by its number; repeatable."),
     ] = None,
     system: Annotated[
         str | None,
-        options.option("MESSAGE", "The system message, if the script has none; '' is none."),
+        options.option("MESSAGE", "The system message, if the script has none; '' for no message."),
     ] = None,
     name: Annotated[str | None, options.option("NAME", "Name of the prompt set; the script's by default.")] = None,
     out: Annotated[
@@ -126,8 +126,8 @@ def read(
         typer.echo(to_json(prompts.to_dict()) if as_json else f"{out}: {', '.join(prompts.variants)}")
     if message is None:
         options.note(
-            "the script has no system message; the chat templates of Qwen2-VL and Qwen2.5-VL then write one of their "
-            "own, that of Qwen3-VL none: pass --system TEXT, or write into the checkpoint's folder, which has one"
+            "the script has no system message; the chat templates of Qwen2-VL and Qwen2.5-VL then add their own, and "
+            "that of Qwen3-VL adds none: pass --system TEXT, or write prompts.json into the checkpoint's folder"
         )
 
 
@@ -177,7 +177,7 @@ def _choose(pairs: list[str], count: int) -> dict[str, int]:
         if not name or not number.isascii() or not number.isdigit() or not 1 <= int(number[:9]) <= count:
             raise UsageError(f"--variant {pair}: pass NAME=NUMBER with a number from 1 to {count}")
         if name in chosen:
-            raise UsageError(f"--variant names {name} twice; leave one out")
+            raise UsageError(f"--variant names {name} twice; remove one")
         chosen[name] = int(number) - 1
     return chosen
 
@@ -206,14 +206,16 @@ def _list(script: Path, wording: ScriptWording, as_json: bool) -> None:
     for each in wording.templates:
         number = wording.templates.index(each) + 1
         facts = [f"line {each.line}", each.condition, _describe(each.writing)]
-        facts += [f"with {{{place}}} open" for place in each.open_places]
+        facts += [f"{{{place}}} is not filled" for place in each.open_places]
         typer.echo(f"{number}  {'; '.join(filter(None, facts))}")
         typer.echo("".join(f"     {line}\n" for line in each.user.splitlines() or [""]), nl=False)
     unknown = "only known when it runs" if wording.open_system else "none"
     typer.echo(f"system message: {unknown if wording.system is None else repr(wording.system)}")
     if beginning := repr(wording.prefill) if wording.prefill else wording.open_prefill:
         typer.echo(f"beginning of the answer: {beginning}")
-    typer.echo(f"write some of them: wise-edge prompts read {script} --variant wise-s=1 --out CHECKPOINT/prompts.json")
+    typer.echo(
+        f"to write one of them: wise-edge prompts read {script} --variant wise-s=1 --out CHECKPOINT/prompts.json"
+    )
 
 
 def _describe(writing: Any) -> str:

@@ -68,13 +68,13 @@ def run(
         str | None,
         option(
             "KIND,...",
-            f"What --out gets: {', '.join(KINDS)}; overlay by default. coco is one file for all pictures.",
+            f"What to write into --out: {', '.join(KINDS)}; overlay by default. coco is one file for all pictures.",
             panel=options.OUTPUT,
         ),
     ] = None,
     max_rationale_tokens: Annotated[
         int | None,
-        option("N", "Close the rationale at N tokens; by default it is not limited.", panel=options.ANSWER, min=0),
+        option("N", "End the rationale after N tokens; unlimited by default.", panel=options.ANSWER, min=0),
     ] = None,
     max_objects: options.MaxObjects = MAX_OBJECTS,
     deadline_ms: Annotated[
@@ -91,7 +91,7 @@ def run(
         bool, options.flag("--energy", "Measure each query's energy, if the device has a power sensor.")
     ] = False,
     as_json: Annotated[
-        bool, options.flag("--json", "Print one line of JSON for each picture instead of text.", panel=options.OUTPUT)
+        bool, options.flag("--json", "Print one line of JSON per picture instead of text.", panel=options.OUTPUT)
     ] = False,
     force: options.Force = False,
     policy_backend: options.PolicyBackend = "auto",
@@ -100,7 +100,7 @@ def run(
         bool,
         options.flag(
             "--explain",
-            "Say why each backend was chosen, and what a deadline chose from; --json always does.",
+            "Explain why each backend was chosen, and what a deadline chose from; --json always does.",
             panel=options.OUTPUT,
         ),
     ] = False,
@@ -177,9 +177,9 @@ def _split(words: Sequence[str]) -> tuple[list[str], str]:
     like_picture = query == STDIN or query.startswith(LIST_MARK) or query.lower().endswith(SUFFIXES)
     shown = quote(query[:100])
     if not names and (like_picture or os.path.exists(query)):
-        raise UsageError(f"what is to be found in {shown}? Add the query: wise-edge run {shown} '{_EXAMPLE}'")
+        raise UsageError(f"no query for {shown}; add one: wise-edge run {shown} '{_EXAMPLE}'")
     if not names:
-        raise UsageError(f"in which picture is {shown} to be found? Name it first: wise-edge run photo.jpg {shown}")
+        raise UsageError(f"no picture for the query {shown}; pass one first: wise-edge run photo.jpg {shown}")
     if like_picture and len(query.split()) == 1:
         raise UsageError(f"the last argument is the query, and {shown} is a picture; add a query, as '{_EXAMPLE}'")
     unknown = [name for name in names if not os.path.exists(name)]
@@ -207,7 +207,7 @@ def _plan(
             )
     if out is None:
         if save is not None:
-            raise UsageError("--save says what --out gets; add --out DIR")
+            raise UsageError("--save needs a folder; add --out DIR")
         return [given for _ in pictures], None
     asked = ["overlay"] if save is None else options.split_names("--save", "kind", save, KINDS)
     kinds = [kind for kind in KINDS if kind in asked]
@@ -228,7 +228,7 @@ def _check_targets(
         make_folder(out)
         if len(pictures) > 1 and any(out.samefile(Path(name).parent) for name in pictures if name != STDIN):
             raise UsageError(
-                f"--out {out} is where the pictures are; name another folder, or they mix with the results"
+                f"--out {out} is where the pictures are; choose another folder, so that results stay apart"
             )
     check_files(
         [file for file in targets if not (new and file.parent == out)], pictures, force=force, keep=bundle.files

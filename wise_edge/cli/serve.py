@@ -43,7 +43,7 @@ def serve(
         float,
         option(
             "SECONDS",
-            "Seconds that a query may take, waiting included.",
+            "Seconds allowed per query, waiting included.",
             panel=SERVICE,
             envvar="WISE_EDGE_TIME_LIMIT",
             min=0.1,
@@ -51,13 +51,13 @@ def serve(
         ),
     ] = 60.0,
     frames: Annotated[
-        int, option("N", "Images stored for further queries.", panel=SERVICE, envvar="WISE_EDGE_FRAMES", min=1)
+        int, option("N", "Images kept for further queries.", panel=SERVICE, envvar="WISE_EDGE_FRAMES", min=1)
     ] = 8,
     max_megabytes: Annotated[
         float,
         option(
             "MB",
-            "Largest body of a request, in MB.",
+            "Largest request body, in MB.",
             panel=SERVICE,
             envvar="WISE_EDGE_MAX_MEGABYTES",
             min=0.001,

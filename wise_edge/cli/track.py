@@ -44,10 +44,10 @@ def track(
         ),
     ] = None,
     jsonl: Annotated[
-        Path | None, option("FILE", "Write a line of JSON for each frame into a file.", panel=options.OUTPUT)
+        Path | None, option("FILE", "Write one line of JSON per frame to a file.", panel=options.OUTPUT)
     ] = None,
     as_json: Annotated[
-        bool, flag("--json", "Print a line of JSON for each frame instead of text.", panel=options.OUTPUT)
+        bool, flag("--json", "Print one line of JSON per frame instead of text.", panel=options.OUTPUT)
     ] = False,
     force: options.Force = False,
     ground_every: Annotated[
@@ -71,7 +71,7 @@ def track(
     variant: options.Variant = None,
     deadline_ms: Annotated[
         float | None,
-        option("MS", "Ask the policy in the way that is expected to fit MS milliseconds.", panel=options.ANSWER),
+        option("MS", "Aim to answer within MS milliseconds; see 'wise-edge run -h'.", panel=options.ANSWER),
     ] = None,
     max_objects: options.MaxObjects = MAX_OBJECTS,
     pixels: options.Pixels = None,
@@ -137,7 +137,7 @@ def track(
     if totals.failure is not None:
         raise totals.failure
     if received.number is not None and not isinstance(video, Live):
-        options.note("stopped before the end; what was written until there is whole")
+        options.note("stopped before the end; what was written so far is complete")
         raise typer.Exit(128 + received.number)
 
 
@@ -214,7 +214,7 @@ def _check_outputs(out: Path | None, jsonl: Path | None, inputs: list[Path], for
         if path is not None:
             check_target(path, force=force, keep=inputs)
     if out is not None and jsonl is not None and out.resolve() == jsonl.resolve():
-        raise UsageError(f"--out and --jsonl both name {out}; name two files")
+        raise UsageError(f"--out and --jsonl both name {out}; choose two files")
 
 
 def _check_pace(video: Recording | Live, realtime: bool, ground_every: float | None) -> None:
@@ -222,9 +222,9 @@ def _check_pace(video: Recording | Live, realtime: bool, ground_every: float | N
 
     live = isinstance(video, Live)
     if realtime and live:
-        raise UsageError("a camera is always in real time; leave out --realtime")
+        raise UsageError("a camera is always in real time; remove --realtime")
     if ground_every is not None and (live or realtime):
-        raise UsageError("--ground-every is for files; of a camera, the policy is asked as often as it can answer")
+        raise UsageError("--ground-every is for files; for a camera, the policy is asked as often as it can answer")
 
 
 def _choose_frames(
@@ -274,7 +274,7 @@ def _video_sink(stack: ExitStack, video: Recording | Live, out: Path, fresh: Pat
         options.note(f"{out} is written without sound")
     writer = VideoWriter(fresh, check_video_name(out), video.rate, video.tick_s, video.aspect)
     if writer.codec != PREFERRED:
-        options.note(f"this build of FFmpeg cannot write {PREFERRED}; {out} is coded in {writer.codec}")
+        options.note(f"this build of FFmpeg cannot write {PREFERRED}; {out} is encoded in {writer.codec}")
     stack.enter_context(writer)
     return lambda tracked: writer.write(draw_result(tracked, tracked.frame.image), number_of(tracked.frame).ticks)
 

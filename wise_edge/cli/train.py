@@ -20,7 +20,7 @@ def train(
     resume: Annotated[bool, options.flag("--resume", "Continue from the newest checkpoint in --out.")] = False,
     accept_changes: Annotated[
         bool,
-        options.flag("--accept-changes", "With --resume: continue although the recipe or its inputs changed."),
+        options.flag("--accept-changes", "With --resume: continue even if the recipe or its inputs changed."),
     ] = False,
     dry_run: Annotated[
         bool,
@@ -35,7 +35,7 @@ def train(
     from wise_edge.training.recipe import load_recipe, train_function
 
     if accept_changes and not resume:
-        raise UsageError("--accept-changes goes with --resume; a new run has no other recipe")
+        raise UsageError("--accept-changes needs --resume; a new run has nothing to accept")
     config = load_recipe(recipe, overrides)
     if dry_run:
         from wise_edge.cli.output.plan import print_plan

@@ -73,16 +73,16 @@ def open_dataset(name: str, data: Path | None, split: str, images: Path | None =
     if name not in NAMES:
         raise UsageError(f"unknown dataset '{name}'; choose one of {', '.join(NAMES)}")
     if images is not None and name != "coco":
-        raise UsageError(f"--images is of --dataset coco; {name} has its images elsewhere, so leave it out")
+        raise UsageError(f"--images is of --dataset coco; {name} has its images elsewhere, remove it")
     if name in DRAWN:
         if data is not None:
-            raise UsageError("scenes are drawn, not read; leave out --data")
+            raise UsageError("scenes are generated, not read; remove --data")
         return SceneDataset(split) if name == "scenes" else GroupSceneDataset(split)
     if data is None:
         raise UsageError(f"--dataset {name} needs --data {'FILE' if name in FILES else 'DIR'}")
     if not data.exists():
         kind = "file" if name in FILES else "folder"
-        raise UsageError(f"{data} does not exist; name the {kind} of {name} with --data")
+        raise UsageError(f"{data} does not exist; pass the {kind} of {name} with --data")
     if name in FILES:
         return _open_file(name, data, images)
     if name in _SOLUTION_FOLDERS:
@@ -103,11 +103,11 @@ def _open_file(name: str, file: Path, images: Path | None) -> Dataset:
     if file.is_dir():
         inside = sorted(path.name for path in file.iterdir() if path.suffix.lower() in suffixes)[:3]
         named = f", for example {file / inside[0]}" if inside else f"; it holds no {wanted} file"
-        raise UsageError(f"{file} is a folder; name a file with --data{named}")
+        raise UsageError(f"{file} is a folder; pass a file with --data{named}")
     if images is not None and not images.is_dir():
-        raise UsageError(f"--images {images} is no folder; name the one of the images")
+        raise UsageError(f"--images {images} is not a folder; pass the folder of the images")
     if name == "coco":
         return CocoInstances(file, images)
     if file.suffix.lower() not in suffixes:
-        raise UsageError(f"{file} is no table; name a {wanted} file")
+        raise UsageError(f"{file} is not a table; pass a {wanted} file")
     return PictureTable(file)

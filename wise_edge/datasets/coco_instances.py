@@ -40,7 +40,7 @@ _MOST_SENTENCES = 1000
 """Of one annotation."""
 _FOLDERS = (".", "images", "data")
 """Where images are looked for, below the file's folder and the one above it."""
-_REMEDY = "name the file of images, annotations and categories that was exported as COCO JSON"
+_REMEDY = "pass the file of images, annotations and categories that was exported as COCO JSON"
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,14 @@ class CocoInstances(RowDataset[_Row]):
         image = read_image(row.image, name)
         size = (image.shape[1], image.shape[0])
         if size != row.size:
-            turned = " (it is stored lying and shown upright)" if size == row.size[::-1] else ""
+            turned = " (its EXIF orientation turns it)" if size == row.size[::-1] else ""
             raise UsageError(
                 f"{name}: {row.image} has {size[0]} x {size[1]} pixels{turned}; its annotations are for "
                 f"{row.size[0]} x {row.size[1]}"
             )
         objects = masked_objects(part.paint() for part in row.meant)
         if not objects:
-            raise UsageError(f"{name}: its annotations have no pixel")
+            raise UsageError(f"{name}: its annotations cover no pixel")
         mask = unite((item.mask for item in objects if item.mask is not None), size)
         crowd = unite((part.paint() for part in row.crowds), size) & ~mask
         return Example(name, row.query, image, objects, mask, crowd if crowd.any() else None, count_kind(len(objects)))
@@ -143,7 +143,7 @@ class _Images:
             with open_image(path) as (image, _, _):
                 return path, image.size
         if type(width) is not int or type(height) is not int:
-            raise ValueError(f"its width {shorten(width)} and height {shorten(height)} are no sizes")
+            raise ValueError(f"its width {shorten(width)} and height {shorten(height)} are not sizes")
         check_size((width, height), "it")
         return path, (width, height)
 
@@ -155,7 +155,7 @@ class _Images:
                 if os.path.isfile(base / each):
                     return base / each
         looked = self._bases[0]
-        raise ValueError(f"{shorten(name)} is not in {looked}; name the folder of the images with --images DIR")
+        raise ValueError(f"{shorten(name)} is not in {looked}; pass the folder of the images with --images DIR")
 
 
 def _bases(file: Path, images: Path | None) -> list[Path]:

@@ -79,7 +79,7 @@ def _read_polygon(raw: Any, size: Size) -> tuple[float, ...]:
         raise ValueError(f"a polygon has {len(raw)} numbers; it needs x and y of three corners or more")
     # Also rejects NaN. Edges are walked pixel by pixel, so a distant corner would cost unbounded time and memory.
     if not all(-side <= value <= 2 * side for axis, side in enumerate(size) for value in raw[axis::2]):
-        raise ValueError("a polygon lies outside of its image")
+        raise ValueError("a polygon is outside its image")
     return tuple(map(float, raw))
 
 

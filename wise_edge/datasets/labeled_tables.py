@@ -85,7 +85,7 @@ class SolutionTable(RowDataset[tuple[int, str, tuple[ExampleObject, ...]]]):
         table = find_table(data, split, folders)
         if table is None:
             raise UsageError(
-                f"{data} has no parquet file and no dataset saved to disk; name the folder of {' or '.join(folders)}"
+                f"{data} has no parquet file and no dataset saved to disk; pass the folder of {' or '.join(folders)}"
             )
         check_columns(table, ("image", "problem", "solution"))
         self._table = table
@@ -109,9 +109,7 @@ class SolutionTable(RowDataset[tuple[int, str, tuple[ExampleObject, ...]]]):
         objects = []
         for item in solution:
             if item.box[0] >= size[0] or item.box[1] >= size[1]:
-                raise UsageError(
-                    f"{name}: the box {item.box} lies outside of its image of {size[0]} x {size[1]} pixels"
-                )
+                raise UsageError(f"{name}: the box {item.box} is outside its image of {size[0]} x {size[1]} pixels")
             first, second = (clip_point(point, size) for point in item.points)
             objects.append(ExampleObject(clip_box(item.box, size), (first, second), None))
         return Example(name, query, image, tuple(objects), None, None, None)

@@ -210,7 +210,11 @@ def _read_runs(raw: dict[str, Any]) -> Segmentation:
 
 def _find_file(cell: Any, column: str, folder: Path) -> Path:
     if not isinstance(cell, str) or not cell.strip():
-        black = "; for a sentence that means nothing, name a mask that is all black" if column == "mask" else ""
+        black = (
+            "; for a sentence that means nothing in the picture, use a mask that is all black"
+            if column == "mask"
+            else ""
+        )
         raise ValueError(f"its {column} is {shorten(cell)} and not the path of a file{black}")
     for name in (cell.strip(), cell.strip().replace("\\", "/")):
         if os.path.isfile(folder / name):

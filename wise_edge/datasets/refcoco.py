@@ -104,7 +104,7 @@ class RefCocoDataset(RowDataset[_Row]):
         masks = [segmentation.paint() for segmentation in row.target.segmentations]
         objects = masked_objects(masks)
         if self.name == GENERALIZED and masks and not objects:
-            raise UsageError(f"{row.id}: its annotations have no pixel")
+            raise UsageError(f"{row.id}: its annotations cover no pixel")
         kind = count_kind(len(objects)) if self.name == GENERALIZED else None
         return Example(row.id, row.sentence, image, objects, unite(masks, size), None, kind)
 

@@ -155,7 +155,7 @@ class _ParquetTable:
                 opened = self._open(file)
                 columns = columns or opened.schema_arrow.names
                 if opened.schema_arrow.names != columns:
-                    raise UsageError(f"{file} has other columns than {files[0]}; name a single file")
+                    raise UsageError(f"{file} has other columns than {files[0]}; pass a single file")
                 for group in range(opened.num_row_groups):
                     self._groups.append((file, group))
                     self._starts.append(self._starts[-1] + opened.metadata.row_group(group).num_rows)

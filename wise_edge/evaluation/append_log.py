@@ -117,7 +117,7 @@ class LogFormat(Generic[S, R]):
             raise UsageError(f"{path}, line {number}, {error}") from error
         except (ValueError, TypeError, KeyError, UsageError) as error:
             raise UsageError(
-                f"{path}, line {number}, was not written by '{self.command}'; name another file or delete this one"
+                f"{path}, line {number}, was not written by '{self.command}'; choose another file or delete this one"
             ) from error
 
 

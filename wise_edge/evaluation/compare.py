@@ -55,7 +55,7 @@ def compare_runs(
         raise UsageError(f"{missing} samples are in only one run; finish both with 'wise-edge evaluate --resume'")
     kept = [name for name in first if first[name].dropped is None and second[name].dropped is None]
     if not kept:
-        raise UsageError("no sample counts in both runs; see 'dropped' in their records")
+        raise UsageError("no sample was counted in both runs; see 'dropped' in their records")
     pairs = [(first[name].terms(), second[name].terms()) for name in kept]
     shown = [shown_figures([run[name] for name in kept]) for run in (first, second)]
     figures = [figure for figure in shown[0] if figure in shown[1]]
@@ -85,7 +85,7 @@ def tabulate(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             modes.setdefault(read.metric_mode, name)
         cells = rows.setdefault((read.model, variant, read.pixels), {})
         if column in cells:
-            raise UsageError(f"{name} is a second report of {read.model}, {variant}, on {column}; leave one out")
+            raise UsageError(f"{name} is a second report of {read.model}, {variant}, on {column}; remove one")
         cells[column] = {figure: getattr(read, figure) for figure in _CELL}
     if len(modes) > 1:
         raise UsageError(

@@ -65,7 +65,7 @@ def open_labeled(
     if name not in DEFAULT_SPLITS:
         raise UsageError(f"unknown dataset '{name}'; choose one of {', '.join(DEFAULT_SPLITS)}")
     if split is not None and name in FILES:
-        raise UsageError(f"--dataset {name} is one file without splits; leave out --split")
+        raise UsageError(f"--dataset {name} is one file without splits; remove --split")
     dataset = open_dataset(name, data, DEFAULT_SPLITS[name] if split is None else split, images)
     if limit is None:
         limit = DEFAULT_SCENES if name in DRAWN else len(dataset)

@@ -43,7 +43,7 @@ def read_log(path: Path) -> tuple[Settings, list[MaskRecord]]:
     """
     settings, records = _FORMAT.read(path)
     if settings is None:
-        raise UsageError(f"{path} holds no records; name a file that 'wise-edge evaluate --out' wrote")
+        raise UsageError(f"{path} has no records; pass a file that 'wise-edge evaluate --out' wrote")
     return settings, records
 
 

@@ -41,7 +41,7 @@ def read_evaluations(logs: Sequence[Path], bundle: Bundle) -> Evaluated:
             raise UsageError(f"{logs[0]} and {log} count other samples; see 'dropped' in their records")
         run = _run(log, settings, records)
         if run.name in [earlier.name for earlier in runs]:
-            raise UsageError(f"{log} is a second log of {run.name}; leave one out")
+            raise UsageError(f"{log} is a second log of {run.name}; remove one")
         runs.append(run)
     return Evaluated(
         first.dataset,
@@ -64,14 +64,14 @@ def _read_complete(log: Path, bundle: Bundle) -> tuple[Settings, list[MaskRecord
         raise UsageError(f"{log} is of the segmenter alone (--oracle-prompt), which a deadline does not choose")
     check_variant(settings.variant, bundle.manifest.policy.prompts.variants)
     if settings.shards > 1:
-        raise UsageError(f"{log} is one share of {settings.shards}; name the file that they were joined to")
+        raise UsageError(f"{log} is one share of {settings.shards}; pass the file that they were joined into")
     if len(records) != settings.samples:
         raise UsageError(
             f"{log} has {len(records)} of {settings.samples} samples; finish it with 'wise-edge evaluate --resume'"
         )
     kept = [record for record in records if record.dropped is None]
     if not kept:
-        raise UsageError(f"{log} has no sample that counts; see 'dropped' in its records")
+        raise UsageError(f"{log} has no counted sample; see 'dropped' in its records")
     return settings, kept
 
 

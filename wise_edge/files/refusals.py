@@ -6,7 +6,7 @@ import errno
 import os
 import re
 
-_FULL, _DENIED = "make room and run it again", "change its permissions or choose another place"
+_FULL, _DENIED = "free some space and run it again", "change its permissions or choose another place"
 _REMEDIES = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
@@ -15,7 +15,7 @@ _REMEDIES = {
     errno.EPERM: _DENIED,
     errno.EROFS: "choose another place",
     errno.ENAMETOOLONG: "use a shorter name",
-    errno.ELOOP: "mend the links that lead back to themselves",
+    errno.ELOOP: "remove the links that lead back to themselves",
     errno.EMFILE: "raise the number of files that a process may open (ulimit -n)",
     errno.EIO: "check the disk (dmesg)",
     errno.ESTALE: "mount the network folder again",
@@ -44,7 +44,7 @@ def explain_refusal(error: BaseException, *, place: bool = True) -> str | None:
         what = ": ".join([reason, *places])
         return f"{what}; {remedy}" if (remedy := _REMEDIES.get(number)) else what
     if _CUT.search(str(error)):
-        return "not all of it could be written; make room and run it again"
+        return "not all of it could be written; free some space and run it again"
     if (type(error).__module__, type(error).__name__) == ("sqlite3", "OperationalError"):  # not worth an import
-        return f"SQLite says '{error}'; make room or choose another place"
+        return f"SQLite says '{error}'; free some space or choose another place"
     return None

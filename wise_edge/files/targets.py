@@ -57,15 +57,15 @@ def check_folder_target(
     exists = _exists(target)
     refuse_input(target, keep)
     if exists and not target.is_dir():
-        raise UsageError(f"{target} exists and is no folder; choose another name")
+        raise UsageError(f"{target} exists and is not a folder; choose another name")
     if exists and marker is not None and any(target.iterdir()) and not (target / marker).is_file():
         raise UsageError(f"{target} exists and has no {marker}; choose another folder")
     if exists and not force:
         raise UsageError(f"{target} exists; use --force to replace it")
     if (target / ".git").exists():  # a clone of a hub's repository, whose history would go with the folder
-        raise UsageError(f"{target} is a git repository; name another folder, and copy its files here")
+        raise UsageError(f"{target} is a git repository; choose another folder, and copy its files here")
     if target.is_mount():  # it cannot be renamed
-        raise UsageError(f"{target} is where a disk is mounted; name a folder in it")
+        raise UsageError(f"{target} is a mount point; choose a folder in it")
     check_parent(target)
 
 
@@ -87,7 +87,7 @@ def refuse_input(target: Path, read: Iterable[Path | None]) -> None:
             continue
         source = path.resolve()
         if target.samefile(path) or place in source.parents or (place.is_file() and source in place.parents):
-            raise UsageError(f"{target} would replace what this command reads ({path}); name another output")
+            raise UsageError(f"{target} would replace what this command reads ({path}); choose another output")
 
 
 def make_folder(folder: Path, advice: str = "choose another") -> Path:

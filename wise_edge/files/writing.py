@@ -149,7 +149,10 @@ def _scratch(target: Path, place: Path) -> Iterator[Path]:
         _hold(target, scratch, held)
         try:
             if _put_back(place, scratch):
-                print(f"warning: {target} was missing since a killed process; it is back as it was", file=sys.stderr)
+                print(
+                    f"warning: {target} was left aside by a process that was killed; it has been restored",
+                    file=sys.stderr,
+                )
             _empty(scratch)
             yield scratch
         finally:
@@ -171,7 +174,7 @@ def _hold(target: Path, scratch: Path, held: ExitStack) -> None:
         fresh = not os.path.lexists(scratch)
         scratch.mkdir(mode=0o700, exist_ok=True)
         if scratch.is_symlink():  # somebody else's, in a folder like /tmp
-            raise UsageError(f"{scratch} is a link, and {target} is made in a folder of that name; delete the link")
+            raise UsageError(f"{scratch} is a link, but {target} is prepared in a folder of that name; delete the link")
         lock = scratch / _LOCK
         try:
             lock.touch()
@@ -180,8 +183,8 @@ def _hold(target: Path, scratch: Path, held: ExitStack) -> None:
             continue
         except PermissionError:
             raise UsageError(
-                f"{scratch} belongs to another user, who is writing {target} or was killed at it; delete that folder "
-                "if nobody is, or choose another place"
+                f"{scratch} belongs to another user, who is writing {target} or was killed while "
+                "writing it; delete that folder if nobody is, or choose another place"
             ) from None
         if not locked and not fresh:
             raise UsageError(
@@ -236,7 +239,7 @@ def _kept_beside(target: Path, fresh: Path, place: Path) -> Iterator[None]:
             raise
         reason = str(error) if isinstance(error, UsageError) else explain_refusal(error, place=False)
         if isinstance(error, FileExistsError):
-            reason = f"{target} appeared meanwhile and was left as it is"
+            reason = f"{target} was created meanwhile and was not replaced"
         raise WiseEdgeError(f"{reason}; the new one is {_rename_free(fresh, place)}") from error
 
 

@@ -121,7 +121,9 @@ def _read_list(name: str) -> list[str]:
         raise UsageError(f"{told} lists no pictures; write the path of one on each line")
     for path in paths:
         if not os.path.isfile(path):
-            raise UsageError(f"{told} lists {path[:200]!r}, which is no file; write the path of a picture on each line")
+            raise UsageError(
+                f"{told} lists {path[:200]!r}, which is not a file; write the path of a picture on each line"
+            )
     return paths
 
 

@@ -95,7 +95,7 @@ def _piece(name: str, value: Any, rank: int) -> Piece:
     if not isinstance(value, torch.Tensor):
         kind = type(value).__name__
         raise UsageError(
-            f"{name} is a {kind}, which is no tensor of FSDP with a device mesh; merge it with its trainer"
+            f"{name} is a {kind}, which is not a tensor of FSDP with a device mesh; merge it with its trainer"
         )
     if (spec := getattr(value, "spec", None)) is None:
         return Piece(value, tuple(value.shape), (None,), (rank,))

@@ -92,6 +92,6 @@ def check_files(
     for file in files:
         place = os.path.realpath(file)
         if place in seen:
-            raise UsageError(f"two outputs are {file}; name two files")
+            raise UsageError(f"two outputs have the name {file}; choose another name for one")
         seen.add(place)
         check_target(file, force=force, keep=[*keep, read.get(place)])

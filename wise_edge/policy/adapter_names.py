@@ -146,7 +146,7 @@ def _refuse_other_weights(folder: Path) -> None:
         if file.suffix in (".safetensors", ".bin") and not known and file.is_file():
             raise UsageError(
                 f"{file} holds weights that belong to no LoRA and would be lost; merge adapter and file with the "
-                "library that trained them and pass the result as --policy, or remove the file if it is no part of it"
+                "library that trained them and pass the result as --policy, or remove the file if it is not needed"
             )
 
 

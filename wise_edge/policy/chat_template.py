@@ -46,5 +46,5 @@ def _find_template(folder: Path) -> str | None:
             if isinstance(found, str):
                 return found
             if found is not None:
-                raise UsageError(f"{file}: chat_template is no text; copy the file again")
+                raise UsageError(f"{file}: chat_template is not text; copy the file again")
     return None

@@ -56,7 +56,7 @@ _KINDS = (
     ("*.gguf", "{place}/{name} " + _GGUF),
     (
         "*.safetensors pytorch_model*.bin model*.bin",
-        "{place} holds weights, but {name} is no name that transformers reads; rename it to model.safetensors or "
+        "{place} holds weights, but {name} is not a name that transformers reads; rename it to model.safetensors or "
         "pytorch_model.bin, or add the index of its shards",
     ),
     (
@@ -108,7 +108,7 @@ def refuse_foreign(folder: Path) -> None:
     places = list(_places(folder))
     if whole := [place for place in places if (place / "config.json").is_file() and _has_weights(place)]:
         example = next((place for place in whole if (place / "prompts.json").is_file()), whole[0])
-        raise UsageError(f"{folder} is no checkpoint itself; pass one of the folders in it, for example {example}")
+        raise UsageError(f"{folder} is not a checkpoint itself; pass one of the folders in it, for example {example}")
     if folder.name == CONFIG_FOLDER:  # verl writes config and tokenizer here, and the shards next to it
         places.append(folder.parent)
     for patterns, words in _KINDS:

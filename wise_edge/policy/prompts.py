@@ -131,7 +131,9 @@ class PromptSet(Checked):
         _refuse_places("system", self.system)
         for name in self.variants:
             if not _VARIANT_NAME.fullmatch(name):
-                raise ValueError(f"variants: {label(name)!r} is no name; use letters, digits, '-', '_' and '.'")
+                raise ValueError(
+                    f"variants: {label(name)!r} is not a valid name; use letters, digits, '-', '_' and '.'"
+                )
         object.__setattr__(self, "variants", MappingProxyType(dict(self.variants)))
 
     @property
@@ -228,7 +230,7 @@ class PromptSet(Checked):
         strip = ("." if lower else "") if self.query_strip is None else self.query_strip
         words = (query.lower() if lower else query).strip(strip)
         if query and not words:
-            raise UsageError(f"of the query {query!r} nothing is left; say what to find, for example 'the red ring'")
+            raise UsageError(f"the query {query!r} has no words; say what to find, for example 'the red ring'")
         return words
 
 
@@ -265,7 +267,9 @@ def _other(text: str) -> str:
 
 def _refuse_markup(name: str, text: str) -> None:
     if "<|" in text:
-        raise ValueError(f"{name}: has '<|', which is reserved for the chat markup; leave the markup out, it is added")
+        raise ValueError(
+            f"{name}: has '<|', which is reserved for the chat markup; remove the markup, it is added automatically"
+        )
 
 
 def _refuse_places(name: str, text: str) -> None:

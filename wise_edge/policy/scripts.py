@@ -152,7 +152,7 @@ def read_script(file: Path) -> ScriptWording:
     except (SyntaxError, ValueError) as error:
         where = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise UsageError(
-            f"{file}{where}: is no Python script ({error}); pass the script that asks the policy"
+            f"{file}{where}: is not a Python script ({error}); pass the script that asks the policy"
         ) from error
     if not found.templates:
         raise UsageError(

@@ -78,7 +78,7 @@ class PolicySpec(Checked):
         check_variant(self.default_variant, self.prompts.variants)
         if self.picture.side is not None and self.picture.side % self.token_side:
             raise ValueError(
-                f"picture.side: {self.picture.side} is no multiple of patch_size x merge_size = {self.token_side}"
+                f"picture.side: {self.picture.side} is not a multiple of patch_size x merge_size = {self.token_side}"
             )
         if self.deepstack_layers > self.num_layers:
             raise ValueError(f"deepstack_layers: {self.deepstack_layers}, but num_layers is {self.num_layers}")

@@ -129,4 +129,4 @@ def _parts(prompts: PromptSet, template: Template) -> Iterator[str]:
     if template.rationale and _ANSWER in text and _THINK not in text + template.prefill:
         yield "asks for <answer> and for no <think>, but its rationale is true"
     if template.prefill != template.prefill.rstrip(" "):
-        yield "has a prefill that ends with a space, which tokenizers join with the next word; leave the space out"
+        yield "has a prefill that ends with a space, which tokenizers join with the next word; remove the space"

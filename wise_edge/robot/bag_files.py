@@ -62,7 +62,7 @@ def choose_images(recording: Recording, bag: Path, topic: str | None) -> list[Ch
         known = f"; its topics with images: {', '.join(topics)}" if topics else ""
         raise UsageError(f"{bag} has {wanted}{known}{''.join(dict.fromkeys(others))}")
     if topic not in filled:
-        raise UsageError(f"{topic} has no messages; name another topic with --topic")
+        raise UsageError(f"{topic} has no messages; choose another topic with --topic")
     return found
 
 

@@ -165,7 +165,7 @@ class BagJob:
             counts = {channel.topic: channel.count for channel in found.channels}
             if records and all(counts.get(topic) == len(records) for topic in self.plan.topics.values()):
                 return
-        raise UsageError(f"{self._out} exists; name another folder")
+        raise UsageError(f"{self._out} exists; choose another folder")
 
     def _answer(
         self,
@@ -259,7 +259,7 @@ def _check_out(out: Path, resumed: bool) -> None:
     except OSError as error:  # the name is too long
         raise UsageError(f"cannot write {str(out)[:200]}: {error.strerror}") from error
     if exists and not resumed:
-        raise UsageError(f"{out} exists; name another folder")
+        raise UsageError(f"{out} exists; choose another folder")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UsageError(f"cannot write into {parent}; choose another folder or change its permissions")
@@ -327,7 +327,7 @@ def _to_record(settings: BagSettings, data: Any) -> _Record:
     bits, latency_ms = record["bits"], record["latency_ms"]
     whole = all(type(record[name]) is int for name in ("index", "time_ns"))
     if not whole or bits not in (None, *range(8, 33)) or (latency_ms and "total" not in latency_ms):
-        raise ValueError("a value is none of a result")
+        raise ValueError("a value does not belong to a result")
     return record
 
 

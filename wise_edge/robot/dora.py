@@ -150,7 +150,7 @@ def _take_events(dataflow: Dataflow, node: Node, outputs: _Outputs, asker: _Aske
             elif end_s is not None:  # nothing is left behind STOP
                 break
     if end_s is None:
-        raise DeviceError("dora is gone: it ended the connection without a STOP event; see dora's log")
+        raise DeviceError("dora ended the connection without a STOP event; see dora's log")
     return end_s
 
 

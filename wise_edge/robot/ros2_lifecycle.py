@@ -26,8 +26,8 @@ from wise_edge.runtimes.session import Session
 
 PARAMETERS: dict[str, tuple[Any, str]] = {
     "bundle": ("", "Bundle directory; empty for the embedded bundle."),
-    "policy_backend": ("auto", "Runtime of the policy."),
-    "mask_backend": ("auto", "Runtime of the segmenter."),
+    "policy_backend": ("auto", "Backend of the policy."),
+    "mask_backend": ("auto", "Backend of the segmenter."),
     "variant": ("", "Prompt variant; empty for the bundle's default."),
     "deadline_ms": (0.0, "Deadline that chooses each grounding's variant; 0 for none."),
     "query": ("", "Standing query; empty for none."),

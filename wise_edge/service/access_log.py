@@ -98,7 +98,7 @@ class Log:
             self._write(line)
             if self._lost:
                 lost, self._lost = self._lost, 0
-                self._write(f"{lost} lines of this log were left out: they were not taken in time")
+                self._write(f"{lost} lines of this log were dropped: they were not read in time")
 
 
 class _Handler(logging.Handler):

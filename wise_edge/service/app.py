@@ -121,7 +121,7 @@ def make_app(
         streamed = "text/event-stream" in request.headers.get("accept", "")
         if asked.output != "json":
             if streamed:
-                raise HTTPException(422, f"output: {asked.output} cannot be streamed; leave out Accept or output")
+                raise HTTPException(422, f"output: {asked.output} cannot be streamed; remove Accept or output")
             content = await while_connected(request.receive, service.write(image, asked, client))
             notes = " ".join(service.notes(image))
             return Response(content, 200, {NOTES_HEADER: notes} if notes else None, MEDIA_TYPES[asked.output])

@@ -198,7 +198,7 @@ def request_models(variants: Collection[str], default: str) -> tuple[type[Any], 
             description="Choose the variant by this deadline instead, and pixels where the bundle records evaluations.",
         )
         pixels: int | None = Field(
-            None, ge=1, le=MOST_BUDGET, description="Most pixels of the image as the policy sees it: fewer are faster."
+            None, ge=1, le=MOST_BUDGET, description="Most pixels of the image as the policy sees it; fewer is faster."
         )
         mask: MaskForm = Field(
             "rle",
@@ -212,8 +212,8 @@ def request_models(variants: Collection[str], default: str) -> tuple[type[Any], 
         )
         output: Kind = Field(
             "json",
-            description="What is answered: the whole answer, or a file: a COCO document, outlines as SVG, or a PNG "
-            "of the image with the objects drawn on it, of their masks, or of what is cut out.",
+            description="What to return: the answer as JSON, or a file: a COCO document, outlines as SVG, or a PNG "
+            "of the image with the objects drawn on it, of their masks, or of the objects cut out.",
         )
 
     class Picture(BaseModel, extra="forbid"):

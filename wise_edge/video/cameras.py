@@ -157,7 +157,7 @@ def check_camera(device: str) -> None:
     try:
         answer = fcntl.ioctl(number, _VIDIOC_QUERYCAP, bytes(_CAPABILITY.size))
     except OSError:
-        raise DeviceError(f"{device} is no camera; {_others()}") from None
+        raise DeviceError(f"{device} is not a camera; {_others()}") from None
     finally:
         os.close(number)
     if lack := find_lack(answer):

@@ -86,7 +86,7 @@ class Recording:
         self._step = max(1, round(1 / (self.rate * self.tick_s)))
         self._frames = self._decode()
         if (first := next(self._frames, None)) is None:
-            raise UsageError(f"{name} holds no frame that can be read; check it with another program")
+            raise UsageError(f"{name} has no frame that can be read; check it with another program")
         self._frames = chain([first], self._frames)
         aspect = self._stream.sample_aspect_ratio or Fraction(1)
         self.aspect = 1 / aspect if _quarter_turns(first) % 2 else aspect
@@ -119,7 +119,7 @@ class Recording:
     def describe_losses(self) -> Iterator[str]:
         """Yield what was missing, in a line each, once all frames were read."""
         if self.damaged:
-            yield f"{self._name}: {self.damaged} packets are damaged and were left out"
+            yield f"{self._name}: {self.damaged} packets are damaged and were skipped"
         if self._stated_s is not None and (missing_s := self._stated_s - self._ended_s) > _CUT_SHORT_S:
             yield (
                 f"{self._name} ends at {self._ended_s:.1f} s, {missing_s:.1f} s before the end that it states: it may "
@@ -162,8 +162,8 @@ def open_recording(source: Source) -> Recording:
         return Recording(av.open(source.address), source.name)
     except av.error.FFmpegError as error:
         raise UsageError(
-            f"{source.name} is no video that can be read ({reason_of(error)}); a recording that was not ended lacks "
-            "its index: repair it, or convert it with ffmpeg"
+            f"{source.name} is not a readable video ({reason_of(error)}); an unfinished recording lacks its index: "
+            "repair it, or convert it with ffmpeg"
         ) from None
 
 
@@ -209,10 +209,10 @@ def pick_stream(container: InputContainer, name: str) -> VideoStream:
     streams = [stream for stream in container.streams.video if not stream.disposition & attached]
     best = container.streams.best("video")
     if not streams:
-        raise UsageError(f"{name} holds no video; pass a file that does")
+        raise UsageError(f"{name} contains no video; pass a file that does")
     stream = best if best in streams else streams[0]
     if stream.codec_context is None:
-        raise UsageError(f"{name} is coded in a way that this build of FFmpeg cannot decode; convert it to H.264")
+        raise UsageError(f"{name} is encoded in a way that this build of FFmpeg cannot decode; convert it to H.264")
     check_size((stream.codec_context.width or 1, stream.codec_context.height or 1), name)
     return stream
 

@@ -63,14 +63,14 @@ def find_source(text: str, camera: CameraSettings | None = None) -> Source:
 
     Args:
         text: as the user wrote it.
-        camera: refused for what is no camera.
+        camera: refused for what is not a camera.
 
     Raises:
         UsageError: there is no such file, or it is no file; or settings of a camera are given for something else.
     """
     source = _name(text)
     if source.kind != "camera" and camera is not None and camera.options:
-        raise UsageError(f"{source.name} is no camera; leave out --size, --fps and --format")
+        raise UsageError(f"{source.name} is not a camera; remove --size, --fps and --format")
     if source.kind == "file":
         file = Path(text)
         try:

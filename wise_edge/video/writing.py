@@ -40,7 +40,7 @@ def check_video_name(path: Path) -> str:
         UsageError: it is none that can be written.
     """
     if (found := CONTAINERS.get(path.suffix.lower())) is None:
-        raise UsageError(f"{path} is no name of a video; give it a name that ends in {', '.join(CONTAINERS)}")
+        raise UsageError(f"{path} is not the name of a video; use one that ends in {', '.join(CONTAINERS)}")
     return found
 
 

@@ -68,7 +68,7 @@ async function take(blob, name) {
   const {canvas} = card("image", "");
   paint(image, canvas);
   canvas.setAttribute("aria-label", name);
-  say("Say what to find.");
+  say("Enter what to find.");
   $("query").focus();
 }
 
@@ -150,7 +150,7 @@ function scoreOf(result) {
   return result.objects.map((item) => `${nameOf(item)}: ${told(item)}`).join(", ");
 }
 
-const SAID = {found: "done", nothing: "done: nothing of what was asked for was found",
+const SAID = {found: "done", nothing: "done: nothing that matches the query was found",
   unreadable: "no mask: the policy's answer could not be read"};
 
 function rationaleOf(text) {
@@ -221,7 +221,7 @@ async function ask(event) {
   if (live) return void (live.query = query);
   if (asking) return;
   if (!image) return say("Open a picture first.", true);
-  if (!query) return say("Say what to find.", true);
+  if (!query) return say("Enter what to find.", true);
   const stop = asking = new AbortController(), {signal} = stop, asked = image;
   $("ask").disabled = true;
   say("asking …");

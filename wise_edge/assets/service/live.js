@@ -73,7 +73,7 @@ async function follow(own) {
   while (live === own) {
     const {query} = own, variant = $("variant").value.split(",")[0];
     if (!query || (!camera && video.currentTime === asked)) {  // the video is paused
-      if (!query) tell("Say what to find.");
+      if (!query) tell("Enter what to find.");
       else if (video.ended) return endLive(`${own.name} has ended.`);
       await pause(20);
       continue;
@@ -97,7 +97,7 @@ async function follow(own) {
     } catch (error) {
       if (signal.aborted) return;
       if (error.status === 429) {
-        tell("The service is busy; the next frame follows.");
+        tell("The service is busy; the next frame is tried.");
         await pause(500);
         continue;
       }

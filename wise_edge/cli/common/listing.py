@@ -12,7 +12,7 @@ from wise_edge.cli.common.names import Names, takes_names
 from wise_edge.cli.common.settings import Words
 
 LIST = "--list"
-LIST_HELP = "List the names that options take, and exit; --json too."
+LIST_HELP = "List the names that options take, and exit; also with --json."
 
 
 def wants_list(command: Any, words: Words, arguments: Sequence[str]) -> bool:

@@ -108,7 +108,7 @@ def unknown_variables(commands: Mapping[Words, Any]) -> list[str]:
     known = {each.envvar for command in commands.values() for each in settings_of(command).values()}
     known.update(_OTHER_VARIABLES)
     wrong = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
-    return [f"{name} means nothing{_suggest(name, known)}" for name in wrong]
+    return [f"{name} is not a known variable{_suggest(name, known)}" for name in wrong]
 
 
 def user_file() -> Path | None:
@@ -131,7 +131,7 @@ def _find_files(notes: list[str]) -> Iterator[tuple[Path, bool]]:
     own = user_file()
     if (project := _find_upward()) and not (own and own.exists() and project.samefile(own)):
         if reason := _distrust(project):
-            notes.append(f"{project} is not read: {reason}; if you trust it, set {FILE_VARIABLE}={project}")
+            notes.append(f"{project} is ignored: {reason}; if you trust it, set {FILE_VARIABLE}={project}")
         else:
             yield project, True
     if own and own.is_file():
@@ -154,7 +154,7 @@ def _distrust(file: Path) -> str | None:
         return str(error.strerror)
     if any(entry.st_uid not in (os.geteuid(), 0) for entry in entries):
         return "it belongs to another user"
-    return "everybody may write it" if entries[1].st_mode & stat.S_IWOTH else None
+    return "anyone can write to it" if entries[1].st_mode & stat.S_IWOTH else None
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
@@ -163,12 +163,12 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
     if any(len(line) > _LONGEST_LINE for line in text.splitlines()):
-        raise UsageError(f"{path} is no TOML: a line has more than {_LONGEST_LINE:,} characters")
+        raise UsageError(f"{path} is not valid TOML: a line has more than {_LONGEST_LINE:,} characters")
     try:
         tables: dict[str, Any] = tomllib.loads(text)
         return tables
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is no TOML: {error}") from error
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
 
 
 class _Reader:
@@ -211,7 +211,7 @@ class _Reader:
             elif key not in own:
                 known = f"; it has {', '.join(sorted(own))}" if own else "; it has no settings"
                 hint = _suggest(key, own) or known
-                raise self._refuse(words, key, f"'{key}' is no setting of {' '.join(words)}{hint}")
+                raise self._refuse(words, key, f"'{key}' is not a setting of {' '.join(words)}{hint}")
             else:
                 yield (words, own[key].name), self._default(words, key, value)
 
@@ -241,7 +241,7 @@ class _Reader:
             raise self._refuse(
                 words,
                 "bundle",
-                f"the bundle of a project must lie beside {FILE_NAME}, and {folder} does not; pass "
+                f"the bundle of a project must be next to {FILE_NAME}, and {folder} is not; pass "
                 f"--bundle, or write it into {user_file() or 'your own file'}",
             )
         return f"{place}{pinned}{sha256}"

@@ -91,7 +91,7 @@ class Tree:
             self.in_effect.append(f"--{key} {context.params[parameter.name]} (from {origin})")
             default = self.defaults.found.get((words, parameter.name))
             if key == "bundle" and default and default.of_project and origin == default.origin:
-                typer.echo(f"note: the bundle is {default.value}, since {origin} says so", err=True)
+                typer.echo(f"note: the bundle is {default.value}, as set by {origin}", err=True)
         return original(context)
 
 

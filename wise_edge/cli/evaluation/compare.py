@@ -44,8 +44,8 @@ def table(
 
     for path in reports:
         if reports.count(path) > 1:
-            raise UsageError(f"{path} is named twice; leave one out")
-    remedy = "name a file that 'wise-edge evaluate --json' wrote"
+            raise UsageError(f"{path} is named twice; remove one")
+    remedy = "pass a file that 'wise-edge evaluate --json' wrote"
     found = tabulate({str(path): read_json(path, remedy=remedy) for path in reports})
     typer.echo(to_json(found, indent=2) if as_json else format_markdown(found))
 

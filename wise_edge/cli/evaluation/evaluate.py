@@ -82,8 +82,8 @@ def evaluate(
         str | None,
         option(
             "NAME",
-            "lisa: leave ignored regions out; paper: count them as target; gres: as lisa, and an unreadable answer is "
-            "never right. Default: lisa (gres of coco, table, grefcoco and scenes-generalized).",
+            "lisa: leave ignored regions out; paper: count them as target; gres: like lisa, but an unreadable answer "
+            "is never right. Default: lisa (gres for coco, table, grefcoco and scenes-generalized).",
             panel=options.ASKED,
         ),
     ] = None,
@@ -121,7 +121,7 @@ def evaluate(
         Path | None,
         option(
             "FILE.html",
-            "Write a page with the 100 worst samples: picture, truth, answer and rationale.",
+            "Write a page with the 100 worst samples: picture, ground truth, answer and rationale.",
             panel=options.OUTPUT,
         ),
     ] = None,
@@ -164,14 +164,14 @@ def evaluate(
     metric_mode = metric_mode or METRIC_MODES_BY_NAME.get(dataset, "lisa")
     _check(metric_mode in METRIC_MODES, f"unknown metric mode '{metric_mode}'; choose {' or '.join(METRIC_MODES)}")
     for name, given in (("--variant", variant), ("--pixels", pixels)):
-        _check(given is None or not oracle_prompt, f"--oracle-prompt runs no policy; leave out {name}")
+        _check(given is None or not oracle_prompt, f"--oracle-prompt runs no policy; remove {name}")
     labeled, samples = open_labeled(dataset, data, split, limit, images)
     share = find_shard(shard)
     models = [resolve_bundle(bundle)] if policy is None else [Path(name) for name in (policy, sam) if name]
     read = [data, *(labeled.sources(samples) if dataset in FILES else []), *models]
     if gallery is not None:
         again = f"; to draw it anew, run 'wise-edge evaluate gallery {out} --force'"
-        _check(not (resume and out and gallery.exists()), f"{gallery} exists; name another file{again}")
+        _check(not (resume and out and gallery.exists()), f"{gallery} exists; choose another file{again}")
         check_page(gallery, force, [*read, out])
     with _claim(out, share, [] if resume else read, resume, force):
         if share.launched:
@@ -221,7 +221,7 @@ def _claim(out: Path | None, share: Shard, inputs: Sequence[Path | None], resume
 
     _check(not (resume and force), "--resume continues a file and --force replaces it; pass only one of them")
     if out is None:
-        _check(not resume, "--resume needs a file to continue; name it with --out")
+        _check(not resume, "--resume needs the file to continue; add --out FILE")
         _check(share.count == 1, "several processes share their records as files; name one with --out")
         yield
         return
@@ -268,7 +268,7 @@ def _open(
         return session, str(bundle or EMBEDDED), hash_bundle(loaded)
     _check(policy is not None and sam is not None, "--policy and --sam go together; name both checkpoints")
     torch_alone = bundle is None and {policy_backend, mask_backend} <= {"auto", "torch"}
-    _check(torch_alone, "--policy and --sam run with torch; leave out --bundle and other backends")
+    _check(torch_alone, "--policy and --sam run with torch; remove --bundle and other backends")
     folders = resolve_checkpoint(str(policy), "policy"), resolve_checkpoint(str(sam), "sam")
     spec = read_policy_spec(folders[0]).within(pixels)
     if variant is not None:

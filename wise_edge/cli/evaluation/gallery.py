@@ -58,7 +58,7 @@ def gallery(
     split = None if made.dataset in FILES else made.split
     labeled, samples = open_labeled(made.dataset, data, split, made.samples, images)
     if made.data_sha256 not in (UNRECORDED, fingerprint(labeled.sources(samples))):
-        raise UsageError(f"{data} is not the data of {records}, or has changed since; name the data that was evaluated")
+        raise UsageError(f"{data} is not the data of {records}, or has changed since; pass the data that was evaluated")
     write_page(out, runs, labeled, worst, force)
 
 
@@ -67,7 +67,7 @@ def check_page(out: Path, force: bool, read: Sequence[Path | None]) -> None:
     from wise_edge.files.targets import check_target
 
     if out.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"a gallery is a page; name a .html file and not {out}")
+        raise UsageError(f"a gallery is an HTML page; choose a name that ends in .html, not {out}")
     check_target(out, force=force, keep=read)
 
 
@@ -79,7 +79,7 @@ def write_page(out: Path, runs: Sequence[Run], labeled: Dataset, worst: int, for
 
     chosen = choose(runs, worst)
     if not chosen:
-        raise UsageError("no sample counts, so there is none to show; see 'dropped' in the records")
+        raise UsageError("no sample was counted, so there is nothing to show; see 'dropped' in the records")
     dropped = [f"{record.id}: {record.dropped}" for record in runs[-1].records if record.dropped is not None]
     page = render_gallery(runs, draw_cases(labeled, chosen, options.note), [*labeled.problems, *dropped])
     atomic_write(out, page.encode(), force=force)

@@ -110,7 +110,7 @@ def _facts(figures: dict[str, Any]) -> list[tuple[str, str]]:
     """Return names and values to show."""
     facts = [("images", f"{figures['frames']}"), ("with a mask", f"{figures['found']}")]
     if figures["unreadable"]:
-        facts.append(("could not be read", "{unreadable}, the first since {unreadable_reason}".format(**figures)))
+        facts.append(("could not be read", "{unreadable}, the first because {unreadable_reason}".format(**figures)))
     latency = _spread(figures, "took_ms")
     facts.append(("latency per image", latency))
     if figures["bits"]:

@@ -115,12 +115,12 @@ def _find_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise UsageError(f"{path} does not exist; name a rosbag2 folder, an .mcap file or a ROS 1 .bag")
+        raise UsageError(f"{path} does not exist; pass a rosbag2 folder, an .mcap file or a ROS 1 .bag")
     files = sorted(file for file in path.iterdir() if _STORAGE.search(file.name) and not file.name.startswith("."))
     # A recorder that was killed while it compressed a file leaves both.
     whole = [file for file in files if file.suffix != ".zstd" or file.with_suffix("") not in files]
     if not whole:
-        raise UsageError(f"{path} has no .mcap or .db3 file; name the folder of a rosbag2, or a ROS 1 .bag file itself")
+        raise UsageError(f"{path} has no .mcap or .db3 file; pass the folder of a rosbag2, or a ROS 1 .bag file itself")
     return whole
 
 
@@ -169,7 +169,7 @@ def _open(file: Path, stack: ExitStack) -> RecordingFile:
         folder = stack.enter_context(temporary_folder())
         return _open(unpack_file(file, folder), stack)
     if not start.strip(b"\0"):
-        raise UsageError(f"{file} is empty, as of a recorder that was killed at its start")
+        raise UsageError(f"{file} is empty, as if its recorder was killed at the start")
     reader = next((reader for magic, reader in _READERS.items() if start.startswith(magic)), None)
     if reader is None:
         raise UsageError(f"{file} cannot be read as a bag: it is neither MCAP, SQLite nor a ROS 1 bag")
