@@ -210,7 +210,7 @@ def test_space_for_the_merged_policy_too_is_checked_first(refuse: Refuse, monkey
         (["--deadline-ms", "nan"], "--deadline-ms is nan; pass a finite number"),
         (["--deadline-ms", "50", "--variant", "answer"], "a deadline chooses the variant"),
         (["--mask", "none/mask.png"], "the folder none does not exist"),
-        (["--overlay", "picture.jpg"], "picture.jpg is written as PNG"),
+        (["--overlay", "picture.gif"], "picture.gif: the kind overlay is written to files that end in .png"),
     ],
 )
 def test_a_query_that_must_fail_opens_no_model(arguments: list[str], line: str, refuse: Refuse) -> None:

@@ -155,7 +155,7 @@ def test_a_bundle_lies_where_the_file_says(
     expected = f"{project}/bundles/mug@sha256:{'0' * 64}"
     assert _shown(capsys)["bundle"] == (expected, f"{file}:1")
     said = _refused(capsys, "run", str(ROOT / "docs" / "scene.png"), "the ring")
-    assert f"note: the bundle is {expected}, since {file}:1 says so" in said  # a stranger's folder chooses unseen
+    assert f"note: the bundle is {expected}, as set by {file}:1" in said  # a stranger's folder chooses unseen
     _write(project, 'bundle = "embedded-start"\n')
     assert _shown(capsys)["bundle"][0] == "embedded-start"
 
@@ -194,7 +194,7 @@ def test_a_default_gives_way_to_an_option_that_excludes_it(
     monkeypatch.setenv("WISE_EDGE_PIXELS", "100000")
     assert entry.main(["evaluate", "--oracle-prompt", "--limit", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["variant"] is None
-    assert "leave out --variant" in _refused(capsys, "evaluate", "--oracle-prompt", "--variant", "wise-s")
+    assert "remove --variant" in _refused(capsys, "evaluate", "--oracle-prompt", "--variant", "wise-s")
 
 
 def test_defaults_are_for_the_commands_that_read_them(
@@ -211,7 +211,7 @@ def test_a_misspelled_variable_is_told(
 ) -> None:
     monkeypatch.setenv("WISE_EDGE_BUNDEL", "x")
     assert entry.main(["config", "show"]) == 0
-    assert "WISE_EDGE_BUNDEL means nothing; did you mean 'WISE_EDGE_BUNDLE'?" in capsys.readouterr().err
+    assert "WISE_EDGE_BUNDEL is not a known variable; did you mean 'WISE_EDGE_BUNDLE'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", COMMANDS)

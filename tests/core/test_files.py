@@ -46,7 +46,7 @@ def test_atomic_write_leaves_nothing_when_it_fails(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr("wise_edge.files.writing.os.fsync", full_disk)
     with pytest.raises(
-        WiseEdgeError, match=r"cannot write .*result\.bin: No space left on device; make room"
+        WiseEdgeError, match=r"cannot write .*result\.bin: No space left on device; free some space"
     ) as caught:
         atomic_write(tmp_path / "result.bin", b"half")
     assert caught.value.exit_code == 1

@@ -192,7 +192,7 @@ def test_what_appears_meanwhile_is_left_and_the_new_one_is_kept(
     assert (tmp_path / "x" / "theirs").exists()
     assert (tmp_path / "x-3" / "a").read_text() == "new"
     with (
-        pytest.raises(WiseEdgeError, match=r"f\.png appeared meanwhile .* the new one is .*/f-2\.png"),
+        pytest.raises(WiseEdgeError, match=r"f\.png was created meanwhile .* the new one is .*/f-2\.png"),
         replacing(tmp_path / "f.png", force=False) as fresh,
     ):
         fresh.write_text("new")
@@ -294,13 +294,13 @@ def test_without_locks_a_scratch_is_not_taken_for_a_leftover(tmp_path: Path, mon
 
 def test_errors_name_the_target_and_what_to_do(tmp_path: Path) -> None:
     for error, line in (
-        (OSError(28, "No space left on device"), r"cannot write \S+/x: No space left on device; make room"),
+        (OSError(28, "No space left on device"), r"cannot write \S+/x: No space left on device; free some space"),
         (OSError(30, "Read-only file system", "FRESH/a"), r"cannot write \S+/x: Read-only file system; choose another"),
         (
             RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos"),
             "/x: not all of it could be written",
         ),
-        (OSError("100 requested and 36 written"), "/x: not all of it could be written; make room"),
+        (OSError("100 requested and 36 written"), "/x: not all of it could be written; free some space"),
         (
             ValueError("Error while serializing: I/O error: File too large (os error 27)"),
             "/x: File too large; write to",

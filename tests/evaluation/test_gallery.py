@@ -294,7 +294,7 @@ def test_records_of_other_data(change: Any, message: str, capsys: pytest.Capture
 def test_records_without_their_data_say_what_they_are_of(capsys: pytest.CaptureFixture[str]) -> None:
     _evaluate("--out", "run.jsonl")
     assert main(["evaluate", "gallery", "run.jsonl"]) == 2
-    assert "run.jsonl is of table/own; name that data with --data" in capsys.readouterr().err
+    assert "run.jsonl is of table/own; pass that data with --data" in capsys.readouterr().err
 
 
 @pytest.mark.slow

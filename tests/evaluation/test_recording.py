@@ -219,7 +219,7 @@ def test_what_ships_is_not_changed_and_no_log_is_no_record(folder: Path, capsys:
 def test_a_signature_is_said_to_be_of_before(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("bundle/bundle.json.sig").write_text("signed")
     assert record(LOGS[0]) == 0
-    assert "bundle.json.sig signs what bundle.json was before; sign it again" in capsys.readouterr().err
+    assert "bundle.json.sig is a signature of the old bundle.json; sign it again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("runs", [[], [{"variant": "wise-s", "pixels": 0}], ["twice"] * 2, ["mine"]])

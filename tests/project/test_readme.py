@@ -14,34 +14,20 @@ from pathlib import Path
 import pytest
 import typer
 
+import shown
 from locations import ROOT
 from wise_edge.cli.main import app
 from wise_edge.policy.prompts import VARIANTS
 from wise_edge.runtimes.backends import BACKENDS
 
 COMMAND = typer.main.get_command(app)
-STARTS = ("wise-edge", ".venv/bin/wise-edge", "-m wise_edge")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 MOST_README_LINES = 180
 
 
-def _blocks(path: Path, languages: str) -> list[str]:
-    return re.findall(rf"^```(?:{languages})\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
-
-
-def _commands(path: Path) -> list[str]:
-    """Return the calls of wise-edge in console and bash blocks, continued lines joined and launchers cut off."""
-    lines = "\n".join(_blocks(path, "console|bash")).replace("\\\n", " ").splitlines()
-    found = (
-        re.search(rf"(?:^|\s)(?:{'|'.join(map(re.escape, STARTS))}) ([a-z-].*)", line.removeprefix("$ "))
-        for line in lines
-    )
-    return [f"wise-edge {match[1]}" for match in found if match]
-
-
 def _imports(path: Path) -> list[tuple[str, str]]:
     """Return (module, name) of what Python blocks import from wise_edge."""
-    nodes = [node for block in _blocks(path, "python") for node in ast.walk(ast.parse(block))]
+    nodes = [node for block in shown.blocks(path, "python") for node in ast.walk(ast.parse(block))]
     found = [
         (node.module or "", [alias.name for alias in node.names]) for node in nodes if isinstance(node, ast.ImportFrom)
     ]
@@ -92,7 +78,7 @@ def _first_column(page: Path, header: str) -> list[str]:
     return [row.split("`")[1] for row in rows]
 
 
-SHOWN = [(path.name, line) for path in PAGES for line in _commands(path)]
+SHOWN = [(path.name, line) for path in PAGES for line in shown.commands(path)]
 IMPORTED = [(path.name, *names) for path in PAGES for names in _imports(path)]
 
 
@@ -121,7 +107,7 @@ def test_commands_behind_launchers_are_found(tmp_path: Path) -> None:
     page.write_text(
         "```console\n$ torchrun -m wise_edge train\n$ .venv/bin/wise-edge build \\\n  x\n$ make demo\n```\n"
     )
-    assert _commands(page) == ["wise-edge train", "wise-edge build    x"]
+    assert shown.commands(page) == ["wise-edge train", "wise-edge build    x"]
 
 
 @pytest.mark.parametrize(("document", "module", "name"), IMPORTED)

@@ -13,7 +13,7 @@ from wise_edge.training.sft.config import SftConfig
 from wise_edge.training.sft.model import build_policy
 from wise_edge.training.sft.tokenizer import SPECIAL_TOKENS
 
-_NOT_DERIVED = "how much the activations of a batch take was not derived"
+_NOT_DERIVED = "the activations of a batch are not estimated"
 
 
 def plan_scratch(config: SftConfig | SamConfig, out: Path) -> TrainingPlan:

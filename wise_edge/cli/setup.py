@@ -26,7 +26,7 @@ def setup(
         Path | None, option("DIR", "Folder of the bundle; by default named after the policy.", panel=options.OUTPUT)
     ] = None,
     dry_run: Annotated[
-        bool, flag("--dry-run", "Say what would be done, why, and what it takes; export nothing.")
+        bool, flag("--dry-run", "Show the plan, with its reasons, memory, disk and time; export nothing.")
     ] = False,
     device: Annotated[
         str,
@@ -39,7 +39,7 @@ def setup(
         bool,
         flag(
             "--default-wording",
-            "Ask a published policy, which brings no prompts.json, in the default words.",
+            "Use the default wording, for a published policy without prompts.json.",
             panel=options.MODEL,
         ),
     ] = False,
@@ -52,10 +52,11 @@ def setup(
         option("HOW", "How images are resized: square[:SIDE] or aspect[:LEAST-MOST].", panel=options.MODEL),
     ] = None,
     pixels: Annotated[
-        int | None, option("N", "Most pixels of an image: fewer are faster.", panel=options.MODEL, min=1)
+        int | None,
+        option("N", "Most pixels of an image as the policy sees it; fewer is faster.", panel=options.MODEL, min=1),
     ] = None,
     calibration: Annotated[
-        Path | None, option("DIR", "Images with queries in .txt files, to measure and compare with; or scenes.")
+        Path | None, option("DIR", "Folder of images, each with its queries in a .txt file; scenes if omitted.")
     ] = None,
     verify: Annotated[bool, flag("--verify/--no-verify", "Compare the bundle with torch if memory allows.")] = True,
     as_json: options.Json = False,
@@ -160,7 +161,7 @@ def _lines(planned: Setup) -> Iterator[str]:
     parts = ", ".join(f"{part.name} {gigabytes(part.bytes)}" for part in choice.memory)
     yield f"memory    {gigabytes(choice.all_bytes)} to run it: {parts}"
     yield f"          {gigabytes(choice.export_bytes)} to export it"
-    yield f"disk      {gigabytes(disk.bundle_bytes)}, up to {gigabytes(disk.peak_bytes)} while it is made"
+    yield f"disk      {gigabytes(disk.bundle_bytes)}, up to {gigabytes(disk.peak_bytes)} during the export"
     for step in planned.steps:
         known = "not known" if step.seconds is None else f"about {step.seconds:.0f} s"
         yield f"time      {step.name}: {known} ({step.reason})"

@@ -82,7 +82,7 @@ def list_steps(folder: Path, place: Path, policy: PolicySize, choice: Choice) ->
     if choice.weights.target == "gguf":
         rate = measure_copy(max(checkpoint_weights(folder), key=lambda file: file.stat().st_size), place)
         seconds = None if rate is None else policy.stored_bytes / (_CONVERTING * rate)
-        reason = f"{place} cannot be written" if rate is None else f"this disk copies {rate / 1e6:.0f} MB/s"
+        reason = f"{place} is not writable" if rate is None else f"this disk copies {rate / 1e6:.0f} MB/s"
         steps.append(Step("convert", seconds, reason))
         if choice.weights.bits < 16:
             steps.append(Step("quantize", None, "llama.cpp's quantizer was not measured"))
@@ -96,7 +96,7 @@ def list_steps(folder: Path, place: Path, policy: PolicySize, choice: Choice) ->
         steps.append(Step("build engines", None, "18 and 52 s for a policy of 3B in fp16 (docs/results.md)"))
     if choice.verify:
         samples = choice.options.samples
-        steps.append(Step("compare", None, f"how long the answers to {samples} queries are, the policy decides"))
+        steps.append(Step("compare", None, f"it depends on the length of the answers to {samples} queries"))
     return tuple(steps)
 
 

@@ -304,7 +304,7 @@ def _advise(
     device = chooser.device
     if nearest is None:
         return DeviceError(
-            f"no form of the policy can be made for {device.description} (--dry-run with another --device, or without "
+            f"the policy cannot be exported for {device.description} (--dry-run with another --device, or without "
             "--bits, says what can)"
         )
     largest = sorted(nearest.choice.memory, key=lambda part: -part.bytes)[:3]
@@ -312,7 +312,7 @@ def _advise(
     elsewhere = "" if not device.has_gpu or not device.here else ", or a larger machine with --device for its engines"
     return DeviceError(
         f"no form of the policy fits on {device.description}: the smallest is {nearest.choice.backend} "
-        f"{nearest.choice.weights.name}, and {nearest} ({parts}); take fewer --pixels, a smaller policy or segmenter, "
+        f"{nearest.choice.weights.name}, and {nearest} ({parts}); use fewer --pixels, a smaller policy or segmenter, "
         f"close other programs{elsewhere}"
     )
 

@@ -101,7 +101,7 @@ class Setup:
     def why(self) -> str:
         """Why the choice was made."""
         backend = find_backend(self.choice.backend)
-        form = "the most exact form that fits" if self.bits is None else f"the form of {self.bits} bits, as asked"
+        form = "the most precise form that fits" if self.bits is None else f"the form of {self.bits} bits, as asked"
         return f"{form}: {backend.runtime}, {'GPU' if backend.on_gpu is True else 'CPU'}"
 
     def check_room(self) -> None:
@@ -110,7 +110,7 @@ class Setup:
         if (free := shutil.disk_usage(place).free) < self.disk.peak_bytes:
             raise WiseEdgeError(
                 f"{place} has {gigabytes(free)} free, and making the bundle takes {gigabytes(self.disk.peak_bytes)}; "
-                "make room, or choose another disk with --out"
+                "free some space, or choose another disk with --out"
             )
 
     def find_bundle(self) -> Bundle | None:

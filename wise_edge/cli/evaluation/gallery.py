@@ -54,7 +54,7 @@ def gallery(
             runs = [run._replace(name=str(path)) for path, run in zip(paths, runs, strict=True)]
     made = runs[0].settings
     if data is None and made.dataset not in DRAWN:
-        raise UsageError(f"{records} is of {made.dataset}/{made.split}; name that data with --data")
+        raise UsageError(f"{records} is of {made.dataset}/{made.split}; pass that data with --data")
     split = None if made.dataset in FILES else made.split
     labeled, samples = open_labeled(made.dataset, data, split, made.samples, images)
     if made.data_sha256 not in (UNRECORDED, fingerprint(labeled.sources(samples))):

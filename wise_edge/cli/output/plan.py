@@ -41,7 +41,7 @@ def print_plan(plan: TrainingPlan) -> None:
 def _sums(plan: TrainingPlan) -> list[str]:
     peak = size(plan.peak_bytes)
     unknown = any(part.size_bytes is None for part in plan.memory)
-    together = f"{peak} without what has no figure" if unknown else f"at most {peak} at a time"
+    together = f"{peak} without the parts of unknown size" if unknown else f"at most {peak} at a time"
     lines = [f"{together}; {_free()}", ""]
     lines.append(f"the folder of the run takes {size(plan.disk_bytes)} at most; {_free_disk(plan.model)}")
     lines += [f"note: {note}" for note in plan.notes]
