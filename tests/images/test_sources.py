@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from wise_edge.errors import UsageError
-from wise_edge.images import sources
-from wise_edge.images.sources import find_images, find_pictures, read_picture
+from wise_edge.images import Say, sources
+from wise_edge.images.sources import find_images, find_pictures, read_each, read_picture
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +134,19 @@ def test_an_endless_input_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stdin", endless)
         with pytest.raises(UsageError, match="more than 3 MiB"):
             read_picture("-")
+
+
+def test_a_pipe_is_read_where_a_signal_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's handlers run in the main thread, and leaving a pool waits for its threads."""
+    readers: dict[str, threading.Thread] = {}
+
+    def read(path: str, say: Say) -> NDArray[np.uint8]:
+        readers[path] = threading.current_thread()
+        return np.zeros((4, 5, 3), np.uint8)
+
+    monkeypatch.setattr(sources, "read_picture", read)
+    assert len(list(read_each(["a.png", "-", "b.png"], print))) == 3
+    assert [readers[path] is threading.main_thread() for path in ("a.png", "-", "b.png")] == [True, True, False]
 
 
 def test_images_of_a_folder_are_those_that_the_shell_shows() -> None:

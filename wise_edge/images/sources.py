@@ -6,7 +6,7 @@ import glob
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -169,7 +169,7 @@ def read_each(paths: Sequence[str], say: Say, *, ahead: bool = True) -> Iterator
     Args:
         paths: of the pictures.
         say: as of `load_image`, called in the caller's thread.
-        ahead: read the next picture while the caller works on one.
+        ahead: read the next picture while the caller works on one, unless it comes from standard input.
 
     Yields:
         The image, HWC uint8 RGB and read-only, or why it cannot be read.
@@ -185,13 +185,11 @@ def read_each(paths: Sequence[str], say: Say, *, ahead: bool = True) -> Iterator
         return image, notes
 
     with ThreadPoolExecutor(1, "reader") as reader:
-        pending = [reader.submit(read, path) for path in paths[:1]]
-        for following in (*paths[1:], None):
-            image, notes = pending.pop().result()
-            if following is not None and ahead:
-                pending.append(reader.submit(read, following))
+        pending: Future[tuple[NDArray[np.uint8] | UsageError, list[str]]] | None = None
+        for path, following in zip(paths, (*paths[1:], STDIN), strict=True):
+            image, notes = read(path) if pending is None else pending.result()
+            # A pipe may never end, and a signal does not reach who waits for another thread: it is read in this one.
+            pending = reader.submit(read, following) if ahead and following != STDIN else None
             for note in notes:
                 say(note)
             yield image
-            if following is not None and not ahead:
-                pending.append(reader.submit(read, following))
