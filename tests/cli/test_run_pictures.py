@@ -22,6 +22,7 @@ from wise_edge.cli.output.progress import counting
 from wise_edge.images import sources
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling.query_meter import QueryMeter
+from wise_edge.runtimes.deadline import LatencyHistory
 from wise_edge.scenes import sample
 
 QUERY = "the red ring"
@@ -348,6 +349,28 @@ def test_explain_says_once_what_was_chosen(
     err = capsys.readouterr().err
     assert err.count("policy fake: the test asked for it\n") == 1
     assert err.count("deadline 60000 ms met; ") == 1
+
+
+def test_what_queries_took_is_kept_once_whatever_ends_the_run(
+    opened: fake_session.Opened,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    written: list[Path] = []
+    write_history = LatencyHistory.write
+    monkeypatch.setattr(LatencyHistory, "write", lambda *about: written.append(about[1]) or write_history(*about))
+
+    def write(image: npt.NDArray[np.uint8], *_: str) -> str:
+        if len(image) == 60:
+            raise KeyboardInterrupt
+        return fake_session.completion()
+
+    opened.policy.write = write
+    assert main(["run", "photos", QUERY, "--deadline-ms", "60000"]) == 130
+    (file,) = written
+    assert json.loads(file.read_text())["all"]["query_ms"] == [pytest.approx(11.0)] * 2
 
 
 class Terminal(io.StringIO):

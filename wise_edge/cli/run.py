@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from wise_edge.outputs.saving import Kind
     from wise_edge.runtimes.results import SegmentationResult
     from wise_edge.runtimes.session import Session
+
+    Ask = Callable[[npt.NDArray[np.uint8]], SegmentationResult]
 
 _EXAMPLE = "the red ring"
 KINDS: tuple[Kind, ...] = ("overlay", "mask", "cutout", "outlines", "json", "coco")
@@ -149,12 +153,13 @@ def run(
         decoding=Decoding(max_rationale_tokens=max_rationale_tokens, max_objects=max_objects),
         pixels=pixels,
     )
-    ask = _asking(session, loaded, query, variant, deadline_ms)
+    ask: Ask = partial(session.segment, query=query, variant=variant, deadline_ms=deadline_ms)
     if energy:
         ask = _metered(ask, session)
     unknown = loaded.is_embedded
     answers = Answers(len(pictures), coco, as_json, energy, explain, overlay_style == "panel", force)
-    with counting("pictures", len(pictures)) as count, answers:
+    learning = nullcontext() if deadline_ms is None else _learning(session, loaded)
+    with learning, counting("pictures", len(pictures)) as count, answers:
         for picture, image, wanted in zip(pictures, readings, files, strict=True):
             if isinstance(image, UsageError):
                 answers.skip(image)
@@ -235,31 +240,21 @@ def _check_targets(
     )
 
 
-def _asking(
-    session: Session, bundle: Bundle, query: str, variant: str | None, deadline_ms: float | None
-) -> Callable[[npt.NDArray[np.uint8]], SegmentationResult]:
-    """Return what asks a session about an image, within a deadline from what earlier queries of the kind took."""
-    if deadline_ms is None:
-        return lambda image: session.segment(image, query, variant)
-    from contextlib import suppress
-
+@contextmanager
+def _learning(session: Session, bundle: Bundle) -> Iterator[None]:
+    """Let deadlines go by what queries of earlier runs took, and keep what those of the block did."""
     from wise_edge.runtimes.deadline import LatencyHistory
 
     kept = _history_file(session, bundle)
     session.latency_history = LatencyHistory.read(kept)
-
-    def ask(image: npt.NDArray[np.uint8]) -> SegmentationResult:
-        result = session.segment(image, query, variant, deadline_ms=deadline_ms)
-        with suppress(OSError, WiseEdgeError):  # if the cache cannot be written, the next run only lacks these readings
+    try:
+        yield
+    finally:
+        with suppress(OSError, WiseEdgeError):  # without the cache, the next run only lacks these readings
             session.latency_history.write(kept)
-        return result
-
-    return ask
 
 
-def _metered(
-    ask: Callable[[npt.NDArray[np.uint8]], SegmentationResult], session: Session
-) -> Callable[[npt.NDArray[np.uint8]], SegmentationResult]:
+def _metered(ask: Ask, session: Session) -> Ask:
     from wise_edge.profiling.query_meter import QueryMeter
 
     meter = QueryMeter.find(session.on_gpu)
