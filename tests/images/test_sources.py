@@ -44,6 +44,10 @@ IN_FOLDER = ["photos/a.PNG", "photos/b.jpg", "photos/odd[1].jpg"]
         (["photos/*.jpg"], ["photos/b.jpg", "photos/odd[1].jpg"]),
         (["photos/**"], [*IN_FOLDER, "photos/sub/deep/c.jpg"]),
         (["photos/**/c.jpg"], ["photos/sub/deep/c.jpg"]),
+        (["**/b.jpg"], ["photos/b.jpg"]),
+        (["p*/**/deep/*"], ["photos/sub/deep/c.jpg"]),
+        (["photos/**/deep/**"], ["photos/sub/deep/c.jpg"]),
+        (["photos/od**.jpg"], ["photos/odd[1].jpg"]),
         (["photos/odd[1].jpg"], ["photos/odd[1].jpg"]),
         (["photos/notes.txt"], ["photos/notes.txt"]),  # what is named is read, whatever its name
         (["-", "photos/b.jpg"], ["-", "photos/b.jpg"]),
@@ -51,6 +55,15 @@ IN_FOLDER = ["photos/a.PNG", "photos/b.jpg", "photos/odd[1].jpg"]
 )
 def test_names_stand_for_pictures(names: list[str], found: list[str]) -> None:
     assert find_pictures(names) == found
+
+
+def test_links_that_lead_in_circles_are_not_followed() -> None:
+    Path("photos/up").symlink_to("..")
+    Path("photos/sub/up").symlink_to("../..")
+    Path("photos/.hidden").mkdir()
+    Path("photos/.hidden/x.jpg").touch()
+    assert find_pictures(["photos/**"]) == [*IN_FOLDER, "photos/sub/deep/c.jpg"]
+    assert find_pictures(["photos/up/photos/b.jpg", "photos/up/*/b.jpg"]) == ["photos/up/photos/b.jpg"]
 
 
 @pytest.mark.parametrize(

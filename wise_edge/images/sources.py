@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,7 @@ LIST_MARK = "@"
 """Before the name of a file that lists paths; "@-" is a list from standard input."""
 _MOST_BYTES = 1 << 29  # of a picture or a list
 _CHUNK = 1 << 20
+_DEEP = re.compile(r"(?<![^/])\*\*(?:/+|$)")
 _PIPE = "find photos -name '*.jpg' | wise-edge run @- 'the red ring'"
 
 
@@ -85,12 +87,25 @@ def _expand(name: str) -> Sequence[str]:
     if name.startswith(LIST_MARK):
         return _read_list(name[len(LIST_MARK) :])
     if glob.has_magic(name):
-        files = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
+        files = sorted(path for path in _match(name) if os.path.isfile(path))
         images = [path for path in files if _is_shown_image(os.path.basename(path))]
         if not images:
             raise UsageError(f"{name} matches no image; their names end in {', '.join(SUFFIXES)}")
         return images
     raise _explain_missing(name)
+
+
+def _match(pattern: str) -> Iterator[str]:
+    """Yield what a pattern matches; "**" follows no links, as in bash: two that lead upwards give glob 2^40 paths."""
+    head, *rest = _DEEP.split(pattern, maxsplit=1)
+    if not rest:
+        yield from glob.glob(pattern)
+        return
+    for top in glob.glob(head) if head else [os.curdir]:
+        for folder, below, _ in os.walk(top):
+            below[:] = [name for name in below if not name.startswith(".")]
+            for path in _match(os.path.join(glob.escape(folder), rest[0] or "*")):
+                yield path if head else path.removeprefix("./")
 
 
 def _is_shown_image(name: str) -> bool:
