@@ -163,8 +163,7 @@ class LatencyHistory:
             reason = f"{fastest.name}: nothing fits {deadline_ms:g} ms, and it is the fastest"
             return _choice(deadline_ms, fastest, None, expected[fastest], reason, expected)
         chosen = fitting[0]
-        limited = chosen is not fastest and chosen.rationale_tokens > 0
-        most = int((deadline_ms - least[chosen]) / steps[chosen]) if limited else None
+        most = int((deadline_ms - least[chosen]) / steps[chosen]) if chosen.rationale_tokens > 0 else None
         rank = "the richest" if chosen.giou is None else "the most accurate of those evaluated"
         reason = f"{chosen.name} is {rank} that fits {deadline_ms:g} ms"
         return _choice(deadline_ms, chosen, most, expected[chosen], reason, expected)

@@ -219,6 +219,13 @@ def test_the_most_accurate_that_fits_is_taken(
     assert choice.max_rationale_tokens == (None if variant == "answer" else 15 + int((deadline_ms - expected_ms) / 2))
 
 
+def test_a_rationale_is_closed_in_time_also_where_nothing_is_faster() -> None:
+    alone = list_options(("wise-s",), record(("wise-s", 7056, 0.9, 15.0)), None)
+    choice = measured().choose(240, [replace(option, image_tokens=16) for option in alone])
+    assert choice.max_rationale_tokens == (240 - 150) // 2
+    assert measured().choose(60, alone).max_rationale_tokens is None  # it is late anyway
+
+
 def test_with_nothing_measured_the_fastest_of_those_evaluated_is_taken() -> None:
     choice = LatencyHistory().choose(1e6, evaluated_options())
     assert (choice.variant, choice.pixels, choice.giou, choice.expected_ms) == ("answer", 3136, 0.2, None)
