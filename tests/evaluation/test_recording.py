@@ -23,6 +23,7 @@ from wise_edge.cli.main import main
 from wise_edge.errors import BundleError
 from wise_edge.evaluation.evaluate import hash_bundle, hash_models
 from wise_edge.files.hashing import hash_file
+from wise_edge.files.locks import holding
 
 
 @pytest.fixture(scope="module")
@@ -209,11 +210,31 @@ def test_a_share_of_the_samples_is_refused(folder: Path, capsys: pytest.CaptureF
 
 
 def test_what_ships_is_not_changed_and_no_log_is_no_record(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bundle", "record", "embedded", LOGS[0]]) == 2
-    assert "embedded is part of wise-edge and is not changed" in capsys.readouterr().err
+    for shipped in ("embedded", str(resolve_bundle("embedded"))):
+        assert main(["bundle", "record", shipped, LOGS[0]]) == 2
+        assert "embedded is part of wise-edge and is not changed" in capsys.readouterr().err
     assert record() == 2
     assert record("none.jsonl") == 2
     assert record("bundle/bundle.json") == 2
+
+
+def test_a_link_of_a_hubs_cache_is_not_written_through(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("blobs").mkdir()
+    Path("bundle/bundle.json").rename("blobs/123")
+    Path("bundle/bundle.json").symlink_to("../blobs/123")
+    before = Path("blobs/123").read_bytes()
+    assert record(LOGS[0]) == 2
+    assert "bundle.json is a link, as in a hub's cache" in capsys.readouterr().err
+    assert Path("blobs/123").read_bytes() == before
+    shutil.copytree("bundle", "copy")
+    assert main(["bundle", "record", "copy", LOGS[0]]) == 0
+
+
+def test_nobody_else_may_write_the_bundle_meanwhile(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with holding(Path("bundle")):
+        assert record(LOGS[0]) == 2
+    assert "another process" in capsys.readouterr().err
+    assert record(LOGS[0]) == 0
 
 
 def test_a_signature_is_said_to_be_of_before(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,17 +116,16 @@ def record(
     from dataclasses import replace
 
     from wise_edge.bundle.manifest import MANIFEST_NAME
-    from wise_edge.bundle.store import SHIPPED, write_manifest
-    from wise_edge.errors import UsageError
-    from wise_edge.evaluation.recording import read_evaluations
+    from wise_edge.bundle.store import write_manifest
+    from wise_edge.evaluation.recording import check_recordable, read_evaluations
+    from wise_edge.files.locks import holding
 
-    if directory.partition("@")[0] in SHIPPED:
-        raise UsageError(f"{directory} is part of wise-edge and is not changed; record in a bundle of your own")
-    bundle = _load(directory)
-    before = bundle.sha256
-    evaluated = read_evaluations(logs, bundle)
-    manifest = replace(bundle.manifest, evaluated=evaluated)
-    write_manifest(bundle.directory, manifest)
+    folder = check_recordable(_load(directory))
+    with holding(folder):  # a build would lose the record, or the record an engine
+        bundle = _load(directory)
+        before = bundle.sha256
+        evaluated = read_evaluations(logs, bundle)
+        write_manifest(folder, replace(bundle.manifest, evaluated=evaluated))
     if as_json:
         typer.echo(to_json(asdict(evaluated) | {"sha256": bundle.sha256}))
     else:

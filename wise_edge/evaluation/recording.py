@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wise_edge.bundle.evaluated import Evaluated, EvaluatedRun
+from wise_edge.bundle.shipped import ASSETS, MANIFEST_NAME
 from wise_edge.bundle.store import Bundle
 from wise_edge.errors import UsageError
 from wise_edge.evaluation.append_log import differing_fields
@@ -18,6 +19,24 @@ from wise_edge.policy.prompts import check_variant
 
 _MAY_DIFFER = ("variant", "pixels", "version")
 _FIGURES = ("giou", "ciou", "rationale_tokens_mean", "answer_tokens_mean")
+
+
+def check_recordable(bundle: Bundle) -> Path:
+    """Return the folder of a bundle whose manifest may be written anew.
+
+    Raises:
+        UsageError: it ships with wise-edge, or its manifest is a link, as in a hub's cache, where the link leads to a
+            file that is named by its hash and that other snapshots share.
+    """
+    folder = bundle.directory
+    if folder.resolve().parent == ASSETS.resolve():
+        raise UsageError(f"{folder.name} is part of wise-edge and is not changed; record in a bundle of your own")
+    if (folder / MANIFEST_NAME).is_symlink():
+        raise UsageError(
+            f"{folder / MANIFEST_NAME} is a link, as in a hub's cache, whose files must stay as they are; copy the "
+            "bundle with cp -rL, and record in the copy"
+        )
+    return folder
 
 
 def read_evaluations(logs: Sequence[Path], bundle: Bundle) -> Evaluated:
