@@ -161,7 +161,7 @@ def track(
             it. A `NewestFrame` is filled by the caller; tracking begins with the frame that waits there.
         query: what to find, in words.
         variant: prompt variant; None takes the bundle's default.
-        deadline_ms: chooses the variant of each grounding instead, as in `Session.segment`.
+        deadline_ms: chooses the variant of each grounding instead, and its pixels, as in `Session.segment`.
         ground_every_s: a recording: every frame waits its turn, and the policy is asked on the first one and whenever
             so many seconds of the frames' stamps have passed, so that the results do not depend on this machine's
             speed. Not with a `NewestFrame`.

@@ -230,6 +230,15 @@ def test_a_dataflow_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.
         open_dataflow()
 
 
+def test_a_node_is_opened_with_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = fake_session.install(monkeypatch)
+    monkeypatch.setenv("DORA_NODE_CONFIG", "{}")
+    for name in ("open_dataflow", "serve_dataflow"):
+        monkeypatch.setattr(f"wise_edge.robot.dora.{name}", lambda *_, **__: None)
+    assert main(["dora", "--pixels", "7056"]) == 0
+    assert [call["pixels"] for call in opened.calls] == [7056]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -279,8 +279,11 @@ def test_the_command_runs_until_ros_shuts_it_down(
     opened = fake_session.install(monkeypatch)
     assert main(["ros2", "--ros-args", "-p", "query:=the mug"]) == 0
     assert rclpy.args == ["--ros-args", "-p", "query:=the mug"]
-    assert opened.calls == [{"bundle": None, "policy_backend": "auto", "mask_backend": "auto"}]
+    assert opened.calls == [{"bundle": None, "policy_backend": "auto", "mask_backend": "auto", "pixels": None}]
     assert LifecycleNode.latest.states == ["configured", "active", "destroyed"]
+    fake_rclpy.install(monkeypatch, pixels=7056)
+    assert main(["ros2"]) == 0
+    assert opened.calls[1]["pixels"] == 7056
 
 
 def test_a_failed_start_ends_the_command_with_its_reason(

@@ -126,6 +126,14 @@ def test_another_address_needs_a_token(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "--host 0.0.0.0 is reachable by others: set WISE_EDGE_TOKEN" in capsys.readouterr().err
 
 
+def test_the_service_is_opened_with_its_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WISE_EDGE_TOKEN", raising=False)
+    opened = fake_session.install(monkeypatch)
+    monkeypatch.setattr("wise_edge.service.server.run_server", lambda *_, **__: None)
+    assert main(["serve", "--port", "0", "--pixels", "7056"]) == 0
+    assert [call["pixels"] for call in opened.calls] == [7056]
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_port_is_taken_before_models_are_loaded(
     host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

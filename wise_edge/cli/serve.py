@@ -77,6 +77,7 @@ def serve(
         bool, typer.Option(help="Write a line for each request to stderr, without queries and images.")
     ] = True,
     max_objects: options.MaxObjects = MAX_OBJECTS,
+    pixels: options.Pixels = None,
     policy_backend: options.PolicyBackend = "auto",
     mask_backend: options.MaskBackend = "auto",
     threads: options.Threads = None,
@@ -115,6 +116,7 @@ def serve(
             threads=threads,
             frames=frames,
             decoding=Decoding(max_objects=max_objects),
+            pixels=pixels,
         )
         own_hosts = (*OWN_HOSTS, _in_url(host)) if token is None else ()
         say = lambda url: typer.echo(f"serving {url}", err=True)  # noqa: E731

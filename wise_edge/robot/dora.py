@@ -110,7 +110,7 @@ def serve_dataflow(
         session: answers queries.
         query: initial standing query; None waits for one.
         variant: prompt variant; None takes the bundle's default.
-        deadline_ms: choose the variant by this deadline instead.
+        deadline_ms: choose the variant by this deadline instead, and the pixels, as `Session.segment` does.
         observe: called with each frame that got a result, and with that result.
 
     Raises:

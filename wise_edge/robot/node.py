@@ -56,7 +56,8 @@ class Node:
         observe: called with each frame that got a result, and with that result; one-shot queries included.
         place: returns where in space a mask is.
         variant: prompt variant; None takes the bundle's default.
-        deadline_ms: choose the variant of each grounding by this deadline instead.
+        deadline_ms: choose the variant of each grounding by this deadline instead, and its pixels, as `Session.segment`
+            does.
         power: reads the device's power for the diagnostics; None looks for a sensor on this machine.
         clock: monotonic time in seconds.
 

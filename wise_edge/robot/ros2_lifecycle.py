@@ -28,8 +28,9 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "bundle": ("", "Bundle directory; empty for the embedded bundle."),
     "policy_backend": ("auto", "Backend of the policy."),
     "mask_backend": ("auto", "Backend of the segmenter."),
+    "pixels": (0, "Most pixels of an image as the policy sees it; 0 for as many as the bundle takes."),
     "variant": ("", "Prompt variant; empty for the bundle's default."),
-    "deadline_ms": (0.0, "Deadline that chooses each grounding's variant; 0 for none."),
+    "deadline_ms": (0.0, "Aim to answer within so many milliseconds, see 'wise-edge run -h'; 0 for no deadline."),
     "query": ("", "Standing query; empty for none."),
     "compressed": (False, "Subscribe to sensor_msgs/CompressedImage."),
     "rerun": ("", "Also log to the Rerun viewer: a .rrd file, or connect."),
@@ -106,7 +107,7 @@ class Lifecycle:
         """Load the models and open the recording."""
         check_rerun(self.value("rerun"))
         backends = {name: self.value(name) for name in ("policy_backend", "mask_backend")}
-        session = self.open_session(self.value("bundle") or None, **backends)
+        session = self.open_session(self.value("bundle") or None, **backends, pixels=self.value("pixels") or None)
         self._observe = self._configured.enter_context(open_rerun(self.value("rerun"), session))
         self._session = session
 

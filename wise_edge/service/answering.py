@@ -56,7 +56,7 @@ class SegmentRequest:
     Attributes:
         query: what to find, in words.
         variant: prompt variant; None takes the bundle's default.
-        deadline_ms: choose the variant by this deadline instead.
+        deadline_ms: choose the variant by this deadline instead, and the pixels unless they are given.
         pixels: most pixels of the image as the policy sees it; None for the session's, or the deadline's choice.
         mask: form of the masks in the answer.
         energy: read the device's power sensor during the query, which occupies the device a little longer.

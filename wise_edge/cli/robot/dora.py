@@ -11,11 +11,12 @@ from wise_edge.cli.options import option
 def dora(
     query: Annotated[str | None, option("QUERY", "Initial standing query.")] = None,
     deadline_ms: Annotated[
-        float | None, option("MS", "Deadline in milliseconds that chooses each grounding's variant.")
+        float | None, option("MS", "Aim to answer within MS milliseconds; see 'wise-edge run -h'.")
     ] = None,
     rerun: options.Rerun = None,
     force: options.Force = False,
     variant: options.Variant = None,
+    pixels: options.Pixels = None,
     bundle: options.Bundle = None,
     policy_backend: options.PolicyBackend = "auto",
     mask_backend: options.MaskBackend = "auto",
@@ -37,6 +38,6 @@ def dora(
         normalize_query(query)
     loaded = load(resolve_bundle(bundle))
     check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms, loaded.manifest.evaluated)
-    session = Session.from_bundle(loaded, policy_backend=policy_backend, mask_backend=mask_backend)
+    session = Session.from_bundle(loaded, policy_backend=policy_backend, mask_backend=mask_backend, pixels=pixels)
     with open_rerun(rerun, session, force=force) as observe:
         serve_dataflow(open_dataflow(), session, query, variant=variant, deadline_ms=deadline_ms, observe=observe)
