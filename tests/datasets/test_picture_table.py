@@ -96,6 +96,11 @@ def _palette(mask: Mask, first: tuple[int, int, int], second: tuple[int, int, in
     return image
 
 
+def _transparent(image: Image.Image, color: int | tuple[int, int, int]) -> Image.Image:
+    image.info["transparency"] = color
+    return image
+
+
 def _rgba(color: NDArray[np.uint8] | int, alpha: NDArray[np.uint8] | int) -> Image.Image:
     pixels = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
     pixels[..., :3], pixels[..., 3] = color, alpha
@@ -117,6 +122,11 @@ MASKS: dict[str, Callable[[], Image.Image]] = {
     "palette, second black": lambda: _palette(~LEFT, (255, 255, 255), (0, 0, 0)),
     "cut-out": lambda: _rgba(90, _BYTES * 255),
     "black cut-out": lambda: _rgba(0, _BYTES * 200),
+    "cut-out of 16 colors": lambda: _rgba(90, _BYTES * 255).quantize(16),
+    "palette, transparent": lambda: _transparent(_palette(LEFT, (71, 112, 76), (9, 9, 9)), 0),
+    "color, transparent": lambda: _transparent(Image.fromarray(255 - _COLORS), (255, 255, 255)),
+    "gray, transparent": lambda: _transparent(Image.fromarray(255 - _BYTES), 255),
+    "palette, nothing transparent": lambda: _transparent(_palette(LEFT, (0, 0, 0), (9, 9, 9)), 2),
     "opaque": lambda: _rgba(_COLORS, 255),
     "soft edges": lambda: Image.fromarray(_BYTES * np.linspace(40, 255, WIDTH).astype(np.uint8)),
 }
@@ -140,6 +150,9 @@ def test_compressed_masks_are_refused(folder: Path) -> None:
     Image.fromarray(_BYTES * 255).save(folder / "left.jpg")
     with pytest.raises(UsageError, match=r"2: .*left.jpg is a JPEG image, whose compression changes masks; save it as"):
         _open(write_rows(folder / "table.csv", [_row("left.jpg")]))[0]
+    Image.fromarray(_BYTES * 255).convert("RGB").save(folder / "left.tif", compression="jpeg")
+    with pytest.raises(UsageError, match=r"left.tif is a JPEG image, whose compression changes masks; save it as PNG"):
+        _open(write_rows(folder / "table.csv", [_row("left.tif")]))[0]
 
 
 @pytest.mark.parametrize("levels", [(255, 254), (1, 2), (2, 1)])

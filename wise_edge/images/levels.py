@@ -29,11 +29,12 @@ def load_levels(source: Path) -> NDArray[np.uint16]:
         uint16, H x W, turned upright as the picture is.
 
     Raises:
-        UsageError: as `load_image`; or the file is of a format whose compression changes pixels.
+        UsageError: as `load_image`; or the file is of a format or coding whose compression changes pixels.
     """
     with open_image(source) as (image, _, name):
-        if image.format not in _LOSSLESS:
-            raise UsageError(f"{name} is a {image.format} image, whose compression changes masks; save it as PNG")
+        coding = "JPEG" if "jpeg" in str(image.info.get("compression")) else image.format  # a TIFF file may hold it
+        if coding not in _LOSSLESS:
+            raise UsageError(f"{name} is a {coding} image, whose compression changes masks; save it as PNG")
         if image.mode == "F":
             raise UsageError(f"{name} has floating-point pixels; save it with 8 bits per channel")
         ImageOps.exif_transpose(image, in_place=True)
@@ -41,11 +42,12 @@ def load_levels(source: Path) -> NDArray[np.uint16]:
 
 
 def _levels(image: Image.Image) -> NDArray[np.uint16]:
-    if "A" in image.getbands():
-        alpha = np.asarray(image.getchannel("A"))
+    if image.has_transparency_data and not image.mode.startswith("I"):  # also of a palette, or a single color
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
         if alpha.min() < alpha.max() or not alpha.any():
             return (alpha > 0).astype(np.uint16)
-        image = image.convert("L" if image.mode == "LA" else "RGB")
+        if "A" in image.getbands():
+            image = image.convert("L" if image.mode == "LA" else "RGB")
     if image.mode == "P" and (image.getpalette("RGB") or [0, 0, 0])[:3] != [0, 0, 0]:
         image = image.convert("RGB")
     if image.mode in ("1", "L", "P"):
