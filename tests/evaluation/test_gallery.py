@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -222,6 +223,19 @@ def test_a_page_is_made_of_records_alone(monkeypatch: pytest.MonkeyPatch, capsys
     whole, again = (_Page(Path(name).read_text()) for name in ("page.html", "again.html"))
     assert [each["src"] for each in again.of("img")] == [each["src"] for each in whole.of("img")][:6]
     assert "3 of 5 samples" in again.words and "all: 3 of 5" in again.words
+
+
+def test_what_takes_long_is_counted_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    _evaluate("--out", "run.jsonl")
+    assert main(["evaluate", "gallery", "run.jsonl", "--data", "own.csv"]) == 0
+    said = terminal.getvalue()
+    places = [said.index(words) for words in ("files of the data", "samples", "pictures of the gallery", "gallery: ")]
+    assert places == sorted(places)
+    assert said.count("7/7") >= 2 and said.count("5/5") >= 2, "table, picture and 5 masks; 5 samples"
 
 
 def test_two_runs_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:

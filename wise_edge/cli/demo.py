@@ -135,21 +135,12 @@ def _open_ways(bundle: Path | None, policy_backend: str, mask_backend: str) -> l
 
 def _run(ways: Sequence[Way], cases: Sequence[Case]) -> list[list[Outcome]]:
     """Answer every case in every way, with a progress bar on stderr if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
+    from wise_edge.cli.output.progress import counted, counting
 
     for way in ways:
         way.session.segment(cases[0].image, cases[0].query, way.variant)  # the first run of a graph takes longer
-    console = Console(stderr=True)
-    stream = track(
-        _outcomes(ways, cases),
-        "Running",
-        total=len(cases) * len(ways),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    outcomes = list(stream)
+    with counting("answers", len(cases) * len(ways)) as count:
+        outcomes = list(counted(_outcomes(ways, cases), count))
     return [outcomes[start : start + len(ways)] for start in range(0, len(outcomes), len(ways))]
 
 

@@ -16,7 +16,7 @@ import typer
 
 from wise_edge.cli import options
 from wise_edge.cli.evaluation.compare import compare, table
-from wise_edge.cli.evaluation.gallery import check_page, gallery, write_page
+from wise_edge.cli.evaluation.gallery import check_page, gallery, hash_data, write_page
 from wise_edge.cli.options import option
 from wise_edge.cli.output.evaluation import print_report
 from wise_edge.policy.answers.reading import MAX_OBJECTS
@@ -153,7 +153,6 @@ def evaluate(
     from wise_edge.evaluation.gallery import WORST, Run
     from wise_edge.evaluation.records import Settings
     from wise_edge.evaluation.shards import choose_gpu, find_shard
-    from wise_edge.files.hashing import fingerprint
     from wise_edge.metrics import METRIC_MODES, METRIC_MODES_BY_NAME
     from wise_edge.runtimes.base import Decoding
 
@@ -192,7 +191,7 @@ def evaluate(
             shards=share.count,
             decoding=None if oracle_prompt else decoding.summary,
             pixels=pixels,
-            data_sha256=fingerprint(labeled.sources(samples)),
+            data_sha256=hash_data(labeled, samples, here=share.index == 0),
             version=__version__,
         )
         records = _gather(_run(session, labeled, settings, share, out, resume), settings, share, out)
@@ -280,6 +279,7 @@ def _run(
     session: Session, labeled: Dataset, settings: Settings, share: Shard, out: Path | None, resume: bool
 ) -> Sequence[MaskRecord]:
     """Evaluate the missing samples of this process's share and return all records of the share."""
+    from wise_edge.cli.output.progress import counted, counting
     from wise_edge.evaluation.evaluate import evaluate_masks, evaluate_session
     from wise_edge.evaluation.record_log import open_log
 
@@ -296,19 +296,10 @@ def _run(
             if settings.prompt == "truth"
             else evaluate_session(session, labeled, todo, settings.variant, settings.metric_mode)
         )
-        for record in _track(stream, len(todo), shown=share.index == 0):
-            log.append(record)
+        with counting("samples", len(todo), here=share.index == 0) as count:
+            for record in counted(stream, count):
+                log.append(record)
     return log.records
-
-
-def _track(stream: Iterable[MaskRecord], total: int, shown: bool) -> Iterable[MaskRecord]:
-    """Pass records on, with a progress bar on stderr if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    disable = not (shown and console.is_terminal)
-    return track(stream, "Evaluating", total=total, console=console, transient=True, disable=disable)
 
 
 def _gather(

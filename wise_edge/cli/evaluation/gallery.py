@@ -43,7 +43,6 @@ def gallery(
     from wise_edge.evaluation.evaluate import open_labeled
     from wise_edge.evaluation.gallery import Run
     from wise_edge.evaluation.record_log import read_log
-    from wise_edge.files.hashing import fingerprint
 
     check_page(out, force, [records, other, data])
     paths = [path for path in (records, other) if path is not None]
@@ -57,9 +56,19 @@ def gallery(
         raise UsageError(f"{records} is of {made.dataset}/{made.split}; pass that data with --data")
     split = None if made.dataset in FILES else made.split
     labeled, samples = open_labeled(made.dataset, data, split, made.samples, images)
-    if made.data_sha256 not in (UNRECORDED, fingerprint(labeled.sources(samples))):
+    if made.data_sha256 not in (UNRECORDED, hash_data(labeled, samples)):
         raise UsageError(f"{data} is not the data of {records}, or has changed since; pass the data that was evaluated")
     write_page(out, runs, labeled, worst, force)
+
+
+def hash_data(labeled: Dataset, samples: int, *, here: bool = True) -> str:
+    """Return the fingerprint of the files that samples are read from; `here` as of `counting`."""
+    from wise_edge.cli.output.progress import counted, counting
+    from wise_edge.files.hashing import fingerprint
+
+    files = labeled.sources(samples)
+    with counting("files of the data", len(files), here=here) as count:
+        return fingerprint(counted(files, count))
 
 
 def check_page(out: Path, force: bool, read: Sequence[Path | None]) -> None:
@@ -73,6 +82,7 @@ def check_page(out: Path, force: bool, read: Sequence[Path | None]) -> None:
 
 def write_page(out: Path, runs: Sequence[Run], labeled: Dataset, worst: int, force: bool) -> None:
     """Draw the worst samples and write the page."""
+    from wise_edge.cli.output.progress import counted, counting
     from wise_edge.evaluation.gallery import choose, draw_cases
     from wise_edge.evaluation.gallery_page import render_gallery
     from wise_edge.files.writing import atomic_write
@@ -81,6 +91,8 @@ def write_page(out: Path, runs: Sequence[Run], labeled: Dataset, worst: int, for
     if not chosen:
         raise UsageError("no sample was counted, so there is nothing to show; see 'dropped' in the records")
     dropped = [f"{record.id}: {record.dropped}" for record in runs[-1].records if record.dropped is not None]
-    page = render_gallery(runs, draw_cases(labeled, chosen, options.note), [*labeled.problems, *dropped])
+    with counting("pictures of the gallery", len(chosen)) as count:
+        cases = draw_cases(labeled, counted(chosen, count), options.note)
+        page = render_gallery(runs, cases, [*labeled.problems, *dropped])
     atomic_write(out, page.encode(), force=force)
     typer.echo(f"gallery: {out}, {len(page) / 1e3:,.0f} kB", err=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import typer
 from rich.console import Console
@@ -20,6 +21,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.text import Text
+
+Item = TypeVar("Item")
 
 
 class _TimeLeft(ProgressColumn):
@@ -75,18 +78,30 @@ class ProgressLine:
 
 
 @contextmanager
-def counting(what: str, total: int) -> Iterator[Callable[[], None]]:
+def counting(what: str, total: int, *, here: bool = True) -> Iterator[Callable[[], None]]:
     """Show how many of several things are done, and the time left, if stderr is a terminal and there are several.
+
+    Args:
+        what: the things.
+        total: how many.
+        here: whether it is this process that shows them.
 
     Yields:
         What counts one more.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _TimeLeft())
-    shown = total > 1 and console.is_terminal
+    shown = here and total > 1 and console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=not shown, redirect_stdout=_mixed()) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
+
+
+def counted(items: Iterable[Item], count: Callable[[], None]) -> Iterator[Item]:
+    """Yield items and call `count` after each."""
+    for item in items:
+        yield item
+        count()
 
 
 def _mixed() -> bool:
