@@ -187,6 +187,39 @@ def _check_drawn(picture: npt.NDArray[np.uint8], box: tuple[int, int, int, int] 
     assert not changed.any()
 
 
+@pytest.mark.parametrize("mode", ["gres", "paper"])
+def test_ignored_regions_are_faded_and_meant_where_they_count(mode: str) -> None:
+    def outline(x1: int, y1: int, x2: int, y2: int) -> list[list[int]]:
+        return [[x1, y1, x2, y1, x2, y2, x1, y2]]
+
+    mug, crowd = TRUTHS["the mug"], (60, 60, 90, 90)
+    own = {"image_id": 1, "category_id": 1}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": SIDE, "height": SIDE}],
+        "categories": [{"id": 1, "name": "the mug"}],
+        "annotations": [
+            own | {"id": 1, "iscrowd": 0, "segmentation": outline(*mug)},
+            own | {"id": 2, "iscrowd": 1, "segmentation": outline(*crowd)},
+        ],
+    }
+    Path("own.json").write_text(json.dumps(content))
+    assert main(["evaluate", "--data", "own.json", "--metric-mode", mode, "--gallery", "page.html"]) == 0
+    page = _Page(Path("page.html").read_text())
+    truth, answer = page.pictures()
+    assert ("what is faded does not count" in page.words) == (mode == "gres")
+    _check_drawn(answer[:50, :50], BOXES["the mug"])
+    _check_drawn(truth[:50, :50], BOXES["the mug"])
+    x1, y1, x2, y2 = crowd
+    inside = np.s_[y1 + 4 : y2 - 4, x1 + 4 : x2 - 4]
+    if mode == "gres":  # gray stays gray, at another level
+        for picture in (truth, answer):
+            assert np.ptp(picture[inside].astype(int), axis=2).max() < 12
+            assert 130 < picture[inside].mean() < 150
+    else:
+        assert np.ptp(truth[inside].astype(int), axis=2).min() > 12, "tinted"
+        assert abs(answer[inside].mean() - 90) < 4
+
+
 def test_texts_are_escaped_and_nothing_is_fetched() -> None:
     _evaluate("--gallery", "page.html")
     text = Path("page.html").read_text()

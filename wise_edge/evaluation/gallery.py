@@ -36,6 +36,7 @@ WORST = 100
 PICTURE_PX = 400
 """Longer side of a picture in a gallery."""
 _QUALITY = 80
+_FADED, _FADED_LEVEL = 4, np.uint8(120)  # contrast of ignored regions is divided, and their levels raised
 _LEAST_SHARE = 0.3
 """What is smaller than this share of a picture's sides is shown with its surroundings alone."""
 
@@ -64,6 +65,7 @@ class Case:
         size: width and height of the pictures, px.
         truth: JPEG file of the picture with what is meant.
         empty: whether nothing is meant.
+        ignored: whether there are regions that do not count; they are faded in all pictures.
         answers: the same with what each run has found.
     """
 
@@ -72,6 +74,7 @@ class Case:
     size: Size
     truth: bytes
     empty: bool
+    ignored: bool
     answers: tuple[bytes, ...]
 
     @property
@@ -109,9 +112,15 @@ def _gain(records: Sequence[MaskRecord]) -> float:
 
 
 def draw_cases(
-    dataset: Dataset, chosen: Iterable[tuple[MaskRecord, ...]], say: Callable[[str], object]
+    dataset: Dataset, chosen: Iterable[tuple[MaskRecord, ...]], mode: str, say: Callable[[str], object]
 ) -> Iterator[Case]:
-    """Yield the samples with their pictures, read one at a time; `say` is told which cannot be drawn.
+    """Yield the samples with their pictures, read one at a time.
+
+    Args:
+        dataset: what the records are of.
+        chosen: as of `choose`.
+        mode: the metric mode, which says whether ignored regions are meant.
+        say: is told which samples cannot be drawn.
 
     Raises:
         UsageError: the records are of other data.
@@ -127,13 +136,24 @@ def draw_cases(
             continue
         shape = example.image.shape[:2]
         truth = np.zeros(shape, np.bool_) if example.mask is None else example.mask
+        image, ignored = example.image, example.ignore
+        if ignored is not None and mode == "paper":
+            truth, ignored = truth | ignored, None
+        if ignored is not None:
+            image = np.where(ignored[..., None], image // _FADED + _FADED_LEVEL, image)
         answers = [_answered(record, shape, say) for record in records]
         view = _view([truth, *answers], (shape[1], shape[0]))
-        drawn = [_draw(example.image, mask, view, example.query) for mask in (truth, *answers)]
+        drawn = [_draw(image, mask, view, example.query) for mask in (truth, *answers)]
         height, width = drawn[0].shape[:2]
         files = [encode_image(picture, ".jpg", _QUALITY) for picture in drawn]
         yield Case(
-            records, (view[2] - view[0]) / shape[1], (width, height), files[0], not truth.any(), tuple(files[1:])
+            records,
+            share=(view[2] - view[0]) / shape[1],
+            size=(width, height),
+            truth=files[0],
+            empty=not truth.any(),
+            ignored=ignored is not None,
+            answers=tuple(files[1:]),
         )
 
 

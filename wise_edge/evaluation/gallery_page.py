@@ -135,7 +135,8 @@ def _filter_rules(verdicts: Mapping[str, int]) -> str:
 def _case(runs: Sequence[Run], case: Case) -> str:
     first = case.records[0]
     share = f", cut out: {case.share:.0%} of the picture's width" if case.share < 1 else ""
-    truth = f"truth{': nothing' if case.empty else ''}{share}"
+    ignored = "; what is faded does not count" if case.ignored else ""
+    truth = f"truth{': nothing' if case.empty else ''}{share}{ignored}"
     figures = [_picture(case.truth, case, truth, f"truth of {first.query}")]
     about = [_about(record) for record in case.records]
     for run, record, file, facts in zip(runs, case.records, case.answers, about, strict=True):

@@ -92,7 +92,7 @@ def write_page(out: Path, runs: Sequence[Run], labeled: Dataset, worst: int, for
         raise UsageError("no sample was counted, so there is nothing to show; see 'dropped' in the records")
     dropped = [f"{record.id}: {record.dropped}" for record in runs[-1].records if record.dropped is not None]
     with counting("pictures of the gallery", len(chosen)) as count:
-        cases = draw_cases(labeled, counted(chosen, count), options.note)
+        cases = draw_cases(labeled, counted(chosen, count), runs[-1].settings.metric_mode, options.note)
         page = render_gallery(runs, cases, [*labeled.problems, *dropped])
     atomic_write(out, page.encode(), force=force)
     typer.echo(f"gallery: {out}, {len(page) / 1e3:,.0f} kB", err=True)
