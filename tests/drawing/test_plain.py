@@ -30,9 +30,18 @@ def test_an_object_is_lined_and_lightly_tinted_and_nothing_else_changes() -> Non
     assert (drawn.shape, drawn.dtype) == (GRAY.shape, np.uint8)
     np.testing.assert_allclose(drawn[60, 80], 128 * 0.8 + np.array(COLORS[0]) * 0.2, atol=2)
     assert lined(drawn[60, 58], COLORS[0])  # the line is outside of the mask
-    assert drawn[60, 56].max() < 128  # and has a dark rim
+    assert max(drawn[60, 59].max(), drawn[60, 56].max()) < 128  # and has a dark rim on both sides
     changed = (drawn != GRAY).any(axis=2)
     assert not (changed & ~block(54, 34, 106, 86)).any()
+
+
+@pytest.mark.parametrize("color", COLORS)
+def test_an_object_of_the_color_of_its_line_is_told_from_it(color: tuple[int, int, int]) -> None:
+    image, mask = np.full((120, 200, 3), color, np.uint8), block(60, 40, 100, 80)
+    drawn = draw_plain(image, [DrawnObject(mask, number=1 + COLORS.index(color))]).astype(int)
+    assert all(lined(drawn[y, x], color) for y, x in ((60, 62), (60, 58), (60, 50)))
+    for y, x in ((60, 59), (60, 56), (39, 80), (80, 80)):
+        assert drawn[y, x].sum() < drawn[60, 58].sum() / 2
 
 
 def test_the_picture_shows_through() -> None:

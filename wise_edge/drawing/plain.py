@@ -87,7 +87,7 @@ class _Area:
 
     def __init__(self, mask: npt.NDArray[np.bool_], stroke: int) -> None:
         height, width = mask.shape
-        margin = stroke + 2
+        margin = stroke + 3  # two rims, and what smoothing adds
         x1, y1, x2, y2 = mask_box(mask)
         self._rows = slice(max(0, y1 - margin), min(height, y2 + margin))
         self._columns = slice(max(0, x1 - margin), min(width, x2 + margin))
@@ -103,11 +103,12 @@ class _Area:
         region[:] = levels.reshape(region.shape)
 
     def line(self, drawn: npt.NDArray[np.uint8], color: Color) -> None:
-        """Line the outer side of the mask's edge, with a dark rim around the line."""
+        """Line the outer side of the mask's edge, with a dark rim on both sides: an object may have the color, too."""
         region = drawn[self._rows, self._columns]
-        grown = _grow(self._mask, self._stroke)
-        _blend(region, _soften(_grow(grown, 1) & ~self._mask), SHADOW)
-        _blend(region, _soften(grown & ~self._mask), color)
+        inner = _grow(self._mask, 1)
+        outer = _grow(inner, self._stroke)
+        _blend(region, _soften(_grow(outer, 1) & ~self._mask), SHADOW)
+        _blend(region, _soften(outer & ~inner), color)
 
 
 def _grow(mask: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.bool_]:

@@ -38,7 +38,7 @@ const strokeOf = (canvas) => Math.max(2, Math.round(Math.max(canvas.width, canva
 
 class Area {  // the part of the picture where a mask and its contour lie
   constructor(draw, {mask, width, height, box}, stroke) {
-    const margin = stroke + 2, [left, top, right, bottom] = box;
+    const margin = stroke + 3, [left, top, right, bottom] = box;
     Object.assign(this, {draw, stroke, x: Math.max(0, left - margin), y: Math.max(0, top - margin)});
     this.width = Math.min(width, right + margin) - this.x;
     this.height = Math.min(height, bottom + margin) - this.y;
@@ -65,10 +65,11 @@ class Area {  // the part of the picture where a mask and its contour lie
   }
 
   line(color) {
-    const grown = this.grow(this.mask, this.stroke), outside = (mask) => mask.map((on, at) => on & ~this.mask[at] & 1);
+    const inner = this.grow(this.mask, 1), outer = this.grow(inner, this.stroke);
+    const between = (low, high) => high.map((on, at) => on & ~low[at]);
     this.change((data) => {
-      this.blend(data, this.soften(outside(this.grow(grown, 1))), SHADOW);
-      this.blend(data, this.soften(outside(grown)), color);
+      this.blend(data, this.soften(between(this.mask, this.grow(outer, 1))), SHADOW);
+      this.blend(data, this.soften(between(inner, outer)), color);
     });
   }
 
