@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,9 +85,14 @@ def refuse_options(context: typer.Context, *, but: Sequence[str] = (), command: 
         raise UsageError(f"'{command}' does not accept {given[0]}; remove it")
 
 
+def say(line: str, *, err: bool = False) -> None:
+    """Print a line; above a bar if one is drawn, since rich replaces `sys.stdout` meanwhile, which typer goes round."""
+    typer.echo(line, file=sys.stderr if err else sys.stdout)
+
+
 def note(line: str) -> None:
     """Say on stderr what a user should know about a result; the command goes on."""
-    typer.echo(f"note: {line}", err=True)
+    say(f"note: {line}", err=True)
 
 
 Bundle = Annotated[

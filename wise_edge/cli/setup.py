@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from textwrap import TextWrapper
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -71,10 +74,10 @@ def setup(
     wishes = Wishes(device, bits, verify, default_wording, form, picture, pixels, calibration)
     planned = plan_setup(policy, sam, wishes, out=out)
     if dry_run:
-        typer.echo(to_json(planned.to_dict()) if as_json else "\n".join(_lines(planned)))
+        typer.echo(to_json(planned.to_dict()) if as_json else _fold(_lines(planned), sys.stdout))
         return
     if not as_json:
-        typer.echo("\n".join(_lines(planned)), err=True)
+        typer.echo(_fold(_lines(planned), sys.stderr), err=True)
     bundle = None if force else planned.find_bundle()
     reused = bundle is not None
     if bundle is None:
@@ -167,6 +170,15 @@ def _lines(planned: Setup) -> Iterator[str]:
         yield f"time      {step.name}: {known} ({step.reason})"
     yield from (f"note      {note}" for note in choice.notes)
     yield f"same as   {planned.export_command}"
+
+
+def _fold(lines: Iterable[str], stream: TextIO) -> str:
+    """Join lines, those wider than a terminal folded beside their names; a command stays whole, to be copied."""
+    if not stream.isatty():
+        return "\n".join(lines)
+    width = max(40, shutil.get_terminal_size().columns)
+    fold = TextWrapper(width, subsequent_indent=" " * 10, break_on_hyphens=False, break_long_words=False)
+    return "\n".join(line if line.startswith("same as") else fold.fill(line) for line in lines)
 
 
 def _count(weights: int) -> str:

@@ -176,7 +176,7 @@ class _Totals:
     def print(self, line: str) -> None:
         """Print a line at once; a reader that is gone ends the tracking, and what else is written is kept."""
         try:
-            typer.echo(line)
+            options.say(line)
         except BrokenPipeError as error:
             self.failure = error
             self.ended.set()

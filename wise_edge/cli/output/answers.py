@@ -72,7 +72,7 @@ class Answers:
         if self.coco is not None and self._spent_ms:
             atomic_write(self.coco, f"{to_json(self._document.to_dict())}\n".encode(), force=self.force)
         if self.total > 1:
-            typer.echo(self._summary(), err=True)
+            options.say(self._summary(), err=True)
 
     @property
     def skipped(self) -> int:
@@ -82,7 +82,7 @@ class Answers:
     def skip(self, error: UsageError) -> None:
         """Say why a picture cannot be answered."""
         self._counts["skipped"] += 1
-        typer.echo(f"skipped: {error}", err=True)
+        options.say(f"skipped: {error}", err=True)
 
     def add(
         self, picture: str, image: npt.NDArray[np.uint8], result: SegmentationResult, files: Iterable[tuple[Kind, Path]]
@@ -126,18 +126,18 @@ class Answers:
 
     def _print(self, picture: str, result: SegmentationResult, first: bool) -> None:
         if self.as_json:
-            typer.echo(_document(picture, result))
+            options.say(_document(picture, result))
         elif self.total > 1:
-            typer.echo(result_line(picture, result))
+            options.say(result_line(picture, result))
         else:
             console = open_console()
             console.print(result_table(result, console, energy=self.energy, explain=self.explain))
         if self.total > 1:
             if first and self.explain and not self.as_json:
-                typer.echo(backend_lines(result), err=True)
+                options.say(backend_lines(result), err=True)
                 if result.deadline is not None:
                     spent_ms = result.latency_ms.total
-                    typer.echo(f"deadline {deadline_lines(result.deadline, spent_ms, explain=True)}", err=True)
+                    options.say(f"deadline {deadline_lines(result.deadline, spent_ms, explain=True)}", err=True)
             if first and self.energy and result.energy_reason is not None:
                 options.note(f"energy {energy_line(result)}")
         elif not result.answer_valid:

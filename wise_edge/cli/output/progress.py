@@ -42,7 +42,7 @@ class ProgressLine:
         self._bars: Progress | None = None
         if sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), _TimeLeft())
-            self._bars = Progress(*columns, console=Console(stderr=True), redirect_stdout=_mixed())
+            self._bars = Progress(*columns, console=_open_console(), redirect_stdout=_mixed())
 
     def __enter__(self) -> ProgressLine:
         """Start drawing."""
@@ -89,7 +89,7 @@ def counting(what: str, total: int, *, here: bool = True) -> Iterator[Callable[[
     Yields:
         What counts one more.
     """
-    console = Console(stderr=True)
+    console = _open_console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _TimeLeft())
     shown = here and total > 1 and console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=not shown, redirect_stdout=_mixed()) as bar:
@@ -102,6 +102,10 @@ def counted(items: Iterable[Item], count: Callable[[], None]) -> Iterator[Item]:
     for item in items:
         yield item
         count()
+
+
+def _open_console() -> Console:
+    return Console(stderr=True, soft_wrap=True)  # the terminal breaks lines above a bar, so that JSON can be copied
 
 
 def _mixed() -> bool:
