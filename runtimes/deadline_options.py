@@ -54,7 +54,7 @@ def list_options(variants: Collection[str], evaluated: Evaluated | None, pixels:
     """
     runs: Sequence[EvaluatedRun] = evaluated.runs if evaluated else ()
     if kept := [run for run in runs if pixels in (None, run.pixels)]:
-        best = sorted(kept, key=lambda run: -run.giou)
+        best = sorted(kept, key=lambda run: (-run.giou, run.rationale_tokens))
         return [Option(run.variant, run.pixels, run.rationale_tokens, run.giou) for run in best]
     return [Option(name, pixels, PAPER_TOKENS[name]) for name in RICHEST_FIRST if name in variants]
 

@@ -189,6 +189,8 @@ def test_what_was_evaluated_is_listed_by_accuracy_and_nothing_else() -> None:
     assert [(option.variant, option.pixels, option.giou) for option in asked] == [
         (name, 5000, None) for name in RICHEST_FIRST
     ]
+    alike = record(("wise-s", None, 0.5, 15.0), ("answer", None, 0.5, 0.0))
+    assert [option.variant for option in list_options(RICHEST_FIRST, alike, None)] == ["answer", "wise-s"]
     mine = record(("mine", None, 0.5, 3.0))
     assert [option.variant for option in list_options(("mine",), mine, None)] == ["mine"]
     check_choice(("mine",), None, 100.0, mine)
