@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 import fake_session
 from fake_session import completion
 from wise_edge.bundle.diff import compare_manifests
-from wise_edge.bundle.evaluated import EvaluatedRun
+from wise_edge.bundle.evaluated import Evaluated, EvaluatedRun
 from wise_edge.bundle.manifest import EVALUATED_SCHEMA, SCHEMA_VERSION, Manifest
 from wise_edge.bundle.store import load, resolve_bundle, write_manifest
 from wise_edge.cli.main import main
@@ -154,9 +154,27 @@ def test_a_bundle_of_an_earlier_schema_is_recorded_once_from_its_logs(
     edit(LOGS[0], _settings(model_sha256=hash_models(file)))
     assert record(LOGS[0]) == 0
     assert json.loads(file.read_text())["schema_version"] == 5
-    capsys.readouterr()
+    assert "evaluate again before the next record" in capsys.readouterr().err
     assert record(LOGS[0]) == 2  # the same content has another hash in the present schema
     assert "as it is now" in capsys.readouterr().err
+
+
+def test_a_record_of_an_earlier_version_keeps_its_logs(folder: Path) -> None:
+    """What this version would write besides, here the entry for the layers of DeepStack, is not in the file."""
+    file = Path("bundle/bundle.json")
+    data = json.loads(file.read_text())
+    del data["policy"]["deepstack_layers"]
+    file.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    before = hash_models(file)
+    assert record(*LOGS) == 2  # they are of the bundle with that entry
+    recorded = {"evaluated": asdict(_evaluated()), "schema_version": 5}
+    file.write_text(json.dumps(data | recorded, indent=2, ensure_ascii=False) + "\n")
+    assert hash_bundle(load("bundle")) == before
+
+
+def _evaluated() -> Evaluated:
+    run = EvaluatedRun("wise-s", None, 0.5, 0.5, 10.0, 40.0, "0" * 64)
+    return Evaluated("scenes", "test", 4, "lisa", "forced", {"policy": "fake"}, "0" * 64, (run,))
 
 
 def _finish_none(lines: list[Any]) -> None:

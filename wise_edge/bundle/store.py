@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from wise_edge.bundle.card import render_card
-from wise_edge.bundle.manifest import CARD_NAME, MANIFEST_NAME, SHA256, Artifact, Manifest
+from wise_edge.bundle.manifest import CARD_NAME, MANIFEST_NAME, SCHEMA_VERSION, SHA256, Artifact, Manifest
 from wise_edge.bundle.shipped import ASSETS, find_folder
 from wise_edge.bundle.shipped import EMBEDDED as EMBEDDED
 from wise_edge.bundle.shipped import EMBEDDED_START as EMBEDDED_START
@@ -100,10 +102,15 @@ class Bundle:
 
     @property
     def evaluated_sha256(self) -> str:
-        """The hash that `bundle.json` has without the record of its evaluations: that of what was evaluated."""
+        """The hash that `bundle.json` has without the record of its evaluations: that of what was evaluated.
+
+        It is made of the file, not of the manifest, which another version may write with further entries.
+        """
         if self.manifest.evaluated is None:
             return self.sha256
-        return hashlib.sha256(_content(replace(self.manifest, evaluated=None))).hexdigest()
+        data = read_json(self.directory / MANIFEST_NAME)
+        rest = {name: value for name, value in data.items() if name != "evaluated"}
+        return hashlib.sha256(_content(rest | {"schema_version": SCHEMA_VERSION})).hexdigest()
 
     def find_faults(self, *, hashes: bool) -> list[str]:
         """Return what is wrong with the files, one line each.
@@ -246,15 +253,15 @@ def describe_file(directory: Path, path: str, role: str, file_format: str, preci
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `bundle.json` and the model card with the same content for people, each atomically."""
-    content = _content(manifest)
+    content = _content(manifest.to_dict())
     card = render_card(manifest, hashlib.sha256(content).hexdigest()).encode()
     for name, data in ((CARD_NAME, card), (MANIFEST_NAME, content)):
         with replacing(directory / name) as fresh:
             fresh.write_bytes(data)
 
 
-def _content(manifest: Manifest) -> bytes:
-    return (to_json(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
+def _content(data: Mapping[str, Any]) -> bytes:
+    return (to_json(data, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def creation_time() -> str:

@@ -123,7 +123,7 @@ def record(
     folder = check_recordable(_load(directory))
     with holding(folder):  # a build would lose the record, or the record an engine
         bundle = _load(directory)
-        before = bundle.sha256
+        before, of = bundle.sha256, bundle.evaluated_sha256
         evaluated = read_evaluations(logs, bundle)
         write_manifest(folder, replace(bundle.manifest, evaluated=evaluated))
     if as_json:
@@ -131,6 +131,8 @@ def record(
     else:
         _print_evaluated(evaluated)
         typer.echo(f"bundle.json sha256:{bundle.sha256}")
+    if bundle.evaluated_sha256 != of:
+        options.note("bundle.json was of an earlier form; evaluate again before the next record, these logs count once")
     if bundle.sha256 != before:
         options.note(f"it was sha256:{before} before; update every DIR@sha256:HASH that names it")
         for signature in sorted(bundle.directory.glob(f"{MANIFEST_NAME}.*")):
