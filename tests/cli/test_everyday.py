@@ -146,6 +146,25 @@ def test_the_first_query_of_the_readme(terminal: Terminal) -> None:
     check_files(terminal.folder, line)
 
 
+def test_the_readmes_pictures_and_video(terminal: Terminal) -> None:
+    encode(terminal.folder / "street.mp4", pan(3, 6).images)
+    for start in ("wise-edge run photos", "wise-edge track street.mp4"):
+        line = first(ROOT / "README.md", start)
+        terminal.type(line)
+        check_files(terminal.folder, line)
+
+
+def test_the_readmes_python(terminal: Terminal) -> None:
+    code = next(block for block in shown.blocks(ROOT / "README.md", "python") if "Session" in block)
+    (terminal.folder / "readme.py").write_text(code)
+
+    seen = terminal.type("python readme.py")
+
+    assert seen[0] == "The only small dotted object is at the left: small dotted blue ring."
+    assert seen[1].startswith("(46, 104, 94, 152) ")
+    assert Image.open(terminal.folder / "overlay.jpg").size == (224, 224)
+
+
 @pytest.mark.parametrize("line", [line for line in shown.lines(DOCS / "pictures.md") if "wise-edge run" in line])
 def test_pictures_as_their_page_shows_them(line: str, terminal: Terminal) -> None:
     line = re.sub(r"^curl -s \S+", "cat photo.jpg", line)  # no camera here
