@@ -177,10 +177,13 @@ def test_a_name_that_two_folders_share_is_not_guessed(tmp_path: Path) -> None:
 def test_a_size_that_disagrees_or_is_missing(tmp_path: Path) -> None:
     wrong = [{"id": 7, "file_name": "a.png", "width": HEIGHT, "height": WIDTH}]
     data = _open(_write(tmp_path, _annotation(1, polygons_of(LEFT)), images=wrong))
-    with pytest.raises(
-        UsageError, match=r"7-0: .*a.png has 60 x 40 pixels .*upright\); its annotations are for 40 x 60"
-    ):
+    with pytest.raises(UsageError, match=r"7-0: .*a.png has 60 x 40 pixels \(sides swapped; .*for 40 x 60"):
         data[0]
+    written = [{"id": 7.0, "file_name": "a.png", "width": float(WIDTH), "height": float(HEIGHT)}]
+    np.testing.assert_array_equal(_open(_write(tmp_path, _annotation(1), images=written))[0].mask, LEFT)
+    broken = [{"id": 7, "file_name": "a.png", "width": WIDTH + 0.5, "height": HEIGHT}]
+    with pytest.raises(UsageError, match=r"width 60\.5 and height 40"):
+        _open(_write(tmp_path, _annotation(1), images=broken))
     missing = [{"id": 7, "file_name": "a.png", "width": None, "height": None}]
     np.testing.assert_array_equal(_open(_write(tmp_path, _annotation(1), images=missing))[0].mask, LEFT)
 
@@ -244,7 +247,7 @@ def test_a_folder_names_the_file_in_it(tmp_path: Path) -> None:
     file = _write(tmp_path, _annotation(1))
     with pytest.raises(UsageError, match=f"is a folder; pass a file with --data, for example {file}"):
         _open(tmp_path)
-    with pytest.raises(UsageError, match=r"--images .*nowhere is no folder"):
+    with pytest.raises(UsageError, match=r"--images .*nowhere is not a folder"):
         _open(file, tmp_path / "nowhere")
     with pytest.raises(UsageError, match="--images is of --dataset coco"):
         open_dataset("reasonseg", tmp_path, "val", tmp_path)

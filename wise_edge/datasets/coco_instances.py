@@ -107,7 +107,7 @@ class CocoInstances(RowDataset[_Row]):
         image = read_image(row.image, name)
         size = (image.shape[1], image.shape[0])
         if size != row.size:
-            turned = " (its EXIF orientation turns it)" if size == row.size[::-1] else ""
+            turned = " (sides swapped; does an EXIF orientation turn it?)" if size == row.size[::-1] else ""
             raise UsageError(
                 f"{name}: {row.image} has {size[0]} x {size[1]} pixels{turned}; its annotations are for "
                 f"{row.size[0]} x {row.size[1]}"
@@ -142,6 +142,7 @@ class _Images:
         if width is None and height is None:  # as of images that Label Studio could not open
             with open_image(path) as (image, _, _):
                 return path, image.size
+        width, height = _whole(width), _whole(height)
         if type(width) is not int or type(height) is not int:
             raise ValueError(f"its width {shorten(width)} and height {shorten(height)} are not sizes")
         check_size((width, height), "it")
@@ -192,9 +193,13 @@ def _by_id(content: dict[str, Any], key: str, file: Path) -> dict[str, dict[str,
 
 def _key(value: Any) -> str | None:
     """Return an id as text, since some files have 1 in one place and "1" in another; None for anything else."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    value = _whole(value)
     return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
+
+
+def _whole(value: Any) -> Any:
+    """Return 640 for 640.0, as some programs write whole numbers; anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 @dataclass(frozen=True, eq=False)
