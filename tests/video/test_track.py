@@ -298,18 +298,20 @@ def test_what_was_written_until_a_failure_is_kept(
     assert len(lines_of(jsonl.read_text())) == len(play(out).images) == 6
 
 
-def test_a_reader_that_is_gone_costs_no_other_output(
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC])
+def test_a_reader_that_is_gone_or_a_full_disk_costs_no_other_output(
     video: Path,
     tmp_path: Path,
     opened: fake_session.Opened,
     monkeypatch: pytest.MonkeyPatch,
+    number: int,
 ) -> None:
-    """As `| head -2`, or a program that crashes."""
+    """As `| head -2`, or a program that crashes; or `> FILE` on another disk than the video's."""
     echo, lines = typer.echo, count(1)
 
     def refuse(text: str, err: bool = False) -> None:
         if not err and next(lines) == 3:
-            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+            raise OSError(number, os.strerror(number))
         echo(text, err=err)
 
     monkeypatch.setattr(typer, "echo", refuse)

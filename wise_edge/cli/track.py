@@ -174,10 +174,10 @@ class _Totals:
         self.dropped += tracked.dropped
 
     def print(self, line: str) -> None:
-        """Print a line at once; a reader that is gone ends the tracking, and what else is written is kept."""
+        """Print a line at once; if that fails, the tracking ends, and other outputs are kept."""
         try:
             options.say(line)
-        except BrokenPipeError as error:
+        except OSError as error:
             self.failure = error
             self.ended.set()
 
