@@ -20,6 +20,8 @@ from wise_edge.outputs.folder import name_pictures, plan_files
         (["X.jpg", "x.jpg"], ["X_jpg", "x_jpg-2"]),
         (["a/x.jpg", "b/x.jpg", "a_x.jpg"], ["a_x_jpg", "b_x", "a_x_jpg-2"]),
         (["coco.jpg", "-"], ["coco-2", "stdin"]),
+        (["x" * 251 + ".jpg", "x" * 250 + "y.jpg"], ["x" * 230, "x" * 230 + "-2"]),
+        (["é" * 120 + ".jpg", "b.jpg"], ["é" * 115, "b"]),
         (["a.b.jpg", "no_suffix", ".hidden"], ["a.b", "no_suffix", ".hidden"]),
     ],
 )

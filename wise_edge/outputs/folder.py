@@ -21,6 +21,8 @@ _ENDINGS: dict[Kind, str] = {
     "outlines": ".svg",
     "json": ".json",
 }
+_LONGEST = 230
+"""Bytes of a picture's name, of the 255 that nearly all file systems allow."""
 _JPEG = (".jpg", ".jpeg")
 
 Files = dict[Kind, Path]
@@ -57,12 +59,19 @@ def name_pictures(pictures: Sequence[str]) -> list[str]:
     for group in _alike(names):
         for place in group:
             names[place] += paths[place].suffix.replace(".", "_")
+    names = [_cut(name) for name in names]
     taken = {Path(COCO_NAME).stem}
     for place, name in enumerate(names):
         numbered = (f"{name}-{number}" for number in count(2))
         names[place] = next(free for free in chain([name], numbered) if free.casefold() not in taken)
         taken.add(names[place].casefold())
     return names
+
+
+def _cut(name: str) -> str:
+    """Leave room for an ending, and a number, in a name."""
+    coded = os.fsencode(name)
+    return name if len(coded) <= _LONGEST else coded[:_LONGEST].decode(errors="ignore")
 
 
 def _alike(names: Sequence[str]) -> list[list[int]]:
