@@ -162,7 +162,8 @@ def test_the_readmes_python(terminal: Terminal) -> None:
 
     assert seen[0] == "The only small dotted object is at the left: small dotted blue ring."
     assert seen[1].startswith("(46, 104, 94, 152) ")
-    assert Image.open(terminal.folder / "overlay.jpg").size == (224, 224)
+    with Image.open(terminal.folder / "overlay.jpg") as drawn:
+        assert drawn.size == (224, 224)
 
 
 @pytest.mark.parametrize("line", [line for line in shown.lines(DOCS / "pictures.md") if "wise-edge run" in line])
