@@ -264,6 +264,7 @@ class Findings:
         if found is None:
             raise UsageError("the result holds no image; pass the image that it is about")
         check_image(found)
+        found = np.asarray(found)  # as of `read_picture`
         if (found.shape[1], found.shape[0]) != self.image_size:
             width, height = self.image_size
             raise UsageError(f"the result is about an image of {width} x {height}, got {describe(found)}")

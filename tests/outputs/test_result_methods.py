@@ -76,6 +76,17 @@ def test_another_image_is_refused(image: Any) -> None:
         ask().overlay(image)
 
 
+def test_a_masked_array_is_an_array_like_any_other() -> None:
+    masked = np.ma.masked_array(PICTURE, mask=PICTURE > 100)
+    session, _ = make_session()
+    results = [session.segment(image, "the ring") for image in (masked, PICTURE)]
+    assert [type(result.image) for result in results] == [np.ndarray] * 2  # the second one's is the first one's
+    for image in (None, masked):
+        drawn = results[0].overlay(image)
+        assert type(drawn) is np.ndarray
+        np.testing.assert_array_equal(drawn, results[1].overlay(PICTURE))
+
+
 def test_an_overlay_has_the_size_of_the_image_and_numbers_for_several_objects() -> None:
     one, two = ask(), ask_for_two()
     assert (one.overlay().shape, one.overlay().dtype) == (PICTURE.shape, np.uint8)

@@ -126,15 +126,15 @@ def read_picture(picture: Picture) -> NDArray[np.uint8]:
         picture: a path, an image of Pillow, or HWC uint8 RGB.
 
     Returns:
-        HWC uint8 RGB, of a size that `wise_edge.arguments.check_size` accepts: an array itself, for anything else one
-        that is read-only, which a session keeps without a copy.
+        HWC uint8 RGB, of a size that `wise_edge.arguments.check_size` accepts: an array itself, of a masked one all
+        pixels; for anything else an array that is read-only, which a session keeps without a copy.
 
     Raises:
         UsageError: it is something else, cannot be read, or is too large.
     """
     if isinstance(picture, np.ndarray):
         check_image(picture)
-        return picture
+        return np.asarray(picture)  # a masked array, of which numpy's functions leave out pixels, as any other
     if not isinstance(picture, str | Path | Image.Image):
         wanted = "a path, an image of Pillow or a uint8 RGB array [H, W, 3]"
         raise UsageError(f"expected an image as {wanted}, got {describe(picture)}")
