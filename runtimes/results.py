@@ -234,7 +234,7 @@ class Findings:
 
         return draw_result(self, self.require_image(image), boxes=boxes, points=points, labels=labels)
 
-    def to_coco(self, file_name: str = "image") -> dict[str, Any]:
+    def to_coco(self, file_name: str | Path = "image") -> dict[str, Any]:
         """Return a COCO document of this image alone; `wise_edge.outputs.coco.to_coco` makes one of several.
 
         Args:
@@ -362,7 +362,7 @@ class SegmentationResult(Findings):
         kind: Kind | None = None,
         *,
         image: npt.NDArray[np.uint8] | None = None,
-        file_name: str = "image",
+        file_name: str | Path = "image",
         force: bool = False,
     ) -> None:
         """Write the result to a file, atomically.
@@ -392,6 +392,10 @@ class SegmentationResult(Findings):
         from wise_edge.files.writing import atomic_write
         from wise_edge.outputs.saving import encode_result, kind_of
 
-        kind = kind_of(path, kind)
+        if not isinstance(path, str | Path):
+            raise UsageError(f"path must be that of a file, got {describe(path)}")
+        kind, path = kind_of(path, kind), Path(path)
+        if path.exists() and not force:
+            raise UsageError(f"{path} exists; force=True replaces it")
         check_target(path, force=force)
-        atomic_write(path, encode_result(self, image, kind, Path(path).suffix, file_name), force=force)
+        atomic_write(path, encode_result(self, image, kind, path.suffix, file_name), force=force)

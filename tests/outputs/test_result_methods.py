@@ -108,9 +108,9 @@ def test_every_kind_of_file_is_written(file: str, kind: Any, tmp_path: Path) -> 
     result, path = ask_for_two(), tmp_path / file
     assert result.mask is not None
     result.save(path, kind, file_name="scene.png")
-    with pytest.raises(UsageError, match=re.escape(f"{path} exists")):
+    with pytest.raises(UsageError, match=re.escape(f"{path} exists; force=True replaces it")):
         result.save(str(path), kind)
-    result.save(path, kind, file_name="scene.png", force=True)
+    result.save(path, kind, file_name=Path("scene.png"), force=True)
     assert [each.name for each in tmp_path.iterdir()] == [file]
     if file.lower().endswith(("jpg", "jpeg")):
         error = np.abs(load_image(path).astype(int) - result.overlay())
@@ -130,6 +130,15 @@ def test_every_kind_of_file_is_written(file: str, kind: Any, tmp_path: Path) -> 
         assert result.to_coco("scene.png")["images"][0]["file_name"] == "scene.png"
     else:
         assert json.loads(path.read_text()) == json.loads(json.dumps(result.to_dict()))
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "words"),
+    [(None, None, "path must be that of a file, got None"), ("a.png", ["mask"], "unknown kind of output ['mask']")],
+)
+def test_what_names_no_file_or_kind_is_refused(path: Any, kind: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        ask().save(path, kind)
 
 
 @pytest.mark.parametrize("kind", ["mask", "cutout"])

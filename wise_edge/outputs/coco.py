@@ -6,6 +6,7 @@ https://cocodataset.org/#format-data
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,11 @@ class CocoDocument:
         self._categories: dict[str, int] = {}
         self._annotations: list[dict[str, Any]] = []
 
-    def add(self, file_name: str, result: Findings) -> None:
+    def add(self, file_name: str | Path, result: Findings) -> None:
         """Add a result on the picture of a file; a picture with several results is listed once."""
-        width, height = result.image_size
+        name, (width, height) = str(file_name), result.image_size
         image = self._images.setdefault(
-            file_name, {"id": len(self._images) + 1, "file_name": file_name, "width": width, "height": height}
+            name, {"id": len(self._images) + 1, "file_name": name, "width": width, "height": height}
         )
         for item in result.objects:
             category = self._categories.setdefault(item.label or result.query, len(self._categories) + 1)
@@ -57,7 +58,7 @@ class CocoDocument:
         }
 
 
-def to_coco(results: Iterable[tuple[str, Findings]]) -> dict[str, Any]:
+def to_coco(results: Iterable[tuple[str | Path, Findings]]) -> dict[str, Any]:
     """Return pictures' file names and their results as one COCO document, see `CocoDocument`."""
     document = CocoDocument()
     for file_name, result in results:

@@ -34,7 +34,7 @@ def kind_of(path: str | Path, kind: Kind | None = None) -> Kind:
         UsageError: the suffix means nothing, or does not fit.
     """
     suffix = Path(path).suffix.lower()
-    if kind is not None and kind not in SUFFIXES:
+    if kind is not None and kind not in get_args(Kind):
         raise UsageError(f"unknown kind of output {kind!r}; known: {', '.join(get_args(Kind))}")
     kinds = [each for each in (SUFFIXES if kind is None else (kind,)) if suffix in SUFFIXES[each]]
     if not kinds:
@@ -45,7 +45,7 @@ def kind_of(path: str | Path, kind: Kind | None = None) -> Kind:
 
 
 def encode_result(
-    result: SegmentationResult, image: npt.NDArray[np.uint8] | None, kind: Kind, suffix: str, file_name: str
+    result: SegmentationResult, image: npt.NDArray[np.uint8] | None, kind: Kind, suffix: str, file_name: str | Path
 ) -> bytes:
     """Return the content of a file.
 
