@@ -51,6 +51,11 @@ def test_what_a_proxy_names_cannot_forge_a_line() -> None:
     assert line == f"::1?GET???200??0m GET /{'x' * 199} - 1.2 ms 7 bytes"
 
 
+def test_what_was_requested_fills_no_log_and_names_no_image() -> None:
+    line = Served("a", "X" * 60_000, "//v1/frames/secret/segment", None, 405, 1.0, 31).to_line()
+    assert line == f"a {'X' * 20} //v1/frames/{{frame}}/segment 405 1.0 ms 31 bytes"
+
+
 def test_a_log_that_nobody_reads_delays_nothing_and_counts_what_is_lost() -> None:
     gate, lines = threading.Event(), list[str]()
 

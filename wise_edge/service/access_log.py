@@ -13,9 +13,9 @@ from queue import Full, Queue
 from threading import Thread
 
 _MOST_LINES = 1000
-_LONGEST_PATH, _LONGEST_ADDRESS = 200, 60
+_LONGEST_METHOD, _LONGEST_PATH, _LONGEST_ADDRESS = 20, 200, 60
 _CLOSE_S = 1.0
-_STORED = re.compile("^/v1/frames/[^/]+")
+_STORED = re.compile("/v1/frames/[^/]+")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Served:
         path = self.route or _STORED.sub("/v1/frames/{frame}", self.path)[:_LONGEST_PATH]
         status = self.status or "-"
         client = re.sub(r"[^\w.:%-]", "?", self.client)[:_LONGEST_ADDRESS]  # a proxy may name anything
-        return f"{client or '-'} {self.method} {path} {status} {self.ms:.1f} ms {self.sent_bytes} bytes"
+        method = self.method[:_LONGEST_METHOD]
+        return f"{client or '-'} {method} {path} {status} {self.ms:.1f} ms {self.sent_bytes} bytes"
 
 
 class Log:
