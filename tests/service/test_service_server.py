@@ -200,6 +200,15 @@ def test_bodies_of_ten_megabytes_and_bombs_leave_nothing_behind() -> None:
         assert post(png(224, 224)) == 200
 
 
+def test_a_head_is_answered_like_a_get_without_a_body(url: str) -> None:
+    with httpx.Client(base_url=url) as client:
+        for path in ("/", "/docs", "/healthz", "/readyz", "/example.png"):
+            head, whole = client.head(path), client.get(path)  # on one connection, which a stray body would spoil
+            assert (head.status_code, head.content, len(whole.content) > 0) == (200, b"", True)
+            assert {**head.headers, "date": ""} == {**whole.headers, "date": ""}
+        assert client.head("/v1/segment").status_code == 405
+
+
 @pytest.mark.slow
 def test_eight_clients_get_right_answers(url: str) -> None:
     dataset, session = SceneDataset("test"), Session.from_bundle()

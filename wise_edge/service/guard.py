@@ -82,10 +82,11 @@ class Guard:
             await self._app(scope, receive, send)
             return
         status, sent_bytes, began_s = 0, 0, time.perf_counter()
+        head_alone = scope["method"] == "HEAD"
 
         async def watched_send(message: Message) -> None:
             nonlocal status, sent_bytes
-            sent_bytes += len(message.get("body", b""))
+            sent_bytes += 0 if head_alone else len(message.get("body", b""))
             if message["type"] == "http.response.start":
                 status, own = message["status"], list(message.get("headers", ()))
                 set_already = {name for name, _ in own}
@@ -95,9 +96,11 @@ class Guard:
         headers = {name.lower(): value for name, value in scope["headers"]}
         too_large = partial(self._too_large, scope["path"], headers)
         body = _Body(receive, client_of(scope), self._limits, self._bodies, too_large, self._refusal)
+        # The server goes by its own scope and sends no body (https://datatracker.ietf.org/doc/html/rfc9110#section-9.3.2).
+        asked = {**scope, "method": "GET"} if head_alone else scope
         try:
             self._check_head(scope, headers)
-            await self._app(scope, body.receive, watched_send)
+            await self._app(asked, body.receive, watched_send)
         except self._refusal as refused:
             if not status:
                 await _refuse(watched_send, refused.status_code, str(refused.detail))
@@ -108,7 +111,7 @@ class Guard:
         finally:
             body.forget()
             path = scope.get("raw_path") or scope["path"].encode("ascii", "backslashreplace")
-            route = getattr(scope.get("route"), "path", None)
+            route = getattr(asked.get("route"), "path", None)
             ms = (time.perf_counter() - began_s) * 1e3
             client = client_of(scope)
             self._record(Served(client, scope["method"], path.decode("latin-1"), route, status, ms, sent_bytes))
