@@ -116,6 +116,11 @@ def test_json_with_an_image_may_be_long_but_not_nested() -> None:
         assert client.post("/v1/segment", json={"image": image, "query": "the ring"}).status_code == 200
         answer = client.post(store(client), json={"query": "the ring", "image": image})
         assert answer.json() == {"error": "a body without an image may have at most 1000 bytes"}
+        told = {"error": "a body without an image may have at most 1000 bytes; one with an image says Content-Type: "}
+        told["error"] += "application/json"
+        body = json.dumps({"image": image, "query": "the ring"})
+        for kind in ("application/x-www-form-urlencoded", "text/plain"):  # the first is what `curl -d` says
+            assert client.post("/v1/segment", content=body, headers={"content-type": kind}).json() == told
         for values in ("[" + "{}," * 3000 + "{}]", "[" * 3000 + "]" * 3000):
             body = json.dumps({"image": image, "query": "the ring"})[:-1] + f', "more": {values}}}'
             answer = client.post("/v1/segment", content=body, headers={"content-type": "application/json"})

@@ -135,7 +135,8 @@ class Guard:
         if length <= most:
             return None
         what = "a body" if with_image else "a body without an image"
-        refused: Exception = self._refusal(413, f"{what} may have at most {most} bytes")
+        hint = "" if with_image or path not in TAKE_IMAGES else f"; one with an image says Content-Type: {JSON}"
+        refused: Exception = self._refusal(413, f"{what} may have at most {most} bytes{hint}")
         return refused
 
     def _check_hosts(self, headers: dict[bytes, bytes]) -> None:
