@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from rich.console import Console
 from rich.progress import Progress
 
@@ -27,6 +26,7 @@ import fake_session
 from mjpeg_server import begin_mjpeg, send_jpeg, serving
 from movies import encode, pan, play
 from wise_edge.bundle.store import Bundle
+from wise_edge.cli import options
 from wise_edge.cli.main import main
 from wise_edge.cli.output.progress import _TimeLeft
 from wise_edge.errors import WiseEdgeError
@@ -307,14 +307,14 @@ def test_a_reader_that_is_gone_or_a_full_disk_costs_no_other_output(
     number: int,
 ) -> None:
     """As `| head -2`, or a program that crashes; or `> FILE` on another disk than the video's."""
-    echo, lines = typer.echo, count(1)
+    say, lines = options.say, count(1)
 
-    def refuse(text: str, err: bool = False) -> None:
+    def refuse(line: str, *, err: bool = False) -> None:
         if not err and next(lines) == 3:
             raise OSError(number, os.strerror(number))
-        echo(text, err=err)
+        say(line, err=err)
 
-    monkeypatch.setattr(typer, "echo", refuse)
+    monkeypatch.setattr(options, "say", refuse)
 
     assert main(["track", str(video), RING, "--json", "--out", str(tmp_path / "out.mp4")]) == 1
 
