@@ -262,6 +262,16 @@ def test_nested_values_of_json_lines(row: dict[str, Any], message: str, folder: 
         _open(write_rows(folder / "table.jsonl", [row]))
 
 
+def test_a_later_line_of_json_that_lacks_something_is_left_out(folder: Path) -> None:
+    rows = [_row(), *({name: value for name, value in _row().items() if name != lacking} for lacking in _row())]
+    data = _open(write_rows(folder / "table.jsonl", [*rows, _row("right.png", "the bowl")]))
+    assert list(data.ids) == ["1", "5"]
+    lines = [line.partition(": ") for line in data.problems]
+    assert [place for place, _, _ in lines] == [f"table.jsonl, line {number}" for number in (2, 3, 4)]
+    for (_, _, reason), words in zip(lines, ("its picture", "its mask", "sentence"), strict=True):
+        assert words in reason
+
+
 def test_a_mask_of_another_size(folder: Path) -> None:
     Image.fromarray(LEFT[:, :50]).save(folder / "left.png")
     data = _open(write_rows(folder / "table.csv", [_row()]))

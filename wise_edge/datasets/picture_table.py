@@ -152,14 +152,18 @@ def _read_cells(file: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
 
 def _read_lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each line of a JSON-lines file, likewise."""
+    needed: Sequence[str] = _NEEDED
     for number, line in enumerate(read_lines(file, remedy=_REMEDY), 1):
         if line.strip():
             found = parse_json(line, f"{file}, line {number},", _REMEDY)
-            chosen = _choose_columns(list(found), file, f", line {number},")
+            chosen = _choose_columns(list(found), file, f", line {number},", needed)
+            needed = ()  # a later line that lacks something is left out
             yield f"line {number}", {what: found[name] for what, name in chosen.items()}
 
 
-def _choose_columns(names: Sequence[str], file: Path, where: str = "") -> dict[str, str]:
+def _choose_columns(
+    names: Sequence[str], file: Path, where: str = "", needed: Sequence[str] = _NEEDED
+) -> dict[str, str]:
     """Return what a row holds to the name of its column."""
     if len(names) > _MOST_COLUMNS:
         raise UsageError(f"{file}{where} has {len(names):,} columns; at most {_MOST_COLUMNS:,} are read")
@@ -171,7 +175,7 @@ def _choose_columns(names: Sequence[str], file: Path, where: str = "") -> dict[s
             raise UsageError(f"{file}{where} has the columns {both}, which both name the {what}; rename one of them")
         if found:
             chosen[what] = found[0]
-    missing = [what for what in _NEEDED if what not in chosen]
+    missing = [what for what in needed if what not in chosen]
     if missing:
         have = ", ".join(map(shorten, names[:10])) or "none"
         raise UsageError(
@@ -183,7 +187,7 @@ def _choose_columns(names: Sequence[str], file: Path, where: str = "") -> dict[s
 def _read_row(cells: Mapping[str, Any] | str, folder: Path) -> _Row:
     if isinstance(cells, str):
         raise ValueError(cells)
-    query = cells["sentence"]
+    query = cells.get("sentence")
     if not isinstance(query, str) or not query.strip():
         raise ValueError("there is no sentence")
     name, kind = cells.get("id", ""), cells.get("kind") or None
@@ -192,9 +196,9 @@ def _read_row(cells: Mapping[str, Any] | str, folder: Path) -> _Row:
         check_name(name)
     if kind is not None and (not isinstance(kind, str) or len(kind) > _LONGEST_KIND or not kind.isprintable()):
         raise ValueError(f"its kind {shorten(kind)} is not text of at most {_LONGEST_KIND} printable characters")
-    mask = cells["mask"]
+    mask = cells.get("mask")
     found = _read_runs(mask) if isinstance(mask, dict) else _find_file(mask, "mask", folder)
-    return _Row(name, " ".join(query.split()), _find_file(cells["picture"], "picture", folder), (found,), kind)
+    return _Row(name, " ".join(query.split()), _find_file(cells.get("picture"), "picture", folder), (found,), kind)
 
 
 def _read_runs(raw: dict[str, Any]) -> Segmentation:
