@@ -83,7 +83,7 @@ def damage(bundle: Path) -> dict[str, str]:
         "sam.decoder.onnx": "is missing",
         "policy.vision.onnx": "has 0 bytes",
         "policy.decoder.onnx": "outside the bundle",
-        "figure": "failed",
+        "check": "failed",
     }
 
 
