@@ -313,6 +313,20 @@ def test_a_session_chooses_among_what_was_evaluated_and_keeps_the_deadline(time:
     assert len(shown["deadline"]["considered"]) == 5
 
 
+def test_nothing_is_learned_of_the_image_where_a_part_of_it_was_known_nor_of_what_found_nothing(
+    time: VirtualTime,
+) -> None:
+    session = Session(Sized(time), TimedMask(time), {})
+    session.segment(PICTURE, "the ring", "answer")
+    session.segment(PICTURE, "the ring", "answer", pixels=7056)  # the segmenter has it encoded
+    learned = session.latency_history._budgets
+    assert len(learned["all"]["frame_ms"]) == len(learned["7056"]["query_ms"]) == 1
+    assert not learned["7056"]["frame_ms"]
+    session.policy.write = lambda *_: "no idea"
+    session.segment(PICTURE, "the ring", "answer")
+    assert len(learned["all"]["query_ms"]) == 1
+
+
 def test_a_budget_that_was_asked_for_is_kept_and_one_that_the_backend_lacks_is_not_chosen(time: VirtualTime) -> None:
     small = record(("answer", 784, 0.99, 0.0), ("answer", 7056, 0.5, 0.0), ("wise-s", 7056, 0.6, 15.0))
     session = Session(Sized(time), TimedMask(time), {}, evaluated=small)
