@@ -68,6 +68,8 @@ def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         (["export", "--quant", "Q4"], "none", {"Q4_K_M", "Q4_0"}),
         (["build", "--device", "th"], "none", {"thor"}),
         (["setup", "a", "b", "--device", "c"], "none", {"cpu"}),
+        (["setup", "e"], "dirs", {"embedded", "embedded-start"}),
+        (["setup", "a", ""], "files", {"embedded"}),
         (["profile", "plan", "--device", "agx"], "none", {"agx-orin", "agx-orin-32"}),
         (["profile", "plan", "--quant", "Q4"], "none", {"Q4_K_M", "Q4_0"}),
         (["bundle", "show", ""], "dirs", {"embedded"}),

@@ -200,12 +200,12 @@ _OF_ALL: Sources = {
     "shell": _plain(("bash", "zsh", "fish")),
 }
 """Parameter to its names, in every command that has it."""
+_CHECKPOINTS: Sources = {"policy": _plain(("embedded", "embedded-start")), "sam": _plain(("embedded",))}
 _OF_COMMANDS: Mapping[Words, Sources] = {
     ("run",): {"save": _outputs, "overlay_style": _plain(("panel", "plain"))},
     ("train",): {"recipe": find_recipes},
     ("export",): {
-        "policy": _plain(("embedded", "embedded-start")),
-        "sam": _plain(("embedded",)),
+        **_CHECKPOINTS,
         "target": _targets,
         "device": _gpus,
         "quant": _precisions("TEXT_TYPES"),
@@ -217,6 +217,7 @@ _OF_COMMANDS: Mapping[Words, Sources] = {
         "picture": _plain(("square", "aspect")),
     },
     ("setup",): {
+        **_CHECKPOINTS,
         "device": _devices,
         "bits": _plain(("16", "8", "4")),
         "picture": _plain(("square", "aspect")),
