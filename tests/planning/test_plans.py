@@ -161,6 +161,16 @@ def test_bits_are_obeyed(models: Path, tmp_path: Path) -> None:
     host = machine(tmp_path, 64)
     assert plan(models, "3b", host, bits=4).choice.weights.name == "Q4_K_M"
     assert plan(models, "3b", host, bits=4, device="agx-orin").choice.weights.name == "int4"
+    on_cpu = plan(models, "3b", host, bits=16, device="cpu").choice
+    assert (on_cpu.backend, on_cpu.weights.name) == ("llama", "F16")
+
+
+def test_float32_is_no_form_of_fewer_bits(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "llama_cpp")
+    host = machine(tmp_path, 64)
+    assert plan(models, "3b", host, verify=False).choice.weights.name == "fp32"
+    with pytest.raises(MissingExtraError, match="llama_cpp is not installed"):
+        plan(models, "3b", host, bits=4)
 
 
 def test_fewer_pixels_take_less(models: Path, tmp_path: Path) -> None:

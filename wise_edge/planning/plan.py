@@ -18,7 +18,7 @@ from wise_edge.export.targets import find_targets
 from wise_edge.planning.device import Device
 from wise_edge.planning.memory import Part, building, exporting, running
 from wise_edge.planning.sizes import PolicySize, SamSize
-from wise_edge.planning.weights import IMPORTANT, LADDERS, Weights, export_options
+from wise_edge.planning.weights import ASKED_ONLY, IMPORTANT, LADDERS, Weights, export_options
 from wise_edge.runtimes.backends import Backend, find_backend
 from wise_edge.runtimes.dispatch import check_device
 
@@ -116,7 +116,7 @@ class Chooser:
                 rejected.append(Rejected(name, str(error)))
                 continue
             for weights in ladder:
-                if self.bits not in (None, weights.bits) and len(ladder) > 1:
+                if self.bits not in (weights.bits, None) or (self.bits is None and (name, weights) in ASKED_ONLY):
                     continue
                 try:
                     choice = self._try(backend, weights, rejected)

@@ -66,14 +66,15 @@ LADDERS: dict[str, tuple[Weights, ...]] = {
     "edgellm": (_edgellm("fp16", 16, 16), _edgellm("int8_sq", 8, 8.25), _edgellm("int4_awq", 4, 4.25)),
     "llama-gpu": GGUF,
     "onnx-cuda": _graphs("onnx"),
-    "llama": GGUF[1:],
+    "llama": GGUF,
     "onnx": (FLOAT32,),
 }
 """For each policy backend the forms to try, the most exact first; backends in the order in which they are tried.
 
-llama.cpp comes before ONNX Runtime, which casts or dequantizes weights of 16, 8 and 4 bits at every step; on a CPU it
-begins with 8 bits, which are read in half the time of 16 (docs/gpu.md, docs/extras.md).
+llama.cpp comes before ONNX Runtime, which casts or dequantizes weights of 16, 8 and 4 bits at every step.
 """
+ASKED_ONLY = (("llama", GGUF[0]),)
+"""Ways that are taken if `--bits` asks for them: a CPU reads 8 bits in half the time of 16 (docs/gpu.md)."""
 BITS = (16, 8, 4)
 IMPORTANT = ("Q4_K_M",)
 """Forms that are better if it is measured, with torch, which columns matter."""
