@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from wise_edge.bundle.devices import TENSORRT, TENSORRT_RTX, Capability, GpuKind, find_gpu_kind, format_capability
 from wise_edge.bundle.store import EMBEDDED, load, resolve_bundle
+from wise_edge.drawing.units import size
 from wise_edge.errors import DeviceError, WiseEdgeError
 from wise_edge.native.cuda import Cuda, open_cuda
 from wise_edge.native.llama_library import TESTED_VERSIONS, offloads_to_gpu
@@ -207,7 +208,7 @@ def _examine_memory(root: Path) -> Iterator[Finding]:
 
 
 def _room(name: str, what: str, free: int, total: int) -> Finding:
-    text = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB {what}"
+    text = f"{size(free)} of {size(total)} {what}"
     return Finding(name, text, data={"free_bytes": free, "total_bytes": total})
 
 

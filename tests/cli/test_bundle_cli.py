@@ -219,7 +219,7 @@ def test_the_time_can_be_given_so_that_a_build_repeats(monkeypatch: pytest.Monke
 def test_too_little_room_is_said_before_writing(tmp_path: Path) -> None:
     check_space(tmp_path, 1)
 
-    with pytest.raises(UsageError, match=r"GB free, but about 1000000000\.0 GB are needed"):
+    with pytest.raises(UsageError, match=r"B free, but about 1,000,000,000 GB are needed"):
         check_space(tmp_path, 10**18)
 
 

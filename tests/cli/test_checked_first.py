@@ -198,7 +198,7 @@ def test_space_for_the_merged_policy_too_is_checked_first(refuse: Refuse, monkey
     pytest.importorskip("torch")
     usage = shutil.disk_usage(".")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1))
-    assert refuse(*EXPORT).startswith(f"{Path.cwd()} has 0.0 GB free, but about ")
+    assert refuse(*EXPORT).startswith(f"{Path.cwd()} has 1 B free, but about ")
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_a_dry_run_says_all_and_leaves_nothing(no_export: None, capsys: pytest.C
     assert main([*EMBEDDED, "--dry-run"]) == 0
     out, err = capsys.readouterr()
     lines = {line.split()[0]: line for line in out.splitlines()}
-    assert (lines["plan"], err) == ("plan      Q8_0 on llama, segmenter fp32 on onnx", "")
+    assert (lines["plan"].rstrip(), err) == ("plan       Q8_0 on llama, segmenter fp32 on onnx", "")
     assert {"device", "policy", "segmenter", "why", "rejected", "memory", "disk", "time", "same"} <= set(lines)
     assert list(Path.cwd().iterdir()) == []
 

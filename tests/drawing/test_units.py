@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wise_edge.drawing.units import joules, milliseconds, size
+from wise_edge.drawing.units import duration, joules, milliseconds, number, size
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,27 @@ def test_joules(value: float, text: str) -> None:
 )  # fmt: skip
 def test_size(value: float | None, text: str) -> None:
     assert size(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "1 s"), (59, "59 s"), (59.7, "1 min"), (61, "1 min"), (3599, "1 h 0 min"), (3600 * 3 + 300, "3 h 5 min"),
+        (90_000, "1 d 1 h"),
+    ],
+)  # fmt: skip
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (300_000, "0.3 million"),
+        (93_735_728, "93.7 million"),
+        (999_960_000, "1.00 billion"),
+        (3_754_622_976, "3.75 billion"),
+    ],
+)
+def test_number(value: int, text: str) -> None:
+    assert number(value) == text

@@ -15,10 +15,10 @@ from locations import ROOT
 from policies.sparse_models import save_sparse_qwen, save_sparse_sam
 from wise_edge import doctor
 from wise_edge.doctor import Host
+from wise_edge.drawing.units import size
 from wise_edge.errors import DeviceError, MissingExtraError, UsageError
 from wise_edge.export import targets
 from wise_edge.native import llama_library
-from wise_edge.planning.plan import gigabytes
 from wise_edge.planning.setup import Setup, Wishes, plan_setup
 from wise_edge.power.nvml import GpuFacts
 from wise_edge.runtimes import opening
@@ -50,8 +50,8 @@ def no_nvml() -> GpuFacts:
 def machine(folder: Path, available_gb: float, gpu: FakeCuda | None = None) -> Host:
     """Return a desktop with so much memory."""
     (folder / "proc").mkdir(parents=True, exist_ok=True)
-    size = int(available_gb * 1e9 / 1024)
-    (folder / "proc/meminfo").write_text(f"MemTotal: {size} kB\nMemAvailable: {size} kB\n")
+    memory_kb = int(available_gb * 1e9 / 1024)
+    (folder / "proc/meminfo").write_text(f"MemTotal: {memory_kb} kB\nMemAvailable: {memory_kb} kB\n")
     return Host(folder, no_gpu if gpu is None else lambda: gpu, no_nvml, "x86_64")  # type: ignore[arg-type, return-value]
 
 
@@ -64,8 +64,8 @@ def orin_nano(folder: Path) -> Host:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    for size in SIZES:
-        save_sparse_qwen(folder / size, size)
+    for name in SIZES:
+        save_sparse_qwen(folder / name, name)
     save_sparse_sam(folder / "sam_vit_b.safetensors")
     return folder
 
@@ -89,13 +89,13 @@ def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
         monkeypatch.setattr(module, "find_spec", lambda name: None if name in modules else real(name))
 
 
-def plan(models: Path, size: str, host: Host, **wishes: Any) -> Setup:
-    return plan_setup(str(models / size), str(models / "sam_vit_b.safetensors"), Wishes(**wishes), host=host)
+def plan(models: Path, policy: str, host: Host, **wishes: Any) -> Setup:
+    return plan_setup(str(models / policy), str(models / "sam_vit_b.safetensors"), Wishes(**wishes), host=host)
 
 
 def _cell(found: Setup) -> str:
     choice = found.choice
-    where = f"{gigabytes(choice.gpu_bytes)} GPU memory" if found.device.gpu_bytes else gigabytes(choice.all_bytes)
+    where = f"{size(choice.gpu_bytes)} GPU memory" if found.device.gpu_bytes else size(choice.all_bytes)
     checked = "" if choice.verify else ", not compared"
     return f"`{choice.backend}`, {choice.weights.name}, {where}{checked}"
 
@@ -107,9 +107,9 @@ def _rows(models: Path, folder: Path) -> Iterator[str]:
     laptops = [("this", f"a CPU, {gb} GB available", machine(folder / f"laptop{gb}", gb)) for gb in (6, 14, 30)]
     for device, title, host in (*cases, *laptops):
         cells = []
-        for size in SIZES:
+        for policy in SIZES:
             try:
-                cells.append(_cell(plan(models, size, host, device=device)))
+                cells.append(_cell(plan(models, policy, host, device=device)))
             except DeviceError as error:
                 smallest = re.search(r"the smallest is (\S+) (\S+), and it takes (\S+ GB)", str(error))
                 assert smallest, error

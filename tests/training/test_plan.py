@@ -17,7 +17,7 @@ from transformers import Qwen2_5_VLConfig, Qwen3VLConfig
 from wise_edge.cli.main import main
 from wise_edge.policy.answers.frame import PIXELS_XY
 from wise_edge.policy.prompts import DEFAULT
-from wise_edge.training.common.pace import Pace, format_duration
+from wise_edge.training.common.pace import Pace
 from wise_edge.training.plan.parts import TrainingPlan
 from wise_edge.training.plan.wise import plan_wise
 from wise_edge.training.recipe import find_recipe, load_recipe
@@ -134,21 +134,6 @@ def test_a_dry_run_writes_nothing(recipe: str, tmp_path: Path, capsys: pytest.Ca
     out.mkdir()
     (out / "recipe.yaml").write_text("stage: sam\n")
     assert main(["train", "--recipe", recipe, "--out", str(out), "--dry-run"]) == 2
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.2, "1 s"),
-        (59, "59 s"),
-        (61, "1 min"),
-        (3599, "1 h 0 min"),
-        (3600 * 3 + 300, "3 h 5 min"),
-        (90_000, "1 d 1 h"),
-    ],
-)
-def test_durations_are_told_in_two_units(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text
 
 
 def test_the_time_left_is_that_of_the_steps_since_the_resumption() -> None:

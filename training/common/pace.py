@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from wise_edge.drawing.units import duration
+
 
 class Pace:
     """The mean time of a step since this process took up the training, validations and checkpoints included.
@@ -24,17 +26,4 @@ class Pace:
         if not self._first < step < self._steps:
             return ""
         each_s = (self._clock() - self._start_s) / (step - self._first)
-        return f" (about {format_duration(each_s * (self._steps - step))} left)"
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration in its two largest units, such as "3 h 5 min"; below a minute in seconds."""
-    if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours = minutes // 60
-    if hours < 24:
-        return f"{hours} h {minutes % 60} min"
-    return f"{hours // 24} d {hours % 24} h"
+        return f" (about {duration(each_s * (self._steps - step))} left)"

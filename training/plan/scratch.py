@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from wise_edge.drawing.units import number
 from wise_edge.sam.segment_anything import build_sam
 from wise_edge.training.plan.parts import MemoryPart, TrainingPlan
 from wise_edge.training.sam.config import SamConfig
@@ -37,7 +38,7 @@ def plan_scratch(config: SftConfig | SamConfig, out: Path) -> TrainingPlan:
         MemoryPart("activations", "", None, reason=_NOT_DERIVED),
     )
     facts = (
-        ("model", f"{kind} of {weights / 1e6:.1f} million weights"),
+        ("model", f"{kind} of {number(weights)} weights"),
         ("data", "scenes, drawn as they are needed"),
         ("steps", f"{config.total_steps}, each of {scenes} scenes"),
     )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from wise_edge.drawing.units import number
 from wise_edge.policy.architecture import build_skeleton, normalize_name
 from wise_edge.training.plan.parts import MemoryPart, TrainingPlan
 from wise_edge.training.wise.arguments import adapted_modules
@@ -59,9 +60,9 @@ def plan_wise(config: WiseConfig, start: StartPolicy, samples: int, out: Path) -
     """
     shape = _measure(start.name, config.lora)
     trained = shape.adapter or shape.weights
-    kind = f"an adapter of {_count(shape.adapter)} weights" if shape.adapter else "all weights"
+    kind = f"an adapter of {number(shape.adapter)} weights" if shape.adapter else "all weights"
     facts = (
-        ("policy", f"{config.model}, {_count(shape.weights)} weights; {kind} will be trained"),
+        ("policy", f"{config.model}, {number(shape.weights)} weights; {kind} will be trained"),
         ("data", f"{samples:,} samples of {config.data.name}"),
         ("steps", f"{config.steps}, each of {config.prompts_per_step} prompts x {config.rollouts} completions"),
         ("processes", str(config.processes)),
@@ -180,7 +181,3 @@ def _measure(name: str, lora: LoraOptions | None) -> _Shape:
 
 def _bytes_of(dtype: str) -> int:
     return torch.empty((), dtype=getattr(torch, dtype), device="meta").element_size()
-
-
-def _count(number: int) -> str:
-    return f"{number / 1e9:.2f} billion" if number >= 1e9 else f"{number / 1e6:.1f} million"

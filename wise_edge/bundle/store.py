@@ -21,6 +21,7 @@ from wise_edge.bundle.shipped import ASSETS, find_folder
 from wise_edge.bundle.shipped import EMBEDDED as EMBEDDED
 from wise_edge.bundle.shipped import EMBEDDED_START as EMBEDDED_START
 from wise_edge.bundle.shipped import SHIPPED as SHIPPED
+from wise_edge.drawing.units import size
 from wise_edge.errors import BundleError, UsageError, VerificationError
 from wise_edge.files.documents import read_json, to_json
 from wise_edge.files.environment import read_int
@@ -276,10 +277,8 @@ def creation_time() -> str:
     return moment.isoformat(timespec="seconds")
 
 
-def check_space(folder: Path, size: int) -> None:
-    """Raise `UsageError` if the disk of a folder has less than `size` bytes free."""
+def check_space(folder: Path, needed: int) -> None:
+    """Raise `UsageError` if the disk of a folder has less than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
-    if free < size:
-        raise UsageError(
-            f"{folder} has {free / 1e9:.1f} GB free, but about {size / 1e9:.1f} GB are needed; free some space"
-        )
+    if free < needed:
+        raise UsageError(f"{folder} has {size(free)} free, but about {size(needed)} are needed; free some space")

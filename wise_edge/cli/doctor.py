@@ -18,16 +18,13 @@ def doctor(as_json: options.Json = False) -> None:
     if as_json:
         typer.echo(to_json([asdict(finding) for finding in findings]))
         return
-    from rich.table import Table
     from rich.text import Text
 
-    from wise_edge.cli.output.tables import open_console
+    from wise_edge.cli.output.tables import open_console, show_facts
 
-    table = Table.grid(padding=(0, 2))
-    table.add_column()
-    table.add_column(overflow="fold")
+    facts: list[tuple[str | Text, str | Text]] = []
     for finding in findings:
-        table.add_row(Text(finding.name, "bold cyan"), Text(finding.text or "none"))
+        facts.append((Text(finding.name, "bold cyan"), finding.text or "none"))
         if finding.advice:
-            table.add_row("", Text(f"→ {finding.advice}", "yellow"))
-    open_console().print(table)
+            facts.append(("", Text(f"→ {finding.advice}", "yellow")))
+    show_facts(open_console(), facts)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from textwrap import TextWrapper
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wise_edge.cli import options
 from wise_edge.cli.options import flag, option
+from wise_edge.drawing.units import duration, number, size
 from wise_edge.files.documents import to_json
 from wise_edge.policy.answers.form import FORMS
 
@@ -74,10 +72,13 @@ def setup(
     wishes = Wishes(device, bits, verify, default_wording, form, picture, pixels, calibration)
     planned = plan_setup(policy, sam, wishes, out=out)
     if dry_run:
-        typer.echo(to_json(planned.to_dict()) if as_json else _fold(_lines(planned), sys.stdout))
+        if as_json:
+            typer.echo(to_json(planned.to_dict()))
+        else:
+            _print_plan(planned, stderr=False)
         return
     if not as_json:
-        typer.echo(_fold(_lines(planned), sys.stderr), err=True)
+        _print_plan(planned, stderr=True)
     bundle = None if force else planned.find_bundle()
     reused = bundle is not None
     if bundle is None:
@@ -145,48 +146,37 @@ def _report(planned: Setup, bundle: Bundle, reused: bool, answered: dict[str, An
         typer.echo(command)
 
 
-def _lines(planned: Setup) -> Iterator[str]:
+def _print_plan(planned: Setup, *, stderr: bool) -> None:
+    from wise_edge.cli.output.tables import open_console, show_facts
+
+    console = open_console(stderr=stderr)
+    show_facts(console, _facts(planned))
+    console.print(f"{'same as':11}{planned.export_command}", markup=False, soft_wrap=True)  # in one piece, to be copied
+
+
+def _facts(planned: Setup) -> Iterator[tuple[str, str]]:
     """Yield the plan for people."""
-    from wise_edge.planning.plan import gigabytes
-
     choice, spec, disk = planned.choice, planned.policy.spec, planned.disk
-    yield f"device    {planned.device.description}: {_rooms(planned)} may be used"
-    yield (
-        f"policy    {planned.policy_name}: {spec.family}, {_count(planned.policy.weights)} weights, "
-        f"up to {spec.max_image_tokens} image tokens"
-    )
-    yield f"segmenter {planned.sam_name}: {planned.sam.spec.family}, {_count(planned.sam.weights)} weights"
+    yield "device", f"{planned.device.description}: {_rooms(planned)} may be used"
+    weights = number(planned.policy.weights)
+    tokens = f"up to {spec.max_image_tokens} image tokens"
+    yield "policy", f"{planned.policy_name}: {spec.family}, {weights} weights, {tokens}"
+    yield "segmenter", f"{planned.sam_name}: {planned.sam.spec.family}, {number(planned.sam.weights)} weights"
     segmenter = f"segmenter {choice.options.sam_precision} on {choice.mask_backend}"
-    yield f"plan      {choice.weights.name} on {choice.backend}, {segmenter}"
-    yield f"why       {planned.why}"
+    yield "plan", f"{choice.weights.name} on {choice.backend}, {segmenter}"
+    yield "why", planned.why
     for reason, tried in groupby(choice.rejected, lambda each: each.reason):
-        yield f"rejected  {', '.join(each.what for each in tried)}: {reason}"
-    parts = ", ".join(f"{part.name} {gigabytes(part.bytes)}" for part in choice.memory)
-    yield f"memory    {gigabytes(choice.all_bytes)} to run it: {parts}"
-    yield f"          {gigabytes(choice.export_bytes)} to export it"
-    yield f"disk      {gigabytes(disk.bundle_bytes)}, up to {gigabytes(disk.peak_bytes)} during the export"
+        yield "rejected", f"{', '.join(each.what for each in tried)}: {reason}"
+    parts = ", ".join(f"{part.name} {size(part.bytes)}" for part in choice.memory)
+    yield "memory", f"{size(choice.all_bytes)} to run it: {parts}"
+    yield "", f"{size(choice.export_bytes)} to export it"
+    yield "disk", f"{size(disk.bundle_bytes)}, up to {size(disk.peak_bytes)} during the export"
     for step in planned.steps:
-        known = "not known" if step.seconds is None else f"about {step.seconds:.0f} s"
-        yield f"time      {step.name}: {known} ({step.reason})"
-    yield from (f"note      {note}" for note in choice.notes)
-    yield f"same as   {planned.export_command}"
-
-
-def _fold(lines: Iterable[str], stream: TextIO) -> str:
-    """Join lines, those wider than a terminal folded beside their names; a command stays whole, to be copied."""
-    if not stream.isatty():
-        return "\n".join(lines)
-    width = max(40, shutil.get_terminal_size().columns)
-    fold = TextWrapper(width, subsequent_indent=" " * 10, break_on_hyphens=False, break_long_words=False)
-    return "\n".join(line if line.startswith("same as") else fold.fill(line) for line in lines)
-
-
-def _count(weights: int) -> str:
-    return f"{weights / 1e9:.1f} billion" if weights >= 1e9 else f"{weights / 1e6:.1f} million"
+        known = "not known" if step.seconds is None else f"about {duration(step.seconds)}"
+        yield "time", f"{step.name}: {known} ({step.reason})"
+    yield from (("note", note) for note in choice.notes)
 
 
 def _rooms(planned: Setup) -> str:
-    from wise_edge.planning.plan import gigabytes
-
     rooms = ((planned.device.gpu_bytes, "GPU memory"), (planned.device.memory_bytes, "memory"))
-    return " and ".join(f"{gigabytes(room)} of {what}" for room, what in rooms if room is not None) or "any memory"
+    return " and ".join(f"{size(room)} of {what}" for room, what in rooms if room is not None) or "any memory"

@@ -26,6 +26,24 @@ def size(value: float | None) -> str:
     return f"{value:,.0f} GB" if value >= 99.95 else f"{value:.1f} GB"
 
 
+def duration(seconds: float) -> str:
+    """Format a duration of seconds to days in its two largest units: `12 s`, `3 min`, `3 h 5 min`, `1 d 1 h`."""
+    if seconds < 59.5:  # 59.5 would be 60 s
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = minutes // 60
+    if hours < 24:
+        return f"{hours} h {minutes % 60} min"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def number(value: int) -> str:
+    """Format how many weights there are: `0.3 million`, `93.7 million`, `3.75 billion`."""
+    return f"{value / 1e9:.2f} billion" if value >= 999_950_000 else f"{value / 1e6:.1f} million"
+
+
 def _three(value: float, unit: str) -> str:
     decimals = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
     return f"{value:.{decimals}f} {unit}"

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from wise_edge.bundle.devices import find_gpu_kind
+from wise_edge.drawing.units import size
 from wise_edge.errors import DeviceError, MissingExtraError, WiseEdgeError
 from wise_edge.export.options import ExportOptions
 from wise_edge.export.targets import find_targets
@@ -226,8 +227,8 @@ class Chooser:
         if not self._exports(weights):
             needed = exporting(self.policy, self.sam, weights, with_torch=True)
             raise DeviceError(
-                f"the export loads the policy in float32, which takes {gigabytes(needed)} of this machine's memory; "
-                f"{gigabytes(self.this.memory_bytes or 0)} may be used"
+                f"the export loads the policy in float32, which takes {size(needed)} of this machine's memory; "
+                f"{size(self.this.memory_bytes or 0)} may be used"
             )
 
     def _check_build(self, weights: Weights) -> None:
@@ -237,14 +238,14 @@ class Chooser:
         needed = building(self.policy, weights)
         if builder.memory_bytes is not None and needed > builder.memory_bytes:
             raise DeviceError(
-                f"building engines takes {gigabytes(needed)} of memory; {gigabytes(builder.memory_bytes)} may be used"
+                f"building engines takes {size(needed)} of memory; {size(builder.memory_bytes)} may be used"
             )
 
     def _notes(self, weights: Weights, mask: str, verify: bool) -> Iterator[str]:
         if self.verify and not verify:
             needed = exporting(self.policy, self.sam, weights, with_torch=True)
             yield (
-                f"the export is not compared with torch, which takes {gigabytes(needed)} of memory here; for a "
+                f"the export is not compared with torch, which takes {size(needed)} of memory here; for a "
                 "verified bundle run this on a larger machine with --device and the device's name"
             )
         if mask == "onnx" and self.device.has_gpu:
@@ -274,7 +275,7 @@ class _TooLargeError(DeviceError):
 
     def __init__(self, choice: Choice, needed: int, room: int, what: str) -> None:
         self.choice, self.needed = choice, needed
-        super().__init__(f"it takes {gigabytes(needed)} of {what}; {gigabytes(room)} may be used")
+        super().__init__(f"it takes {size(needed)} of {what}; {size(room)} may be used")
 
 
 def _check_fit(choice: Choice, device: Device) -> None:
@@ -308,15 +309,10 @@ def _advise(
             "--bits, says what can)"
         )
     largest = sorted(nearest.choice.memory, key=lambda part: -part.bytes)[:3]
-    parts = ", ".join(f"{part.name} {gigabytes(part.bytes)}" for part in largest)
+    parts = ", ".join(f"{part.name} {size(part.bytes)}" for part in largest)
     elsewhere = "" if not device.has_gpu or not device.here else ", or a larger machine with --device for its engines"
     return DeviceError(
         f"no form of the policy fits on {device.description}: the smallest is {nearest.choice.backend} "
         f"{nearest.choice.weights.name}, and {nearest} ({parts}); use fewer --pixels, a smaller policy or segmenter, "
         f"close other programs{elsewhere}"
     )
-
-
-def gigabytes(size: int) -> str:
-    """Return a size as text, in MB or GB."""
-    return f"{size / 1e6:.0f} MB" if size < 1e9 else f"{size / 1e9:.1f} GB"

@@ -12,12 +12,13 @@ from typing import Any
 from wise_edge.bundle.manifest import MANIFEST_NAME, Manifest
 from wise_edge.bundle.store import Bundle, load, resolve_checkpoint
 from wise_edge.doctor import Host
+from wise_edge.drawing.units import size
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.export.provenance import describe_checkpoint
 from wise_edge.files.targets import check_folder_target
 from wise_edge.planning.costs import Disk, Step, count_disk, list_steps
 from wise_edge.planning.device import THIS, Device, check_name, find_device
-from wise_edge.planning.plan import Choice, Chooser, gigabytes
+from wise_edge.planning.plan import Choice, Chooser
 from wise_edge.planning.sizes import PolicySize, SamSize, measure_policy, measure_sam
 from wise_edge.planning.weights import BITS
 from wise_edge.policy.answers.conventions import Told
@@ -109,7 +110,7 @@ class Setup:
         place = self.out.absolute().parent
         if (free := shutil.disk_usage(place).free) < self.disk.peak_bytes:
             raise WiseEdgeError(
-                f"{place} has {gigabytes(free)} free, and making the bundle takes {gigabytes(self.disk.peak_bytes)}; "
+                f"{place} has {size(free)} free, and making the bundle takes {size(self.disk.peak_bytes)}; "
                 "free some space, or choose another disk with --out"
             )
 

@@ -16,15 +16,10 @@ def print_plan(plan: TrainingPlan) -> None:
     """Print the facts, the memory of each process part by part, its sum, and what is free here."""
     from rich.table import Table
 
-    from wise_edge.cli.output.tables import open_console
+    from wise_edge.cli.output.tables import open_console, show_facts
 
     console = open_console()
-    lines = Table.grid(padding=(0, 2))
-    lines.add_column()
-    lines.add_column(overflow="fold")
-    for name, text in plan.facts:
-        lines.add_row(name, text)
-    console.print(lines)
+    show_facts(console, plan.facts)
     console.print("\nmemory of each process", markup=False)
     memory = Table.grid(padding=(0, 2))
     memory.add_column()

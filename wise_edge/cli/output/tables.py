@@ -7,18 +7,30 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _UNBOUND = 10_000
 """Columns of what is no terminal, such as a pipe into grep."""
 
 
-def open_console() -> Console:
-    """Return a console for stdout; what is not printed on a terminal is not wrapped, unless COLUMNS says so."""
-    bound = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
-    return Console(highlight=False, width=None if bound else _UNBOUND)
+def open_console(*, stderr: bool = False) -> Console:
+    """Return a console for stdout or stderr; only a terminal wraps what is printed, or anything if COLUMNS is set."""
+    bound = (sys.stderr if stderr else sys.stdout).isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Console(stderr=stderr, highlight=False, width=None if bound else _UNBOUND)
+
+
+def show_facts(console: Console, facts: Iterable[tuple[str | Text, str | Text]]) -> None:
+    """Print names, and beside each its text, in as many lines as it takes."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")
+    for fact in facts:
+        table.add_row(*(Text(part) if isinstance(part, str) else part for part in fact))
+    console.print(table)
 
 
 def show(console: Console, table: Table) -> None:
