@@ -126,6 +126,7 @@ def test_a_wrong_default_is_named_with_its_origin(
         ("[" * 4000 + "]", " is not valid TOML: "),
         ("[serve]\nhost = '0.0.0.0'\n", ":2: a project may not set 'host'; write it into "),
         ("forwarded-allow-ips = '*'\n", ":1: a project may not set 'forwarded-allow-ips'"),
+        ("bundle = ''\n", ":1: 'bundle' is empty; leave it out"),
         ("bundle = '/etc'\n", ":1: the bundle of a project must be next to wise-edge.toml, and /etc is not"),
         ("bundle = '../other'\n", ":1: the bundle of a project must be next to"),
         ("bundle = 'link'\n", ":1: the bundle of a project must be next to"),

@@ -218,6 +218,8 @@ class _Reader:
     def _default(self, words: Words, key: str, value: Any) -> Default:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise self._refuse(words, key, f"'{key}' must be text or a number")
+        if value == "":  # a bundle would be the file's own folder
+            raise self._refuse(words, key, f"'{key}' is empty; leave it out")
         if self._of_project and key in _OF_THE_USER:
             place = user_file() or "your own file"
             raise self._refuse(
