@@ -61,3 +61,9 @@ def test_a_bounded_file_asks_for_no_more_than_it_has(tmp_path: Path) -> None:
         assert stream.read(1 << 62) == b""
         stream.seek(4)
         assert stream.read() == b"456789"
+
+
+def test_a_library_without_room_is_no_fault_of_the_file() -> None:
+    said = "libtorch_cpu.so: failed to map segment from shared object"
+    with pytest.raises(MemoryError, match=said), loading("model.safetensors", "a safetensors file"):
+        raise ImportError(said)

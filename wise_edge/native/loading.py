@@ -16,6 +16,8 @@ _RUST_PANIC = "PanicException"
 """What libraries in Rust raise where they are wrong; it derives from BaseException, and each library has its own
 (https://pyo3.rs/main/doc/pyo3/panic/struct.panicexception)."""
 _LARGE = 1 << 20  # bytes
+_NOT_MAPPED = "failed to map segment from shared object"
+"""What glibc's loader says where memory is limited (`ulimit -v`)."""
 
 
 @contextmanager
@@ -34,6 +36,7 @@ def loading(
 
     Raises:
         WiseEdgeError: of that class; one that the block raises itself stays as it is.
+        MemoryError: a library has no room to be loaded, which is no fault of the file.
     """
     try:
         yield
@@ -42,6 +45,8 @@ def loading(
     except BaseException as failure:
         if not isinstance(failure, Exception) and type(failure).__name__ != _RUST_PANIC:
             raise  # an interrupt, or the end of the process
+        if _NOT_MAPPED in str(failure):  # of a library that is imported to read the file
+            raise MemoryError(name_reason(failure)) from failure
         raise error(
             f"{file} is not {expected}, or it is damaged or cut short ({name_reason(failure)}); {remedy}"
         ) from failure
