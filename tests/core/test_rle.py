@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
+from wise_edge.errors import UsageError
 from wise_edge.rle import compressed_runs, mask_of_runs, run_lengths
 from wise_edge.scenes import sample
 
@@ -38,6 +39,13 @@ def test_a_mask_is_read_from_its_runs(mask: NDArray[np.bool_]) -> None:
 def test_damaged_runs_are_refused(counts: str) -> None:
     with pytest.raises(ValueError, match="compressed run lengths are"):
         mask_of_runs({"size": [2, 2], "counts": counts})
+
+
+@pytest.mark.parametrize("size", [[0, 0], [10**6, 10**6], [20_000, 1000]])
+def test_runs_of_what_is_no_image_are_refused_before_memory_is_taken(size: list[int]) -> None:
+    counts = compressed_runs(np.zeros((1, 1), np.bool_))["counts"]
+    with pytest.raises(UsageError, match="a mask has"):
+        mask_of_runs({"size": size, "counts": counts})
 
 
 def test_a_compressed_scene_is_small() -> None:

@@ -57,6 +57,7 @@ def test_the_picture_shows_through() -> None:
 def test_no_color_that_is_asked_for_is_used(color: str) -> None:
     free = free_colors(f"the {color.upper()} ring, or the {color}ish one")
     assert 0 < len(free) < len(COLORS)
+    assert free == free_colors(f"the {color}ish one")
     drawn = draw_plain(GRAY, [DrawnObject(block(60, 40, 100, 80))], f"the {color} ring")
     assert lined(drawn[60, 58], free[0])
 

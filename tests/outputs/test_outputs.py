@@ -143,6 +143,22 @@ def test_supervision_reads_a_document_with_its_masks(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.mask, [item.mask for item in found.objects])
 
 
+def test_where_masks_overlap_the_pixel_is_the_first_objects() -> None:
+    left, right = ring(2, 3), ring(8, 3)
+    found = Found((segmented(1, left), segmented(2, right)))
+    np.testing.assert_array_equal(found.mask_image(), np.where(left, 255, np.where(right, 254, 0)))
+    assert (left & right).any()
+
+
+def test_detections_have_a_class_for_each_name_and_no_confidence_without_a_pixel() -> None:
+    pytest.importorskip("supervision")
+    empty = np.zeros((40, 60), np.bool_)
+    objects = (segmented(1, ring(2, 3), "cup"), segmented(2, empty, "mug"), segmented(3, ring(30, 20), "cup"))
+    found = Found(objects).to_supervision()
+    assert (found.class_id.tolist(), found["class_name"].tolist()) == ([0, 1, 0], ["cup", "mug", "cup"])
+    assert found.confidence.tolist() == [0.5, 0.0, 0.5]
+
+
 @given(masks)
 def test_a_cut_out_is_what_the_mask_marks(mask: NDArray[np.bool_]) -> None:
     image = np.random.default_rng(1).integers(1, 256, (*mask.shape, 3), dtype=np.uint8)

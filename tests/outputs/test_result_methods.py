@@ -21,6 +21,7 @@ from wise_edge.errors import MissingExtraError, UsageError
 from wise_edge.geometry import mask_box
 from wise_edge.outputs import detections
 from wise_edge.policy.answers.form import BOX_LABEL_LIST
+from wise_edge.rle import mask_of_runs
 from wise_edge.runtimes.session import ImageCache
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
@@ -85,6 +86,13 @@ def test_a_masked_array_is_an_array_like_any_other() -> None:
         drawn = results[0].overlay(image)
         assert type(drawn) is np.ndarray
         np.testing.assert_array_equal(drawn, results[1].overlay(PICTURE))
+
+
+def test_the_mask_of_several_objects_is_their_union_in_json_too() -> None:
+    two = ask_for_two()
+    first, second = (item.mask for item in two.objects)
+    np.testing.assert_array_equal(mask_of_runs(two.to_dict()["mask"]), first | second)
+    assert (first != second).any()
 
 
 def test_an_overlay_has_the_size_of_the_image_and_numbers_for_several_objects() -> None:
