@@ -47,25 +47,45 @@ def test_a_service_is_asked(
             run("http_client", SCENE, " ", "--url", url, monkeypatch=monkeypatch)
 
 
-def test_a_camera_is_followed(tmp_path: Path) -> None:
+def record(path: Path, frames: int) -> Any:
+    """Write a video of one scene, ten frames a second, and open it with OpenCV."""
     cv2 = pytest.importorskip("cv2", reason="needs opencv-python")
-    scene, video = load_image(SCENE), str(tmp_path / "clip.avi")
-    writer = cv2.VideoWriter(video, cv2.VideoWriter.fourcc(*"MJPG"), 10, scene.shape[1::-1])
-    for _ in range(3):
-        writer.write(cv2.cvtColor(scene, cv2.COLOR_RGB2BGR))
+    scene = load_image(SCENE)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, scene.shape[1::-1])
+    for _ in range(frames):
+        writer.write(scene[..., ::-1])
     writer.release()
-    shown: list[Any] = []
+    return cv2.VideoCapture(str(path))
+
+
+def test_a_camera_is_followed(tmp_path: Path) -> None:
+    capture, scene, shown = record(tmp_path / "clip.avi", 3), load_image(SCENE), list[Any]()
 
     def show(frame: Any) -> bool:
         shown.append(frame)
         return len(shown) < 2
 
     example = runpy.run_path(str(EXAMPLES / "opencv_camera.py"))
-    example["follow"](Session.from_bundle(), cv2.VideoCapture(video), QUERY, show)
+    example["follow"](Session.from_bundle(), capture, QUERY, show, live=True)
     assert shown
-    changed = (np.abs(shown[0].astype(int) - cv2.cvtColor(scene, cv2.COLOR_RGB2BGR)) > 60).any(axis=2)
+    changed = (np.abs(shown[0].astype(int) - scene[..., ::-1]) > 60).any(axis=2)
     assert changed[104:152, 46:94].mean() > 0.05
     assert changed[:40].mean() < 0.02
+
+
+def test_every_frame_of_a_video_is_shown(tmp_path: Path) -> None:
+    capture, session, asked, shown = record(tmp_path / "clip.avi", 25), Session.from_bundle(), [], list[Any]()
+    answer = session.segment
+
+    def ask(*arguments: Any, **options: Any) -> Any:
+        asked.append(capture.get(1))  # CAP_PROP_POS_FRAMES: how many were read
+        return answer(*arguments, **options)
+
+    session.segment = ask  # type: ignore[method-assign]
+    example = runpy.run_path(str(EXAMPLES / "opencv_camera.py"))
+    example["follow"](session, capture, QUERY, lambda frame: shown.append(frame) is None, live=False)
+    assert len(shown) == 25
+    assert asked == [1, 11, 21]
 
 
 def test_the_notebook_runs() -> None:
