@@ -121,7 +121,7 @@ def test_several_objects_have_a_color_each_and_nothing_has_none(browser: Any, tm
 
         browser.find_element("id", "query").clear()
         browser.find_element("id", "query").send_keys("the unicorn\n")
-        wait_for(browser, 'return document.getElementById("say").textContent.startsWith("done: nothing of what")')
+        wait_for(browser, 'return document.getElementById("say").textContent.startsWith("done: nothing that matches")')
         assert browser.execute_script(TINTED, 0) == 0
     assert complaints(browser) == []
 
