@@ -336,6 +336,8 @@ def test_the_demo_models_say_once_what_they_do_not_know(
     assert capsys.readouterr().err.startswith(line)
     assert main(["run", "scene.png", "photos/a.jpg", "photos/b.png", QUERY, "--json"]) == 0
     assert capsys.readouterr().err.count(line) == 1
+    assert main(["run", "scene.png", "the elephant", "--json"]) == 0
+    assert capsys.readouterr().err.count(line) == 1
 
 
 def test_explain_says_once_what_was_chosen(

@@ -24,7 +24,7 @@ from wise_edge.outputs.saving import Kind, encode_result
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.runtimes.base import PolicyOutput, Request
-from wise_edge.scenes.recognition import OTHER_KIND
+from wise_edge.scenes.recognition import OTHER_PICTURE
 from wise_edge.service import answering
 from wise_edge.service.app import make_app
 from wise_edge.service.image_store import ImageStore
@@ -192,7 +192,7 @@ def test_an_answer_may_be_a_file_as_the_command_writes_it(kind: Kind) -> None:
         result = gated_session()[0].segment(image, "the ring")
     assert answer.content == again.content == encode_result(result, image, kind, ".png", "image")
     assert answer.headers["content-type"] == MEDIA_TYPES[kind]
-    assert answer.headers["wise-edge-notes"] == OTHER_KIND
+    assert answer.headers["wise-edge-notes"] == OTHER_PICTURE
     assert streamed.json()["error"] == f"output: {kind} cannot be streamed; remove Accept or output"
 
 

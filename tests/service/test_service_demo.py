@@ -12,7 +12,7 @@ from gated_service import serving
 from service_client import ask, png
 from wise_edge.datasets.scenes import SceneDataset
 from wise_edge.runtimes.session import Session
-from wise_edge.scenes.recognition import OTHER_KIND
+from wise_edge.scenes.recognition import OTHER_PICTURE, OTHER_QUERY
 from wise_edge.service import example
 
 
@@ -36,12 +36,16 @@ def test_the_example_is_served_and_opens_the_page_of_the_shipped_models_alone() 
 
 
 @pytest.mark.parametrize("demo", [False, True])
-def test_an_answer_on_another_kind_of_picture_has_a_note(demo: bool) -> None:
+def test_an_answer_to_another_kind_of_picture_or_query_has_a_note(demo: bool) -> None:
     buffer = io.BytesIO()
     Image.fromarray(SceneDataset("test")[0].image).save(buffer, "PNG")
     with serving(demo=demo) as (client, _):
         assert ask(client, image=buffer.getvalue()).json()["notes"] == []
         photo = ask(client, image=png()).json()
+        said = ask(client, image=buffer.getvalue(), query="赤い十字").json()
+        file = ask(client, image=buffer.getvalue(), query="赤い十字", output="mask")
         stored = client.post("/v1/frames", files={"image": png()}).json()["frame"]
         again = client.post(f"/v1/frames/{stored}/segment", json={"query": "the ring"}).json()
-    assert photo["notes"] == again["notes"] == ([OTHER_KIND] if demo else [])
+    assert photo["notes"] == again["notes"] == ([OTHER_PICTURE] if demo else [])
+    assert said["notes"] == ([OTHER_QUERY] if demo else [])
+    assert file.headers.get("wise-edge-notes") == (OTHER_QUERY if demo else None)

@@ -18,7 +18,7 @@ from wise_edge.images import save_png
 from wise_edge.outputs.pictures import draw_result
 from wise_edge.outputs.saving import encode_result
 from wise_edge.runtimes.session import Session
-from wise_edge.scenes.recognition import OTHER_KIND
+from wise_edge.scenes.recognition import OTHER_PICTURE
 from wise_edge.service import example
 
 pytestmark = [pytest.mark.slow, needs_browser]
@@ -115,7 +115,7 @@ def test_a_picture_of_another_kind_has_a_note(browser: Any, url: str, tmp_path: 
     open_image(browser, url, tmp_path / "noise.png")
     browser.find_element("id", "query").send_keys("the ring\n")
     wait_for(browser, 'return document.querySelector(".note") !== null')
-    assert browser.find_element("class name", "note").text == OTHER_KIND
+    assert browser.find_element("class name", "note").text == OTHER_PICTURE
 
 
 def test_the_live_camera_answers_frame_after_frame_until_it_is_stopped(browser: Any, url: str) -> None:

@@ -36,6 +36,7 @@ from wise_edge.outputs import pictures
 from wise_edge.policy.answers.form import BOX_LABEL_LIST
 from wise_edge.rle import mask_of_runs
 from wise_edge.runtimes import tracking
+from wise_edge.scenes import sample
 from wise_edge.video import writing
 
 MOVIE = pan(3, 36)
@@ -209,6 +210,11 @@ def test_a_video_of_something_else_is_told_once(
     assert main(["track", str(encode(tmp_path / "in.mp4", noise)), RING, "--json"]) == 0
 
     assert capsys.readouterr().err.count("built-in demo model: ") == 1
+
+    scenes = [sample("test", 0).scene.image] * 3
+    for query, notes in ((RING, 0), ("the elephant", 1)):
+        assert main(["track", str(encode(tmp_path / "scene.mp4", scenes)), query, "--json"]) == 0
+        assert capsys.readouterr().err.count("built-in demo model: ") == notes
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def run(
     from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.deadline import check_choice
     from wise_edge.runtimes.session import Session
-    from wise_edge.scenes.recognition import OTHER_KIND, is_scene_like
+    from wise_edge.scenes.recognition import explain_other_kind
 
     names, query = _split(words)
     normalize_query(query)  # an invalid query fails before the bundle is hashed and opened
@@ -156,7 +156,7 @@ def run(
     ask: Ask = partial(session.segment, query=query, variant=variant, deadline_ms=deadline_ms)
     if energy:
         ask = _metered(ask, session)
-    unknown = loaded.is_embedded
+    judged = loaded.is_embedded
     answers = Answers(len(pictures), coco, as_json, energy, explain, overlay_style == "panel", force)
     learning = nullcontext() if deadline_ms is None else _learning(session, loaded)
     with learning, counting("pictures", len(pictures)) as count, answers:
@@ -165,9 +165,9 @@ def run(
                 answers.skip(image)
             else:
                 answers.add(picture, image, ask(image), wanted)
-                if unknown and not is_scene_like(image):
-                    options.note(OTHER_KIND)
-                    unknown = False  # once is enough
+                if judged and (line := explain_other_kind(image, query)):
+                    options.note(line)
+                    judged = False  # once is enough
             count()
     if answers.skipped:
         raise WiseEdgeError(f"{answers.skipped} of {len(pictures)} pictures could not be read; each is named above")

@@ -124,7 +124,7 @@ def track(
                 show = stack.enter_context(ProgressLine())
                 for tracked in _first_of_each_frame(totals.until_failure(results)):
                     if loaded.is_embedded and not totals.frames:
-                        _note_other_kind(tracked)
+                        _note_other_kind(tracked, query)
                     for write in sinks:
                         write(tracked)
                     show("tracking", None if video.frames is None else min(1.0, totals.passed / video.frames))
@@ -279,12 +279,12 @@ def _video_sink(stack: ExitStack, video: Recording | Live, out: Path, fresh: Pat
     return lambda tracked: writer.write(draw_result(tracked, tracked.frame.image), number_of(tracked.frame).ticks)
 
 
-def _note_other_kind(tracked: Tracked) -> None:
-    """Say it if the embedded models see what they were not made for."""
-    from wise_edge.scenes.recognition import OTHER_KIND, is_scene_like
+def _note_other_kind(tracked: Tracked, query: str) -> None:
+    """Say it if the embedded models see or are asked what they were not made for."""
+    from wise_edge.scenes.recognition import explain_other_kind
 
-    if not is_scene_like(tracked.frame.image):
-        options.note(OTHER_KIND)
+    if line := explain_other_kind(tracked.frame.image, query):
+        options.note(line)
 
 
 def _json_line(tracked: Tracked) -> str:

@@ -1,4 +1,4 @@
-"""Judge whether a picture is of the kind that scenes are, the only one that the embedded models were trained on."""
+"""Judge whether a picture and a query are of the kind of scenes, the only one that the embedded models know."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wise_edge.scenes.family import SHAPES, Family
+from wise_edge.scenes.vocabulary import unknown_words
 
-OTHER_KIND = (
-    "built-in demo model: it knows only synthetic shapes on plain backgrounds, and this picture shows something else; "
-    "see docs/gpu.md"
-)
-"""What is said where an embedded model answers a picture that is not of its kind."""
+_OTHER_KIND = "built-in demo model: it knows only synthetic shapes on plain backgrounds, and {}; see docs/gpu.md"
+OTHER_PICTURE = _OTHER_KIND.format("this picture shows something else")
+OTHER_QUERY = _OTHER_KIND.format("this query has words that it never learned")
+"""What is said where an embedded model answers a picture or a query that is not of its kind."""
 _GRID = 56  # pixels of each side that are looked at, whatever the picture's size
 _BLOCK = 4
 _MUTED = 40  # largest difference of two channels in the background, with what JPEG adds
@@ -23,6 +23,18 @@ _LEAST_MUTED, _LEAST_COLORED = 0.6, 0.015  # shares of the picture
 _MOST_OTHER = (0.5, 0.08)  # share of other colors: by share of the objects' colors, since edges mix them, and at least
 _MOST_SPREAD = 12  # standard deviation of brightness that 90% of the blocks of background stay below
 _BRIGHTNESS = (15, 248)  # of the background, without its darkest and brightest 2%
+
+
+def explain_other_kind(image: NDArray[np.uint8], query: str) -> str | None:
+    """Return what an embedded model does not know of a picture or a query, as a sentence; None if it knows both.
+
+    Args:
+        image: HWC uint8 RGB, any size.
+        query: what it was asked.
+    """
+    if not is_scene_like(image):
+        return OTHER_PICTURE
+    return OTHER_QUERY if unknown_words(query) else None
 
 
 def is_scene_like(image: NDArray[np.uint8], family: Family = SHAPES) -> bool:

@@ -28,7 +28,7 @@ SPLITS = {
 """Seeds of each split; a sample's index counts from the start of its range."""
 
 _MIN_VISIBLE = 0.75  # of an object's own area
-_REQUESTS = ("find {}", "segment {}", "where is {}?", "show me {}")
+REQUESTS = ("find {}", "segment {}", "where is {}?", "show me {}")
 _GROUP_REQUESTS = ("find {}", "segment {}", "show me {}")
 
 _Found = TypeVar("_Found")
@@ -176,7 +176,7 @@ def sample(split: str, index: int, side: int = SIDE_PX, family: Family = SHAPES)
     scene = generate(seed, side, family, kind)
     rng = Random(f"{seed}/query")
     query = _choose(rng, scene.queries, lambda query: query.target)
-    return Sample(scene, query, _request(rng, _REQUESTS, query.text))
+    return Sample(scene, query, _request(rng, REQUESTS, query.text))
 
 
 def sample_group(split: str, index: int, side: int = SIDE_PX, family: Family = SHAPES) -> GroupSample:

@@ -25,7 +25,7 @@ from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.rle import compressed_runs
 from wise_edge.runtimes.results import MaskCode, SegmentationResult
 from wise_edge.runtimes.session import Session
-from wise_edge.scenes.recognition import OTHER_KIND, is_scene_like
+from wise_edge.scenes.recognition import explain_other_kind
 from wise_edge.service.guard import BUG, Receive
 from wise_edge.service.image_store import ImageStore
 from wise_edge.service.limits import Limits
@@ -174,16 +174,17 @@ class Service:
         """Return the answer to a query as JSON; raises what `ask` raises."""
         result = await self.ask(image, request, client, on_text)
         described = await asyncio.to_thread(describe, result, request.mask)  # a large mask takes a while
-        return described | {"notes": self.notes(image)}
+        return described | {"notes": await asyncio.to_thread(self.notes, image, request.query)}
 
     async def write(self, image: npt.NDArray[np.uint8], request: SegmentRequest, client: str) -> bytes:
         """Return the answer to a query as the content of a file; raises what `ask` and `encode_result` raise."""
         result = await self.ask(image, request, client)
         return await asyncio.to_thread(encode_result, result, image, request.output, ".png", "image")
 
-    def notes(self, image: npt.NDArray[np.uint8]) -> list[str]:
-        """Return what to know about answers on an image."""
-        return [OTHER_KIND] if self.demo and not is_scene_like(image) else []
+    def notes(self, image: npt.NDArray[np.uint8], query: str) -> list[str]:
+        """Return what to know about the answer to a query on an image."""
+        line = explain_other_kind(image, query) if self.demo else None
+        return [line] if line else []
 
     async def stream(self, image: npt.NDArray[np.uint8], request: SegmentRequest, client: str) -> AsyncIterator[str]:
         """Yield server-sent events: "text" with what the completion has grown by, then "result" or "error"."""

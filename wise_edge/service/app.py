@@ -123,7 +123,7 @@ def make_app(
             if streamed:
                 raise HTTPException(422, f"output: {asked.output} cannot be streamed; remove Accept or output")
             content = await while_connected(request.receive, service.write(image, asked, client))
-            notes = " ".join(service.notes(image))
+            notes = " ".join(service.notes(image, asked.query))
             return Response(content, 200, {NOTES_HEADER: notes} if notes else None, MEDIA_TYPES[asked.output])
         if not streamed:
             return JSONResponse(await while_connected(request.receive, service.answer(image, asked, client)))
