@@ -59,8 +59,8 @@ def run(
         Literal["panel", "plain"],
         option(
             "NAME",
-            "Overlays: panel, with query, rationale and latency below a dimmed image; plain, in the image's own size "
-            "and colors.",
+            "Overlays: panel, with query, rationale and latency below a dimmed image, at least 640 pixels wide; plain, "
+            "in the image's own size and colors, as result.save of Python writes.",
             panel=options.OUTPUT,
         ),
     ] = "panel",
