@@ -109,7 +109,7 @@ def test_every_line_of_the_reference_works(tmp_path: Path, monkeypatch: pytest.M
     assert done.returncode == 0, done.stdout + done.stderr
     answers = done.stdout.split("----\n")[:-1]
     assert len(answers) == len(lines) >= 12
-    assert (tmp_path / "scene.png").read_bytes() == example.example_png()
+    assert (tmp_path / "example.png").read_bytes() == example.example_png()
     found = [answer for answer in answers if '"status":"found"' in answer.replace('": ', '":')]
     assert len(found) == sum("/segment" in line and "-o " not in line for line in lines)
     with Image.open(tmp_path / "cutout.png") as cut:

@@ -49,7 +49,7 @@ def render_reference(schema: Mapping[str, Any], address: str, with_token: bool) 
         f'<p>{escape(info["description"])} For programs: <a href="openapi.json">openapi.json</a>. To try it in the '
         'browser: <a href=".">the page</a>.</p>',
         "<p>A body is a form or JSON; unknown fields are refused by name. The lines below use the example picture, "
-        "<code>scene.png</code>.</p>",
+        "<code>example.png</code>.</p>",
         token if with_token else "",
         f"<nav><ul>{''.join(links)}</ul></nav>",
     ]

@@ -12,26 +12,26 @@ QUERY = next(iter(example.QUERIES))
 _NEEDS_TOKEN = ' -H "Authorization: Bearer $WISE_EDGE_TOKEN"'
 _AS_JSON = '"Content-Type: application/json"'
 _FIELD = f'-F query="{QUERY}"'
-_STORE = f"""FRAME=$(curl -s -F image=@scene.png {ADDRESS}/v1/frames | sed 's/.*"frame":"\\([^"]*\\)".*/\\1/')"""
+_STORE = f"""FRAME=$(curl -s -F image=@example.png {ADDRESS}/v1/frames | sed 's/.*"frame":"\\([^"]*\\)".*/\\1/')"""
 
-EXAMPLE = (("Get a picture to try", f"curl -o scene.png {ADDRESS}{example.PATH}"),)
+EXAMPLE = (("Get a picture to try", f"curl -o example.png {ADDRESS}{example.PATH}"),)
 SEGMENT = (
-    ("A form", f"curl -F image=@scene.png {_FIELD} {ADDRESS}/v1/segment"),
+    ("A form", f"curl -F image=@example.png {_FIELD} {ADDRESS}/v1/segment"),
     (
         "A file: what was found, cut out",
-        f"curl -F image=@scene.png {_FIELD} -F output=cutout -o cutout.png {ADDRESS}/v1/segment",
+        f"curl -F image=@example.png {_FIELD} -F output=cutout -o cutout.png {ADDRESS}/v1/segment",
     ),
     (
         "The rationale while it is written",
-        f'curl -N -H "Accept: text/event-stream" -F image=@scene.png {_FIELD} {ADDRESS}/v1/segment',
+        f'curl -N -H "Accept: text/event-stream" -F image=@example.png {_FIELD} {ADDRESS}/v1/segment',
     ),
     (
         "JSON, with the picture in base64",
-        f"""printf '{{"query": "{QUERY}", "image": "%s"}}' "$(base64 -w0 scene.png)" | """
+        f"""printf '{{"query": "{QUERY}", "image": "%s"}}' "$(base64 -w0 example.png)" | """
         f"curl -H {_AS_JSON} -d @- {ADDRESS}/v1/segment",
     ),
 )
-STORE = (("A form", f"curl -F image=@scene.png {ADDRESS}/v1/frames"), ("Keep its name", _STORE))
+STORE = (("A form", f"curl -F image=@example.png {ADDRESS}/v1/frames"), ("Keep its name", _STORE))
 ASK = (
     ("JSON", f"""curl -H {_AS_JSON} -d '{{"query": "the yellow star"}}' {ADDRESS}/v1/frames/$FRAME/segment"""),
     ("A form", f'curl --data-urlencode query="the yellow star" -d mask=png {ADDRESS}/v1/frames/$FRAME/segment'),
