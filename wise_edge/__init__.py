@@ -22,13 +22,24 @@ TYPE_CHECKING = False  # type checkers take it for typing's, which would be one 
 if TYPE_CHECKING:
     from wise_edge.bundle.store import load as load_bundle
     from wise_edge.images import load_image
+    from wise_edge.outputs.coco import to_coco
     from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.results import SegmentationResult
     from wise_edge.runtimes.session import Session
     from wise_edge.runtimes.tracking import Stamped
+    from wise_edge.video.opening import open_video
 
 __version__ = "0.1.0"
-__all__ = ["Decoding", "SegmentationResult", "Session", "Stamped", "load_bundle", "load_image"]
+__all__ = [
+    "Decoding",
+    "SegmentationResult",
+    "Session",
+    "Stamped",
+    "load_bundle",
+    "load_image",
+    "open_video",
+    "to_coco",
+]
 
 _HOMES = {
     "Decoding": ("wise_edge.runtimes.base", "Decoding"),
@@ -37,6 +48,8 @@ _HOMES = {
     "Stamped": ("wise_edge.runtimes.tracking", "Stamped"),
     "load_bundle": ("wise_edge.bundle.store", "load"),
     "load_image": ("wise_edge.images", "load_image"),
+    "open_video": ("wise_edge.video.opening", "open_video"),
+    "to_coco": ("wise_edge.outputs.coco", "to_coco"),
 }
 
 
@@ -53,4 +66,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__version__"]
