@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -352,6 +353,31 @@ def test_the_tiny_bundle_opens_on_what_is_asked_for(tiny_bundle: Path) -> None:
 
     assert {part: choice.name for part, choice in result.backends.items()} == {"policy": "onnx", "mask": "torch"}
     assert (session.policy.name, session.mask.name) == ("onnx", "torch")
+
+
+def test_a_session_that_is_dropped_is_freed_at_once(tiny_bundle: Path) -> None:
+    session = Session.from_bundle(tiny_bundle, policy_backend="onnx", mask_backend="onnx")
+    result = session.segment(PICTURE, "the ring", "answer")
+    session.segment_many(PICTURE, ["the ring", "the star"], "answer")
+    held = [weakref.ref(part) for part in (session, session.policy, session.mask)]
+
+    del session
+
+    assert [part() for part in held] == [None, None, None]
+    assert result.image is not None
+
+
+def test_the_thread_of_a_dropped_session_ends() -> None:
+    choice = BackendChoice("fake", "the test asked for it")
+    before = set(threading.enumerate())
+    session = Session(FakePolicy(), FakeMask(), {"policy": choice, "mask": choice}, overlap_mask_encoding=True)
+    session.segment(PICTURE, "the ring")
+    (worker,) = set(threading.enumerate()) - before
+
+    del session
+
+    worker.join(60)
+    assert not worker.is_alive()
 
 
 def test_auto_says_what_did_not_start(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
