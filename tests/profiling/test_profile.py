@@ -445,7 +445,7 @@ def test_own_images_are_asked_what_the_files_next_to_them_say(
     for options, line in (
         (["--images", str(tmp_path / "none")], "is not a folder"),
         (["--query", "the mug"], "--query needs --images"),
-        (["--dataset", "refcoco"], "refcoco is read from a folder"),
+        (["--dataset", "refcoco"], "--dataset refcoco needs --data DIR"),
         (["--bundle", str(tmp_path)], "is not a bundle"),
     ):
         assert main(["profile", *options]) in (1, 2)

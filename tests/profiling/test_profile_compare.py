@@ -145,25 +145,25 @@ def test_runs_without_a_partner_are_told(tmp_path: Path, capsys: pytest.CaptureF
     a, b = timed(), timed()
     del b["runs"][1]
     b["runs"].append(b["runs"][0] | {"variant": "answer"})
-    assert find_unmatched(a, b) == (["wise-s on llama and onnx"], ["answer on llama and onnx"])
+    assert find_unmatched(a, b) == (["wise-s (policy llama, masks onnx)"], ["answer (policy llama, masks onnx)"])
     assert find_differences(a, b) == [
-        "wise-s on llama and onnx: only in A",
-        "answer on llama and onnx: only in B",
+        "wise-s (policy llama, masks onnx): only in A",
+        "answer (policy llama, masks onnx): only in B",
     ]
     files = [write(tmp_path / f"{name}.json", document) for name, document in (("a", a), ("b", b))]
     assert main(["profile", "compare", *files]) == 0
-    assert "! wise-s on llama and onnx: only in A" in capsys.readouterr().out
+    assert "! wise-s (policy llama, masks onnx): only in A" in capsys.readouterr().out
     assert main(["profile", "compare", *files, "--max-regression", "5", "--json"]) == 5
     out, err = capsys.readouterr()
-    assert "only in A: wise-s on llama and onnx" in err
-    assert json.loads(out)["missing"] == ["wise-s on llama and onnx"]
+    assert "only in A: wise-s (policy llama, masks onnx)" in err
+    assert json.loads(out)["missing"] == ["wise-s (policy llama, masks onnx)"]
 
 
 def test_runs_that_share_a_name_are_told_and_not_compared() -> None:
     a, b = timed(), timed()
     b["runs"].append(deepcopy(b["runs"][1]))
     assert [run.name for run in compare_profiles(a, b)] == ["verbose (llama, onnx)"]
-    twice = ["wise-s on llama and onnx"] * 2
+    twice = ["wise-s (policy llama, masks onnx)"] * 2
     assert find_unmatched(a, b) == (twice[:1], twice)
 
 

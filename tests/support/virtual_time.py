@@ -16,7 +16,7 @@ from fake_session import FakeImage, FakeMask, FakePolicy, Write, write_canned
 from wise_edge.power.sampler import PowerSampler
 from wise_edge.power.sources import PowerSource
 from wise_edge.profiling import meter
-from wise_edge.runtimes import session
+from wise_edge.runtimes import segmenter, session
 from wise_edge.runtimes.base import MaskOutput, MaskPrompt, PolicyOutput, Request
 
 
@@ -34,7 +34,8 @@ class VirtualTime:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let sessions and profiles live in this time."""
-        monkeypatch.setattr(session, "perf_counter", self.clock)
+        for module in (segmenter, session):
+            monkeypatch.setattr(module, "perf_counter", self.clock)
         monkeypatch.setattr(meter, "Meter", partial(meter.Meter, **self.options))
 
     def clock(self) -> float:
