@@ -94,7 +94,8 @@ def _check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
         joined = "".join(said.split())
         assert [word for word in figures if word not in joined] == [], width
         lines = said.splitlines()
-        wide = [line for line in lines if len(line.rstrip()) > width and not line.startswith(COMMAND)]
+        assert [line for line in lines if line.endswith(" ")] == []
+        wide = [line for line in lines if len(line) > width and not line.startswith(COMMAND)]
         assert wide == [], width
 
 
@@ -150,8 +151,12 @@ def test_a_pipe_gets_one_line_for_each_row(capsys: pytest.CaptureFixture[str], m
     monkeypatch.delenv("COLUMNS", raising=False)
     table = Table("name", "value")
     table.add_row("word " * 100, "12.3 s")
-    show(open_console(), table)
-    assert "12.3 s" in next(line for line in capsys.readouterr().out.splitlines() if "word" in line)
+    console = open_console()
+    show(console, table)
+    console.print("[x]", markup=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert "12.3 s" in next(line for line in lines if "word" in line)
+    assert lines[-1] == "[x]"
 
 
 def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

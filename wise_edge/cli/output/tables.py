@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -17,10 +18,23 @@ _UNBOUND = 10_000
 """Columns of what is no terminal, such as a pipe into grep."""
 
 
+class _Console(Console):
+    """A console that pads no line with spaces, as Rich does in tables, where it prints into a file or a pipe."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        if self.is_terminal:
+            super().print(*objects, **how)
+            return
+        with self.capture() as printed:
+            super().print(*objects, **how)
+        lines = "\n".join(line.rstrip(" ") for line in printed.get().split("\n"))
+        super().print(lines, end="", markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
 def open_console(*, stderr: bool = False) -> Console:
     """Return a console for stdout or stderr; only a terminal wraps what is printed, or anything if COLUMNS is set."""
     bound = (sys.stderr if stderr else sys.stdout).isatty() or os.environ.get("COLUMNS", "").isdigit()
-    return Console(stderr=stderr, highlight=False, width=None if bound else _UNBOUND)
+    return _Console(stderr=stderr, highlight=False, width=None if bound else _UNBOUND)
 
 
 def show_facts(console: Console, facts: Iterable[tuple[str | Text, str | Text]]) -> None:
