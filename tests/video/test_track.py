@@ -144,6 +144,19 @@ def test_the_policy_is_asked_as_often_as_wished(
     assert opened.policy.encoded == len(set(grounded))
 
 
+def test_the_step_is_told_before_its_results(
+    video: Path, opened: fake_session.Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", both)
+    monkeypatch.setattr(sys, "stderr", both)
+    assert main(["track", str(video), RING]) == 0
+    lines = both.getvalue().splitlines()
+    assert lines[0] == "tracking ..."
+    assert lines.count("tracking ...") == 1
+    assert lines[1].startswith("   0.000 s")
+
+
 def test_in_real_time_frames_are_dropped_and_counted(
     video: Path, opened: fake_session.Opened, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

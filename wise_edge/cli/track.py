@@ -123,8 +123,10 @@ def track(
                 sinks = [totals.add, *_open_sinks(stack, video, totals, out, jsonl, as_json, force)]
                 show = stack.enter_context(ProgressLine())
                 for tracked in _first_of_each_frame(totals.until_failure(results)):
-                    if loaded.is_embedded and not totals.frames:
-                        _note_other_kind(tracked, query)
+                    if not totals.frames:
+                        show("tracking")  # before the first line of results
+                        if loaded.is_embedded:
+                            _note_other_kind(tracked, query)
                     for write in sinks:
                         write(tracked)
                     show("tracking", None if video.frames is None else min(1.0, totals.passed / video.frames))
