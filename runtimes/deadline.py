@@ -160,7 +160,7 @@ class LatencyHistory:
         fastest = min(options[::-1], key=lambda option: (expected[option], option.image_tokens))
         fitting = [option for option in options if expected[option] <= deadline_ms]
         if not fitting:
-            reason = f"{fastest.name}: nothing fits {deadline_ms:g} ms, and it is the fastest"
+            reason = f"{fastest.name}: nothing was expected to fit {deadline_ms:g} ms, and it is the fastest"
             return _choice(deadline_ms, fastest, None, expected[fastest], reason, expected)
         chosen = fitting[0]
         most = int((deadline_ms - least[chosen]) / steps[chosen]) if chosen.rationale_tokens > 0 else None
