@@ -334,7 +334,18 @@ def test_bad_bundles_are_refused(
 
 
 def test_a_bundle_that_is_no_folder_is_refused(picture: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "is not a folder" in _refused(["run", picture, "the red ring", "--bundle", "nowhere"], 2, capsys)
+    line = _refused(["run", picture, "the red ring", "--bundle", "Qwen/Qwen2.5-VL-3B-Instruct"], 2, capsys)
+    assert "Qwen/Qwen2.5-VL-3B-Instruct is not a folder" in line
+    assert "make one of a checkpoint: wise-edge setup" in line
+
+
+def test_a_checkpoint_is_no_bundle(picture: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("policy").mkdir()
+    Path("policy/config.json").write_text("{}")
+    line = _refused(["run", picture, "the red ring", "--bundle", "policy"], 1, capsys)
+    assert line == (
+        "error: policy is a checkpoint and not a bundle; make one of it: wise-edge setup POLICY_DIR SAM_FILE\n"
+    )
 
 
 @pytest.mark.parametrize("part", ["policy", "mask"])

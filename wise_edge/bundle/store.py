@@ -29,6 +29,7 @@ from wise_edge.files.hashing import hash_file
 from wise_edge.files.inputs import refuse_lfs_pointer, refuse_special
 from wise_edge.files.writing import replacing
 
+_SETUP = "wise-edge setup POLICY_DIR SAM_FILE"
 _SHA256_LENGTH = 64
 _LAST_SECOND = 253_402_300_799  # of the year 9999
 
@@ -186,9 +187,11 @@ def check_sha256(directory: str | Path, expected: str) -> None:
 
 def _find_manifest(root: Path) -> Path:
     if not root.is_dir():
-        raise UsageError(f"{root} is not a folder; pass a bundle directory or create one with 'wise-edge export'")
+        raise UsageError(f"{root} is not a folder; pass a bundle's, or make one of a checkpoint: {_SETUP}")
     file = root / MANIFEST_NAME
     if not file.exists():
+        if (root / "config.json").is_file():
+            raise BundleError(f"{root} is a checkpoint and not a bundle; make one of it: {_SETUP}")
         raise BundleError(f"{root} is not a bundle: it has no {MANIFEST_NAME}")
     refuse_special(file)
     return file
