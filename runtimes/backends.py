@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from wise_edge.bundle.roles import (
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from wise_edge.runtimes.dispatch import DeviceCapabilities
 
 PARTS = ("policy", "mask")
+_OTHER_NAMES = {
+    **dict.fromkeys(("cuda", "gpu", "nvidia"), ("onnx-cuda", "llama-gpu")),
+    "cpu": ("onnx", "llama"),
+    **dict.fromkeys(("trt", "tensor-rt"), ("tensorrt",)),
+    **dict.fromkeys(("ort", "onnxruntime"), ("onnx", "onnx-cuda")),
+    **dict.fromkeys(("gguf", "llama.cpp", "llama-cpp", "llamacpp"), ("llama", "llama-gpu")),
+    "pytorch": ("torch",),
+}
+"""Names that devices, runtimes and files have elsewhere, for suggestions -> the backends meant."""
 CHECKPOINTS = {"policy": "policy", "mask": "sam"}
 """For each part, the entry of the manifest's provenance that names its checkpoint."""
 
@@ -99,6 +109,14 @@ def list_names(part: str) -> str:
     """Return what a user may ask for, as prose: "auto, onnx or torch"."""
     names = ["auto", *(backend.name for backend in list_backends(part))]
     return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def suggest_names(part: str, wrong: str) -> str:
+    """Return the names that a user may have meant by one that no backend has, as prose; empty if nothing is near."""
+    known = [backend.name for backend in list_backends(part)]
+    wrong = str(wrong).lower()
+    meant = [name for name in _OTHER_NAMES.get(wrong, ()) if name in known]
+    return " or ".join(meant or get_close_matches(wrong, known, 2))
 
 
 def list_cpu_policies(roles: Iterable[str]) -> list[str]:

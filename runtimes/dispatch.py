@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from wise_edge.bundle.devices import Capability
 from wise_edge.bundle.manifest import Manifest
 from wise_edge.errors import DeviceError, MissingExtraError, UsageError
-from wise_edge.runtimes.backends import Backend, list_backends
+from wise_edge.runtimes.backends import Backend, list_backends, suggest_names
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ def list_candidates(
             check(backend, manifest, device, part)
             return (backend,)
     names = ", ".join(backend.name for backend in rows)
-    raise UsageError(f"unknown {part} backend '{requested}'; choose one of auto, {names}")
+    meant = suggest_names(part, requested)
+    advice = f"did you mean {meant}? choose" if meant else "choose"
+    raise UsageError(f"unknown {part} backend '{requested}'; {advice} one of auto, {names}")
 
 
 def list_rejected(manifest: Manifest, device: DeviceCapabilities, part: str, chosen: str) -> tuple[str, ...]:

@@ -354,8 +354,26 @@ def test_an_unknown_backend_is_refused(
 ) -> None:
     arguments = ["run", picture, "the red ring", "--bundle", str(bundle), f"--{part}-backend", "abacus"]
     line = _refused(arguments, 2, capsys)
-    assert f"unknown {part} backend 'abacus'" in line
+    assert f"unknown {part} backend 'abacus'; choose one of auto, " in line
     assert "onnx" in line
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "meant"),
+    [
+        ("policy", "cuda", "onnx-cuda or llama-gpu"),
+        ("policy", "GPU", "onnx-cuda or llama-gpu"),
+        ("mask", "gpu", "onnx-cuda"),
+        ("policy", "cpu", "onnx or llama"),
+        ("policy", "trt", "tensorrt"),
+        ("policy", "onx", "onnx"),
+    ],
+)
+def test_a_backend_by_another_name_is_recognized(
+    part: str, name: str, meant: str, picture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = _refused(["run", picture, "the red ring", f"--{part}-backend", name], 2, capsys)
+    assert f"unknown {part} backend '{name}'; did you mean {meant}? choose one of auto, " in line
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,10 @@ def refuse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Captu
         (["--variants", "verbose, wise_s"], "unknown variant 'wise_s'; choose one of verbose"),
         (["--variants", "answer, answer"], "--variants names answer twice"),
         (["--backends", ""], "the argument after --backends is empty"),
-        (["--backends", "onnx,lama"], "unknown policy backend 'lama'; choose one of auto, tensorrt"),
+        (
+            ["--backends", "onnx,lama"],
+            "unknown policy backend 'lama'; did you mean llama? choose one of auto, tensorrt",
+        ),
         (["--backends", "onnx,onnx"], "--backends names onnx twice"),
         (["--pixels", "9"], "9 pixels hold no image token of 28 x 28; allow 784 or more"),
         (["--backends", "auto,onnx"], "--backends auto,onnx measures onnx twice, since auto chooses it here"),

@@ -167,11 +167,9 @@ def _choose(
     """Return the names of the backends and variants to measure; raises if one of them cannot run here."""
     from wise_edge.bundle.store import load, resolve_bundle
     from wise_edge.errors import UsageError
-    from wise_edge.runtimes.backends import list_backends
     from wise_edge.runtimes.opening import find_candidates
 
-    known = ["auto", *(backend.name for backend in list_backends("policy"))]
-    compared = options.split_names("--backends", "policy backend", backends, known)
+    compared = options.split_names("--backends", "policy backend", backends)
     opened = load(resolve_bundle(bundle))
     has = list(opened.manifest.policy.within(pixels).prompts.variants)
     usual = [name for name in _USUAL if name in has] or has
