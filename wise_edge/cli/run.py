@@ -178,20 +178,31 @@ def _split(words: Sequence[str]) -> tuple[list[str], str]:
     from wise_edge.images import SUFFIXES
     from wise_edge.images.sources import LIST_MARK, STDIN
 
+    def like_picture_name(word: str) -> bool:
+        return word == STDIN or word.startswith(LIST_MARK) or word.lower().endswith(SUFFIXES)
+
+    def like_words(word: str) -> bool:
+        return not (like_picture_name(word) or os.path.exists(word) or {*"/*["}.intersection(word))
+
     *names, query = words
-    like_picture = query == STDIN or query.startswith(LIST_MARK) or query.lower().endswith(SUFFIXES)
+    like_picture = like_picture_name(query)
     shown = quote(query[:100])
     if not names and (like_picture or os.path.exists(query)):
         raise UsageError(f"no query for {shown}; add one: wise-edge run {shown} '{_EXAMPLE}'")
     if not names:
         raise UsageError(f"no picture for the query {shown}; pass one first: wise-edge run photo.jpg {shown}")
+    if like_picture and like_words(names[0]) and (len(query.split()) == 1 or os.path.exists(query)):
+        mended = " ".join(quote(word) for word in [*names[1:], query, names[0]])
+        raise UsageError(f"the order is IMAGE... QUERY: wise-edge run {mended}")
     if like_picture and len(query.split()) == 1:
         raise UsageError(f"the last argument is the query, and {shown} is a picture; add a query, as '{_EXAMPLE}'")
-    unknown = [name for name in names if not os.path.exists(name)]
-    if 0 < len(unknown) < len(names) and names[-len(unknown) :] == unknown and all(map(str.isalnum, unknown)):
+    pictures = [name for name in names if not like_words(name)]
+    unknown = names[len(pictures) :]
+    if pictures and unknown and names[: len(pictures)] == pictures:
+        mended = " ".join(map(quote, [*pictures, " ".join([*unknown, query])]))
         raise UsageError(
-            f"{unknown[0]} does not exist; if it belongs to the query, put the query in quotes: "
-            f"{quote(' '.join([*unknown, query]))}"
+            f"there is no picture '{unknown[0]}'; if it belongs to the query, put the query in quotes: "
+            f"wise-edge run {mended}"
         )
     return names, query
 
@@ -200,6 +211,7 @@ def _plan(
     pictures: Sequence[str], named: dict[Kind, Path | None], out: Path | None, save: str | None
 ) -> tuple[list[list[tuple[Kind, Path]]], Path | None]:
     """Return the files that are written for each picture, and the one for all."""
+    from wise_edge.images import SUFFIXES
     from wise_edge.outputs.folder import COCO_NAME, plan_files
     from wise_edge.outputs.saving import kind_of
 
@@ -210,6 +222,8 @@ def _plan(
             raise UsageError(
                 f"--{kind} writes one file, and there are {len(pictures)} pictures; pass --out DIR --save {kind}"
             )
+    if out is not None and out.suffix.lower() in SUFFIXES and not out.is_dir():
+        raise UsageError(f"--out is a folder, and {out} looks like a picture; for one file use --overlay {out}")
     if out is None:
         if save is not None:
             raise UsageError("--save needs a folder; add --out DIR")
