@@ -116,7 +116,7 @@ def suggest_names(part: str, wrong: str) -> str:
     known = [backend.name for backend in list_backends(part)]
     wrong = str(wrong).lower()
     meant = [name for name in _OTHER_NAMES.get(wrong, ()) if name in known]
-    return " or ".join(meant or get_close_matches(wrong, known, 2))
+    return " or ".join(meant or get_close_matches(wrong, known, 1))
 
 
 def list_cpu_policies(roles: Iterable[str]) -> list[str]:
