@@ -105,6 +105,41 @@ def test_what_cannot_be_is_one_line(
     assert line in err
 
 
+@pytest.mark.parametrize(
+    ("policy", "sam", "lines"),
+    [
+        ("gone", "none.pth", ["gone does not exist; pass a checkpoint's folder", "; none.pth does not exist; pass a"]),
+        ("gone", "embedded", ["gone does not exist"]),
+        ("embedded", "none.pth", ["error: none.pth does not exist"]),
+        (
+            "Qwen/Qwen2.5-VL-3B-Instruct",
+            "sam_vit_b_01ec64.pth",
+            [
+                "hf download Qwen/Qwen2.5-VL-3B-Instruct --local-dir Qwen2.5-VL-3B-Instruct; ",
+                "curl -o sam_vit_b_01ec64.pth https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth\n",
+            ],
+        ),
+        (
+            "Qwen2.5-VL-3B-Instruct",
+            "models/sam2.1_hiera_tiny.pt",
+            [
+                "hf download Qwen/Qwen2.5-VL-3B-Instruct --local-dir Qwen2.5-VL-3B-Instruct; ",
+                "curl -o models/sam2.1_hiera_tiny.pt "
+                "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_tiny.pt\n",
+            ],
+        ),
+        ("embedded", "facebook/sam-vit-base", ["hf download facebook/sam-vit-base --local-dir sam-vit-base"]),
+    ],
+)
+def test_all_that_is_missing_is_said_in_one_line(
+    policy: str, sam: str, lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["setup", policy, sam, "--dry-run"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert all(line in err for line in lines), err
+
+
 @pytest.mark.slow
 def test_the_printed_line_runs_and_the_bundle_is_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

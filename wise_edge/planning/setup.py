@@ -22,9 +22,11 @@ from wise_edge.planning.plan import Choice, Chooser
 from wise_edge.planning.sizes import PolicySize, SamSize, measure_policy, measure_sam
 from wise_edge.planning.weights import BITS
 from wise_edge.policy.answers.conventions import Told
+from wise_edge.policy.foreign import describe_missing_policy
 from wise_edge.policy.prompts import DEFAULT, PromptSet
 from wise_edge.runtimes.backends import find_backend
 from wise_edge.runtimes.opening import find_candidates
+from wise_edge.sam.kinds import describe_missing_segmenter
 
 _GENERIC = ("policy", "model", "checkpoint", "merged", "final")
 """Names of folders that say nothing of what is in them; the folder above is named with them."""
@@ -215,6 +217,7 @@ def plan_setup(
     """
     wishes = wishes or Wishes()
     folder, checkpoint = resolve_checkpoint(policy, "policy"), resolve_checkpoint(sam, "sam")
+    _check_presence(folder, checkpoint)
     prompts = DEFAULT if wishes.default_wording and not (folder / "prompts.json").is_file() else None
     told = Told(picture=wishes.picture, pixels=wishes.pixels, form=wishes.form)
     check_name(wishes.device)
@@ -238,6 +241,13 @@ def plan_setup(
     disk = count_disk(folder, checkpoint, measured, segmenter, choice)
     steps = list_steps(folder, place.absolute().parent, measured, choice)
     return Setup(policy, sam, place, device, this, measured, segmenter, choice, disk, steps, prompts, wishes.bits)
+
+
+def _check_presence(policy: Path, sam: Path) -> None:
+    """Raise `UsageError` if a checkpoint does not exist, with one message for both."""
+    described = ((policy, describe_missing_policy), (sam, describe_missing_segmenter))
+    if missing := [describe(path) for path, describe in described if not path.exists()]:
+        raise UsageError("; ".join(missing))
 
 
 def _name(policy: Path, choice: Choice) -> str:

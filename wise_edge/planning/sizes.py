@@ -16,6 +16,7 @@ from wise_edge.policy.prompts import PromptSet
 from wise_edge.policy.shards import find_shards
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.sam.checkpoint import read_sam_spec
+from wise_edge.sam.kinds import describe_missing_segmenter
 from wise_edge.sam.segment_anything import read_architecture
 from wise_edge.sam.spec import SAM2, SamSpec
 from wise_edge.sam.weights import read_weights
@@ -130,7 +131,7 @@ def measure_policy(folder: Path, prompts: PromptSet | None = None, told: Told | 
 def measure_sam(checkpoint: Path) -> SamSize:
     """Return a segmenter's sizes; raises as `read_sam_spec`."""
     if not checkpoint.exists():
-        raise UsageError(f"{checkpoint} does not exist; pass a segmenter's checkpoint, or 'embedded'")
+        raise UsageError(describe_missing_segmenter(checkpoint))
     spec = read_sam_spec(checkpoint)
     if spec.family == SAM2:
         heads, grid = _SAM2_HEADS, spec.input_size // _SAM2_STRIDE

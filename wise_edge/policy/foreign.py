@@ -17,6 +17,7 @@ from wise_edge.native.weight_files import find_weight_files
 from wise_edge.policy.shards import CONFIG_FOLDER, PATTERN
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_QWEN = re.compile(r"Qwen\d[\d.]*-(VL-)?[\d.]+B[\w.-]*")  # as docs/gpu.md names the folder
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _GGUF = "is a GGUF file, which is converted already; pass the Hugging Face folder that it was made from"
 _COPY = "then copy config.json, the tokenizer's and the processor's files into MERGED"
@@ -81,11 +82,7 @@ def refuse_path(path: Path) -> None:
     if path.is_dir():
         return
     if not path.exists():
-        if _HUB_NAME.fullmatch(str(path)):
-            raise UsageError(f"there is no folder {path}; download it: hf download {path} --local-dir {path.name}")
-        raise UsageError(
-            f"{path} does not exist; pass a checkpoint's folder or 'embedded' (--policy; in a recipe, model or start)"
-        )
+        raise UsageError(describe_missing_policy(path))
     refuse_lfs_pointer(path)
     with path.open("rb") as file:
         if file.read(4) == b"GGUF":
@@ -93,6 +90,14 @@ def refuse_path(path: Path) -> None:
     if path.suffix in _WEIGHTS and (path.parent / "config.json").is_file():
         raise UsageError(f"{path} is one file of a checkpoint; pass its folder, {path.parent}")
     raise UsageError(f"{path} is a file; pass the folder of a checkpoint, with config.json, weights and tokenizer.json")
+
+
+def describe_missing_policy(path: Path) -> str:
+    """Say of a path that does not exist what to pass, and of a name on the Hub how to get it."""
+    published = f"Qwen/{path}" if _QWEN.fullmatch(str(path)) else str(path)
+    if _HUB_NAME.fullmatch(published):
+        return f"there is no folder {path}; download it: hf download {published} --local-dir {path.name}"
+    return f"{path} does not exist; pass a checkpoint's folder or 'embedded' (--policy; in a recipe, model or start)"
 
 
 def refuse_foreign(folder: Path) -> None:

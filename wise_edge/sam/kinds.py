@@ -18,6 +18,13 @@ UNUSED = ("pixel_mean", "pixel_std", SHARED_POSITIONS)
 """Entries of complete checkpoints that are no weights of segment-anything."""
 
 _MODEL_TYPES = {"segment_anything": OWN, "sam": SAM_MODEL, "sam2": SAM2_MODEL, "sam2_video": SAM2_MODEL}
+_PUBLISHED = (
+    (r"sam_vit_(b_01ec64|l_0b3195|h_4b8939)\.pth", "segment_anything"),
+    (r"sam2_hiera_(tiny|small|base_plus|large)\.pt", "segment_anything_2/072824"),
+    (r"sam2\.1_hiera_(tiny|small|base_plus|large)\.pt", "segment_anything_2/092824"),
+)
+"""Meta's files, and where they lie; see https://github.com/facebookresearch/segment-anything#model-checkpoints and
+https://github.com/facebookresearch/sam2#download-checkpoints."""
 _FOREIGN_TYPES = {"sam_hq": "HQ-SAM", "sam3": "SAM 3", "edgetam": "EdgeTAM"}
 """Beginning of a config's model_type to the kind."""
 _OWN_TENSORS = {
@@ -87,10 +94,20 @@ def _first(names: list[str]) -> str:
     return ", ".join(map(repr, names[:3])) + more
 
 
+def describe_missing_segmenter(path: Path) -> str:
+    """Say of a path that does not exist what to pass, and of a published checkpoint how to get it."""
+    for pattern, folder in _PUBLISHED:
+        if re.fullmatch(pattern, path.name):
+            return f"{path} does not exist; download it: curl -o {path} https://dl.fbaipublicfiles.com/{folder}/{path.name}"
+    if re.fullmatch(r"facebook/sam[\w.-]+", str(path)):
+        return f"there is no folder {path}; download it: hf download {path} --local-dir {path.name}"
+    return f"{path} does not exist; pass a segmenter's checkpoint, or 'embedded'"
+
+
 def _describe_missing(folder: Path) -> str:
     """Say what is wrong with a path that is neither a file nor a folder with a config."""
     if not folder.exists():
-        return f"{folder} does not exist; pass a segmenter's checkpoint, or 'embedded'"
+        return describe_missing_segmenter(folder)
     if (folder / "bundle.json").is_file():
         return f"{folder} is a bundle; pass the segmenter's checkpoint that it was exported from"
     if files := sorted(file for file in folder.iterdir() if file.suffix in _WEIGHTS):
