@@ -78,6 +78,16 @@ def test_a_published_policy_is_asked_in_the_default_words_if_that_is_said(
     assert json.loads(capsys.readouterr().out)["out"] == "stock-gguf-Q8_0"
 
 
+def test_a_time_of_a_large_policy_says_nothing_of_a_small_one(
+    no_export: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*EMBEDDED[:3], "--device", "rtx-4090", "--dry-run", "--json", "--no-verify"]) == 0
+    steps = json.loads(capsys.readouterr().out)["steps"]
+    assert {step["reason"] for step in steps if "graphs" in step["name"] or "engines" in step["name"]} == {
+        "not measured with a policy of this size"
+    }
+
+
 def test_a_full_disk_is_said_before_the_work(
     no_export: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,8 +161,8 @@ def test_the_printed_line_runs_and_the_bundle_is_used_again(
 
     words = shlex.split(first["commands"][-1])[1:]
     scene = str(ROOT / "docs/scene.png")
-    meant = {"PHOTO.jpg": scene, planning.QUERY: "the small dotted object"}
-    line = [meant.get(word, word) for word in words]
+    assert words[:3] == ["run", "docs/scene.png", "the small dotted object"]
+    line = [scene if word == words[1] else word for word in words]
     assert main([*line, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     box = result["objects"][0]["box"]

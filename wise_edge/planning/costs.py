@@ -17,6 +17,9 @@ from wise_edge.planning.sizes import PolicySize, SamSize
 
 _CONVERTING = 0.81
 """Converting to GGUF, of the speed of a copy: 311 of 384 MB/s with a checkpoint of 7.5 GB (docs/results.md)."""
+_LARGE = 5e8
+"""Weights of a policy from which on times of one with 3 billion tell something."""
+_SMALL = "not measured with a policy of this size"
 _BLOCK_BYTES, _MOST_BYTES, _MOST_S = 8 << 20, 256 << 20, 1.0
 """What is copied to measure a disk, and for how long."""
 
@@ -78,7 +81,7 @@ def list_steps(folder: Path, place: Path, policy: PolicySize, choice: Choice) ->
         policy: the policy's sizes.
         choice: what is made.
     """
-    steps = []
+    steps, large = [], policy.weights >= _LARGE
     if choice.weights.target == "gguf":
         rate = measure_copy(max(checkpoint_weights(folder), key=lambda file: file.stat().st_size), place)
         seconds = None if rate is None else policy.stored_bytes / (_CONVERTING * rate)
@@ -87,13 +90,11 @@ def list_steps(folder: Path, place: Path, policy: PolicySize, choice: Choice) ->
         if choice.weights.bits < 16:
             steps.append(Step("quantize", None, "llama.cpp's quantizer was not measured"))
     else:
-        steps.append(
-            Step(
-                "trace graphs", None, "a policy of 3B took 2443 s once, on two cores with other work (docs/results.md)"
-            )
-        )
+        traced = "a policy of 3B took 2443 s once, on two cores with other work (docs/results.md)"
+        steps.append(Step("trace graphs", None, traced if large else _SMALL))
     if choice.weights.target == "tensorrt":
-        steps.append(Step("build engines", None, "18 and 52 s for a policy of 3B in fp16 (docs/results.md)"))
+        built = "18 and 52 s for a policy of 3B in fp16 (docs/results.md)"
+        steps.append(Step("build engines", None, built if large else _SMALL))
     if choice.verify:
         samples = choice.options.samples
         steps.append(Step("compare", None, f"it depends on the length of the answers to {samples} queries"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wise_edge.bundle.manifest import MANIFEST_NAME, Manifest
+from wise_edge.bundle.shipped import SHIPPED
 from wise_edge.bundle.store import Bundle, load, resolve_checkpoint
 from wise_edge.doctor import Host
 from wise_edge.drawing.units import size
@@ -30,8 +31,9 @@ from wise_edge.sam.kinds import describe_missing_segmenter
 
 _GENERIC = ("policy", "model", "checkpoint", "merged", "final")
 """Names of folders that say nothing of what is in them; the folder above is named with them."""
-QUERY = "the mug behind the keyboard"
-"""Stands for the user's words in a command."""
+_OWN = ("PHOTO.jpg", "the mug behind the keyboard")
+_SCENE = ("docs/scene.png", "the small dotted object")
+"""Picture and query in the command that is printed: the user's own, or what the shipped models know."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,8 @@ class Setup:
 
     def commands(self) -> list[str]:
         """Return what to type to run the bundle, which exists."""
-        image = ["wise-edge", "run", "PHOTO.jpg", QUERY, "--bundle", str(self.out)]
+        asked = _SCENE if self.policy_name in SHIPPED or self.sam_name in SHIPPED else _OWN
+        image = ["wise-edge", "run", *asked, "--bundle", str(self.out)]
         kind, choice = self.device.kind, self.choice
         build = choice.weights.target == "tensorrt" and kind is not None and not kind.builds_anywhere
         first = [["wise-edge", "build", str(self.out)]] if build and not self.device.here else []
