@@ -189,7 +189,7 @@ def test_a_video_as_its_page_shows_it(terminal: Terminal) -> None:
 
 def test_the_service_answers_the_curl_line_of_its_page(terminal: Terminal) -> None:
     page = DOCS / "robot.md"
-    asked = [first(page, "curl -o scene.png"), first(page, "curl -F image=@scene.png -F query=")]
+    asked = [first(page, "curl -o example.png"), first(page, "curl -F image=@example.png -F query=")]
     with terminal.started(f"{first(page, 'wise-edge serve')} --port 0") as serving:
         serving.expect(r"serving (http://127\.0\.0\.1:\d+)")
         address = serving.match[1]
