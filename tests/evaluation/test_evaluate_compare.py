@@ -13,9 +13,9 @@ import pytest
 
 from wise_edge.cli.main import main
 from wise_edge.errors import UsageError
-from wise_edge.evaluation.compare import compare_runs, format_markdown, tabulate
+from wise_edge.evaluation.compare import compare_latencies, compare_runs, format_markdown, tabulate
 from wise_edge.evaluation.record_log import write_log
-from wise_edge.evaluation.records import MaskRecord, Record, Settings
+from wise_edge.evaluation.records import LABELS, MaskRecord, Record, Settings
 from wise_edge.metrics import bootstrap_interval
 
 SETTINGS = Settings(
@@ -99,7 +99,43 @@ def test_compare_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     out, err = capsys.readouterr()
     assert err == ""
     assert "-80.000 to -80.000" in out
+    rows = [line.split("  ")[0].strip() for line in out.splitlines()]
+    assert rows[2:] == [*map(LABELS.__getitem__, found["figures"]), "latency p50, ms", "latency p90, ms"]
+    assert "-0.000" not in out
+    assert found["latency_ms"]["total"]["p90"] == {"a": 1.0, "b": 1.0, "difference": 0.0, "interval": [0.0, 0.0]}
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_times_are_compared_in_pairs() -> None:
+    slow = [replace(r, latency_ms={"total": 100.0 + r.index}) for r in _records(0.8, 100)]
+    fast = [replace(r, latency_ms={"total": r.latency_ms["total"] / 2}) for r in slow]
+    times = compare_latencies((SETTINGS, slow), (OTHER, fast[::-1]))
+    assert (times["p50"]["a"], times["p50"]["b"], times["p50"]["difference"]) == (129.5, 64.75, -64.75)
+    low, high = times["p50"]["interval"]
+    assert -75 < low < -64.75 < high < -55
+    silent = [replace(slow[0], latency_ms={}), *slow[1:]]
+    assert compare_latencies((SETTINGS, silent), (OTHER, fast)) == {}
+
+
+def test_a_change_that_rounds_to_nothing_has_no_sign_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = _records(0.8, 100)
+    less = [replace(r, iou=max(0.0, r.iou - 0.0001)) for r in records]
+    for name, run in (("a", records), ("b", less)):
+        write_log(tmp_path / f"{name}.jsonl", SETTINGS, run)
+    assert main(["evaluate", "compare", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]) == 0
+    assert "-0.000" not in capsys.readouterr().out
+
+
+def test_the_table_says_what_it_wants_instead_of_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "c.jsonl"
+    write_log(log, SETTINGS, _records(0.8, 100))
+    assert main(["evaluate", "table", str(log)]) == 2
+    err = capsys.readouterr().err
+    assert f"{log} holds records, and the table is made of reports; print that of the run by its command with" in err
+    assert f"--resume --out {log} --json > REPORT.json" in err
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("content", ["", "no JSON\n", "{}\n"])

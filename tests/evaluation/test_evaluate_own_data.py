@@ -111,7 +111,7 @@ def test_a_run_is_resumed_on_the_same_data_alone(name: str, file: str, capsys: p
 def test_one_kind_of_query_has_no_second_column(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--dataset", "table", "--data", "own.csv", "--limit", "2"]) == 0
     out = capsys.readouterr().out
-    assert "2 samples of table/own, variant wise-s, metric mode gres" in out
+    assert "2 samples of table/own, variant wise-s, counted as gRefCOCO does (gres)" in out
     assert "several" not in out and " one" not in out
 
 

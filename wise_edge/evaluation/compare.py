@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from wise_edge.errors import UsageError
 from wise_edge.evaluation.append_log import UNRECORDED, differing_fields
+from wise_edge.evaluation.evaluate import QUANTILES
 from wise_edge.evaluation.records import MaskRecord, Settings, shown_figures
 from wise_edge.mapping import from_mapping
-from wise_edge.metrics import METRIC_MODES_BY_NAME, paired_bootstrap, ratio
+from wise_edge.metrics import METRIC_MODES_BY_NAME, RESAMPLES, paired_bootstrap, ratio
 from wise_edge.ranges import Checked, Count, Index, Name, NotNegative, Share
 
 COLUMNS = {
@@ -46,6 +49,39 @@ def compare_runs(
     Raises:
         UsageError: the runs have different samples, or no sample counts in both.
     """
+    first, second = _pair(a, b)
+    pairs = [(x.terms(), y.terms()) for x, y in zip(first, second, strict=True)]
+    shown = shown_figures(first), shown_figures(second)
+    figures = [figure for figure in shown[0] if figure in shown[1]]
+    return {figure: _difference([(x[figure], y[figure]) for x, y in pairs]) for figure in figures}
+
+
+def compare_latencies(
+    a: tuple[Settings, Sequence[MaskRecord]], b: tuple[Settings, Sequence[MaskRecord]]
+) -> dict[str, dict[str, Any]]:
+    """Compare the times from image to mask of two runs, in ms; otherwise as `compare_runs`.
+
+    Returns:
+        Name of a quantile ("p50", "p90") to "a", "b", "difference" and "interval"; empty if a record has no time.
+    """
+    runs = _pair(a, b)
+    if any("total" not in record.latency_ms for run in runs for record in run):
+        return {}
+    first, second = (np.array([record.latency_ms["total"] for record in run]) for run in runs)
+    drawn = np.random.default_rng(0).integers(len(first), size=(RESAMPLES, len(first)))
+    compared = {}
+    for name, share in QUANTILES.items():
+        x, y = float(np.percentile(first, share)), float(np.percentile(second, share))
+        differences = np.percentile(second[drawn], share, axis=1) - np.percentile(first[drawn], share, axis=1)
+        interval = [float(edge) for edge in np.percentile(differences, (2.5, 97.5))]
+        compared[name] = {"a": x, "b": y, "difference": y - x, "interval": interval}
+    return compared
+
+
+def _pair(
+    a: tuple[Settings, Sequence[MaskRecord]], b: tuple[Settings, Sequence[MaskRecord]]
+) -> tuple[list[MaskRecord], list[MaskRecord]]:
+    """Return the records of two runs that count in both, in the same order; raises as `compare_runs`."""
     said = [name for name in _COMPARABLE if UNRECORDED not in (getattr(a[0], name), getattr(b[0], name))]
     if names := [name for name in differing_fields(a[0], b[0]) if name in said]:
         raise UsageError(f"the two runs differ in {', '.join(names)}; evaluate both with the same settings")
@@ -56,10 +92,7 @@ def compare_runs(
     kept = [name for name in first if first[name].dropped is None and second[name].dropped is None]
     if not kept:
         raise UsageError("no sample was counted in both runs; see 'dropped' in their records")
-    pairs = [(first[name].terms(), second[name].terms()) for name in kept]
-    shown = [shown_figures([run[name] for name in kept]) for run in (first, second)]
-    figures = [figure for figure in shown[0] if figure in shown[1]]
-    return {figure: _difference([(x[figure], y[figure]) for x, y in pairs]) for figure in figures}
+    return [first[name] for name in kept], [second[name] for name in kept]
 
 
 def tabulate(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _WHOLE = ("rationale_tokens_mean", "answer_tokens_mean")
 """Figures that are shown without decimals."""
 SHOWN_PROBLEMS = 5
+_COUNTED = {"gres": ", counted as gRefCOCO does (gres)", "paper": ", counted as WISE's reference does (paper)"}
+"""What is said of a metric mode other than the default."""
 
 
 def print_report(report: Mapping[str, Any], as_json: bool) -> None:
@@ -36,7 +38,7 @@ def print_report(report: Mapping[str, Any], as_json: bool) -> None:
     console = open_console()
     how = "true box and points" if report["variant"] is None else f"variant {report['variant']}"
     budget = "" if report["pixels"] is None else f", at most {report['pixels']} pixels"
-    mode = "" if report["metric_mode"] == "lisa" else f", metric mode {report['metric_mode']}"
+    mode = _COUNTED.get(report["metric_mode"], "")
     console.print(
         f"{report['samples']} samples of {report['dataset']}/{report['split']}, {how}{budget}{mode}", markup=False
     )
