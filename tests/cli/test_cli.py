@@ -207,8 +207,34 @@ def test_arguments_that_do_not_parse_exit_with_2(arguments: list[str], capsys: p
     assert "Usage: wise-edge" in err
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    assert entry.main(["--version"]) == 0
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        ("help", "for help type wise-edge -h"),
+        ("help run", "for help type wise-edge run -h"),
+        ("bundle help show", "for help type wise-edge bundle show -h"),
+        ("predict a.png mug", "did you mean wise-edge run?"),
+        ("version", "did you mean wise-edge --version?"),
+        ("rnu a.png mug", "Did you mean 'run'?"),
+        ("evaluate t.csv", "did you mean --data t.csv?"),
+        ("evaluate x.json", "did you mean --data x.json?"),
+        ("run a.png --prompt mug", "--prompt; the query is the last argument"),
+        ("track 0 --text mug", "--text; the query is the last argument"),
+        ("run a.png mug --show", "--show; did you mean --overlay FILE?"),
+        ("run a.png mug --device cuda", "--device; pass --policy-backend and --mask-backend"),
+        ("run a.png mug --bundel b", "--bundel; did you mean --bundle?"),
+        ("setup --sho", "--sho"),
+        ("doctor --prompt mug", "--prompt"),
+    ],
+)
+def test_names_that_there_are_not_are_explained(line: str, advice: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(line.split()) == 2
+    assert capsys.readouterr().err.rstrip().endswith(advice)
+
+
+@pytest.mark.parametrize("name", ["--version", "-V"])
+def test_version(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main([name]) == 0
     assert capsys.readouterr().out == f"wise-edge {wise_edge.__version__}\n"
 
 

@@ -56,7 +56,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _options(
     context: typer.Context,
-    version: Annotated[bool, options.flag("--version", "Print the version and exit.")] = False,
+    version: Annotated[bool, options.flag("--version", "Print the version and exit.", "-V")] = False,
     verbose: Annotated[
         bool,
         options.flag("--verbose", "With --version: also commit, system, device and packages, for a bug report."),
@@ -149,7 +149,7 @@ def _answer(tree: Tree, words: Sequence[str], shell: str) -> int:
 
 def _read_defaults(tree: Tree, argv: Sequence[str]) -> Defaults:
     """Return what the files of settings say; help and completion answer without a file that is wrong."""
-    lenient = not {"-h", "--help", "--version"}.isdisjoint(argv)
+    lenient = not {"-h", "--help", "-V", "--version"}.isdisjoint(argv)
     try:
         defaults = read_defaults(tree.commands)
     except UsageError:

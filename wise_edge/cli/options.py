@@ -34,9 +34,9 @@ def option(metavar: str, text: str, *names: str, panel: str | None = None, **mor
     return typer.Option(*names, metavar=metavar, help=text, callback=_check_finite, rich_help_panel=panel, **more)
 
 
-def flag(name: str, text: str, *, panel: str | None = None) -> Any:
-    """Return an option without a value: a name, or two with a slash between them ("--verify/--no-verify")."""
-    return typer.Option(name, help=text, rich_help_panel=panel)
+def flag(name: str, text: str, *names: str, panel: str | None = None) -> Any:
+    """Return an option without a value: a name, or two with a slash between them ("--verify/--no-verify"), and more."""
+    return typer.Option(name, *names, help=text, rich_help_panel=panel)
 
 
 def _check_finite(parameter: typer.CallbackParam, value: Any) -> Any:

@@ -13,6 +13,7 @@ from wise_edge.cli.common.help import write_help, write_usage
 from wise_edge.cli.common.listing import LIST, LIST_HELP, print_list, wants_list
 from wise_edge.cli.common.names import Place, list_names, takes_names
 from wise_edge.cli.common.settings import Defaults, Words, settings_of
+from wise_edge.cli.common.suggestions import suggest_command, suggest_option
 
 GIVES_WAY_TO: Mapping[str, tuple[str, ...]] = {
     "bundle": ("policy", "sam"),
@@ -50,6 +51,8 @@ class Tree:
             command.format_help = partial(write_help, command, more=more)
             command.format_usage = partial(write_usage, command)
             command.make_context = partial(self._make_context, command.make_context, command, words)
+            if hasattr(command, "commands"):
+                command.resolve_command = partial(_resolve, command.resolve_command, command)
             command.invoke = partial(self._invoke, command.invoke, command, words)
 
     def origin(self, words: Words, parameter: Any, context: Any) -> str | None:
@@ -72,6 +75,9 @@ class Tree:
         try:
             return original(name, arguments, **more)
         except Exception as error:
+            if hasattr(error, "possibilities") and hasattr(error, "message"):  # there is no such option
+                advice = suggest_option(command, getattr(error, "option_name", ""))
+                error.possibilities, error.message = None, f"{error.message}; {advice}".removesuffix("; ")
             parameter, context = getattr(error, "param", None), getattr(error, "ctx", None)
             if parameter is not None and context is not None and hasattr(error, "message"):
                 default = self.defaults.found.get((words, parameter.name))
@@ -93,6 +99,13 @@ class Tree:
             if key == "bundle" and default and default.of_project and origin == default.origin:
                 typer.echo(f"note: the bundle is {default.value}, as set by {origin}", err=True)
         return original(context)
+
+
+def _resolve(original: Callable[..., Any], group: Any, context: Any, words: list[str]) -> Any:
+    """Find a group's command that words call, or say what was meant."""
+    if words[0] not in group.commands and (advice := suggest_command(group, context.command_path, words)):
+        context.fail(f"No such command '{words[0]}'; {advice}")
+    return original(context, words)
 
 
 def _after(option: str, arguments: list[str]) -> str | None:
