@@ -19,7 +19,7 @@ def test_the_sites_only_further_script_is_its_own() -> None:
 def test_a_worker_answers_on_a_page_from_the_disk(browser: Any, tmp_path: Path) -> None:
     (tmp_path / "worker.js").write_text('addEventListener("message", (event) => postMessage(event.data + 1))')
     (tmp_path / "index.html").write_text(
-        f"<script>{SCRIPT.read_text()}</script><body><script>"
+        f'<script src="{SCRIPT.as_uri()}"></script><body><script>'
         'const worker = new Worker(new URL("worker.js", location)); var answers = [];'
         'worker.addEventListener("message", (event) => answers.push(event.data));'
         "worker.postMessage(1); worker.postMessage(2)</script>"
