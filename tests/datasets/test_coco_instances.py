@@ -159,6 +159,23 @@ def test_images_are_found_by_the_names_that_tools_write(name: str, tmp_path: Pat
         _open(file, file.parent)
 
 
+def test_the_folder_that_was_looked_in_is_named_whole_and_the_one_below_that_holds_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = _write(tmp_path, _annotation(1))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    frames = tmp_path / "my frames"
+    (tmp_path / "a.png").rename(tmp_path / "elsewhere.png")
+    with pytest.raises(UsageError, match=rf"'a.png' is not in {tmp_path}; pass the folder of the images"):
+        _open(Path(file.name))
+    frames.mkdir()
+    (tmp_path / "elsewhere.png").rename(frames / "a.png")
+    with pytest.raises(UsageError, match=rf"'a.png' is not in {tmp_path}; pass --images 'my frames'"):
+        _open(Path(file.name))
+    assert _open(Path(file.name), Path("my frames"))[0].query == "mug"
+
+
 def test_an_absolute_name_is_taken_as_it_is(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere.png"
     images = [{"id": 7, "file_name": str(elsewhere), "width": WIDTH, "height": HEIGHT}]

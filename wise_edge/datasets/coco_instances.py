@@ -18,8 +18,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path, PureWindowsPath
+from shlex import quote
 from typing import Any
 
 from wise_edge.arguments import check_size
@@ -155,8 +156,15 @@ class _Images:
             for each in names:
                 if os.path.isfile(base / each):
                     return base / each
-        looked = self._bases[0]
-        raise ValueError(f"{shorten(name)} is not in {looked}; pass the folder of the images with --images DIR")
+        holder = next((each for each in self._below if os.path.isfile(each / name)), None)
+        folder = "the folder of the images with --images DIR" if holder is None else f"--images {quote(str(holder))}"
+        raise ValueError(f"{shorten(name)} is not in {self._bases[0].absolute()}; pass {folder}")
+
+    @cached_property
+    def _below(self) -> list[Path]:
+        """The folders in the first base, one of which may be the one that was meant."""
+        base = self._bases[0]
+        return sorted(each for each in base.iterdir() if each.is_dir()) if base.is_dir() else []
 
 
 def _bases(file: Path, images: Path | None) -> list[Path]:
