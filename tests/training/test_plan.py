@@ -136,6 +136,17 @@ def test_a_dry_run_writes_nothing(recipe: str, tmp_path: Path, capsys: pytest.Ca
     assert main(["train", "--recipe", recipe, "--out", str(out), "--dry-run"]) == 2
 
 
+def test_a_dry_run_names_a_folder_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--recipe", "embedded-sam", "--dry-run"]) == 0
+    assert "the trained model will be in runs/embedded-sam/" in " ".join(capsys.readouterr().out.split())
+    assert main(["train", "--recipe", "embedded-sam"]) == 2
+    assert capsys.readouterr().err == "error: pass the folder of the run, such as --out runs/embedded-sam\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_time_left_is_that_of_the_steps_since_the_resumption() -> None:
     now = 100.0
     pace = Pace(10, 30, lambda: now)

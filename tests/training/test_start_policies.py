@@ -27,7 +27,7 @@ from wise_edge.policy.answers.frame import PER_MILLE, PIXELS_XY, YX, AnswerFrame
 from wise_edge.policy.picture import PictureGeometry
 from wise_edge.policy.prompts import DEFAULT, EMBEDDED
 from wise_edge.training.recipe import load_recipe
-from wise_edge.training.wise.policy import StartPolicy, open_policy, save_side_files
+from wise_edge.training.wise.policy import StartPolicy, _check_hub, open_policy, save_side_files
 from wise_edge.training.wise.trainer import keep_generation_config_savable
 
 TEMPLATE = "{% for message in messages %}{{ message.role }}{% endfor %}"
@@ -51,6 +51,28 @@ def policy(whole: Path, tmp_path: Path) -> Path:
 def edit(file: Path, **entries: Any) -> None:
     content = json.loads(file.read_text()) if file.exists() else {}
     file.write_text(json.dumps(content | entries))
+
+
+def test_a_policy_of_a_hub_out_of_reach_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    advice = "hf download nobody/none --local-dir none, then add --set model=none"
+    with pytest.raises(UsageError, match=rf"not in the hub's cache, and the hub cannot be reached \(.*{advice}"):
+        start(Path("nobody/none"))
+    assert "Retry" not in caplog.text
+
+
+def test_a_policy_in_the_hubs_cache_is_read_without_the_hub(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = tmp_path / "models--nobody--none"
+    shutil.copytree(whole, cached / "snapshots" / "0123")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0123")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    _check_hub("nobody/none")
 
 
 def start(folder: Path) -> StartPolicy:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import constants, get_session, try_to_load_from_cache
 
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError, first_line
@@ -23,12 +23,14 @@ from wise_edge.policy.answers.form import BOX_POINTS, AnswerForm
 from wise_edge.policy.answers.frame import PIXELS_XY, AnswerFrame, Coordinates
 from wise_edge.policy.architecture import CLASSES
 from wise_edge.policy.folder import check_policy_folder
+from wise_edge.policy.foreign import HUB_NAME
 from wise_edge.policy.picture import PictureGeometry
 from wise_edge.policy.processor import has_one_square, pixel_bounds, read_image_settings, square_side
 from wise_edge.policy.prompts import DEFAULT, MARKUP, PromptSet, fit_wording, following_words, read_prompts
 from wise_edge.policy.quantized import refuse_quantized
 from wise_edge.training.wise.config import FORMS, WiseConfig
 
+_HUB_TIMEOUT_S = 10
 _PROMPTS = "prompts.json"
 _IMAGE = {"type": "image"}
 _DETAILED_FIRST = following_words(
@@ -104,6 +106,8 @@ def open_policy(config: WiseConfig) -> StartPolicy:
     name = str(folder)
     if folder.exists():
         read_image_settings(folder, check_policy_folder(folder).get("vision_config") or {})
+    elif HUB_NAME.fullmatch(name):
+        _check_hub(name)
     try:
         settings = transformers.AutoConfig.from_pretrained(name)
         _check_family(config.model, settings)
@@ -133,6 +137,23 @@ def hub_revision(name: str) -> str | None:
     """Return the commit of a policy on the hub that is used here, or None if it is a folder."""
     config = try_to_load_from_cache(name, "config.json") if not Path(name).exists() and "/" in name else None
     return Path(config).parent.name if isinstance(config, str) else None
+
+
+def _check_hub(name: str) -> None:
+    """Raise `UsageError` if a policy is not in the hub's cache, and the hub cannot be reached.
+
+    transformers would try for half a minute, and print two lines each time.
+    """
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S)  # through proxies, too; any status will do
+    except Exception as error:  # of httpx, or of requests in older versions
+        folder = name.split("/")[1]
+        raise UsageError(
+            f"model {name} is not in the hub's cache, and the hub cannot be reached ({first_line(error)}); where it "
+            f"can: hf download {name} --local-dir {folder}, then add --set model={folder}"
+        ) from error
 
 
 def _check_words(model: str, processor: Any) -> None:

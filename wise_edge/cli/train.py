@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -13,7 +14,9 @@ from wise_edge.cli.options import option
 
 def train(
     recipe: Annotated[str, option("NAME|FILE", "Name of a recipe of this package, or a YAML file.")],
-    out: Annotated[Path, option("DIR", "Folder of the run.", file_okay=False)],
+    out: Annotated[
+        Path | None, option("DIR", "Folder of the run; a --dry-run takes runs/RECIPE without it.", file_okay=False)
+    ] = None,
     overrides: Annotated[
         list[str] | None, option("KEY=VALUE", "Override a key of the recipe; repeatable.", "--set")
     ] = None,
@@ -36,6 +39,9 @@ def train(
 
     if accept_changes and not resume:
         raise UsageError("--accept-changes needs --resume; a new run has nothing to accept")
+    if out is None and not dry_run:
+        raise UsageError(f"pass the folder of the run, such as --out {quote(f'runs/{Path(recipe).stem}')}")
+    out = out or Path("runs", Path(recipe).stem)
     config = load_recipe(recipe, overrides)
     if dry_run:
         from wise_edge.cli.output.plan import print_plan

@@ -16,7 +16,8 @@ from wise_edge.files.inputs import refuse_lfs_pointer
 from wise_edge.native.weight_files import find_weight_files
 from wise_edge.policy.shards import CONFIG_FOLDER, PATTERN
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+"""A checkpoint's name on the Hugging Face hub."""
 _QWEN = re.compile(r"Qwen\d[\d.]*-(VL-)?[\d.]+B[\w.-]*")  # as docs/gpu.md names the folder
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _GGUF = "is a GGUF file, which is converted already; pass the Hugging Face folder that it was made from"
@@ -95,7 +96,7 @@ def refuse_path(path: Path) -> None:
 def describe_missing_policy(path: Path) -> str:
     """Say of a path that does not exist what to pass, and of a name on the Hub how to get it."""
     published = f"Qwen/{path}" if _QWEN.fullmatch(str(path)) else str(path)
-    if _HUB_NAME.fullmatch(published):
+    if HUB_NAME.fullmatch(published):
         return f"there is no folder {path}; download it: hf download {published} --local-dir {path.name}"
     return f"{path} does not exist; pass a checkpoint's folder or 'embedded' (--policy; in a recipe, model or start)"
 
