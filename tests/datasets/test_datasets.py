@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dataset_files import REFERENCE_SIDE_PX, image_bytes, mask_row, mask_rows, write_parquet, write_refcocog_2k
-from wise_edge.datasets import DRAWN, NAMES, Dataset, open_dataset
-from wise_edge.datasets.base import make_unique, mask_points
+from wise_edge.datasets import DRAWN, NAMES, Dataset, base, open_dataset
+from wise_edge.datasets.base import ExampleObject, make_unique, mask_points, masked_objects
 from wise_edge.datasets.labeled_tables import read_objects, read_solution
 from wise_edge.errors import UsageError
 from wise_edge.geometry import interior_points
@@ -293,6 +293,18 @@ def test_an_empty_mask_has_no_box(tmp_path: Path) -> None:
     assert (example.box, example.points) == (None, None)
     assert example.mask is not None
     assert not example.mask.any()
+
+
+def test_points_of_masks_are_found_when_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.zeros((40, 60), bool)
+    mask[5:25, 10:50] = True
+    asked: list[np.ndarray] = []
+    monkeypatch.setattr(base, "interior_points", lambda part: asked.append(part) or interior_points(part))
+    (found,) = masked_objects([mask, np.zeros_like(mask)])
+    assert (found.box, asked) == ((10, 5, 50, 25), [])
+    assert found.points == found.points == mask_points(mask)
+    assert len(asked) == 2, "once for the object and once for the expectation"
+    assert ExampleObject(found.box, ((1, 2), (3, 4)), mask).points == ((1, 2), (3, 4))
 
 
 def test_points_of_large_masks() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -35,13 +36,25 @@ class ExampleObject:
 
     Attributes:
         box: half-open XYXY, px of the image; that of the mask if there is one.
-        points: two pixels (x, y) of the image inside the object, possibly the same pixel twice.
+        labeled_points: as `points`, if the data set has them; None for those of the mask.
         mask: bool, H x W of the image; None if the data set has no masks.
     """
 
     box: Box
-    points: tuple[Point, Point]
+    labeled_points: tuple[Point, Point] | None
     mask: NDArray[np.bool_] | None
+
+    @cached_property
+    def points(self) -> tuple[Point, Point]:
+        """Two pixels (x, y) of the image inside the object, possibly the same pixel twice.
+
+        Those of a mask are found when they are asked for: that takes longer than anything else of a large example, and
+        neither figures nor pictures need it.
+        """
+        if self.labeled_points is not None:
+            return self.labeled_points
+        assert self.mask is not None  # one of both is there
+        return mask_points(self.mask)
 
 
 @dataclass(frozen=True)
@@ -175,8 +188,8 @@ def from_mask(
 
 
 def masked_objects(masks: Iterable[NDArray[np.bool_]]) -> tuple[ExampleObject, ...]:
-    """Return an object for each mask that has a pixel, with box and points computed from it."""
-    return tuple(ExampleObject(mask_box(mask), mask_points(mask), mask) for mask in masks if mask.any())
+    """Return an object for each mask that has a pixel, with its box."""
+    return tuple(ExampleObject(mask_box(mask), None, mask) for mask in masks if mask.any())
 
 
 def count_kind(objects: int) -> str:
