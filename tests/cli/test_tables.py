@@ -73,7 +73,7 @@ PRINTED = {
     "profile compare": lambda: print_profiles(compare_profiles(make_document(), make_document(ciou=0.7)), []),
     "profile plan": _command("profile", "plan"),
     "evaluate": lambda: print_report(_report(), False),
-    "evaluate compare": lambda: print_comparison(_comparison()),
+    "evaluate compare": lambda: print_comparison(_comparison(), {"mean": _comparison()["giou"]}),
     "bundle show": _command("bundle", "show"),
     "config show": _command("config", "show"),
 }
