@@ -28,7 +28,7 @@ def test_an_object_is_lined_and_lightly_tinted_and_nothing_else_changes() -> Non
     drawn = draw_plain(GRAY, [DrawnObject(mask)])
     np.testing.assert_array_equal(GRAY, before)
     assert (drawn.shape, drawn.dtype) == (GRAY.shape, np.uint8)
-    np.testing.assert_allclose(drawn[60, 80], 128 * 0.8 + np.array(COLORS[0]) * 0.2, atol=2)
+    np.testing.assert_allclose(drawn[60, 80], 128 * 0.9 + np.array(COLORS[0]) * 0.1, atol=2)
     assert lined(drawn[60, 58], COLORS[0])  # the line is outside of the mask
     assert max(drawn[60, 59].max(), drawn[60, 56].max()) < 128  # and has a dark rim on both sides
     changed = (drawn != GRAY).any(axis=2)
@@ -47,7 +47,7 @@ def test_an_object_of_the_color_of_its_line_is_told_from_it(color: tuple[int, in
 def test_the_picture_shows_through() -> None:
     image = np.random.default_rng(0).integers(0, 256, GRAY.shape, dtype=np.uint8)
     inside = draw_plain(image, [DrawnObject(block(10, 10, 190, 110))])[20:100, 20:180].astype(int)
-    expected = image[20:100, 20:180] * 0.8 + np.array(COLORS[0]) * 0.2
+    expected = image[20:100, 20:180] * 0.9 + np.array(COLORS[0]) * 0.1
     np.testing.assert_allclose(inside, expected, atol=2)
 
 

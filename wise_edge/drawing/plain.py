@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from wise_edge.drawing.overlay import COLORS, SHADOW, WHITE, Color, DrawnObject, badge_text, draw_badge
 from wise_edge.geometry import Size, mask_box
 
-_TINTED = 5  # parts of a pixel, one of which is tinted
+_TINTED = 10  # parts of a pixel, one of which is tinted
 _FULL = 64  # share of a pixel that a contour covers
 COLOR_NAMES = (
     "cyan turquoise teal aqua azure blue green",

@@ -1,6 +1,6 @@
 // Draws answers as `wise_edge.drawing.plain` does: a contour and a light fill, in colors that the query does not name.
 const PAINTS = [/* paints */];  // color as [red, green, blue], and the words that name it
-const SHADOW = [8, 12, 20], TINTED = 5, FULL = 64;
+const SHADOW = [8, 12, 20], TINTED = 10, FULL = 64;
 const areas = new WeakMap();  // of objects of answers: their decoded masks
 const css = (color) => `rgb(${color.join(" ")})`;
 
