@@ -96,11 +96,20 @@ def check_files(
     Raises:
         UsageError: as `check_target`, or two are the same file.
     """
-    read = {os.path.realpath(path): Path(path) for path in pictures}
+    read = {_identity(path): Path(path) for path in pictures}
     seen: set[str] = set()
     for file in files:
         place = os.path.realpath(file)
         if place in seen:
             raise UsageError(f"two outputs have the name {file}; choose another name for one")
         seen.add(place)
-        check_target(file, force=force, keep=[*keep, read.get(place)])
+        check_target(file, force=force, keep=[*keep, read.get(_identity(file))])
+
+
+def _identity(path: str | Path) -> tuple[int, int] | None:
+    """Return what all names of a file have in common, hard links included; None if there is no file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
