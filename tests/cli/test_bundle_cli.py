@@ -127,7 +127,7 @@ def test_files_that_nobody_named_are_noted(bundle: Path, capsys: pytest.CaptureF
 
     out, err = capsys.readouterr()
     files = len(json.loads((bundle / "bundle.json").read_text())["artifacts"])
-    assert out.startswith(f"{bundle}: all {files} hashes match; ")
+    assert out.startswith(f"{bundle} is intact: all {files} hashes match; ")
     noted = err.splitlines()
     assert len(noted) == 1
     assert "notes.txt is not part of the bundle" in noted[0]

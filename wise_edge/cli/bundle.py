@@ -76,8 +76,8 @@ def verify(
         raise VerificationError(f"{directory}: {'; '.join(faults)}; export the bundle again")
     if not as_json:
         compared = f"{len(manifest.verification)} checks passed" if manifest.verified else "never compared with torch"
-        given = "bundle.json has the given hash; " if sha256 or "@sha256:" in directory else ""
-        typer.echo(f"{directory}: {given}all {len(manifest.artifacts)} hashes match; {compared}")
+        given = "bundle.json has the given hash, " if sha256 or "@sha256:" in directory else ""
+        typer.echo(f"{directory} is intact: {given}all {len(manifest.artifacts)} hashes match; {compared}")
         typer.echo(f"{len(manifest.artifacts)} files, {units.size(size)}")
         typer.echo(f"bundle.json sha256:{bundle.sha256}")
 
