@@ -91,7 +91,7 @@ def test_a_recipe_that_is_torn_or_gone_is_refused(tmp_path: Path, text: str | No
         (tmp_path / "recipe.yaml").unlink()
     else:
         (tmp_path / "recipe.yaml").write_text(text)
-    with pytest.raises(UsageError, match=r"recipe\.yaml cannot be read"):
+    with pytest.raises(UsageError, match=r"recipe\.yaml can no longer be read"):
         identify_run(SAM, tmp_path, 3, {})
 
 
@@ -112,7 +112,7 @@ def test_an_input_whose_content_changed_is_refused(tmp_path: Path) -> None:
 def test_a_record_that_is_torn_is_refused_unless_accepted(tmp_path: Path, text: str) -> None:
     identify_run(SAM, tmp_path, None, {})
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(UsageError, match=r"run\.json cannot be read"):
+    with pytest.raises(UsageError, match=r"run\.json can no longer be read"):
         identify_run(SAM, tmp_path, 3, {})
     identify_run(SAM, tmp_path, 3, {}, accept_changes=True)
     identify_run(SAM, tmp_path, 3, {})

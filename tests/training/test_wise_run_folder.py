@@ -194,6 +194,7 @@ def test_figures_that_are_not_finite_are_logged_as_null(tmp_path: Path, monkeypa
     monkeypatch.setattr(WiseTrainer, "is_world_process_zero", lambda _: True)
     trainer: Any = object.__new__(WiseTrainer)
     trainer._out, trainer._config, trainer.state = tmp_path, SimpleNamespace(steps=9), SimpleNamespace(global_step=3)
+    trainer._pace = None
     trainer.log({"reward": 0.5, "ratio/max": math.inf, "none": None})
     written = json.loads((tmp_path / "train.jsonl").read_text())
     assert written == {"step": 3, "reward": 0.5, "ratio/max": None, "none": None}
