@@ -303,7 +303,7 @@ def test_calibration_reads_pictures_and_their_queries(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({}, "has no images"),
+        ({}, "contains no images"),
         ({"a.png": None}, r"cannot read .*a\.txt.*; write the queries for a\.png into it"),
         ({"a.png": None, "a.txt": " "}, "is empty"),
     ],
