@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler
 from itertools import count, cycle
@@ -41,6 +42,14 @@ from wise_edge.video import writing
 
 MOVIE = pan(3, 36)
 RING = "the ring"
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Heed Ctrl-C, which is ignored where the tests run in the background."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
 
 
 @pytest.fixture
@@ -351,12 +360,11 @@ def test_a_signal_ends_it_in_order(
     """The signal comes while the fifth frame is drawn."""
     file, out, jsonl = encode(tmp_path / "in.mp4", MOVIE.images), tmp_path / "out.mp4", tmp_path / "out.jsonl"
     raise_at_frame(5, number, monkeypatch)
-    before = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-    inherited = signal.signal(number, before)  # ignored where the tests run in the background
+    before = signal.getsignal(number)
 
     assert main(["track", str(file), RING, "--out", str(out), "--jsonl", str(jsonl)]) == 128 + number
 
-    assert signal.signal(number, inherited) is before
+    assert signal.getsignal(number) is before
     said = capsys.readouterr()
     assert said.out.startswith("5 frames of about 36, ")
     assert said.err.splitlines()[1:] == ["note: stopped before the end; what was written so far is complete"]
