@@ -8,10 +8,10 @@ that belongs to the query, and both return their own clock readings: phases are 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.policy.answers.reading import MAX_OBJECTS
 from wise_edge.policy.picture import Grid
 from wise_edge.runtimes.results import TokenCounts
+from wise_edge.sam.spec import SamSpec
 
 Finish = Literal["answer", "end", "length", "objects"]
 """Why a policy stopped: it wrote the end of its answer or an end token, or reached the limit of tokens or objects."""
@@ -177,28 +178,37 @@ class MaskPrompt:
     """What to segment, in pixels of the original image.
 
     Attributes:
-        box: XYXY, half-open, around the object.
+        box: XYXY, half-open, around the object; None if points alone say where it is.
         points: XY, inside it.
         previous: `MaskOutput.logits` of an earlier decoding, of this image or of the previous one of a video.
     """
 
-    box: Box
+    box: Box | None = None
     points: tuple[Point, ...] = ()
     previous: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for a box or point that is none."""
-        if not (_are_numbers(self.box, 4) and self.box[0] < self.box[2] and self.box[1] < self.box[3]):
-            raise UsageError(f"the box must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2, got {describe(self.box)}")
+        box = self.box
+        if box is not None and not (_are_numbers(box, 4) and box[0] < box[2] and box[1] < box[3]):
+            raise UsageError(f"the box must be (x1, y1, x2, y2) with x1 < x2 and y1 < y2, got {describe(box)}")
         listed = isinstance(self.points, Sequence | np.ndarray)
         if not listed or not all(_are_numbers(point, 2) for point in self.points):
             raise UsageError(f"the points must be pairs (x, y), got {describe(self.points)}")
+        if box is None and not len(self.points):
+            raise UsageError("a prompt needs a box, or a point inside the object")
 
     def check_inside(self, size: Size) -> None:
-        """Raise `UsageError` if no part of the box lies inside an image of a size (width, height)."""
-        x1, y1, x2, y2 = self.box
-        if not (x1 < size[0] and y1 < size[1] and x2 > 0 and y2 > 0):
-            raise UsageError(f"the box {tuple(self.box)} is outside the image, which is {size[0]} x {size[1]}")
+        """Raise `UsageError` if no part of the box, or a point without a box, lies inside an image (width, height)."""
+        told = f"outside the image, which is {size[0]} x {size[1]}"
+        if self.box is not None:
+            x1, y1, x2, y2 = self.box
+            if not (x1 < size[0] and y1 < size[1] and x2 > 0 and y2 > 0):
+                raise UsageError(f"the box {tuple(self.box)} is {told}")
+            return
+        for x, y in self.points:
+            if not (0 <= x < size[0] and 0 <= y < size[1]):
+                raise UsageError(f"the point {(x, y)} is {told}")
 
 
 @dataclass(frozen=True)
@@ -221,6 +231,18 @@ class MaskOutput:
     def mask_score(self) -> float | None:
         """The score; None if the mask has no pixel, of which it says nothing, or if the model returned no number."""
         return self.score if self.mask.any() and math.isfinite(self.score) else None
+
+
+class RawMasks(NamedTuple):
+    """What a decoder returned for the prompts of one call.
+
+    Attributes:
+        logits: float32 [N, M, L, L], before upsampling; M masks of each prompt.
+        scores: float32 [N, M], the decoder's own estimate of each mask's IoU.
+    """
+
+    logits: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
 
 
 def _are_numbers(values: object, count: int) -> bool:
@@ -297,10 +319,13 @@ class MaskBackend(Protocol[MaskImageT]):
 
     Attributes:
         name: backend name, for example "onnx".
+        spec: the segmenter.
     """
 
     @property
     def name(self) -> str: ...
+    @property
+    def spec(self) -> SamSpec: ...
 
     def encode(self, image: npt.NDArray[np.uint8]) -> MaskImageT:
         """Prepare an image (HWC uint8 RGB, any size) for prompts."""
@@ -315,5 +340,15 @@ class MaskBackend(Protocol[MaskImageT]):
 
         Returns:
             What `decode` returns for each, in order; each has its share of the time that a call took.
+        """
+        ...
+
+    def decode_raw(self, encoded: MaskImageT, prompts: Sequence[MaskPrompt], multimask: bool) -> Iterator[RawMasks]:
+        """Decode prompts in calls as `decode_many` does, and yield what each returned, to be chosen from or upsampled.
+
+        Args:
+            encoded: of `encode`.
+            prompts: of the image; each call takes at most so many as its results may be in memory together.
+            multimask: the three masks of each prompt, else its single one.
         """
         ...

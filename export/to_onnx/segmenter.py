@@ -122,7 +122,7 @@ def _export_mask_decoder(graphs: SegmenterGraphs, features: tuple[Tensor, ...], 
     coords, labels = torch.zeros(2, 4, 2), torch.tensor([[1.0, 1.0, 2.0, 3.0]] * 2)
     side = graphs.spec.low_res_size
     prompts = torch.export.Dim("prompts", min=1, max=MOST_PROMPTS)
-    points = torch.export.Dim("points", min=2, max=64)
+    points = torch.export.Dim("points", min=1, max=64)
     export_onnx(
         graphs.decoder,
         (*features, coords, labels, torch.zeros(2, 1, side, side), torch.zeros(2)),

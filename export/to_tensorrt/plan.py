@@ -44,7 +44,7 @@ def _sizes(policy: PolicySpec) -> dict[str, tuple[int, int, int]]:
         "tokens": (1, 1, context),
         "past": (0, context // 2, context),
         "prompts": (1, 1, MOST_PROMPTS),
-        "points": (2, _POINTS, _MOST_POINTS),
+        "points": (1, _POINTS, _MOST_POINTS),
     }
 
 

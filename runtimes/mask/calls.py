@@ -9,6 +9,10 @@ from wise_edge.runtimes.base import MaskPrompt
 from wise_edge.sam.spec import MOST_PROMPTS
 
 
+def _form(prompt: MaskPrompt) -> tuple[int, bool, bool]:
+    return len(prompt.points), prompt.box is None, prompt.previous is None
+
+
 def split_prompts(prompts: Sequence[MaskPrompt], most: int = MOST_PROMPTS) -> Iterator[list[MaskPrompt]]:
     """Yield prompts in their order, in lists that one call takes.
 
@@ -19,8 +23,8 @@ def split_prompts(prompts: Sequence[MaskPrompt], most: int = MOST_PROMPTS) -> It
         most: the largest list.
 
     Yields:
-        Prompts that have equally many points, and all or none of them a mask.
+        Prompts that have equally many points, and all or none of them a box, and a mask.
     """
-    for _, alike in groupby(prompts, key=lambda prompt: (len(prompt.points), prompt.previous is None)):
+    for _, alike in groupby(prompts, key=_form):
         while call := list(islice(alike, most)):
             yield call

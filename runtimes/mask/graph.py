@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from wise_edge.geometry import Size
 from wise_edge.images.strips import strips
-from wise_edge.runtimes.base import Graph, MaskOutput, MaskPrompt
+from wise_edge.runtimes.base import Graph, MaskOutput, MaskPrompt, RawMasks
 from wise_edge.runtimes.mask.calls import split_prompts
 from wise_edge.sam.image import fit_image, normalize_image
 from wise_edge.sam.spec import MOST_PROMPTS, SAM2, SamSpec
 
-_INSIDE, _BOX_CORNERS = 1.0, (2.0, 3.0)  # labels of point_labels
+_NO_POINT, _INSIDE, _BOX_CORNERS = -1.0, 1.0, (2.0, 3.0)  # labels of point_labels
 _THRESHOLD = 0.0  # logits above it are mask
 
 
@@ -50,18 +50,19 @@ class GraphMask:
 
     def __init__(self, name: str, spec: SamSpec, encoder: Graph, decoder: Graph) -> None:
         self.name = name
-        self._spec = spec
+        self.spec = spec
         self._encoder = encoder
         self._decoder = decoder
         self._most = min(MOST_PROMPTS, decoder.largest("point_coords", 0) or MOST_PROMPTS)
+        self._pads = 0 if spec.family == SAM2 else 1  # points without a box end with padding; SAM 2's graph adds it
         self._no_masks = np.zeros((self._most, 1, spec.low_res_size, spec.low_res_size), np.float32)
 
     def encode(self, image: npt.NDArray[np.uint8]) -> GraphMaskImage:
         """Prepare an image (HWC uint8 RGB, any size) for prompts."""
         start = perf_counter()
         size = (image.shape[1], image.shape[0])
-        resized = fit_image(size, self._spec)
-        pixels = normalize_image(image, resized, self._spec)
+        resized = fit_image(size, self.spec)
+        pixels = normalize_image(image, resized, self.spec)
         prepared = perf_counter()
         features = self._encoder.run({"image": pixels})
         end = perf_counter()
@@ -75,12 +76,26 @@ class GraphMask:
         """Segment what each prompt marks; see `MaskBackend`."""
         return [output for call in split_prompts(prompts, self._most) for output in self._decode(encoded, call)]
 
+    def decode_raw(self, encoded: GraphMaskImage, prompts: Sequence[MaskPrompt], multimask: bool) -> Iterator[RawMasks]:
+        """Yield what each call returns; see `MaskBackend`."""
+        for call in split_prompts(prompts, self._most):
+            yield self._run(encoded, call, multimask)
+
     def _decode(self, encoded: GraphMaskImage, prompts: list[MaskPrompt]) -> Iterator[MaskOutput]:
         """Yield the outputs for prompts of one call."""
-        start, count = perf_counter(), len(prompts)
+        start = perf_counter()
+        raw = self._run(encoded, prompts, self.spec.multimask)
+        share_ms = (perf_counter() - start) * 1e3 / len(prompts)
+        for logits, scores in zip(*raw, strict=True):
+            chosen = int(scores.argmax())
+            yield self._enlarge(encoded, logits[chosen], float(scores[chosen]), share_ms)
+
+    def _run(self, encoded: GraphMaskImage, prompts: list[MaskPrompt], multimask: bool) -> RawMasks:
+        """Run the decoder once, for prompts of one form."""
+        count, first = len(prompts), prompts[0]
         scale = np.divide(encoded.resized, encoded.size)
-        coords = np.array([[*each.points, each.box[:2], each.box[2:]] for each in prompts], np.float64) * scale
-        labels = [_INSIDE] * len(prompts[0].points) + list(_BOX_CORNERS)
+        coords = np.array([[*each.points, *self._end(each)] for each in prompts], np.float64) * scale
+        labels = [_INSIDE] * len(first.points) + ([_NO_POINT] * self._pads if first.box is None else [*_BOX_CORNERS])
         previous = [each.previous for each in prompts if each.previous is not None]
         outputs = self._decoder.run(
             {
@@ -91,17 +106,19 @@ class GraphMask:
                 "has_mask_input": np.full(count, bool(previous), np.float32),
             }
         )
-        share_ms = (perf_counter() - start) * 1e3 / count
-        for scores, masks in zip(outputs["iou_predictions"], outputs["low_res_masks"], strict=True):
-            chosen = 1 + int(scores[1:].argmax()) if self._spec.multimask else 0
-            yield self._enlarge(encoded, masks[chosen], float(scores[chosen]), share_ms)
+        chosen = slice(1, None) if multimask else slice(1)
+        return RawMasks(outputs["low_res_masks"][:, chosen], outputs["iou_predictions"][:, chosen])
+
+    def _end(self, prompt: MaskPrompt) -> list[tuple[int, int]]:
+        """Return what stands behind a prompt's points: the corners of its box, or the padding."""
+        return [(0, 0)] * self._pads if prompt.box is None else [prompt.box[:2], prompt.box[2:]]
 
     def _enlarge(
         self, encoded: GraphMaskImage, logits: npt.NDArray[np.float32], score: float, decoder_ms: float
     ) -> MaskOutput:
         start = perf_counter()
         mask = np.zeros(encoded.size[::-1], np.bool_)
-        steps = find_steps(self._spec, encoded.resized, encoded.size)
+        steps = find_steps(self.spec, encoded.resized, encoded.size)
         area = find_area(logits > _THRESHOLD, steps)
         for rows, enlarged in upsample(logits, steps, area):
             np.greater(enlarged, _THRESHOLD, out=mask[rows, area.columns])

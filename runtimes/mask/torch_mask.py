@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
 from wise_edge.runtimes.backends import Backend
-from wise_edge.runtimes.base import MaskBackend, MaskOutput, MaskPrompt
+from wise_edge.runtimes.base import MaskBackend, MaskOutput, MaskPrompt, RawMasks
 from wise_edge.runtimes.checkpoints import find_checkpoint
 from wise_edge.runtimes.mask.calls import split_prompts
 from wise_edge.sam.checkpoint import read_sam_spec
@@ -70,7 +70,7 @@ class TorchSegmentAnything:
     def __init__(self, checkpoint: Path) -> None:
         self._torch = require("torch", "export")
         self._predictor = require("segment_anything", "export").SamPredictor
-        self._multimask = read_sam_spec(checkpoint).multimask
+        self.spec = read_sam_spec(checkpoint)
         self._sam = load_sam(checkpoint).to(_device())
 
     def encode(self, image: npt.NDArray[np.uint8]) -> PredictorImage:
@@ -88,20 +88,30 @@ class TorchSegmentAnything:
         """Segment what each prompt marks; see `MaskBackend`."""
         return [output for call in split_prompts(prompts) for output in self._decode(encoded.predictor, call)]
 
+    def decode_raw(self, encoded: PredictorImage, prompts: Sequence[MaskPrompt], multimask: bool) -> Iterator[RawMasks]:
+        """Yield what each call returns; see `MaskBackend`."""
+        for call in split_prompts(prompts):
+            yield _on_cpu(*self._run(encoded.predictor, call, multimask))
+
     def _decode(self, predictor: Any, prompts: list[MaskPrompt]) -> list[MaskOutput]:
-        """Do what `predict_torch` does for prompts of one call, but upsample the chosen masks only."""
-        start, sam = perf_counter(), self._sam
+        start = perf_counter()
+        raw = self._run(predictor, prompts, self.spec.multimask)
+        return _best(*raw, partial(self._enlarge, predictor), start)
+
+    def _run(self, predictor: Any, prompts: list[MaskPrompt], multimask: bool) -> tuple[Any, Any]:
+        """Do what `predict_torch` does for prompts of one form, but do not upsample the masks."""
+        sam = self._sam
         points = self._scale(predictor, [each.points for each in prompts]).reshape(len(prompts), -1, 2)
         with self._torch.no_grad():
             sparse, dense = sam.prompt_encoder(
                 (points, self._torch.ones(points.shape[:2], device=points.device)) if points.numel() else None,
-                self._scale(predictor, [(each.box[:2], each.box[2:]) for each in prompts]).reshape(-1, 4),
+                None if (boxes := _corners(prompts)) is None else self._scale(predictor, boxes).reshape(-1, 4),
                 _stack_previous(self._torch, prompts, points.device),
             )
             masks, scores = sam.mask_decoder(
-                predictor.features, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=self._multimask
+                predictor.features, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=multimask
             )
-            return _best(masks, scores, partial(self._enlarge, predictor), start)
+        return masks, scores
 
     def _enlarge(self, predictor: Any, logits: Any) -> Any:
         return self._sam.postprocess_masks(logits, predictor.input_size, predictor.original_size)
@@ -110,6 +120,15 @@ class TorchSegmentAnything:
         """Return points of the original image in the encoder's square, float32 [..., 2]."""
         scaled = predictor.transform.apply_coords(np.array(points, np.float32).reshape(-1, 2), predictor.original_size)
         return self._torch.as_tensor(scaled, dtype=self._torch.float, device=predictor.device)
+
+
+def _corners(prompts: list[MaskPrompt]) -> list[Any] | None:
+    """Return the two corners of each prompt's box; None if prompts have none."""
+    return [(each.box[:2], each.box[2:]) for each in prompts if each.box is not None] or None
+
+
+def _on_cpu(masks: Any, scores: Any) -> RawMasks:
+    return RawMasks(masks.cpu().numpy(), scores.cpu().numpy())
 
 
 def _stack_previous(torch: Any, prompts: list[MaskPrompt], device: Any) -> Any:
@@ -160,12 +179,11 @@ class TorchSam2:
     name = "torch"
 
     def __init__(self, checkpoint: Path) -> None:
-        spec = read_sam_spec(checkpoint)
+        self.spec = spec = read_sam_spec(checkpoint)
         self._torch = require("torch", "export")
         self._device = _device()
         self._model = load_sam2(checkpoint).to(self._device)
         self._square = spec.input_size
-        self._multimask = spec.multimask
         self._processor = require("transformers", "export").Sam2ImageProcessor(
             size={"height": spec.input_size, "width": spec.input_size},
             image_mean=[value / 255.0 for value in spec.pixel_mean],
@@ -189,22 +207,32 @@ class TorchSam2:
         """Segment what each prompt marks; see `MaskBackend`."""
         return [output for call in split_prompts(prompts) for output in self._decode(encoded, call)]
 
+    def decode_raw(self, encoded: Sam2Image, prompts: Sequence[MaskPrompt], multimask: bool) -> Iterator[RawMasks]:
+        """Yield what each call returns; see `MaskBackend`."""
+        for call in split_prompts(prompts):
+            yield _on_cpu(*self._run(encoded, call, multimask))
+
     def _decode(self, encoded: Sam2Image, prompts: list[MaskPrompt]) -> list[MaskOutput]:
-        """Segment what prompts of one call mark: a batch of images, since one image takes one mask as prompt."""
-        start, torch, count = perf_counter(), self._torch, len(prompts)
+        start = perf_counter()
+        raw = self._run(encoded, prompts, self.spec.multimask)
+        return _best(*raw, partial(self._enlarge, encoded), start)
+
+    def _run(self, encoded: Sam2Image, prompts: list[MaskPrompt], multimask: bool) -> tuple[Any, Any]:
+        """Decode prompts of one form: a batch of images, since one image takes one mask as prompt."""
+        torch, count = self._torch, len(prompts)
         points = self._scale(encoded, [each.points for each in prompts]).reshape(count, 1, -1, 2)
         labels = torch.ones(points.shape[:3], dtype=torch.int32, device=self._device)
-        boxes = self._scale(encoded, [(each.box[:2], each.box[2:]) for each in prompts]).reshape(count, 1, 4)
+        boxes = _corners(prompts)
         with torch.no_grad():
             output = self._model(
                 image_embeddings=[each.expand(count, -1, -1, -1) for each in encoded.features],
                 input_points=points if points.numel() else None,
                 input_labels=labels if points.numel() else None,
-                input_boxes=boxes,
+                input_boxes=None if boxes is None else self._scale(encoded, boxes).reshape(count, 1, 4),
                 input_masks=_stack_previous(torch, prompts, self._device),
-                multimask_output=self._multimask,
+                multimask_output=multimask,
             )
-            return _best(output.pred_masks[:, 0], output.iou_scores[:, 0], partial(self._enlarge, encoded), start)
+        return output.pred_masks[:, 0], output.iou_scores[:, 0]
 
     def _enlarge(self, encoded: Sam2Image, logits: Any) -> Any:
         return self._torch.nn.functional.interpolate(logits, encoded.size, mode="bilinear", align_corners=False)

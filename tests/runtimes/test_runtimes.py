@@ -261,6 +261,25 @@ def test_graphs_segment_what_the_checkpoint_segments(
     assert ours.score == pytest.approx(stock.score, abs=1e-4)
 
 
+@pytest.mark.parametrize("multimask", [False, True])
+def test_points_alone_prompt_as_in_segment_anything(
+    reference: Session, bundle: Bundle, scene: npt.NDArray[np.uint8], multimask: bool
+) -> None:
+    prompts = [MaskPrompt(points=((x, 70), (x, 90))[:count]) for x in (40, 90) for count in (1, 2)]
+    predictor = reference.mask.encode(scene).predictor
+    stock = [
+        predictor.predict(np.array(each.points), np.ones(len(each.points)), None, None, multimask) for each in prompts
+    ]
+
+    for mask in (reference.mask, Session.from_bundle(bundle, mask_backend="onnx", threads=1).mask):
+        found = list(mask.decode_raw(mask.encode(scene), prompts, multimask))
+
+        assert [call.logits.shape[:2] for call in found] == [(1, 3 if multimask else 1)] * 4
+        for (_, scores, logits), call in zip(stock, found, strict=True):
+            np.testing.assert_allclose(call.logits[0], logits, atol=1e-3)
+            np.testing.assert_allclose(call.scores[0], scores, atol=1e-4)
+
+
 def test_an_earlier_mask_prompts_the_next(reference: Session, bundle: Bundle, scene: npt.NDArray[np.uint8]) -> None:
     prompt = MaskPrompt((40, 40, 160, 170), ((90, 100),))
     outputs = []

@@ -164,3 +164,29 @@ def test_a_damaged_checkpoint_is_one_line(copied: Path, case: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
         SamSource(copied)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+def test_points_alone_prompt_as_in_transformers(checkpoint: Path, exported: Path, multimask: bool) -> None:
+    graphs = [OnnxGraph(exported / f"sam.{part}.onnx") for part in ("encoder", "decoder")]
+    ours, stock = GraphMask("onnx", read_sam_spec(checkpoint), *graphs), open_torch_mask(checkpoint)
+    image = sample("test", 3).scene.image
+    prompts = [MaskPrompt(points=((x, 90), (x, 60))[:count]) for count in (1, 2) for x in (60, 110, 140)]
+
+    found, expected = (list(mask.decode_raw(mask.encode(image), prompts, multimask)) for mask in (ours, stock))
+
+    model, encoded = load_sam2(checkpoint), stock.encode(image)
+    for call, other, count in zip(found, expected, (1, 2), strict=True):
+        points = torch.tensor([[each.points] for each in prompts if len(each.points) == count]).float()
+        scaled = points * 64 / torch.tensor([float(image.shape[1]), float(image.shape[0])])
+        with torch.no_grad():
+            theirs = model(
+                image_embeddings=[each.expand(3, -1, -1, -1) for each in encoded.features],
+                input_points=scaled,
+                input_labels=torch.ones(scaled.shape[:3], dtype=torch.int32),
+                multimask_output=multimask,
+            )
+        np.testing.assert_allclose(other.logits, theirs.pred_masks[:, 0].numpy(), atol=1e-4)
+        np.testing.assert_allclose(other.scores, theirs.iou_scores[:, 0].numpy(), atol=1e-4)
+        np.testing.assert_allclose(call.logits, other.logits, atol=0.05)  # the image is rounded to bytes on its way
+        assert call.logits.shape[:2] == (3, 3 if multimask else 1)
