@@ -245,6 +245,22 @@ class RawMasks(NamedTuple):
     scores: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class RememberedMask(MaskOutput):
+    """The mask of one object on one frame of a video.
+
+    Attributes:
+        object_score: logit of whether the object is in the frame; at 0 and below it is hidden, and the mask is empty.
+    """
+
+    object_score: float
+
+    @property
+    def visible(self) -> bool:
+        """Whether the object is in the frame."""
+        return self.object_score > 0
+
+
 def _are_numbers(values: object, count: int) -> bool:
     """Whether it is a sequence of so many finite numbers."""
     try:
@@ -256,6 +272,7 @@ def _are_numbers(values: object, count: int) -> bool:
 
 PolicyImageT = TypeVar("PolicyImageT", bound=PolicyImage)
 MaskImageT = TypeVar("MaskImageT", bound=MaskImage)
+FrameT_contra = TypeVar("FrameT_contra", bound=MaskImage, contravariant=True)
 
 
 class PolicyBackend(Protocol[PolicyImageT]):
@@ -350,5 +367,58 @@ class MaskBackend(Protocol[MaskImageT]):
             encoded: of `encode`.
             prompts: of the image; each call takes at most so many as its results may be in memory together.
             multimask: the three masks of each prompt, else its single one.
+        """
+        ...
+
+    def open_memory(self) -> MaskMemory[MaskImageT]:
+        """Open an empty memory, which follows objects through the frames of one video.
+
+        Raises:
+            UsageError: the segmenter was not trained to follow.
+        """
+        ...
+
+
+class MaskMemory(Protocol[FrameT_contra]):
+    """Objects of one video, each with its own memory, whose size is bounded however long the video is.
+
+    A call with another image than the last one's is about the next frame. On a frame objects may be prompted before or
+    after the others are followed; both give the same masks.
+    """
+
+    def prompt(self, encoded: FrameT_contra, prompts: Mapping[int, MaskPrompt]) -> dict[int, RememberedMask]:
+        """Begin to follow objects on a frame, or correct them there.
+
+        A prompt says alone where the object is: what is remembered of it does not change its mask on this frame, and
+        `MaskPrompt.previous` is ignored. It is remembered for longer than frames on which the object is followed.
+
+        Args:
+            encoded: a frame that the backend's `encode` returned.
+            prompts: by the number of the object, which the caller chooses.
+
+        Returns:
+            Their masks, by number.
+
+        Raises:
+            UsageError: the frame's size differs from that of the earlier ones.
+        """
+        ...
+
+    def follow(self, encoded: FrameT_contra) -> dict[int, RememberedMask]:
+        """Find every object on a frame.
+
+        Returns:
+            All masks by number; of objects that were prompted on this frame, what `prompt` returned.
+
+        Raises:
+            UsageError: there is no object, or the frame's size differs from that of the earlier ones.
+        """
+        ...
+
+    def forget(self, number: int) -> None:
+        """Stop to follow an object and free its memory.
+
+        Raises:
+            UsageError: there is no such object.
         """
         ...

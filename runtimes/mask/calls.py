@@ -1,4 +1,4 @@
-"""Which prompts one call of a mask decoder takes together."""
+"""Which prompts one call of a mask decoder takes together, and what backends without memory say."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from itertools import groupby, islice
 
 from wise_edge.runtimes.base import MaskPrompt
 from wise_edge.sam.spec import MOST_PROMPTS
+
+NO_MEMORY = (
+    "this segmenter has no memory of earlier frames; export SAM 2.1 or EdgeTAM from a checkpoint of the video model "
+    "(--sam sam2.1_hiera_tiny.pt)"
+)
+"""Why a segmenter cannot follow objects, and what to do."""
 
 
 def _form(prompt: MaskPrompt) -> tuple[int, bool, bool]:

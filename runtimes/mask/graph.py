@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.errors import UsageError
 from wise_edge.geometry import Size
 from wise_edge.images.strips import strips
-from wise_edge.runtimes.base import Graph, MaskOutput, MaskPrompt, RawMasks
-from wise_edge.runtimes.mask.calls import split_prompts
+from wise_edge.runtimes.base import Graph, MaskMemory, MaskOutput, MaskPrompt, RawMasks
+from wise_edge.runtimes.mask.calls import NO_MEMORY, split_prompts
 from wise_edge.sam.image import fit_image, normalize_image
 from wise_edge.sam.spec import MOST_PROMPTS, SAM2, SamSpec
 
@@ -80,6 +81,10 @@ class GraphMask:
         """Yield what each call returns; see `MaskBackend`."""
         for call in split_prompts(prompts, self._most):
             yield self._run(encoded, call, multimask)
+
+    def open_memory(self) -> MaskMemory[GraphMaskImage]:
+        """Open an empty memory; see `MaskBackend`."""
+        raise UsageError(NO_MEMORY)
 
     def _decode(self, encoded: GraphMaskImage, prompts: list[MaskPrompt]) -> Iterator[MaskOutput]:
         """Yield the outputs for prompts of one call."""

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.bundle.store import Bundle
+from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.runtimes.backends import Backend
-from wise_edge.runtimes.base import MaskBackend, MaskOutput, MaskPrompt, RawMasks
+from wise_edge.runtimes.base import MaskBackend, MaskMemory, MaskOutput, MaskPrompt, RawMasks
 from wise_edge.runtimes.checkpoints import find_checkpoint
-from wise_edge.runtimes.mask.calls import split_prompts
+from wise_edge.runtimes.mask.calls import NO_MEMORY, split_prompts
 from wise_edge.sam.checkpoint import read_sam_spec
 from wise_edge.sam.sam2 import load_sam2
 from wise_edge.sam.segment_anything import load_sam
@@ -92,6 +93,10 @@ class TorchSegmentAnything:
         """Yield what each call returns; see `MaskBackend`."""
         for call in split_prompts(prompts):
             yield _on_cpu(*self._run(encoded.predictor, call, multimask))
+
+    def open_memory(self) -> MaskMemory[PredictorImage]:
+        """Open an empty memory; see `MaskBackend`."""
+        raise UsageError(NO_MEMORY)
 
     def _decode(self, predictor: Any, prompts: list[MaskPrompt]) -> list[MaskOutput]:
         start = perf_counter()
@@ -211,6 +216,10 @@ class TorchSam2:
         """Yield what each call returns; see `MaskBackend`."""
         for call in split_prompts(prompts):
             yield _on_cpu(*self._run(encoded, call, multimask))
+
+    def open_memory(self) -> MaskMemory[Sam2Image]:
+        """Open an empty memory; see `MaskBackend`."""
+        raise UsageError(NO_MEMORY)
 
     def _decode(self, encoded: Sam2Image, prompts: list[MaskPrompt]) -> list[MaskOutput]:
         start = perf_counter()

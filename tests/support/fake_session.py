@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from squares import format_answer, one_object
 from wise_edge.bundle.store import Bundle
-from wise_edge.geometry import Box, Size, scale_box
+from wise_edge.geometry import Box, Size, mask_box, scale_box
 from wise_edge.policy.answers import answer
 from wise_edge.policy.answers.answer import Answer, AnsweredObject
 from wise_edge.policy.answers.completion import split_completion
@@ -23,7 +23,8 @@ from wise_edge.policy.picture import Grid
 from wise_edge.policy.prompts import VARIANTS, check_variant
 from wise_edge.runtimes import opening
 from wise_edge.runtimes.backends import Backend, Support
-from wise_edge.runtimes.base import MaskOutput, MaskPrompt, PolicyOutput, Request
+from wise_edge.runtimes.base import MaskOutput, MaskPrompt, PolicyOutput, RememberedMask, Request
+from wise_edge.runtimes.mask.objects import ObjectMemory
 from wise_edge.runtimes.results import BackendChoice, TokenCounts
 from wise_edge.runtimes.session import Session
 
@@ -103,6 +104,38 @@ class FakeMask:
 
     def decode_many(self, encoded: FakeImage, prompts: Sequence[MaskPrompt]) -> list[MaskOutput]:
         return [self.decode(encoded, prompt) for prompt in prompts]
+
+    def open_memory(self) -> FakeMemory:
+        return FakeMemory(self)
+
+
+class FakeMemory(ObjectMemory[FakeImage]):
+    """Follows an object by decoding the box of its last mask again; where there is none, it is hidden."""
+
+    def __init__(self, mask: FakeMask) -> None:
+        super().__init__()
+        self.mask = mask
+        self.boxes: dict[int, Box] = {}
+
+    def _measure(self, encoded: FakeImage) -> Size:
+        height, width, _ = encoded.pixels.shape
+        return width, height
+
+    def _start(self, encoded: FakeImage, prompts: Mapping[int, MaskPrompt]) -> dict[int, RememberedMask]:
+        self.boxes |= {number: prompt.box for number, prompt in prompts.items()}
+        return self._find(encoded, list(prompts))
+
+    def _find(self, encoded: FakeImage, numbers: Sequence[int]) -> dict[int, RememberedMask]:
+        return {number: self._decode(encoded, number) for number in numbers}
+
+    def _decode(self, encoded: FakeImage, number: int) -> RememberedMask:
+        output = self.mask.decode(encoded, MaskPrompt(self.boxes[number]))
+        if found := bool(output.mask.any()):
+            self.boxes[number] = mask_box(output.mask)
+        return RememberedMask(output.mask, output.score, output.logits, output.decode_ms, 5.0 if found else -5.0)
+
+    def _drop(self, number: int) -> None:
+        del self.boxes[number]
 
 
 @dataclass
