@@ -382,8 +382,8 @@ class MaskBackend(Protocol[MaskImageT]):
 class MaskMemory(Protocol[FrameT_contra]):
     """Objects of one video, each with its own memory, whose size is bounded however long the video is.
 
-    A call with another image than the last one's is about the next frame. On a frame objects may be prompted before or
-    after the others are followed; both give the same masks.
+    A call with another image than the last one's is about the next frame, which may have another size. On a frame
+    objects may be prompted before or after the others are followed; both give the same masks.
     """
 
     def prompt(self, encoded: FrameT_contra, prompts: Mapping[int, MaskPrompt]) -> dict[int, RememberedMask]:
@@ -398,9 +398,6 @@ class MaskMemory(Protocol[FrameT_contra]):
 
         Returns:
             Their masks, by number.
-
-        Raises:
-            UsageError: the frame's size differs from that of the earlier ones.
         """
         ...
 
@@ -411,7 +408,7 @@ class MaskMemory(Protocol[FrameT_contra]):
             All masks by number; of objects that were prompted on this frame, what `prompt` returned.
 
         Raises:
-            UsageError: there is no object, or the frame's size differs from that of the earlier ones.
+            UsageError: there is no object.
         """
         ...
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Generic
 
 from wise_edge.errors import UsageError
-from wise_edge.geometry import Size
 from wise_edge.runtimes.base import MaskImageT, MaskPrompt, RememberedMask
 
 
@@ -21,7 +20,6 @@ class ObjectMemory(ABC, Generic[MaskImageT]):
     def __init__(self) -> None:
         self.time = -1
         self._frame: MaskImageT | None = None
-        self._size: Size | None = None
         self._numbers: list[int] = []
         self._found: dict[int, RememberedMask] = {}
 
@@ -53,20 +51,9 @@ class ObjectMemory(ABC, Generic[MaskImageT]):
 
     def _enter(self, encoded: MaskImageT) -> None:
         """Go on to the next frame if this is not the current one."""
-        size = self._measure(encoded)
-        if self._size is not None and self._size != size:
-            before = "{} x {}".format(*self._size)
-            raise UsageError(
-                f"the frame is {size[0]} x {size[1]} px and the video's earlier ones {before}; "
-                "a memory follows objects through frames of one size"
-            )
         if encoded is not self._frame:
-            self._frame, self._size, self._found = encoded, size, {}
+            self._frame, self._found = encoded, {}
             self.time += 1
-
-    @abstractmethod
-    def _measure(self, encoded: MaskImageT) -> Size:
-        """Return a frame's (width, height) in px."""
 
     @abstractmethod
     def _start(self, encoded: MaskImageT, prompts: Mapping[int, MaskPrompt]) -> dict[int, RememberedMask]:

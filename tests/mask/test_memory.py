@@ -51,12 +51,12 @@ def test_an_object_is_forgotten_and_one_that_is_not_there_is_named() -> None:
         memory.follow(frames[2])
 
 
-def test_a_video_keeps_its_size() -> None:
+def test_a_video_may_change_its_size() -> None:
     mask = SeeingMask()
     memory = FakeMemory(mask)
     memory.prompt(mask.encode(square_image(20)), {1: MaskPrompt((20, 40, 40, 60))})
-    with pytest.raises(UsageError, match="the frame is 64 x 48 px and the video's earlier ones 112 x 112"):
-        memory.follow(mask.encode(np.zeros((48, 64, 3), np.uint8)))
+    assert memory.follow(mask.encode(square_image(20)[:80, :90]))[1].mask.shape == (80, 90)
+    assert memory.time == 1
 
 
 def test_a_segmenter_without_memory_says_which_have_one(tiny_checkpoints: tuple[Path, Path]) -> None:

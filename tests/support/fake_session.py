@@ -117,10 +117,6 @@ class FakeMemory(ObjectMemory[FakeImage]):
         self.mask = mask
         self.boxes: dict[int, Box] = {}
 
-    def _measure(self, encoded: FakeImage) -> Size:
-        height, width, _ = encoded.pixels.shape
-        return width, height
-
     def _start(self, encoded: FakeImage, prompts: Mapping[int, MaskPrompt]) -> dict[int, RememberedMask]:
         self.boxes |= {number: prompt.box for number, prompt in prompts.items()}
         return self._find(encoded, list(prompts))
