@@ -16,26 +16,80 @@ from wise_edge.runtimes.base import MaskOutput, MaskPrompt
 from wise_edge.runtimes.results import SegmentedObject
 
 if TYPE_CHECKING:
+    from wise_edge.runtimes.grounding import Grounding
     from wise_edge.runtimes.session import Session
-    from wise_edge.runtimes.tracking import Grounding, Stamped
+    from wise_edge.runtimes.tracking import Stamped
 
 _PATH = 256  # latest frames, with whose boxes a late grounding is compared
 _AGREES = 0.5  # IoU of a followed and a grounded box on one frame
 
 
+@dataclass(frozen=True, eq=False)
+class RememberedObject(SegmentedObject):
+    """An object that the segmenter's memory follows.
+
+    Attributes:
+        object_score: logit of whether it is in the frame, above 0.
+    """
+
+    object_score: float
+
+
 @dataclass(frozen=True)
-class _Track:
-    """Where an object was last; an object that is lost is searched there."""
+class HiddenObject:
+    """An object that is followed and not visible on this frame.
+
+    Attributes:
+        number: that it had, and will have when it is visible again.
+        box: where it was seen last, XYXY, half-open, in pixels of that frame.
+        label: what the policy calls it; None if its answers have no labels.
+        object_score: logit of whether it is in the frame; 0 or below, unless its mask is empty.
+        hidden_s: how long ago it was seen, by the frames' stamps.
+    """
+
+    number: int
+    box: Box
+    label: str | None
+    object_score: float
+    hidden_s: float
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long the policy is left alone after a frame that it was asked about, in seconds of the frames' stamps.
+
+    Attributes:
+        every_s: while all is well.
+        doubt_s: if an object was lost or has a poor mask since then, which only a memory tells.
+        nothing_s: while nothing is followed.
+    """
+
+    every_s: float
+    doubt_s: float
+    nothing_s: float
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where an object was last; an object that is lost is searched there.
+
+    Attributes:
+        box: around its mask, XYXY.
+        points: inside it.
+        label: what the policy calls it.
+    """
 
     box: Box
     points: tuple[Point, ...]
     label: str | None
 
     @classmethod
-    def of(cls, item: SegmentedObject) -> _Track:
+    def of(cls, item: SegmentedObject) -> Track:
+        """Return where an object is."""
         return cls(item.box, item.points, item.label)
 
-    def moved(self, by: tuple[int, int]) -> _Track:
+    def moved(self, by: tuple[int, int]) -> Track:
+        """Return it so many columns to the right and rows further down."""
         return replace(self, box=_move_box(self.box, by), points=tuple(_move(point, by) for point in self.points))
 
 
@@ -47,14 +101,21 @@ class Follower:
 
     Attributes:
         grounding: the policy's last answer; None before the first.
+        hidden: None; only a memory knows what is hidden.
     """
+
+    hidden: tuple[HiddenObject, ...] | None = None
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._path: deque[tuple[float, Mapping[int, Box]]] = deque(maxlen=_PATH)
-        self._tracks: dict[int, _Track] = {}
+        self._tracks: dict[int, Track] = {}
         self._grounded: tuple[SegmentedObject, ...] = ()
         self.grounding: Grounding | None = None
+
+    def wants_grounding(self, frame: Stamped, pace: Pace) -> bool:
+        """Whether to ask the policy about a frame."""
+        return self.grounding is None or not 0 <= frame.stamp_s - self.grounding.frame.stamp_s < pace.every_s
 
     def reground(self, grounding: Grounding) -> None:
         """Continue from the policy's answer on an earlier frame.
@@ -79,13 +140,13 @@ class Follower:
         free = (number for number in count(1) if number not in known)
         numbered = sorted((known | dict(zip(free, fresh, strict=False))).items())
         self._grounded = tuple(replace(item, number=number) for number, item in numbered)
-        self._tracks = {number: _Track.of(item).moved(shifts.get(number, (0, 0))) for number, item in numbered}
+        self._tracks = {number: Track.of(item).moved(shifts.get(number, (0, 0))) for number, item in numbered}
 
     def follow(self, frame: Stamped) -> tuple[SegmentedObject, ...]:
         """Return the objects that are on a frame; the grounding's own frame needs no segmenter."""
         own = self.grounding is not None and self.grounding.frame is frame
         found = self._grounded if own else self._find(frame)
-        self._tracks |= {item.number: _Track.of(item) for item in found}
+        self._tracks |= {item.number: Track.of(item) for item in found}
         if found:
             self._path.append((frame.stamp_s, {item.number: item.box for item in found}))
         return found
@@ -96,10 +157,11 @@ class Follower:
         size = (frame.image.shape[1], frame.image.shape[0])
         prompts = [MaskPrompt(clip_box(track.box, size), track.points) for track in self._tracks.values()]
         outputs = zip(self._tracks.items(), self._session.find_masks(frame.image, prompts), strict=True)
-        return tuple(_see(number, track, output) for (number, track), output in outputs if output.mask.any())
+        return tuple(see(number, track, output) for (number, track), output in outputs if output.mask.any())
 
 
-def _see(number: int, track: _Track, output: MaskOutput) -> SegmentedObject:
+def see(number: int, track: Track, output: MaskOutput) -> SegmentedObject:
+    """Return an object whose mask has a pixel, with the points moved along from where it was."""
     box = mask_box(output.mask)
     by = _shift(track.box, box)
     points = tuple(_nearest(output.mask, _move(point, by)) for point in track.points)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wise_edge.files.mapped import MappedFiles
-from wise_edge.runtimes.base import MaskBackend, MaskOutput, MaskPrompt
+from wise_edge.runtimes.base import MaskBackend, MaskImage, MaskMemory, MaskOutput, MaskPrompt, RememberedMask
 from wise_edge.runtimes.image_cache import CachedImage
 from wise_edge.runtimes.spans import Span, lay_spans
 
@@ -43,6 +43,11 @@ class Segmenter:
             found = self._backend.decode_many(self._backend.encode(image), prompts)
             self._files.check()
             return found
+
+    def open_memory(self) -> Memory:
+        """Open a memory of the objects of one video, see `MaskBackend.open_memory`."""
+        with self.lock:
+            return Memory(self.lock, self._files, self._backend, self._backend.open_memory())
 
     def find_in(self, cached: CachedImage, prompts: Sequence[MaskPrompt], spans: list[Span]) -> list[MaskOutput]:
         """Segment what prompts mark in an image that is kept, and add when it ran to the spans."""
@@ -76,3 +81,42 @@ class Segmenter:
             start = perf_counter()
             encoded = cached.mask = self._backend.encode(cached.pixels)
             spans += lay_spans(start, preprocess=encoded.preprocess_ms, mask_encode=encoded.encode_ms)
+
+
+class Memory:
+    """Follows objects that were prompted through the frames of one video; see `MaskMemory`.
+
+    Threads may share the session meanwhile, but not the memory.
+    """
+
+    def __init__(self, lock: Lock, files: MappedFiles, backend: MaskBackend[Any], memory: MaskMemory[Any]) -> None:
+        self._lock, self._files = lock, files
+        self._backend, self._memory = backend, memory
+
+    def encode(self, image: npt.NDArray[np.uint8]) -> MaskImage:
+        """Prepare a frame, HWC uint8 RGB."""
+        with self._working():
+            encoded: MaskImage = self._backend.encode(image)
+            return encoded
+
+    def prompt(self, encoded: MaskImage, prompts: Mapping[int, MaskPrompt]) -> dict[int, RememberedMask]:
+        """Begin to follow objects on a frame, or correct them there; see `MaskMemory.prompt`."""
+        with self._working():
+            return self._memory.prompt(encoded, prompts)
+
+    def follow(self, encoded: MaskImage) -> dict[int, RememberedMask]:
+        """Find every object on the next frame; see `MaskMemory.follow`."""
+        with self._working():
+            return self._memory.follow(encoded)
+
+    def forget(self, number: int) -> None:
+        """Stop to follow an object; see `MaskMemory.forget`."""
+        with self._lock:
+            self._memory.forget(number)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with self._lock:
+            self._files.check()
+            yield
+            self._files.check()

@@ -36,6 +36,7 @@ from wise_edge.runtimes.base import (
     BatchingPolicy,
     Decoding,
     MaskBackend,
+    MaskImage,
     MaskOutput,
     MaskPrompt,
     PolicyBackend,
@@ -48,7 +49,7 @@ from wise_edge.runtimes.image_cache import CachedImage, ImageCache
 from wise_edge.runtimes.observing import observe_query
 from wise_edge.runtimes.policy.drafting import Drafts
 from wise_edge.runtimes.results import BackendChoice, SegmentationResult
-from wise_edge.runtimes.segmenter import Segmenter
+from wise_edge.runtimes.segmenter import Memory, Segmenter
 from wise_edge.runtimes.spans import Span, lay_spans
 
 if TYPE_CHECKING:
@@ -233,6 +234,34 @@ class Session:
             QueryCancelledError: it was cancelled.
             WiseEdgeError: an engine failed; the session can answer the next query.
         """
+        return self.ground(
+            image, query, variant, deadline_ms=deadline_ms, pixels=pixels, cancel=cancel, on_text=on_text
+        )[0]
+
+    def ground(
+        self,
+        image: Picture,
+        query: str,
+        variant: str | None = None,
+        *,
+        deadline_ms: float | None = None,
+        pixels: int | None = None,
+        cancel: Event | None = None,
+        on_text: Callable[[str], None] | None = None,
+        encoded: MaskImage | None = None,
+    ) -> tuple[SegmentationResult, MaskImage | None]:
+        """Do what `segment` does, and return the image as the segmenter encoded it, too, with which a memory begins.
+
+        Args:
+            image, query, variant, deadline_ms, pixels, cancel, on_text: as of `segment`.
+            encoded: the image, if the segmenter encoded it already; see `Memory.encode`.
+
+        Returns:
+            The result, and the encoded image; None if the segmenter did not see it, since there was nothing to mark.
+
+        Raises:
+            UsageError, BundleError, QueryCancelledError, WiseEdgeError: as `segment`.
+        """
         self.check_choice(variant, deadline_ms)
         query = normalize_query(query)
         if cancel is not None and not isinstance(cancel, Event):
@@ -247,7 +276,7 @@ class Session:
             self._files.check()
             start = perf_counter()
             cached = self._images.find(image)
-            choice, fresh = None, cached is None
+            choice, fresh = None, cached is None and encoded is None
             if deadline_ms is not None:
                 choice = self._choose(deadline_ms, image, pixels, cached.grid if cached else None)
                 variant, pixels = choice.variant, choice.pixels
@@ -260,6 +289,7 @@ class Session:
             limit = choice.max_rationale_tokens if choice and self.policy.limits_rationale else None
             request = Request(query, variant, self.decoding.limited(limit), draft, cancel, on_text)
             cached = self._encode(image, cached, pixels, spans)
+            cached.mask = cached.mask or encoded
             with self._segmenter.encoding(cached, spans):
                 output = self._generate(cached, request, spans)
             self._drafts.keep(asked, output.text)
@@ -267,7 +297,7 @@ class Session:
         request.check_cancelled()
         result = self._finish(cached, request, output, spans, spent_ms, pixels=pixels, reused=known)
         observe_query(self.latency_history, result, output, cached if fresh else None, drafted=bool(draft))
-        return replace(result, deadline=choice)
+        return replace(result, deadline=choice), cached.mask
 
     def segment_many(
         self,
@@ -331,6 +361,7 @@ class Session:
         *,
         deadline_ms: float | None = None,
         ground_every_s: float | None = None,
+        memory: bool = False,
         cancel: Event | None = None,
     ) -> Iterator[Tracked]:
         """Follow what a query names through frames of a camera or recording; see `runtimes.tracking.track`."""
@@ -343,6 +374,7 @@ class Session:
             variant,
             deadline_ms=deadline_ms,
             ground_every_s=ground_every_s,
+            memory=memory,
             cancel=cancel,
         )
 
@@ -367,6 +399,14 @@ class Session:
         for prompt in prompts:
             prompt.check_inside((image.shape[1], image.shape[0]))
         return self._segmenter.find(image, prompts)
+
+    def open_memory(self) -> Memory:
+        """Open a memory with which the segmenter follows objects through one video, without the policy.
+
+        Raises:
+            UsageError: the segmenter has none.
+        """
+        return self._segmenter.open_memory()
 
     def _grid(self, image: npt.NDArray[np.uint8], pixels: int | None) -> Grid:
         """Return the grid of image tokens as which the policy sees an image; one image of one grid is encoded once."""

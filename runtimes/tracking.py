@@ -5,6 +5,9 @@ consumer does not grow memory). The policy grounds the query at its own pace, al
 the segmenter follows at the camera's pace: its prompt for each object is the box around the last mask, with the points
 moved along. A grounding is as old as the time that it took; if a followed box agrees with it on its own frame, the
 grounding is moved by what was followed since. If the policy finds nothing, nothing is followed until it does.
+
+With a memory (`wise_edge.runtimes.remembering`) the segmenter follows objects by what they looked like, and the policy
+is asked when something is lost, and now and then.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from threading import Condition, Event, Thread
 from typing import TYPE_CHECKING
@@ -24,7 +27,9 @@ from wise_edge.arguments import check_image, check_number, describe
 from wise_edge.errors import QueryCancelledError, UsageError
 from wise_edge.geometry import Point, Size
 from wise_edge.policy.prompts import normalize_query
-from wise_edge.runtimes.following import Follower
+from wise_edge.runtimes.following import Follower, HiddenObject, Pace
+from wise_edge.runtimes.grounding import AskEncoded, Asker, Board, Grounding, ground_encoded, ground_newest
+from wise_edge.runtimes.remembering import MemoryFollower
 from wise_edge.runtimes.results import Findings, SegmentationResult, SegmentedObject
 
 if TYPE_CHECKING:
@@ -32,8 +37,10 @@ if TYPE_CHECKING:
 
 _LONGEST_GAP_S = 3600.0
 """Between two frames of a recording: a stamp of 0 before one since 1970 would be waited for, for decades."""
-_Ask = Callable[[npt.NDArray[np.uint8]], SegmentationResult]
-_LOOK_S = 0.1  # how often a waiting thread checks whether it was cancelled
+_DOUBT_S = 0.5
+"""With a memory: after it was asked, the policy is left alone for so long although something is lost."""
+_LIVE_EVERY_S = 1.0
+"""With a memory, of a camera: the policy is asked so often although nothing is lost."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +74,7 @@ class Tracked(Findings):
         grounding: the policy's last answer, which this is based on.
         grounded_frame: the frame that the answer is about.
         dropped: number of frames before this one that have no result.
+        hidden: objects that are followed and not visible on the frame, by their numbers; None without a memory.
     """
 
     query: str
@@ -77,6 +85,7 @@ class Tracked(Findings):
     grounding: SegmentationResult
     grounded_frame: Stamped
     dropped: int
+    hidden: tuple[HiddenObject, ...] | None = None
 
     @property
     def image(self) -> npt.NDArray[np.uint8]:
@@ -148,6 +157,7 @@ def track(
     *,
     deadline_ms: float | None = None,
     ground_every_s: float | None = None,
+    memory: bool = False,
     cancel: Event | None = None,
 ) -> Iterator[Tracked]:
     """Follow what a query names, always on the newest frame, or on every frame of a recording.
@@ -165,63 +175,87 @@ def track(
         ground_every_s: a recording: every frame waits its turn, and the policy is asked on the first one and whenever
             so many seconds of the frames' stamps have passed, so that the results do not depend on this machine's
             speed. Not with a `NewestFrame`.
+        memory: follow with the segmenter's memory of earlier frames, which says when an object is hidden and finds it
+            again. Then the policy is asked when something is lost or has a poor mask, but not within half a second of
+            the last time (or `ground_every_s`, if that is shorter), and otherwise every `ground_every_s`. Of a camera
+            that is every second, and the policy rests for as long as it took; while nothing is found, it does not.
         cancel: set from another thread, it ends the tracking; so does closing the iterator.
 
     Yields:
         From the first grounding on, a result for each frame that there was time for, and a second one for a frame
         that is still the newest when its own grounding arrives. So the last result is grounded on the last frame. With
-        `ground_every_s` one result for each frame.
+        `ground_every_s` one result for each frame. With a memory a frame also has a second result if a late grounding
+        changes what is followed on it, and the last frame need not be grounded.
 
     Raises:
-        UsageError: an argument is wrong, or something else than a `Stamped` comes from `frames`.
+        UsageError: an argument is wrong, something else than a `Stamped` comes from `frames`, or the segmenter has no
+            memory.
         WiseEdgeError: policy or segmenter failed. Whatever reading `frames` raises is raised too.
     """
     session.check_choice(variant, deadline_ms)
     if not isinstance(frames, Iterable | NewestFrame) or isinstance(frames, np.ndarray | str):
         raise UsageError(f"frames must be an iterable of Stamped(image, stamp_s), got {describe(frames)}")
     query = normalize_query(query)
+    if not isinstance(memory, bool):
+        raise UsageError(f"memory must be True or False, got {describe(memory)}")
+    segment = partial(session.segment, query=query, variant=variant, deadline_ms=deadline_ms)
+    ground = partial(session.ground, query=query, variant=variant, deadline_ms=deadline_ms)
     if ground_every_s is None:
-        return _follow(session, frames, query, variant, deadline_ms, cancel)
+        if memory:
+            return _remember(frames, ground, MemoryFollower(session.open_memory()), cancel)
+        return _follow(session, frames, segment, cancel)
     check_number(ground_every_s, "ground_every_s")
     if isinstance(frames, NewestFrame):
         raise UsageError("frames is a NewestFrame, which drops frames; do not pass ground_every_s")
     if ground_every_s < 0:
         raise UsageError(f"ground_every_s must be at least 0, got {describe(ground_every_s)}")
-    ask = partial(session.segment, query=query, variant=variant, deadline_ms=deadline_ms, cancel=cancel)
-    return _follow_each(session, frames, ask, ground_every_s, cancel or Event())
+    pace = Pace(ground_every_s, min(ground_every_s, _DOUBT_S), ground_every_s)
+    if memory:
+        remembering = MemoryFollower(session.open_memory())
+
+        def recall(frame: Stamped) -> Grounding:
+            return ground_encoded(partial(ground, cancel=cancel), frame, remembering.begin_grounding(frame))
+
+        return _follow_each(remembering, frames, recall, pace, cancel or Event())
+    return _follow_each(
+        Follower(session),
+        frames,
+        lambda frame: Grounding(frame, segment(frame.image, cancel=cancel)),
+        pace,
+        cancel or Event(),
+    )
 
 
 def _follow_each(
-    session: Session, frames: Iterable[Stamped], ask: _Ask, ground_every_s: float, cancel: Event
+    follower: Follower | MemoryFollower,
+    frames: Iterable[Stamped],
+    ask: Callable[[Stamped], Grounding],
+    pace: Pace,
+    cancel: Event,
 ) -> Iterator[Tracked]:
-    follower = Follower(session)
     for frame in map(_check_stamped, frames):
         if cancel.is_set():
             return
-        grounding = follower.grounding
-        if grounding is None or not 0 <= frame.stamp_s - grounding.frame.stamp_s < ground_every_s:
+        if follower.wants_grounding(frame, pace):
             try:
-                grounding = Grounding(frame, ask(frame.image))
+                follower.reground(ask(frame))
             except QueryCancelledError:
                 return
-            follower.reground(grounding)
-        yield _track_one(follower, grounding, frame, 0)
+        yield _track_one(follower, frame, 0)
 
 
 def _follow(
     session: Session,
     frames: Iterable[Stamped] | NewestFrame,
-    query: str,
-    variant: str | None,
-    deadline_ms: float | None,
+    segment: Callable[..., SegmentationResult],
     cancel: Event | None,
 ) -> Iterator[Tracked]:
     stop = Event()
     newest = frames if isinstance(frames, NewestFrame) else NewestFrame()
-    board = _Board(newest)
+    board = Board(newest)
     seen = reported = max(0, newest.place - 1)
-    ask = partial(session.segment, query=query, variant=variant, deadline_ms=deadline_ms, cancel=stop)
-    grounder = Thread(target=_ground, args=(ask, board, seen, stop), name="grounding")
+    ask = partial(segment, cancel=stop)
+    grounder = Thread(target=ground_newest, args=(ask, board, seen, stop), name="grounding")
     follower = Follower(session)
     if not isinstance(frames, NewestFrame):  # a daemon: it may wait for a frame forever
         Thread(target=_read, args=(frames, newest, stop), name="frames", daemon=True).start()
@@ -240,12 +274,49 @@ def _follow(
             if is_new or (news.grounding is not None and news.grounding.frame is news.frame):
                 dropped = news.place - reported - 1 if is_new else 0
                 reported = news.place
-                yield _track_one(follower, follower.grounding, news.frame, dropped)
+                yield _track_one(follower, news.frame, dropped)
             elif news.over:
                 return
     finally:
         stop.set()
         grounder.join()
+
+
+def _remember(
+    frames: Iterable[Stamped] | NewestFrame,
+    ground: AskEncoded,
+    follower: MemoryFollower,
+    cancel: Event | None,
+) -> Iterator[Tracked]:
+    """Follow a camera with a memory; another thread asks the policy when the follower wants it."""
+    stop, took_s = Event(), 0.0
+    newest = frames if isinstance(frames, NewestFrame) else NewestFrame()
+    seen = reported = max(0, newest.place - 1)
+    ask = partial(ground_encoded, partial(ground, cancel=stop))
+    if not isinstance(frames, NewestFrame):  # a daemon: it may wait for a frame forever
+        Thread(target=_read, args=(frames, newest, stop), name="frames", daemon=True).start()
+    with Asker(newest, ask, stop) as asker:
+        while cancel is None or not cancel.is_set():
+            news = asker.wait(seen)
+            seen = news.place
+            if (frame := news.frame) is None:
+                if news.over:
+                    return
+                continue
+            changed = False
+            if news.grounding is not None:
+                took_s = frame.stamp_s - news.grounding.frame.stamp_s
+                changed = follower.reground(news.grounding)
+            pace = Pace(max(_LIVE_EVERY_S, 2 * took_s), max(_DOUBT_S, 2 * took_s), 0.0)
+            if not asker.busy and follower.wants_grounding(frame, pace):
+                asker.put(frame, follower.begin_grounding(frame))
+            is_new = news.place > reported
+            if follower.grounding is not None and (is_new or changed):
+                dropped = news.place - reported - 1 if is_new else 0
+                reported = news.place
+                yield _track_one(follower, frame, dropped)
+            elif news.over and not asker.busy:
+                return
 
 
 def at_recorded_pace(
@@ -269,77 +340,22 @@ def at_recorded_pace(
         yield frame
 
 
-@dataclass(frozen=True, eq=False)
-class Grounding:
-    """The policy's answer on one frame."""
-
-    frame: Stamped
-    result: SegmentationResult
-
-
-@dataclass(frozen=True)
-class _News:
-    """What is on the board: the newest frame and its number, a new grounding, whether no grounding will follow."""
-
-    place: int
-    frame: Stamped | None
-    grounding: Grounding | None
-    over: bool
-
-
-class _Board:
-    """Where the newest frame, the policy and the follower meet: one frame, one grounding, and what went wrong."""
-
-    def __init__(self, newest: NewestFrame) -> None:
-        self._newest, self._changed = newest, newest.changed
-        self._grounding: Grounding | None = None
-        self._over = False
-        self._error: BaseException | None = None
-
-    def put_grounding(self, grounding: Grounding) -> None:
-        with self._changed:
-            self._grounding = grounding
-            self._changed.notify_all()
-
-    def end_grounding(self, error: BaseException | None = None) -> None:
-        with self._changed:
-            self._over, self._error = True, error
-            self._changed.notify_all()
-
-    def wait(self, seen: int) -> _News:
-        """Wait a moment for a frame later than `seen` or a grounding; raise what went wrong."""
-        newest = self._newest
-        with self._changed:
-            self._changed.wait_for(
-                lambda: newest.place > seen or self._grounding or self._over or newest.error, _LOOK_S
-            )
-            if (error := newest.error or self._error) is not None:
-                raise error
-            grounding, self._grounding = self._grounding, None
-            return _News(newest.place, newest.frame, grounding, self._over)
-
-    def next_frame(self, seen: int) -> tuple[int, Stamped | None]:
-        """Wait a moment for a frame later than `seen`; None if there is none yet, and -1 if there will be none."""
-        newest = self._newest
-        with self._changed:
-            self._changed.wait_for(lambda: newest.place > seen or newest.over, _LOOK_S)
-            if newest.place > seen:
-                return newest.place, newest.frame
-            return -1 if newest.over else seen, None
-
-
-def _track_one(follower: Follower, grounding: Grounding, frame: Stamped, dropped: int) -> Tracked:
+def _track_one(follower: Follower | MemoryFollower, frame: Stamped, dropped: int) -> Tracked:
     height, width, _ = frame.image.shape
+    objects, grounding = follower.follow(frame), follower.grounding
+    if grounding is None:
+        raise RuntimeError("a frame is told of before the policy answered")
     answer = grounding.result
     return Tracked(
         query=answer.query,
         frame=frame,
-        objects=follower.follow(frame),
+        objects=objects,
         reason=answer.reason,
         image_size=(width, height),
         grounding=answer,
         grounded_frame=grounding.frame,
         dropped=dropped,
+        hidden=follower.hidden,
     )
 
 
@@ -359,18 +375,3 @@ def _read(frames: Iterable[Stamped], newest: NewestFrame, stop: Event) -> None:
         newest.end(error)
     else:
         newest.end()
-
-
-def _ground(ask: _Ask, board: _Board, seen: int, stop: Event) -> None:
-    try:
-        while seen >= 0 and not stop.is_set():
-            seen, frame = board.next_frame(seen)
-            if frame is not None:
-                # The frame holds an image already; the session's copy of it need not outlive the session's cache.
-                board.put_grounding(Grounding(frame, replace(ask(frame.image), image=frame.image)))
-    except QueryCancelledError:
-        board.end_grounding()
-    except BaseException as error:
-        board.end_grounding(error)
-    else:
-        board.end_grounding()

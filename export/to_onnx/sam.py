@@ -13,14 +13,15 @@ import torch
 from segment_anything.utils.onnx import SamOnnxModel
 from torch import Tensor, nn
 
-from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
+from wise_edge.sam.checkpoint import read_sam_spec
+from wise_edge.sam.segment_anything import load_sam
 
 
 class SegmentAnythingGraphs:
     """The parts of a checkpoint that become graphs, and its own forward passes to compare them with.
 
     Args:
-        checkpoint: of a family with the layout `PADDED`.
+        checkpoint: what `load_sam` loads.
 
     Attributes:
         spec: the segmenter.
@@ -29,14 +30,14 @@ class SegmentAnythingGraphs:
         decoder: see `MaskDecoder`.
 
     Raises:
-        UsageError: it is something else, or damaged.
+        UsageError: it is neither.
     """
 
     features = ("image_embeddings",)
 
     def __init__(self, checkpoint: Path) -> None:
         self.spec = read_sam_spec(checkpoint)
-        self._sam = load_segmenter(checkpoint)
+        self._sam = load_sam(checkpoint)
         self.encoder = self._sam.image_encoder
         self.decoder = MaskDecoder(self._sam)
 

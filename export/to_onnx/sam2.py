@@ -14,14 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
+from wise_edge.sam.checkpoint import read_sam_spec
+from wise_edge.sam.sam2 import load_sam2
 
 
 class Sam2Graphs:
     """The parts of a checkpoint that become graphs, and its own forward passes to compare them with.
 
     Args:
-        checkpoint: of a family with the layout `STRETCHED`.
+        checkpoint: what `load_sam2` loads.
 
     Attributes:
         spec: the segmenter.
@@ -37,7 +38,7 @@ class Sam2Graphs:
 
     def __init__(self, checkpoint: Path) -> None:
         self.spec = read_sam_spec(checkpoint)
-        self._model = load_segmenter(checkpoint)
+        self._model = load_sam2(checkpoint)
         self.encoder = ImageEncoder(self._model)
         self.decoder = MaskDecoder(self._model)
 

@@ -19,8 +19,10 @@ from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import MaskBackend, MaskMemory, MaskOutput, MaskPrompt, RawMasks
 from wise_edge.runtimes.checkpoints import find_checkpoint
 from wise_edge.runtimes.mask.calls import NO_MEMORY, split_prompts
-from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
-from wise_edge.sam.families import PADDED, STRETCHED
+from wise_edge.sam.checkpoint import read_sam_spec
+from wise_edge.sam.sam2 import load_sam2
+from wise_edge.sam.segment_anything import load_sam
+from wise_edge.sam.spec import SAM2
 
 _THRESHOLD = 0.0  # logits above it are mask
 
@@ -31,7 +33,7 @@ def open_mask(bundle: Bundle, row: Backend, **_: Any) -> MaskBackend[Any]:
 
 
 def open_torch_mask(checkpoint: Path) -> MaskBackend[Any]:
-    """Open a checkpoint of any family, on a GPU if torch finds one.
+    """Open a checkpoint of either family, on a GPU if torch finds one.
 
     Args:
         checkpoint: what `read_sam_spec` reads.
@@ -40,8 +42,8 @@ def open_torch_mask(checkpoint: Path) -> MaskBackend[Any]:
         UsageError: it is none of them.
         MissingExtraError: torch or the family's library is not installed.
     """
-    layouts: dict[str, Callable[[Path], MaskBackend[Any]]] = {PADDED: TorchSegmentAnything, STRETCHED: TorchSam2}
-    return layouts[read_sam_spec(checkpoint).row.layout](checkpoint)
+    family = TorchSam2 if read_sam_spec(checkpoint).family == SAM2 else TorchSegmentAnything
+    return family(checkpoint)
 
 
 def _device() -> str:
@@ -61,7 +63,7 @@ class TorchSegmentAnything:
     """Runs a checkpoint with segment-anything's `SamPredictor`.
 
     Args:
-        checkpoint: of a family with the layout `PADDED`.
+        checkpoint: what `load_sam` loads.
     """
 
     name = "torch"
@@ -70,7 +72,7 @@ class TorchSegmentAnything:
         self._torch = require("torch", "export")
         self._predictor = require("segment_anything", "export").SamPredictor
         self.spec = read_sam_spec(checkpoint)
-        self._sam = load_segmenter(checkpoint).to(_device())
+        self._sam = load_sam(checkpoint).to(_device())
 
     def encode(self, image: npt.NDArray[np.uint8]) -> PredictorImage:
         """Prepare an image (HWC uint8 RGB, any size) for prompts."""
@@ -176,7 +178,7 @@ class TorchSam2:
     """Runs a checkpoint with transformers' `Sam2Model` and its image processor.
 
     Args:
-        checkpoint: of a family with the layout `STRETCHED`.
+        checkpoint: what `load_sam2` loads.
     """
 
     name = "torch"
@@ -185,7 +187,7 @@ class TorchSam2:
         self.spec = spec = read_sam_spec(checkpoint)
         self._torch = require("torch", "export")
         self._device = _device()
-        self._model = load_segmenter(checkpoint).to(self._device)
+        self._model = load_sam2(checkpoint).to(self._device)
         self._square = spec.input_size
         self._processor = require("transformers", "export").Sam2ImageProcessor(
             size={"height": spec.input_size, "width": spec.input_size},

@@ -20,8 +20,9 @@ from wise_edge.errors import WiseEdgeError
 from wise_edge.geometry import mask_box
 from wise_edge.policy.answers.form import BOX_LABEL_LIST
 from wise_edge.runtimes.following import Follower, _nearest
+from wise_edge.runtimes.grounding import Grounding
 from wise_edge.runtimes.session import Session
-from wise_edge.runtimes.tracking import Grounding, NewestFrame, Stamped, Tracked, at_recorded_pace
+from wise_edge.runtimes.tracking import NewestFrame, Stamped, Tracked, at_recorded_pace
 
 
 class Camera:
