@@ -63,7 +63,7 @@ $(VENV)/.installed-docs: $(VENV)/.made pyproject.toml
 $(VENV)/.installed-test: $(VENV)/.made $(SOURCES)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "training and tests need Python 3.11; make clean, then set PYTHON=")'
 	$(if $(NO_AMX),$(INSTALL) --no-cache-dir '$(LLAMA)')
-	$(INSTALL) -e '.[data,dora,edgellm,export,llama,qlora,rerun,ros,rtx,serve,supervision,train,video,dev]'
+	$(INSTALL) -e '.[data,dora,edgellm,export,llama,qlora,rerun,ros,rtx,segmenters,serve,supervision,train,video,dev]'
 	@touch $(VENV)/.installed-demo $@
 
 # rclpy's wheels (https://github.com/ycheng517/ros-python-wheels) exist for x86-64 and Python up to 3.13. They restart every

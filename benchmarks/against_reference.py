@@ -39,7 +39,7 @@ from wise_edge.runtimes.backends import list_cpu_policies
 from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
 from wise_edge.runtimes.policy.llama import LlamaPolicy
 from wise_edge.runtimes.session import Session
-from wise_edge.sam.segment_anything import load_sam
+from wise_edge.sam.checkpoint import load_segmenter
 
 WAYS = ("reference way", "new frame", "further query", "one of 8 together")
 
@@ -53,7 +53,7 @@ class ReferenceWay:
         self._model = load_policy(folder)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._end = [self._tokenizer.token_to_id(token) for token in self._spec.eos_tokens]
-        self._sam = load_sam(resolve_checkpoint("embedded", "sam"))
+        self._sam = load_segmenter(resolve_checkpoint("embedded", "sam"))
         self.phases: dict[str, float] = {}
         for name, module in (
             ("vision_encode", self._model.model.visual),

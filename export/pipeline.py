@@ -135,7 +135,7 @@ def export_bundle(
     family = load_config(base).model_type
     for chosen in targets:
         chosen.check_family(family)
-    read_sam_spec(sam_checkpoint)  # a checkpoint that is none is found before the policy is merged
+    read_sam_spec(sam_checkpoint).row.check_packages()  # a checkpoint that is none is found before the policy is merged
     created = creation_time()
     samples = read_calibration(options.calibration, options.samples)
     if shards is not None:

@@ -165,16 +165,16 @@ def _check_builder(device: DeviceCapabilities) -> None:
 
 
 def _check_checkpoint(manifest: Manifest, device: DeviceCapabilities, part: str) -> None:
-    from wise_edge.sam.spec import SAM2
+    from wise_edge.sam.families import LIBRARIES
 
     entry = CHECKPOINTS[part]
     if entry not in manifest.provenance:
         raise DeviceError(f"the bundle names no checkpoint of its {part}; export it again")
     if f"{entry}_adapter" in manifest.provenance:
         raise DeviceError(f"the bundle's {part} has an adapter merged, which its checkpoint lacks; torch cannot run it")
-    library = "transformers" if part == "policy" or manifest.sam.family == SAM2 else "segment_anything"
-    if "torch" in device.packages and library not in device.packages:
-        raise MissingExtraError(library, "export")
+    for library in ("transformers",) if part == "policy" else manifest.sam.row.libraries:
+        if "torch" in device.packages and library not in device.packages:
+            raise MissingExtraError(library, LIBRARIES[library])
 
 
 def _onnxruntime_has_cuda() -> bool:

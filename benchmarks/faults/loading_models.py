@@ -25,9 +25,8 @@ from wise_edge.policy.checkpoint import load_policy, read_policy_spec, stored_dt
 from wise_edge.policy.folder import check_policy_folder
 from wise_edge.runtimes.policy.text import PolicyText
 from wise_edge.runtimes.session import Session
-from wise_edge.sam.checkpoint import read_sam_spec
-from wise_edge.sam.sam2 import load_sam2
-from wise_edge.sam.segment_anything import load_sam, save_sam
+from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
+from wise_edge.sam.segment_anything import save_sam
 from wise_edge.training.common.checkpoints import load_checkpoint, save_checkpoint
 from wise_edge.training.wise.checkpoints import newest_checkpoint, seal
 
@@ -84,12 +83,12 @@ def _read_adapter(folder: Path) -> None:
 
 def _read_sam(folder: Path) -> None:
     read_sam_spec(folder)
-    load_sam(folder)
+    load_segmenter(folder)
 
 
 def _read_sam_file(folder: Path) -> None:
     read_sam_spec(folder / "sam.pth")
-    load_sam(folder / "sam.pth")
+    load_segmenter(folder / "sam.pth")
 
 
 def _save_sam2(folder: Path) -> None:
@@ -98,7 +97,7 @@ def _save_sam2(folder: Path) -> None:
 
 def _read_sam2(folder: Path) -> None:
     read_sam_spec(folder)
-    load_sam2(folder)
+    load_segmenter(folder)
 
 
 def _save_pickle(folder: Path) -> None:

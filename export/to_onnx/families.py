@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from wise_edge.export.to_onnx.sam import SegmentAnythingGraphs
 from wise_edge.export.to_onnx.sam2 import Sam2Graphs
 from wise_edge.sam.checkpoint import read_sam_spec
-from wise_edge.sam.spec import SAM2, SamSpec
+from wise_edge.sam.families import PADDED, STRETCHED
+from wise_edge.sam.spec import SamSpec
 
 
 class SegmenterGraphs(Protocol):
@@ -50,11 +52,14 @@ class SegmenterGraphs(Protocol):
         ...
 
 
+LAYOUTS: dict[str, Callable[[Path], SegmenterGraphs]] = {PADDED: SegmentAnythingGraphs, STRETCHED: Sam2Graphs}
+"""The class for each layout."""
+
+
 def open_graphs(checkpoint: Path) -> SegmenterGraphs:
     """Load a segmenter's checkpoint.
 
     Raises:
         UsageError: it belongs to no family.
     """
-    family = Sam2Graphs if read_sam_spec(checkpoint).family == SAM2 else SegmentAnythingGraphs
-    return family(checkpoint)
+    return LAYOUTS[read_sam_spec(checkpoint).row.layout](checkpoint)

@@ -27,13 +27,18 @@ class HalfType:
     Attributes:
         name: the type's name in ONNX.
         largest: magnitude above which an array stays float32; below the type's limit to leave room for unseen inputs.
+        smallest: magnitude below which numbers lose bits.
     """
 
     name: str
     largest: float
+    smallest: float
 
 
-HALF_TYPES = {"fp16": HalfType("FLOAT16", 65504.0 / 8), "bf16": HalfType("BFLOAT16", 2.0**128 / 8)}
+HALF_TYPES = {
+    "fp16": HalfType("FLOAT16", 65504.0 / 8, 2.0**-14),
+    "bf16": HalfType("BFLOAT16", 2.0**128 / 8, 2.0**-126),
+}
 """By precision. bfloat16 has the range of float32, and 8 significant bits instead of float16's 11."""
 _SENSITIVE = {
     "CumSum",
@@ -51,6 +56,8 @@ _SENSITIVE = {
     "Sqrt",
 }
 """Operators that lose too much in half precision (sums, quotients, angles), or do not accept it for every input."""
+_MOVES = {"Expand", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+"""Operators whose outputs hold numbers of their first input."""
 _GLUE = {"Add", "Div", "Mul", "Neg", "Sub"}
 """Operators that stay in float32 if all their neighbors do: casting there and back would gain nothing."""
 
@@ -105,6 +112,7 @@ def _exact_nodes(model: onnx.ModelProto, floats: set[str], magnitudes: dict[str,
     """Return the indexes of the nodes that stay float32."""
     nodes = list(model.graph.node)
     large = {name for name, magnitude in magnitudes.items() if not magnitude <= kind.largest}
+    large |= _guarded(nodes, {tensor.name for tensor in model.graph.initializer}, magnitudes, kind)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     exact = {
         place
@@ -115,6 +123,27 @@ def _exact_nodes(model: onnx.ModelProto, floats: set[str], magnitudes: dict[str,
         or not _takes(node, floats, opset, kind)
     }
     return _grow(nodes, exact, floats)
+
+
+def _guarded(
+    nodes: list[onnx.NodeProto], weights: set[str], magnitudes: dict[str, float], kind: HalfType
+) -> set[str]:
+    """Return the arrays that a tiny number is added to, which says that their own numbers can be tiny, and the sums.
+
+    So linear attention keeps its divisor from zero (`x / (y + 1e-15)`): in half precision both would be 0.
+    """
+    made_by = {name: node for node in nodes for name in node.output}
+    guarded: set[str] = set()
+    for node in nodes:
+        tiny = [name for name in node.input if name in weights and 0 < magnitudes.get(name, 0) < kind.smallest]
+        if node.op_type != "Add" or not tiny:
+            continue
+        guarded.update((*node.input, *node.output))
+        waiting = [name for name in node.input if name not in tiny]
+        while waiting and (maker := made_by.get(waiting.pop())) is not None and maker.op_type in _MOVES:
+            guarded.add(maker.input[0])
+            waiting.append(maker.input[0])
+    return guarded
 
 
 def _takes(node: onnx.NodeProto, floats: set[str], opset: int, kind: HalfType) -> bool:

@@ -13,15 +13,14 @@ import torch
 from segment_anything.utils.onnx import SamOnnxModel
 from torch import Tensor, nn
 
-from wise_edge.sam.checkpoint import read_sam_spec
-from wise_edge.sam.segment_anything import load_sam
+from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 
 
 class SegmentAnythingGraphs:
     """The parts of a checkpoint that become graphs, and its own forward passes to compare them with.
 
     Args:
-        checkpoint: what `load_sam` loads.
+        checkpoint: of a family with the layout `PADDED`.
 
     Attributes:
         spec: the segmenter.
@@ -30,14 +29,14 @@ class SegmentAnythingGraphs:
         decoder: see `MaskDecoder`.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is something else, or damaged.
     """
 
     features = ("image_embeddings",)
 
     def __init__(self, checkpoint: Path) -> None:
         self.spec = read_sam_spec(checkpoint)
-        self._sam = load_sam(checkpoint)
+        self._sam = load_segmenter(checkpoint)
         self.encoder = self._sam.image_encoder
         self.decoder = MaskDecoder(self._sam)
 

@@ -14,15 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wise_edge.sam.checkpoint import read_sam_spec
-from wise_edge.sam.sam2 import load_sam2
+from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 
 
 class Sam2Graphs:
     """The parts of a checkpoint that become graphs, and its own forward passes to compare them with.
 
     Args:
-        checkpoint: what `load_sam2` loads.
+        checkpoint: of a family with the layout `STRETCHED`.
 
     Attributes:
         spec: the segmenter.
@@ -38,7 +37,7 @@ class Sam2Graphs:
 
     def __init__(self, checkpoint: Path) -> None:
         self.spec = read_sam_spec(checkpoint)
-        self._model = load_sam2(checkpoint)
+        self._model = load_segmenter(checkpoint)
         self.encoder = ImageEncoder(self._model)
         self.decoder = MaskDecoder(self._model)
 

@@ -8,6 +8,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def export_onnx(
         dynamic: for each argument its dynamic dimensions, as for `torch.export`.
     """
     with torch.no_grad(), _quiet():
+        _match_exactly()
         program: Any = torch.onnx.export(
             module,
             example,
@@ -67,6 +69,20 @@ def export_onnx(
         save_onnx(model, path)
     del program, weights
     _forget_graphs()
+
+
+@cache
+def _match_exactly() -> None:
+    """Let onnxscript's rewrite rules match numbers exactly.
+
+    By default x + 1e-15 is x + 0 to them, and deleted: the quotient that it kept finite becomes 0 / 0. Source: `Constant`
+    in onnxscript/rewriter/_pattern_ir.py of onnxscript 0.7, whose tolerance nothing else sets.
+    """
+    from onnxscript.rewriter import pattern
+
+    for thing in gc.get_objects():
+        if type(thing) is pattern.Constant:
+            thing._rel_tol = thing._abs_tol = 0.0
 
 
 def _forget_graphs() -> None:

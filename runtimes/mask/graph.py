@@ -19,8 +19,8 @@ from wise_edge.geometry import Size
 from wise_edge.images.strips import strips
 from wise_edge.runtimes.base import Graph, MaskMemory, MaskOutput, MaskPrompt, RawMasks
 from wise_edge.runtimes.mask.calls import NO_MEMORY, split_prompts
-from wise_edge.sam.image import fit_image, normalize_image
-from wise_edge.sam.spec import MOST_PROMPTS, SAM2, SamSpec
+from wise_edge.sam.image import fit_image, fit_prompts, normalize_image
+from wise_edge.sam.spec import MOST_PROMPTS, SamSpec
 
 _NO_POINT, _INSIDE, _BOX_CORNERS = -1.0, 1.0, (2.0, 3.0)  # labels of point_labels
 _THRESHOLD = 0.0  # logits above it are mask
@@ -28,7 +28,7 @@ _THRESHOLD = 0.0  # logits above it are mask
 
 @dataclass(frozen=True)
 class GraphMaskImage:
-    """An image's features, with its own size and its size in the encoder's square, (width, height) in pixels."""
+    """An image's features, with its own size and its size in the square of the prompts, (width, height) in pixels."""
 
     features: Mapping[str, npt.NDArray[np.float32]]
     size: Size
@@ -55,19 +55,20 @@ class GraphMask:
         self._encoder = encoder
         self._decoder = decoder
         self._most = min(MOST_PROMPTS, decoder.largest("point_coords", 0) or MOST_PROMPTS)
-        self._pads = 0 if spec.family == SAM2 else 1  # points without a box end with padding; SAM 2's graph adds it
+        self._pads = 0 if spec.stretches else 1  # points without a box end with padding; SAM 2's graph adds it
         self._no_masks = np.zeros((self._most, 1, spec.low_res_size, spec.low_res_size), np.float32)
 
     def encode(self, image: npt.NDArray[np.uint8]) -> GraphMaskImage:
         """Prepare an image (HWC uint8 RGB, any size) for prompts."""
         start = perf_counter()
         size = (image.shape[1], image.shape[0])
-        resized = fit_image(size, self.spec)
-        pixels = normalize_image(image, resized, self.spec)
+        pixels = normalize_image(image, fit_image(size, self.spec), self.spec)
         prepared = perf_counter()
         features = self._encoder.run({"image": pixels})
         end = perf_counter()
-        return GraphMaskImage(features, size, resized, (prepared - start) * 1e3, (end - prepared) * 1e3)
+        return GraphMaskImage(
+            features, size, fit_prompts(size, self.spec), (prepared - start) * 1e3, (end - prepared) * 1e3
+        )
 
     def decode(self, encoded: GraphMaskImage, prompt: MaskPrompt) -> MaskOutput:
         """Segment what a prompt marks; see `MaskBackend`."""
@@ -141,7 +142,7 @@ def upsample(logits: npt.NDArray[np.float32], steps: Steps, area: Area) -> Itera
     """Upsample low-resolution logits to an area of the original image, which as float takes four times its mask.
 
     Args:
-        logits: float32 [L, L], covering the encoder's square.
+        logits: float32 [L, L], covering the square of the prompts.
         steps: how columns and rows are resized.
         area: the part of the image.
 
@@ -220,13 +221,13 @@ def find_steps(spec: SamSpec, resized: Size, size: Size) -> Steps:
 
     Args:
         spec: the segmenter.
-        resized: the image's (width, height) in the encoder's square.
+        resized: the image's (width, height) in the square of the prompts.
         size: the image's own (width, height).
     """
-    if spec.family == SAM2:
+    if spec.stretches:
         return (_Taps.between(spec.low_res_size, size[0]),), (_Taps.between(spec.low_res_size, size[1]),)
     columns, rows = (
-        (_Taps.between(spec.low_res_size, spec.input_size, cropped), _Taps.between(cropped, original))
+        (_Taps.between(spec.low_res_size, spec.prompt_side, cropped), _Taps.between(cropped, original))
         for cropped, original in zip(resized, size, strict=True)
     )
     return columns, rows

@@ -19,10 +19,8 @@ from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import MaskBackend, MaskMemory, MaskOutput, MaskPrompt, RawMasks
 from wise_edge.runtimes.checkpoints import find_checkpoint
 from wise_edge.runtimes.mask.calls import NO_MEMORY, split_prompts
-from wise_edge.sam.checkpoint import read_sam_spec
-from wise_edge.sam.sam2 import load_sam2
-from wise_edge.sam.segment_anything import load_sam
-from wise_edge.sam.spec import SAM2
+from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
+from wise_edge.sam.families import PADDED, STRETCHED
 
 _THRESHOLD = 0.0  # logits above it are mask
 
@@ -33,7 +31,7 @@ def open_mask(bundle: Bundle, row: Backend, **_: Any) -> MaskBackend[Any]:
 
 
 def open_torch_mask(checkpoint: Path) -> MaskBackend[Any]:
-    """Open a checkpoint of either family, on a GPU if torch finds one.
+    """Open a checkpoint of any family, on a GPU if torch finds one.
 
     Args:
         checkpoint: what `read_sam_spec` reads.
@@ -42,8 +40,8 @@ def open_torch_mask(checkpoint: Path) -> MaskBackend[Any]:
         UsageError: it is none of them.
         MissingExtraError: torch or the family's library is not installed.
     """
-    family = TorchSam2 if read_sam_spec(checkpoint).family == SAM2 else TorchSegmentAnything
-    return family(checkpoint)
+    layouts: dict[str, Callable[[Path], MaskBackend[Any]]] = {PADDED: TorchSegmentAnything, STRETCHED: TorchSam2}
+    return layouts[read_sam_spec(checkpoint).row.layout](checkpoint)
 
 
 def _device() -> str:
@@ -63,7 +61,7 @@ class TorchSegmentAnything:
     """Runs a checkpoint with segment-anything's `SamPredictor`.
 
     Args:
-        checkpoint: what `load_sam` loads.
+        checkpoint: of a family with the layout `PADDED`.
     """
 
     name = "torch"
@@ -72,7 +70,7 @@ class TorchSegmentAnything:
         self._torch = require("torch", "export")
         self._predictor = require("segment_anything", "export").SamPredictor
         self.spec = read_sam_spec(checkpoint)
-        self._sam = load_sam(checkpoint).to(_device())
+        self._sam = load_segmenter(checkpoint).to(_device())
 
     def encode(self, image: npt.NDArray[np.uint8]) -> PredictorImage:
         """Prepare an image (HWC uint8 RGB, any size) for prompts."""
@@ -178,7 +176,7 @@ class TorchSam2:
     """Runs a checkpoint with transformers' `Sam2Model` and its image processor.
 
     Args:
-        checkpoint: what `load_sam2` loads.
+        checkpoint: of a family with the layout `STRETCHED`.
     """
 
     name = "torch"
@@ -187,7 +185,7 @@ class TorchSam2:
         self.spec = spec = read_sam_spec(checkpoint)
         self._torch = require("torch", "export")
         self._device = _device()
-        self._model = load_sam2(checkpoint).to(self._device)
+        self._model = load_segmenter(checkpoint).to(self._device)
         self._square = spec.input_size
         self._processor = require("transformers", "export").Sam2ImageProcessor(
             size={"height": spec.input_size, "width": spec.input_size},

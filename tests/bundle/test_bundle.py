@@ -12,7 +12,7 @@ import pytest
 
 from specs import POLICY, SAM
 from wise_edge.bundle import store as bundles
-from wise_edge.bundle.manifest import EVALUATED_SCHEMA, MANIFEST_NAME, SCHEMA_VERSION, Figure, Manifest
+from wise_edge.bundle.manifest import MANIFEST_NAME, SAM_SCHEMA, SCHEMA_VERSION, Figure, Manifest
 from wise_edge.bundle.store import describe_file, load, write_manifest
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.files.writing import replacing_folder
@@ -155,9 +155,9 @@ def test_a_link_within_the_bundle_is_followed(bundle: Path) -> None:
     assert load(bundle, verify_hashes=True).file("policy.decoder").read_bytes() == b"weights"
 
 
-@pytest.mark.parametrize(("change", "remedy"), [(1, "update wise-edge"), (-4, "export it again")])
+@pytest.mark.parametrize(("change", "remedy"), [(1, "update wise-edge"), (-5, "export it again")])
 def test_an_unsupported_schema_is_rejected_with_the_remedy(bundle: Path, change: int, remedy: str) -> None:
-    edit_manifest(bundle, schema_version=EVALUATED_SCHEMA + change)
+    edit_manifest(bundle, schema_version=SAM_SCHEMA + change)
 
     with pytest.raises(BundleError, match=rf"bundle\.json: .*{remedy}"):
         load(bundle)

@@ -103,13 +103,57 @@ def test_what_overflows_stays_float(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_without_room_for_large_values_it_would_be_infinite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unlimited = onnx_half.HalfType("FLOAT16", np.inf)  # the check above checks something
+    unlimited = onnx_half.HalfType("FLOAT16", np.inf, 0.0)  # the check above checks something
     monkeypatch.setitem(onnx_half.HALF_TYPES, "fp16", unlimited)
     source = export(tmp_path, 1e6)
 
     halve(source, tmp_path / "half.onnx", batches())
 
     assert not np.isfinite(run(tmp_path / "half.onnx", batches(9)[8])).all()
+
+
+class LinearAttention(torch.nn.Module):
+    """Attention of the kind that divides by a sum which may be tiny or zero, as EfficientViT's."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        queries, keys = torch.relu(x), torch.relu(x.transpose(-1, -2))
+        ones = torch.nn.functional.pad(x.transpose(-1, -2), (0, 0, 0, 1), value=1.0)
+        found = torch.matmul(torch.matmul(ones, keys.transpose(-1, -2)), queries.transpose(-1, -2))
+        return found[:, :-1] / (found[:, -1:] + 1e-15)
+
+
+@pytest.fixture(scope="module")
+def attention(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("attention") / "float.onnx"
+    export_onnx(LinearAttention(), (torch.zeros(1, 5, 32),), ["x"], ["y"], file)
+    return file
+
+
+@pytest.fixture
+def tiny() -> dict[str, np.ndarray]:
+    """Queries of ordinary size, of 1e-8, and none."""
+    x = np.random.default_rng(1).standard_normal((1, 5, 32)).astype(np.float32)
+    x[:, 3] *= 1e-8
+    x[:, 4] = -1
+    return {"x": x}
+
+
+def test_a_divisor_stays_above_zero(attention: Path, tiny: dict[str, np.ndarray]) -> None:
+    expected = LinearAttention()(torch.from_numpy(tiny["x"])).numpy()
+
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(run(attention, tiny), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_tiny_divisor_stays_float(attention: Path, tiny: dict[str, np.ndarray], tmp_path: Path) -> None:
+    halve(attention, tmp_path / "half.onnx", batches=[{"x": tiny["x"][:, [0, 1, 2, 2, 2]]}])
+
+    assert products(tmp_path / "half.onnx") == [HALF, FLOAT]
+    ordinary, zero = [0, 1, 2], [4]
+    exact, got = run(attention, tiny), run(tmp_path / "half.onnx", tiny)
+    np.testing.assert_allclose(got[..., ordinary], exact[..., ordinary], rtol=2e-2, atol=2e-2)
+    np.testing.assert_array_equal(got[..., zero], 0)
+    assert np.isfinite(got).all()
 
 
 def test_types_are_consistent_and_casts_join_different_ones(tmp_path: Path) -> None:

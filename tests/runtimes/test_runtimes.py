@@ -32,7 +32,7 @@ from wise_edge.runtimes.policy.text import PolicyText
 from wise_edge.runtimes.policy.torch_policy import TorchPolicy
 from wise_edge.runtimes.policy.writing import Writer
 from wise_edge.runtimes.session import Session
-from wise_edge.sam.spec import SAM2, SamSpec
+from wise_edge.sam.spec import SamSpec
 from wise_edge.scenes import sample
 
 FREE = Decoding(forced=False)
@@ -342,7 +342,7 @@ def test_upsampling_is_that_of_segment_anything(size: tuple[int, int]) -> None:
 def test_upsampling_is_that_of_sam2(size: tuple[int, int]) -> None:
     logits = np.random.default_rng(0).standard_normal((32, 32), np.float32)
 
-    ours = upsample_whole(logits, SamSpec(SAM2, 64, 32, (), (), False), (64, 64), size)
+    ours = upsample_whole(logits, SamSpec("sam2", 64, 32, (), (), False), (64, 64), size)
 
     logits_4d = torch.from_numpy(logits)[None, None]
     stock = torch.nn.functional.interpolate(logits_4d, size[::-1], mode="bilinear", align_corners=False)
@@ -357,7 +357,7 @@ def upsample_whole(logits: Any, spec: SamSpec, resized: tuple[int, int], size: t
     return whole
 
 
-@pytest.mark.parametrize("family", ["segment_anything", SAM2])
+@pytest.mark.parametrize("family", ["segment_anything", "sam2"])
 @pytest.mark.parametrize("size", SHAPES[:6])
 def test_only_where_the_mask_may_be_is_upsampled(size: tuple[int, int], family: str) -> None:
     """The mask is that of the whole image, bit for bit; what is upsampled is little more than its box."""

@@ -22,8 +22,7 @@ from wise_edge.runtimes.base import MaskPrompt
 from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
 from wise_edge.runtimes.mask.graph import GraphMask
 from wise_edge.runtimes.mask.torch_mask import TorchSam2, open_torch_mask
-from wise_edge.sam.checkpoint import read_sam_spec
-from wise_edge.sam.sam2 import load_sam2
+from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 from wise_edge.scenes import sample
 
 PROMPT = MaskPrompt((30, 40, 150, 160), ((90, 100), (60, 70)))
@@ -125,7 +124,7 @@ def test_the_published_video_checkpoints_are_read(tmp_path: Path) -> None:
     video.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "sam2_video"
 
-    loaded = load_sam2(tmp_path).state_dict()
+    loaded = load_segmenter(tmp_path).state_dict()
 
     saved = video.state_dict()
     assert read_sam_spec(tmp_path).family == "sam2"
@@ -175,7 +174,7 @@ def test_points_alone_prompt_as_in_transformers(checkpoint: Path, exported: Path
 
     found, expected = (list(mask.decode_raw(mask.encode(image), prompts, multimask)) for mask in (ours, stock))
 
-    model, encoded = load_sam2(checkpoint), stock.encode(image)
+    model, encoded = load_segmenter(checkpoint), stock.encode(image)
     for call, other, count in zip(found, expected, (1, 2), strict=True):
         points = torch.tensor([[each.points] for each in prompts if len(each.points) == count]).float()
         scaled = points * 64 / torch.tensor([float(image.shape[1]), float(image.shape[0])])

@@ -22,10 +22,10 @@ from wise_edge.errors import UsageError
 from wise_edge.metrics import mask_iou
 from wise_edge.runtimes.base import MaskPrompt
 from wise_edge.runtimes.mask.torch_mask import TorchSegmentAnything, open_torch_mask
-from wise_edge.sam.checkpoint import read_sam_spec
+from wise_edge.sam import sam2
+from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 from wise_edge.sam.names import to_sam2_model
-from wise_edge.sam.sam2 import load_sam2
-from wise_edge.sam.segment_anything import SamArchitecture, build_sam, load_sam
+from wise_edge.sam.segment_anything import SamArchitecture, build_sam
 
 State = dict[str, torch.Tensor]
 TINY = SamArchitecture(**{**SAM.__dict__, "decoder_heads": 8, "prompt_dim": 64})
@@ -67,7 +67,7 @@ def test_the_model_is_found_in_what_trainings_save(state: State, tmp_path: Path,
     file = tmp_path / "sam.pth"
     torch.save(WRAPPED[case](state), file)
 
-    loaded = load_sam(file).state_dict()
+    loaded = load_segmenter(file).state_dict()
 
     assert read_sam_spec(file).multimask
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
@@ -78,7 +78,7 @@ def test_other_precisions_are_read(state: State, tmp_path: Path, dtype: torch.dt
     rounded = {name: tensor.to(dtype) for name, tensor in state.items()}
     torch.save(rounded, tmp_path / "sam.pth")
 
-    loaded = load_sam(tmp_path / "sam.pth").state_dict()
+    loaded = load_segmenter(tmp_path / "sam.pth").state_dict()
 
     assert all(torch.equal(loaded[name], tensor.float()) for name, tensor in rounded.items())
 
@@ -87,7 +87,7 @@ def test_safetensors_and_files_of_old_torch_are_read(state: State, tmp_path: Pat
     safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "sam.safetensors")
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     for name in ("sam.safetensors", "old.pth"):
-        loaded = load_sam(tmp_path / name).state_dict()
+        loaded = load_segmenter(tmp_path / name).state_dict()
         assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
 
 
@@ -219,7 +219,7 @@ def test_a_folder_of_sam_model_without_a_tensor_names_it(sam_model: Any, tmp_pat
     del weights["mask_decoder.iou_token.weight"]
     safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(UsageError, match=r"mask_decoder\.iou_token\.weight"):
-        load_sam(tmp_path)
+        load_segmenter(tmp_path)
 
 
 def test_a_folder_of_sam2_takes_the_normalization_of_any_transformers(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_other_weight_files_of_sam2_are_read(tmp_path: Path, form: str) -> None:
     if form == "bin":
         (tmp_path / "model.safetensors").unlink()
         torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    loaded = load_sam2(tmp_path).state_dict()
+    loaded = load_segmenter(tmp_path).state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
 
 
@@ -271,7 +271,7 @@ def test_every_tensor_of_the_published_sam2_files_has_its_place(
         file = tmp_path / "sam2.1.pt"
         file.touch()
         monkeypatch.setattr("wise_edge.sam.sam2.check_finite", lambda *_: None)
-        model = load_sam2(file)  # refuses missing tensors, further ones, and other shapes
+        model = sam2.load(file)  # refuses missing tensors, further ones, and other shapes
     assert sum(tensor.numel() for tensor in to_sam2_model(weights).values()) == sum(
         tensor.numel() for tensor in model.state_dict().values()
     )
@@ -284,7 +284,7 @@ def test_masks_of_a_published_sam2_file_are_those_of_its_own_code(official: dict
     coarse = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)[:32, :32]
     image = np.repeat(np.repeat(coarse, 32, axis=0), 32, axis=1)
 
-    spec, model = read_sam_spec(file), load_sam2(file)
+    spec, model = read_sam_spec(file), load_segmenter(file)
 
     assert (spec.family, spec.input_size, spec.low_res_size, spec.multimask) == ("sam2", 1024, 256, True)
     with torch.no_grad():
@@ -312,7 +312,7 @@ def test_other_sam2_files_are_one_line(
     state = {name: torch.zeros(()).expand(shape) for name, shape in official["tensors"]["t"].items()}
     torch.save({"model": change(state)}, tmp_path / "a.pt")
     with pytest.raises(UsageError, match=words) as caught:
-        load_sam2(tmp_path / "a.pt")
+        load_segmenter(tmp_path / "a.pt")
     assert "\n" not in str(caught.value)
 
 
@@ -321,4 +321,4 @@ def test_a_single_file_with_transformers_names_is_read(official: dict[str, Any],
     named = {name: tensor.contiguous() for name, tensor in to_sam2_model(state).items() if "shared_image" not in name}
     safetensors.torch.save_file(named, tmp_path / "model.safetensors")
     assert read_sam_spec(tmp_path / "model.safetensors").family == "sam2"
-    assert set(load_sam2(tmp_path / "model.safetensors").state_dict()) == set(to_sam2_model(state))
+    assert set(load_segmenter(tmp_path / "model.safetensors").state_dict()) == set(to_sam2_model(state))

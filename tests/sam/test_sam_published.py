@@ -14,8 +14,9 @@ import torch
 from tiny_models import SAM
 from wise_edge.errors import UsageError
 from wise_edge.export.to_onnx.segmenter import SamSource
+from wise_edge.sam.checkpoint import load_segmenter
 from wise_edge.sam.published import infer_architecture
-from wise_edge.sam.segment_anything import SamArchitecture, build_sam, load_sam
+from wise_edge.sam.segment_anything import SamArchitecture, build_sam
 
 TINY = SamArchitecture(**{**SAM.__dict__, "decoder_heads": 8, "prompt_dim": 64})
 """Small, but with the published decoder's eight heads, which cannot be inferred from shapes."""
@@ -64,7 +65,7 @@ def test_a_file_restores_the_model_that_it_was_saved_from(published: tuple[Path,
     image = torch.randn(1, 3, TINY.input_size, TINY.input_size, generator=torch.Generator().manual_seed(1))
 
     with torch.no_grad():
-        assert torch.equal(load_sam(file).image_encoder(image), sam.image_encoder(image))
+        assert torch.equal(load_segmenter(file).image_encoder(image), sam.image_encoder(image))
 
 
 @pytest.mark.slow
@@ -119,6 +120,6 @@ def test_an_invalid_file_is_one_line(
     damage(file, published[1].state_dict())
 
     with pytest.raises(UsageError, match=words) as caught:
-        load_sam(file)
+        load_segmenter(file)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "harm").exists()

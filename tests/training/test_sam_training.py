@@ -13,13 +13,14 @@ import pytest
 
 from locations import ASSETS
 from wise_edge.errors import MissingExtraError, UsageError
-from wise_edge.sam.segment_anything import SamArchitecture, build_sam, load_sam, read_architecture, save_sam
+from wise_edge.sam.segment_anything import SamArchitecture, build_sam, read_architecture, save_sam
 from wise_edge.scenes import sample
 
 pytest.importorskip("wise_edge.training.sam", exc_type=MissingExtraError)
 
 import torch
 
+from wise_edge.sam.checkpoint import load_segmenter
 from wise_edge.training.common.step_log import read_log
 from wise_edge.training.recipe import load_recipe
 from wise_edge.training.sam.config import JitterConfig, SamConfig
@@ -170,7 +171,7 @@ def test_a_checkpoint_folder_round_trips_in_half_precision(tmp_path: Path) -> No
     sam = build_sam(TINY)
     save_sam(sam, TINY, tmp_path)
     assert read_architecture(tmp_path) == TINY
-    loaded = load_sam(tmp_path).state_dict()
+    loaded = load_segmenter(tmp_path).state_dict()
     for name, value in sam.state_dict().items():
         assert loaded[name].dtype == torch.float32
         assert torch.equal(loaded[name], value.half().float()), name
@@ -199,10 +200,10 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "encoder_dim": 32}))
     with pytest.raises(UsageError, match="does not hold the weights"):
-        load_sam(tmp_path)
+        load_segmenter(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(UsageError, match="is damaged"):
-        load_sam(tmp_path)
+        load_segmenter(tmp_path)
 
 
 def test_the_smoke_recipe_learns(tmp_path: Path) -> None:
@@ -215,7 +216,7 @@ def test_the_smoke_recipe_learns(tmp_path: Path) -> None:
 
 
 def test_the_embedded_model_segments_scenes_it_has_not_seen() -> None:
-    figures = validate_sam(load_sam(EMBEDDED), "validation", 16)
+    figures = validate_sam(load_segmenter(EMBEDDED), "validation", 16)
     assert figures["masks"]["iou"] >= 0.94
     assert figures["masks"]["score_error"] <= 0.05
 
@@ -228,5 +229,5 @@ def test_the_embedded_model_came_from_the_recipe_of_its_name() -> None:
 
 
 def test_the_embedded_model_is_small() -> None:
-    parameters = sum(parameter.numel() for parameter in load_sam(EMBEDDED).parameters())
+    parameters = sum(parameter.numel() for parameter in load_segmenter(EMBEDDED).parameters())
     assert parameters <= 8_000_000

@@ -26,7 +26,7 @@ from wise_edge.metrics import boxes_iou, giou_ciou, mask_overlap
 from wise_edge.policy.answers.answer import Answer, AnsweredObject
 from wise_edge.policy.answers.completion import split_completion
 from wise_edge.policy.answers.tolerant import parse_answer
-from wise_edge.sam.segment_anything import load_sam
+from wise_edge.sam.segment_anything import load as load_sam
 from wise_edge.training.wise.config import ValidationConfig
 from wise_edge.training.wise.data import Selection, square_image, true_objects
 from wise_edge.training.wise.policy import StartPolicy

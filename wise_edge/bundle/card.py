@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 
 from wise_edge.bundle.evaluated import Evaluated
 from wise_edge.bundle.manifest import Figure, Manifest
-from wise_edge.sam.spec import SAM2, SEGMENT_ANYTHING
 
 _FRONT = """---
 library_name: wise-edge
@@ -17,7 +16,6 @@ pipeline_tag: image-segmentation
 tags: [reasoning-segmentation, {families}]
 ---
 """
-_FITTING = {SEGMENT_ANYTHING: "scaled to fit", SAM2: "stretched to"}
 
 
 def render_card(manifest: Manifest, sha256: str) -> str:
@@ -28,6 +26,7 @@ def render_card(manifest: Manifest, sha256: str) -> str:
         sha256: hash of the manifest's file, hexadecimal.
     """
     policy, sam = manifest.policy, manifest.sam
+    fitting = "stretched to" if sam.stretches else "scaled to fit"
     families = ", ".join(sorted({policy.family, sam.family}))
     parts = [
         _FRONT.format(families=families),
@@ -39,7 +38,7 @@ def render_card(manifest: Manifest, sha256: str) -> str:
         "The hash is that of `bundle.json`, which holds the hashes of all other files. Anyone who can alter the files "
         "can alter `bundle.json` and this card with them: take the hash from the bundle's publisher.\n",
         f"The policy reads {policy.picture} and answers in {policy.coordinates}; images are "
-        f"{_FITTING[sam.family]} {sam.input_size} x {sam.input_size} px for the segmenter. Prompt and answer together "
+        f"{fitting} {sam.input_size} x {sam.input_size} px for the segmenter. Prompt and answer together "
         f"take up to {policy.max_positions} tokens.\n",
         "## Files\n",
         _table(

@@ -23,9 +23,11 @@ from wise_edge.sam.spec import SamSpec
 CARD_NAME = "README.md"
 SCHEMA_VERSION = 4
 EVALUATED_SCHEMA = 5
+SAM_SCHEMA = 6
 _OLDEST_SCHEMA = 2
 """Schema 2 spells "artifacts" as "artefacts". Schemas 2 and 3 stretch pictures to a square of `input_size`. Schema 5 is
-schema 4 with a record of evaluations; a bundle without one keeps schema 4, which earlier versions read."""
+schema 4 with a record of evaluations; a bundle without one keeps schema 4, which earlier versions read. Schema 6 has a
+segmenter of a family, or with an entry, that versions before it do not know."""
 SHA256 = re.compile("[0-9a-f]{64}")
 BFLOAT16 = "bf16"
 """Precision of graphs that TensorRT runs and ONNX Runtime does not, since it has few kernels for bfloat16."""
@@ -125,17 +127,24 @@ class Manifest(Checked):
                 raise ValueError(f"evaluated: the policy has no variant {run.variant[:80]!r}")
         _refuse_repeated("path", [MANIFEST_NAME, CARD_NAME, *(artifact.path for artifact in self.artifacts)])
 
+    @property
+    def schema_version(self) -> int:
+        """The oldest schema that holds all of it."""
+        if self.sam.is_new:
+            return SAM_SCHEMA
+        return EVALUATED_SCHEMA if self.evaluated else SCHEMA_VERSION
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data, the schema version first."""
         policy = {field.name: getattr(self.policy, field.name) for field in fields(self.policy)}
         parts = {name: asdict(policy[name]) for name in ("picture", "coordinates", "form")}
         evaluated = {"evaluated": asdict(self.evaluated)} if self.evaluated else {}
         return {
-            "schema_version": EVALUATED_SCHEMA if evaluated else SCHEMA_VERSION,
+            "schema_version": self.schema_version,
             "name": self.name,
             "created": self.created,
             "policy": policy | parts | {"prompts": self.policy.prompts.to_dict()},
-            "sam": asdict(self.sam),
+            "sam": self.sam.to_dict(),
             "artifacts": [asdict(artifact) for artifact in self.artifacts],
             "verified": self.verified,
             "verification": [asdict(figure) for figure in self.verification],
@@ -181,8 +190,8 @@ def _check_schema(data: Mapping[str, Any]) -> None:
     version = data.get("schema_version") if isinstance(data, Mapping) else None
     if not isinstance(version, int):
         raise BundleError("malformed (no schema_version); export the bundle again")
-    problem = f"the bundle has schema {version}, this wise-edge reads {_OLDEST_SCHEMA} to {EVALUATED_SCHEMA}"
-    if version > EVALUATED_SCHEMA:
+    problem = f"the bundle has schema {version}, this wise-edge reads {_OLDEST_SCHEMA} to {SAM_SCHEMA}"
+    if version > SAM_SCHEMA:
         raise BundleError(f"{problem}; update wise-edge")
     if version < _OLDEST_SCHEMA:
         raise BundleError(f"{problem}; export it again")

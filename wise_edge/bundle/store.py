@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wise_edge.bundle.card import render_card
-from wise_edge.bundle.manifest import CARD_NAME, MANIFEST_NAME, SCHEMA_VERSION, SHA256, Artifact, Manifest
+from wise_edge.bundle.manifest import CARD_NAME, MANIFEST_NAME, SHA256, Artifact, Manifest
 from wise_edge.bundle.shipped import ASSETS, find_folder
 from wise_edge.bundle.shipped import EMBEDDED as EMBEDDED
 from wise_edge.bundle.shipped import EMBEDDED_START as EMBEDDED_START
@@ -112,7 +112,9 @@ class Bundle:
             return self.sha256
         data = read_json(self.directory / MANIFEST_NAME)
         rest = {name: value for name, value in data.items() if name != "evaluated"}
-        return hashlib.sha256(_content(rest | {"schema_version": SCHEMA_VERSION})).hexdigest()
+        return hashlib.sha256(
+            _content(rest | {"schema_version": replace(self.manifest, evaluated=None).schema_version})
+        ).hexdigest()
 
     def find_faults(self, *, hashes: bool) -> list[str]:
         """Return what is wrong with the files, one line each.

@@ -67,7 +67,7 @@ def running(
         Part("keys and values", cache_bytes(policy, weights), policy_gpu),
         Part("policy's activations", _activations(policy, weights, fused=policy_gpu), policy_gpu),
         Part("segmenter's weights", int(packed * width * sam.weights), mask_gpu),
-        Part("segmenter's activations", copies * width * sam.heads * sam.cells**2, mask_gpu),
+        Part("segmenter's activations", copies * width * sam.largest, mask_gpu),
     )
 
 
@@ -117,7 +117,7 @@ def exporting(policy: PolicySize, sam: SamSize, weights: Weights, *, with_torch:
         weights: what is made of the policy's weights.
         with_torch: whether the policy is loaded in torch: to trace graphs, to measure columns, to compare.
     """
-    attention = _FLOAT32 * sam.heads * sam.cells**2
+    attention = _FLOAT32 * sam.largest
     tracing = 3 * _FLOAT32 * sam.weights + _COPIES * attention  # torch's weights, the graph's, the file's
     if not with_torch:
         return TORCH_BYTES + max(tracing, 2 * _HALF * policy.largest)

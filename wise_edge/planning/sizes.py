@@ -17,14 +17,11 @@ from wise_edge.policy.shards import find_shards
 from wise_edge.policy.spec import PolicySpec
 from wise_edge.sam.checkpoint import read_sam_spec
 from wise_edge.sam.kinds import describe_missing_segmenter
-from wise_edge.sam.segment_anything import read_architecture
-from wise_edge.sam.spec import SAM2, SamSpec
+from wise_edge.sam.spec import SamSpec
 from wise_edge.sam.weights import read_weights
 
 _BLOCK = 256
 """Weights that share the scales of a K-quant; a matrix with other rows becomes a type of more bits."""
-_SAM2_STRIDE, _SAM2_HEADS = 16, 8
-"""The stage of SAM 2's encoder that attends globally: side of a cell in px, and heads, those of hiera-large."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +74,13 @@ class SamSize:
     Attributes:
         spec: what a runtime must know of it.
         weights: all weights.
-        heads: attention heads of its image encoder where it attends globally.
-        cells: cells of an image there.
+        largest: numbers of the largest array in its image encoder, as a rule of a global attention.
         stored_bytes: bytes of its files.
     """
 
     spec: SamSpec
     weights: int
-    heads: int
-    cells: int
+    largest: int
     stored_bytes: int
 
 
@@ -133,13 +128,8 @@ def measure_sam(checkpoint: Path) -> SamSize:
     if not checkpoint.exists():
         raise UsageError(describe_missing_segmenter(checkpoint))
     spec = read_sam_spec(checkpoint)
-    if spec.family == SAM2:
-        heads, grid = _SAM2_HEADS, spec.input_size // _SAM2_STRIDE
-    else:
-        architecture = read_architecture(checkpoint)
-        heads, grid = architecture.encoder_heads, architecture.grid
     weights = sum(tensor.numel() for tensor in read_weights(checkpoint).values())
-    return SamSize(spec, weights, heads, grid**2, stored_bytes(checkpoint))
+    return SamSize(spec, weights, spec.row.open().count_largest(checkpoint), stored_bytes(checkpoint))
 
 
 def _count(tensor: StoredTensor) -> int:

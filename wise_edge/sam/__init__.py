@@ -1,1 +1,1 @@
-"""What stages share about segmenters: the families, the image as a segmenter sees it, and checkpoints."""
+"""What stages share about segmenters: the table of families, the image as a segmenter sees it, and checkpoints."""

@@ -1,35 +1,38 @@
-"""Reading the description of a segmenter's checkpoint, whatever its family."""
+"""Reading a segmenter's checkpoint, whatever its family."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from wise_edge.sam.kinds import OWN, SAM2_FILE, SAM2_MODEL, find_kind
-from wise_edge.sam.sam2 import read_sam2_spec
-from wise_edge.sam.segment_anything import read_architecture
-from wise_edge.sam.spec import SEGMENT_ANYTHING, SamSpec
+from wise_edge.sam.kinds import find_kind
+from wise_edge.sam.spec import SamSpec
 
 
 def read_sam_spec(checkpoint: Path) -> SamSpec:
     """Return what a runtime must know about a checkpoint.
 
     Args:
-        checkpoint: a folder of `segment_anything.save_sam`; a Hugging Face folder of `SamModel`, `Sam2Model` or
-            `Sam2VideoModel`; or a file of segment-anything or SAM 2, as published or as trainings wrap it.
+        checkpoint: a file or folder of one of the families in `wise_edge.sam.families`: as its authors publish it, as
+            trainings wrap it, in transformers' form, or in this project's own.
 
     Raises:
         UsageError: it is something else, or damaged.
         MissingExtraError: torch, which reads files, is not installed.
     """
-    kind = find_kind(checkpoint)
-    if kind in (SAM2_FILE, SAM2_MODEL):
-        return read_sam2_spec(checkpoint)
-    architecture = read_architecture(checkpoint)
-    return SamSpec(
-        family=SEGMENT_ANYTHING,
-        input_size=architecture.input_size,
-        low_res_size=architecture.low_res_size,
-        pixel_mean=architecture.pixel_mean,
-        pixel_std=architecture.pixel_std,
-        multimask=kind != OWN,  # only the published models were trained to return three masks
-    )
+    return find_kind(checkpoint).family.open().read_spec(checkpoint)
+
+
+def load_segmenter(checkpoint: Path) -> Any:
+    """Load a checkpoint that `read_sam_spec` reads.
+
+    Returns:
+        The model of its family's library, a `torch.nn.Module`, float32, on the CPU, in evaluation mode.
+
+    Raises:
+        UsageError: a file is missing, damaged or does not fit; the message names it.
+        MissingExtraError: torch or the family's library is not installed.
+    """
+    family = find_kind(checkpoint).family
+    family.check_packages()
+    return family.open().load(checkpoint)

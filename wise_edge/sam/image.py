@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from wise_edge.geometry import Size
-from wise_edge.sam.spec import SAM2, SamSpec
+from wise_edge.sam.spec import SamSpec
 
 
 def fit_image(size: Size, spec: SamSpec) -> Size:
@@ -23,9 +23,18 @@ def fit_image(size: Size, spec: SamSpec) -> Size:
         size: (width, height) of the image, px.
         spec: the segmenter.
     """
-    if spec.family == SAM2:
-        return spec.input_size, spec.input_size
-    scale = spec.input_size / max(size)
+    return _fit(size, spec.input_size, stretches=spec.stretches)
+
+
+def fit_prompts(size: Size, spec: SamSpec) -> Size:
+    """Return the (width, height) in px of an image in the square of its prompts and masks; as `fit_image`."""
+    return _fit(size, spec.prompt_side, stretches=spec.stretches)
+
+
+def _fit(size: Size, side: int, *, stretches: bool) -> Size:
+    if stretches:
+        return side, side
+    scale = side / max(size)
     return max(1, int(size[0] * scale + 0.5)), max(1, int(size[1] * scale + 0.5))
 
 

@@ -21,7 +21,7 @@ from wise_edge.native.pretrained import load_pretrained
 from wise_edge.native.weight_files import check_finite
 from wise_edge.sam.names import share_positions, to_sam2_model
 from wise_edge.sam.processor import read_normalization
-from wise_edge.sam.spec import SAM2, SamSpec
+from wise_edge.sam.spec import SamSpec
 from wise_edge.sam.weights import read_weights
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _INPUT_SIZE, _PATCH_SIZE = 1024, 16
 """Of every published model; no shape depends on the input's size."""
+_GLOBAL_STRIDE, _MOST_HEADS = 16, 8
+"""The stage of the encoder that attends globally: side of a cell in px, and heads, those of hiera-large."""
 _TRUNK = "vision_encoder.backbone."
 
 
@@ -53,7 +55,7 @@ _SIZES = {
 """Tiny, small, base plus and large, by width and number of blocks."""
 
 
-def read_sam2_spec(checkpoint: Path) -> SamSpec:
+def read_spec(checkpoint: Path) -> SamSpec:
     """Return the description of a checkpoint.
 
     Args:
@@ -71,7 +73,7 @@ def read_sam2_spec(checkpoint: Path) -> SamSpec:
         raise UsageError(f"{checkpoint / 'config.json'}: image_size is {size}; only square inputs can be exported")
     mean, std = read_normalization(checkpoint)
     entries = {
-        "family": SAM2,
+        "family": "sam2",
         "input_size": size,
         "low_res_size": 4 * size // patch,
         "pixel_mean": mean,
@@ -81,11 +83,11 @@ def read_sam2_spec(checkpoint: Path) -> SamSpec:
     return from_mapping(SamSpec, entries, f"{checkpoint / 'config.json'}: ")
 
 
-def load_sam2(checkpoint: Path) -> Any:
+def load(checkpoint: Path) -> Any:
     """Load a checkpoint's weights.
 
     Args:
-        checkpoint: a folder or file of `read_sam2_spec`.
+        checkpoint: a folder or file of `read_spec`.
 
     Returns:
         transformers' `Sam2Model`, float32 with eager attention, on the CPU, in evaluation mode.
@@ -101,6 +103,11 @@ def load_sam2(checkpoint: Path) -> Any:
         model = load_pretrained("Sam2Model", checkpoint, dtype=torch.float32, attention="eager", partial=True)
     check_finite(checkpoint, dict(model.named_parameters()))
     return model
+
+
+def count_largest(checkpoint: Path) -> int:
+    """Return the numbers of a global attention; see `FamilyModule`."""
+    return int(_MOST_HEADS * (read_spec(checkpoint).input_size // _GLOBAL_STRIDE) ** 4)
 
 
 def _load_file(file: Path) -> Any:

@@ -19,10 +19,12 @@ from wise_edge.files.writing import atomic_write
 from wise_edge.mapping import from_mapping
 from wise_edge.native.weight_files import check_finite
 from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, Depth, Index, Side, Width
-from wise_edge.sam.kinds import OWN, SAM2_FILE, SAM2_MODEL, SAM_MODEL, UNUSED, find_kind
+from wise_edge.sam.families import OWN, TRANSFORMERS
+from wise_edge.sam.kinds import UNUSED, find_kind
 from wise_edge.sam.names import name_in_sam_model, share_positions
 from wise_edge.sam.processor import read_normalization
 from wise_edge.sam.published import DECODER_HEADS, infer_architecture
+from wise_edge.sam.spec import SamSpec
 from wise_edge.sam.weights import read_weights
 
 if TYPE_CHECKING:
@@ -160,7 +162,7 @@ def save_sam(sam: Sam, architecture: SamArchitecture, folder: Path) -> None:
     atomic_write(folder / "config.json", text.encode(), force=True)
 
 
-def load_sam(checkpoint: Path) -> Sam:
+def load(checkpoint: Path) -> Sam:
     """Load a checkpoint.
 
     Args:
@@ -178,7 +180,7 @@ def load_sam(checkpoint: Path) -> Sam:
     weights = read_weights(checkpoint)
     check_finite(checkpoint, weights)
     names = {}
-    if find_kind(checkpoint) == SAM_MODEL:
+    if find_kind(checkpoint).form == TRANSFORMERS:
         weights, names = share_positions(weights), {name_in_sam_model(name): name for name in sam.state_dict()}
     state = {names.get(name, name): tensor.float() for name, tensor in weights.items() if name not in UNUSED}
     try:
@@ -190,18 +192,20 @@ def load_sam(checkpoint: Path) -> Sam:
 
 
 def read_architecture(checkpoint: Path) -> SamArchitecture:
-    """Read the architecture of a checkpoint that `load_sam` loads.
+    """Read the architecture of a checkpoint that `load` loads.
 
     Raises:
         UsageError: it is something else, or damaged.
         MissingExtraError: torch, which reads files, is not installed.
     """
     kind, config = find_kind(checkpoint), checkpoint / "config.json"
-    if kind == OWN:
+    if kind.family.name != MODEL_TYPE:
+        raise UsageError(
+            f"{checkpoint} is {kind.family.title}, which cannot be used here; pass a checkpoint of segment-anything"
+        )
+    if kind.form == OWN:
         return from_mapping(SamArchitecture, _without_type(read_json(config)), f"{config}: ")
-    if kind in (SAM2_FILE, SAM2_MODEL):
-        raise UsageError(f"{checkpoint} is SAM 2, which cannot be used here; pass a checkpoint of segment-anything")
-    rename = name_in_sam_model if kind == SAM_MODEL else str
+    rename = name_in_sam_model if kind.form == TRANSFORMERS else str
     found = infer_architecture(checkpoint, read_weights(checkpoint), rename)
     if checkpoint.is_file():
         return from_mapping(SamArchitecture, found, f"{checkpoint}: ")
@@ -210,6 +214,25 @@ def read_architecture(checkpoint: Path) -> SamArchitecture:
     heads = decoder.get("num_attention_heads", DECODER_HEADS) if isinstance(decoder, dict) else DECODER_HEADS
     further = {"decoder_heads": heads, "pixel_mean": mean, "pixel_std": std}
     return from_mapping(SamArchitecture, {**found, **further}, f"{config}: ")
+
+
+def read_spec(checkpoint: Path) -> SamSpec:
+    """Return what a runtime must know about a checkpoint that `load` loads; see `FamilyModule`."""
+    architecture = read_architecture(checkpoint)
+    return SamSpec(
+        family=MODEL_TYPE,
+        input_size=architecture.input_size,
+        low_res_size=architecture.low_res_size,
+        pixel_mean=architecture.pixel_mean,
+        pixel_std=architecture.pixel_std,
+        multimask=find_kind(checkpoint).form != OWN,  # only the published models were trained to return three masks
+    )
+
+
+def count_largest(checkpoint: Path) -> int:
+    """Return the numbers of a global attention; see `FamilyModule`."""
+    architecture = read_architecture(checkpoint)
+    return architecture.encoder_heads * architecture.grid**4
 
 
 def _without_type(config: dict[str, Any]) -> dict[str, Any]:

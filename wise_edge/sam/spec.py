@@ -1,16 +1,30 @@
-"""The description of a segmenter that a runtime needs, and the families of segmenters."""
+"""The description of a segmenter that a runtime needs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, OneOf, Side
+from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, Depth, Name, Side
+from wise_edge.sam.families import STRETCHED, Family, find_family
 
-SEGMENT_ANYTHING, SAM2 = "segment_anything", "sam2"
-"""The families. The first pads images to the square and keeps their proportions, the second stretches them."""
 MOST_PROMPTS = 16
 """Prompts of one call of a mask decoder, whose memory grows with them."""
+_FIRST_FAMILIES = ("segment_anything", "sam2")
+"""Those of every version that reads schema 4."""
+
+
+@dataclass(frozen=True)
+class MemorySpec(Checked):
+    """What a segmenter of videos remembers of an object.
+
+    Attributes:
+        frames: the most frames whose masks it attends to.
+        pointers: the most object pointers that it attends to.
+    """
+
+    frames: Depth
+    pointers: Depth
 
 
 @dataclass(frozen=True)
@@ -18,19 +32,53 @@ class SamSpec(Checked):
     """What a runtime must know about a segmenter.
 
     Attributes:
-        family: architecture, "segment_anything" (images keep their proportions and are padded to the square) or
-            "sam2" (they are stretched to it).
+        family: name of a row of `wise_edge.sam.families`.
         input_size: side in pixels of the encoder's square input.
         low_res_size: side in pixels of the decoder's masks and of the mask prompt.
         pixel_mean: per-channel mean of images from 0 to 255.
         pixel_std: per-channel standard deviation of images from 0 to 255.
         multimask: whether to use the decoder's mask with the best score of three, as WISE's and Seg-Zero's reference
             code does, instead of its single mask.
+        prompt_size: side in pixels of the square of the prompts and the masks, if it is not `input_size`.
+        memory: what it remembers of objects in a video; None if it has no memory.
     """
 
-    family: Annotated[str, OneOf((SEGMENT_ANYTHING, SAM2))]
+    family: Name
     input_size: Side
     low_res_size: Side
     pixel_mean: tuple[ChannelMean, ChannelMean, ChannelMean]
     pixel_std: tuple[ChannelDeviation, ChannelDeviation, ChannelDeviation]
     multimask: bool
+    prompt_size: Side | None = None
+    memory: MemorySpec | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            find_family(self.family)
+        except ValueError as error:
+            raise ValueError(f"family: {error}") from error
+
+    @property
+    def row(self) -> Family:
+        """The family's row in the table."""
+        return find_family(self.family)
+
+    @property
+    def stretches(self) -> bool:
+        """Whether images are stretched to the square; else they keep their proportions and are padded to it."""
+        return self.row.layout == STRETCHED
+
+    @property
+    def prompt_side(self) -> int:
+        """Side in pixels of the square of the prompts and the masks."""
+        return self.prompt_size or self.input_size
+
+    @property
+    def is_new(self) -> bool:
+        """Whether versions that read no later schema than 5 would misread it."""
+        return self.family not in _FIRST_FAMILIES or self.prompt_size is not None or self.memory is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready data without what is None, which earlier versions do not know."""
+        return {name: value for name, value in asdict(self).items() if value is not None}

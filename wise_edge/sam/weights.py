@@ -17,12 +17,11 @@ from wise_edge.extras import require
 from wise_edge.files.inputs import refuse_lfs_pointer
 from wise_edge.native.torch_pickles import load_pickle
 from wise_edge.native.weight_files import list_file_tensors, list_tensors
+from wise_edge.sam.families import describe_supported
 from wise_edge.sam.names import find_part
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SUPPORTED = "supported are segment-anything and SAM 2 or 2.1, as their authors' files or as transformers' folders"
 
 _DEEPEST = 5
 
@@ -51,7 +50,7 @@ def read_weights(checkpoint: Path) -> dict[str, Tensor]:
             f"{checkpoint} holds {len(models)} models: {named}; save the one to use alone, with torch.save"
         )
     if not models:
-        raise UsageError(f"{checkpoint} holds no segmenter's weights{_describe(found)}; {SUPPORTED}")
+        raise UsageError(f"{checkpoint} holds no segmenter's weights{_describe(found)}; {describe_supported()}")
     return _strip_prefix(next(iter(models.values())))
 
 
