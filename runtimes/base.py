@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from wise_edge.arguments import describe, is_count
 from wise_edge.errors import QueryCancelledError, UsageError
-from wise_edge.geometry import Box, Point, Size
+from wise_edge.geometry import Box, Size
 from wise_edge.policy.answers.completion import Completion
 from wise_edge.policy.answers.form import AnswerForm
 from wise_edge.policy.answers.frame import AnswerFrame
@@ -184,7 +184,7 @@ class MaskPrompt:
     """
 
     box: Box | None = None
-    points: tuple[Point, ...] = ()
+    points: tuple[tuple[float, float], ...] = ()
     previous: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:

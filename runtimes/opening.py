@@ -53,11 +53,20 @@ def open_backends(
     opened: dict[str, Any] = {}
     choices: dict[str, BackendChoice] = {}
     for part, rows in candidates.items():
-        row, opened[part], failures = _open_first(rows, bundle, part, settings)
-        reason = row.reason if requested[part] == "auto" else "asked for by name"
-        rejected = list_rejected(bundle.manifest, device, part, row.name)
-        choices[part] = BackendChoice(row.name, "; ".join([reason, *failures]), rejected)
+        opened[part], choices[part] = _open_part(rows, bundle, part, requested[part], device, settings)
     return opened["policy"], opened["mask"], choices
+
+
+def open_mask_backend(
+    bundle: Bundle, requested: str = "auto", *, verify_hashes: bool = False, **settings: Any
+) -> tuple[MaskBackend[Any], BackendChoice]:
+    """Open a mask backend alone; the policy's files are not read. Args and Raises: as `open_backends`."""
+    rows = [row for row in backends.list_backends("mask") if _has_files(row, bundle, "mask")]
+    device = find_capabilities(rows)
+    candidates = list_candidates(bundle.manifest, device, "mask", requested)
+    if verify_hashes:
+        bundle.verify_hashes(but="policy.")
+    return _open_part(candidates, bundle, "mask", requested, device, settings)
 
 
 def find_candidates(
@@ -67,8 +76,8 @@ def find_candidates(
 
     Args and Raises: as `open_backends`, except that a backend that does not start is not noticed.
     """
-    present = {artifact.role for artifact in bundle.manifest.artifacts}
-    device = find_capabilities(row for row in backends.BACKENDS if _has_files(row, present))
+    rows = (row for row in backends.BACKENDS if any(_has_files(row, bundle, part) for part in row.parts))
+    device = find_capabilities(rows)
     requested = zip(PARTS, (requested_policy, requested_mask), strict=True)
     return device, {part: list_candidates(bundle.manifest, device, part, name) for part, name in requested}
 
@@ -96,8 +105,22 @@ def find_capabilities(
     return DeviceCapabilities(packages, builds, find_gpu() if asks else None)
 
 
-def _has_files(row: Backend, present: set[str]) -> bool:
-    return any(present.issuperset(support.roles) for support in row.parts.values())
+def _has_files(row: Backend, bundle: Bundle, part: str) -> bool:
+    return {artifact.role for artifact in bundle.manifest.artifacts}.issuperset(row.parts[part].roles)
+
+
+def _open_part(
+    rows: tuple[Backend, ...],
+    bundle: Bundle,
+    part: str,
+    requested: str,
+    device: DeviceCapabilities,
+    settings: dict[str, Any],
+) -> tuple[Any, BackendChoice]:
+    row, opened, failures = _open_first(rows, bundle, part, settings)
+    reason = row.reason if requested == "auto" else "asked for by name"
+    rejected = list_rejected(bundle.manifest, device, part, row.name)
+    return opened, BackendChoice(row.name, "; ".join([reason, *failures]), rejected)
 
 
 def _open_first(

@@ -76,6 +76,7 @@ class Session:
         evaluated: what the bundle records of its accuracy, by which deadlines choose; None for nothing.
 
     Attributes:
+        segmenter: makes masks without the policy, of everything in an image or of given boxes and points.
         latency_history: what queries took so far, from which deadlines are met.
     """
 
@@ -103,7 +104,7 @@ class Session:
         self._files = files or MappedFiles()
         self._drafts = Drafts()
         self._policy_lock = Lock()
-        self._segmenter = Segmenter(mask, self._files, overlap=overlap_mask_encoding)
+        self.segmenter = Segmenter(mask, self._files, overlap=overlap_mask_encoding)
 
     @classmethod
     def from_bundle(
@@ -192,7 +193,7 @@ class Session:
 
     def forget(self) -> None:
         """Forget every image, draft and reading, so that the next query costs what it costs a new session."""
-        with self._policy_lock, self._segmenter.lock:
+        with self._policy_lock, self.segmenter.lock:
             self._images.clear()
             self._drafts = Drafts()
             self.latency_history = LatencyHistory()
@@ -290,7 +291,7 @@ class Session:
             request = Request(query, variant, self.decoding.limited(limit), draft, cancel, on_text)
             cached = self._encode(image, cached, pixels, spans)
             cached.mask = cached.mask or encoded
-            with self._segmenter.encoding(cached, spans):
+            with self.segmenter.encoding(cached, spans):
                 output = self._generate(cached, request, spans)
             self._drafts.keep(asked, output.text)
             spent_ms = (perf_counter() - start) * 1e3
@@ -339,7 +340,7 @@ class Session:
             known = cached is not None and cached.grid == grid
             cached = self._encode(image, cached, self.pixels, spans)
             encoded = perf_counter()
-            with self._segmenter.encoding(cached, spans):
+            with self.segmenter.encoding(cached, spans):
                 outputs = self._generate_each(cached, requests)
             share_ms = (perf_counter() - encoded) * 1e3 / len(requests)
         spent_ms = (encoded - start) * 1e3 + share_ms
@@ -398,7 +399,7 @@ class Session:
         image = read_picture(image)
         for prompt in prompts:
             prompt.check_inside((image.shape[1], image.shape[0]))
-        return self._segmenter.find(image, prompts)
+        return self.segmenter.find(image, prompts)
 
     def open_memory(self) -> Memory:
         """Open a memory with which the segmenter follows objects through one video, without the policy.
@@ -406,7 +407,7 @@ class Session:
         Raises:
             UsageError: the segmenter has none.
         """
-        return self._segmenter.open_memory()
+        return self.segmenter.open_memory()
 
     def _grid(self, image: npt.NDArray[np.uint8], pixels: int | None) -> Grid:
         """Return the grid of image tokens as which the policy sees an image; one image of one grid is encoded once."""
@@ -478,7 +479,7 @@ class Session:
         found: list[MaskOutput] = []
         if located.objects:
             prompts = [MaskPrompt(item.box, item.points) for item in located.objects]
-            found = self._segmenter.find_in(cached, prompts, spans)
+            found = self.segmenter.find_in(cached, prompts, spans)
         total_ms = spent_ms + (perf_counter() - start) * 1e3
         self._files.check()
         return build_result(

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from wise_edge.bundle.store import load as load_bundle
     from wise_edge.images import load_image
     from wise_edge.outputs.coco import to_coco
-    from wise_edge.runtimes.base import Decoding
+    from wise_edge.runtimes.base import Decoding, MaskPrompt
+    from wise_edge.runtimes.mask.grid import GridOptions
     from wise_edge.runtimes.results import SegmentationResult
+    from wise_edge.runtimes.segmenter import Segmenter
     from wise_edge.runtimes.session import Session
     from wise_edge.runtimes.tracking import Stamped
     from wise_edge.video.opening import open_video
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Decoding",
+    "GridOptions",
+    "MaskPrompt",
     "SegmentationResult",
+    "Segmenter",
     "Session",
     "Stamped",
     "load_bundle",
@@ -43,7 +48,10 @@ __all__ = [
 
 _HOMES = {
     "Decoding": ("wise_edge.runtimes.base", "Decoding"),
+    "GridOptions": ("wise_edge.runtimes.mask.grid", "GridOptions"),
+    "MaskPrompt": ("wise_edge.runtimes.base", "MaskPrompt"),
     "SegmentationResult": ("wise_edge.runtimes.results", "SegmentationResult"),
+    "Segmenter": ("wise_edge.runtimes.segmenter", "Segmenter"),
     "Session": ("wise_edge.runtimes.session", "Session"),
     "Stamped": ("wise_edge.runtimes.tracking", "Stamped"),
     "load_bundle": ("wise_edge.bundle.store", "load"),

@@ -6,13 +6,14 @@ Every JSON of this project has its masks in this form, which pycocotools reads a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wise_edge.arguments import check_size
+from wise_edge.geometry import Point
 from wise_edge.images.strips import strips
 
 _PAYLOAD_BITS = 5
@@ -29,10 +30,14 @@ def compressed_runs(mask: NDArray[np.bool_]) -> dict[str, Any]:
     Returns:
         "size" as [H, W] and "counts" as text.
     """
-    counts = run_lengths(mask)
+    return compress_runs(run_lengths(mask), mask.shape)
+
+
+def compress_runs(counts: Sequence[int], shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return what `compressed_runs` does, of the run lengths of a mask and its shape (H, W)."""
     # From the fourth run on, the difference to the previous run of the same kind is written.
     differences = [count - counts[i - 2] if i > 2 else count for i, count in enumerate(counts)]
-    return {"size": list(mask.shape), "counts": "".join(map(_pack, differences))}
+    return {"size": list(shape), "counts": "".join(map(_pack, differences))}
 
 
 def mask_of_runs(runs: Mapping[str, Any]) -> NDArray[np.bool_]:
@@ -49,8 +54,12 @@ def mask_of_runs(runs: Mapping[str, Any]) -> NDArray[np.bool_]:
     area, counts = height * width, unpack_counts(runs["counts"])
     if not all(0 <= count <= area for count in counts) or sum(counts) != area:
         raise ValueError(f"the runs do not fill {width} x {height} pixels")
-    flat = np.repeat(np.arange(len(counts)) % 2 == 1, np.asarray(counts, np.int64))
-    return flat.reshape((height, width), order="F")
+    return mask_of_lengths(np.asarray(counts, np.int64), (height, width))
+
+
+def mask_of_lengths(counts: NDArray[np.signedinteger], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return the mask, bool [H, W], of run lengths that fill its shape (H, W)."""
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(shape, order="F")
 
 
 def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
@@ -70,6 +79,26 @@ def run_lengths(mask: NDArray[np.bool_]) -> list[int]:
         last = flat[-1:]
     counts: list[int] = np.diff(np.concatenate([*edges, [mask.size]])).tolist()
     return counts
+
+
+def run_lengths_of_part(part: NDArray[np.bool_], corner: Point, shape: tuple[int, int]) -> NDArray[np.int32]:
+    """Return what `run_lengths` does of a mask that is empty outside of a part, without making it.
+
+    Args:
+        part: bool [h, w].
+        corner: column and row of its upper left pixel in the mask.
+        shape: (H, W) of the mask.
+    """
+    rows, columns = part.shape
+    padded = np.zeros((columns, rows + 2), np.int8)
+    padded[:, 1:-1] = part.T
+    column, row = np.nonzero(np.diff(padded, axis=1))
+    edges = (corner[0] + column) * shape[0] + corner[1] + row
+    if rows == shape[0]:  # a run may go on in the next column
+        meets = np.flatnonzero(edges[1:] == edges[:-1])
+        edges = np.delete(edges, [meets, meets + 1])
+    counts = np.diff(edges, prepend=0, append=shape[0] * shape[1])
+    return (counts if counts[-1] else counts[:-1]).astype(np.int32)
 
 
 def unpack_counts(text: str) -> list[int]:

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
 from wise_edge.errors import UsageError
-from wise_edge.rle import compressed_runs, mask_of_runs, run_lengths
+from wise_edge.rle import compressed_runs, mask_of_runs, run_lengths, run_lengths_of_part
 from wise_edge.scenes import sample
 
 small_masks = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12))
@@ -28,6 +28,13 @@ def test_compressed_runs_are_those_of_coco(mask: NDArray[np.bool_]) -> None:
     coco = pytest.importorskip("pycocotools.mask")
     theirs = coco.encode(np.asfortranarray(mask, np.uint8))
     assert compressed_runs(mask) == {"size": theirs["size"], "counts": theirs["counts"].decode()}
+
+
+@given(small_masks, st.tuples(*[st.integers(0, 3)] * 4))
+def test_runs_of_a_part_are_those_of_the_mask(part: NDArray[np.bool_], margins: tuple[int, ...]) -> None:
+    top, bottom, left, right = margins
+    mask = np.pad(part, ((top, bottom), (left, right)))
+    assert run_lengths_of_part(part, (left, top), mask.shape).tolist() == run_lengths(mask)
 
 
 @given(small_masks)

@@ -102,7 +102,8 @@ def test_importing_the_package_imports_no_other_package() -> None:
 
 
 def test_public_names_are_imported_when_they_are_used() -> None:
-    types, functions = {"Session", "Decoding", "SegmentationResult", "Stamped"}, {"load_image", "load_bundle"}
+    types = {"Session", "Decoding", "SegmentationResult", "Stamped", "Segmenter", "MaskPrompt", "GridOptions"}
+    functions = {"load_image", "load_bundle"}
     assert {*types, *functions, "open_video", "to_coco"} == set(wise_edge.__all__)
     assert {*wise_edge.__all__, "__version__"} == set(dir(wise_edge))
     for name in wise_edge.__all__:

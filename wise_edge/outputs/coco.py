@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from wise_edge import __version__
-from wise_edge.geometry import mask_box
+from wise_edge.geometry import Size, mask_box
 from wise_edge.rle import compressed_runs
+from wise_edge.runtimes.mask.generated import GeneratedMasks
 from wise_edge.runtimes.results import Findings, SegmentedObject
 
 
@@ -32,14 +33,25 @@ class CocoDocument:
 
     def add(self, file_name: str | Path, result: Findings) -> None:
         """Add a result on the picture of a file; a picture with several results is listed once."""
-        name, (width, height) = str(file_name), result.image_size
-        image = self._images.setdefault(
-            name, {"id": len(self._images) + 1, "file_name": name, "width": width, "height": height}
-        )
+        image = self._list_image(file_name, result.image_size)
         for item in result.objects:
-            category = self._categories.setdefault(item.label or result.query, len(self._categories) + 1)
-            place = {"id": len(self._annotations) + 1, "image_id": image["id"], "category_id": category}
-            self._annotations.append(place | _describe(item) | {"query": result.query})
+            self._annotate(image, item.label or result.query, _describe(item) | {"query": result.query})
+
+    def add_masks(self, file_name: str | Path, result: GeneratedMasks) -> None:
+        """Add masks that nobody asked for by name: their category is "object", their score the predicted IoU."""
+        image = self._list_image(file_name, result.image_size)
+        for item in result.masks:
+            self._annotate(image, "object", item.to_dict() | {"iscrowd": 0, "score": item.predicted_iou})
+
+    def _list_image(self, file_name: str | Path, size: Size) -> int:
+        """Return the number of an image, which is listed once."""
+        entry = {"id": len(self._images) + 1, "file_name": str(file_name), "width": size[0], "height": size[1]}
+        number: int = self._images.setdefault(str(file_name), entry)["id"]
+        return number
+
+    def _annotate(self, image: int, category: str, content: dict[str, Any]) -> None:
+        number = self._categories.setdefault(category, len(self._categories) + 1)
+        self._annotations.append({"id": len(self._annotations) + 1, "image_id": image, "category_id": number} | content)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data.
