@@ -117,10 +117,10 @@ def run(
     One of several pictures that cannot be read is skipped; the exit code is 1 then. Ctrl-C keeps what was written.
     """
     from wise_edge.bundle.store import load, resolve_bundle
+    from wise_edge.cli.common.pictures import check_files, open_pictures, plan_files
     from wise_edge.cli.output.answers import Answers
     from wise_edge.cli.output.progress import counting
-    from wise_edge.files.targets import make_folder
-    from wise_edge.images.sources import find_pictures, read_each
+    from wise_edge.images.sources import find_pictures
     from wise_edge.policy.prompts import normalize_query
     from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.deadline import check_choice
@@ -133,19 +133,10 @@ def run(
     loaded = load(resolve_bundle(bundle))
     check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms, loaded.manifest.evaluated)
     loaded.manifest.policy.within(pixels)
-    files, coco = _plan(pictures, {"mask": mask, "overlay": overlay}, out, save)
+    files, coco = plan_files(pictures, {"mask": mask, "overlay": overlay}, out, save, KINDS)
     targets = [file for planned in files for _, file in planned] + ([coco] if coco else [])
-    _check_targets(targets, out, pictures, loaded, force)
-    readings = read_each(pictures, options.note, ahead=not energy)  # which would be measured, too
-    if len(pictures) == 1:  # is refused before the models are opened
-        (only,) = readings
-        if isinstance(only, UsageError):
-            raise only
-        readings = iter([only])
-    if out is not None:
-        make_folder(out)
-    if not loaded.manifest.verified:
-        options.note(f"{bundle} was never compared with its checkpoints (export --no-verify)")
+    check_files(targets, out, pictures, loaded, force)
+    readings = open_pictures(pictures, out, loaded, ahead=not energy)  # which would be measured, too
     session = Session.from_bundle(
         loaded,
         policy_backend=policy_backend,
@@ -157,7 +148,9 @@ def run(
     if energy:
         ask = _metered(ask, session)
     judged = loaded.is_embedded
-    answers = Answers(len(pictures), coco, as_json, energy, explain, overlay_style == "panel", force)
+    answers = Answers(
+        len(pictures), coco, as_json, force, energy=energy, explain=explain, panel=overlay_style == "panel"
+    )
     learning = nullcontext() if deadline_ms is None else _learning(session, loaded)
     with learning, counting("pictures", len(pictures)) as count, answers:
         for picture, image, wanted in zip(pictures, readings, files, strict=True):
@@ -205,53 +198,6 @@ def _split(words: Sequence[str]) -> tuple[list[str], str]:
             f"wise-edge run {mended}"
         )
     return names, query
-
-
-def _plan(
-    pictures: Sequence[str], named: dict[Kind, Path | None], out: Path | None, save: str | None
-) -> tuple[list[list[tuple[Kind, Path]]], Path | None]:
-    """Return the files that are written for each picture, and the one for all."""
-    from wise_edge.images import SUFFIXES
-    from wise_edge.outputs.folder import COCO_NAME, plan_files
-    from wise_edge.outputs.saving import kind_of
-
-    given = [(kind, file) for kind, file in named.items() if file is not None]
-    for kind, file in given:
-        kind_of(file, kind)
-        if len(pictures) > 1:
-            raise UsageError(
-                f"--{kind} writes one file, and there are {len(pictures)} pictures; pass --out DIR --save {kind}"
-            )
-    if out is not None and out.suffix.lower() in SUFFIXES and not out.is_dir():
-        raise UsageError(f"--out is a folder, and {out} looks like a picture; for one file use --overlay {out}")
-    if out is None:
-        if save is not None:
-            raise UsageError("--save needs a folder; add --out DIR")
-        return [given for _ in pictures], None
-    asked = ["overlay"] if save is None else options.split_names("--save", "kind", save, KINDS)
-    kinds = [kind for kind in KINDS if kind in asked]
-    planned = [[*given, *files.items()] for files in plan_files(out, pictures, kinds)]
-    return planned, out / COCO_NAME if "coco" in kinds else None
-
-
-def _check_targets(
-    targets: Sequence[Path], out: Path | None, pictures: Sequence[str], bundle: Bundle, force: bool
-) -> None:
-    """Raise `UsageError` if a file cannot be written, or a further run would take results for pictures."""
-    from wise_edge.files.targets import make_folder
-    from wise_edge.images.sources import STDIN
-    from wise_edge.outputs.folder import check_files
-
-    new = out is not None and not os.path.lexists(out)
-    if out is not None and not new:
-        make_folder(out)
-        if len(pictures) > 1 and any(out.samefile(Path(name).parent) for name in pictures if name != STDIN):
-            raise UsageError(
-                f"--out {out} is where the pictures are; choose another folder, so that results stay apart"
-            )
-    check_files(
-        [file for file in targets if not (new and file.parent == out)], pictures, force=force, keep=bundle.files
-    )
 
 
 @contextmanager

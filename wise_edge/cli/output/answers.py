@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import typer
 
 from wise_edge.cli import options
+from wise_edge.cli.output.pictures import PictureResults
 from wise_edge.cli.output.result import (
     backend_lines,
     deadline_lines,
@@ -26,63 +26,27 @@ from wise_edge.cli.output.result import (
 )
 from wise_edge.cli.output.tables import open_console
 from wise_edge.drawing.report import overlay_card
-from wise_edge.drawing.units import milliseconds
-from wise_edge.errors import UsageError
 from wise_edge.files.documents import to_json
 from wise_edge.files.writing import atomic_write
 from wise_edge.images import encode_image
-from wise_edge.outputs.coco import CocoDocument
 from wise_edge.outputs.saving import Kind, encode_result
 from wise_edge.runtimes.results import SegmentationResult
 
-_TOLD = {"found": "found", "nothing": "with nothing found", "unreadable": "without an answer"}
 
-
-@dataclass
-class Answers:
-    """Prints answers and writes their files; used as a context, it writes the COCO file at the end, whatever ends it.
+@dataclass(kw_only=True)
+class Answers(PictureResults):
+    """Prints answers and writes their files.
 
     Attributes:
-        total: number of pictures; one is shown as a table, several as a line each.
-        coco: file for the results on all pictures, or None.
-        as_json: print JSON documents, one a line.
         energy: say the energy, or why it was not measured.
         explain: say why each backend was chosen.
         panel: write overlays with query, rationale and latency below the picture.
-        force: replace files that exist.
     """
 
-    total: int
-    coco: Path | None
-    as_json: bool
+    told: ClassVar = {"found": "found", "nothing": "with nothing found", "unreadable": "without an answer"}
     energy: bool
     explain: bool
     panel: bool
-    force: bool
-    _document: CocoDocument = field(default_factory=CocoDocument)
-    _counts: Counter[str] = field(default_factory=Counter)
-    _spent_ms: list[float] = field(default_factory=list)
-
-    def __enter__(self) -> Answers:
-        """Begin."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Write the COCO file, and say of several pictures what became of them."""
-        if self.coco is not None and self._spent_ms:
-            atomic_write(self.coco, f"{to_json(self._document.to_dict())}\n".encode(), force=self.force)
-        if self.total > 1:
-            options.say(self._summary(), err=True)
-
-    @property
-    def skipped(self) -> int:
-        """Number of pictures that could not be read."""
-        return self._counts["skipped"]
-
-    def skip(self, error: UsageError) -> None:
-        """Say why a picture cannot be answered."""
-        self._counts["skipped"] += 1
-        options.say(f"skipped: {error}", err=True)
 
     def add(
         self, picture: str, image: npt.NDArray[np.uint8], result: SegmentationResult, files: Iterable[tuple[Kind, Path]]
@@ -96,13 +60,11 @@ class Answers:
             files: what to write, and where. Without an answer there is no mask, and without a pixel no cut-out; with
                 `force`, an earlier answer's is removed then, so that nobody takes it for this one's.
         """
-        first = not self._spent_ms
-        self._counts[result.status] += 1
-        self._spent_ms.append(result.latency_ms.total)
+        first = self.count(result.status, result.latency_ms.total)
         with ExitStack() as ending:  # the last one happens first
             ending.callback(self._print, picture, result, first)
             if self.coco is not None:
-                ending.callback(self._document.add, picture, result)
+                ending.callback(self.document.add, picture, result)
             for kind, file in files:
                 ending.callback(self._write, kind, file, picture, image, result)
 
@@ -144,14 +106,6 @@ class Answers:
             typer.echo(f"{no_answer_line(result)}; no mask was written", err=True)
         elif result.mask_reason is not None:
             options.note(f"the mask is empty: {result.mask_reason}")
-
-    def _summary(self) -> str:
-        counts = {told: self._counts[status] for status, told in _TOLD.items()} | {"skipped": self.skipped}
-        parts = [f"{count} {told}" for told, count in counts.items() if count]
-        if (left := self.total - self._counts.total()) > 0:
-            parts.append(f"{left} not reached")
-        spent = f"; median {milliseconds(median(self._spent_ms))}" if self._spent_ms else ""
-        return f"{self.total} pictures: {', '.join(parts)}{spent}"
 
 
 def _document(picture: str, result: SegmentationResult) -> str:
