@@ -125,9 +125,7 @@ def _exact_nodes(model: onnx.ModelProto, floats: set[str], magnitudes: dict[str,
     return _grow(nodes, exact, floats)
 
 
-def _guarded(
-    nodes: list[onnx.NodeProto], weights: set[str], magnitudes: dict[str, float], kind: HalfType
-) -> set[str]:
+def _guarded(nodes: list[onnx.NodeProto], weights: set[str], magnitudes: dict[str, float], kind: HalfType) -> set[str]:
     """Return the arrays that a tiny number is added to, which says that their own numbers can be tiny, and the sums.
 
     So linear attention keeps its divisor from zero (`x / (y + 1e-15)`): in half precision both would be 0.

@@ -35,6 +35,7 @@ EACH = 3
 """Values that one option gets."""
 REQUIRED = {
     "run": ["picture.png", "the ring"],
+    "masks": ["picture.png"],
     "track": ["picture.png", "the ring"],  # a video of one frame
     "setup": ["embedded", "embedded", "--dry-run"],
     "train": ["--recipe", "embedded-sam", "--out", "run"],
@@ -107,6 +108,7 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         "wise_edge.export.pipeline.replacing_folder",
         "wise_edge.profiling.measure.profile_session",
         "wise_edge.robot.bags.open_job",
+        "wise_edge.runtimes.segmenter.Segmenter.from_bundle",
         "wise_edge.robot.dora.open_dataflow",
         "wise_edge.service.server.run_server",
         "wise_edge.training.recipe.train_function",

@@ -29,6 +29,7 @@ from wise_edge.cli.demo import demo
 from wise_edge.cli.doctor import doctor
 from wise_edge.cli.evaluation.evaluate import app as evaluate
 from wise_edge.cli.export import export
+from wise_edge.cli.masks import masks
 from wise_edge.cli.profile import app as profile
 from wise_edge.cli.prompts import app as prompts
 from wise_edge.cli.robot.bag import bag
@@ -81,7 +82,7 @@ def _version_text(verbose: bool, as_json: bool) -> str:
     return to_json(facts) if as_json else format_version(facts)
 
 
-for command in (demo, run, track, setup, train, export, build, bag, serve, dora, doctor, completion):
+for command in (demo, run, masks, track, setup, train, export, build, bag, serve, dora, doctor, completion):
     app.command()(command)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(ros2)
 app.add_typer(evaluate, name="evaluate")

@@ -188,6 +188,12 @@ def _outputs(place: Place) -> Names:
     return dict.fromkeys(KINDS, "")
 
 
+def _mask_outputs(place: Place) -> Names:
+    from wise_edge.cli.masks import KINDS
+
+    return dict.fromkeys(KINDS, "")
+
+
 Sources = Mapping[str, Callable[[Place], Names]]
 _OF_ALL: Sources = {
     "bundle": find_bundles,
@@ -203,6 +209,7 @@ _OF_ALL: Sources = {
 _CHECKPOINTS: Sources = {"policy": _plain(("embedded", "embedded-start")), "sam": _plain(("embedded",))}
 _OF_COMMANDS: Mapping[Words, Sources] = {
     ("run",): {"save": _outputs, "overlay_style": _plain(("panel", "plain"))},
+    ("masks",): {"save": _mask_outputs},
     ("train",): {"recipe": find_recipes},
     ("export",): {
         **_CHECKPOINTS,
