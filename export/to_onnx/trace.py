@@ -75,8 +75,8 @@ def export_onnx(
 def _match_exactly() -> None:
     """Let onnxscript's rewrite rules match numbers exactly.
 
-    By default x + 1e-15 is x + 0 to them, and deleted: the quotient that it kept finite becomes 0 / 0. Source: `Constant`
-    in onnxscript/rewriter/_pattern_ir.py of onnxscript 0.7, whose tolerance nothing else sets.
+    By default x + 1e-15 is x + 0 to them, and deleted: the quotient that it kept finite becomes 0 / 0. Source:
+    `Constant` in onnxscript/rewriter/_pattern_ir.py of onnxscript 0.7, whose tolerance nothing else sets.
     """
     from onnxscript.rewriter import pattern
 
