@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from wise_edge.policy.image import IMAGE_MEAN, IMAGE_STD
 from wise_edge.policy.prompts import EMBEDDED
+from wise_edge.sam.mobile_sam import MobileSamArchitecture, build_mobile_sam
 from wise_edge.sam.segment_anything import SamArchitecture, build_sam, save_sam
 
 SPECIAL = (
@@ -32,6 +33,11 @@ SAM = SamArchitecture(
     input_size=64, patch_size=8, encoder_dim=32, encoder_depth=2, encoder_heads=2, window_size=3, global_attention=(1,),
     prompt_dim=32, decoder_heads=2, decoder_mlp_dim=32,
 )  # fmt: skip
+MOBILE_SAM = MobileSamArchitecture(
+    input_size=128, encoder_dims=(8, 16, 24, 32), encoder_depths=(1, 1, 2, 1), encoder_heads=(1, 1, 2, 4),
+    window_sizes=(1, 7, 4, 8), mlp_ratio=2.0, prompt_dim=64, decoder_mlp_dim=32,
+)  # fmt: skip
+"""Windows that are padded, that fit the grid, and one that is the entire grid; the published decoder's eight heads."""
 
 
 def make_tokenizer() -> Tokenizer:
@@ -179,3 +185,21 @@ def save_checkpoints(folder: Path) -> tuple[Path, Path]:
     save_policy(policy)
     save_sam(make_sam(), SAM, sam)
     return policy, sam
+
+
+def make_mobile_sam(architecture: MobileSamArchitecture | None = None) -> Any:
+    torch.manual_seed(0)
+    return fill_norms(build_mobile_sam(architecture or MOBILE_SAM))
+
+
+def fill_norms(model: Any) -> Any:
+    """Give norms and biases numbers that a missing `.eval()`, or a norm that was folded wrongly, cannot pass."""
+    with torch.no_grad():
+        for name, value in [*model.named_parameters(), *model.named_buffers()]:
+            if name.endswith(("running_var", "norm.weight", "bn.weight")):
+                torch.nn.init.uniform_(value, 0.5, 1.5)
+            elif name.endswith(("running_mean", "bias", "attention_biases")):
+                torch.nn.init.normal_(value, std=0.3)
+            elif any(part in name for part in ("qkv.weight", "q_proj.weight", "k_proj.weight")):
+                value.mul_(4.0)
+    return model.eval()

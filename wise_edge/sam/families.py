@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from wise_edge.extras import check_packages
+from wise_edge.extras import check_packages, require
 from wise_edge.sam.names import VIDEO_PARTS
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ LIBRARIES = {
     "timm": "segmenters",
 }
 """Import names of the packages with torch's classes, and the extra that installs each."""
+_REGISTERING = ("mobile_sam", "segment_anything_hq")
+"""Those that register TinyViT in timm by the names of timm's own models."""
 
 _SAM_PARTS = ("image_encoder.", "prompt_encoder.", "mask_decoder.")
 _SAM_MODEL_PARTS = ("vision_encoder.", "prompt_encoder.", "mask_decoder.")
@@ -220,3 +225,25 @@ def describe_supported() -> str:
 def _join(titles: Iterable[str]) -> str:
     *others, last = titles
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def import_library(module: str) -> ModuleType:
+    """Import a module of one of the `LIBRARIES` without side effects: no warnings, and timm's models stay timm's.
+
+    Args:
+        module: import name, possibly dotted.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    library = module.partition(".")[0]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Importing from timm", FutureWarning)  # places that timm has given up
+        if library not in _REGISTERING or library in sys.modules:
+            return require(module, LIBRARIES[library])
+        registry = require("timm.models.registry", LIBRARIES["timm"])
+        register, registry.register_model = registry.register_model, lambda build: build  # type: ignore[attr-defined]
+        try:
+            return require(module, LIBRARIES[library])
+        finally:
+            registry.register_model = register  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from wise_edge.errors import UsageError
 from wise_edge.files.documents import read_json
 from wise_edge.sam.families import Family, describe_supported, list_forms
 from wise_edge.sam.names import SHARED_POSITIONS
-from wise_edge.sam.weights import read_weights
+from wise_edge.sam.weights import list_first, read_weights
 
 UNUSED = ("pixel_mean", "pixel_std", SHARED_POSITIONS)
 """Entries of complete checkpoints that are no weights of segment-anything."""
@@ -89,12 +89,6 @@ def _judge(file: Path, names: Iterable[str]) -> Kind:
             f"{file} holds more than the weights of {family.title}: {list_first(strange)}; save the model's alone"
         )
     return Kind(family, form.kind)
-
-
-def list_first(names: list[str]) -> str:
-    """Return the first three names for a message, and how many more there are."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(repr, names[:3])) + more
 
 
 def describe_missing_segmenter(path: Path) -> str:

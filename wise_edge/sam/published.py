@@ -1,4 +1,4 @@
-"""The architecture of a segment-anything checkpoint (`sam_vit_b_01ec64.pth` and others), by the shapes of its tensors.
+"""The architecture of a checkpoint (`sam_vit_b_01ec64.pth` and others), by the shapes of its tensors.
 
 So renamed files and finetuned models load too (https://github.com/facebookresearch/segment-anything#model-checkpoints).
 """
@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
+from wise_edge.sam.decoder import infer_decoder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-DECODER_HEADS = 8
-"""Attention heads of the mask decoder in every published model; no shape depends on it."""
+Shape = Callable[[str], tuple[int, ...]]
+Count = Callable[[str], int]
 
 
 def infer_architecture(
@@ -31,15 +32,31 @@ def infer_architecture(
     Raises:
         UsageError: a tensor whose shape is needed is missing, or the encoder has no relative positions.
     """
-    try:
-        return _infer({name: tuple(tensor.shape) for name, tensor in weights.items()}, rename)
-    except KeyError as error:
-        raise UsageError(f"{checkpoint} lacks {error}; it is not a complete checkpoint of segment-anything") from error
-    except ValueError as error:
-        raise UsageError(f"{checkpoint} has tensors of other shapes than segment-anything's; pass another") from error
+    return infer(checkpoint, "segment-anything", weights, _infer_vit, rename)
 
 
-def _infer(shapes: Mapping[str, tuple[int, ...]], rename: Callable[[str], str]) -> dict[str, Any]:
+def infer(
+    checkpoint: Path,
+    title: str,
+    weights: Mapping[str, Tensor],
+    read: Callable[[Shape, Count], dict[str, Any]],
+    rename: Callable[[str], str] = str,
+) -> dict[str, Any]:
+    """Return what `read` finds in the shapes of tensors.
+
+    Args:
+        checkpoint: the checkpoint, for the message.
+        title: what the model is called.
+        weights: its tensors.
+        read: is given two functions: a tensor's name to its shape, and the beginning of names that a number follows to
+            how many numbers there are.
+        rename: the name that `read` asks for to the one in `weights`.
+
+    Raises:
+        UsageError: a tensor whose shape is needed is missing or has other axes.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+
     def shape(name: str) -> tuple[int, ...]:
         return shapes[rename(name)]
 
@@ -50,6 +67,15 @@ def _infer(shapes: Mapping[str, tuple[int, ...]], rename: Callable[[str], str]) 
             raise KeyError(start)
         return 1 + max(numbers)
 
+    try:
+        return read(shape, count)
+    except KeyError as error:
+        raise UsageError(f"{checkpoint} lacks {error}; it is not a complete checkpoint of {title}") from error
+    except (ValueError, IndexError) as error:
+        raise UsageError(f"{checkpoint} has tensors of other shapes than those of {title}; pass another") from error
+
+
+def _infer_vit(shape: Shape, count: Count) -> dict[str, Any]:
     width, _, patch, _ = shape("image_encoder.patch_embed.proj.weight")
     depth = count("image_encoder.blocks.")
     # Relative positions have length 2 * side - 1, of the window in most blocks and of the entire image in the others.
@@ -62,12 +88,9 @@ def _infer(shapes: Mapping[str, tuple[int, ...]], rename: Callable[[str], str]) 
         "encoder_dim": width,
         "encoder_depth": depth,
         "encoder_heads": width // head_dim,
+        "encoder_mlp_dim": shape("image_encoder.blocks.0.mlp.lin1.weight")[0],
         "window_size": min(sides),
         "global_attention": tuple(block for block, side in enumerate(sides) if side == grid),
         "relative_positions": True,
-        "prompt_dim": shape("image_encoder.neck.0.weight")[0],
-        "decoder_depth": count("mask_decoder.transformer.layers."),
-        "decoder_heads": DECODER_HEADS,
-        "decoder_mlp_dim": shape("mask_decoder.transformer.layers.0.mlp.lin1.weight")[0],
-        "mask_input_channels": shape("prompt_encoder.mask_downscaling.3.weight")[0],
+        **infer_decoder(shape, count)._asdict(),
     }

@@ -22,7 +22,7 @@ from wise_edge.native.weight_files import check_finite
 from wise_edge.sam.names import share_positions, to_sam2_model
 from wise_edge.sam.processor import read_normalization
 from wise_edge.sam.spec import SamSpec
-from wise_edge.sam.weights import read_weights
+from wise_edge.sam.weights import fill_model, read_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,9 +98,8 @@ def load(checkpoint: Path) -> Any:
     """
     torch = require("torch", "export")
     if checkpoint.is_file():
-        model = _load_file(checkpoint)
-    else:
-        model = load_pretrained("Sam2Model", checkpoint, dtype=torch.float32, attention="eager", partial=True)
+        return _load_file(checkpoint)
+    model = load_pretrained("Sam2Model", checkpoint, dtype=torch.float32, attention="eager", partial=True)
     check_finite(checkpoint, dict(model.named_parameters()))
     return model
 
@@ -118,12 +117,8 @@ def _load_file(file: Path) -> Any:
     config = transformers.Sam2Config(vision_config=_vision_config(file, state))
     config._attn_implementation = "eager"
     model = transformers.Sam2Model(config)
-    try:
-        model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    except RuntimeError as error:
-        first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
-        raise UsageError(f"{file} does not hold the weights of a complete SAM 2: {first[:160]}") from error
-    return model.eval()
+    fill_model(model, state, file, "SAM 2")
+    return model
 
 
 def _vision_config(file: Path, state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -7,25 +7,25 @@ imported only when it is needed.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
-from wise_edge.files.documents import read_json, to_json
-from wise_edge.files.writing import atomic_write
+from wise_edge.files.documents import read_json
 from wise_edge.mapping import from_mapping
-from wise_edge.native.weight_files import check_finite
 from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, Depth, Index, Side, Width
+from wise_edge.sam.decoder import DECODER_HEADS, DecoderWidths, build_mask_decoder, build_prompt_encoder
 from wise_edge.sam.families import OWN, TRANSFORMERS
+from wise_edge.sam.folder import read_architecture_entry, save_folder
 from wise_edge.sam.kinds import UNUSED, find_kind
 from wise_edge.sam.names import name_in_sam_model, share_positions
 from wise_edge.sam.processor import read_normalization
-from wise_edge.sam.published import DECODER_HEADS, infer_architecture
+from wise_edge.sam.published import infer_architecture
 from wise_edge.sam.spec import SamSpec
-from wise_edge.sam.weights import read_weights
+from wise_edge.sam.weights import fill_model, read_weights
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
@@ -47,6 +47,8 @@ class SamArchitecture(Checked):
     """Blocks of the image encoder."""
     encoder_heads: Depth = 4
     """Attention heads of the image encoder."""
+    encoder_mlp_dim: Width | None = None
+    """Feed-forward width of the image encoder; None: four times `encoder_dim`."""
     window_size: Side = 8
     """Side of an attention window, patches."""
     global_attention: tuple[Index, ...] = (1, 4)
@@ -89,6 +91,11 @@ class SamArchitecture(Checked):
         """Side of the low-resolution masks, px."""
         return 4 * self.grid
 
+    @property
+    def decoder(self) -> DecoderWidths:
+        """Architecture of the prompt encoder and the mask decoder."""
+        return DecoderWidths(*(getattr(self, name) for name in DecoderWidths._fields))
+
 
 def build_sam(architecture: SamArchitecture) -> Sam:
     """Build a model with random weights.
@@ -115,28 +122,15 @@ def build_sam(architecture: SamArchitecture) -> Sam:
             embed_dim=a.encoder_dim,
             depth=a.encoder_depth,
             num_heads=a.encoder_heads,
+            mlp_ratio=((a.encoder_mlp_dim or 4 * a.encoder_dim) + 0.5) / a.encoder_dim,  # the class rounds down
             out_chans=a.prompt_dim,
             norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
             use_rel_pos=a.relative_positions,
             window_size=a.window_size,
             global_attn_indexes=a.global_attention,
         ),
-        prompt_encoder=modeling.PromptEncoder(
-            embed_dim=a.prompt_dim,
-            image_embedding_size=(a.grid, a.grid),
-            input_image_size=(a.input_size, a.input_size),
-            mask_in_chans=a.mask_input_channels,
-        ),
-        mask_decoder=modeling.MaskDecoder(
-            transformer_dim=a.prompt_dim,
-            transformer=modeling.TwoWayTransformer(
-                depth=a.decoder_depth,
-                embedding_dim=a.prompt_dim,
-                num_heads=a.decoder_heads,
-                mlp_dim=a.decoder_mlp_dim,
-            ),
-            iou_head_hidden_dim=a.prompt_dim,
-        ),
+        prompt_encoder=build_prompt_encoder(modeling, a.decoder, a.grid, a.input_size),
+        mask_decoder=build_mask_decoder(modeling, a.decoder),
         pixel_mean=list(a.pixel_mean),
         pixel_std=list(a.pixel_std),
     )
@@ -144,22 +138,8 @@ def build_sam(architecture: SamArchitecture) -> Sam:
 
 
 def save_sam(sam: Sam, architecture: SamArchitecture, folder: Path) -> None:
-    """Write a checkpoint folder; existing files are replaced, each atomically.
-
-    Args:
-        sam: the model; the file holds its weights rounded to half precision.
-        architecture: the architecture that it was built from.
-        folder: created if it does not exist.
-
-    Raises:
-        UsageError: the folder cannot be written.
-    """
-    safetensors = require("safetensors.torch", "export")
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().half().contiguous() for name, tensor in sam.state_dict().items()}
-    atomic_write(folder / "model.safetensors", safetensors.save(state, metadata={"format": "pt"}), force=True)
-    text = to_json({"model_type": MODEL_TYPE, **asdict(architecture)}, indent=2) + "\n"
-    atomic_write(folder / "config.json", text.encode(), force=True)
+    """Write a checkpoint folder of a model of `build_sam`; see `wise_edge.sam.folder.save_folder`."""
+    save_folder(sam, MODEL_TYPE, architecture, folder)
 
 
 def load(checkpoint: Path) -> Sam:
@@ -178,16 +158,11 @@ def load(checkpoint: Path) -> Sam:
     """
     sam = build_sam(read_architecture(checkpoint))
     weights = read_weights(checkpoint)
-    check_finite(checkpoint, weights)
     names = {}
     if find_kind(checkpoint).form == TRANSFORMERS:
         weights, names = share_positions(weights), {name_in_sam_model(name): name for name in sam.state_dict()}
-    state = {names.get(name, name): tensor.float() for name, tensor in weights.items() if name not in UNUSED}
-    try:
-        sam.load_state_dict(state)
-    except RuntimeError as error:
-        first = next((line.strip() for line in str(error).splitlines()[1:]), str(error))
-        raise UsageError(f"{checkpoint} does not hold the weights of a complete SAM: {first[:160]}") from error
+    state = {names.get(name, name): tensor for name, tensor in weights.items() if name not in UNUSED}
+    fill_model(sam, state, checkpoint, "SAM")
     return sam
 
 
@@ -204,7 +179,7 @@ def read_architecture(checkpoint: Path) -> SamArchitecture:
             f"{checkpoint} is {kind.family.title}, which cannot be used here; pass a checkpoint of segment-anything"
         )
     if kind.form == OWN:
-        return from_mapping(SamArchitecture, _without_type(read_json(config)), f"{config}: ")
+        return read_architecture_entry(SamArchitecture, checkpoint)
     rename = name_in_sam_model if kind.form == TRANSFORMERS else str
     found = infer_architecture(checkpoint, read_weights(checkpoint), rename)
     if checkpoint.is_file():
@@ -218,22 +193,11 @@ def read_architecture(checkpoint: Path) -> SamArchitecture:
 
 def read_spec(checkpoint: Path) -> SamSpec:
     """Return what a runtime must know about a checkpoint that `load` loads; see `FamilyModule`."""
-    architecture = read_architecture(checkpoint)
-    return SamSpec(
-        family=MODEL_TYPE,
-        input_size=architecture.input_size,
-        low_res_size=architecture.low_res_size,
-        pixel_mean=architecture.pixel_mean,
-        pixel_std=architecture.pixel_std,
-        multimask=find_kind(checkpoint).form != OWN,  # only the published models were trained to return three masks
-    )
+    # Only the published models were trained to return three masks.
+    return SamSpec.describe(MODEL_TYPE, read_architecture(checkpoint), multimask=find_kind(checkpoint).form != OWN)
 
 
 def count_largest(checkpoint: Path) -> int:
     """Return the numbers of a global attention; see `FamilyModule`."""
     architecture = read_architecture(checkpoint)
     return architecture.encoder_heads * architecture.grid**4
-
-
-def _without_type(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name != "model_type"}

@@ -79,6 +79,12 @@ class SamSpec(Checked):
         """Whether versions that read no later schema than 5 would misread it."""
         return self.family not in _FIRST_FAMILIES or self.prompt_size is not None or self.memory is not None
 
+    @classmethod
+    def describe(cls, family: str, architecture: Any, *, multimask: bool) -> SamSpec:
+        """Return the description of a model with the sizes and the normalization of an architecture."""
+        names = ("input_size", "low_res_size", "pixel_mean", "pixel_std")
+        return cls(family=family, multimask=multimask, **{name: getattr(architecture, name) for name in names})
+
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data without what is None, which earlier versions do not know."""
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -8,7 +8,7 @@ DistributedDataParallel, torch.compile and modules around the model put a prefix
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,12 @@ from wise_edge.errors import UsageError
 from wise_edge.extras import require
 from wise_edge.files.inputs import refuse_lfs_pointer
 from wise_edge.native.torch_pickles import load_pickle
-from wise_edge.native.weight_files import list_file_tensors, list_tensors
+from wise_edge.native.weight_files import check_finite, list_file_tensors, list_tensors
 from wise_edge.sam.families import describe_supported
 from wise_edge.sam.names import find_part
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 _DEEPEST = 5
 
@@ -52,6 +52,42 @@ def read_weights(checkpoint: Path) -> dict[str, Tensor]:
     if not models:
         raise UsageError(f"{checkpoint} holds no segmenter's weights{_describe(found)}; {describe_supported()}")
     return _strip_prefix(next(iter(models.values())))
+
+
+def fill_model(model: nn.Module, weights: Mapping[str, Tensor], checkpoint: Path, title: str) -> None:
+    """Load all weights of a model as float32, and put it into evaluation mode.
+
+    Args:
+        model: with random weights.
+        weights: a tensor for each of its state, by name.
+        checkpoint: for messages.
+        title: what the model is called.
+
+    Raises:
+        UsageError: one is missing, unknown, of another shape or not finite; the message names the first of each.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    differing = [name for name in expected.keys() & found.keys() if expected[name] != found[name]]
+    faults = {
+        "lacks": expected.keys() - found.keys(),
+        "has besides": found.keys() - expected.keys(),
+        "has in another shape": [f"{name} {[*found[name]]} instead of {[*expected[name]]}" for name in differing],
+    }
+    if said := [f"{verb} {list_first(sorted(names))}" for verb, names in faults.items() if names]:
+        raise UsageError(
+            f"{checkpoint} does not hold the weights of a complete {title}: it {'; it '.join(said)}; pass the file "
+            "that its authors publish, or what a training of that model saved"
+        )
+    check_finite(checkpoint, weights)
+    model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    model.eval()
+
+
+def list_first(names: list[str]) -> str:
+    """Return the first three names for a message, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + more
 
 
 def _find_models(found: Any, place: str, depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
