@@ -15,7 +15,8 @@ from wise_edge.policy.answers.frame import AnswerFrame
 from wise_edge.policy.answers.reading import MAX_OBJECTS
 from wise_edge.policy.answers.tolerant import objects_left_out, parse_answer
 from wise_edge.runtimes.base import Finish, MaskOutput, PolicyOutput, Request
-from wise_edge.runtimes.results import BackendChoice, Latencies, SegmentationResult, SegmentedObject
+from wise_edge.runtimes.objects import SegmentedObject
+from wise_edge.runtimes.results import BackendChoice, Latencies, SegmentationResult
 from wise_edge.runtimes.spans import Span
 
 ENERGY_REASON = "no sensor was read; run --energy reads one, wise-edge profile measures every part"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from wise_edge.geometry import Box, Point, box_iou, clip_box, mask_box
 from wise_edge.runtimes.base import MaskOutput, MaskPrompt
-from wise_edge.runtimes.results import SegmentedObject
+from wise_edge.runtimes.objects import HiddenObject, SegmentedObject
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.grounding import Grounding
@@ -22,36 +22,6 @@ if TYPE_CHECKING:
 
 _PATH = 256  # latest frames, with whose boxes a late grounding is compared
 _AGREES = 0.5  # IoU of a followed and a grounded box on one frame
-
-
-@dataclass(frozen=True, eq=False)
-class RememberedObject(SegmentedObject):
-    """An object that the segmenter's memory follows.
-
-    Attributes:
-        object_score: logit of whether it is in the frame, above 0.
-    """
-
-    object_score: float
-
-
-@dataclass(frozen=True)
-class HiddenObject:
-    """An object that is followed and not visible on this frame.
-
-    Attributes:
-        number: that it had, and will have when it is visible again.
-        box: where it was seen last, XYXY, half-open, in pixels of that frame.
-        label: what the policy calls it; None if its answers have no labels.
-        object_score: logit of whether it is in the frame; 0 or below, unless its mask is empty.
-        hidden_s: how long ago it was seen, by the frames' stamps.
-    """
-
-    number: int
-    box: Box
-    label: str | None
-    object_score: float
-    hidden_s: float
 
 
 @dataclass(frozen=True)

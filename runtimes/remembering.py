@@ -19,8 +19,8 @@ from wise_edge.geometry import box_iou
 from wise_edge.metrics import mask_iou
 from wise_edge.policy.answers.reading import MAX_OBJECTS
 from wise_edge.runtimes.base import MaskImage, MaskPrompt, RememberedMask
-from wise_edge.runtimes.following import HiddenObject, Pace, RememberedObject, Track, see
-from wise_edge.runtimes.results import SegmentedObject
+from wise_edge.runtimes.following import Pace, Track, see
+from wise_edge.runtimes.objects import HiddenObject, RememberedObject, SegmentedObject
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.grounding import Grounding

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from wise_edge.errors import UsageError
 from wise_edge.geometry import Box, Point, Size, unite
 from wise_edge.rle import compressed_runs
 from wise_edge.runtimes.deadline import DeadlineChoice
+from wise_edge.runtimes.objects import HiddenObject, MaskCode, SegmentedObject, explain_empty
 from wise_edge.runtimes.spans import PHASES, Span
 
 if TYPE_CHECKING:
@@ -25,14 +26,9 @@ Status = Literal["found", "nothing", "unreadable"]
 """Whether the policy named objects, answered that there is none, or wrote what is no answer."""
 RESULT_VERSION = 3
 """Of results as JSON; docs/result.md has its history."""
-MaskCode = Callable[[npt.NDArray[np.bool_]], Any]
 _NOT_IN_JSON = ("spans", "image")
 NOTHING = "nothing that matches the query was found"
-
-
-def explain_empty(mask: npt.NDArray[np.bool_] | None) -> str | None:
-    """Return why a mask has no pixel; None if it has one, or there is no mask."""
-    return None if mask is None or mask.any() else "the segmenter marked no pixel for this box and these points"
+HIDDEN = "what matches the query is hidden"
 
 
 @dataclass(frozen=True)
@@ -102,46 +98,6 @@ class Latencies:
         return cls(**spent, total=total_ms)
 
 
-@dataclass(frozen=True, eq=False)
-class SegmentedObject:
-    """An object that a query names, in pixels of the original image.
-
-    Attributes:
-        number: 1 for the first that the policy wrote, and so on; an object that is followed keeps its number.
-        box: XYXY, half-open.
-        points: XY, inside the object; as many as the policy's answers have.
-        label: what the policy calls it; None if its answers have no labels.
-        mask: bool [H, W].
-        score: the segmenter's own estimate of the mask's IoU; None without a pixel in the mask.
-    """
-
-    number: int
-    box: Box
-    points: tuple[Point, ...]
-    label: str | None
-    mask: npt.NDArray[np.bool_]
-    score: float | None
-
-    @property
-    def level(self) -> int:
-        """The value of its pixels in `Findings.mask_image`: 255 for object 1, 254 for object 2, and so on to 1."""
-        return max(1, 256 - self.number)
-
-    @property
-    def mask_reason(self) -> str | None:
-        """Why the mask has no pixel; None if it has one."""
-        return explain_empty(self.mask)
-
-    def to_facts(self) -> dict[str, Any]:
-        """Return JSON-ready data without the mask."""
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "mask"}
-        return data | {"mask_px": int(np.count_nonzero(self.mask)), "mask_reason": self.mask_reason}
-
-    def to_dict(self, code: MaskCode = compressed_runs) -> dict[str, Any]:
-        """Return JSON-ready data; see `SegmentationResult.to_dict`."""
-        return self.to_facts() | {"mask": code(self.mask)}
-
-
 class Findings:
     """What all kinds of results on an image say of their objects: of the first one, and of all together.
 
@@ -150,12 +106,14 @@ class Findings:
         objects: what the query names; empty if that is nothing, and without an answer.
         reason: why there is no answer, None if there is one.
         image_size: (width, height) of the image in pixels.
+        hidden: objects that are followed through a video with a memory and not visible here; else None.
     """
 
     query: str
     objects: tuple[SegmentedObject, ...]
     reason: str | None
     image_size: Size
+    hidden: tuple[HiddenObject, ...] | None = None
 
     @property
     def image(self) -> npt.NDArray[np.uint8] | None:
@@ -195,7 +153,9 @@ class Findings:
     @property
     def mask_reason(self) -> str | None:
         """Why the mask has no pixel; None if it has one, and without an answer."""
-        return NOTHING if self.status == "nothing" else explain_empty(self.mask)
+        if self.status == "nothing":
+            return HIDDEN if self.hidden else NOTHING
+        return explain_empty(self.mask)
 
     def mask_image(self) -> npt.NDArray[np.uint8]:
         """Return one image of all masks, uint8 [H, W]: 255 in object 1, 254 in object 2 and so on, 0 elsewhere.

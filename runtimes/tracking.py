@@ -27,10 +27,11 @@ from wise_edge.arguments import check_image, check_number, describe
 from wise_edge.errors import QueryCancelledError, UsageError
 from wise_edge.geometry import Point, Size
 from wise_edge.policy.prompts import normalize_query
-from wise_edge.runtimes.following import Follower, HiddenObject, Pace
+from wise_edge.runtimes.following import Follower, Pace
 from wise_edge.runtimes.grounding import AskEncoded, Asker, Board, Grounding, ground_encoded, ground_newest
+from wise_edge.runtimes.objects import HiddenObject, SegmentedObject
 from wise_edge.runtimes.remembering import MemoryFollower
-from wise_edge.runtimes.results import Findings, SegmentationResult, SegmentedObject
+from wise_edge.runtimes.results import Findings, SegmentationResult
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.session import Session

@@ -15,7 +15,7 @@ TOPICS = {
     "camera_info": "/camera/color/camera_info",
 }
 WORDS = ("query", "bundle", "variant", "policy_backend", "mask_backend", "rerun")
-VALUES = ("deadline_ms", "pixels", "compressed", "autostart", "use_sim_time")
+VALUES = ("deadline_ms", "pixels", "memory", "compressed", "autostart", "use_sim_time")
 OTHERS = {"executable": "wise-edge", "namespace": ""}
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 
+from wise_edge.errors import UsageError
 from wise_edge.runtimes.base import MaskPrompt
-from wise_edge.sam.spec import MOST_PROMPTS
+from wise_edge.sam.spec import MOST_PROMPTS, SamSpec
 
 NO_MEMORY = (
     "this segmenter has no memory of earlier frames; export SAM 2.1 or EdgeTAM from a checkpoint of the video model "
@@ -17,6 +18,12 @@ NO_MEMORY = (
 
 def _form(prompt: MaskPrompt) -> tuple[int, bool, bool]:
     return len(prompt.points), prompt.box is None, prompt.previous is None
+
+
+def check_memory(spec: SamSpec) -> None:
+    """Raise `UsageError` if a segmenter has no memory."""
+    if spec.memory is None:
+        raise UsageError(NO_MEMORY)
 
 
 def split_prompts(prompts: Sequence[MaskPrompt], most: int = MOST_PROMPTS) -> Iterator[list[MaskPrompt]]:

@@ -21,7 +21,8 @@ from wise_edge.outputs.coco import to_coco
 from wise_edge.outputs.outlines import outlines, path_data, to_svg
 from wise_edge.outputs.pictures import cut_out
 from wise_edge.outputs.saving import kind_of
-from wise_edge.runtimes.results import Findings, SegmentedObject
+from wise_edge.runtimes.objects import SegmentedObject
+from wise_edge.runtimes.results import Findings
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 masks = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12))

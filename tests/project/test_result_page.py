@@ -13,6 +13,7 @@ from locations import ROOT
 from wise_edge.outputs.saving import SUFFIXES
 from wise_edge.robot.frames import Frame
 from wise_edge.robot.results import NodeResult
+from wise_edge.runtimes.objects import HiddenObject
 from wise_edge.runtimes.results import RESULT_VERSION, BackendChoice, SegmentationResult
 from wise_edge.runtimes.session import Session
 
@@ -61,6 +62,10 @@ def test_the_page_names_the_fields_of_a_robots_result(result: SegmentationResult
     assert shared
     assert fields("Robots") | set(re.findall(r"`(\w+)`", shared[0])) == set(data)
     assert set(data["objects"][0]) == fields("Objects") | {"place"}
+
+
+def test_the_page_names_the_fields_of_what_is_hidden() -> None:
+    assert fields("Hidden objects") == set(HiddenObject.__dataclass_fields__)
 
 
 def test_the_page_names_the_kinds_of_files_with_their_suffixes() -> None:

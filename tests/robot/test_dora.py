@@ -246,6 +246,7 @@ def test_a_node_is_opened_with_its_pixels(monkeypatch: pytest.MonkeyPatch) -> No
         (["--variant", "short"], "unknown variant 'short'"),
         (["--deadline-ms", "0"], "deadline_ms must be a positive number"),
         (["--variant", "wise-s", "--deadline-ms", "80"], "a deadline chooses the variant"),
+        (["--memory"], "this segmenter has no memory of earlier frames; export "),
         (["--rerun", "log.txt"], "ends in .rrd"),
     ],
 )

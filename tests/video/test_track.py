@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import fake_session
+import remembering_fakes
 from mjpeg_server import begin_mjpeg, send_jpeg, serving
 from movies import encode, pan, play
 from wise_edge.bundle.store import Bundle
@@ -37,6 +38,7 @@ from wise_edge.outputs import pictures
 from wise_edge.policy.answers.form import BOX_LABEL_LIST
 from wise_edge.rle import mask_of_runs
 from wise_edge.runtimes import tracking
+from wise_edge.runtimes.mask import calls
 from wise_edge.scenes import sample
 from wise_edge.video import writing
 
@@ -153,6 +155,60 @@ def test_the_policy_is_asked_as_often_as_wished(
     assert opened.policy.encoded == len(set(grounded))
 
 
+def test_a_memory_says_what_is_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A square passes behind a wall; lossless, because the fake knows it by its gray."""
+    images = [remembering_fakes.draw({200: (8 + 4 * place, 50)}, (40, 0, 70, 112)) for place in range(16)]
+    file = encode(tmp_path / "in.mkv", images, "ffv1", tick_s=Fraction(1, 10), rate=10, pix_fmt="bgr0")
+    fake_session.install(monkeypatch, policy=remembering_fakes.NamingPolicy(), mask=remembering_fakes.GrayMask())
+    monkeypatch.setattr(calls, "check_memory", lambda spec: None)  # the shipped bundles have none
+
+    assert main(["track", str(file), RING, "--memory", "--json"]) == 0
+    lines = lines_of(capsys.readouterr().out)
+    assert main(["track", str(file), RING, "--memory"]) == 0
+    text = capsys.readouterr().out.splitlines()
+
+    assert [[item["number"] for item in line["objects"]] for line in lines] == [[1]] * 8 + [[]] * 3 + [[1]] * 5
+    assert lines[0]["hidden"] == [] and lines[0]["objects"][0]["object_score"] == 5.0
+    assert [item | {"hidden_s": round(item["hidden_s"], 3)} for item in lines[9]["hidden"]] == [
+        {"number": 1, "box": [36, 50, 40, 70], "label": "square", "object_score": -5.0, "hidden_s": 0.2}
+    ]
+    assert lines[9]["status"] == "nothing"
+    assert text[9] == "   0.900 s  1 square hidden for 0.20 s; 0.30 s after the policy saw it"
+    assert text[-1].startswith("16 frames, 13 with an object, 0 dropped; ")
+
+
+@pytest.mark.parametrize("memory", [[], ["--memory"]])
+@pytest.mark.parametrize(
+    ("said", "more", "note"),
+    [
+        ("", [], "nothing that matches the query was found at the start; nothing is followed until the policy, asked"),
+        ("", ["--ground-every", "0"], "until the policy, asked on every frame, finds something"),
+        ("I see it.", ["--ground-every", "2"], "note: the policy gave no answer ("),
+    ],
+)
+def test_a_start_without_an_object_is_told(
+    video: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    memory: list[str],
+    said: str,
+    more: list[str],
+    note: str,
+) -> None:
+    policy = remembering_fakes.NamingPolicy(meant=(), text=said)
+    fake_session.install(monkeypatch, policy=policy, mask=remembering_fakes.GrayMask())
+    monkeypatch.setattr(calls, "check_memory", lambda spec: None)
+
+    assert main(["track", str(video), RING, "--json", *more, *memory]) == 0
+
+    said_too = capsys.readouterr()
+    assert note in said_too.err
+    assert said_too.err.count("note: ") == 1
+    assert len(lines_of(said_too.out)) == 8
+
+
 def test_the_step_is_told_before_its_results(
     video: Path, opened: fake_session.Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +235,7 @@ def test_in_real_time_frames_are_dropped_and_counted(
     assert frames == sorted(set(frames)) and frames[-1] == 7  # each once, and the last one for certain
     dropped = sum(line["dropped"] for line in lines)
     assert len(lines) + dropped == 8
-    assert f"{len(lines)} frames, {len(lines)} with an object, {dropped} dropped" in said.err
+    assert f", {len(lines)} with an object, {dropped} dropped" in said.err
 
 
 def test_sound_is_left_out_and_told(
@@ -253,6 +309,11 @@ def test_a_video_of_something_else_is_told_once(
         (["in.mp4", RING, "--fps", "30"], 2, "in.mp4 is not a camera; remove --size, --fps and --format"),
         (["0", RING, "--size", "big"], 2, "--size is big; pass width and height, such as 1280x720"),
         (["in.mp4", RING, "--variant", "short"], 2, "short"),
+        (
+            ["in.mp4", RING, "--memory", "--out", "out.mp4"],
+            2,
+            "this segmenter has no memory of earlier frames; export ",
+        ),
         (["/dev/null", RING], 4, "/dev/null is not a camera; "),
         (["7213", RING], 4, "cannot open /dev/video7213: No such file or directory; "),
         (["empty.mp4", RING, "--out", "out.mp4"], 2, "empty.mp4 is not a readable video"),

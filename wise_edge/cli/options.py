@@ -124,6 +124,14 @@ Pixels = Annotated[
         max=25_000_000,  # as the largest image that is read has
     ),
 ]
+Memory = Annotated[
+    bool,
+    flag(
+        "--memory",
+        "Follow with the segmenter's memory, which knows an object again after it was hidden.",
+        panel=ANSWER,
+    ),
+]
 MaxObjects = Annotated[
     int,
     option(

@@ -54,6 +54,7 @@ def track(
         float | None,
         option("S", "Ask the policy every S seconds of a file; 1 by default.", panel=options.ANSWER, min=0),
     ] = None,
+    memory: options.Memory = False,
     realtime: Annotated[
         bool,
         flag("--realtime", "Play a file like a camera: frames that come too fast are dropped.", panel=options.ASKED),
@@ -92,6 +93,7 @@ def track(
     from wise_edge.policy.prompts import normalize_query
     from wise_edge.runtimes.base import Decoding
     from wise_edge.runtimes.deadline import check_choice
+    from wise_edge.runtimes.mask.calls import check_memory
     from wise_edge.runtimes.session import Session
     from wise_edge.video.cameras import Live
     from wise_edge.video.opening import open_video
@@ -103,6 +105,8 @@ def track(
     loaded = load(resolve_bundle(bundle))
     check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms, loaded.manifest.evaluated)
     loaded.manifest.policy.within(pixels)
+    if memory:
+        check_memory(loaded.manifest.sam)
     _check_outputs(out, jsonl, [Path(source), *loaded.files] if found.kind == "file" else loaded.files, force)
     totals = _Totals()
     with closing(open_video(found, camera)) as video:
@@ -116,7 +120,13 @@ def track(
         )
         frames, every_s = _choose_frames(video, realtime, ground_every)
         results = session.track(
-            frames, query, variant, deadline_ms=deadline_ms, ground_every_s=every_s, cancel=totals.ended
+            frames,
+            query,
+            variant,
+            deadline_ms=deadline_ms,
+            ground_every_s=every_s,
+            memory=memory,
+            cancel=totals.ended,
         )
         with stop_signals_call(totals.ended.set) as received:
             with ExitStack() as stack:
@@ -127,6 +137,8 @@ def track(
                         show("tracking")  # before the first line of results
                         if loaded.is_embedded:
                             _note_other_kind(tracked, query)
+                        if not tracked.objects:
+                            _note_nothing(tracked, every_s)
                     for write in sinks:
                         write(tracked)
                     show("tracking", None if video.frames is None else min(1.0, totals.passed / video.frames))
@@ -289,6 +301,16 @@ def _note_other_kind(tracked: Tracked, query: str) -> None:
         options.note(line)
 
 
+def _note_nothing(tracked: Tracked, every_s: float | None) -> None:
+    """Say what comes of a start at which there is nothing to follow."""
+    from wise_edge.cli.output.result import printable
+    from wise_edge.runtimes.results import NOTHING
+
+    why = NOTHING if tracked.reason is None else f"the policy gave no answer ({printable(tracked.reason)})"
+    often = "as often as it can answer" if every_s is None else f"every {every_s:g} s" if every_s else "on every frame"
+    options.note(f"{why} at the start; nothing is followed until the policy, asked {often}, finds something")
+
+
 def _json_line(tracked: Tracked) -> str:
     from wise_edge.video.records import frame_record
 
@@ -299,10 +321,9 @@ def _text_line(tracked: Tracked) -> str:
     from wise_edge.cli.output.result import printable
     from wise_edge.runtimes.results import NOTHING
 
-    found = "; ".join(
-        f"{item.number}{f' {item.label}' if item.label else ''} {'{}, {} to {}, {}'.format(*item.box)}"
-        for item in tracked.objects
-    )
+    places = [(item, "{}, {} to {}, {}".format(*item.box)) for item in tracked.objects]
+    lost = [(item, f"hidden for {item.hidden_s:.2f} s") for item in tracked.hidden or ()]
+    found = "; ".join(f"{item.number}{f' {item.label}' if item.label else ''} {what}" for item, what in places + lost)
     found = found or (NOTHING if tracked.reason is None else f"no answer: {tracked.reason}")
     age = f"; {tracked.age_s:.2f} s after the policy saw it" if tracked.stale else ""
     dropped = f"; {tracked.dropped} dropped before" if tracked.dropped else ""

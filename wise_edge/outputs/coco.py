@@ -15,7 +15,8 @@ from wise_edge import __version__
 from wise_edge.geometry import Size, mask_box
 from wise_edge.rle import compressed_runs
 from wise_edge.runtimes.mask.generated import GeneratedMasks
-from wise_edge.runtimes.results import Findings, SegmentedObject
+from wise_edge.runtimes.objects import SegmentedObject
+from wise_edge.runtimes.results import Findings
 
 
 class CocoDocument:

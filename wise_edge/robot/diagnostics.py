@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from wise_edge.robot.results import NodeResult
-from wise_edge.runtimes.results import NOTHING
+from wise_edge.runtimes.results import HIDDEN, NOTHING
 
 RATE_S = 5.0
 """Window over which rates are computed."""
@@ -131,7 +131,7 @@ def _judge_result(result: NodeResult) -> tuple[Level, str]:
     if result.status == "unreadable":
         return "warn", f"no answer: {result.reason}"
     if result.status == "nothing":
-        return "ok", NOTHING
+        return "ok", HIDDEN if result.hidden else NOTHING
     return "ok", "following" if len(result.objects) == 1 else f"following {len(result.objects)} objects"
 
 

@@ -99,6 +99,7 @@ def serve_dataflow(
     *,
     variant: str | None = None,
     deadline_ms: float | None = None,
+    memory: bool = False,
     observe: Callable[[Frame, NodeResult], None] | None = None,
 ) -> None:
     """Answer a dataflow's events until it stops, then what still waits: every one-shot query, and the newest frame.
@@ -111,6 +112,7 @@ def serve_dataflow(
         query: initial standing query; None waits for one.
         variant: prompt variant; None takes the bundle's default.
         deadline_ms: choose the variant by this deadline instead, and the pixels, as `Session.segment` does.
+        memory: follow the standing query with the segmenter's memory.
         observe: called with each frame that got a result, and with that result.
 
     Raises:
@@ -119,7 +121,14 @@ def serve_dataflow(
     outputs = _Outputs(dataflow)
     with (
         _Asker() as asker,
-        Node(session, outputs.send_result, observe=observe, variant=variant, deadline_ms=deadline_ms) as node,
+        Node(
+            session,
+            outputs.send_result,
+            observe=observe,
+            variant=variant,
+            deadline_ms=deadline_ms,
+            memory=memory,
+        ) as node,
     ):
         if query is not None:
             node.follow(query)

@@ -58,11 +58,12 @@ class Node:
         variant: prompt variant; None takes the bundle's default.
         deadline_ms: choose the variant of each grounding by this deadline instead, and its pixels, as `Session.segment`
             does.
+        memory: follow the standing query with the segmenter's memory, see `Session.track`.
         power: reads the device's power for the diagnostics; None looks for a sensor on this machine.
         clock: monotonic time in seconds.
 
     Raises:
-        UsageError: an argument is wrong, or both a variant and a deadline are given.
+        UsageError: an argument is wrong, both a variant and a deadline are given, or the segmenter has no memory.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Node:
         place: Callable[[npt.NDArray[np.bool_], Frame], Place | None] = find_place,
         variant: str | None = None,
         deadline_ms: float | None = None,
+        memory: bool = False,
         power: PowerGauge | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -81,8 +83,10 @@ class Node:
             raise UsageError(f"session must be a Session, got {describe(session)}")
         session.check_choice(variant, deadline_ms)
         check_callable(publish, "publish")
+        if memory:
+            session.open_memory()  # here, since a standing query that fails is tried again and again
         self._session, self._publish, self._observe, self._place = session, publish, observe, place
-        self._variant, self._deadline_ms = variant, deadline_ms
+        self._variant, self._deadline_ms, self._memory = variant, deadline_ms, memory
         self._power = power or PowerGauge.find(session.on_gpu)
         self._clock = clock
         self._newest = NewestFrame()
@@ -223,6 +227,7 @@ class Node:
                     standing.query,
                     self._variant,
                     deadline_ms=self._deadline_ms,
+                    memory=self._memory,
                     cancel=standing.cancel,
                 )
                 for tracked in found:

@@ -14,7 +14,8 @@ from wise_edge.geometry import Point, Size
 from wise_edge.mapping import from_mapping
 from wise_edge.rle import compressed_runs, mask_of_runs
 from wise_edge.robot.frames import Frame, Place
-from wise_edge.runtimes.results import Findings, SegmentationResult, SegmentedObject
+from wise_edge.runtimes.objects import HiddenObject, SegmentedObject
+from wise_edge.runtimes.results import Findings, SegmentationResult
 from wise_edge.runtimes.tracking import Tracked
 
 
@@ -56,6 +57,7 @@ class NodeResult(Findings):
         dropped: frames before this one that got no result.
         delay_ms: time from the frame's arrival to this result.
         latency_ms: phase to ms, of the last grounding.
+        hidden: objects that are followed and not visible on the frame; None without a memory.
     """
 
     stamp_ns: int
@@ -71,6 +73,7 @@ class NodeResult(Findings):
     dropped: int
     delay_ms: float
     latency_ms: dict[str, float]
+    hidden: tuple[HiddenObject, ...] | None = None
 
     @classmethod
     def of(
@@ -103,6 +106,7 @@ class NodeResult(Findings):
             dropped=0,
             delay_ms=answer.latency_ms.total,
             latency_ms=asdict(answer.latency_ms),
+            hidden=None if tracked is None else tracked.hidden,
         )
 
     @classmethod
@@ -159,8 +163,7 @@ class NodeResult(Findings):
 
     def to_record(self) -> dict[str, Any]:
         """Return JSON-ready data of the fields alone."""
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return data | {"objects": [item.to_dict() for item in self.objects]}
+        return self._fields() | {"objects": [item.to_dict() for item in self.objects]}
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data, with masks as COCO's compressed run lengths."""
@@ -171,12 +174,15 @@ class NodeResult(Findings):
 
     def to_facts(self) -> dict[str, Any]:
         """Return JSON-ready data without masks, for transports that send them separately."""
-        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return (data | self._facts()) | {
+        return (self._fields() | self._facts()) | {
             "place": None if self.place is None else asdict(self.place),
             "stale": self.stale,
             "age_ms": self.age_ms,
         }
+
+    def _fields(self) -> dict[str, Any]:
+        data = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return data | {"hidden": None if self.hidden is None else [asdict(item) for item in self.hidden]}
 
 
 def _read_object(data: Mapping[str, Any], size: Size) -> PlacedObject:

@@ -31,13 +31,14 @@ PARAMETERS: dict[str, tuple[Any, str]] = {
     "pixels": (0, "Most pixels of an image as the policy sees it; 0 for as many as the bundle takes."),
     "variant": ("", "Prompt variant; empty for the bundle's default."),
     "deadline_ms": (0.0, "Aim to answer within so many milliseconds, see 'wise-edge run -h'; 0 for no deadline."),
+    "memory": (False, "Follow the standing query with the segmenter's memory."),
     "query": ("", "Standing query; empty for none."),
     "compressed": (False, "Subscribe to sensor_msgs/CompressedImage."),
     "rerun": ("", "Also log to the Rerun viewer: a .rrd file, or connect."),
     "autostart": (True, "Configure and activate at the start."),
 }
-"""Parameters, with default and description. `query` takes effect at once, `variant` and `deadline_ms` at the next
-activation, `compressed` and `autostart` only at the start, the others at the next configuration."""
+"""Parameters, with default and description. `query` takes effect at once, `variant`, `deadline_ms` and `memory` at
+the next activation, `compressed` and `autostart` only at the start, the others at the next configuration."""
 _OUTPUTS = {"mask": IMAGE, "rationale": TEXT, "result": TEXT, "detections": DETECTIONS, "detections_3d": DETECTIONS_3D}
 
 
@@ -123,6 +124,7 @@ class Lifecycle:
                 place=self.bridge.find_place,
                 variant=self.value("variant") or None,
                 deadline_ms=self.value("deadline_ms") or None,
+                memory=self.value("memory"),
             )
             running.enter_context(node)
             node.follow(self.value("query").strip() or None)

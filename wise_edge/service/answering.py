@@ -23,7 +23,8 @@ from wise_edge.images import load_image
 from wise_edge.outputs.saving import Kind, encode_result
 from wise_edge.profiling.query_meter import QueryMeter
 from wise_edge.rle import compressed_runs
-from wise_edge.runtimes.results import MaskCode, SegmentationResult
+from wise_edge.runtimes.objects import MaskCode
+from wise_edge.runtimes.results import SegmentationResult
 from wise_edge.runtimes.session import Session
 from wise_edge.scenes.recognition import explain_other_kind
 from wise_edge.service.guard import BUG, Receive

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from wise_edge.outputs.saving import Kind
 from wise_edge.policy.picture import MOST_BUDGET
 from wise_edge.policy.prompts import MAX_QUERY_CHARACTERS
-from wise_edge.runtimes import results
+from wise_edge.runtimes import objects, results
 from wise_edge.runtimes.deadline import DeadlineChoice
 from wise_edge.runtimes.results import BackendChoice, Latencies, Status, TokenCounts
 from wise_edge.service.answering import MaskForm
@@ -249,7 +249,7 @@ def describe_fields(schemas: Mapping[str, dict[str, Any]]) -> None:
     properties = {name: about.__doc__ for name, about in vars(results.Findings).items() if about.__doc__}
     shared = {
         "Answer": properties | _attributes(results.SegmentationResult.__doc__),
-        "Object": _attributes(results.SegmentedObject.__doc__),
+        "Object": _attributes(objects.SegmentedObject.__doc__),
     }
     for name, schema in schemas.items():
         attributes = shared.get(name, {}) | _attributes(schema.get("description"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from wise_edge.runtimes.results import RESULT_VERSION
@@ -23,6 +24,7 @@ def frame_record(tracked: Tracked) -> dict[str, Any]:
         "reason": tracked.reason,
         "rationale": answer.rationale,
         "objects": [item.to_dict() for item in tracked.objects],
+        "hidden": None if tracked.hidden is None else [asdict(item) for item in tracked.hidden],
         "stale": tracked.stale,
         "age_s": round(tracked.age_s, 6),
         "grounded_frame": number_of(tracked.grounded_frame).index,

@@ -17,7 +17,8 @@ from wise_edge.drawing.panel import Caption, phases
 from wise_edge.drawing.report import Drawing
 from wise_edge.drawing.units import joules, milliseconds
 from wise_edge.runtimes.deadline import DeadlineChoice
-from wise_edge.runtimes.results import NOTHING, SegmentationResult, SegmentedObject
+from wise_edge.runtimes.objects import SegmentedObject
+from wise_edge.runtimes.results import NOTHING, SegmentationResult
 
 BAR_CELLS = 24
 _LEAST_FOR_BARS = 60

@@ -13,6 +13,7 @@ def dora(
     deadline_ms: Annotated[
         float | None, option("MS", "Aim to answer within MS milliseconds; see 'wise-edge run -h'.")
     ] = None,
+    memory: options.Memory = False,
     rerun: options.Rerun = None,
     force: options.Force = False,
     variant: options.Variant = None,
@@ -30,6 +31,7 @@ def dora(
     from wise_edge.robot.dora import check_dataflow, open_dataflow, serve_dataflow
     from wise_edge.robot.rerun_log import check_rerun, open_rerun
     from wise_edge.runtimes.deadline import check_choice
+    from wise_edge.runtimes.mask.calls import check_memory
     from wise_edge.runtimes.session import Session
 
     check_dataflow()
@@ -38,6 +40,16 @@ def dora(
         normalize_query(query)
     loaded = load(resolve_bundle(bundle))
     check_choice(loaded.manifest.policy.prompts.variants, variant, deadline_ms, loaded.manifest.evaluated)
+    if memory:
+        check_memory(loaded.manifest.sam)
     session = Session.from_bundle(loaded, policy_backend=policy_backend, mask_backend=mask_backend, pixels=pixels)
     with open_rerun(rerun, session, force=force) as observe:
-        serve_dataflow(open_dataflow(), session, query, variant=variant, deadline_ms=deadline_ms, observe=observe)
+        serve_dataflow(
+            open_dataflow(),
+            session,
+            query,
+            variant=variant,
+            deadline_ms=deadline_ms,
+            memory=memory,
+            observe=observe,
+        )
