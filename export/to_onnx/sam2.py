@@ -1,4 +1,4 @@
-"""A SAM 2 model as ONNX graphs, with the inputs and outputs of segment-anything's and two more features.
+"""SAM 2, or a model like it, as ONNX graphs: the inputs and outputs of segment-anything's, and two more features.
 
 The encoder computes the high-resolution features and adds the "no memory" embedding, once per image, as transformers'
 `get_image_embeddings` does. The decoder's first mask is what `multimask_output=False` returns: the single mask, or the
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wise_edge.extras import require
 from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 
 
@@ -69,7 +70,7 @@ class Sam2Graphs:
 
 
 class ImageEncoder(nn.Module):
-    """The vision encoder of transformers' `Sam2Model`.
+    """The vision encoder of transformers' `Sam2Model`, or of another class built like it.
 
     Maps image float32 [1, 3, S, S] to image_embeddings float32 [1, C, G, G], high_res_0 float32
     [1, C / 8, 4 * G, 4 * G] and high_res_1 float32 [1, C / 4, 2 * G, 2 * G].
@@ -80,14 +81,28 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model = model
+        self.vision_encoder = _fold(model.vision_encoder)
+        self.no_memory_embedding = model.no_memory_embedding
+        self.conv_s0, self.conv_s1 = model.mask_decoder.conv_s0, model.mask_decoder.conv_s1
         self.eval()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the features of a normalized image."""
-        maps = self.model.vision_encoder(image, return_dict=True).fpn_hidden_states
-        embeddings = maps[-1] + self.model.no_memory_embedding.reshape(1, -1, 1, 1)
-        return embeddings, self.model.mask_decoder.conv_s0(maps[0]), self.model.mask_decoder.conv_s1(maps[1])
+        maps = self.vision_encoder(image, return_dict=True).fpn_hidden_states
+        embeddings = maps[-1] + self.no_memory_embedding.reshape(1, -1, 1, 1)
+        return embeddings, self.conv_s0(maps[0]), self.conv_s1(maps[1])
+
+
+def _fold(vision_encoder: Any) -> Any:
+    """Return an encoder whose parallel convolutions, which only training needs, are one each.
+
+    EdgeTAM's trunk has them (https://arxiv.org/abs/2307.09283); the others are returned as they are.
+    """
+    if not hasattr(vision_encoder.backbone, "timm_model"):
+        return vision_encoder
+    folded = copy.deepcopy(vision_encoder)
+    folded.backbone.timm_model = require("timm.utils", "segmenters").reparameterize_model(folded.backbone.timm_model)
+    return folded
 
 
 class MaskDecoder(nn.Module):

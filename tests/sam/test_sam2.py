@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 from tiny_models import make_sam2
+from tiny_sam2_kin import make_edgetam, make_sam3
 from wise_edge.errors import UsageError
 from wise_edge.export.to_onnx.segmenter import SamSource
 from wise_edge.metrics import mask_iou
@@ -35,11 +36,23 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+KIN: dict[str, Callable[[], Any]] = {"sam2": make_sam2, "edgetam": make_edgetam, "sam3_tracker": make_sam3}
+
+
+@pytest.fixture(scope="module", params=KIN)
+def kin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of each family built like SAM 2."""
+    folder = tmp_path_factory.mktemp(request.param)
+    KIN[request.param]().save_pretrained(folder)
+    assert read_sam_spec(folder).family == request.param
+    return folder
+
+
 @pytest.fixture(scope="module")
-def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(kin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint's graphs."""
     folder = tmp_path_factory.mktemp("graphs")
-    SamSource(checkpoint).export(folder, "fp32", False, [], lambda *_: None)
+    SamSource(kin).export(folder, "fp32", False, [], lambda *_: None)
     return folder
 
 
@@ -80,11 +93,16 @@ def test_graphs_equal_torch(copied: Path, tmp_path: Path, threshold: float) -> N
     assert all(figure.passed and figure.at_most == 1e-4 for figure in figures)
 
 
+def test_graphs_of_each_family_equal_torch(kin: Path, exported: Path) -> None:
+    figures = SamSource(kin).compare(exported, "fp32", False, lambda *_: None)
+    assert max(figure.value for figure in figures) <= 1e-5
+
+
 @pytest.mark.parametrize("shape", [(64, 64), (150, 224), (40, 33)])
-def test_masks_are_those_of_transformers(checkpoint: Path, exported: Path, shape: tuple[int, int]) -> None:
+def test_masks_are_those_of_transformers(kin: Path, exported: Path, shape: tuple[int, int]) -> None:
     graphs = [OnnxGraph(exported / f"sam.{part}.onnx") for part in ("encoder", "decoder")]
     image = np.resize(sample("test", 3).scene.image, (*shape, 3))
-    ours, stock = GraphMask("onnx", read_sam_spec(checkpoint), *graphs), open_torch_mask(checkpoint)
+    ours, stock = GraphMask("onnx", read_sam_spec(kin), *graphs), open_torch_mask(kin)
     assert isinstance(stock, TorchSam2)
 
     outputs = []
@@ -101,9 +119,9 @@ def test_masks_are_those_of_transformers(checkpoint: Path, exported: Path, shape
     assert np.abs(outputs[0][0].logits - outputs[0][1].logits).max() > 0.01
 
 
-def test_several_prompts_get_the_masks_of_single_ones(checkpoint: Path, exported: Path) -> None:
+def test_several_prompts_get_the_masks_of_single_ones(kin: Path, exported: Path) -> None:
     graphs = [OnnxGraph(exported / f"sam.{part}.onnx") for part in ("encoder", "decoder")]
-    for backend in (GraphMask("onnx", read_sam_spec(checkpoint), *graphs), open_torch_mask(checkpoint)):
+    for backend in (GraphMask("onnx", read_sam_spec(kin), *graphs), open_torch_mask(kin)):
         encoded = backend.encode(sample("test", 3).scene.image)
         first = backend.decode(encoded, PROMPT)
         moved = [replace(PROMPT, box=(30, 40, 150 - 9 * step, 160)) for step in range(4)]
@@ -166,18 +184,18 @@ def test_a_damaged_checkpoint_is_one_line(copied: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("multimask", [False, True])
-def test_points_alone_prompt_as_in_transformers(checkpoint: Path, exported: Path, multimask: bool) -> None:
+def test_points_alone_prompt_as_in_transformers(kin: Path, exported: Path, multimask: bool) -> None:
     graphs = [OnnxGraph(exported / f"sam.{part}.onnx") for part in ("encoder", "decoder")]
-    ours, stock = GraphMask("onnx", read_sam_spec(checkpoint), *graphs), open_torch_mask(checkpoint)
+    ours, stock = GraphMask("onnx", read_sam_spec(kin), *graphs), open_torch_mask(kin)
     image = sample("test", 3).scene.image
     prompts = [MaskPrompt(points=((x, 90), (x, 60))[:count]) for count in (1, 2) for x in (60, 110, 140)]
 
     found, expected = (list(mask.decode_raw(mask.encode(image), prompts, multimask)) for mask in (ours, stock))
 
-    model, encoded = load_segmenter(checkpoint), stock.encode(image)
+    model, encoded = load_segmenter(kin), stock.encode(image)
     for call, other, count in zip(found, expected, (1, 2), strict=True):
         points = torch.tensor([[each.points] for each in prompts if len(each.points) == count]).float()
-        scaled = points * 64 / torch.tensor([float(image.shape[1]), float(image.shape[0])])
+        scaled = points * read_sam_spec(kin).input_size / torch.tensor([float(image.shape[1]), float(image.shape[0])])
         with torch.no_grad():
             theirs = model(
                 image_embeddings=[each.expand(3, -1, -1, -1) for each in encoded.features],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import transformers
 
 from locations import SUPPORT
 from tiny_models import SAM, make_sam2
+from tiny_sam2_kin import numbered
 from wise_edge.errors import UsageError
 from wise_edge.metrics import mask_iou
 from wise_edge.runtimes.base import MaskPrompt
@@ -249,18 +249,6 @@ def official() -> dict[str, Any]:
     """Names and shapes of SAM 2.1's four sizes in Meta's code, and its masks with the tensors of `numbered`."""
     found: dict[str, Any] = json.loads(gzip.decompress((SUPPORT / "data" / "sam2.json.gz").read_bytes()))
     return found
-
-
-def numbered(shapes: dict[str, list[int]]) -> State:
-    """Tensors that depend on their names alone."""
-
-    def draw(name: str, shape: list[int]) -> torch.Tensor:
-        values = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, dtype=np.float32)
-        if len(shape) == 1:
-            return torch.from_numpy(1 + 0.1 * values if "norm" in name and name.endswith("weight") else 0.1 * values)
-        return torch.from_numpy(values / np.float32(np.sqrt(np.prod(shape[1:]))))
-
-    return {name: draw(name, shape) for name, shape in shapes.items()}
 
 
 @pytest.mark.parametrize("size", ["t", "s", "b+", "l"])

@@ -139,7 +139,7 @@ FAMILIES: tuple[Family, ...] = (
             Form(AUTHORS, (), r"(^|\.)(detector|tracker)\."),
             Form(
                 TRANSFORMERS,
-                ("sam3_tracker", "sam3_tracker_video"),
+                ("sam3_tracker", "sam3_tracker_video", "sam3_video"),
                 r"(^|\.)(detector_model|tracker_model)\.|^vision_encoder\.backbone\.embeddings\.",
             ),
         ),

@@ -22,6 +22,7 @@ VIDEO_PARTS = (
     "no_mem_pos_enc",
     "no_obj_",
     "obj_ptr_",
+    "spatial_perceiver.",
 )
 """How the names of SAM 2's memory begin, which an image does not need."""
 
@@ -55,12 +56,43 @@ _SAM = (
 )
 _SAM2 = (
     (r"^no_mem_embed$", "no_memory_embedding"),
+    (r"^image_encoder\.trunk\.body\.", "vision_encoder.backbone.timm_model."),  # EdgeTAM's
     (r"^image_encoder\.trunk\.", "vision_encoder.backbone."),
     (r"^image_encoder\.neck\.convs\.(\d)\.conv\.", r"vision_encoder.neck.convs.\1."),
-    (r"\.mlp\.layers\.0\.", ".mlp.proj_in."),
-    (r"\.mlp\.layers\.1\.", ".mlp.proj_out."),
+    (r"\.mlp\.(layers\.0|lin1)\.", ".mlp.proj_in."),
+    (r"\.mlp\.(layers\.1|lin2)\.", ".mlp.proj_out."),
     (r"\.out_proj\.", ".o_proj."),
 )
+_SAM3 = (
+    (r"^detector\.backbone\.vision_backbone\.trunk\.", "vision_encoder.backbone."),
+    (r"^detector\.backbone\.vision_backbone\.sam2_convs\.", "vision_encoder.neck.fpn_layers."),
+    (r"\.dconv_2x2(_0)?\.", ".scale_layers.0."),
+    (r"\.dconv_2x2_1\.", ".scale_layers.2."),
+    (r"\.conv_1x1\.", ".proj1."),
+    (r"\.conv_3x3\.", ".proj2."),
+    (r"\.pos_embed$", ".embeddings.position_embeddings"),
+    (r"\.patch_embed\.projection\.", ".embeddings.patch_embeddings.projection."),
+    (r"\.ln_pre\.", ".layer_norm."),
+    (r"\.blocks\.", ".layers."),
+    (r"\.attn\.qkv\.", ".attention.qkv."),
+    (r"\.attn\.proj\.", ".attention.o_proj."),
+)
+_SAM3_MODEL = (
+    (r"^(tracker_model\.)+", ""),
+    (r"^detector_model\.vision_encoder\.backbone\.", "vision_encoder.backbone."),
+    (r"^tracker_neck\.", "vision_encoder.neck."),
+)
+"""Of transformers' `Sam3VideoModel`, which holds the tracker, and of what it saves of a tracker alone."""
+_SAM3_TRACKER = re.compile(r"tracker_(model|neck)\.|(detector_model\.)?vision_encoder\.backbone\.")
+_SAM3_IMAGE = (
+    "detector.backbone.vision_backbone.trunk.",
+    "detector.backbone.vision_backbone.sam2_convs.",
+    "sam_prompt_encoder.",
+    "sam_mask_decoder.",
+    "no_mem_embed",
+)
+IMAGE_PARTS = ("vision_encoder.", "prompt_encoder.", "mask_decoder.", "no_memory_embedding", SHARED_POSITIONS)
+"""How the names of an image's part begin in transformers' models of videos."""
 
 
 def find_part(name: str) -> int | None:
@@ -78,7 +110,8 @@ def to_sam2_model(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of SAM 2's own image predictor as transformers' `Sam2Model` names them.
 
     Args:
-        weights: tensors by the names of https://github.com/facebookresearch/sam2; those of the memory are left out.
+        weights: tensors by the names of https://github.com/facebookresearch/sam2, of EdgeTAM's and SAM 3's code too;
+            those of the memory are left out.
     """
     import torch
 
@@ -92,6 +125,40 @@ def to_sam2_model(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if points:
         state["prompt_encoder.point_embed.weight"] = torch.cat([points[name] for name in sorted(points)])
     return share_positions(state)
+
+
+def to_sam3_tracker(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of SAM 3's own tracker as transformers' `Sam3TrackerModel` names them.
+
+    Args:
+        weights: tensors by the names of https://github.com/facebookresearch/sam3, whose detector and tracker share the
+            encoder; those of words, the detector and the memory are left out.
+    """
+    state: dict[str, Tensor] = {}
+    image = {name: tensor for name, tensor in weights.items() if name.startswith(_SAM3_IMAGE)}
+    for name, tensor in to_sam2_model(image).items():
+        new = _rename(name, _SAM3)
+        if ".qkv." in new:
+            state |= {
+                new.replace("qkv", f"{part}_proj"): each for part, each in zip("qkv", tensor.chunk(3), strict=True)
+            }
+        elif new.endswith(".position_embeddings"):
+            state[new] = tensor[:, 1:]  # without the class token's, which the pretraining used
+        elif ".freqs_cis" not in new:  # angles, which the model computes
+            state[new] = tensor
+    return state
+
+
+def name_sam3_tracker(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of transformers' `Sam3TrackerModel` among those of one of its classes for SAM 3.
+
+    Args:
+        weights: tensors of the complete `Sam3VideoModel`, of `Sam3TrackerVideoModel` or of `Sam3TrackerModel`.
+    """
+    if any(name.startswith("tracker_model.") for name in weights):  # other decoders and necks are the detector's
+        weights = {name: tensor for name, tensor in weights.items() if _SAM3_TRACKER.match(name)}
+    named = {_rename(name, _SAM3_MODEL): tensor for name, tensor in weights.items()}
+    return share_positions({name: tensor for name, tensor in named.items() if name.startswith(IMAGE_PARTS)})
 
 
 def share_positions(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wise_edge.arguments import is_count
-from wise_edge.errors import UsageError
+from wise_edge.errors import UsageError, first_line
 from wise_edge.extras import require
 from wise_edge.files.documents import read_json
 from wise_edge.mapping import from_mapping
 from wise_edge.native.pretrained import load_pretrained
 from wise_edge.native.weight_files import check_finite
 from wise_edge.sam.names import share_positions, to_sam2_model
-from wise_edge.sam.processor import read_normalization
+from wise_edge.sam.processor import IMAGENET, PerChannel, read_normalization
 from wise_edge.sam.spec import SamSpec
 from wise_edge.sam.weights import fill_model, read_weights
 
@@ -66,14 +66,38 @@ def read_spec(checkpoint: Path) -> SamSpec:
         UsageError: the input is not square, or an entry is missing or malformed.
     """
     config = {} if checkpoint.is_file() else read_json(checkpoint / "config.json")
+    return describe(checkpoint, "sam2", config)
+
+
+def describe(
+    checkpoint: Path,
+    family: str,
+    config: Mapping[str, Any],
+    size: int = _INPUT_SIZE,
+    patch: int = _PATCH_SIZE,
+    normalization: Mapping[str, PerChannel] = IMAGENET,
+) -> SamSpec:
+    """Return the description of a checkpoint of SAM 2 or of a family built like it.
+
+    Args:
+        checkpoint: file or folder.
+        family: name of a row of `wise_edge.sam.families`.
+        config: holds prompt_encoder_config; empty for a file.
+        size: side of the published models' input, px.
+        patch: px of that side for a cell of the embedding.
+        normalization: of checkpoints without a processor's settings; see `read_normalization`.
+
+    Raises:
+        UsageError: the input is not square, or an entry is malformed.
+    """
     found = config.get("prompt_encoder_config")
-    prompt = found if isinstance(found, dict) else {}
-    size, patch = prompt.get("image_size", _INPUT_SIZE), prompt.get("patch_size", _PATCH_SIZE)
+    prompt = found if isinstance(found, Mapping) else {}
+    size, patch = prompt.get("image_size", size), prompt.get("patch_size", patch)
     if not is_count(size) or not is_count(patch):
         raise UsageError(f"{checkpoint / 'config.json'}: image_size is {size}; only square inputs can be exported")
-    mean, std = read_normalization(checkpoint)
+    mean, std = read_normalization(checkpoint, normalization)
     entries = {
-        "family": "sam2",
+        "family": family,
         "input_size": size,
         "low_res_size": 4 * size // patch,
         "pixel_mean": mean,
@@ -115,9 +139,31 @@ def _load_file(file: Path) -> Any:
     named = any(name.startswith(_TRUNK) for name in weights)
     state = share_positions(weights) if named else to_sam2_model(weights)
     config = transformers.Sam2Config(vision_config=_vision_config(file, state))
+    return build("Sam2Model", config, state, file, "SAM 2")
+
+
+def build(class_name: str, config: Any, state: Mapping[str, Tensor], checkpoint: Path, title: str) -> Any:
+    """Build a model of transformers and give it tensors that already have its names.
+
+    Args:
+        class_name: name of transformers' model class.
+        config: the config of that class.
+        state: all of its tensors, in any type of floats.
+        checkpoint: the checkpoint, for the message.
+        title: what people call the family, for the message.
+
+    Returns:
+        The model, float32 with eager attention, on the CPU, in evaluation mode.
+
+    Raises:
+        UsageError: a tensor is missing, too many, not finite or of another shape; the message names the first.
+    """
     config._attn_implementation = "eager"
-    model = transformers.Sam2Model(config)
-    fill_model(model, state, file, "SAM 2")
+    try:
+        model = getattr(require("transformers", "export"), class_name)(config)
+    except Exception as error:  # a config of other types fails anywhere in a model
+        raise UsageError(f"{checkpoint} cannot be loaded: {first_line(error)}") from error
+    fill_model(model, state, checkpoint, title)
     return model
 
 
