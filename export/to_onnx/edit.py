@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from wise_edge.bundle.store import describe_file
 LARGEST_FILE = 2**31 - 2**20
 """Bytes of weights that one ONNX file can hold, since protobuf ends at 2 GiB; larger weights go to a second file."""
 DATA_SUFFIX = ".data"
+T = TypeVar("T")
 
 
 def exceeds_one_file(model: onnx.ModelProto) -> bool:
@@ -44,13 +45,17 @@ def save_onnx(model: onnx.ModelProto, path: Path, source: Path | None = None) ->
     onnx.checker.check_model(str(path))
 
 
-def replace_graph(file: Path, convert: Callable[[Path, Path], None]) -> None:
-    """Replace a graph and its weights' file by what `convert` writes, given the old path and the new one."""
+def replace_graph(file: Path, convert: Callable[[Path, Path], T]) -> T:
+    """Replace a graph and its weights' file by what `convert` writes, given the old path and the new one.
+
+    Returns:
+        What `convert` returns.
+    """
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".float.") as scratch:
         for part in (file, file.with_name(file.name + DATA_SUFFIX)):
             if part.exists():
                 part.rename(Path(scratch) / part.name)
-        convert(Path(scratch) / file.name, file)
+        return convert(Path(scratch) / file.name, file)
 
 
 def load_light(path: Path) -> onnx.ModelProto:
@@ -105,9 +110,9 @@ def values_of(tensor: onnx.TensorProto, source: Path) -> npt.NDArray[Any]:
     return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
-def describe_graph(out: Path, role: str, precision: str) -> Iterator[Artifact]:
+def describe_graph(out: Path, role: str, precision: str, float32_layers: Sequence[str] = ()) -> Iterator[Artifact]:
     """Yield the manifest entries of a graph named after its role and, if it has one, of its weights' file."""
     name = f"{role}.onnx"
-    yield describe_file(out, name, role, "onnx", precision)
+    yield describe_file(out, name, role, "onnx", precision, float32_layers)
     if (out / (name + DATA_SUFFIX)).exists():
         yield describe_file(out, name + DATA_SUFFIX, f"{role}.data", "onnx-data", precision)

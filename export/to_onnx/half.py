@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from wise_edge.export.to_onnx.edit import load_float32, load_light, replace_nodes, save_onnx, values_of
-from wise_edge.export.to_onnx.ranges import measure_magnitudes
+from wise_edge.export.to_onnx.ranges import measure_magnitudes, name_layers
 from wise_edge.policy.graph_io import Batch
 
 
@@ -28,16 +28,18 @@ class HalfType:
         name: the type's name in ONNX.
         largest: magnitude above which an array stays float32; below the type's limit to leave room for unseen inputs.
         smallest: magnitude below which numbers lose bits.
+        zero: magnitude below which numbers are 0.
     """
 
     name: str
     largest: float
     smallest: float
+    zero: float
 
 
 HALF_TYPES = {
-    "fp16": HalfType("FLOAT16", 65504.0 / 8, 2.0**-14),
-    "bf16": HalfType("BFLOAT16", 2.0**128 / 8, 2.0**-126),
+    "fp16": HalfType("FLOAT16", 65504.0 / 8, 2.0**-14, 2.0**-25),
+    "bf16": HalfType("BFLOAT16", 2.0**128 / 8, 2.0**-126, 2.0**-134),
 }
 """By precision. bfloat16 has the range of float32, and 8 significant bits instead of float16's 11."""
 _SENSITIVE = {
@@ -62,8 +64,12 @@ _GLUE = {"Add", "Div", "Mul", "Neg", "Sub"}
 """Operators that stay in float32 if all their neighbors do: casting there and back would gain nothing."""
 
 
-def halve(source: Path, target: Path, batches: Iterable[Batch], precision: str = "fp16") -> None:
+def halve(source: Path, target: Path, batches: Iterable[Batch], precision: str = "fp16") -> list[str]:
     """Write a graph that computes in half precision wherever that is safe.
+
+    Returns:
+        The layers that stay float32 because numbers overflow or vanish there, by their names in torch; operators that
+        always stay are not among them.
 
     Args:
         source: an ONNX file of `export_onnx`.
@@ -78,8 +84,12 @@ def halve(source: Path, target: Path, batches: Iterable[Batch], precision: str =
     for tensor in model.graph.initializer:
         if tensor.name in floats and np.prod(tensor.dims) > 0:
             magnitudes[tensor.name] = float(np.abs(values_of(tensor, source)).max())
-    _Rewriter(model, source, floats, _exact_nodes(model, floats, magnitudes, kind), kind).rewrite()
+    large = {name for name, magnitude in magnitudes.items() if not magnitude <= kind.largest}
+    guarded = _guarded(model, magnitudes, kind.smallest)
+    layers = name_layers(model.graph, large | _guarded(model, magnitudes, kind.zero))
+    _Rewriter(model, source, floats, _exact_nodes(model, floats, large | guarded, kind), kind).rewrite()
     save_onnx(model, target, source)
+    return layers
 
 
 def arrays_of_type(model: onnx.ModelProto, name: str) -> set[str]:
@@ -108,32 +118,31 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return light
 
 
-def _exact_nodes(model: onnx.ModelProto, floats: set[str], magnitudes: dict[str, float], kind: HalfType) -> set[int]:
+def _exact_nodes(model: onnx.ModelProto, floats: set[str], unsafe: set[str], kind: HalfType) -> set[int]:
     """Return the indexes of the nodes that stay float32."""
     nodes = list(model.graph.node)
-    large = {name for name, magnitude in magnitudes.items() if not magnitude <= kind.largest}
-    large |= _guarded(nodes, {tensor.name for tensor in model.graph.initializer}, magnitudes, kind)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     exact = {
         place
         for place, node in enumerate(nodes)
         if node.op_type in _SENSITIVE
-        or not large.isdisjoint((*node.input, *node.output))
+        or not unsafe.isdisjoint((*node.input, *node.output))
         or _makes_floats(node, floats)
         or not _takes(node, floats, opset, kind)
     }
     return _grow(nodes, exact, floats)
 
 
-def _guarded(nodes: list[onnx.NodeProto], weights: set[str], magnitudes: dict[str, float], kind: HalfType) -> set[str]:
-    """Return the arrays that a tiny number is added to, which says that their own numbers can be tiny, and the sums.
+def _guarded(model: onnx.ModelProto, magnitudes: dict[str, float], smallest: float) -> set[str]:
+    """Return the arrays that a number below `smallest` is added to, whose own can be tiny too then, and the sums.
 
     So linear attention keeps its divisor from zero (`x / (y + 1e-15)`): in half precision both would be 0.
     """
-    made_by = {name: node for node in nodes for name in node.output}
+    weights = {tensor.name for tensor in model.graph.initializer}
+    made_by = {name: node for node in model.graph.node for name in node.output}
     guarded: set[str] = set()
-    for node in nodes:
-        tiny = [name for name in node.input if name in weights and 0 < magnitudes.get(name, 0) < kind.smallest]
+    for node in model.graph.node:
+        tiny = [name for name in node.input if name in weights and 0 < magnitudes.get(name, 0) < smallest]
         if node.op_type != "Add" or not tiny:
             continue
         guarded.update((*node.input, *node.output))

@@ -38,6 +38,31 @@ def measure_magnitudes(source: Path, names: Collection[str], batches: Iterable[B
     return dict(zip(extremes[::2], largest.tolist(), strict=True))
 
 
+def name_layers(graph: onnx.GraphProto, arrays: Collection[str]) -> list[str]:
+    """Return the layers that compute arrays, by their names in torch, in the graph's order.
+
+    An array without weights of its own, for example a residual sum, is named after the last layer before it.
+
+    Args:
+        graph: of `export_onnx`, which keeps the names of most weights; of a linear layer without a bias it does not.
+        arrays: names of arrays, weights among them.
+    """
+    weights = {tensor.name: tensor.name.rpartition(".")[0] for tensor in graph.initializer if "." in tensor.name}
+    biases = {node.input[0]: node.input[1] for node in graph.node if node.op_type == "Add" and node.input[1] in weights}
+    layers: dict[str, str] = {}
+    found: dict[str, None] = {}
+    for node in graph.node:
+        own = [weights[name] for name in (*node.input, *map(biases.get, node.output)) if name in weights]
+        earlier = [layers[name] for name in reversed(node.input) if name in layers]
+        if not own and not earlier:
+            continue
+        layer = (own + earlier)[0]
+        layers |= dict.fromkeys(node.output, layer)
+        if any(name in arrays for name in (*node.output, *(each for each in node.input if each in weights))):
+            found[layer] = None
+    return list(found)
+
+
 def _frugal_options(onnxruntime: ModuleType) -> Any:
     options = quiet_options(onnxruntime)
     # Each array is measured and freed as soon as it is computed: otherwise all of them are held, 21 GB instead of 4

@@ -24,6 +24,7 @@ from wise_edge.export.to_onnx.trace import export_onnx
 from wise_edge.policy.graph_io import Batch
 from wise_edge.sam.checkpoint import read_sam_spec
 from wise_edge.sam.image import fit_image, normalize_image
+from wise_edge.sam.names import find_part
 from wise_edge.sam.spec import MOST_PROMPTS
 
 PROMPTS = ("point_coords", "point_labels", "mask_input", "has_mask_input")
@@ -66,25 +67,31 @@ class SamSource:
         progress("exporting the segmenter's mask decoder")
         with torch.no_grad():
             _export_mask_decoder(self._graphs, self._graphs.embed(image), out / _DECODER)
+        float32: dict[str, list[str]] = {}
         if precision != "fp32":
             progress(f"bringing the segmenter to {precision}")
             lowers = fp16_arithmetic or precision in HALF_TYPES
-            self._lower(out, precision, lowers, [self._inputs(sample) for sample in samples])
-        encoder, decoder = _precisions(precision, fp16_arithmetic)
-        return [*describe_graph(out, "sam.encoder", encoder), *describe_graph(out, "sam.decoder", decoder)]
+            float32 = self._lower(out, precision, lowers, [self._inputs(sample) for sample in samples])
+        roles = zip(("sam.encoder", "sam.decoder"), _precisions(precision, fp16_arithmetic), strict=True)
+        return [each for role, of_it in roles for each in describe_graph(out, role, of_it, float32.get(role, ()))]
 
     def _inputs(self, sample: CalibrationSample) -> Batch:
         height, width, _ = sample.image.shape
         return {"image": normalize_image(sample.image, fit_image((width, height), self.spec), self.spec)}
 
-    def _lower(self, out: Path, precision: str, fp16_arithmetic: bool, batches: list[Batch]) -> None:
+    def _lower(self, out: Path, precision: str, fp16_arithmetic: bool, batches: list[Batch]) -> dict[str, list[str]]:
+        """Lower the graphs' precision; return the layers of each that stay float32, by the graph's role."""
         if precision in _OF_8_BITS:
             replace_graph(out / _ENCODER, partial(_OF_8_BITS[precision], batches=batches))
-        if fp16_arithmetic:
-            arithmetic = precision if precision in HALF_TYPES else "fp16"
-            replace_graph(out / _ENCODER, partial(halve, batches=batches, precision=arithmetic))
-            prompts = [self._prompt(batch, seed) for seed, batch in enumerate(batches)]
-            replace_graph(out / _DECODER, partial(halve, batches=prompts, precision=arithmetic))
+        if not fp16_arithmetic:
+            return {}
+        arithmetic = precision if precision in HALF_TYPES else "fp16"
+        prompts = [self._prompt(batch, seed) for seed, batch in enumerate(batches)]
+        layers = {}
+        for role, file, given in (("sam.encoder", _ENCODER, batches), ("sam.decoder", _DECODER, prompts)):
+            names = replace_graph(out / file, partial(halve, batches=given, precision=arithmetic))
+            layers[role] = [name[find_part(name) or 0 :] for name in names]
+        return layers
 
     def _prompt(self, batch: Batch, seed: int) -> Batch:
         """Return a prompt at a random place in an image; every second one has a mask."""

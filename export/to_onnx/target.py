@@ -77,13 +77,15 @@ def export_policy(
     _export_decoder(source.model, source.spec, out / _DECODER)
     table = embedding_table(source.model)
     np.save(out / _EMBEDDING, table)
+    float32: dict[str, list[str]] = {}
     if precision != "fp32":
-        _lower(source, out, precision, fp16_arithmetic or precision in HALF_TYPES, progress)
+        float32 = _lower(source, out, precision, fp16_arithmetic or precision in HALF_TYPES, progress)
     return [
         *chain.from_iterable(
-            describe_graph(out, role, VISION_PRECISION[precision]) for role in vision_graphs(source.spec).values()
+            describe_graph(out, role, VISION_PRECISION[precision], float32.get(role, ()))
+            for role in vision_graphs(source.spec).values()
         ),
-        *describe_graph(out, DECODER, precision),
+        *describe_graph(out, DECODER, precision, float32.get(DECODER, ())),
         describe_file(out, _EMBEDDING, EMBEDDING, "npy", f"fp{table.dtype.itemsize * 8}"),
     ]
 
@@ -97,13 +99,17 @@ def compare_policy(source: PolicyCheckpoint, out: Path, precision: str, progress
     return [*figures, verify.verify_embedding(source.model, np.load(out / _EMBEDDING))]
 
 
-def _lower(source: PolicyCheckpoint, out: Path, precision: str, fp16_arithmetic: bool, progress: Progress) -> None:
+def _lower(
+    source: PolicyCheckpoint, out: Path, precision: str, fp16_arithmetic: bool, progress: Progress
+) -> dict[str, list[str]]:
+    """Lower the graphs' precision; return the layers of each that stay float32, by the graph's role."""
     decoder, measured = out / _DECODER, fp16_arithmetic or precision == "fp8"
     references = source.references if measured else []
     words = [source.torch_reference.graph_inputs(each)[1] for each in references]
     source.release()  # a large policy's weights and those of a graph do not fit into memory together
     progress(f"bringing the policy's graphs to {precision}")
     arithmetic = precision if precision in HALF_TYPES else "fp16"
+    float32: dict[str, list[str]] = {}
     grids = {out / f"{role}.onnx": grid for grid, role in vision_graphs(source.spec).items()}
     for file in (*grids, decoder):
         # Of one graph at a time: a picture of 840 px has 17 MB of patches.
@@ -114,7 +120,8 @@ def _lower(source: PolicyCheckpoint, out: Path, precision: str, fp16_arithmetic:
         if precision == "fp8":
             replace_graph(file, partial(quantize_fp8, batches=given, keep=("logits",)))
         if fp16_arithmetic:
-            replace_graph(file, partial(halve, batches=given, precision=arithmetic))
+            float32[file.stem] = replace_graph(file, partial(halve, batches=given, precision=arithmetic))
+    return float32
 
 
 def _export_vision(model: Any, spec: PolicySpec, columns: int, rows: int, file: Path) -> None:

@@ -31,9 +31,9 @@ def plan_engines(bundle: Bundle, targets: tuple[GpuKind, ...]) -> BuildPlan:
     Raises:
         MissingExtraError: onnx is not installed.
     """
-    sizes = _sizes(bundle.manifest.policy)
-    roles = (*policy_graphs(bundle.manifest.policy), *MASK_GRAPHS)
-    graphs = tuple(GraphPlan(graph, _ranges(bundle.file(graph), sizes)) for graph in roles)
+    policy = bundle.manifest.policy
+    roles = (*policy_graphs(policy), *MASK_GRAPHS)
+    graphs = tuple(GraphPlan(graph, find_ranges(bundle.file(graph), policy)) for graph in roles)
     return BuildPlan(tuple(target.name for target in targets), graphs)
 
 
@@ -48,8 +48,17 @@ def _sizes(policy: PolicySpec) -> dict[str, tuple[int, int, int]]:
     }
 
 
-def _ranges(file: Path, sizes: dict[str, tuple[int, int, int]]) -> dict[str, ShapeRange]:
-    onnx = require("onnx", "export")
+def find_ranges(file: Path, policy: PolicySpec) -> dict[str, ShapeRange]:
+    """Return the shapes to support of each input of a graph whose shape is dynamic.
+
+    Args:
+        file: the graph.
+        policy: the bundle's, whose context bounds its graphs' axes.
+
+    Raises:
+        MissingExtraError: onnx is not installed.
+    """
+    onnx, sizes = require("onnx", "export"), _sizes(policy)
     inputs = onnx.load(file, load_external_data=False).graph.input
     axes = {value.name: [_axis(dim) for dim in value.type.tensor_type.shape.dim] for value in inputs}
     return {

@@ -14,6 +14,7 @@ from specs import POLICY, SAM
 from wise_edge.bundle import store as bundles
 from wise_edge.bundle.manifest import MANIFEST_NAME, SAM_SCHEMA, SCHEMA_VERSION, Figure, Manifest
 from wise_edge.bundle.store import describe_file, load, write_manifest
+from wise_edge.cli.main import main
 from wise_edge.errors import BundleError, UsageError
 from wise_edge.files.writing import replacing_folder
 from wise_edge.policy.picture import PictureGeometry
@@ -178,6 +179,21 @@ def test_older_schemas_are_read(bundle: Path, schema: int) -> None:
     assert manifest.artifacts[0].role == "policy.decoder"
     assert manifest.policy == replace(POLICY, picture=PictureGeometry.square(840))
     assert manifest.to_dict()["schema_version"] == SCHEMA_VERSION
+
+
+def test_layers_that_stay_float32_are_named(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = make_manifest(bundle)
+    named = replace(manifest.artifacts[0], float32_layers=("blocks.0.mlp.lin1", "blocks.3.mlp.lin2"))
+
+    write_manifest(bundle, replace(manifest, artifacts=(named,)))
+
+    assert load(bundle).manifest.artifacts == (named,)
+    assert load(bundle).manifest.to_dict()["schema_version"] == SAM_SCHEMA
+    assert "float32_layers" not in manifest.to_dict()["artifacts"][0]  # earlier versions know no such entry
+    words = "policy.decoder: float32 instead of fp16, whose numbers overflow or vanish there"
+    assert f"{words}: `blocks.0.mlp.lin1`, `blocks.3.mlp.lin2`." in (bundle / "README.md").read_text()
+    assert main(["bundle", "show", str(bundle)]) == 0
+    assert f"{words}: blocks.0.mlp.lin1, blocks.3.mlp.lin2." in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(("value", "passed"), [(0.5, True), (0.2, False), (0.9, False), (float("nan"), False)])

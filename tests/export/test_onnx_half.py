@@ -14,12 +14,16 @@ import onnxruntime
 import pytest
 import torch
 
+from tiny_models import SAM, make_sam
+from wise_edge.export.source.calibration import read_calibration
 from wise_edge.export.to_onnx import edit as onnx_edit
 from wise_edge.export.to_onnx import half as onnx_half
 from wise_edge.export.to_onnx.bf16 import stand_in
 from wise_edge.export.to_onnx.edit import replace_graph
 from wise_edge.export.to_onnx.half import halve
+from wise_edge.export.to_onnx.segmenter import SamSource
 from wise_edge.export.to_onnx.trace import export_onnx
+from wise_edge.sam.segment_anything import save_sam
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 
@@ -81,8 +85,9 @@ def products(file: Path) -> list[int]:
 def test_the_result_is_near(tmp_path: Path, gain: float) -> None:
     source = export(tmp_path, gain)
 
-    halve(source, tmp_path / "half.onnx", batches())
+    layers = halve(source, tmp_path / "half.onnx", batches())
 
+    assert layers == (["middle"] if gain > 1 else [])
     batch = batches(9)[8]
     exact, got = run(source, batch), run(tmp_path / "half.onnx", batch)
     assert 0 < np.abs(got - exact).max() / np.abs(exact).max() < 5e-3
@@ -103,13 +108,27 @@ def test_what_overflows_stays_float(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast")
 def test_without_room_for_large_values_it_would_be_infinite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unlimited = onnx_half.HalfType("FLOAT16", np.inf, 0.0)  # the check above checks something
+    unlimited = onnx_half.HalfType("FLOAT16", np.inf, 0.0, 0.0)  # the check above checks something
     monkeypatch.setitem(onnx_half.HALF_TYPES, "fp16", unlimited)
     source = export(tmp_path, 1e6)
 
     halve(source, tmp_path / "half.onnx", batches())
 
     assert not np.isfinite(run(tmp_path / "half.onnx", batches(9)[8])).all()
+
+
+def test_a_layer_of_a_segmenter_that_overflows_is_named(tmp_path: Path) -> None:
+    sam = make_sam()
+    mlp = sam.image_encoder.blocks[0].mlp
+    with torch.no_grad():
+        mlp.lin1.weight.mul_(2.0**13)
+        mlp.lin2.weight.mul_(2.0**-13)
+    save_sam(sam, SAM, tmp_path / "sam")
+
+    encoder, decoder = SamSource(tmp_path / "sam").export(tmp_path, "fp16", True, read_calibration(None, 2), print)
+
+    assert encoder.float32_layers == ("blocks.0.mlp.lin1",)
+    assert decoder.float32_layers == ()
 
 
 class LinearAttention(torch.nn.Module):
@@ -146,8 +165,9 @@ def test_a_divisor_stays_above_zero(attention: Path, tiny: dict[str, np.ndarray]
 
 
 def test_a_tiny_divisor_stays_float(attention: Path, tiny: dict[str, np.ndarray], tmp_path: Path) -> None:
-    halve(attention, tmp_path / "half.onnx", batches=[{"x": tiny["x"][:, [0, 1, 2, 2, 2]]}])
+    layers = halve(attention, tmp_path / "half.onnx", batches=[{"x": tiny["x"][:, [0, 1, 2, 2, 2]]}])
 
+    assert layers == []  # it has no weights
     assert products(tmp_path / "half.onnx") == [HALF, FLOAT]
     ordinary, zero = [0, 1, 2], [4]
     exact, got = run(attention, tiny), run(tmp_path / "half.onnx", tiny)

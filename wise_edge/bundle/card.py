@@ -5,7 +5,7 @@ The front matter follows model cards on hubs (https://huggingface.co/docs/hub/mo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from wise_edge.bundle.evaluated import Evaluated
 from wise_edge.bundle.manifest import Figure, Manifest
@@ -45,6 +45,7 @@ def render_card(manifest: Manifest, sha256: str) -> str:
             ("role", "file", "weights", "bytes", "sha256"),
             ((a.role, f"`{a.path}`", a.precision, str(a.bytes), f"`{a.sha256[:16]}`") for a in manifest.artifacts),
         ),
+        *describe_float32(manifest, lambda layer: f"`{layer}`"),
         "## Compared with the checkpoints\n",
         _verification(manifest.verified, manifest.verification),
         *_evaluations(manifest.evaluated),
@@ -58,6 +59,16 @@ def render_card(manifest: Manifest, sha256: str) -> str:
         _table(("what", "value"), ((key, f"`{manifest.provenance[key]}`") for key in sorted(manifest.provenance))),
     ]
     return "\n".join(parts)
+
+
+def describe_float32(manifest: Manifest, quote: Callable[[str], str] = str) -> list[str]:
+    """Return a line for each graph that names its layers of float32, for a card or a terminal; none if it has none."""
+    return [
+        f"{artifact.role}: float32 instead of {artifact.precision}, whose numbers overflow or vanish there: "
+        f"{', '.join(map(quote, artifact.float32_layers))}.\n"
+        for artifact in manifest.artifacts
+        if artifact.float32_layers
+    ]
 
 
 def describe_bound(figure: Figure) -> str:

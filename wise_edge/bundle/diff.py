@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from difflib import unified_diff
 from typing import Any
 
@@ -63,7 +63,7 @@ def _files(manifest: Manifest) -> dict[str, Any]:
 
 
 def _described(artifact: Artifact) -> dict[str, Any]:
-    described = asdict(artifact)
+    described = artifact.to_dict()
     del described["role"]
     return described
 

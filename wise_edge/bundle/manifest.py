@@ -27,7 +27,7 @@ SAM_SCHEMA = 6
 _OLDEST_SCHEMA = 2
 """Schema 2 spells "artifacts" as "artefacts". Schemas 2 and 3 stretch pictures to a square of `input_size`. Schema 5 is
 schema 4 with a record of evaluations; a bundle without one keeps schema 4, which earlier versions read. Schema 6 has a
-segmenter of a family, or with an entry, that versions before it do not know."""
+segmenter of a family, or an entry of it or of a graph, that versions before it do not know."""
 SHA256 = re.compile("[0-9a-f]{64}")
 BFLOAT16 = "bf16"
 """Precision of graphs that TensorRT runs and ONNX Runtime does not, since it has few kernels for bfloat16."""
@@ -49,6 +49,8 @@ class Artifact(Checked):
         path: path relative to the bundle, with forward slashes; in every spelling unique in a bundle.
         bytes: size of the file.
         sha256: hash of the file, hexadecimal.
+        float32_layers: layers of a graph of 16 bits that compute in float32, since numbers of the calibration overflow
+            or vanish there; torch's names.
     """
 
     role: Name
@@ -57,6 +59,7 @@ class Artifact(Checked):
     path: Name
     bytes: Annotated[int, Range(0, 2**63 - 1)]
     sha256: str
+    float32_layers: tuple[Name, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,6 +67,10 @@ class Artifact(Checked):
             raise ValueError(f"path: {self.path[:80]!r} holds a NUL, which no file's name has")
         if not SHA256.fullmatch(self.sha256):
             raise ValueError(f"sha256: {self.sha256[:80]!r} is not 64 hexadecimal digits")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready data without an empty `float32_layers`, which earlier versions do not know."""
+        return {name: value for name, value in asdict(self).items() if value != ()}
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,7 @@ class Manifest(Checked):
     @property
     def schema_version(self) -> int:
         """The oldest schema that holds all of it."""
-        if self.sam.is_new:
+        if self.sam.is_new or any(artifact.float32_layers for artifact in self.artifacts):
             return SAM_SCHEMA
         return EVALUATED_SCHEMA if self.evaluated else SCHEMA_VERSION
 
@@ -145,7 +152,7 @@ class Manifest(Checked):
             "created": self.created,
             "policy": policy | parts | {"prompts": self.policy.prompts.to_dict()},
             "sam": self.sam.to_dict(),
-            "artifacts": [asdict(artifact) for artifact in self.artifacts],
+            "artifacts": [artifact.to_dict() for artifact in self.artifacts],
             "verified": self.verified,
             "verification": [asdict(figure) for figure in self.verification],
             "provenance": dict(self.provenance),

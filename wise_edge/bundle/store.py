@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
@@ -253,10 +253,13 @@ def _is_hub_blob(root: Path, place: Path) -> bool:
     return any(folder.name == "snapshots" and place.parent == folder.parent / "blobs" for folder in root.parents)
 
 
-def describe_file(directory: Path, path: str, role: str, file_format: str, precision: str = "") -> Artifact:
+def describe_file(
+    directory: Path, path: str, role: str, file_format: str, precision: str = "", float32_layers: Sequence[str] = ()
+) -> Artifact:
     """Return the manifest's entry for a file in a bundle's directory."""
     file = directory / path
-    return Artifact(role, file_format, precision, path, file.stat().st_size, hash_file(file))
+    size, sha256 = file.stat().st_size, hash_file(file)
+    return Artifact(role, file_format, precision, path, size, sha256, tuple(float32_layers))
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:

@@ -149,6 +149,7 @@ def _print_manifest(bundle: Bundle) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from wise_edge.bundle.card import describe_float32
     from wise_edge.cli.output.tables import open_console, show
 
     console, manifest = open_console(), bundle.manifest
@@ -159,6 +160,8 @@ def _print_manifest(bundle: Bundle) -> None:
         facts.add_row(Text(label, "bold cyan"), Text(value))
     console.print(facts)
     show(console, files_table(manifest))
+    for line in describe_float32(manifest):
+        console.print(Text(line.rstrip()))
     if manifest.verification:
         show(console, figures_table(manifest))
     if manifest.evaluated is not None:
