@@ -8,10 +8,11 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from wise_edge.export.to_onnx.hq_sam import HqSamGraphs
 from wise_edge.export.to_onnx.sam import SegmentAnythingGraphs
 from wise_edge.export.to_onnx.sam2 import Sam2Graphs
 from wise_edge.sam.checkpoint import read_sam_spec
-from wise_edge.sam.families import PADDED, STRETCHED
+from wise_edge.sam.families import PADDED, PADDED_HQ, STRETCHED
 from wise_edge.sam.spec import SamSpec
 
 
@@ -45,14 +46,19 @@ class SegmenterGraphs(Protocol):
 
         Args:
             features: of `embed`.
-            points: float32 [P, N, 2], inside the object of each prompt; N may be 0. Pixels of the encoder's frame.
+            points: float32 [P, N, 2], inside the object of each prompt; N may be 0. Pixels of the square of the
+                prompts.
             box: float32 [P, 2, 2], two corners.
             mask: float32 [P, 1, L, L], logits; None if the prompts have no mask.
         """
         ...
 
 
-LAYOUTS: dict[str, Callable[[Path], SegmenterGraphs]] = {PADDED: SegmentAnythingGraphs, STRETCHED: Sam2Graphs}
+LAYOUTS: dict[str, Callable[[Path], SegmenterGraphs]] = {
+    PADDED: SegmentAnythingGraphs,
+    PADDED_HQ: HqSamGraphs,
+    STRETCHED: Sam2Graphs,
+}
 """The class for each layout."""
 
 

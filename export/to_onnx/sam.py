@@ -32,13 +32,13 @@ class SegmentAnythingGraphs:
         UsageError: it is something else, or damaged.
     """
 
-    features = ("image_embeddings",)
+    features: tuple[str, ...] = ("image_embeddings",)
 
     def __init__(self, checkpoint: Path) -> None:
         self.spec = read_sam_spec(checkpoint)
         self._sam = load_segmenter(checkpoint)
-        self.encoder = self._sam.image_encoder
-        self.decoder = MaskDecoder(self._sam)
+        self.encoder: nn.Module = self._sam.image_encoder
+        self.decoder: nn.Module = MaskDecoder(self._sam)
 
     def embed(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the features of an image; see `SegmenterGraphs`."""
@@ -52,7 +52,11 @@ class SegmentAnythingGraphs:
         labeled = (points, torch.ones(points.shape[:2])) if points.numel() else None
         sparse, dense = sam.prompt_encoder(labeled, box.reshape(-1, 4), mask)
         pe = sam.prompt_encoder.get_dense_pe()
-        parts = [sam.mask_decoder(features[0], pe, sparse, dense, multimask_output=many) for many in (False, True)]
+        return self._decode(features, pe, sparse, dense)
+
+    def _decode(self, features: tuple[Tensor, ...], pe: Tensor, sparse: Tensor, dense: Tensor) -> tuple[Tensor, Tensor]:
+        decoder = self._sam.mask_decoder
+        parts = [decoder(features[0], pe, sparse, dense, multimask_output=many) for many in (False, True)]
         masks, scores = (torch.cat(pair, dim=1) for pair in zip(*parts, strict=True))
         return masks, scores
 
@@ -60,9 +64,9 @@ class SegmentAnythingGraphs:
 class MaskDecoder(nn.Module):
     """Prompt encoder and mask decoder of segment-anything's `Sam`.
 
-    Maps image_embeddings float32 [1, C, G, G], and of P prompts point_coords float32 [P, N, 2] (pixels of the encoder's
-    frame), point_labels float32 [P, N] (1 inside, 0 outside, 2 and 3 a box's corners, -1 none), mask_input float32
-    [P, 1, 4 * G, 4 * G] (logits) and has_mask_input float32 [P] (1, or 0 to ignore it) to low_res_masks float32
+    Maps image_embeddings float32 [1, C, G, G], and of P prompts point_coords float32 [P, N, 2] (pixels of the square
+    of the prompts), point_labels float32 [P, N] (1 inside, 0 outside, 2 and 3 a box's corners, -1 none), mask_input
+    float32 [P, 1, 4 * G, 4 * G] (logits) and has_mask_input float32 [P] (1, or 0 to ignore it) to low_res_masks float32
     [P, 4, 4 * G, 4 * G], the single mask first, and iou_predictions float32 [P, 4].
 
     Args:

@@ -96,7 +96,7 @@ class SamSource:
     def _prompt(self, batch: Batch, seed: int) -> Batch:
         """Return a prompt at a random place in an image; every second one has a mask."""
         rng = np.random.default_rng(seed)
-        side, low = self.spec.input_size, self.spec.low_res_size
+        side, low = self.spec.prompt_side, self.spec.low_res_size
         with torch.no_grad():
             features = self._graphs.embed(torch.from_numpy(batch["image"]))
         arrays = (

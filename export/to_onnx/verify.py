@@ -117,8 +117,8 @@ def verify_sam(graphs: SegmenterGraphs, encoder: Path, decoder: Path) -> Iterato
         decoder: exported mask decoder.
     """
     rng = np.random.default_rng(0)
-    side, low = graphs.spec.input_size, graphs.spec.low_res_size
-    image = rng.standard_normal((1, 3, side, side), np.float32)
+    side, low, pixels = graphs.spec.prompt_side, graphs.spec.low_res_size, graphs.spec.input_size
+    image = rng.standard_normal((1, 3, pixels, pixels), np.float32)
     with torch.no_grad():
         features = graphs.embed(torch.from_numpy(image))
     out = OnnxSession(encoder).run({"image": image})

@@ -20,7 +20,8 @@ from wise_edge.runtimes.base import MaskBackend, MaskMemory, MaskOutput, MaskPro
 from wise_edge.runtimes.checkpoints import find_checkpoint
 from wise_edge.runtimes.mask.calls import NO_MEMORY, split_prompts
 from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
-from wise_edge.sam.families import PADDED, STRETCHED
+from wise_edge.sam.families import PADDED, PADDED_HQ, STRETCHED, import_library
+from wise_edge.sam.hq_sam import add_fine_mask, find_fine_features
 
 _THRESHOLD = 0.0  # logits above it are mask
 
@@ -40,7 +41,11 @@ def open_torch_mask(checkpoint: Path) -> MaskBackend[Any]:
         UsageError: it is none of them.
         MissingExtraError: torch or the family's library is not installed.
     """
-    layouts: dict[str, Callable[[Path], MaskBackend[Any]]] = {PADDED: TorchSegmentAnything, STRETCHED: TorchSam2}
+    layouts: dict[str, Callable[[Path], MaskBackend[Any]]] = {
+        PADDED: TorchSegmentAnything,
+        PADDED_HQ: TorchHqSam,
+        STRETCHED: TorchSam2,
+    }
     return layouts[read_sam_spec(checkpoint).row.layout](checkpoint)
 
 
@@ -58,7 +63,7 @@ class PredictorImage:
 
 
 class TorchSegmentAnything:
-    """Runs a checkpoint with segment-anything's `SamPredictor`.
+    """Runs a checkpoint with its family's predictor, segment-anything's `SamPredictor` or a copy of it.
 
     Args:
         checkpoint: of a family with the layout `PADDED`.
@@ -68,15 +73,16 @@ class TorchSegmentAnything:
 
     def __init__(self, checkpoint: Path) -> None:
         self._torch = require("torch", "export")
-        self._predictor = require("segment_anything", "export").SamPredictor
         self.spec = read_sam_spec(checkpoint)
+        module, _, name = self.spec.row.predictor.rpartition(".")
+        self._predictor = getattr(import_library(module), name)
         self._sam = load_segmenter(checkpoint).to(_device())
 
     def encode(self, image: npt.NDArray[np.uint8]) -> PredictorImage:
         """Prepare an image (HWC uint8 RGB, any size) for prompts."""
         start = perf_counter()
         predictor = self._predictor(self._sam)
-        predictor.set_image(image)
+        predictor.set_image(np.require(image, requirements="W"))  # torch warns of arrays that cannot be written to
         return PredictorImage(predictor, 0.0, (perf_counter() - start) * 1e3)
 
     def decode(self, encoded: PredictorImage, prompt: MaskPrompt) -> MaskOutput:
@@ -111,18 +117,31 @@ class TorchSegmentAnything:
                 None if (boxes := _corners(prompts)) is None else self._scale(predictor, boxes).reshape(-1, 4),
                 _stack_previous(self._torch, prompts, points.device),
             )
-            masks, scores = sam.mask_decoder(
-                predictor.features, sam.prompt_encoder.get_dense_pe(), sparse, dense, multimask_output=multimask
-            )
+            return self._predict(predictor, sparse, dense, multimask)
+
+    def _predict(self, predictor: Any, sparse: Any, dense: Any, multimask: bool) -> tuple[Any, Any]:
+        pe = self._sam.prompt_encoder.get_dense_pe()
+        masks, scores = self._sam.mask_decoder(predictor.features, pe, sparse, dense, multimask_output=multimask)
         return masks, scores
 
     def _enlarge(self, predictor: Any, logits: Any) -> Any:
         return self._sam.postprocess_masks(logits, predictor.input_size, predictor.original_size)
 
     def _scale(self, predictor: Any, points: Any) -> Any:
-        """Return points of the original image in the encoder's square, float32 [..., 2]."""
+        """Return points of the original image in the square of the prompts, float32 [..., 2]."""
         scaled = predictor.transform.apply_coords(np.array(points, np.float32).reshape(-1, 2), predictor.original_size)
         return self._torch.as_tensor(scaled, dtype=self._torch.float, device=predictor.device)
+
+
+class TorchHqSam(TorchSegmentAnything):
+    """Runs a checkpoint of the layout `PADDED_HQ` with segment-anything-hq's `SamPredictor`."""
+
+    def _predict(self, predictor: Any, sparse: Any, dense: Any, multimask: bool) -> tuple[Any, Any]:
+        fine = find_fine_features(self._sam, predictor.features, predictor.interm_features)
+        pe = self._sam.prompt_encoder.get_dense_pe()
+        masks, scores = self._sam.mask_decoder.predict_masks(predictor.features, pe, sparse, dense, fine)
+        chosen = slice(1, None) if multimask else slice(1)
+        return add_fine_mask(masks)[:, chosen], scores[:, chosen]
 
 
 def _corners(prompts: list[MaskPrompt]) -> list[Any] | None:

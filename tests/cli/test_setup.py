@@ -126,7 +126,7 @@ def test_what_cannot_be_is_one_line(
             "sam_vit_b_01ec64.pth",
             [
                 "hf download Qwen/Qwen2.5-VL-3B-Instruct --local-dir Qwen2.5-VL-3B-Instruct; ",
-                "curl -o sam_vit_b_01ec64.pth https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth\n",
+                "curl -L -o sam_vit_b_01ec64.pth https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth\n",
             ],
         ),
         (
@@ -134,9 +134,14 @@ def test_what_cannot_be_is_one_line(
             "models/sam2.1_hiera_tiny.pt",
             [
                 "hf download Qwen/Qwen2.5-VL-3B-Instruct --local-dir Qwen2.5-VL-3B-Instruct; ",
-                "curl -o models/sam2.1_hiera_tiny.pt "
+                "curl -L -o models/sam2.1_hiera_tiny.pt "
                 "https://dl.fbaipublicfiles.com/segment_anything_2/092824/sam2.1_hiera_tiny.pt\n",
             ],
+        ),
+        (
+            "embedded",
+            "sam_hq_vit_tiny.pth",
+            ["curl -L -o sam_hq_vit_tiny.pth https://huggingface.co/lkeab/hq-sam/resolve/main/sam_hq_vit_tiny.pth\n"],
         ),
         ("embedded", "facebook/sam-vit-base", ["hf download facebook/sam-vit-base --local-dir sam-vit-base"]),
     ],

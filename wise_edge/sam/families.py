@@ -77,6 +77,7 @@ class Family:
         module: the `FamilyModule`.
         libraries: import names of the packages that its torch classes need, of `LIBRARIES`.
         forms: how its checkpoints are found.
+        predictor: for the padded layouts, the class that torch's images and prompts go through.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Family:
     module: str
     libraries: tuple[str, ...]
     forms: tuple[Form, ...]
+    predictor: str = "segment_anything.SamPredictor"
 
     @property
     def is_supported(self) -> bool:
@@ -128,6 +130,7 @@ FAMILIES: tuple[Family, ...] = (
             Form(AUTHORS, (), r"^mask_decoder\.(hf_|compress_vit_feat)", _SAM_PARTS),
             Form(TRANSFORMERS, ("sam_hq",), r"^mask_decoder\.(hq_|compress_vit_)", _SAM_MODEL_PARTS),
         ),
+        "segment_anything_hq.SamPredictor",
     ),
     Family(
         "sam3_tracker",
@@ -173,6 +176,7 @@ FAMILIES: tuple[Family, ...] = (
         "wise_edge.sam.efficientvit_sam",
         ("segment_anything", "efficientsam"),
         (Form(AUTHORS, (), r"^image_encoder\.backbone\.", _SAM_PARTS),),
+        "efficientsam.models.efficientvit.sam.EfficientViTSamPredictor",
     ),
     Family(
         "sam2",

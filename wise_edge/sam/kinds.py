@@ -17,12 +17,15 @@ UNUSED = ("pixel_mean", "pixel_std", SHARED_POSITIONS)
 """Entries of complete checkpoints that are no weights of segment-anything."""
 
 _PUBLISHED = (
-    (r"sam_vit_(b_01ec64|l_0b3195|h_4b8939)\.pth", "segment_anything"),
-    (r"sam2_hiera_(tiny|small|base_plus|large)\.pt", "segment_anything_2/072824"),
-    (r"sam2\.1_hiera_(tiny|small|base_plus|large)\.pt", "segment_anything_2/092824"),
+    (r"sam_vit_(b_01ec64|l_0b3195|h_4b8939)\.pth", "dl.fbaipublicfiles.com/segment_anything"),
+    (r"sam2_hiera_(tiny|small|base_plus|large)\.pt", "dl.fbaipublicfiles.com/segment_anything_2/072824"),
+    (r"sam2\.1_hiera_(tiny|small|base_plus|large)\.pt", "dl.fbaipublicfiles.com/segment_anything_2/092824"),
+    (r"efficientvit_sam_x?l[0-2]\.pt", "huggingface.co/mit-han-lab/efficientvit-sam/resolve/main"),
+    (r"sam_hq_vit_(b|l|h|tiny)\.pth", "huggingface.co/lkeab/hq-sam/resolve/main"),
 )
-"""Meta's files, and where they lie; see https://github.com/facebookresearch/segment-anything#model-checkpoints and
-https://github.com/facebookresearch/sam2#download-checkpoints."""
+"""The authors' files, and where they lie; see https://github.com/facebookresearch/segment-anything#model-checkpoints,
+https://github.com/facebookresearch/sam2#download-checkpoints, https://github.com/mit-han-lab/efficientvit and
+https://github.com/SysCV/sam-hq#model-checkpoints."""
 _FOREIGN_TYPES = {"sam3": "SAM 3"}
 """Beginning of a config's model_type to the kind of a model that is no segmenter alone."""
 _FOREIGN_TENSORS = (
@@ -93,10 +96,10 @@ def _judge(file: Path, names: Iterable[str]) -> Kind:
 
 def describe_missing_segmenter(path: Path) -> str:
     """Say of a path that does not exist what to pass, and of a published checkpoint how to get it."""
-    for pattern, folder in _PUBLISHED:
+    for pattern, place in _PUBLISHED:
         if re.fullmatch(pattern, path.name):
-            return f"{path} does not exist; download it: curl -o {path} https://dl.fbaipublicfiles.com/{folder}/{path.name}"
-    if re.fullmatch(r"facebook/sam[\w.-]+", str(path)):
+            return f"{path} does not exist; download it: curl -L -o {path} https://{place}/{path.name}"
+    if re.fullmatch(r"(facebook/sam|syscv-community/sam-hq)[\w.-]+", str(path)):
         return f"there is no folder {path}; download it: hf download {path} --local-dir {path.name}"
     return f"{path} does not exist; pass a segmenter's checkpoint, or 'embedded'"
 

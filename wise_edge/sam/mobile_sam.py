@@ -32,7 +32,7 @@ PATCH_SIZE = 16
 """Side of the patch of an image embedding, px: the encoder halves the image four times."""
 
 _STAGES, _NO_ATTENTION = 4, 1
-_CLASSIFIER = ("image_encoder.head.", "image_encoder.norm_head.")
+CLASSIFIER = ("image_encoder.head.", "image_encoder.norm_head.")
 """What the published file holds of the classifier that the encoder was trained from."""
 _Ratio = Annotated[float, Range(0, 64, above=True)]
 
@@ -93,6 +93,11 @@ class MobileSamArchitecture(Checked):
         return 4 * self.grid
 
     @property
+    def largest(self) -> int:
+        """Numbers within a block of the first stage, more than in all windows."""
+        return (self.input_size // 4) ** 2 * int(self.encoder_dims[0] * self.conv_expansion)
+
+    @property
     def decoder(self) -> DecoderWidths:
         """Architecture of the prompt encoder and the mask decoder."""
         return DecoderWidths(*(getattr(self, name) for name in DecoderWidths._fields))
@@ -114,7 +119,7 @@ def build_mobile_sam(architecture: MobileSamArchitecture) -> Sam:
     modeling = import_library("segment_anything.modeling")
     a = architecture
     sam: Sam = modeling.Sam(
-        image_encoder=_build_encoder(a),
+        image_encoder=build_encoder(a),
         prompt_encoder=build_prompt_encoder(modeling, a.decoder, a.grid, a.input_size),
         mask_decoder=build_mask_decoder(modeling, a.decoder),
         pixel_mean=list(a.pixel_mean),
@@ -140,7 +145,7 @@ def load(checkpoint: Path) -> Sam:
     """
     sam = build_mobile_sam(read_architecture(checkpoint))
     weights = read_weights(checkpoint).items()
-    fill_model(sam, {n: t for n, t in weights if n not in UNUSED and not n.startswith(_CLASSIFIER)}, checkpoint, TITLE)
+    fill_model(sam, {n: t for n, t in weights if n not in UNUSED and not n.startswith(CLASSIFIER)}, checkpoint, TITLE)
     return sam
 
 
@@ -153,9 +158,13 @@ def read_architecture(checkpoint: Path) -> MobileSamArchitecture:
     """
     if find_kind(checkpoint).form == OWN:
         return read_architecture_entry(MobileSamArchitecture, checkpoint)
-    return from_mapping(
-        MobileSamArchitecture, infer(checkpoint, TITLE, read_weights(checkpoint), _infer), f"{checkpoint}: "
-    )
+    return infer_published(checkpoint, TITLE)
+
+
+def infer_published(checkpoint: Path, title: str) -> MobileSamArchitecture:
+    """Return the architecture of a file of a model called `title`, by the shapes of its tensors."""
+    found = infer(checkpoint, title, read_weights(checkpoint), _infer)
+    return from_mapping(MobileSamArchitecture, found, f"{checkpoint}: ")
 
 
 def read_spec(checkpoint: Path) -> SamSpec:
@@ -165,9 +174,8 @@ def read_spec(checkpoint: Path) -> SamSpec:
 
 
 def count_largest(checkpoint: Path) -> int:
-    """Return the numbers within a block of the first stage, more than in all windows; see `FamilyModule`."""
-    a = read_architecture(checkpoint)
-    return (a.input_size // 4) ** 2 * int(a.encoder_dims[0] * a.conv_expansion)
+    """Return the numbers of the encoder's largest array; see `FamilyModule`."""
+    return read_architecture(checkpoint).largest
 
 
 def _infer(shape: Shape, count: Count) -> dict[str, Any]:
@@ -188,18 +196,27 @@ def _infer(shape: Shape, count: Count) -> dict[str, Any]:
     }
 
 
-def _build_encoder(a: MobileSamArchitecture) -> nn.Module:
+def build_encoder(a: MobileSamArchitecture, library: str = "mobile_sam") -> nn.Module:
+    """Return an image encoder with random weights.
+
+    Args:
+        a: widths and sizes.
+        library: of "segment_anything_hq", it also returns the second stage's features as that library does, in a list
+            of float32 [B, grid, grid, C].
+    """
     torch = require("torch", "export")
-    tiny_vit = import_library("mobile_sam.modeling.tiny_vit_sam")
+    tiny_vit = import_library(f"{library}.modeling.tiny_vit_sam")
+    gives_early = library == "segment_anything_hq"
 
     class Encoder(tiny_vit.TinyViT):  # type: ignore[misc,name-defined]
         """The package's encoder for inputs of any size; its own `forward` has a grid of 64 written into it."""
 
         def forward(self, x: Any) -> Any:
-            x = self.patch_embed(x)
+            stages = [self.patch_embed(x)]
             for layer in self.layers:
-                x = layer(x)
-            return self.neck(x.transpose(1, 2).unflatten(2, (a.grid, a.grid)))
+                stages.append(layer(stages[-1]))
+            features = self.neck(stages[-1].transpose(1, 2).unflatten(2, (a.grid, a.grid)))
+            return (features, [stages[2].unflatten(1, (a.grid, a.grid))]) if gives_early else features
 
     encoder = Encoder(
         img_size=a.input_size,

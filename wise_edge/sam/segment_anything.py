@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
 from wise_edge.extras import require
@@ -29,6 +29,7 @@ from wise_edge.sam.weights import fill_model, read_weights
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
+    from torch import nn
 
 MODEL_TYPE = "segment_anything"
 
@@ -92,6 +93,11 @@ class SamArchitecture(Checked):
         return 4 * self.grid
 
     @property
+    def largest(self) -> int:
+        """Numbers of a global attention."""
+        return self.encoder_heads * self.grid**4
+
+    @property
     def decoder(self) -> DecoderWidths:
         """Architecture of the prompt encoder and the mask decoder."""
         return DecoderWidths(*(getattr(self, name) for name in DecoderWidths._fields))
@@ -112,29 +118,36 @@ def build_sam(architecture: SamArchitecture) -> Sam:
     Raises:
         MissingExtraError: torch or segment-anything is not installed.
     """
-    torch = require("torch", "export")
     modeling = require("segment_anything.modeling", "export")
     a = architecture
     sam: Sam = modeling.Sam(
-        image_encoder=modeling.ImageEncoderViT(
-            img_size=a.input_size,
-            patch_size=a.patch_size,
-            embed_dim=a.encoder_dim,
-            depth=a.encoder_depth,
-            num_heads=a.encoder_heads,
-            mlp_ratio=((a.encoder_mlp_dim or 4 * a.encoder_dim) + 0.5) / a.encoder_dim,  # the class rounds down
-            out_chans=a.prompt_dim,
-            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-            use_rel_pos=a.relative_positions,
-            window_size=a.window_size,
-            global_attn_indexes=a.global_attention,
-        ),
+        image_encoder=build_encoder(modeling, a),
         prompt_encoder=build_prompt_encoder(modeling, a.decoder, a.grid, a.input_size),
         mask_decoder=build_mask_decoder(modeling, a.decoder),
         pixel_mean=list(a.pixel_mean),
         pixel_std=list(a.pixel_std),
     )
     return sam.eval()
+
+
+def build_encoder(modeling: Any, architecture: SamArchitecture) -> nn.Module:
+    """Return an image encoder with random weights, of segment-anything's `modeling` or of a library that copied it."""
+    torch = require("torch", "export")
+    a = architecture
+    encoder: nn.Module = modeling.ImageEncoderViT(
+        img_size=a.input_size,
+        patch_size=a.patch_size,
+        embed_dim=a.encoder_dim,
+        depth=a.encoder_depth,
+        num_heads=a.encoder_heads,
+        mlp_ratio=((a.encoder_mlp_dim or 4 * a.encoder_dim) + 0.5) / a.encoder_dim,  # the class rounds down
+        out_chans=a.prompt_dim,
+        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+        use_rel_pos=a.relative_positions,
+        window_size=a.window_size,
+        global_attn_indexes=a.global_attention,
+    )
+    return encoder
 
 
 def save_sam(sam: Sam, architecture: SamArchitecture, folder: Path) -> None:
@@ -173,17 +186,23 @@ def read_architecture(checkpoint: Path) -> SamArchitecture:
         UsageError: it is something else, or damaged.
         MissingExtraError: torch, which reads files, is not installed.
     """
-    kind, config = find_kind(checkpoint), checkpoint / "config.json"
+    kind = find_kind(checkpoint)
     if kind.family.name != MODEL_TYPE:
         raise UsageError(
             f"{checkpoint} is {kind.family.title}, which cannot be used here; pass a checkpoint of segment-anything"
         )
     if kind.form == OWN:
         return read_architecture_entry(SamArchitecture, checkpoint)
-    rename = name_in_sam_model if kind.form == TRANSFORMERS else str
+    return infer_published(checkpoint, kind.form)
+
+
+def infer_published(checkpoint: Path, form: str) -> SamArchitecture:
+    """Return the architecture of a file or of transformers' folder, by the shapes of its tensors."""
+    rename = name_in_sam_model if form == TRANSFORMERS else str
     found = infer_architecture(checkpoint, read_weights(checkpoint), rename)
     if checkpoint.is_file():
         return from_mapping(SamArchitecture, found, f"{checkpoint}: ")
+    config = checkpoint / "config.json"
     decoder = read_json(config).get("mask_decoder_config")
     mean, std = read_normalization(checkpoint)
     heads = decoder.get("num_attention_heads", DECODER_HEADS) if isinstance(decoder, dict) else DECODER_HEADS
@@ -199,5 +218,4 @@ def read_spec(checkpoint: Path) -> SamSpec:
 
 def count_largest(checkpoint: Path) -> int:
     """Return the numbers of a global attention; see `FamilyModule`."""
-    architecture = read_architecture(checkpoint)
-    return architecture.encoder_heads * architecture.grid**4
+    return read_architecture(checkpoint).largest
