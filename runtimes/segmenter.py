@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
@@ -134,13 +135,27 @@ class Segmenter:
         with self.lock:
             return Memory(self.lock, self._files, self.backend, self.backend.open_memory())
 
-    def find_in(self, cached: CachedImage, prompts: Sequence[MaskPrompt], spans: list[Span]) -> list[MaskOutput]:
-        """Segment what prompts mark in an image that is kept, and add when it ran to the spans."""
+    def find_in(
+        self, cached: CachedImage, asked: Sequence[tuple[Sequence[MaskPrompt], list[Span]]]
+    ) -> list[list[MaskOutput]]:
+        """Segment together what the prompts of each query mark in an image that is kept.
+
+        Args:
+            cached: the image.
+            asked: each query's prompts, and its spans, to which is added when its masks were made; the first one pays
+                for encoding the image, unless no query has a prompt.
+        """
+        together = [prompt for prompts, _ in asked for prompt in prompts]
+        if not together:
+            return [[] for _ in asked]
         with self.lock:
-            self._encode(cached, spans)
+            self._encode(cached, asked[0][1])
             start = perf_counter()
-            found = self.backend.decode_many(cached.mask, prompts)
-        spans += lay_spans(start, mask_decode=sum(each.decode_ms for each in found))
+            made = iter(self.backend.decode_many(cached.mask, together))
+        found = [list(islice(made, len(prompts))) for prompts, _ in asked]
+        for masks, (_, spans) in zip(found, asked, strict=True):
+            spans += lay_spans(start, mask_decode=sum(each.decode_ms for each in masks))
+            start = spans[-1].end_s
         return found
 
     @contextmanager

@@ -12,7 +12,7 @@ leaves no partial state: the next query starts clean.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock
@@ -296,7 +296,7 @@ class Session:
             self._drafts.keep(asked, output.text)
             spent_ms = (perf_counter() - start) * 1e3
         request.check_cancelled()
-        result = self._finish(cached, request, output, spans, spent_ms, pixels=pixels, reused=known)
+        (result,) = self._finish(cached, [_Written(request, output, spans, spent_ms, known)], pixels)
         observe_query(self.latency_history, result, output, cached if fresh else None, drafted=bool(draft))
         return replace(result, deadline=choice), cached.mask
 
@@ -317,8 +317,8 @@ class Session:
             cancel: as in `segment`.
 
         Returns:
-            The results in the order of the queries. The policy's time for all of them is shared evenly; the first one
-            pays for the image.
+            The results in the order of the queries. The policy's time for all of them is shared evenly, their masks are
+            made in one call; the first one pays for the image.
 
         Raises:
             UsageError, QueryCancelledError, WiseEdgeError: as `segment`.
@@ -343,16 +343,12 @@ class Session:
             with self.segmenter.encoding(cached, spans):
                 outputs = self._generate_each(cached, requests)
             share_ms = (perf_counter() - encoded) * 1e3 / len(requests)
-        spent_ms = (encoded - start) * 1e3 + share_ms
-        results: list[SegmentationResult] = []
-        for number, (request, output) in enumerate(zip(requests, outputs, strict=True)):
-            request.check_cancelled()
-            spans += _spans_of(output, encoded + number * share_ms / 1e3)
-            reused = known or number > 0
-            result = self._finish(cached, request, output, spans, spent_ms, pixels=self.pixels, reused=reused)
-            results.append(result)
-            spans, spent_ms = [], share_ms
-        return results
+        requests[0].check_cancelled()
+        written = [_Written(requests[0], outputs[0], spans, (encoded - start) * 1e3 + share_ms, known)]
+        written += [_Written(*each, [], share_ms, True) for each in zip(requests[1:], outputs[1:], strict=True)]
+        for number, each in enumerate(written):
+            each.spans.extend(_spans_of(each.output, encoded + number * share_ms / 1e3))
+        return self._finish(cached, written, self.pixels)
 
     def track(
         self,
@@ -451,49 +447,37 @@ class Session:
             return self.policy.generate_many(cached.policy, requests)
         return [self.policy.generate(cached.policy, request) for request in requests]
 
-    def _finish(
-        self,
-        cached: CachedImage,
-        request: Request,
-        output: PolicyOutput,
-        spans: list[Span],
-        spent_ms: float,
-        *,
-        pixels: int | None,
-        reused: bool,
-    ) -> SegmentationResult:
-        """Turn what the policy wrote into masks and a result.
+    def _finish(self, cached: CachedImage, written: Sequence[_Written], pixels: int | None) -> list[SegmentationResult]:
+        """Turn what the policy wrote into masks, which are made together, and results.
 
         Args:
             cached: the image.
-            request: what the policy was asked.
-            output: what it wrote.
-            spans: the phases that this query paid for so far.
-            spent_ms: the time of this query so far.
+            written: of each query.
             pixels: most pixels of the image as the policy saw it.
-            reused: whether the image was known.
         """
-        start = perf_counter()
-        frame, most = self.policy.frame(cached.grid), request.decoding.max_objects
-        located = locate(output, self.policy.form, frame, cached.size, most)
-        found: list[MaskOutput] = []
-        if located.objects:
-            prompts = [MaskPrompt(item.box, item.points) for item in located.objects]
-            found = self.segmenter.find_in(cached, prompts, spans)
-        total_ms = spent_ms + (perf_counter() - start) * 1e3
+        start, frame, form = perf_counter(), self.policy.frame(cached.grid), self.policy.form
+        located = [locate(each.output, form, frame, cached.size, each.request.decoding.max_objects) for each in written]
+        before = [len(each.spans) for each in written]
+        prompts = [[MaskPrompt(item.box, item.points) for item in each.objects] for each in located]
+        found = self.segmenter.find_in(cached, [(own, each.spans) for own, each in zip(prompts, written, strict=True)])
+        own_ms = [sum(span.ms for span in each.spans[count:]) for each, count in zip(written, before, strict=True)]
+        rest_ms = ((perf_counter() - start) * 1e3 - sum(own_ms)) / len(written)
         self._files.check()
-        return build_result(
-            request,
-            output,
-            located,
-            found,
-            spans,
-            total_ms,
-            cached.pixels,
-            pixels=pixels,
-            backends=self.choices,
-            frame_reused=reused,
-        )
+        return [
+            build_result(
+                each.request,
+                each.output,
+                place,
+                masks,
+                each.spans,
+                each.spent_ms + spent_ms + rest_ms,
+                cached.pixels,
+                pixels=pixels,
+                backends=self.choices,
+                frame_reused=each.reused,
+            )
+            for each, place, masks, spent_ms in zip(written, located, found, own_ms, strict=True)
+        ]
 
     def _choose(
         self, deadline_ms: float, image: npt.NDArray[np.uint8], pixels: int | None, held: Grid | None
@@ -502,6 +486,25 @@ class Session:
         options, refused = fit_options(listed, partial(self._grid, image), held)
         choice = self.latency_history.choose(deadline_ms, options)
         return replace(choice, considered=(*choice.considered, *refused))
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What the policy wrote for a query.
+
+    Attributes:
+        request: what it was asked.
+        output: what it wrote.
+        spans: the phases that this query paid for so far.
+        spent_ms: the time of this query so far.
+        reused: whether the image was known.
+    """
+
+    request: Request
+    output: PolicyOutput
+    spans: list[Span]
+    spent_ms: float
+    reused: bool
 
 
 def _spans_of(output: PolicyOutput, start_s: float) -> list[Span]:

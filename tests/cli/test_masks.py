@@ -94,6 +94,16 @@ def test_boxes_and_points(capsys: pytest.CaptureFixture[str]) -> None:
     assert [mask["point_coords"] for mask in found] == [[], [], [[60, 70]], [[60, 70], [61.5, 72]]]
 
 
+def test_a_checkpoint_needs_no_bundle(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = []
+    for model in ([], ["--sam", "embedded"]):
+        assert main(["masks", "photos/a.jpg", "--point", "60,70", "--json", *model]) == 0
+        lines.append(json.loads(capsys.readouterr().out))
+    of_bundle, of_checkpoint = lines
+    assert [of_bundle["backend"], of_checkpoint["backend"]] == ["onnx", "torch"]
+    assert of_bundle["masks"][0]["area"] == pytest.approx(of_checkpoint["masks"][0]["area"], abs=2)
+
+
 def test_nothing_found_is_a_result(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["masks", "photos/a.jpg", "--points-per-side", "2", "--pred-iou-thresh", "1"]) == 0
     line = capsys.readouterr().out
@@ -112,6 +122,8 @@ def test_nothing_found_is_a_result(capsys: pytest.CaptureFixture[str]) -> None:
         (["photos/a.jpg", "--point", "5,3", "--crop-n-layers", "1"], "'masks --point' does not accept --crop-n-layers"),
         (["photos/a.jpg", "--save", "mask"], "--save needs a folder; add --out DIR"),
         (["photos/a.jpg", "--out", "o", "--save", "mask"], "unknown kind 'mask'; choose one of overlay, json, coco"),
+        (["photos/a.jpg", "--sam", "embedded", "--threads", "1"], "'masks --sam' does not accept --threads; remove it"),
+        (["photos/a.jpg", "--sam", "sam.pth"], "sam.pth"),
         (["photos/b.jpg"], "damaged JPEG"),
         (["missing.jpg"], "missing.jpg does not exist; pass an image file"),
         (["photos/a.jpg", "--mask-backend", "llama"], "unknown mask backend 'llama'"),

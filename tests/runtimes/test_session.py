@@ -23,7 +23,7 @@ from wise_edge.errors import DeviceError, MissingExtraError, QueryCancelledError
 from wise_edge.policy.answers.form import BOX_LABEL_LIST, BOX_POINT_LIST
 from wise_edge.rle import mask_of_runs
 from wise_edge.runtimes.backends import BACKENDS
-from wise_edge.runtimes.base import PolicyOutput, Request
+from wise_edge.runtimes.base import MaskOutput, MaskPrompt, PolicyOutput, Request
 from wise_edge.runtimes.deadline_options import list_options
 from wise_edge.runtimes.dispatch import DeviceCapabilities, list_candidates, list_rejected
 from wise_edge.runtimes.image_cache import CachedImage, ImageCache
@@ -429,6 +429,26 @@ def test_a_policy_that_batches_is_asked_once() -> None:
 
     assert policy.asked == ("the ring", "the star")
     assert [result.latency_ms.prefill for result in results] == [5.0 + 3.5, 3.5]
+
+
+def test_the_masks_of_several_queries_are_made_in_one_call() -> None:
+    calls: list[int] = []
+
+    class Counting(FakeMask):
+        def decode_many(self, encoded: FakeImage, prompts: Sequence[MaskPrompt]) -> list[MaskOutput]:
+            calls.append(len(prompts))
+            return super().decode_many(encoded, prompts)
+
+    queries = ["the ring", "the star", "the cross"]
+    results = Session(FakePolicy(), Counting(), {}).segment_many(PICTURE, queries)
+
+    assert calls == [3]
+    single = make_session()[0]
+    for result, query in zip(results, queries, strict=True):
+        expected = single.segment(PICTURE, query)
+        np.testing.assert_array_equal(result.mask, expected.mask)
+        assert [span.phase for span in result.spans].count("mask_decode") == 1
+        assert result.latency_ms.mask_decode == expected.latency_ms.mask_decode
 
 
 @pytest.mark.parametrize(("frames", "encoded"), [(1, 4), (2, 2)])

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 KINDS: tuple[Kind, ...] = ("overlay", "json", "coco")
 _GRID, _CROPS = "Grid", "Crops"
-_GIVEN = ("pictures", "box", "point", "bundle", "mask_backend", "threads", "out", "save", "overlay", "as_json", "force")
+_BUNDLE = ("bundle", "mask_backend", "threads")
+_GIVEN = ("pictures", "box", "point", "sam", *_BUNDLE, "out", "save", "overlay", "as_json", "force")
 
 
 def masks(
@@ -47,6 +48,10 @@ def masks(
         ),
     ] = None,
     bundle: options.Bundle = None,
+    sam: Annotated[
+        str | None,
+        option("CKPT", "Segmenter's checkpoint to run with torch instead of a bundle.", panel=options.MODEL),
+    ] = None,
     mask_backend: options.MaskBackend = "auto",
     threads: options.Threads = None,
     points_per_side: Annotated[int, option("N", "Points along each side of a picture.", panel=_GRID)] = 32,
@@ -107,12 +112,12 @@ def masks(
     ] = False,
     force: options.Force = False,
 ) -> None:
-    """Segment everything in pictures, or what boxes and points mark. Only the bundle's segmenter is opened.
+    """Segment everything in pictures, or what boxes and points mark. No policy is opened.
 
     A grid of points prompts it; masks of a good predicted IoU and stability are kept, of those that overlap the best
     one. Names and defaults are those of segment-anything's SamAutomaticMaskGenerator.
     """
-    from wise_edge.bundle.store import load, resolve_bundle
+    from wise_edge.bundle.store import load, resolve_bundle, resolve_checkpoint
     from wise_edge.cli.common.pictures import check_files, open_pictures, plan_files
     from wise_edge.cli.output.masks import MaskResults
     from wise_edge.cli.output.progress import counting
@@ -131,13 +136,19 @@ def masks(
     prompts += [MaskPrompt(points=_pairs(_split("--point", each))) for each in point or ()]
     if prompts:
         options.refuse_options(context, but=_GIVEN, command=f"masks {'--box' if box else '--point'}")
+    if sam is not None:
+        options.refuse_options(context, but=[*(set(context.params) - set(_BUNDLE))], command="masks --sam")
     found = find_pictures(pictures)
-    loaded = load(resolve_bundle(bundle))
+    loaded = load(resolve_bundle(bundle)) if sam is None else None
+    checkpoint = None if sam is None else resolve_checkpoint(sam, "sam")
     files, coco = plan_files(found, {"overlay": overlay}, out, save, KINDS)
     targets = [file for planned in files for _, file in planned] + ([coco] if coco else [])
-    check_files(targets, out, found, loaded, force)
+    check_files(targets, out, found, [checkpoint] if loaded is None else loaded.files, force)
     readings = open_pictures(found, out, loaded)
-    segmenter = Segmenter.from_bundle(loaded, mask_backend=mask_backend, threads=threads)
+    if checkpoint is None:
+        segmenter = Segmenter.from_bundle(loaded, mask_backend=mask_backend, threads=threads)
+    else:
+        segmenter = Segmenter.from_checkpoint(checkpoint)
     results = MaskResults(len(found), coco, as_json, force)
     with counting("pictures", len(found)) as count, results:
         for picture, image, wanted in zip(found, readings, files, strict=True):

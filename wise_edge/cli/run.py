@@ -135,7 +135,7 @@ def run(
     loaded.manifest.policy.within(pixels)
     files, coco = plan_files(pictures, {"mask": mask, "overlay": overlay}, out, save, KINDS)
     targets = [file for planned in files for _, file in planned] + ([coco] if coco else [])
-    check_files(targets, out, pictures, loaded, force)
+    check_files(targets, out, pictures, loaded.files, force)
     readings = open_pictures(pictures, out, loaded, ahead=not energy)  # which would be measured, too
     session = Session.from_bundle(
         loaded,

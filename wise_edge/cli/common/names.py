@@ -209,7 +209,7 @@ _OF_ALL: Sources = {
 _CHECKPOINTS: Sources = {"policy": _plain(("embedded", "embedded-start")), "sam": _plain(("embedded",))}
 _OF_COMMANDS: Mapping[Words, Sources] = {
     ("run",): {"save": _outputs, "overlay_style": _plain(("panel", "plain"))},
-    ("masks",): {"save": _mask_outputs},
+    ("masks",): {"save": _mask_outputs, "sam": _CHECKPOINTS["sam"]},
     ("train",): {"recipe": find_recipes},
     ("export",): {
         **_CHECKPOINTS,

@@ -61,9 +61,9 @@ def plan_files(
 
 
 def check_files(
-    targets: Sequence[Path], out: Path | None, pictures: Sequence[str], bundle: Bundle, force: bool
+    targets: Sequence[Path], out: Path | None, pictures: Sequence[str], keep: Sequence[Path | None], force: bool
 ) -> None:
-    """Raise `UsageError` if a file cannot be written, or a further run would take results for pictures."""
+    """Raise `UsageError` if a file cannot be written or is kept, or a further run would take results for pictures."""
     from wise_edge.files.targets import make_folder
     from wise_edge.images.sources import STDIN
     from wise_edge.outputs import folder
@@ -75,13 +75,11 @@ def check_files(
             raise UsageError(
                 f"--out {out} is where the pictures are; choose another folder, so that results stay apart"
             )
-    folder.check_files(
-        [file for file in targets if not (new and file.parent == out)], pictures, force=force, keep=bundle.files
-    )
+    folder.check_files([file for file in targets if not (new and file.parent == out)], pictures, force=force, keep=keep)
 
 
 def open_pictures(
-    pictures: Sequence[str], out: Path | None, bundle: Bundle, *, ahead: bool = True
+    pictures: Sequence[str], out: Path | None, bundle: Bundle | None, *, ahead: bool = True
 ) -> Iterator[npt.NDArray[np.uint8] | UsageError]:
     """Return what reads the pictures one after another, see `read_each`; a single one is read at once.
 
@@ -101,6 +99,6 @@ def open_pictures(
         readings = iter([only])
     if out is not None:
         make_folder(out)
-    if not bundle.manifest.verified:
+    if bundle is not None and not bundle.manifest.verified:
         options.note(f"{bundle.directory} was never compared with its checkpoints (export --no-verify)")
     return readings
