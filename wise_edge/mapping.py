@@ -25,7 +25,8 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
 
     Args:
         cls: The dataclass. Its fields may be bool, int, float, str, Any, `X | None`, tuples, string-keyed mappings
-            and dataclasses, each with the marks of `wise_edge.ranges`.
+            and dataclasses, each with the marks of `wise_edge.ranges`. In a union of dataclasses a mapping makes the
+            first; `upgrade` can make another.
         mapping: The values; a missing key keeps its default.
         where: Dotted prefix for error messages, for example "optimizer.".
 
@@ -75,7 +76,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        inner = next(argument for argument in arguments if argument is not type(None))
+        kinds = [argument for argument in arguments if argument is not type(None)]
+        inner = next((kind for kind in kinds if type(value) is kind), kinds[0])
         return None if value is None else _convert(inner, value, where)
     if dataclasses.is_dataclass(hint) and isinstance(value, typing.cast("type[Any]", hint)):
         return value

@@ -1,13 +1,25 @@
-"""Config of training a small Segment Anything model from scratch."""
+"""Config of training a small segmenter from scratch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from wise_edge.ranges import Checked, Count, Index, NotNegative, OneOf, Range, Share
+from wise_edge.mapping import from_mapping
+from wise_edge.ranges import Checked, Count, Index, Name, NotNegative, OneOf, Range, Share, shorten
+from wise_edge.sam.mobile_sam import MobileSamArchitecture
 from wise_edge.sam.segment_anything import SamArchitecture
 from wise_edge.training.common.config import Batch, LoopConfig, OptimizerConfig, Rate
+from wise_edge.training.sam.edgetam import EdgeTamArchitecture
+
+Architecture = SamArchitecture | MobileSamArchitecture | EdgeTamArchitecture
+ARCHITECTURES: dict[str, type[Architecture]] = {
+    "segment_anything": SamArchitecture,
+    "mobile_sam": MobileSamArchitecture,
+    "edgetam": EdgeTamArchitecture,
+}
+"""The families of segmenters that are trained, and the class of their `model`."""
 
 _Pixels = Annotated[int, Range(0, 4096)]
 
@@ -34,7 +46,7 @@ class JitterConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class SamConfig(OptimizerConfig, LoopConfig):
-    """Training of SAM on synthetic scenes with every object of a scene as a prompt.
+    """Training of a segmenter on synthetic scenes with every object of a scene as a prompt.
 
     In a recipe the keys of the optimizer and of the loop are at the top level. The learning rates are constant between
     the warm-up and the decay.
@@ -52,7 +64,11 @@ class SamConfig(OptimizerConfig, LoopConfig):
     """Number of last steps over which the learning rates fall linearly to 0."""
     stage: Annotated[str, OneOf(("sam",))] = "sam"
     """Selects this config in a recipe."""
-    model: SamArchitecture = field(default_factory=SamArchitecture)
+    family: Annotated[str, OneOf(ARCHITECTURES)] = "segment_anything"
+    """The segmenter's family, which says what `model` holds."""
+    model: Architecture = field(default_factory=SamArchitecture)
+    start: Name | None = None
+    """Checkpoint of a SAM whose prompt encoder and mask decoder the training starts from, or "embedded"."""
     jitter: JitterConfig = field(default_factory=JitterConfig)
     scenes_per_step: Batch = 4
     """Scenes per step."""
@@ -68,8 +84,20 @@ class SamConfig(OptimizerConfig, LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.model, ARCHITECTURES[self.family]):
+            raise ValueError(f"model: is not a {ARCHITECTURES[self.family].__name__}, the class of {self.family}")
         if self.decay_steps > self.steps:
             raise ValueError(f"decay_steps: must be from 0 to steps, which is {self.steps}")
+
+    @classmethod
+    def upgrade(cls, mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a recipe's mapping with its `model` as an object of the family's class."""
+        family, model = mapping.get("family", "segment_anything"), mapping.get("model", {})
+        if not isinstance(family, str) or family not in ARCHITECTURES:
+            raise ValueError(f"family: choose one of {', '.join(ARCHITECTURES)}; it is {shorten(family)}")
+        if isinstance(model, Mapping):
+            model = from_mapping(ARCHITECTURES[family], model, "model.")
+        return {**mapping, "model": model}
 
     @property
     def total_steps(self) -> int:

@@ -27,9 +27,14 @@ def predict(sam: Sam, batch: SamBatch) -> tuple[Tensor, Tensor]:
     Returns:
         Low-resolution logits, float32 [N, L, L], and predicted IoUs, float32 [N].
     """
-    pixels = torch.from_numpy(batch.images).permute(0, 3, 1, 2).float()
-    embeddings = sam.image_encoder((pixels - sam.pixel_mean) / sam.pixel_std)
+    embeddings = sam.image_encoder(normalize(batch, sam.pixel_mean, sam.pixel_std))
     return decode_objects(sam, embeddings, torch.from_numpy(batch.owners), embed_prompts(sam, batch))
+
+
+def normalize(batch: SamBatch, mean: Tensor, std: Tensor) -> Tensor:
+    """Return the images, float32 [B, 3, S, S], without `mean` and divided by `std`, [3, 1, 1] of 0 to 255."""
+    pixels = torch.from_numpy(batch.images).permute(0, 3, 1, 2).float()
+    return (pixels - mean) / std
 
 
 def embed_prompts(sam: Sam, batch: SamBatch) -> Tensor:
@@ -61,27 +66,27 @@ def decode_objects(sam: Sam, embeddings: Tensor, owners: Tensor, sparse: Tensor)
     states, image = decoder.transformer(dense[owners], sam.prompt_encoder.get_dense_pe(), tokens)
     pixels = _upscale(decoder.output_upscaling, image)
     mask_weights = decoder.output_hypernetworks_mlps[0](states[:, 1])
-    logits = _unfold(pixels @ mask_weights[:, :, None], embeddings.shape[-1])
+    logits = unfold(pixels @ mask_weights[:, :, None], embeddings.shape[-1])
     return logits, decoder.iou_prediction_head(states[:, 0])[:, 0]
 
 
 def _upscale(layers: Any, image: Tensor) -> Tensor:
     """[N, G * G, C] -> [N, G * G * 2 * 2 * 2 * 2, C / 8]: sub-pixels (row, column) of a patch, coarse before fine."""
     first, norm, activation, second, last_activation = layers
-    x = _stride_two(first, image)
+    x = stride_two(first, image)
     x = functional.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
-    pixels: Tensor = last_activation(_stride_two(second, activation(x)))
+    pixels: Tensor = last_activation(stride_two(second, activation(x)))
     return pixels
 
 
-def _stride_two(layer: nn.Module, x: Tensor) -> Tensor:
+def stride_two(layer: nn.Module, x: Tensor) -> Tensor:
     """A transposed convolution of kernel and stride 2, [N, P, C] -> [N, P * 2 * 2, C']."""
     weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
     y = x @ weight.permute(0, 2, 3, 1).reshape(x.shape[-1], -1)
     return y.view(x.shape[0], 4 * x.shape[1], -1) + bias
 
 
-def _unfold(values: Tensor, grid: int) -> Tensor:
+def unfold(values: Tensor, grid: int) -> Tensor:
     """[N, G * G * 16, 1] in the order of `_upscale` -> [N, 4 * G, 4 * G]."""
     x = values.view(-1, grid, grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
     return x.reshape(-1, 4 * grid, 4 * grid)

@@ -43,6 +43,29 @@ def sam_loss(logits: Tensor, predicted_iou: Tensor, masks: Tensor) -> dict[str, 
     }
 
 
+def multimask_loss(logits: Tensor, predicted_iou: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """Compute the parts of the loss of SAM 2's four masks: a single one, and three of which the best is trained.
+
+    Args:
+        logits: float32 [N, 4, L, L], the single mask first.
+        predicted_iou: float32 [N, 4].
+        masks: truth, bool [N, S, S]; S even.
+
+    Returns:
+        The parts of `sam_loss`, each a mean of the single mask's and of the best one's; `iou` is of all four masks.
+    """
+    with torch.no_grad():
+        target = functional.avg_pool2d(masks[:, None].float(), 2) > 0.5
+        shown = functional.interpolate(logits, target.shape[2:], mode="bilinear") > 0
+        ious = torch.stack([mask_ious(mask, target[:, 0]) for mask in shown.unbind(1)], 1)
+        best = ious[:, 1:].argmax(1) + 1
+    rows = torch.arange(len(best))
+    single = sam_loss(logits[:, 0], predicted_iou[:, 0], masks)
+    chosen = sam_loss(logits[rows, best], predicted_iou[rows, best], masks)
+    parts = {name: (single[name] + chosen[name]) / 2 for name in single}
+    return parts | {"iou": functional.mse_loss(predicted_iou, ious)}
+
+
 def mask_ious(predicted: Tensor, truth: Tensor) -> Tensor:
     """Return the IoU of each pair of masks, bool [N, H, W], as float32 [N]; 1 where both are empty."""
     intersection = (predicted & truth).sum((1, 2))

@@ -1,4 +1,4 @@
-"""Training of a small Segment Anything model from scratch; every object of a scene is a prompt.
+"""Training of a small segmenter from scratch; every object of a scene is a prompt.
 
 Everything runs in float32 on the CPU. The learning rates stay constant after the warm-up and fall to 0 over the last
 steps, so a run can be extended.
@@ -6,29 +6,35 @@ steps, so a run can be extended.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from segment_anything.modeling import Sam
-from torch import nn
 
+from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.files.writing import replacing_folder
-from wise_edge.sam.segment_anything import build_sam, save_sam
+from wise_edge.sam.kinds import find_kind
 from wise_edge.training.common.loop import Optimizers, TrainingLoop, open_run
 from wise_edge.training.common.precision import product_dtype
 from wise_edge.training.common.step_log import StepLog
 from wise_edge.training.sam.config import SamConfig
 from wise_edge.training.sam.data import SamBatch, stream_batches
-from wise_edge.training.sam.forward import predict
-from wise_edge.training.sam.loss import sam_loss
+from wise_edge.training.sam.segmenters import (
+    build_segmenter,
+    half_precision,
+    losses,
+    save_segmenter,
+    trained_parameters,
+)
 from wise_edge.training.sam.validation import validate_sam
+
+if TYPE_CHECKING:
+    from wise_edge.training.distill.config import DistillConfig
 
 
 def train_sam(config: SamConfig, out: Path, resume: bool, accept_changes: bool = False) -> Path | None:
-    """Train a SAM and write its folder, log, curves and checkpoints.
+    """Train a segmenter and write its folder, log, curves and checkpoints.
 
     Args:
         config: the recipe.
@@ -43,30 +49,31 @@ def train_sam(config: SamConfig, out: Path, resume: bool, accept_changes: bool =
         UsageError: `out` already holds a run and `resume` is not set, or it began with another recipe.
         WiseEdgeError: the loss is not finite; the last checkpoint is kept.
     """
-    with open_run(config, out, resume, accept_changes) as checkpoint:
+    inputs = {} if config.start is None else {"start": resolve_checkpoint(config.start, "sam")}
+    for path in inputs.values():
+        find_kind(path)  # before the folder of the run is made
+    with open_run(config, out, resume, accept_changes, inputs) as checkpoint:
         complete = SamTrainer(config, out).run(checkpoint)
     return out / "sam" if complete else None
 
 
 class SamTrainer(TrainingLoop[SamBatch]):
-    """Training of a SAM; ends with a test of the weights as they are saved, in half precision."""
+    """Training of a segmenter; ends with a test of the weights as they are saved, in half precision."""
 
     def __init__(self, config: SamConfig, out: Path) -> None:
         torch.manual_seed(config.seed)
         self._config = config
-        self.model = build_sam(config.model).train()
-        trained = freeze_unused(self.model)
-        matrices = [p for p in trained if p.ndim == 2 and len(p) > 4]  # not the 1 to 4 learned tokens
-        optimizers = Optimizers(trained, matrices, config, product_dtype(config.bfloat16))
+        self.model = build_segmenter(config.model, config.start)
+        optimizers = Optimizers(*trained_parameters(self.model), config, product_dtype(config.bfloat16))
         super().__init__(out, config, {"model": self.model}, optimizers)
 
     def _batches(self) -> Iterator[SamBatch]:
         return stream_batches(self._config, self._step)
 
     def _train_step(self, batch: SamBatch) -> dict[str, float]:
-        losses = sam_loss(*predict(self.model, batch), torch.from_numpy(batch.masks))
-        torch.stack(list(losses.values())).sum().backward()
-        parts = {name: float(loss.detach()) for name, loss in losses.items()}
+        found = losses(self.model, batch)
+        torch.stack(list(found.values())).sum().backward()
+        parts = {name: float(loss.detach()) for name, loss in found.items()}
         return parts | self._update(lr_share(self._config, self._step))
 
     def _log_step(self, log: StepLog, batch: SamBatch, parts: dict[str, float]) -> None:
@@ -79,26 +86,10 @@ class SamTrainer(TrainingLoop[SamBatch]):
 
     def _save_model(self) -> None:
         with replacing_folder(self._out / "sam") as fresh:
-            save_sam(self.model, self._config.model, fresh)
+            save_segmenter(self.model, self._config.model, fresh)
 
 
-def half_precision(sam: Sam) -> Sam:
-    """Return a float32 copy with the weights as `save_sam` rounds them."""
-    copied = copy.deepcopy(sam).eval()
-    copied.load_state_dict({name: value.half().float() for name, value in sam.state_dict().items()})
-    return copied
-
-
-def freeze_unused(sam: Sam) -> list[nn.Parameter]:
-    """Freeze what a single mask from box and points never uses; return the trained parameters."""
-    unused = [sam.prompt_encoder.mask_downscaling, *sam.mask_decoder.output_hypernetworks_mlps[1:]]
-    for module in unused:
-        module.requires_grad_(False)
-    sam.prompt_encoder.point_embeddings[0].requires_grad_(False)  # background points
-    return [parameter for parameter in sam.parameters() if parameter.requires_grad]
-
-
-def lr_share(config: SamConfig, step: int) -> float:
+def lr_share(config: DistillConfig | SamConfig, step: int) -> float:
     """Return the share of the learning rates at a step: linear warm-up, constant, linear decay to 0."""
     warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
     left = min(1.0, (config.steps - step) / max(1, config.decay_steps))

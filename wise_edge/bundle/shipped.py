@@ -8,6 +8,8 @@ EMBEDDED = "embedded"
 EMBEDDED_START = "embedded-start"
 SHIPPED = (EMBEDDED, EMBEDDED_START)
 """Names of the shipped models: with the trained policy, and with the policy that its training started from."""
+SEGMENTERS = ("embedded-mobile-sam", "embedded-edgetam")
+"""Names of further shipped checkpoints of segmenters, which no shipped bundle holds."""
 
 ASSETS = Path(__file__).parents[1] / "assets"
 MANIFEST_NAME = "bundle.json"

@@ -17,7 +17,7 @@ from typing import Any
 
 from wise_edge.bundle.card import render_card
 from wise_edge.bundle.manifest import CARD_NAME, MANIFEST_NAME, SHA256, Artifact, Manifest
-from wise_edge.bundle.shipped import ASSETS, find_folder
+from wise_edge.bundle.shipped import ASSETS, SEGMENTERS, find_folder
 from wise_edge.bundle.shipped import EMBEDDED as EMBEDDED
 from wise_edge.bundle.shipped import EMBEDDED_START as EMBEDDED_START
 from wise_edge.bundle.shipped import SHIPPED as SHIPPED
@@ -56,9 +56,11 @@ def resolve_checkpoint(name: str, part: str) -> Path:
     """Return the folder of a checkpoint.
 
     Args:
-        name: a folder, or one of `SHIPPED`.
+        name: a folder, or one of `SHIPPED`; of a segmenter also one of `SEGMENTERS`.
         part: "policy" or "sam".
     """
+    if part == "sam" and name in SEGMENTERS:
+        return ASSETS / name
     return ASSETS / f"{name}-{part}" if name in SHIPPED else Path(name)
 
 

@@ -12,7 +12,7 @@ from wise_edge.files.writing import atomic_write
 from wise_edge.mapping import from_mapping
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 A = TypeVar("A")
 
@@ -42,13 +42,18 @@ def save_folder(model: nn.Module, model_type: str, architecture: Any, folder: Pa
     """
     safetensors = require("safetensors.torch", "export")
     folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        name: (tensor if is_statistic(name) else tensor.half()).detach().contiguous()
-        for name, tensor in model.state_dict().items()
-    }
+    state = half_state(model)
     atomic_write(folder / "model.safetensors", safetensors.save(state, metadata={"format": "pt"}), force=True)
     text = to_json({"model_type": model_type, **asdict(architecture)}, indent=2) + "\n"
     atomic_write(folder / "config.json", text.encode(), force=True)
+
+
+def half_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's tensors as its checkpoint holds them: in half precision, but for what batch norms counted."""
+    return {
+        name: (tensor if is_statistic(name) else tensor.half()).detach().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
 
 
 def is_statistic(name: str) -> bool:

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from wise_edge.bundle.shipped import EMBEDDED, MANIFEST_NAME, SHIPPED, find_folder
+from wise_edge.bundle.shipped import EMBEDDED, MANIFEST_NAME, SEGMENTERS, SHIPPED, find_folder
 from wise_edge.cli.common.settings import Words
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import read_json, read_text
@@ -206,7 +206,7 @@ _OF_ALL: Sources = {
     "shell": _plain(("bash", "zsh", "fish")),
 }
 """Parameter to its names, in every command that has it."""
-_CHECKPOINTS: Sources = {"policy": _plain(("embedded", "embedded-start")), "sam": _plain(("embedded",))}
+_CHECKPOINTS: Sources = {"policy": _plain(("embedded", "embedded-start")), "sam": _plain(("embedded", *SEGMENTERS))}
 _OF_COMMANDS: Mapping[Words, Sources] = {
     ("run",): {"save": _outputs, "overlay_style": _plain(("panel", "plain"))},
     ("masks",): {"save": _mask_outputs, "sam": _CHECKPOINTS["sam"]},
