@@ -22,13 +22,19 @@ from wise_edge.files.writing import atomic_write
 from wise_edge.mapping import from_mapping
 
 if TYPE_CHECKING:
+    from wise_edge.training.distill.config import DistillConfig
     from wise_edge.training.sam.config import SamConfig
     from wise_edge.training.sft.config import SftConfig
     from wise_edge.training.wise.config import WiseConfig
 
-    Config = SftConfig | SamConfig | WiseConfig
+    Config = SftConfig | SamConfig | DistillConfig | WiseConfig
 
-STAGES = {"sft": ("SftConfig", "train_sft"), "sam": ("SamConfig", "train_sam"), "wise": ("WiseConfig", "train_wise")}
+STAGES = {
+    "sft": ("SftConfig", "train_sft"),
+    "sam": ("SamConfig", "train_sam"),
+    "distill": ("DistillConfig", "train_distill"),
+    "wise": ("WiseConfig", "train_wise"),
+}
 """Value of a recipe's `stage` key, which also names its package -> dataclass in `config`, function in `train`."""
 
 

@@ -20,7 +20,7 @@ EXTRAS = {
         *(f"wise_edge.export.{name}" for name in ("pipeline", "source", "to_gguf", "to_onnx")),
     },
     "edgellm": {"wise_edge.export.to_edgellm"},
-    "train": {f"wise_edge.training.{name}" for name in ("common", "plan", "sam", "sft", "wise")},
+    "train": {f"wise_edge.training.{name}" for name in ("common", "distill", "plan", "sam", "sft", "wise")},
 }
 """Extra -> packages and modules that need it; everything outside of them imports with the core alone."""
 

@@ -25,7 +25,7 @@ def draw_curves(folder: Path) -> None:
 
 
 def _draw_losses(axes: Axes, records: list[dict[str, Any]]) -> None:
-    for name in ("tower", "language", "text", "bce", "edge", "dice"):
+    for name in ("tower", "language", "text", "bce", "edge", "dice", "embedding", "mask"):
         points = [(record["step"], record[name]) for record in records if name in record]
         if points:
             axes.plot(*zip(*points, strict=True), label=name)

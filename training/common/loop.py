@@ -28,6 +28,7 @@ from wise_edge.training.common.run import hold_run, identify_run
 from wise_edge.training.common.step_log import STEPS, VALIDATIONS, StepLog, append_record, drop_records_after, read_log
 
 if TYPE_CHECKING:
+    from wise_edge.training.distill.config import DistillConfig
     from wise_edge.training.sam.config import SamConfig
     from wise_edge.training.sft.config import SftConfig
 
@@ -36,11 +37,11 @@ B = TypeVar("B")
 
 @contextmanager
 def open_run(
-    config: SamConfig | SftConfig,
+    config: DistillConfig | SamConfig | SftConfig,
     out: Path,
     resume: bool,
     accept_changes: bool = False,
-    inputs: Mapping[str, Path] | None = None,
+    inputs: Mapping[str, Path | str] | None = None,
 ) -> Iterator[dict[str, Any] | None]:
     """Hold the folder of a run during the block, save its recipe and yield the checkpoint to continue from, if any.
 
@@ -117,7 +118,11 @@ class TrainingLoop(ABC, Generic[B]):
     """
 
     def __init__(
-        self, out: Path, config: SamConfig | SftConfig, models: dict[str, nn.Module], optimizers: Optimizers
+        self,
+        out: Path,
+        config: DistillConfig | SamConfig | SftConfig,
+        models: dict[str, nn.Module],
+        optimizers: Optimizers,
     ) -> None:
         self._out = out
         self._steps = config.total_steps

@@ -43,7 +43,7 @@ class Muon:
         for parameter in params:
             by_shape.setdefault(tuple(parameter.shape), []).append(parameter)
         self._groups = list(by_shape.values())
-        self._buffers = [torch.zeros(len(group), *group[0].shape) for group in self._groups]
+        self._buffers = [group[0].new_zeros(len(group), *group[0].shape) for group in self._groups]
 
     def step(self, lr: float) -> None:
         """Update every matrix that has a gradient.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from wise_edge.training.plan.parts import TrainingPlan
 
 if TYPE_CHECKING:
+    from wise_edge.training.distill.config import DistillConfig
     from wise_edge.training.recipe import Config
+    from wise_edge.training.sam.config import SamConfig
+    from wise_edge.training.sft.config import SftConfig
 
 
 def make_plan(config: Config, out: Path, resume: bool) -> TrainingPlan:
@@ -27,10 +30,14 @@ def make_plan(config: Config, out: Path, resume: bool) -> TrainingPlan:
     from wise_edge.training.wise.config import WiseConfig
 
     refuse_begun(out, resume)
+    if config.stage == "distill":
+        from wise_edge.training.plan.distill import plan_distill
+
+        return plan_distill(cast("DistillConfig", config), out)
     if not isinstance(config, WiseConfig):
         from wise_edge.training.plan.scratch import plan_scratch
 
-        return plan_scratch(config, out)
+        return plan_scratch(cast("SftConfig | SamConfig", config), out)
     from wise_edge.training.plan.wise import plan_wise
     from wise_edge.training.wise.data import Selection
     from wise_edge.training.wise.policy import open_policy

@@ -30,7 +30,10 @@ def train(
         options.flag("--dry-run", "Check recipe, model and data, and say what the training will take; train nothing."),
     ] = False,
 ) -> None:
-    """Train from a recipe: a policy (stage sft: supervised, wise: reinforcement learning) or a SAM (stage sam)."""
+    """Train from a recipe: a policy (stages sft, supervised, and wise, reinforcement learning) or a segmenter.
+
+    A segmenter is trained on drawn scenes (stage sam) or learns from a larger one on pictures without labels (distill).
+    """
     from wise_edge.extras import check_python
 
     check_python("train")
@@ -55,5 +58,5 @@ def train(
 
 
 def _next_step(stage: str, model: Path) -> str:
-    option, other = ("--sam", "--policy POLICY") if stage == "sam" else ("--policy", "--sam SAM")
+    option, other = ("--sam", "--policy POLICY") if stage in ("sam", "distill") else ("--policy", "--sam SAM")
     return f"next: wise-edge export {option} {model} {other} --target gguf --out bundle"

@@ -69,6 +69,8 @@ class MobileSamArchitecture(Checked):
     """Mean of R, G, B from 0 to 255, which is subtracted."""
     pixel_std: tuple[ChannelDeviation, ChannelDeviation, ChannelDeviation] = (58.395, 57.12, 57.375)
     """Standard deviation of R, G, B from 0 to 255, by which they are divided."""
+    multimask: bool = False
+    """Whether it was trained to return three masks, as the published one, and not the single one alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -169,8 +171,8 @@ def infer_published(checkpoint: Path, title: str) -> MobileSamArchitecture:
 
 def read_spec(checkpoint: Path) -> SamSpec:
     """Return what a runtime must know about a checkpoint that `load` loads; see `FamilyModule`."""
-    # Only the published model was trained to return three masks.
-    return SamSpec.describe(MODEL_TYPE, read_architecture(checkpoint), multimask=find_kind(checkpoint).form != OWN)
+    architecture = read_architecture(checkpoint)
+    return SamSpec.describe(MODEL_TYPE, architecture, multimask=architecture.multimask)
 
 
 def count_largest(checkpoint: Path) -> int:
@@ -193,6 +195,7 @@ def _infer(shape: Shape, count: Count) -> dict[str, Any]:
         "conv_expansion": hidden / width,
         "mlp_ratio": shape(f"{others[0]}0.mlp.fc1.weight")[0] / widths[0],
         **infer_decoder(shape, count)._asdict(),
+        "multimask": True,
     }
 
 
