@@ -2,9 +2,9 @@
 
     python benchmarks/engines.py --scratch DIR [--segmenters embedded,vit_b,hiera-tiny] [--json FILE]
 
-Needs no GPU. The segmenters are the embedded one, Segment Anything's vit_b and SAM 2's hiera-tiny at 1024 px, the
-last two with random weights; the policy is the embedded one. Each engine is built in its own process, whose peak memory
-is the kernel's VmHWM. Exported bundles stay in DIR (which needs 2 GB) for later runs.
+Needs no GPU. The segmenters are the embedded one and, of published size with random weights, Segment Anything's vit_b,
+SAM 2's hiera-tiny, mobile_sam, edgetam and efficientvit-l0; the policy is the embedded one. Each engine is built in its
+own process, whose peak memory is the kernel's VmHWM. Exported bundles stay in DIR (which needs 2 GB) for later runs.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from segment_anything import build_sam_vit_b
-from transformers import Sam2Config, Sam2Model
 
 from wise_edge.bundle.devices import parse_gpu_kinds
 from wise_edge.bundle.roles import GRAPHS
@@ -52,12 +54,42 @@ def make_segmenter(name: str, scratch: Path) -> str:
     if name == "embedded":
         return name
     torch.manual_seed(0)
-    target = scratch / (f"{name}.pth" if name == "vit_b" else name)
-    if not target.exists() and name == "vit_b":
-        torch.save(build_sam_vit_b().state_dict(), target)
+    target = scratch / (name if name in FOLDERS else f"{name}.pt")
+    if not target.exists() and name in FOLDERS:
+        FOLDERS[name]().save_pretrained(target)
     elif not target.exists():
-        Sam2Model(Sam2Config()).save_pretrained(target)
+        torch.save(FILES[name]().state_dict(), target)
     return str(target)
+
+
+def _make_edgetam() -> Any:
+    arguments = {"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
+    trunk = transformers.TimmWrapperConfig(architecture="repvit_m1", model_args=arguments)
+    vision = transformers.EdgeTamVisionConfig(backbone_config=trunk)
+    return transformers.EdgeTamModel(transformers.EdgeTamConfig(vision_config=vision))
+
+
+def _make_mobile_sam() -> Any:
+    from mobile_sam import sam_model_registry
+
+    return sam_model_registry["vit_t"]()
+
+
+def _make_efficientvit() -> Any:
+    from efficientsam.sam_model_zoo import create_efficientvit_sam_model
+
+    return create_efficientvit_sam_model("efficientvit-sam-l0", pretrained=False)
+
+
+FILES: dict[str, Callable[[], Any]] = {
+    "vit_b": build_sam_vit_b,
+    "mobile_sam": _make_mobile_sam,
+    "efficientvit-l0": _make_efficientvit,
+}
+FOLDERS: dict[str, Callable[[], Any]] = {
+    "hiera-tiny": lambda: transformers.Sam2Model(transformers.Sam2Config()),
+    "edgetam": _make_edgetam,
+}
 
 
 def main() -> None:
