@@ -14,9 +14,10 @@ import os
 import pickletools
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PosixPath
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
 from wise_edge.errors import UsageError
@@ -39,12 +40,17 @@ _HASHED = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "REDUCE", "NEWOBJ")
 """Operations whose result may be hashed with all that it holds."""
 
 
-def load_pickle(file: Path, stand_in: Callable[[str], type | None] = lambda name: None) -> Any:
+def load_pickle(
+    file: Path,
+    stand_in: Callable[[str], type | None] = lambda name: None,
+    remedies: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
     """Return what torch saved in a file, its tensors memory-mapped; nothing in the file is run.
 
     Args:
         file: the file.
         stand_in: returns the class to read objects of another class as, given that one's full name, or None.
+        remedies: what to do about an object of a class, by how the class's full name begins.
 
     Raises:
         UsageError: it cannot be read, is a pointer of Git LFS, or holds objects other than containers, numbers, text,
@@ -61,9 +67,11 @@ def load_pickle(file: Path, stand_in: Callable[[str], type | None] = lambda name
         raise
     except Exception as error:  # torch's unpickler raises almost any class for what is no checkpoint
         if stranger := re.search(r"GLOBAL (\S+) was not an allowed global", str(error)):
+            fitting = (text for start, text in remedies.items() if stranger[1].startswith(start))
+            remedy = next(fitting, "save the model's state_dict() instead")
             raise UsageError(
                 f"{file} holds no weights that can be read safely: it holds an object of {stranger[1]}, and reading "
-                "it would run its code; save the model's state_dict() instead"
+                f"it would run its code; {remedy}"
             ) from error
         # torch says the reason somewhere in a page about its settings.
         stated = re.search(r"WeightsUnpickler error: \s*(.+)", str(error))

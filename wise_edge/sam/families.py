@@ -8,10 +8,9 @@ table itself imports nothing heavy.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -87,11 +86,6 @@ class Family:
     libraries: tuple[str, ...]
     forms: tuple[Form, ...]
     predictor: str = "segment_anything.SamPredictor"
-
-    @property
-    def is_supported(self) -> bool:
-        """Whether its module is there."""
-        return importlib.util.find_spec(self.module) is not None
 
     def open(self) -> FamilyModule:
         """Import its module."""
@@ -222,13 +216,8 @@ def list_forms() -> Iterator[tuple[Family, Form]]:
 
 def describe_supported() -> str:
     """Return what can be passed, for a message."""
-    titles = [family.title for family in reversed(FAMILIES) if family.is_supported]
-    return f"supported are {_join(titles)}, as their authors' files or as transformers' folders"
-
-
-def _join(titles: Iterable[str]) -> str:
-    *others, last = titles
-    return f"{', '.join(others)} and {last}" if others else last
+    *titles, last = [family.title for family in reversed(FAMILIES)]
+    return f"supported are {', '.join(titles)} and {last}, as their authors' files or as transformers' folders"
 
 
 def import_library(module: str) -> ModuleType:

@@ -20,13 +20,18 @@ _PUBLISHED = (
     (r"sam_vit_(b_01ec64|l_0b3195|h_4b8939)\.pth", "dl.fbaipublicfiles.com/segment_anything"),
     (r"sam2_hiera_(tiny|small|base_plus|large)\.pt", "dl.fbaipublicfiles.com/segment_anything_2/072824"),
     (r"sam2\.1_hiera_(tiny|small|base_plus|large)\.pt", "dl.fbaipublicfiles.com/segment_anything_2/092824"),
+    (r"mobile_sam\.pt", "github.com/ChaoningZhang/MobileSAM/raw/master/weights"),
     (r"efficientvit_sam_x?l[0-2]\.pt", "huggingface.co/mit-han-lab/efficientvit-sam/resolve/main"),
     (r"sam_hq_vit_(b|l|h|tiny)\.pth", "huggingface.co/lkeab/hq-sam/resolve/main"),
+    (r"edgetam\.pt", "github.com/facebookresearch/EdgeTAM/raw/main/checkpoints"),
 )
 """The authors' files, and where they lie; see https://github.com/facebookresearch/segment-anything#model-checkpoints,
-https://github.com/facebookresearch/sam2#download-checkpoints, https://github.com/mit-han-lab/efficientvit and
-https://github.com/SysCV/sam-hq#model-checkpoints."""
-_FOREIGN_TYPES = {"sam3": "SAM 3"}
+https://github.com/facebookresearch/sam2#download-checkpoints, https://github.com/ChaoningZhang/MobileSAM,
+https://github.com/mit-han-lab/efficientvit, https://github.com/SysCV/sam-hq#model-checkpoints and
+https://github.com/facebookresearch/EdgeTAM."""
+_HUB = r"(facebook/sam|yonigozlan/EdgeTAM|syscv-community/sam-hq|nielsr/slimsam|Zigeng/SlimSAM)[\w.-]*"
+"""Names of folders on the hub in a form that is read."""
+_FOREIGN_TYPES = {"sam3": "SAM 3 without its tracker"}
 """Beginning of a config's model_type to the kind of a model that is no segmenter alone."""
 _FOREIGN_TENSORS = (
     (r"image_encoder\.features\.", "RepViT-SAM"),
@@ -62,9 +67,7 @@ def find_kind(checkpoint: Path) -> Kind:
     model_type = str(read_json(config).get("model_type"))
     for family, form in list_forms():
         if model_type in form.types:
-            if family.is_supported:
-                return Kind(family, form.kind)
-            raise UsageError(f"{config} describes {family.title}; {describe_supported()}")
+            return Kind(family, form.kind)
     foreign = (kind for start, kind in _FOREIGN_TYPES.items() if model_type.startswith(start))
     title = next(foreign, f"a model of type {model_type!r}")
     raise UsageError(f"{config} describes {title}; {describe_supported()}")
@@ -85,8 +88,6 @@ def _judge(file: Path, names: Iterable[str]) -> Kind:
             f"{file} holds another model than a segmenter (see {list_first(present)}); {describe_supported()}"
         )
     family, form = found
-    if not family.is_supported:
-        raise UsageError(f"{file} holds {family.title}, which is not supported; {describe_supported()}")
     if form.parts and (strange := [name for name in present if not name.startswith(form.parts)]):
         raise UsageError(
             f"{file} holds more than the weights of {family.title}: {list_first(strange)}; save the model's alone"
@@ -99,7 +100,7 @@ def describe_missing_segmenter(path: Path) -> str:
     for pattern, place in _PUBLISHED:
         if re.fullmatch(pattern, path.name):
             return f"{path} does not exist; download it: curl -L -o {path} https://{place}/{path.name}"
-    if re.fullmatch(r"(facebook/sam|syscv-community/sam-hq)[\w.-]+", str(path)):
+    if re.fullmatch(_HUB, str(path)):
         return f"there is no folder {path}; download it: hf download {path} --local-dir {path.name}"
     return f"{path} does not exist; pass a segmenter's checkpoint, or 'embedded'"
 

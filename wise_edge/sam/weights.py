@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _DEEPEST = 5
+_PICKLED_MODULES = {
+    "segment_anything_kd.": "it is SlimSAM with global pruning, whose layers differ in width; pass its uniform form: "
+    "hf download Zigeng/SlimSAM-uniform-77 --local-dir SlimSAM-uniform-77"
+}
+"""What to pass instead of modules that were saved whole: https://github.com/czg1225/SlimSAM#model-checkpoints."""
 
 
 def read_weights(checkpoint: Path) -> dict[str, Tensor]:
@@ -42,7 +47,7 @@ def read_weights(checkpoint: Path) -> dict[str, Tensor]:
     if checkpoint.suffix == ".safetensors":
         found: Any = {tensor.name: tensor.read() for tensor in list_file_tensors(checkpoint)}
     else:
-        found = load_pickle(checkpoint)
+        found = load_pickle(checkpoint, remedies=_PICKLED_MODULES)
     models = dict(_find_models(found, ""))
     if len(models) > 1:
         named = ", ".join(f"'{place}'" for place in models)
