@@ -81,12 +81,15 @@ class Segmenter:
 
         return cls(open_torch_mask(Path(sam)), MappedFiles())
 
-    def generate(self, image: Picture, options: GridOptions | None = None) -> GeneratedMasks:
+    def generate(
+        self, image: Picture, options: GridOptions | None = None, count: Callable[[], object] = lambda: None
+    ) -> GeneratedMasks:
         """Make the masks of everything in an image, as segment-anything's `SamAutomaticMaskGenerator` does.
 
         Args:
             image: as of `Session.segment`.
             options: the grid of points, and which masks are kept; None for segment-anything's defaults.
+            count: called after each point of `GridOptions.total`, for a bar of progress.
 
         Raises:
             UsageError: the image is none, or too small for so many layers of crops.
@@ -95,7 +98,7 @@ class Segmenter:
         """
         from wise_edge.runtimes.mask.generating import generate_masks
 
-        return self._make(partial(generate_masks, self.backend, read_picture(image), options or GridOptions()))
+        return self._make(partial(generate_masks, self.backend, read_picture(image), options or GridOptions(), count))
 
     def segment(self, image: Picture, prompts: Sequence[MaskPrompt]) -> GeneratedMasks:
         """Make the mask of each of several boxes or points, such as those of a detector.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
+from typing import TypeVar
 
 from wise_edge.errors import UsageError
 from wise_edge.runtimes.base import MaskPrompt
@@ -14,6 +15,7 @@ NO_MEMORY = (
     "(--sam sam2.1_hiera_tiny.pt)"
 )
 """Why a segmenter cannot follow objects, and what to do."""
+Output = TypeVar("Output")
 
 
 def _form(prompt: MaskPrompt) -> tuple[int, bool, bool]:
@@ -24,6 +26,25 @@ def check_memory(spec: SamSpec) -> None:
     """Raise `UsageError` if a segmenter has no memory."""
     if spec.memory is None:
         raise UsageError(NO_MEMORY)
+
+
+def decode_together(
+    prompts: Sequence[MaskPrompt], decode: Callable[[list[MaskPrompt]], Iterable[Output]], most: int = MOST_PROMPTS
+) -> list[Output]:
+    """Decode prompts in few calls: those of one form together, wherever they stand.
+
+    Args:
+        prompts: of one image.
+        decode: makes the output of each prompt of a call.
+        most: the most that one call takes.
+
+    Returns:
+        The outputs in the order of the prompts.
+    """
+    order = sorted(range(len(prompts)), key=lambda place: _form(prompts[place]))
+    calls = split_prompts([prompts[place] for place in order], most)
+    made = dict(zip(order, (output for call in calls for output in decode(call)), strict=True))
+    return [made[place] for place in range(len(prompts))]
 
 
 def split_prompts(prompts: Sequence[MaskPrompt], most: int = MOST_PROMPTS) -> Iterator[list[MaskPrompt]]:

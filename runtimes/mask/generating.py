@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from wise_edge.geometry import Box, Size, mask_box
 from wise_edge.rle import run_lengths_of_part
 from wise_edge.runtimes.base import MaskBackend, MaskImage, MaskPrompt
+from wise_edge.runtimes.mask.calls import decode_together
 from wise_edge.runtimes.mask.generated import GeneratedMask, GeneratedMasks
 from wise_edge.runtimes.mask.graph import Steps, find_area, find_steps, upsample
 from wise_edge.runtimes.mask.grid import GridOptions, suppress
@@ -29,13 +30,19 @@ _THRESHOLD = 0.0  # logits above it are mask
 _EDGE_PX = 20  # a box within it of a crop's edge, but not of the image's, is of an object that the crop cuts
 
 
-def generate_masks(backend: MaskBackend[Any], image: npt.NDArray[np.uint8], options: GridOptions) -> GeneratedMasks:
+def generate_masks(
+    backend: MaskBackend[Any],
+    image: npt.NDArray[np.uint8],
+    options: GridOptions,
+    count: Callable[[], object] = lambda: None,
+) -> GeneratedMasks:
     """Make the masks of everything in an image.
 
     Args:
         backend: makes masks of points.
         image: HWC uint8 RGB.
         options: the grid, and what is kept.
+        count: called after each point of `GridOptions.total`.
 
     Raises:
         UsageError: the image is too small for so many layers of crops.
@@ -45,7 +52,7 @@ def generate_masks(backend: MaskBackend[Any], image: npt.NDArray[np.uint8], opti
     multimask = backend.spec.multimask if wanted is None else wanted
     kept: list[GeneratedMask] = []
     for layer, crop in options.crops(work.size):
-        found = list(_search(work, crop, options.points(layer, crop_size(crop)), options, multimask))
+        found = list(_search(work, crop, options.points(layer, crop_size(crop)), options, multimask, count))
         scores = [each.predicted_iou for each in found]
         kept += work.suppress(found, scores, options.box_nms_thresh, "box_nms_thresh")
     if options.crop_n_layers:
@@ -73,14 +80,17 @@ def segment_prompts(
     work = _Work(backend, image)
     whole = (0, 0, *work.size)
     encoded, steps = work.encode(whole)
-    masks: list[GeneratedMask] = []
-    for logits, scores in backend.decode_raw(encoded, prompts, backend.spec.multimask):
-        for each, of_each in zip(logits, scores, strict=True):
-            prompt, best = prompts[len(masks)], int(of_each.argmax())
-            found = _Found.enlarge(each[best], float(of_each[best]), steps, offset)
-            points = tuple((float(x), float(y)) for x, y in prompt.points)
-            masks.append(replace(found.record(whole, work.size, points), box=prompt.box))
-    return work.finish(masks)
+
+    def segment(together: Sequence[MaskPrompt]) -> Iterator[GeneratedMask]:
+        rest = iter(together)
+        for raw in backend.decode_raw(encoded, together, backend.spec.multimask):
+            for logits, scores, prompt in zip(*raw, rest, strict=False):
+                best = int(scores.argmax())
+                found = _Found.enlarge(logits[best], float(scores[best]), steps, offset)
+                points = tuple((float(x), float(y)) for x, y in prompt.points)
+                yield replace(found.record(whole, work.size, points), box=prompt.box)
+
+    return work.finish(decode_together(prompts, segment))
 
 
 class _Work:
@@ -191,11 +201,17 @@ def crop_size(crop: Box) -> Size:
 
 
 def _search(
-    work: _Work, crop: Box, points: npt.NDArray[np.float64], options: GridOptions, multimask: bool
+    work: _Work,
+    crop: Box,
+    points: npt.NDArray[np.float64],
+    options: GridOptions,
+    multimask: bool,
+    count: Callable[[], object],
 ) -> Iterator[GeneratedMask]:
     """Yield the masks of a crop's points that are good enough."""
     encoded, steps = work.encode(crop)
     for scores, logits, (x, y) in _decode(work, encoded, points, options.points_per_batch, multimask):
+        count()
         good = np.isfinite(scores)
         if options.pred_iou_thresh > 0:
             good &= scores > np.float32(options.pred_iou_thresh)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from wise_edge.errors import UsageError
 from wise_edge.geometry import Size
 from wise_edge.images.strips import strips
 from wise_edge.runtimes.base import Graph, MaskMemory, MaskOutput, MaskPrompt, RawMasks
-from wise_edge.runtimes.mask.calls import NO_MEMORY, split_prompts
+from wise_edge.runtimes.mask.calls import NO_MEMORY, decode_together, split_prompts
 from wise_edge.sam.image import fit_image, fit_prompts, normalize_image
 from wise_edge.sam.spec import MOST_PROMPTS, SamSpec
 
@@ -76,7 +77,7 @@ class GraphMask:
 
     def decode_many(self, encoded: GraphMaskImage, prompts: Sequence[MaskPrompt]) -> list[MaskOutput]:
         """Segment what each prompt marks; see `MaskBackend`."""
-        return [output for call in split_prompts(prompts, self._most) for output in self._decode(encoded, call)]
+        return decode_together(prompts, partial(self._decode, encoded), self._most)
 
     def decode_raw(self, encoded: GraphMaskImage, prompts: Sequence[MaskPrompt], multimask: bool) -> Iterator[RawMasks]:
         """Yield what each call returns; see `MaskBackend`."""

@@ -89,6 +89,10 @@ class GridOptions:
         grid: npt.NDArray[np.float64] = np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 2)
         return grid * np.array(size, np.float64)
 
+    def total(self, size: Size) -> int:
+        """Return the number of points on an image of a size (width, height) and its crops; raises as `crops`."""
+        return sum(self._points_of(layer) ** 2 for layer, _ in self.crops(size))
+
     def crops(self, size: Size) -> list[tuple[int, Box]]:
         """Return each crop of an image of a size (width, height), itself first: its layer and place, XYXY half-open.
 

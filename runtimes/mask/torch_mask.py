@@ -18,7 +18,7 @@ from wise_edge.extras import require
 from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import MaskBackend, MaskMemory, MaskOutput, MaskPrompt, RawMasks
 from wise_edge.runtimes.checkpoints import find_checkpoint
-from wise_edge.runtimes.mask.calls import NO_MEMORY, split_prompts
+from wise_edge.runtimes.mask.calls import NO_MEMORY, decode_together, split_prompts
 from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 from wise_edge.sam.families import PADDED, PADDED_HQ, STRETCHED, import_library
 from wise_edge.sam.hq_sam import add_fine_mask, find_fine_features
@@ -91,7 +91,7 @@ class TorchSegmentAnything:
 
     def decode_many(self, encoded: PredictorImage, prompts: Sequence[MaskPrompt]) -> list[MaskOutput]:
         """Segment what each prompt marks; see `MaskBackend`."""
-        return [output for call in split_prompts(prompts) for output in self._decode(encoded.predictor, call)]
+        return decode_together(prompts, partial(self._decode, encoded.predictor))
 
     def decode_raw(self, encoded: PredictorImage, prompts: Sequence[MaskPrompt], multimask: bool) -> Iterator[RawMasks]:
         """Yield what each call returns; see `MaskBackend`."""
@@ -227,7 +227,7 @@ class TorchSam2:
 
     def decode_many(self, encoded: Sam2Image, prompts: Sequence[MaskPrompt]) -> list[MaskOutput]:
         """Segment what each prompt marks; see `MaskBackend`."""
-        return [output for call in split_prompts(prompts) for output in self._decode(encoded, call)]
+        return decode_together(prompts, partial(self._decode, encoded))
 
     def decode_raw(self, encoded: Sam2Image, prompts: Sequence[MaskPrompt], multimask: bool) -> Iterator[RawMasks]:
         """Yield what each call returns; see `MaskBackend`."""

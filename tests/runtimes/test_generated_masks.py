@@ -123,7 +123,11 @@ def test_three_masks_of_a_point_are_those_of_segment_anything(of_three: Path, nu
 
 
 def test_what_is_dropped_is_counted(embedded: Segmenter) -> None:
-    result = embedded.generate(picture(0), GridOptions(points_per_side=6, stability_score_thresh=0.9))
+    options, points = GridOptions(points_per_side=6, stability_score_thresh=0.9), [0]
+    result = embedded.generate(picture(0), options, lambda: points.append(1))
+
+    assert sum(points) == options.total((224, 224)) == 36
+    assert GridOptions(6, crop_n_layers=1, crop_n_points_downscale_factor=2).total((224, 224)) == 36 + 4 * 9
 
     assert result.made == 36 == len(result.masks) + sum(result.dropped.values())
     assert result.dropped.keys() <= {"pred_iou_thresh", "stability_score_thresh", "box_nms_thresh", "empty"}
@@ -139,7 +143,7 @@ def test_prompts_make_the_masks_of_a_session(embedded: Segmenter) -> None:
         MaskPrompt((20, 30, 150, 160)),
         MaskPrompt((60, 30, 190, 160), ((100, 90),)),
         MaskPrompt(points=((100, 90), (110, 95))),
-        *(MaskPrompt(points=((x, 70),)) for x in range(20, 280, 13)),
+        *(MaskPrompt(points=((x, 70), (x, 90))[: 1 + x % 2]) for x in range(20, 280, 13)),
     ]
 
     result = embedded.segment(image, prompts)

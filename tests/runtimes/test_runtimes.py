@@ -294,7 +294,7 @@ def test_an_earlier_mask_prompts_the_next(reference: Session, bundle: Bundle, sc
     assert np.abs(first.logits - second.logits).max() > 0.01
 
 
-@pytest.mark.parametrize(("kind", "calls"), [("torch", None), ("graphs", 5), ("graphs of one prompt", 24)])
+@pytest.mark.parametrize(("kind", "calls"), [("torch", None), ("graphs", 4), ("graphs of one prompt", 24)])
 def test_several_prompts_get_the_masks_of_single_ones(
     reference: Session, bundle: Bundle, scene: npt.NDArray[np.uint8], kind: str, calls: int | None
 ) -> None:

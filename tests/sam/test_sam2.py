@@ -18,11 +18,14 @@ from tiny_models import make_sam2
 from tiny_sam2_kin import make_edgetam, make_sam3
 from wise_edge.errors import UsageError
 from wise_edge.export.to_onnx.segmenter import SamSource
+from wise_edge.files.mapped import MappedFiles
 from wise_edge.metrics import mask_iou
 from wise_edge.runtimes.base import MaskPrompt
 from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
 from wise_edge.runtimes.mask.graph import GraphMask
+from wise_edge.runtimes.mask.grid import GridOptions
 from wise_edge.runtimes.mask.torch_mask import TorchSam2, open_torch_mask
+from wise_edge.runtimes.segmenter import Segmenter
 from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 from wise_edge.scenes import sample
 
@@ -181,6 +184,23 @@ def test_a_damaged_checkpoint_is_one_line(copied: Path, case: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
         SamSource(copied)
     assert "\n" not in str(caught.value)
+
+
+def test_masks_of_a_grid_are_those_of_its_points(kin: Path, exported: Path) -> None:
+    graphs = [OnnxGraph(exported / f"sam.{part}.onnx") for part in ("encoder", "decoder")]
+    ours, stock = GraphMask("onnx", read_sam_spec(kin), *graphs), open_torch_mask(kin)
+    image = np.resize(sample("test", 3).scene.image, (120, 160, 3))
+    options = GridOptions(4, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1)
+    for backend in (ours, stock):
+        encoded = backend.encode(image)
+        made = Segmenter(backend, MappedFiles()).generate(image, options)
+        assert made.made == 48
+        for point in {each.point_coords for each in made.masks}:
+            best = backend.decode(encoded, MaskPrompt(points=point))
+            alike = [each for each in made.masks if each.point_coords == point]
+            assert len(alike) <= 3
+            same = [each for each in alike if each.predicted_iou == pytest.approx(best.score, abs=1e-4)]
+            assert any(np.count_nonzero(each.mask != best.mask) <= 2 for each in same)
 
 
 @pytest.mark.parametrize("multimask", [False, True])

@@ -13,7 +13,11 @@ from wise_edge.cli.options import option
 from wise_edge.errors import UsageError, WiseEdgeError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from wise_edge.outputs.saving import Kind
+    from wise_edge.runtimes.mask.generated import GeneratedMasks
 
 KINDS: tuple[Kind, ...] = ("overlay", "json", "coco")
 _GRID, _CROPS = "Grid", "Crops"
@@ -150,14 +154,21 @@ def masks(
     else:
         segmenter = Segmenter.from_checkpoint(checkpoint)
     results = MaskResults(len(found), coco, as_json, force)
+
+    def make(image: npt.NDArray[np.uint8]) -> GeneratedMasks:
+        if prompts:
+            return segmenter.segment(image, prompts)
+        points = grid.total((image.shape[1], image.shape[0]))
+        with counting("points", points, here=len(found) == 1) as count_point:
+            return segmenter.generate(image, grid, count_point)
+
     with counting("pictures", len(found)) as count, results:
         for picture, image, wanted in zip(found, readings, files, strict=True):
             if isinstance(image, UsageError):
                 results.skip(image)
             else:
                 try:
-                    made = segmenter.segment(image, prompts) if prompts else segmenter.generate(image, grid)
-                    results.add(picture, image, made, wanted)
+                    results.add(picture, image, make(image), wanted)
                 except UsageError as error:
                     if len(found) == 1:
                         raise
