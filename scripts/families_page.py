@@ -1,9 +1,9 @@
-"""Write the tables of docs/families.md from the code: which family of policies runs on what.
+"""Write the tables of docs/families.md from the code: which family of policies and segmenters runs on what.
 
     python scripts/families_page.py
 
-Rows and columns are those of `wise_edge.policy.families.FAMILIES`, `wise_edge.export.targets` and
-`wise_edge.runtimes.backends`; a test compares the page with them.
+Rows and columns are those of `wise_edge.policy.families.FAMILIES`, `wise_edge.sam.families.FAMILIES`,
+`wise_edge.export.targets` and `wise_edge.runtimes.backends`; a test compares the page with them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from wise_edge.export import precisions
 from wise_edge.export.targets import TARGETS, Target
 from wise_edge.policy.families import FAMILIES
 from wise_edge.runtimes.backends import BACKENDS
+from wise_edge.sam import families as segmenters
 
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
 TITLES = {"qwen2_vl": "Qwen2-VL", "qwen2_5_vl": "Qwen2.5-VL", "qwen3_vl": "Qwen3-VL", "qwen3_5": "Qwen3.5"}
@@ -49,9 +50,23 @@ def render_types() -> str:
     return _table(["option", "target", "values"], rows)
 
 
+def render_segmenters() -> str:
+    """Return the table of segmenters' families: how their pictures are fitted, and the extras for their checkpoints."""
+    rows = []
+    for family in reversed(segmenters.FAMILIES):
+        fitted = "stretched to it" if family.layout == segmenters.STRETCHED else "scaled to fit, padded"
+        extras = sorted({"export", *(segmenters.LIBRARIES[library] for library in family.libraries)})
+        types = [f"`{name}`" for form in family.forms for name in form.types]
+        files = "yes" if any(form.sign for form in family.forms) else "no"
+        named = f"{family.title} (`{family.name}`)"
+        rows.append([named, files, ", ".join(types) or "no", fitted, ", ".join(f"`{extra}`" for extra in extras)])
+    return _table(["family", "files", "folders: `model_type`", "the picture in the square", "extras"], rows)
+
+
 def fill(page: str) -> str:
-    """Return a page with its two tables written anew."""
-    for name, table in (("families", render_families()), ("types", render_types())):
+    """Return a page with its tables written anew."""
+    tables = {"families": render_families(), "types": render_types(), "segmenters": render_segmenters()}
+    for name, table in tables.items():
         before, rest = page.split(f"<!-- {name} -->", 1)
         page = f"{before}<!-- {name} -->\n\n{table}\n\n<!-- end -->{rest.split('<!-- end -->', 1)[1]}"
     return page
