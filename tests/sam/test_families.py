@@ -26,8 +26,9 @@ from wise_edge.runtimes.mask.torch_mask import open_torch_mask
 from wise_edge.sam import families
 from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 from wise_edge.sam.families import AUTHORS, FAMILIES, PADDED, Family, Form
+from wise_edge.sam.memory import MemorySpec
 from wise_edge.sam.segment_anything import build_sam
-from wise_edge.sam.spec import MemorySpec, SamSpec
+from wise_edge.sam.spec import SamSpec
 
 ROW = Family(
     "brush_sam",
@@ -97,7 +98,7 @@ def of_sam(sam: SamSpec) -> Manifest:
     [
         {"family": "brush_sam"},
         {"prompt_size": 128},
-        {"family": "sam2", "memory": MemorySpec(frames=7, pointers=16)},
+        {"family": "sam2", "memory": MemorySpec(6, 2, 15, True, (0, 1), True)},
     ],
 )
 def test_what_earlier_versions_would_misread_has_a_later_schema(changes: dict[str, Any]) -> None:

@@ -22,9 +22,10 @@ from wise_edge.errors import UsageError
 from wise_edge.metrics import mask_iou
 from wise_edge.runtimes.base import MaskPrompt
 from wise_edge.runtimes.mask.torch_mask import TorchSegmentAnything, open_torch_mask
-from wise_edge.sam import sam2
+from wise_edge.sam import kinds, sam2, video
+from wise_edge.sam import weights as weights_module
 from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
-from wise_edge.sam.names import to_sam2_model
+from wise_edge.sam.names import VIDEO_PARTS, to_sam2_model
 from wise_edge.sam.segment_anything import SamArchitecture, build_sam
 
 State = dict[str, torch.Tensor]
@@ -314,3 +315,61 @@ def test_a_single_file_with_transformers_names_is_read(official: dict[str, Any],
     safetensors.torch.save_file(named, tmp_path / "model.safetensors")
     assert read_sam_spec(tmp_path / "model.safetensors").family == "sam2"
     assert set(load_segmenter(tmp_path / "model.safetensors").state_dict()) == set(to_sam2_model(state))
+
+
+@pytest.mark.parametrize("size", ["t", "s", "b+", "l"])
+def test_every_tensor_of_a_published_memory_has_its_place(
+    official: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: str
+) -> None:
+    file = tmp_path / "sam2.1.pt"
+    file.touch()
+    with torch.device("meta"):  # shapes without weights
+        weights = {name: torch.empty(shape) for name, shape in official["tensors"][size].items()}
+        for module in (sam2, video, kinds):
+            monkeypatch.setattr(module, "read_weights", lambda _: weights)
+        for module in (sam2, video, weights_module):
+            monkeypatch.setattr(module, "check_finite", lambda *_: None)
+        model = video.load_video(file)  # refuses missing tensors, further ones, and other shapes
+    assert type(model).__name__ == "Sam2VideoModel"
+    assert (
+        sum(each.numel() for each in model.state_dict().values())
+        == sum(each.numel() for each in weights.values())
+        + weights["sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"].numel()
+    )  # there twice
+    memory = read_sam_spec(file).memory
+    assert memory is not None
+    assert (memory.recent_frames, memory.recent_pointers, memory.bfloat16) == (6, 15, True)
+
+
+def test_a_memory_is_read_from_files_of_either_naming(tmp_path: Path, official: dict[str, Any]) -> None:
+    state = numbered(official["tensors"]["t"])
+    torch.save({"model": state}, tmp_path / "sam2.1_hiera_tiny.pt")
+    model = video.load_video(tmp_path / "sam2.1_hiera_tiny.pt")
+    assert torch.equal(
+        model.memory_attention.layers[2].linear1.weight, state["memory_attention.layers.2.linear1.weight"]
+    )
+    assert torch.equal(model.memory_encoder.projection.bias, state["memory_encoder.out_proj.bias"])
+    assert torch.equal(model.object_pointer_proj.layers[0].bias, state["obj_ptr_proj.layers.1.bias"])
+    assert torch.equal(model.no_object_pointer, state["no_obj_ptr"])
+    safetensors.torch.save_file(
+        {name: tensor for name, tensor in model.state_dict().items() if "shared_image" not in name},
+        tmp_path / "model.safetensors",
+    )
+    again = video.load_video(tmp_path / "model.safetensors").state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_checkpoint_for_images_has_no_memory_and_a_torn_one_is_one_line(
+    tmp_path: Path, official: dict[str, Any]
+) -> None:
+    state = {name: torch.zeros(()).expand(shape) for name, shape in official["tensors"]["t"].items()}
+    image = {name: each for name, each in state.items() if not name.startswith(VIDEO_PARTS)}
+    torch.save({"model": image}, tmp_path / "image.pt")
+    assert read_sam_spec(tmp_path / "image.pt").memory is None
+    torn = {name: each for name, each in state.items() if "fuser.layers.1" not in name}
+    torch.save({"model": torn}, tmp_path / "torn.pt")
+    with pytest.raises(
+        UsageError, match=r"torn\.pt does not hold the weights of a complete video model: .*memory_fuser\.layers\.1"
+    ) as caught:
+        video.load_video(tmp_path / "torn.pt")
+    assert "\n" not in str(caught.value)

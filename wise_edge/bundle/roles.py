@@ -7,6 +7,8 @@ VISION, DECODER = ("policy.vision", "policy.decoder")
 model. ONNX Runtime runs them, and TensorRT's engines are built from them."""
 MASK_GRAPHS = ("sam.encoder", "sam.decoder")
 """The segmenter's."""
+MEMORY_GRAPHS = ("sam.memory_attention", "sam.memory_encoder")
+"""Those of a segmenter that follows objects in videos, in addition."""
 GRAPHS = (VISION, DECODER, *MASK_GRAPHS)
 """All ONNX graphs of a bundle whose policy sees squares."""
 EMBEDDING, TOKENIZER = "policy.embedding", "policy.tokenizer"
@@ -27,3 +29,8 @@ def engine_role(graph: str, engine_set: str) -> str:
 def engine_file(graph: str, engine_set: str) -> str:
     """Return the file name of a graph's engine; that of its sidecar has ".json" appended."""
     return f"{graph}.{engine_set}.engine"
+
+
+def mask_graphs(*, memory: bool) -> tuple[str, ...]:
+    """Return the graphs of a segmenter with or without memory."""
+    return (*MASK_GRAPHS, *MEMORY_GRAPHS) if memory else MASK_GRAPHS

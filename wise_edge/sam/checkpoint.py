@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from wise_edge.sam.kinds import find_kind
 from wise_edge.sam.spec import SamSpec
+from wise_edge.sam.video import FAMILIES, read_memory
 
 
 def read_sam_spec(checkpoint: Path) -> SamSpec:
@@ -20,7 +22,9 @@ def read_sam_spec(checkpoint: Path) -> SamSpec:
         UsageError: it is something else, or damaged.
         MissingExtraError: torch, which reads files, is not installed.
     """
-    return find_kind(checkpoint).family.open().read_spec(checkpoint)
+    family = find_kind(checkpoint).family
+    spec = family.open().read_spec(checkpoint)
+    return replace(spec, memory=read_memory(checkpoint)) if family.name in FAMILIES else spec
 
 
 def load_segmenter(checkpoint: Path) -> Any:

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from wise_edge.extras import check_packages, require
+from wise_edge.sam.memory_names import VIDEO_MODEL_PARTS
 from wise_edge.sam.names import VIDEO_PARTS
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _REGISTERING = ("mobile_sam", "segment_anything_hq")
 _SAM_PARTS = ("image_encoder.", "prompt_encoder.", "mask_decoder.")
 _SAM_MODEL_PARTS = ("vision_encoder.", "prompt_encoder.", "mask_decoder.")
 _SAM2_PARTS = ("image_encoder.", "sam_prompt_encoder.", "sam_mask_decoder.", "no_mem_embed", *VIDEO_PARTS)
-_SAM2_MODEL_PARTS = (*_SAM_MODEL_PARTS, "no_memory_embedding")
+_SAM2_MODEL_PARTS = (*_SAM_MODEL_PARTS, "no_memory_embedding", *VIDEO_MODEL_PARTS)
 
 
 @dataclass(frozen=True)

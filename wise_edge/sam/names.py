@@ -111,7 +111,7 @@ def find_part(name: str) -> int | None:
 
 def name_in_sam_model(name: str) -> str:
     """Return the name in transformers' `SamModel` of a tensor of segment-anything's `Sam`."""
-    return _rename(name, (*_BOTH, *_SAM))
+    return rename(name, (*_BOTH, *_SAM))
 
 
 def to_sam2_model(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -128,7 +128,7 @@ def to_sam2_model(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in weights.items():
         if name.startswith(VIDEO_PARTS):
             continue
-        new = _rename(name, (*_BOTH, *_SAM2))
+        new = rename(name, (*_BOTH, *_SAM2))
         (points if ".point_embed." in new else state)[new] = tensor
     if points:
         state["prompt_encoder.point_embed.weight"] = torch.cat([points[name] for name in sorted(points)])
@@ -145,7 +145,7 @@ def to_sam3_tracker(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     image = {name: tensor for name, tensor in weights.items() if name.startswith(_SAM3_IMAGE)}
     for name, tensor in to_sam2_model(image).items():
-        new = _rename(name, _SAM3)
+        new = rename(name, _SAM3)
         if ".qkv." in new:
             state |= {
                 new.replace("qkv", f"{part}_proj"): each for part, each in zip("qkv", tensor.chunk(3), strict=True)
@@ -165,7 +165,7 @@ def name_sam3_tracker(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if any(name.startswith("tracker_model.") for name in weights):  # other decoders and necks are the detector's
         weights = {name: tensor for name, tensor in weights.items() if _SAM3_TRACKER.match(name)}
-    named = {_rename(name, _SAM3_MODEL): tensor for name, tensor in weights.items()}
+    named = {rename(name, _SAM3_MODEL): tensor for name, tensor in weights.items()}
     return share_positions({name: tensor for name, tensor in named.items() if name.startswith(IMAGE_PARTS)})
 
 
@@ -175,7 +175,8 @@ def share_positions(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**weights, **({} if found is None else dict.fromkeys((_POSITIONS, SHARED_POSITIONS), found))}
 
 
-def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+def rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+    """Return a name after all rules, patterns and replacements, in their order."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name

@@ -19,7 +19,7 @@ from wise_edge.files.documents import read_json
 from wise_edge.mapping import from_mapping
 from wise_edge.native.pretrained import load_pretrained
 from wise_edge.native.weight_files import check_finite
-from wise_edge.sam.names import share_positions, to_sam2_model
+from wise_edge.sam.names import IMAGE_PARTS, share_positions, to_sam2_model
 from wise_edge.sam.processor import IMAGENET, PerChannel, read_normalization
 from wise_edge.sam.spec import SamSpec
 from wise_edge.sam.weights import fill_model, read_weights
@@ -137,7 +137,8 @@ def _load_file(file: Path) -> Any:
     transformers = require("transformers", "export")
     weights = read_weights(file)
     named = any(name.startswith(_TRUNK) for name in weights)
-    state = share_positions(weights) if named else to_sam2_model(weights)
+    image = {name: tensor for name, tensor in weights.items() if name.startswith(IMAGE_PARTS)}
+    state = share_positions(image) if named else to_sam2_model(weights)
     config = transformers.Sam2Config(vision_config=_vision_config(file, state))
     return build("Sam2Model", config, state, file, "SAM 2")
 

@@ -5,26 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, Depth, Name, Side
+from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, Name, Side
 from wise_edge.sam.families import STRETCHED, Family, find_family
+from wise_edge.sam.memory import MemorySpec
 
 MOST_PROMPTS = 16
 """Prompts of one call of a mask decoder, whose memory grows with them."""
 _FIRST_FAMILIES = ("segment_anything", "sam2")
 """Those of every version that reads schema 4."""
-
-
-@dataclass(frozen=True)
-class MemorySpec(Checked):
-    """What a segmenter of videos remembers of an object.
-
-    Attributes:
-        frames: the most frames whose masks it attends to.
-        pointers: the most object pointers that it attends to.
-    """
-
-    frames: Depth
-    pointers: Depth
 
 
 @dataclass(frozen=True)
