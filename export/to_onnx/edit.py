@@ -58,6 +58,22 @@ def replace_graph(file: Path, convert: Callable[[Path, Path], T]) -> T:
         return convert(Path(scratch) / file.name, file)
 
 
+def free_axis(file: Path, name: str, axis: str) -> None:
+    """Let the first axis of an input of size 1 have another size, where the operators after it broadcast.
+
+    torch.export knows no size that is 1 or that of another axis.
+
+    Args:
+        file: an ONNX file, changed in place.
+        name: the input.
+        axis: name of the axis.
+    """
+    model = onnx.load(file, load_external_data=False)
+    found = next(each for each in model.graph.input if each.name == name)
+    found.type.tensor_type.shape.dim[0].dim_param = axis
+    file.write_bytes(model.SerializeToString(deterministic=True))
+
+
 def load_light(path: Path) -> onnx.ModelProto:
     """Read a file without the weights stored in a second one."""
     model: onnx.ModelProto = onnx.load(path, load_external_data=False)

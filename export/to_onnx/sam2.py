@@ -133,7 +133,7 @@ class MaskDecoder(nn.Module):
         point_labels: Tensor,
         mask_input: Tensor,
         has_mask_input: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Return masks and scores."""
         no_mask = self.prompt.no_mask_embed.weight.reshape(1, -1, 1, 1)
         # One padding point follows box and points, as in the model's training.
@@ -141,7 +141,7 @@ class MaskDecoder(nn.Module):
         has_mask = has_mask_input[:, None, None, None]
         dense = has_mask * self.prompt.mask_embed(mask_input) + (1 - has_mask) * no_mask
         prompts = dense.shape[0]  # a batch of images, since one image takes one mask as prompt
-        masks, scores, *_ = self.mask_decoder(
+        masks, scores, _, visible = self.mask_decoder(
             image_embeddings=image_embeddings.expand(prompts, -1, -1, -1),
             image_positional_embeddings=self.image_pe.expand(prompts, -1, -1, -1),
             sparse_prompt_embeddings=points,
@@ -149,7 +149,11 @@ class MaskDecoder(nn.Module):
             multimask_output=False,
             high_resolution_features=[each.expand(prompts, -1, -1, -1) for each in (high_res_0, high_res_1)],
         )
-        return masks[:, 0], scores[:, 0]
+        return self.finish(masks[:, 0], scores[:, 0], visible[:, 0])
+
+    def finish(self, masks: Tensor, scores: Tensor, visible: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs: masks [P, 4, L, L] and scores [P, 4], of prompts whose objects have scores [P, 1]."""
+        return masks, scores
 
 
 def _returning_all_masks(mask_decoder: Any) -> Any:

@@ -69,7 +69,9 @@ def _verify_vision(model: Any, spec: PolicySpec, grid: tuple[int, int], file: Pa
     if spec.deepstack_layers:
         expected.append(torch.stack(seen.deepstack_features))
     out = OnnxSession(file).run({"pixel_values": patches})
-    return _figure(file.stem, [(out[name], value) for name, value in zip(vision_outputs(spec), expected, strict=True)])
+    return compare_arrays(
+        file.stem, [(out[name], value) for name, value in zip(vision_outputs(spec), expected, strict=True)]
+    )
 
 
 def _verify_decoder(model: Any, spec: PolicySpec, graph: OnnxSession) -> Iterator[Figure]:
@@ -98,14 +100,14 @@ def _verify_decoder(model: Any, spec: PolicySpec, graph: OnnxSession) -> Iterato
         out = graph.run({"inputs_embeds": embeds.numpy(), "position_ids": positions.numpy(), **past, **deepstack})
         present = [out[name] for name in present_names(spec.num_layers)]
         expected = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
-        yield _figure(f"{DECODER} logits, {what}", [(out["logits"], logits)])
-        yield _figure(f"{DECODER} keys and values, {what}", list(zip(present, expected, strict=True)))
+        yield compare_arrays(f"{DECODER} logits, {what}", [(out["logits"], logits)])
+        yield compare_arrays(f"{DECODER} keys and values, {what}", list(zip(present, expected, strict=True)))
         past = next_cache(out, spec.num_layers)
 
 
 def verify_embedding(model: Any, table: npt.NDArray[Any]) -> Figure:
     """Compare the stored token embedding with the checkpoint's."""
-    return _figure(EMBEDDING, [(table.astype(np.float32), model.get_input_embeddings().weight.detach())])
+    return compare_arrays(EMBEDDING, [(table.astype(np.float32), model.get_input_embeddings().weight.detach())])
 
 
 def verify_sam(graphs: SegmenterGraphs, encoder: Path, decoder: Path) -> Iterator[Figure]:
@@ -122,7 +124,7 @@ def verify_sam(graphs: SegmenterGraphs, encoder: Path, decoder: Path) -> Iterato
     with torch.no_grad():
         features = graphs.embed(torch.from_numpy(image))
     out = OnnxSession(encoder).run({"image": image})
-    yield _figure(
+    yield compare_arrays(
         "sam.encoder", [(out[name], feature) for name, feature in zip(graphs.features, features, strict=True)]
     )
     graph = OnnxSession(decoder)
@@ -143,10 +145,11 @@ def verify_sam(graphs: SegmenterGraphs, encoder: Path, decoder: Path) -> Iterato
         out = graph.run({**shared, **prompt})
         what = f"sam.decoder, box and {count} points{' and a mask' if masked else ''}"
         what += "" if prompts == 1 else f", {prompts} prompts"
-        yield _figure(what, [(out["low_res_masks"], masks), (out["iou_predictions"], scores)])
+        yield compare_arrays(what, [(out["low_res_masks"], masks), (out["iou_predictions"], scores)])
 
 
-def _figure(what: str, pairs: Sequence[tuple[npt.NDArray[Any], Any]]) -> Figure:
+def compare_arrays(what: str, pairs: Sequence[tuple[npt.NDArray[Any], Any]]) -> Figure:
+    """Return the largest relative error of arrays against torch's tensors."""
     worst = 0.0
     for got, tensor in pairs:
         expected = tensor.numpy()

@@ -7,11 +7,12 @@ from typing import Any
 
 from wise_edge.bundle.devices import GpuKind
 from wise_edge.bundle.engines import BuildPlan, GraphPlan, ShapeRange
-from wise_edge.bundle.roles import MASK_GRAPHS
+from wise_edge.bundle.roles import mask_graphs
 from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
 from wise_edge.policy.graph_io import policy_graphs
 from wise_edge.policy.spec import PolicySpec
+from wise_edge.sam.memory import MOST_OBJECTS
 from wise_edge.sam.spec import MOST_PROMPTS
 
 _MOST_POINTS = 64
@@ -31,9 +32,9 @@ def plan_engines(bundle: Bundle, targets: tuple[GpuKind, ...]) -> BuildPlan:
     Raises:
         MissingExtraError: onnx is not installed.
     """
-    policy = bundle.manifest.policy
-    roles = (*policy_graphs(policy), *MASK_GRAPHS)
-    graphs = tuple(GraphPlan(graph, find_ranges(bundle.file(graph), policy)) for graph in roles)
+    manifest = bundle.manifest
+    roles = (*policy_graphs(manifest.policy), *mask_graphs(memory=manifest.sam.memory is not None))
+    graphs = tuple(GraphPlan(graph, find_ranges(bundle.file(graph), manifest.policy)) for graph in roles)
     return BuildPlan(tuple(target.name for target in targets), graphs)
 
 
@@ -44,6 +45,8 @@ def _sizes(policy: PolicySpec) -> dict[str, tuple[int, int, int]]:
         "tokens": (1, 1, context),
         "past": (0, context // 2, context),
         "prompts": (1, 1, MOST_PROMPTS),
+        "images": (1, 1, MOST_PROMPTS),  # one, or as many as prompts
+        "objects": (1, 1, MOST_OBJECTS),
         "points": (1, _POINTS, _MOST_POINTS),
     }
 
