@@ -22,6 +22,7 @@ from wise_edge.bundle.roles import (
     PLAN_ROLE,
     TOKENIZER,
     engine_role,
+    mask_graphs,
 )
 from wise_edge.errors import DeviceError, MissingExtraError
 from wise_edge.extras import require
@@ -135,7 +136,7 @@ def any_on_gpu(names: Collection[str]) -> bool:
 def _graphs(manifest: Manifest, part: str) -> tuple[str, ...]:
     from wise_edge.policy.graph_io import policy_graphs
 
-    return policy_graphs(manifest.policy) if part == "policy" else MASK_GRAPHS
+    return policy_graphs(manifest.policy) if part == "policy" else mask_graphs(memory=manifest.sam.memory is not None)
 
 
 def _check_precision(manifest: Manifest, _: DeviceCapabilities, part: str) -> None:

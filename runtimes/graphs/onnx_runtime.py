@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,16 +21,17 @@ def open_policy(
     bundle: Bundle, row: Backend, *, threads: int | None, pixels: int | None = None, **_: Any
 ) -> GraphPolicy:
     """Open a bundle's policy; see `wise_edge.runtimes.backends.Support`."""
-    return GraphPolicy.of_bundle(row.name, bundle, pixels, lambda graph: _open_graph(bundle, row, graph, threads))
+    return GraphPolicy.of_bundle(row.name, bundle, pixels, partial(_open_graph, bundle, row, threads))
 
 
 def open_mask(bundle: Bundle, row: Backend, *, threads: int | None, **_: Any) -> GraphMask:
     """Open a bundle's segmenter; see `wise_edge.runtimes.backends.Support`."""
-    graphs = (_open_graph(bundle, row, graph, threads) for graph in MASK_GRAPHS)
-    return GraphMask(row.name, bundle.manifest.sam, *graphs)
+    opener = partial(_open_graph, bundle, row, threads)
+    encoder, decoder = map(opener, MASK_GRAPHS)
+    return GraphMask(row.name, bundle.manifest.sam, encoder, decoder, opener)
 
 
-def _open_graph(bundle: Bundle, row: Backend, role: str, threads: int | None) -> OnnxGraph:
+def _open_graph(bundle: Bundle, row: Backend, threads: int | None, role: str) -> OnnxGraph:
     graph = OnnxGraph(bundle.file(role), CUDA if row.on_gpu else CPU, threads)
     graph.check_outputs(_needed_outputs(role, bundle))
     return graph
@@ -41,7 +43,10 @@ def _needed_outputs(role: str, bundle: Bundle) -> Sequence[str]:
         return ["logits", *present_names(bundle.manifest.policy.num_layers)]
     if role.startswith(VISION):
         return vision_outputs(bundle.manifest.policy)
-    return ["low_res_masks", "iou_predictions"] if role == "sam.decoder" else []
+    if role != "sam.decoder":
+        return []
+    memory = bundle.manifest.sam.memory is not None
+    return ["low_res_masks", "iou_predictions", *(["object_scores", "object_pointers"] if memory else [])]
 
 
 class OnnxGraph(OnnxSession):

@@ -37,8 +37,9 @@ from wise_edge.runtimes.graphs.device_memory import DeviceArray, DevicePool, Pin
 from wise_edge.runtimes.mask.graph import GraphMask
 from wise_edge.runtimes.policy.graph import GraphPolicy
 
-_RESIDENT = {"policy.decoder": ("present_",), "sam.encoder": ("",)}
-"""Outputs that stay on the GPU, by the beginnings of their names: keys and values, an image's features."""
+_RESIDENT = {"policy.decoder": ("present_",), "sam.encoder": ("",), "sam.memory_attention": ("",)}
+"""Outputs that stay on the GPU, by the beginnings of their names: keys and values, an image's features, and these as
+the memory of objects lets them be seen."""
 
 
 def open_policy(bundle: Bundle, row: Backend, *, pixels: int | None = None, **_: Any) -> GraphPolicy:
@@ -48,7 +49,9 @@ def open_policy(bundle: Bundle, row: Backend, *, pixels: int | None = None, **_:
 
 def open_mask(bundle: Bundle, row: Backend, **_: Any) -> GraphMask:
     """Open a bundle's segmenter; see `wise_edge.runtimes.backends.Support`."""
-    return GraphMask(row.name, bundle.manifest.sam, *map(_engine_opener(bundle), MASK_GRAPHS))
+    opener = _engine_opener(bundle)
+    encoder, decoder = map(opener, MASK_GRAPHS)
+    return GraphMask(row.name, bundle.manifest.sam, encoder, decoder, opener)
 
 
 def _engine_opener(bundle: Bundle) -> Callable[[str], TensorRtGraph]:

@@ -6,7 +6,7 @@ Postprocessing equals `Sam.postprocess_masks` (https://github.com/facebookresear
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from wise_edge.bundle.roles import MEMORY_GRAPHS
 from wise_edge.errors import UsageError
 from wise_edge.geometry import Size
 from wise_edge.images.strips import strips
 from wise_edge.runtimes.base import Graph, MaskMemory, MaskOutput, MaskPrompt, RawMasks
 from wise_edge.runtimes.mask.calls import NO_MEMORY, decode_together, split_prompts
+from wise_edge.runtimes.mask.memory import GraphMemory
 from wise_edge.sam.image import fit_image, fit_prompts, normalize_image
 from wise_edge.sam.spec import MOST_PROMPTS, SamSpec
 
@@ -48,13 +50,23 @@ class GraphMask:
         decoder: features, point_coords, point_labels, mask_input and has_mask_input to low_res_masks and
             iou_predictions, the single mask before the three others; as many prompts at once as it has room for, one
             in bundles of version 0.1.
+        open_graph: opens a further graph of the bundle by its role; None if it has none.
     """
 
-    def __init__(self, name: str, spec: SamSpec, encoder: Graph, decoder: Graph) -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: SamSpec,
+        encoder: Graph,
+        decoder: Graph,
+        open_graph: Callable[[str], Graph] | None = None,
+    ) -> None:
         self.name = name
         self.spec = spec
         self._encoder = encoder
         self._decoder = decoder
+        self._open_graph = open_graph
+        self._memory_graphs: list[Graph] = []
         self._most = min(MOST_PROMPTS, decoder.largest("point_coords", 0) or MOST_PROMPTS)
         self._pads = 0 if spec.stretches else 1  # points without a box end with padding; SAM 2's graph adds it
         self._no_masks = np.zeros((self._most, 1, spec.low_res_size, spec.low_res_size), np.float32)
@@ -86,7 +98,11 @@ class GraphMask:
 
     def open_memory(self) -> MaskMemory[GraphMaskImage]:
         """Open an empty memory; see `MaskBackend`."""
-        raise UsageError(NO_MEMORY)
+        if self.spec.memory is None or self._open_graph is None:
+            raise UsageError(NO_MEMORY)
+        if not self._memory_graphs:  # an image needs none of them
+            self._memory_graphs = [self._open_graph(role) for role in MEMORY_GRAPHS]
+        return GraphMemory(self, self.spec.memory, *self._memory_graphs)
 
     def _decode(self, encoded: GraphMaskImage, prompts: list[MaskPrompt]) -> Iterator[MaskOutput]:
         """Yield the outputs for prompts of one call."""
@@ -95,34 +111,62 @@ class GraphMask:
         share_ms = (perf_counter() - start) * 1e3 / len(prompts)
         for logits, scores in zip(*raw, strict=True):
             chosen = int(scores.argmax())
-            yield self._enlarge(encoded, logits[chosen], float(scores[chosen]), share_ms)
+            yield self.enlarge(encoded, logits[chosen], float(scores[chosen]), share_ms)
 
     def _run(self, encoded: GraphMaskImage, prompts: list[MaskPrompt], multimask: bool) -> RawMasks:
         """Run the decoder once, for prompts of one form."""
+        outputs = self.decode_call(encoded, prompts)
+        chosen = slice(1, None) if multimask else slice(1)
+        return RawMasks(outputs["low_res_masks"][:, chosen], outputs["iou_predictions"][:, chosen])
+
+    def decode_call(self, encoded: GraphMaskImage, prompts: list[MaskPrompt]) -> dict[str, Any]:
+        """Return all that the decoder returns for prompts of one form."""
         count, first = len(prompts), prompts[0]
         scale = np.divide(encoded.resized, encoded.size)
         coords = np.array([[*each.points, *self._end(each)] for each in prompts], np.float64) * scale
         labels = [_INSIDE] * len(first.points) + ([_NO_POINT] * self._pads if first.box is None else [*_BOX_CORNERS])
         previous = [each.previous for each in prompts if each.previous is not None]
-        outputs = self._decoder.run(
+        return self.run_decoder(
+            encoded.features,
+            coords.astype(np.float32),
+            np.array([labels] * count, np.float32),
+            np.stack(previous)[:, None] if previous else None,
+        )
+
+    def run_decoder(
+        self,
+        features: Mapping[str, Any],
+        coords: npt.NDArray[np.float32],
+        labels: npt.NDArray[np.float32],
+        masks: npt.NDArray[np.float32] | None = None,
+    ) -> dict[str, Any]:
+        """Run the decoder once.
+
+        Args:
+            features: of one image, or of as many as there are prompts.
+            coords: float32 [P, N, 2], pixels of the square of the prompts.
+            labels: float32 [P, N].
+            masks: float32 [P, 1, L, L], logits; None without.
+        """
+        count = len(coords)
+        return self._decoder.run(
             {
-                **encoded.features,
-                "point_coords": coords.astype(np.float32),
-                "point_labels": np.array([labels] * count, np.float32),
-                "mask_input": np.stack(previous)[:, None] if previous else self._no_masks[:count],
-                "has_mask_input": np.full(count, bool(previous), np.float32),
+                **features,
+                "point_coords": coords,
+                "point_labels": labels,
+                "mask_input": self._no_masks[:count] if masks is None else masks,
+                "has_mask_input": np.full(count, masks is not None, np.float32),
             }
         )
-        chosen = slice(1, None) if multimask else slice(1)
-        return RawMasks(outputs["low_res_masks"][:, chosen], outputs["iou_predictions"][:, chosen])
 
     def _end(self, prompt: MaskPrompt) -> list[tuple[int, int]]:
         """Return what stands behind a prompt's points: the corners of its box, or the padding."""
         return [(0, 0)] * self._pads if prompt.box is None else [prompt.box[:2], prompt.box[2:]]
 
-    def _enlarge(
+    def enlarge(
         self, encoded: GraphMaskImage, logits: npt.NDArray[np.float32], score: float, decoder_ms: float
     ) -> MaskOutput:
+        """Return the mask of low-resolution logits [L, L] in the size of the original image."""
         start = perf_counter()
         mask = np.zeros(encoded.size[::-1], np.bool_)
         steps = find_steps(self.spec, encoded.resized, encoded.size)

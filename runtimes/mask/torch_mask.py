@@ -19,9 +19,11 @@ from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import MaskBackend, MaskMemory, MaskOutput, MaskPrompt, RawMasks
 from wise_edge.runtimes.checkpoints import find_checkpoint
 from wise_edge.runtimes.mask.calls import NO_MEMORY, decode_together, split_prompts
+from wise_edge.runtimes.mask.torch_memory import TorchMemory
 from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 from wise_edge.sam.families import PADDED, PADDED_HQ, STRETCHED, import_library
 from wise_edge.sam.hq_sam import add_fine_mask, find_fine_features
+from wise_edge.sam.video import load_video
 
 _THRESHOLD = 0.0  # logits above it are mask
 
@@ -205,6 +207,8 @@ class TorchSam2:
         self._torch = require("torch", "export")
         self._device = _device()
         self._model = load_segmenter(checkpoint).to(self._device)
+        self._checkpoint = checkpoint
+        self._video: Any = None
         self._square = spec.input_size
         self._processor = require("transformers", "export").Sam2ImageProcessor(
             size={"height": spec.input_size, "width": spec.input_size},
@@ -236,12 +240,24 @@ class TorchSam2:
 
     def open_memory(self) -> MaskMemory[Sam2Image]:
         """Open an empty memory; see `MaskBackend`."""
-        raise UsageError(NO_MEMORY)
+        if self.spec.memory is None:
+            raise UsageError(NO_MEMORY)
+        if self._video is None:  # an image does not need its weights
+            self._video = load_video(self._checkpoint).to(self._device)
+            self._video.vision_encoder = self._model.vision_encoder  # the same weights, once in memory
+        return TorchMemory(self, self._video, self.spec.memory)
+
+    def label_points(self, encoded: Sam2Image, prompt: MaskPrompt) -> tuple[Any, Any]:
+        """Return a prompt's points in the encoder's square, float32 [1, 1, N, 2], and labels, int32 [1, 1, N]."""
+        corners = [] if prompt.box is None else [prompt.box[:2], prompt.box[2:]]
+        labels = [1] * len(prompt.points) + [2, 3][: len(corners)]
+        points = self._scale(encoded, [*prompt.points, *corners])[None, None]
+        return points, self._torch.tensor([[labels]], dtype=self._torch.int32, device=self._device)
 
     def _decode(self, encoded: Sam2Image, prompts: list[MaskPrompt]) -> list[MaskOutput]:
         start = perf_counter()
         raw = self._run(encoded, prompts, self.spec.multimask)
-        return _best(*raw, partial(self._enlarge, encoded), start)
+        return _best(*raw, partial(self.enlarge, encoded), start)
 
     def _run(self, encoded: Sam2Image, prompts: list[MaskPrompt], multimask: bool) -> tuple[Any, Any]:
         """Decode prompts of one form: a batch of images, since one image takes one mask as prompt."""
@@ -260,7 +276,8 @@ class TorchSam2:
             )
         return output.pred_masks[:, 0], output.iou_scores[:, 0]
 
-    def _enlarge(self, encoded: Sam2Image, logits: Any) -> Any:
+    def enlarge(self, encoded: Sam2Image, logits: Any) -> Any:
+        """Return logits [1, 1, L, L] in the size of the original image."""
         return self._torch.nn.functional.interpolate(logits, encoded.size, mode="bilinear", align_corners=False)
 
     def _scale(self, encoded: Sam2Image, points: Any) -> Any:

@@ -170,7 +170,7 @@ def _prompt(**changed: Any) -> dict[str, Any]:
         ({"point_coords": np.zeros((1, 4, 2))}, "the input point_coords is float64, want float32"),
         (
             {"point_coords": np.zeros((1, 65, 2), np.float32)},
-            r"has shape \[1, 65, 2\], the engine accepts \[1, 2, 2\] to",
+            r"has shape \[1, 65, 2\], the engine accepts \[1, 1, 2\] to",
         ),
         ({"point_coords": np.zeros((4, 2), np.float32)}, r"has shape \[4, 2\], the engine accepts"),
         ({"mask_input": np.zeros((1, 1, 32, 32), np.float32)}, r"has shape \[1, 1, 32, 32\]"),

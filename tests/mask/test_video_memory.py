@@ -1,0 +1,96 @@
+"""Memories follow objects as transformers' own video models do, frame by frame, on torch and over exported graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tiny_video_models import VIDEOS, make_frames, make_video_model
+from video_reference import StockVideo
+from wise_edge.export.to_onnx.segmenter import SamSource
+from wise_edge.runtimes.base import MaskPrompt, RememberedMask
+from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
+from wise_edge.runtimes.mask.graph import GraphMask
+from wise_edge.runtimes.mask.torch_mask import TorchSam2
+from wise_edge.sam.checkpoint import read_sam_spec
+from wise_edge.sam.video import load_video
+
+PROMPTS: dict[int, dict[int, MaskPrompt]] = {
+    0: {1: MaskPrompt((4, 20, 26, 42)), 2: MaskPrompt((46, 30, 62, 42), ((54, 36),))},
+    9: {1: MaskPrompt((13, 20, 35, 42), ((24, 31),))},
+    14: {3: MaskPrompt(None, ((54, 10),))},
+}
+"""Two objects from the beginning, one of which is corrected, and a third that a point alone marks, by frame."""
+Opened = dict[str, Callable[[], Any]]
+
+
+@pytest.fixture(scope="module", params=VIDEOS)
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    make_video_model(request.param).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def graphs(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("graphs")
+    source = SamSource(checkpoint)
+    artifacts = source.export(folder, "fp32", False, [], lambda *_: None)
+    assert [artifact.role for artifact in artifacts] == [
+        "sam.encoder", "sam.decoder", "sam.memory_attention", "sam.memory_encoder",
+    ]  # fmt: skip
+    figures = source.compare(folder, "fp32", False, lambda *_: None)
+    assert [figure.what for figure in figures[-3:]] == [
+        "sam.decoder, 2 followed objects", "sam.memory_encoder, 3 objects", "sam.memory_attention, 1, 3 and 8 frames",
+    ]  # fmt: skip
+    assert all(figure.passed and figure.value <= 1e-5 for figure in figures)
+    return folder
+
+
+def open_graphs(checkpoint: Path, graphs: Path) -> GraphMask:
+    def opener(role: str) -> OnnxGraph:
+        return OnnxGraph(graphs / f"{role}.onnx", threads=1)
+
+    return GraphMask("onnx", read_sam_spec(checkpoint), opener("sam.encoder"), opener("sam.decoder"), opener)
+
+
+def follow(backend: Any, count: int) -> list[dict[int, RememberedMask]]:
+    """Return all masks on each frame; on every second one objects are followed before others are prompted."""
+    memory, found = backend.open_memory(), []
+    for time, frame in enumerate(make_frames(count)):
+        encoded, prompts = backend.encode(frame), PROMPTS.get(time, {})
+        if time % 2:
+            memory.prompt(encoded, prompts)
+            found.append(memory.follow(encoded))
+        else:
+            found.append((memory.follow(encoded) if time else {}) | memory.prompt(encoded, prompts))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["torch", "graphs"])
+def test_thirty_frames_equal_transformers(checkpoint: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    stock = StockVideo(load_video(checkpoint))
+    if kind == "torch":
+        backend: Any = TorchSam2(checkpoint)
+    else:
+        backend = open_graphs(checkpoint, request.getfixturevalue("graphs"))
+    found = follow(backend, 30)
+    hidden = areas = 0.0
+    for time, frame in enumerate(make_frames(30)):
+        expected = stock.run(frame, time, PROMPTS.get(time, {}))
+        assert sorted(expected) == sorted(found[time])
+        for number, (logits, score) in expected.items():
+            ours = found[time][number]
+            assert ours.object_score == pytest.approx(score, abs=1e-3), (time, number)
+            np.testing.assert_allclose(ours.logits, logits, atol=1e-3, err_msg=f"frame {time}, object {number}")
+            assert ours.mask.shape == frame.shape[:2]
+            assert ours.visible is (score > 0)
+            hidden += score <= 0
+            areas += 0.01 < ours.mask.mean() < 0.99
+    assert hidden >= 2  # an object disappears
+    assert areas >= 20  # masks are neither empty nor full
