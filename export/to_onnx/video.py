@@ -20,8 +20,8 @@ from wise_edge.export.to_onnx.trace import export_onnx
 from wise_edge.export.to_onnx.verify import compare_arrays
 from wise_edge.native.onnxruntime_session import OnnxSession
 from wise_edge.policy.graph_io import Batch
-from wise_edge.sam.memory import MOST_OBJECTS, NO_OBJECT, MemorySpec
-from wise_edge.sam.video import load_video
+from wise_edge.sam.video.checkpoint import load_video
+from wise_edge.sam.video.memory import MOST_OBJECTS, NO_OBJECT, MemorySpec
 
 OBJECTS = ("object_scores", "object_pointers")
 """What the decoder returns in addition: float32 [P], logits, and float32 [P, 4, C]."""

@@ -12,8 +12,8 @@ from wise_edge.bundle.store import Bundle
 from wise_edge.extras import require
 from wise_edge.policy.graph_io import policy_graphs
 from wise_edge.policy.spec import PolicySpec
-from wise_edge.sam.memory import MOST_OBJECTS
 from wise_edge.sam.spec import MOST_PROMPTS
+from wise_edge.sam.video.memory import MOST_OBJECTS
 
 _MOST_POINTS = 64
 _POINTS = 4  # two points and a box

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wise_edge.sam.memory import MemorySpec
+from wise_edge.sam.video.memory import MemorySpec
 
 EMPTY = -1
 """The age of an empty place in the arrays of `stack`."""

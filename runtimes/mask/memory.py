@@ -18,7 +18,7 @@ from wise_edge.runtimes.base import Graph, MaskPrompt, RememberedMask
 from wise_edge.runtimes.mask.bank import ObjectBank, stack
 from wise_edge.runtimes.mask.calls import split_prompts
 from wise_edge.runtimes.mask.objects import ObjectMemory
-from wise_edge.sam.memory import MOST_OBJECTS, NO_OBJECT, MemorySpec
+from wise_edge.sam.video.memory import MOST_OBJECTS, NO_OBJECT, MemorySpec
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.mask.graph import GraphMask, GraphMaskImage

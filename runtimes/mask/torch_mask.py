@@ -23,7 +23,7 @@ from wise_edge.runtimes.mask.torch_memory import TorchMemory
 from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 from wise_edge.sam.families import PADDED, PADDED_HQ, STRETCHED, import_library
 from wise_edge.sam.hq_sam import add_fine_mask, find_fine_features
-from wise_edge.sam.video import load_video
+from wise_edge.sam.video.checkpoint import load_video
 
 _THRESHOLD = 0.0  # logits above it are mask
 

@@ -15,7 +15,7 @@ import numpy as np
 from wise_edge.extras import require
 from wise_edge.runtimes.base import MaskPrompt, RememberedMask
 from wise_edge.runtimes.mask.objects import ObjectMemory
-from wise_edge.sam.memory import MemorySpec
+from wise_edge.sam.video.memory import MemorySpec
 
 if TYPE_CHECKING:
     from wise_edge.runtimes.mask.torch_mask import Sam2Image, TorchSam2

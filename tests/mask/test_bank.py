@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wise_edge.runtimes.mask.bank import EMPTY, ObjectBank, stack
-from wise_edge.sam.memory import MemorySpec
+from wise_edge.sam.video.memory import MemorySpec
 
 SPEC = MemorySpec(
     recent_frames=3,

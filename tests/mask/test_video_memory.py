@@ -17,7 +17,7 @@ from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
 from wise_edge.runtimes.mask.graph import GraphMask
 from wise_edge.runtimes.mask.torch_mask import TorchSam2
 from wise_edge.sam.checkpoint import read_sam_spec
-from wise_edge.sam.video import load_video
+from wise_edge.sam.video.checkpoint import load_video
 
 PROMPTS: dict[int, dict[int, MaskPrompt]] = {
     0: {1: MaskPrompt((4, 20, 26, 42)), 2: MaskPrompt((46, 30, 62, 42), ((54, 36),))},

@@ -26,9 +26,9 @@ from wise_edge.runtimes.mask.torch_mask import open_torch_mask
 from wise_edge.sam import families
 from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 from wise_edge.sam.families import AUTHORS, FAMILIES, PADDED, Family, Form
-from wise_edge.sam.memory import MemorySpec
 from wise_edge.sam.segment_anything import build_sam
 from wise_edge.sam.spec import SamSpec
+from wise_edge.sam.video.memory import MemorySpec
 
 ROW = Family(
     "brush_sam",

@@ -22,11 +22,12 @@ from wise_edge.errors import UsageError
 from wise_edge.metrics import mask_iou
 from wise_edge.runtimes.base import MaskPrompt
 from wise_edge.runtimes.mask.torch_mask import TorchSegmentAnything, open_torch_mask
-from wise_edge.sam import kinds, sam2, video
+from wise_edge.sam import kinds, sam2
 from wise_edge.sam import weights as weights_module
 from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 from wise_edge.sam.names import VIDEO_PARTS, to_sam2_model
 from wise_edge.sam.segment_anything import SamArchitecture, build_sam
+from wise_edge.sam.video import checkpoint as video
 
 State = dict[str, torch.Tensor]
 TINY = SamArchitecture(**{**SAM.__dict__, "decoder_heads": 8, "prompt_dim": 64})

@@ -8,7 +8,7 @@ from typing import Any
 
 from wise_edge.sam.kinds import find_kind
 from wise_edge.sam.spec import SamSpec
-from wise_edge.sam.video import FAMILIES, read_memory
+from wise_edge.sam.video.checkpoint import FAMILIES, read_memory
 
 
 def read_sam_spec(checkpoint: Path) -> SamSpec:

@@ -17,8 +17,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from wise_edge.extras import check_packages, require
-from wise_edge.sam.memory_names import VIDEO_MODEL_PARTS
 from wise_edge.sam.names import VIDEO_PARTS
+from wise_edge.sam.video.names import VIDEO_MODEL_PARTS
 
 if TYPE_CHECKING:
     from wise_edge.sam.spec import SamSpec

@@ -7,7 +7,7 @@ from typing import Any
 
 from wise_edge.ranges import ChannelDeviation, ChannelMean, Checked, Name, Side
 from wise_edge.sam.families import STRETCHED, Family, find_family
-from wise_edge.sam.memory import MemorySpec
+from wise_edge.sam.video.memory import MemorySpec
 
 MOST_PROMPTS = 16
 """Prompts of one call of a mask decoder, whose memory grows with them."""

@@ -18,9 +18,9 @@ from wise_edge.mapping import from_mapping
 from wise_edge.native.pretrained import load_pretrained
 from wise_edge.native.weight_files import check_finite
 from wise_edge.sam.kinds import find_kind
-from wise_edge.sam.memory import PROMPTED_FRAMES, MemorySpec
-from wise_edge.sam.memory_names import to_video_model
 from wise_edge.sam.sam2 import build
+from wise_edge.sam.video.memory import PROMPTED_FRAMES, MemorySpec
+from wise_edge.sam.video.names import to_video_model
 from wise_edge.sam.weights import read_weights
 
 _TYPES = {"sam2_video": "Sam2Video", "edgetam_video": "EdgeTamVideo"}
