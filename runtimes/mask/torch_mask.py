@@ -219,6 +219,7 @@ class TorchSam2:
     def encode(self, image: npt.NDArray[np.uint8]) -> Sam2Image:
         """Prepare an image (HWC uint8 RGB, any size) for prompts."""
         start = perf_counter()
+        image = image if image.flags.writeable else image.copy()  # torch warns of others
         pixels = self._processor(image, return_tensors="pt")["pixel_values"].to(self._device)
         prepared = perf_counter()
         features = self._model.get_image_embeddings(pixels)

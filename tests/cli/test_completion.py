@@ -240,7 +240,7 @@ def test_what_a_list_holds(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     recipes = listed("train")["--recipe"]
     assert set(recipes) == {file.stem for file in (ROOT / "training" / "recipes").glob("*.yaml")}
-    assert all(text.partition(": ")[0] in ("sft", "sam", "wise") for text in recipes.values())
+    assert all(text.partition(": ")[0] in ("sft", "sam", "distill", "wise") for text in recipes.values())
     export = listed("export")
     assert {"--target", "--device", "--quant", "--vision-quant", "--onnx-precision", "--sam-precision"} <= set(export)
     assert set(listed("profile", "plan")) >= {"--model", "--quant", "--sam", "--device"}

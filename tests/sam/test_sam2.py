@@ -190,6 +190,7 @@ def test_masks_of_a_grid_are_those_of_its_points(kin: Path, exported: Path) -> N
     graphs = [OnnxGraph(exported / f"sam.{part}.onnx") for part in ("encoder", "decoder")]
     ours, stock = GraphMask("onnx", read_sam_spec(kin), *graphs), open_torch_mask(kin)
     image = np.resize(sample("test", 3).scene.image, (120, 160, 3))
+    image.flags.writeable = False  # as those that commands read
     options = GridOptions(4, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1)
     for backend in (ours, stock):
         encoded = backend.encode(image)
