@@ -21,7 +21,9 @@ from wise_edge.errors import MissingExtraError, UsageError
 from wise_edge.export.to_onnx.families import LAYOUTS, open_graphs
 from wise_edge.mapping import from_mapping
 from wise_edge.planning.sizes import measure_sam
+from wise_edge.runtimes.backends import find_backend
 from wise_edge.runtimes.base import MaskPrompt
+from wise_edge.runtimes.dispatch import DeviceCapabilities, check
 from wise_edge.runtimes.mask.torch_mask import open_torch_mask
 from wise_edge.sam import families
 from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
@@ -86,6 +88,14 @@ def test_its_missing_library_is_named_with_its_extra(checkpoint: Path, monkeypat
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "segment_anything_hq" else object())
     with pytest.raises(MissingExtraError, match=r"segment_anything_hq.*wise-edge\[segmenters\]"):
         load_segmenter(checkpoint)
+
+
+def test_dispatch_names_the_missing_library_of_a_bundles_family() -> None:
+    manifest, torch_row = of_sam(replace(SPEC, family="mobile_sam")), find_backend("torch")
+    packages = ("torch", "transformers", "segment_anything", "timm")
+    with pytest.raises(MissingExtraError, match=r"mobile_sam.*pip install 'wise-edge\[segmenters\]'"):
+        check(torch_row, manifest, DeviceCapabilities(packages), "mask")
+    check(torch_row, manifest, DeviceCapabilities((*packages, "mobile_sam")), "mask")
 
 
 def of_sam(sam: SamSpec) -> Manifest:
