@@ -56,6 +56,13 @@ def test_a_file_that_was_cut_short_is_one_line(tmp_path: Path, form: str) -> Non
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["mobile_sam.encoder.onnx", "resnet18_image_encoder.engine"])
+def test_a_graph_or_an_engine_is_not_taken_for_a_damaged_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x08\x0a")
+    with pytest.raises(UsageError, match=f"{name} is what other tools run.*pass the checkpoint that it was made from"):
+        find_kind(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _DEEPEST = 5
+_CONVERTED = (".onnx", ".ort", ".engine", ".plan", ".trt", ".tflite", ".mlmodel", ".mlpackage")
+"""What exports of segmenters end with; they say too little of a model to convert it once more."""
 _PICKLED_MODULES = {
     "segment_anything_kd.": "it is SlimSAM with global pruning, whose layers differ in width; pass its uniform form: "
     "hf download Zigeng/SlimSAM-uniform-77 --local-dir SlimSAM-uniform-77"
@@ -44,6 +46,11 @@ def read_weights(checkpoint: Path) -> dict[str, Tensor]:
     if checkpoint.is_dir():
         return {tensor.name: tensor.read() for tensor in list_tensors(checkpoint)}
     refuse_lfs_pointer(checkpoint)
+    if checkpoint.suffix in _CONVERTED:
+        raise UsageError(
+            f"{checkpoint} is what other tools run, a graph or an engine; pass the checkpoint that it was made from, "
+            "for example mobile_sam.pt"
+        )
     if checkpoint.suffix == ".safetensors":
         found: Any = {tensor.name: tensor.read() for tensor in list_file_tensors(checkpoint)}
     else:
