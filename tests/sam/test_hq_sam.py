@@ -114,7 +114,8 @@ def test_a_file_exports_to_graphs_that_equal_torch(saved: tuple[Path, Any], prec
     figures = source.compare(tmp_path, precision, False, lambda *_: None)
 
     assert [artifact.role for artifact in artifacts] == ["sam.encoder", "sam.decoder"]
-    assert {"fp32": 1e-5, "fp16": 2e-2, "int8": 0.5}[precision] > max(figure.value for figure in figures)
+    # Attention and decoder are far from their small initial weights, which would hide differences.
+    assert {"fp32": 3e-5, "fp16": 2e-2, "int8": 0.5}[precision] > max(figure.value for figure in figures)
 
 
 @pytest.fixture(scope="module")

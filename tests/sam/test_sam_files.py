@@ -102,11 +102,6 @@ REFUSED: dict[str, tuple[Callable[[State], Any], str]] = {
         lambda s: {"image_encoder.patch_embed.seq.0.c.weight": torch.ones(1)},
         "lacks .*not a complete checkpoint of MobileSAM",
     ),
-    "EdgeTAM": (lambda s: {"model": {"image_encoder.trunk.body.stem.0.c.weight": torch.ones(1)}}, "holds EdgeTAM"),
-    "SAM 3": (
-        lambda s: {"detector.x": torch.ones(1), "tracker.sam_mask_decoder.iou_token.weight": torch.ones(1)},
-        "SAM 3",
-    ),
     "EfficientViT-SAM": (
         lambda s: {"image_encoder.backbone.stages.0.w": torch.ones(1)},
         "lacks .*not a complete checkpoint of EfficientViT-SAM",
@@ -147,8 +142,6 @@ def test_a_torchscript_archive_and_a_git_lfs_pointer_are_named(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"config.json": {"model_type": "sam3_tracker"}}, "describes SAM 3"),
-        ({"config.json": {"model_type": "edgetam_video"}}, "describes EdgeTAM"),
         ({"config.json": {"model_type": "vit"}}, "a model of type 'vit'"),
         ({"sam2.1_hiera_tiny.pt": {}, "sam2.1_hiera_t.yaml": {}}, "pass the file in it.*sam2.1_hiera_tiny.pt"),
         ({"bundle.json": {}}, "is a bundle"),
