@@ -142,7 +142,7 @@ def test_every_dataclass_of_a_recipe_checks_itself() -> None:
         (POLICY, {"eos_tokens": ()}, "eos_tokens: must have 1 to 100 entries"),
         (POLICY, {"image_token": ""}, "image_token: must have 1 to"),
         (POLICY, {"max_positions": -1}, "max_positions: must be from 1"),
-        (SAM, {"family": "sam9"}, "family: choose one of segment_anything, sam2"),
+        (SAM, {"family": "sam9"}, "family: choose one of .*sam2, segment_anything; it is 'sam9'"),
         (SAM, {"low_res_size": 10**6}, "low_res_size: must be from 1 to 4,096"),
         (SAM, {"pixel_mean": (math.nan, 0.0, 0.0)}, "pixel_mean.0: must be finite"),
         (SamArchitecture(), {"patch_size": 0}, "patch_size: must be from 1"),

@@ -13,6 +13,7 @@ from locations import ASSETS
 from wise_edge.bundle.shipped import SEGMENTERS
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import MissingExtraError, UsageError
+from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 from wise_edge.sam.mobile_sam import MobileSamArchitecture
 from wise_edge.sam.segment_anything import SamArchitecture, build_sam, save_sam
 
@@ -180,9 +181,12 @@ def test_a_bad_recipe_is_one_clear_line(changes: list[str], message: str) -> Non
         load_recipe("embedded-mobile-sam", changes)
 
 
-def test_a_start_that_is_not_there_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nowhere does not exist"):
-        train_sam(config("mobile_sam", start=str(tmp_path / "nowhere")), tmp_path / "run", resume=False)
+@pytest.mark.parametrize(
+    ("start", "message"), [("nowhere", "nowhere does not exist"), ("embedded-edgetam", "start: .* is EdgeTAM, whose")]
+)
+def test_a_start_that_cannot_be_used_leaves_no_folder(start: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        train_sam(config("edgetam", start=start), tmp_path / "run", resume=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -194,4 +198,6 @@ def test_a_shipped_segmenter_came_from_the_recipe_of_its_name(name: str) -> None
     assert load_recipe(str(folder / "recipe.yaml")) == recipe
     assert read_log(folder / "train.jsonl")[-1]["step"] == recipe.total_steps
     assert read_log(folder / "validation.jsonl")[-1]["masks"]["iou"] >= 0.95
+    assert read_sam_spec(folder).input_size == recipe.model.input_size
+    assert validate_sam(load_segmenter(folder), "validation", 8)["masks"]["iou"] >= 0.93
     assert sum(file.stat().st_size for file in folder.iterdir()) < 3_000_000

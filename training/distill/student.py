@@ -10,11 +10,11 @@ import torch
 
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError
-from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
-from wise_edge.sam.families import PADDED
+from wise_edge.sam.checkpoint import load_segmenter
 from wise_edge.sam.mobile_sam import PATCH_SIZE, MobileSamArchitecture, build_mobile_sam
 from wise_edge.sam.spec import SamSpec
 from wise_edge.training.distill.config import DistillConfig
+from wise_edge.training.sam.segmenters import read_padded_spec
 
 
 def teacher_path(config: DistillConfig) -> Path:
@@ -23,19 +23,8 @@ def teacher_path(config: DistillConfig) -> Path:
 
 
 def read_teacher_spec(config: DistillConfig) -> SamSpec:
-    """Return the teacher's spec.
-
-    Raises:
-        UsageError: it cannot be read, or is of a family without SAM's mask decoder.
-    """
-    path = teacher_path(config)
-    spec = read_sam_spec(path)
-    if spec.row.layout != PADDED:
-        raise UsageError(
-            f"teacher: {path} is {spec.row.title}, whose mask decoder takes more than image embeddings; "
-            "pass a SAM, MobileSAM or EfficientViT-SAM"
-        )
-    return spec
+    """Return the teacher's spec; raises `UsageError` if it cannot be read, or has another mask decoder than SAM's."""
+    return read_padded_spec(config.teacher, "teacher")
 
 
 def load_teacher(config: DistillConfig) -> Any:

@@ -7,12 +7,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.drawing.units import number
-from wise_edge.sam.kinds import find_kind
 from wise_edge.training.plan.parts import MemoryPart, TrainingPlan
 from wise_edge.training.sam.config import SamConfig
-from wise_edge.training.sam.segmenters import build_segmenter
+from wise_edge.training.sam.segmenters import build_segmenter, read_padded_spec
 from wise_edge.training.sft.config import SftConfig
 from wise_edge.training.sft.model import build_policy
 from wise_edge.training.sft.tokenizer import SPECIAL_TOKENS
@@ -29,7 +27,7 @@ def plan_scratch(config: SftConfig | SamConfig, out: Path) -> TrainingPlan:
         kind, scenes = "policy", config.batch_size
     else:
         if config.start is not None:
-            find_kind(resolve_checkpoint(config.start, "sam"))
+            read_padded_spec(config.start, "start")
         # Not on "meta": MobileSAM's class computes with numbers of a tensor.
         model, kind, scenes = build_segmenter(config.model), "sam", config.scenes_per_step
     weights = sum(parameter.numel() for parameter in model.parameters())

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.errors import UsageError, first_line
-from wise_edge.sam.checkpoint import load_segmenter
+from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
+from wise_edge.sam.families import PADDED
 from wise_edge.sam.folder import half_state
 from wise_edge.sam.mobile_sam import MobileSamArchitecture, build_mobile_sam, save_mobile_sam
 from wise_edge.sam.names import to_sam2_model
 from wise_edge.sam.segment_anything import SamArchitecture, build_sam, save_sam
+from wise_edge.sam.spec import SamSpec
 from wise_edge.training.sam.config import Architecture
 from wise_edge.training.sam.data import SamBatch
 from wise_edge.training.sam.edgetam import build_edgetam, save_edgetam
@@ -47,6 +49,26 @@ def build_segmenter(architecture: Architecture, start: str | None = None) -> nn.
     if start is not None:
         _copy_decoder(model, start)
     return model.train()
+
+
+def read_padded_spec(name: str, key: str) -> SamSpec:
+    """Return the spec of a checkpoint whose mask decoder is SAM's.
+
+    Args:
+        name: its file or folder, or the name of one that ships.
+        key: what names it in the recipe.
+
+    Raises:
+        UsageError: it cannot be read, or its decoder is another.
+    """
+    path = resolve_checkpoint(name, "sam")
+    spec = read_sam_spec(path)
+    if spec.row.layout != PADDED:
+        raise UsageError(
+            f"{key}: {path} is {spec.row.title}, whose mask decoder takes more than image embeddings; "
+            "pass a SAM, MobileSAM or EfficientViT-SAM"
+        )
+    return spec
 
 
 def save_segmenter(model: Any, architecture: Architecture, folder: Path) -> None:
@@ -106,6 +128,7 @@ def input_size(model: Any) -> int:
 
 
 def _copy_decoder(model: Any, start: str) -> None:
+    read_padded_spec(start, "start")
     source = load_segmenter(resolve_checkpoint(start, "sam")).state_dict()
     state = {name: tensor for name, tensor in source.items() if name.startswith(_DECODER)}
     if not isinstance(model, Sam):

@@ -14,7 +14,6 @@ import torch
 
 from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.files.writing import replacing_folder
-from wise_edge.sam.kinds import find_kind
 from wise_edge.training.common.loop import Optimizers, TrainingLoop, open_run
 from wise_edge.training.common.precision import product_dtype
 from wise_edge.training.common.step_log import StepLog
@@ -24,6 +23,7 @@ from wise_edge.training.sam.segmenters import (
     build_segmenter,
     half_precision,
     losses,
+    read_padded_spec,
     save_segmenter,
     trained_parameters,
 )
@@ -49,9 +49,10 @@ def train_sam(config: SamConfig, out: Path, resume: bool, accept_changes: bool =
         UsageError: `out` already holds a run and `resume` is not set, or it began with another recipe.
         WiseEdgeError: the loss is not finite; the last checkpoint is kept.
     """
-    inputs = {} if config.start is None else {"start": resolve_checkpoint(config.start, "sam")}
-    for path in inputs.values():
-        find_kind(path)  # before the folder of the run is made
+    inputs = {}
+    if config.start is not None:
+        read_padded_spec(config.start, "start")  # before the folder of the run is made
+        inputs["start"] = resolve_checkpoint(config.start, "sam")
     with open_run(config, out, resume, accept_changes, inputs) as checkpoint:
         complete = SamTrainer(config, out).run(checkpoint)
     return out / "sam" if complete else None

@@ -41,7 +41,12 @@ def export(
     ],
     out: Annotated[Path, option("DIR", "Folder of the bundle to write.", panel=options.OUTPUT)],
     sam: Annotated[
-        str | None, option("CKPT", "Checkpoint of the segmenter, or 'embedded'.", panel=options.ASKED)
+        str | None,
+        option(
+            "CKPT",
+            "Checkpoint of the segmenter, or the name of a shipped one, such as 'embedded'.",
+            panel=options.ASKED,
+        ),
     ] = None,
     adapter: Annotated[
         Path | None, option("DIR", "LoRA adapter to merge into the policy.", panel=options.ASKED)
