@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from wise_edge.export.to_onnx.modules.vit import rewrite_vit
 from wise_edge.export.to_onnx.sam import MaskDecoder, SegmentAnythingGraphs
 from wise_edge.sam.hq_sam import add_fine_mask, find_fine_features
 
@@ -62,11 +63,12 @@ class ImageEncoder(nn.Module):
     def __init__(self, sam: Any) -> None:
         super().__init__()
         self.sam = sam
+        self.vit = rewrite_vit(sam.image_encoder)
         self.eval()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features of a normalized image."""
-        embeddings, early = self.sam.image_encoder(image)
+        embeddings, early = self.vit(image)
         return embeddings, find_fine_features(self.sam, embeddings, early)
 
 

@@ -62,9 +62,11 @@ def quantize_int8(source: Path, target: Path, batches: Iterable[Batch]) -> None:
 
 
 def _without_weights(model: onnx.ModelProto) -> list[str]:
-    """Return the products of two activations."""
+    """Return the products of two activations, and those with a table for each row (attention's relative positions)."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    return [node.name for node in model.graph.node if node.op_type in _QUANTIZED and node.input[1] not in weights]
+    tables = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 3}
+    products = [node for node in model.graph.node if node.op_type in _QUANTIZED]
+    return [node.name for node in products if node.input[1] not in weights - tables]
 
 
 class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]

@@ -13,6 +13,8 @@ import torch
 from segment_anything.utils.onnx import SamOnnxModel
 from torch import Tensor, nn
 
+from wise_edge.export.to_onnx.modules.two_way import MaskUpscaling, TwoWayTransformer
+from wise_edge.export.to_onnx.modules.vit import rewrite_vit
 from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 
 
@@ -37,7 +39,7 @@ class SegmentAnythingGraphs:
     def __init__(self, checkpoint: Path) -> None:
         self.spec = read_sam_spec(checkpoint)
         self._sam = load_segmenter(checkpoint)
-        self.encoder: nn.Module = self._sam.image_encoder
+        self.encoder: nn.Module = rewrite_vit(self._sam.image_encoder)
         self.decoder: nn.Module = MaskDecoder(self._sam)
 
     def embed(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -73,9 +75,13 @@ class MaskDecoder(nn.Module):
         sam: segment-anything's model.
     """
 
+    image_pe: Tensor
+
     def __init__(self, sam: Any) -> None:
         super().__init__()
         self.stock = SamOnnxModel(sam, return_single_mask=False)
+        self.transformer = TwoWayTransformer(sam.mask_decoder.transformer)
+        self.upscaling = MaskUpscaling(sam.mask_decoder.output_upscaling)
         self.register_buffer("image_pe", sam.prompt_encoder.get_dense_pe().detach())
         self.eval()
 
@@ -88,10 +94,15 @@ class MaskDecoder(nn.Module):
         has_mask_input: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return masks and scores."""
-        masks, scores = self.stock.model.mask_decoder.predict_masks(
-            image_embeddings=image_embeddings,
-            image_pe=self.image_pe,
-            sparse_prompt_embeddings=self.stock._embed_points(point_coords, point_labels),
-            dense_prompt_embeddings=self.stock._embed_masks(mask_input, has_mask_input[:, None, None, None]),
+        decoder = self.stock.mask_decoder
+        sparse = self.stock._embed_points(point_coords, point_labels)
+        own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+        image = image_embeddings + self.stock._embed_masks(mask_input, has_mask_input[:, None, None, None])
+        tokens, image = self.transformer(
+            image.flatten(2).transpose(1, 2),
+            self.image_pe.flatten(2).transpose(1, 2),
+            torch.cat([own.expand(sparse.shape[0], -1, -1), sparse], dim=1),
         )
-        return masks, scores
+        heads = enumerate(decoder.output_hypernetworks_mlps, start=1)
+        wanted = torch.stack([head(tokens[:, place]) for place, head in heads], dim=1)
+        return self.upscaling(image, wanted), decoder.iou_prediction_head(tokens[:, 0])
