@@ -1,7 +1,7 @@
 """Evaluates policies on test scenes against the start policy's `verbose`: JSON reports, tables and a figure.
 
-    python benchmarks/wise_results.py NAME=CHECKPOINT... --out docs/results [--variants V,V] [--samples N]
-    python benchmarks/wise_results.py --out docs/results      tables and figure of existing reports
+    python benchmarks/wise/results.py NAME=CHECKPOINT... --out docs/results [--variants V,V] [--samples N]
+    python benchmarks/wise/results.py --out docs/results      tables and figure of existing reports
 
 A checkpoint is a policy's folder or the name of one that ships. Tables and figure use every report in --out, so results
 can be collected over several calls. Name the seeds of one setting NAME-seed0, NAME-seed1, …. Reports have no latencies,
@@ -54,7 +54,7 @@ class Results:
             write_json(file, {**make(), **hashes})
 
     def _rationales(self, policy: str) -> dict[str, Any]:
-        script = [sys.executable, str(Path(__file__).with_name("rationales.py")), "--json"]
+        script = [sys.executable, str(Path(__file__).parents[1] / "rationales.py"), "--json"]
         return without(json.loads(run([*script, "--policy", policy, "--samples", str(self._samples)])), "policy")
 
     def reports(self) -> list[dict[str, Any]]:

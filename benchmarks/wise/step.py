@@ -1,6 +1,6 @@
 """Shows where the time of a WISE training step goes: medians over the steps of runs.
 
-    python benchmarks/wise_step.py RUN... [--json]
+    python benchmarks/wise/step.py RUN... [--json]
 
 The figures come from a run's log, so they depend on its machine and on that machine's other work. The first step is
 left out. `update` is the time outside generation and rewards: the forward passes of both policies, the backward pass
