@@ -23,6 +23,7 @@ from wise_edge.export.to_onnx.trace import export_onnx
 from wise_edge.sam import sam3_tracker
 from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 from wise_edge.sam.names import to_sam3_tracker
+from wise_edge.sam.video.checkpoint import load_video
 
 
 def read_official(name: str) -> dict[str, Any]:
@@ -53,6 +54,26 @@ def test_every_tensor_of_the_published_edgetam_has_its_place(tmp_path: Path) -> 
     assert (spec.family, spec.input_size, spec.low_res_size, spec.multimask) == ("edgetam", 1024, 256, True)
     assert spec.pixel_mean == (123.675, 116.28, 103.53)
     assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.slow
+def test_every_tensor_of_the_published_memory_of_edgetam_has_its_place(tmp_path: Path) -> None:
+    file, state = tmp_path / "edgetam.pt", numbered(read_official("edgetam")["tensors"])
+    torch.save({"model": state}, file)
+
+    memory, model = read_sam_spec(file).memory, load_video(file)  # refuses missing tensors, further ones, other shapes
+
+    assert memory is not None
+    assert (memory.recent_frames, memory.recent_pointers, memory.bfloat16) == (6, 15, False)
+    layer, theirs = model.spatial_perceiver.layers[0], "spatial_perceiver.layers.0."
+    for ours, name in ((layer.cross_attention, "attn"), (layer.self_attention, "self_attn")):
+        keys_and_values = torch.cat([ours.k_proj.weight, ours.v_proj.weight])
+        assert torch.equal(keys_and_values, state[f"{theirs}{name}.to_kv.weight"])
+        assert torch.equal(ours.q_proj.weight, state[f"{theirs}{name}.to_q.weight"])
+    assert torch.equal(model.spatial_perceiver.latents_1d, state["spatial_perceiver.latents"])
+    assert torch.equal(
+        model.memory_attention.layers[1].mlp.up_proj.weight, state["memory_attention.layers.1.linear1.weight"]
+    )
 
 
 @pytest.mark.slow
