@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from wise_edge import Segmenter, Session
+from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.cli.main import main
 from wise_edge.cli.masks import masks
 from wise_edge.rle import mask_of_runs
@@ -102,6 +104,22 @@ def test_a_checkpoint_needs_no_bundle(capsys: pytest.CaptureFixture[str]) -> Non
     of_bundle, of_checkpoint = lines
     assert [of_bundle["backend"], of_checkpoint["backend"]] == ["onnx", "torch"]
     assert of_bundle["masks"][0]["area"] == pytest.approx(of_checkpoint["masks"][0]["area"], abs=2)
+
+
+@pytest.mark.parametrize("model", [[], ["--sam", "embedded-edgetam"]])
+def test_the_demo_models_say_once_what_they_do_not_know(model: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2, 60, 90, 3), np.uint8)
+    for name, image in zip(("x.png", "y.png"), noise, strict=True):
+        Image.fromarray(image).save(name)
+    assert main(["masks", "photos/a.jpg", "x.png", "y.png", "--point", "30,40", *model]) == 0
+    assert capsys.readouterr().err.count("note: built-in demo model: it knows only synthetic shapes") == 1
+
+
+def test_a_segmenter_of_ones_own_is_not_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)).save("x.png")
+    shutil.copytree(resolve_checkpoint("embedded", "sam"), "own")
+    assert main(["masks", "x.png", "--point", "30,40", "--sam", "own"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_found_is_a_result(capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,6 +121,7 @@ def masks(
     A grid of points prompts it; masks of a good predicted IoU and stability are kept, of those that overlap the best
     one. Names and defaults are those of segment-anything's SamAutomaticMaskGenerator.
     """
+    from wise_edge.bundle.shipped import SEGMENTERS, SHIPPED
     from wise_edge.bundle.store import load, resolve_bundle, resolve_checkpoint
     from wise_edge.cli.common.pictures import check_files, open_pictures, plan_files
     from wise_edge.cli.output.masks import MaskResults
@@ -129,6 +130,7 @@ def masks(
     from wise_edge.runtimes.base import MaskPrompt
     from wise_edge.runtimes.mask.grid import GridOptions
     from wise_edge.runtimes.segmenter import Segmenter
+    from wise_edge.scenes.recognition import OTHER_PICTURE, is_scene_like
 
     given: dict[str, Any] = {field.name: context.params[field.name] for field in fields(GridOptions)}
     try:
@@ -153,6 +155,7 @@ def masks(
         segmenter = Segmenter.from_bundle(loaded, mask_backend=mask_backend, threads=threads)
     else:
         segmenter = Segmenter.from_checkpoint(checkpoint)
+    judged = (loaded.manifest.provenance.get("sam") if loaded else sam) in (*SHIPPED, *SEGMENTERS)
     results = MaskResults(len(found), coco, as_json, force)
 
     def make(image: npt.NDArray[np.uint8]) -> GeneratedMasks:
@@ -173,6 +176,9 @@ def masks(
                     if len(found) == 1:
                         raise
                     results.skip(UsageError(f"{picture}: {error}"))
+                if judged and not is_scene_like(image):
+                    options.note(OTHER_PICTURE)
+                    judged = False  # once is enough
             count()
     if results.skipped:
         raise WiseEdgeError(f"{results.skipped} of {len(found)} pictures could not be segmented; each is named above")
