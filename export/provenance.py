@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from wise_edge.bundle.store import SHIPPED
+from wise_edge.bundle.store import resolve_checkpoint
 from wise_edge.files.hashing import hash_file
 from wise_edge.native.weight_files import find_weight_files
 from wise_edge.policy.shards import find_shards, list_shards
@@ -44,7 +44,7 @@ def describe_checkpoint(name: str, checkpoint: Path, part: str, adapter: Path | 
     recipe = checkpoint / "recipe.yaml"  # the resolved recipe that a training saves with the weights
     files = [*checkpoint_weights(checkpoint), *([recipe] if recipe.is_file() else [])]
     return merged | {
-        part: name if name in SHIPPED else str(Path(name).resolve()),
+        part: name if resolve_checkpoint(name, part) != Path(name) else str(Path(name).resolve()),
         **{f"{part}_{file.name}_sha256": hash_file(file) for file in files},
     }
 

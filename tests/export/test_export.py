@@ -19,12 +19,13 @@ import torch
 from locations import ROOT
 from tiny_models import make_policy, make_tokenizer
 from wise_edge.bundle.manifest import Figure
-from wise_edge.bundle.store import load
+from wise_edge.bundle.store import load, resolve_checkpoint
 from wise_edge.cli.export import EndToEnd
 from wise_edge.cli.main import main
 from wise_edge.errors import UsageError, VerificationError
 from wise_edge.export import pipeline
 from wise_edge.export.options import ExportOptions
+from wise_edge.export.provenance import describe_checkpoint
 from wise_edge.export.to_onnx import edit as onnx_edit
 from wise_edge.export.to_onnx import segmenter as sam_target
 from wise_edge.export.to_onnx import target as onnx_target
@@ -364,3 +365,11 @@ def test_a_weight_that_is_not_there_is_named(tiny_checkpoints: tuple[Path, Path]
 
     with pytest.raises(UsageError, match=r"lacks 1 weight .*norm\.weight"):
         load_policy(tmp_path / "damaged")
+
+
+def test_shipped_checkpoints_are_recorded_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, part in (("embedded", "policy"), ("embedded", "sam"), ("embedded-mobile-sam", "sam")):
+        assert describe_checkpoint(name, resolve_checkpoint(name, part), part)[part] == name
+    shutil.copytree(resolve_checkpoint("embedded-mobile-sam", "sam"), "own")
+    assert describe_checkpoint("own", Path("own"), "sam")["sam"] == str(tmp_path / "own")
