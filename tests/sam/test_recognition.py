@@ -78,7 +78,7 @@ def test_a_graph_or_an_engine_is_not_taken_for_a_damaged_file(tmp_path: Path, na
         ("Zigeng/SlimSAM-uniform-50", "hf download Zigeng/SlimSAM-uniform-50 --local-dir SlimSAM-uniform-50"),
         ("edgetam.pt", "https://github.com/facebookresearch/EdgeTAM/raw/main/checkpoints/edgetam.pt"),
         ("yonigozlan/EdgeTAM-hf", "hf download yonigozlan/EdgeTAM-hf"),
-        ("other.pt", "pass a segmenter's checkpoint"),
+        ("other.pt", "pass a segmenter's checkpoint, or one of embedded, embedded-mobile-sam, embedded-edgetam"),
     ],
 )
 def test_what_is_not_there_is_told_where_to_get_it(path: str, words: str) -> None:

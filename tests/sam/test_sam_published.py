@@ -97,7 +97,7 @@ def changed(state: dict[str, torch.Tensor], **changes: torch.Tensor | None) -> d
 
 TOKEN = "mask_decoder__iou_token__weight"
 DAMAGE: dict[str, tuple[Callable[[Path, dict[str, torch.Tensor]], None], str]] = {
-    "text": (lambda f, _: f.write_text("no weights") and None, "holds no weights"),
+    "text": (lambda f, _: f.write_text("no weights") and None, "begin as torch's files do"),
     "empty": (lambda f, _: f.touch(), "holds no weights"),
     "harmful": (lambda f, _: f.write_bytes(pickle.dumps(Harmful())) and None, "holds no weights"),
     "a list": (lambda f, _: save(f, [torch.ones(2)]), "no segmenter's weights but a list"),

@@ -11,6 +11,7 @@ import argparse
 import importlib
 import io
 import os
+import pickle
 import pickletools
 import re
 import zipfile
@@ -111,6 +112,8 @@ def _read_member(stream: IO[bytes], member: zipfile.ZipInfo) -> bytes:
 def _load_legacy(file: Path) -> Any:
     """Load a file of before torch 1.6, which cannot be mapped."""
     with BoundedFile(file) as stream:
+        if stream.peek(1)[:1] != pickle.PROTO:
+            raise ValueError("it does not begin as torch's files do")
         for _ in range(_LEGACY_PICKLES):
             _check_hashes(stream)
         stream.seek(0)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from wise_edge.bundle.shipped import EMBEDDED, SEGMENTERS
 from wise_edge.errors import UsageError
 from wise_edge.files.documents import read_json
 from wise_edge.sam.families import Family, describe_supported, list_forms
@@ -102,7 +103,7 @@ def describe_missing_segmenter(path: Path) -> str:
             return f"{path} does not exist; download it: curl -L -o {path} https://{place}/{path.name}"
     if re.fullmatch(_HUB, str(path)):
         return f"there is no folder {path}; download it: hf download {path} --local-dir {path.name}"
-    return f"{path} does not exist; pass a segmenter's checkpoint, or 'embedded'"
+    return f"{path} does not exist; pass a segmenter's checkpoint, or one of {', '.join((EMBEDDED, *SEGMENTERS))}"
 
 
 def _describe_missing(folder: Path) -> str:
