@@ -27,7 +27,7 @@ from wise_edge.runtimes.spans import Span, lay_spans
 
 
 class Segmenter:
-    """Makes one mask at a time.
+    """Makes masks, for one caller at a time.
 
     Args:
         backend: makes masks.
