@@ -107,6 +107,31 @@ def test_thirty_frames_equal_transformers(checkpoint: Path, kind: str, request: 
 
 
 @pytest.mark.slow
+def test_more_objects_than_a_call_takes_are_what_each_is_alone(
+    checkpoint: Path, graphs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = open_graphs(checkpoint, graphs)
+    first, *others = [backend.encode(frame) for frame in make_frames(3)]
+    prompts = {number: MaskPrompt((6 * number, 20, 22 + 6 * number, 42)) for number in range(1, 7)}
+
+    def run(prompts: dict[int, MaskPrompt]) -> list[dict[int, RememberedMask]]:
+        memory = backend.open_memory()
+        return [memory.prompt(first, prompts), *(memory.follow(frame) for frame in others)]
+
+    alone = [run({number: prompt}) for number, prompt in prompts.items()]
+    graph, sizes = backend._memory_graphs[0], []
+    recall = graph.run
+    monkeypatch.setattr(graph, "run", lambda inputs: sizes.append(len(inputs["memory"])) or recall(inputs))
+    for time, found in enumerate(run(prompts)):
+        assert list(found) == list(prompts)
+        for each in alone:
+            ((number, expected),) = each[time].items()
+            np.testing.assert_allclose(found[number].logits, expected.logits, atol=1e-3, err_msg=f"{number} at {time}")
+            assert found[number].object_score == pytest.approx(expected.object_score, abs=1e-3)
+    assert sizes == [MOST_OBJECTS, len(prompts) - MOST_OBJECTS] * len(others)
+
+
+@pytest.mark.slow
 def test_the_graphs_become_engines_ahead_of_time(graphs: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     kinds = parse_gpu_kinds("sm89,sm120")
