@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from fake_session import FakeMask, FakePolicy
-from remembering_fakes import GrayMask, NamingPolicy, draw, frames_of, make
+from remembering_fakes import GrayMask, NamingPolicy, draw, frames_of, grays_of, make
 from waiting import wait_for
 from wise_edge.errors import UsageError, WiseEdgeError
 from wise_edge.policy.answers.reading import MAX_OBJECTS
@@ -343,8 +343,9 @@ def test_a_slow_policy_rests_as_long_as_it_took() -> None:
         found = see(newest, results, stamp_s)  # it is lost
         assert len(found.hidden or ()) == 1
     assert len(policy.asked) == 2
-    see(newest, results, 7.0)
+    see(newest, results, 7.0, g30=(60, 60))
     wait_for(lambda: len(policy.asked) == 3)
+    assert grays_of(policy.asked[2]) == [30]
     results.close()  # type: ignore[attr-defined]
 
 

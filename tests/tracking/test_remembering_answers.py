@@ -6,6 +6,7 @@ import gc
 import weakref
 from dataclasses import replace
 from functools import partial
+from queue import Queue
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from remembering_fakes import SIDE, GrayMemory, draw, frames_of, make
 from wise_edge.runtimes.grounding import Grounding, ground_encoded
 from wise_edge.runtimes.remembering import MemoryFollower
 from wise_edge.runtimes.session import Session
-from wise_edge.runtimes.tracking import Stamped
+from wise_edge.runtimes.tracking import NewestFrame, Stamped
 
 SEEN, GONE = draw({200: (10, 50)}), draw({})
 
@@ -115,3 +116,18 @@ def test_an_answer_that_comes_after_its_object_was_forgotten_begins_another() ->
     assert [item.number for item in follower.follow(later[1])] == [1]
     np.testing.assert_array_equal(follower.follow(later[1])[0].mask, SEEN[..., 0] == 200)
     assert len(policy.asked) == 2
+
+
+def test_the_last_frame_is_asked_about_if_nothing_was_found_before() -> None:
+    session, policy, _ = make()
+    policy.meant, policy.allowed, newest = (), Queue(), NewestFrame()
+    results = session.track(newest, "it", memory=True)
+    policy.allowed.put("answer")
+    for stamp_s in (0.0, 0.1, 0.2):  # the second question is about 0.1 s
+        newest.put(Stamped(SEEN.copy(), stamp_s))
+        assert next(results).grounded_stamp_s == 0.0
+    newest.end()
+    policy.allowed.put("answer")
+    policy.allowed.put("answer")
+
+    assert [(found.stamp_s, found.grounded_stamp_s) for found in results] == [(0.2, 0.2)]
