@@ -17,7 +17,7 @@ from torch.nn import functional
 from wise_edge.sam.video.memory import NO_OBJECT
 
 _EMPTY = -1e4  # added to the logits of attention to an empty place
-_BLOCK = 2**24  # pairs of tokens whose logits are in memory at once; 64 MB
+_BLOCK = 2**24  # pairs of tokens whose logits are in memory at once; 64 MB for each object
 
 
 class MemoryEncoder(nn.Module):

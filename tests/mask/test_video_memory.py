@@ -1,4 +1,4 @@
-"""Memories follow objects as transformers' own video models do, frame by frame, on torch and over exported graphs."""
+"""Memories follow objects as transformers' own video models do, frame by frame; EdgeTAM's graphs one by one."""
 
 from __future__ import annotations
 
