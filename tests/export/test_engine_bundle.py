@@ -101,7 +101,7 @@ def test_the_plan_gives_room_for_a_whole_prompt_and_an_empty_past(built: Path) -
 def test_engines_of_new_exports_take_several_prompts(tiny_checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
     SamSource(tiny_checkpoints[1]).export(tmp_path, "fp32", False, [], quiet)
     graph = tmp_path / "sam.decoder.onnx"
-    ranges = plan._ranges(graph, plan._sizes(POLICY))
+    ranges = plan.find_ranges(graph, POLICY)
     request = EngineRequest("sam.decoder", graph, "source", ranges, parse_gpu_kinds("sm86,sm120"))
 
     sidecar = build_engine(request, tmp_path / "engine", lambda share: None)

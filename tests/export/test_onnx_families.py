@@ -216,7 +216,7 @@ def test_engines_are_built_of_every_precision(exported: Exported, precision: str
     spec = exported.source.spec
     for role in ("policy.vision", "policy.decoder"):
         file = tmp_path / "graphs" / f"{role}.onnx"
-        request = EngineRequest(role, file, "source", plan._ranges(file, plan._sizes(spec)), parse_gpu_kinds("sm89"))
+        request = EngineRequest(role, file, "source", plan.find_ranges(file, spec), parse_gpu_kinds("sm89"))
         sidecar = build_engine(request, tmp_path / f"{role}.engine", quiet)
         shapes = {array.name: array.shape for array in (*sidecar.inputs, *sidecar.outputs)}
         if spec.deepstack_layers:
