@@ -41,12 +41,13 @@ OURS = """
 from pathlib import Path
 from wise_edge.bundle.roles import MASK_GRAPHS
 from wise_edge.runtimes.base import MaskPrompt
-from wise_edge.runtimes.graphs.onnx_runtime import OnnxGraph
+from wise_edge.runtimes.graphs.onnx_runtime import CPU, OnnxGraph, gains_by_fusion
 from wise_edge.runtimes.mask.graph import GraphMask
 from wise_edge.sam.checkpoint import read_sam_spec
 folder, checkpoint, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-graphs = (OnnxGraph(folder / f"{role}.onnx") for role in MASK_GRAPHS)
-mask = GraphMask("onnx", read_sam_spec(checkpoint), *graphs)
+spec = read_sam_spec(checkpoint)
+graphs = (OnnxGraph(folder / f"{role}.onnx", CPU, None, gains_by_fusion(role, "fp32", spec)) for role in MASK_GRAPHS)
+mask = GraphMask("onnx", spec, *graphs)
 corners = np.sort(np.random.default_rng(1).integers(0, 1080, (max(count, 1), 2, 2)), axis=1)
 prompts = [MaskPrompt((int(a[0]), int(a[1]), int(b[0]) + 1, int(b[1]) + 1), ()) for a, b in corners]
 def once():

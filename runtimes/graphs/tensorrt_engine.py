@@ -51,7 +51,7 @@ def open_mask(bundle: Bundle, row: Backend, **_: Any) -> GraphMask:
     """Open a bundle's segmenter; see `wise_edge.runtimes.backends.Support`."""
     opener = _engine_opener(bundle)
     encoder, decoder = map(opener, MASK_GRAPHS)
-    return GraphMask(row.name, bundle.manifest.sam, encoder, decoder, opener)
+    return GraphMask(row.name, bundle.manifest.sam, encoder, decoder, opener, on_gpu=True)
 
 
 def _engine_opener(bundle: Bundle) -> Callable[[str], TensorRtGraph]:

@@ -15,11 +15,19 @@ NO_MEMORY = (
     "(--sam sam2.1_hiera_tiny.pt)"
 )
 """Why a segmenter cannot follow objects, and what to do."""
+_NUMBERS_ON_CPU = 256 * 256
+"""Numbers of low-resolution masks, one a prompt, beyond which a CPU gains nothing by a call of several prompts: it
+takes one prompt of 1024 px at a time, four of 512, all of 256 (docs/log.md)."""
 Output = TypeVar("Output")
 
 
 def _form(prompt: MaskPrompt) -> tuple[int, bool, bool]:
     return len(prompt.points), prompt.box is None, prompt.previous is None
+
+
+def most_together(spec: SamSpec, *, on_gpu: bool) -> int:
+    """Return how many prompts of an image one call of the mask decoder takes at most."""
+    return MOST_PROMPTS if on_gpu else min(MOST_PROMPTS, max(1, _NUMBERS_ON_CPU // spec.low_res_size**2))
 
 
 def check_memory(spec: SamSpec) -> None:
@@ -29,7 +37,7 @@ def check_memory(spec: SamSpec) -> None:
 
 
 def decode_together(
-    prompts: Sequence[MaskPrompt], decode: Callable[[list[MaskPrompt]], Iterable[Output]], most: int = MOST_PROMPTS
+    prompts: Sequence[MaskPrompt], decode: Callable[[list[MaskPrompt]], Iterable[Output]], most: int
 ) -> list[Output]:
     """Decode prompts in few calls: those of one form together, wherever they stand.
 
@@ -47,7 +55,7 @@ def decode_together(
     return [made[place] for place in range(len(prompts))]
 
 
-def split_prompts(prompts: Sequence[MaskPrompt], most: int = MOST_PROMPTS) -> Iterator[list[MaskPrompt]]:
+def split_prompts(prompts: Sequence[MaskPrompt], most: int) -> Iterator[list[MaskPrompt]]:
     """Yield prompts in their order, in lists that one call takes.
 
     A prompt of fewer points could be padded to the number of another, but a padded prompt gives another mask.

@@ -25,6 +25,7 @@ from wise_edge.runtimes.mask.graph import Steps, find_area, find_steps, upsample
 from wise_edge.runtimes.mask.grid import GridOptions, suppress
 from wise_edge.runtimes.mask.regions import remove_small_regions
 from wise_edge.sam.image import fit_prompts
+from wise_edge.sam.spec import MOST_PROMPTS
 
 _THRESHOLD = 0.0  # logits above it are mask
 _EDGE_PX = 20  # a box within it of a crop's edge, but not of the image's, is of an object that the crop cuts
@@ -90,7 +91,7 @@ def segment_prompts(
                 points = tuple((float(x), float(y)) for x, y in prompt.points)
                 yield replace(found.record(whole, work.size, points), box=prompt.box)
 
-    return work.finish(decode_together(prompts, segment))
+    return work.finish(decode_together(prompts, segment, MOST_PROMPTS))
 
 
 class _Work:

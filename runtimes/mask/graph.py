@@ -20,7 +20,7 @@ from wise_edge.errors import UsageError
 from wise_edge.geometry import Size
 from wise_edge.images.strips import strips
 from wise_edge.runtimes.base import Graph, MaskMemory, MaskOutput, MaskPrompt, RawMasks
-from wise_edge.runtimes.mask.calls import NO_MEMORY, decode_together, split_prompts
+from wise_edge.runtimes.mask.calls import NO_MEMORY, decode_together, most_together, split_prompts
 from wise_edge.runtimes.mask.memory import GraphMemory
 from wise_edge.sam.image import fit_image, fit_prompts, normalize_image
 from wise_edge.sam.spec import MOST_PROMPTS, SamSpec
@@ -51,6 +51,7 @@ class GraphMask:
             iou_predictions, the single mask before the three others; as many prompts at once as it has room for, one
             in bundles of version 0.1.
         open_graph: opens a further graph of the bundle by its role; None if it has none.
+        on_gpu: whether the graphs run on a GPU.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class GraphMask:
         encoder: Graph,
         decoder: Graph,
         open_graph: Callable[[str], Graph] | None = None,
+        *,
+        on_gpu: bool = False,
     ) -> None:
         self.name = name
         self.spec = spec
@@ -67,9 +70,10 @@ class GraphMask:
         self._decoder = decoder
         self._open_graph = open_graph
         self._memory_graphs: list[Graph] = []
-        self._most = min(MOST_PROMPTS, decoder.largest("point_coords", 0) or MOST_PROMPTS)
+        room = min(MOST_PROMPTS, decoder.largest("point_coords", 0) or MOST_PROMPTS)
+        self._most = min(room, most_together(spec, on_gpu=on_gpu))
         self._pads = 0 if spec.stretches else 1  # points without a box end with padding; SAM 2's graph adds it
-        self._no_masks = np.zeros((self._most, 1, spec.low_res_size, spec.low_res_size), np.float32)
+        self._no_masks = np.zeros((room, 1, spec.low_res_size, spec.low_res_size), np.float32)
 
     def encode(self, image: npt.NDArray[np.uint8]) -> GraphMaskImage:
         """Prepare an image (HWC uint8 RGB, any size) for prompts."""

@@ -18,7 +18,7 @@ from wise_edge.extras import require
 from wise_edge.runtimes.backends import Backend
 from wise_edge.runtimes.base import MaskBackend, MaskMemory, MaskOutput, MaskPrompt, RawMasks
 from wise_edge.runtimes.checkpoints import find_checkpoint
-from wise_edge.runtimes.mask.calls import NO_MEMORY, decode_together, split_prompts
+from wise_edge.runtimes.mask.calls import NO_MEMORY, decode_together, most_together, split_prompts
 from wise_edge.runtimes.mask.torch_memory import TorchMemory
 from wise_edge.sam.checkpoint import load_segmenter, read_sam_spec
 from wise_edge.sam.families import PADDED, PADDED_HQ, STRETCHED, import_library
@@ -78,7 +78,9 @@ class TorchSegmentAnything:
         self.spec = read_sam_spec(checkpoint)
         module, _, name = self.spec.row.predictor.rpartition(".")
         self._predictor = getattr(import_library(module), name)
-        self._sam = load_segmenter(checkpoint).to(_device())
+        device = _device()
+        self._sam = load_segmenter(checkpoint).to(device)
+        self._most = most_together(self.spec, on_gpu=device != "cpu")
 
     def encode(self, image: npt.NDArray[np.uint8]) -> PredictorImage:
         """Prepare an image (HWC uint8 RGB, any size) for prompts."""
@@ -93,11 +95,11 @@ class TorchSegmentAnything:
 
     def decode_many(self, encoded: PredictorImage, prompts: Sequence[MaskPrompt]) -> list[MaskOutput]:
         """Segment what each prompt marks; see `MaskBackend`."""
-        return decode_together(prompts, partial(self._decode, encoded.predictor))
+        return decode_together(prompts, partial(self._decode, encoded.predictor), self._most)
 
     def decode_raw(self, encoded: PredictorImage, prompts: Sequence[MaskPrompt], multimask: bool) -> Iterator[RawMasks]:
         """Yield what each call returns; see `MaskBackend`."""
-        for call in split_prompts(prompts):
+        for call in split_prompts(prompts, self._most):
             yield _on_cpu(*self._run(encoded.predictor, call, multimask))
 
     def open_memory(self) -> MaskMemory[PredictorImage]:
@@ -206,6 +208,7 @@ class TorchSam2:
         self.spec = spec = read_sam_spec(checkpoint)
         self._torch = require("torch", "export")
         self._device = _device()
+        self._most = most_together(spec, on_gpu=self._device != "cpu")
         self._model = load_segmenter(checkpoint).to(self._device)
         self._checkpoint = checkpoint
         self._video: Any = None
@@ -232,11 +235,11 @@ class TorchSam2:
 
     def decode_many(self, encoded: Sam2Image, prompts: Sequence[MaskPrompt]) -> list[MaskOutput]:
         """Segment what each prompt marks; see `MaskBackend`."""
-        return decode_together(prompts, partial(self._decode, encoded))
+        return decode_together(prompts, partial(self._decode, encoded), self._most)
 
     def decode_raw(self, encoded: Sam2Image, prompts: Sequence[MaskPrompt], multimask: bool) -> Iterator[RawMasks]:
         """Yield what each call returns; see `MaskBackend`."""
-        for call in split_prompts(prompts):
+        for call in split_prompts(prompts, self._most):
             yield _on_cpu(*self._run(encoded, call, multimask))
 
     def open_memory(self) -> MaskMemory[Sam2Image]:
