@@ -22,7 +22,6 @@ class StockVideo:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self.is_edgetam = "EdgeTam" in type(model).__name__
         self._sessions: dict[int, Any] = {}
         self._processor = transformers.Sam2VideoProcessor(
             transformers.Sam2ImageProcessor(size={"height": SIDE, "width": SIDE}),
