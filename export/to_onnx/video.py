@@ -222,28 +222,30 @@ class PointingDecoder(MaskDecoder):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.mask_decoder._modules = dict(self.mask_decoder._modules)  # a copy shares them with the model
-        self._tokens: list[Tensor] = []
-        self.mask_decoder.transformer = _Recording(model.mask_decoder.transformer, self._tokens)
+        self.mask_decoder.transformer = _Recording(model.mask_decoder.transformer)
         self.to_pointer = model.object_pointer_proj
         self.no_pointer = model.no_object_pointer
 
     def finish(self, masks: Tensor, scores: Tensor, visible: Tensor) -> tuple[Tensor, ...]:
         """Return masks, scores, object scores and pointers."""
-        tokens = self._tokens.pop()[:, 0, _TOKENS][:, : scores.shape[1]]
+        tokens = self.mask_decoder.transformer.kept.pop()[:, 0, _TOKENS][:, : scores.shape[1]]
         pointers = torch.where(visible[..., None] > 0, self.to_pointer(tokens), self.no_pointer)
         return masks, scores, visible[:, 0], pointers
 
 
 class _Recording(nn.Module):
-    """Keeps the tokens that a transformer returns, of which the mask decoder returns only one."""
+    """Keeps the tokens that a transformer returns, of which the mask decoder returns only one.
 
-    def __init__(self, stock: Any, kept: list[Tensor]) -> None:
+    The list has one owner: torch.export puts a copy in its place, and another reference would keep the old one.
+    """
+
+    def __init__(self, stock: Any) -> None:
         super().__init__()
         self.stock = stock
-        self._kept = kept
+        self.kept: list[Tensor] = []
 
     def forward(self, **arrays: Any) -> Any:
         """Return what it returns."""
         returned = self.stock(**arrays)
-        self._kept.append(returned[0])
+        self.kept.append(returned[0])
         return returned

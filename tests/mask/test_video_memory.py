@@ -14,6 +14,7 @@ from tiny_video_models import VIDEOS, make_frames, make_video_model
 from video_reference import StockVideo
 from wise_edge.bundle.devices import parse_gpu_kinds
 from wise_edge.bundle.roles import mask_graphs
+from wise_edge.export.source.calibration import read_calibration
 from wise_edge.export.to_onnx.segmenter import SamSource
 from wise_edge.export.to_tensorrt.build import EngineRequest, build_engine
 from wise_edge.export.to_tensorrt.plan import find_ranges
@@ -127,6 +128,21 @@ def test_more_objects_than_a_call_takes_are_what_each_is_alone(
             np.testing.assert_allclose(found[number].logits, expected.logits, atol=1e-3, err_msg=f"{number} at {time}")
             assert found[number].object_score == pytest.approx(expected.object_score, abs=1e-3)
     assert sizes == [MOST_OBJECTS, len(prompts) - MOST_OBJECTS] * len(others)
+
+
+@pytest.mark.slow
+def test_objects_are_followed_in_half_precision(tmp_path: Path) -> None:
+    make_video_model("sam2").save_pretrained(tmp_path / "model")
+    (tmp_path / "fp16").mkdir()
+    source = SamSource(tmp_path / "model")
+    artifacts = source.export(tmp_path / "fp16", "fp16", False, read_calibration(None, 2), lambda *_: None)
+    assert {artifact.precision for artifact in artifacts} == {"fp16"}
+    ours, stock = open_graphs(tmp_path / "model", tmp_path / "fp16"), TorchSam2(tmp_path / "model")
+    overlap = area = 0
+    for found, expected in zip(follow(ours, 9), follow(stock, 9), strict=True):
+        overlap += (found[2].mask & expected[2].mask).sum()
+        area += (found[2].mask | expected[2].mask).sum()
+    assert overlap / area > 0.9
 
 
 @pytest.mark.slow
