@@ -253,15 +253,16 @@ class Session:
     ) -> tuple[SegmentationResult, MaskImage | None]:
         """Do what `segment` does, and return the image as the segmenter encoded it, too, with which a memory begins.
 
+        The other arguments are those of `segment`.
+
         Args:
-            image, query, variant, deadline_ms, pixels, cancel, on_text: as of `segment`.
             encoded: the image, if the segmenter encoded it already; see `Memory.encode`.
 
         Returns:
             The result, and the encoded image; None if the segmenter did not see it, since there was nothing to mark.
 
         Raises:
-            UsageError, BundleError, QueryCancelledError, WiseEdgeError: as `segment`.
+            WiseEdgeError: as `segment`.
         """
         self.check_choice(variant, deadline_ms)
         query = normalize_query(query)
