@@ -51,7 +51,8 @@ class ViTBlock(nn.Module):
 
     def __init__(self, block: Any, grid: int) -> None:
         super().__init__()
-        self.block = block
+        # Under the names of the stock block, by which a bundle names layers.
+        self.norm1, self.attn, self.norm2, self.mlp = block.norm1, block.attn, block.norm2, block.mlp
         self.window_size = block.window_size
         self._side = block.window_size or grid
         into = back = None
@@ -72,26 +73,25 @@ class ViTBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output."""
-        block = self.block
-        hidden = block.norm1(x).flatten(0, 2)
-        qkv = block.attn.qkv(hidden)
+        hidden = self.norm1(x).flatten(0, 2)
+        qkv = self.attn.qkv(hidden)
         if self._is_padded:
-            qkv = torch.cat([qkv, block.attn.qkv.bias[None]])
+            qkv = torch.cat([qkv, self.attn.qkv.bias[None]])
         if self.into is not None:
             qkv = qkv.index_select(0, self.into)
         joined = self._attend(qkv.unflatten(0, (-1, self._side**2))).flatten(0, 1)
         if self.back is not None:
             joined = joined.index_select(0, self.back)
-        x = x + block.attn.proj(joined).view(x.shape)
-        out: Tensor = x + block.mlp(block.norm2(x))
+        x = x + self.attn.proj(joined).view(x.shape)
+        out: Tensor = x + self.mlp(self.norm2(x))
         return out
 
     def _attend(self, qkv: Tensor) -> Tensor:
         """Attend within windows; maps [windows, patches, 3 * C] to [windows, patches, C]."""
-        heads, side = self.block.attn.num_heads, self._side
+        heads, side = self.attn.num_heads, self._side
         parts = qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4).flatten(1, 2)  # 3, windows * heads, patches, d
         query, key, value = parts.unbind()
-        key = (key * self.block.attn.scale).transpose(1, 2)
+        key = (key * self.attn.scale).transpose(1, 2)
         blocks = -(-4 * len(query) * side**4 // LARGEST_SCORES)
         height = -(-side // blocks)
         done = []
