@@ -99,18 +99,8 @@ def masks(
     overlay: Annotated[
         Path | None, option("FILE", "Write the picture with the masks drawn in: .png or .jpg.", panel=options.OUTPUT)
     ] = None,
-    out: Annotated[
-        Path | None,
-        option("DIR", "Write files for each picture into this folder, named after it.", panel=options.OUTPUT),
-    ] = None,
-    save: Annotated[
-        str | None,
-        option(
-            "KIND,...",
-            f"What to write into --out: {', '.join(KINDS)}; overlay by default. coco is one file for all pictures.",
-            panel=options.OUTPUT,
-        ),
-    ] = None,
+    out: options.OutFolder = None,
+    save: Annotated[str | None, options.kinds_to_save(KINDS)] = None,
     as_json: Annotated[
         bool, options.flag("--json", "Print one line of JSON per picture instead of text.", panel=options.OUTPUT)
     ] = False,

@@ -34,6 +34,13 @@ def option(metavar: str, text: str, *names: str, panel: str | None = None, **mor
     return typer.Option(*names, metavar=metavar, help=text, callback=_check_finite, rich_help_panel=panel, **more)
 
 
+def kinds_to_save(kinds: Sequence[str]) -> Any:
+    """Return the option that chooses among the kinds of files that go into `OutFolder`."""
+    listed = ", ".join(kinds)
+    text = f"What to write into --out: {listed}; overlay by default. coco is one file for all pictures."
+    return option("KIND,...", text, panel=OUTPUT)
+
+
 def flag(name: str, text: str, *names: str, panel: str | None = None) -> Any:
     """Return an option without a value: a name, or two with a slash between them ("--verify/--no-verify"), and more."""
     return typer.Option(name, *names, help=text, rich_help_panel=panel)
@@ -158,6 +165,10 @@ Threads = Annotated[
     ),
 ]
 Json = Annotated[bool, flag("--json", "Print one JSON document instead of text.", panel=OUTPUT)]
+OutFolder = Annotated[
+    Path | None,
+    option("DIR", "Write files for each picture into this folder, named after it.", panel=OUTPUT),
+]
 Force = Annotated[bool, flag("--force", "Replace output files that exist.", panel=OUTPUT)]
 Rerun = Annotated[
     str | None,

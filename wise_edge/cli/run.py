@@ -64,18 +64,8 @@ def run(
             panel=options.OUTPUT,
         ),
     ] = "panel",
-    out: Annotated[
-        Path | None,
-        option("DIR", "Write files for each picture into this folder, named after it.", panel=options.OUTPUT),
-    ] = None,
-    save: Annotated[
-        str | None,
-        option(
-            "KIND,...",
-            f"What to write into --out: {', '.join(KINDS)}; overlay by default. coco is one file for all pictures.",
-            panel=options.OUTPUT,
-        ),
-    ] = None,
+    out: options.OutFolder = None,
+    save: Annotated[str | None, options.kinds_to_save(KINDS)] = None,
     max_rationale_tokens: Annotated[
         int | None,
         option("N", "End the rationale after N tokens; unlimited by default.", panel=options.ANSWER, min=0),
